@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from df_models.errors import UserError
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from df_models.errors import UserError
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -77,7 +78,7 @@ _Dumper.add_representer(tuple, lambda dumper, value: dumper.represent_list(list(
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark is not None else ""
@@ -132,7 +133,7 @@ def _override_tree(overrides: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
-# -------------------------------------------------------------------------------------------------- the shape of a model
+# ------------------------------------------------------------------------------------------------- the shape of a model
 
 
 def _model_classes(annotation: Any) -> list[type[BaseModel]]:
@@ -156,24 +157,24 @@ def _item_classes(annotation: Any) -> list[type[BaseModel]]:
     return found
 
 
+def _section_tree(section: BaseModel) -> dict[str, Any]:
+    """A section's values by key, its own sections as mappings in turn (choices between classes are left whole)."""
+    tree: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        nested = isinstance(value, BaseModel) and _model_classes(field.annotation) == [type(value)]
+        tree[name] = _section_tree(value) if nested else value
+    return tree
+
+
 def _defaults(cls: type[BaseModel]) -> dict[str, Any]:
     """Default sections as mappings, so that an override of one key of a section keeps the section's other defaults."""
     tree: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
-        default = field.get_default(call_default_factory=field.default_factory is not None, validated_data={})
+        default = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, BaseModel) and _model_classes(field.annotation) == [type(default)]:
-            tree[name] = {key: getattr(default, key) for key in type(default).model_fields}
-            tree[name] = merge(tree[name], _section_values(default))
+            tree[name] = _section_tree(default)
     return tree
-
-
-def _section_values(section: BaseModel) -> dict[str, Any]:
-    """The nested sections of an instance as mappings, recursively."""
-    return {
-        key: {**{k: getattr(value, k) for k in type(value).model_fields}, **_section_values(value)}
-        for key in type(section).model_fields
-        if isinstance(value := getattr(section, key), BaseModel)
-    }
 
 
 def all_keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
@@ -213,11 +214,10 @@ def _unknown_key(cls: type[BaseModel], location: Sequence[str | int]) -> str:
     near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
     if near:
         return f"unknown key '{dotted}' (did you mean '{'.'.join([*path, near[0]])}'?)"
-    everywhere = all_keys(cls)
-    same_leaf = [key for key in everywhere if key.rsplit(".", 1)[-1] == name]
-    near = same_leaf or difflib.get_close_matches(dotted, everywhere, n=1, cutoff=0.75)
+    elsewhere = {key.rsplit(".", 1)[-1]: key for key in reversed(all_keys(cls))}
+    near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8)
     if near:
-        return f"unknown key '{dotted}' (did you mean '{near[0]}'?)"
+        return f"unknown key '{dotted}' (did you mean '{elsewhere[near[0]]}'?)"
     return f"unknown key '{dotted}'; the keys there are: {', '.join(sorted(siblings)) or 'none'}"
 
 
