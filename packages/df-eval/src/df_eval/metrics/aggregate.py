@@ -1,0 +1,139 @@
+"""From clips to one number with an interval: sums over clips, bootstrap over clips, safe under distributed padding.
+
+Shape suffixes: N clips, R bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from df_eval.metrics.pair import Pair
+
+RESAMPLES = 2000
+"""Bootstrap resamples of every interval."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell of the table.
+
+    Attributes:
+        value: pooled over the clips, None if undefined on all of them (or unavailable: see ``reason``).
+        low, high: bootstrap 95 % interval over clips (percentiles), None with fewer than 2 clips.
+        n: clips that entered; ``undefined``: clips on which the metric does not exist, left out.
+        reason: why there is no value, or a remark on it.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    undefined: int = 0
+    reason: str = ""
+
+    @staticmethod
+    def unavailable(reason: str) -> Score:
+        """A metric that cannot be measured in this row; nothing is put in its place."""
+        return Score(None, reason=reason)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON: no NaN, no infinity."""
+        return asdict(self)
+
+
+def ratio_of_sums(numerator_N: np.ndarray, denominator_N: np.ndarray) -> float:
+    """Sum over sum; NaN without a denominator."""
+    total = float(np.sum(denominator_N))
+    return float(np.sum(numerator_N)) / total if total != 0 else float("nan")
+
+
+def bootstrap_interval(
+    numerator_N: np.ndarray, denominator_N: np.ndarray, seed: int, resamples: int = RESAMPLES, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of `ratio_of_sums`, resampling clips with replacement (Efron 1979).
+
+    Returns:
+        (low, high), or None with fewer than 2 clips, for which resampling says nothing.
+    """
+    count = len(numerator_N)
+    if count < 2:
+        return None
+    picks_RN = np.random.default_rng(seed).integers(0, count, size=(resamples, count))
+    denominators = denominator_N[picks_RN].sum(axis=1)
+    kept = denominators != 0
+    ratios = numerator_N[picks_RN].sum(axis=1)[kept] / denominators[kept]
+    if not len(ratios):
+        return None
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(ratios, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+class ClipRatio(Metric):
+    """Pools per-clip pairs as sum of numerators over sum of denominators, each clip once.
+
+    Distributed samplers pad the last batch with repeated clips, and ranks may hold different numbers of clips: the states
+    are lists gathered with ``cat`` together with the clips' ids, so repeated clips count once and an empty rank counts as
+    nothing. `compute` gives the pooled value; `score` adds the bootstrap interval and the counts.
+
+    >>> metric = ClipRatio()
+    >>> metric.update([Pair(1.0), Pair(0.0)], [7, 8])
+    >>> float(metric.compute())
+    0.5
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    numerators: list[Tensor]
+    denominators: list[Tensor]
+    sample_ids: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("numerators", "denominators", "sample_ids"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, pairs: Sequence[Pair], sample_ids: Sequence[int] | Tensor) -> None:
+        """Add clips. ``sample_ids`` are integers that tell clips apart (equal id: the same clip again)."""
+        ids = torch.as_tensor(sample_ids, dtype=torch.int64)
+        if len(ids) != len(pairs):
+            raise ValueError(f"{len(pairs)} values but {len(ids)} sample ids")
+        defined = [pair if pair.defined else Pair(0.0, 0.0) for pair in pairs]
+        self.numerators.append(torch.tensor([pair.numerator for pair in defined], dtype=torch.float64))
+        self.denominators.append(torch.tensor([pair.denominator for pair in defined], dtype=torch.float64))
+        self.sample_ids.append(ids)
+
+    def _unique(self) -> tuple[np.ndarray, np.ndarray]:
+        def gathered(state: list[Tensor] | Tensor) -> np.ndarray:
+            if isinstance(state, Tensor):
+                return state.cpu().numpy()
+            return torch.cat(list(state)).cpu().numpy() if len(state) else np.zeros(0)
+
+        numerators, denominators = gathered(self.numerators), gathered(self.denominators)
+        _, first = np.unique(gathered(self.sample_ids), return_index=True)
+        return numerators[first], denominators[first]
+
+    def compute(self) -> Tensor:
+        """The pooled value; NaN if the metric is undefined on every clip."""
+        return torch.tensor(ratio_of_sums(*self._unique()), dtype=torch.float64)
+
+    def score(self, seed: int = 0, resamples: int = RESAMPLES, reason: str = "") -> Score:
+        """Value, interval and counts over the clips of this process."""
+        numerators, denominators = self._unique()
+        kept = denominators != 0
+        undefined = int((~kept).sum())
+        if not kept.any():
+            return Score(None, n=0, undefined=undefined, reason=reason or "undefined on every clip")
+        numerators, denominators = numerators[kept], denominators[kept]
+        interval = bootstrap_interval(numerators, denominators, seed, resamples)
+        low, high = interval if interval is not None else (None, None)
+        return Score(ratio_of_sums(numerators, denominators), low, high, int(kept.sum()), undefined, reason)

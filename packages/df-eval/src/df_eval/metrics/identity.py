@@ -1,0 +1,43 @@
+"""Identity of one clip against its reference picture, over time.
+
+Shape suffixes: T pixel frames, D identity features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from df_eval.metrics.pair import Pair
+
+QUARTERS = 4
+
+
+def identity_distance(identity_TD: np.ndarray, reference_D: np.ndarray) -> np.ndarray:
+    """Euclidean distance of every frame's identity vector to the reference picture's: float [T], NaN where not read.
+
+    This is the reference-to-frame variant of ACD (not the average over pairs of frames).
+    """
+    return np.linalg.norm(identity_TD.astype(np.float64) - reference_D.astype(np.float64), axis=1)
+
+
+def quarter_means(values_T: np.ndarray, mask_T: np.ndarray | None = None) -> np.ndarray:
+    """Mean over the read frames of each quarter of the clip: float [4], NaN for a quarter without a read frame."""
+    readable = np.isfinite(values_T) if mask_T is None else np.isfinite(values_T) & mask_T.astype(bool)
+    parts = np.array_split(np.arange(len(values_T)), QUARTERS)
+    return np.array([values_T[part[readable[part]]].mean() if readable[part].any() else np.nan for part in parts])
+
+
+def mean_over_time(values_T: np.ndarray, mask_T: np.ndarray | None = None) -> Pair:
+    """Mean over the read frames."""
+    readable = np.isfinite(values_T) if mask_T is None else np.isfinite(values_T) & mask_T.astype(bool)
+    return Pair(float(values_T[readable].mean())) if readable.any() else Pair.undefined("no frame was read")
+
+
+def last_over_first(values_T: np.ndarray, mask_T: np.ndarray | None = None) -> Pair:
+    """Last quarter over first quarter (1: no drift). Clips pool as sum of last over sum of first quarters."""
+    quarters = quarter_means(values_T, mask_T)
+    if not np.isfinite(quarters[[0, -1]]).all():
+        return Pair.undefined("no frame was read in the first or last quarter")
+    if quarters[0] == 0:
+        return Pair.undefined("the first quarter is exactly 0")
+    return Pair(float(quarters[-1]), float(quarters[0]))

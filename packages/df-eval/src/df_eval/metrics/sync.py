@@ -1,0 +1,86 @@
+"""Lip-sync of one clip: how well the mouth that is read from pixels follows the true one.
+
+Shape suffix: T pixel frames.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from df_eval.metrics.pair import Pair
+from df_eval.metrics.signals import MIN_FRAMES, common_mask, is_still, lag_curve, pearson
+
+STILL_NOTE = "the signal read from the video does not move: counted as 0"
+
+
+def correlation(read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | None = None) -> Pair:
+    """Correlation at lag 0 of a read signal with the truth.
+
+    - The truth is constant, or too few frames were read: there is nothing to measure, the clip is undefined.
+    - The truth moves and the read signal stands still: the correlation is mathematically undefined, but leaving such
+      clips out would let a video that froze escape the mean. It counts as 0 (no relation to the sound), with a note.
+    """
+    keep = common_mask(read_T, true_T, mask_T)
+    if keep.sum() < MIN_FRAMES:
+        return Pair.undefined(f"fewer than {MIN_FRAMES} frames were read")
+    if np.std(true_T[keep]) <= 1e-12:
+        return Pair.undefined("the true signal is constant")
+    if is_still(read_T, true_T, mask_T):
+        return Pair(0.0, 1.0, STILL_NOTE)
+    return Pair(pearson(read_T, true_T, mask_T))
+
+
+def still(read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | None = None) -> Pair:
+    """1 if the read signal stands still while the truth moves, else 0; undefined as in `correlation`."""
+    result = correlation(read_T, true_T, mask_T)
+    return Pair(float(result.note == STILL_NOTE)) if result.defined else result
+
+
+def best_lag(
+    read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | None = None, max_lag: int = 5
+) -> tuple[Pair, Pair]:
+    """Lag (frames, positive: video late) of the largest correlation within +-max_lag, and that correlation.
+
+    A still signal has no best lag: both are undefined.
+    """
+    at_zero = correlation(read_T, true_T, mask_T)
+    if not at_zero.defined:
+        return at_zero, at_zero
+    best = None if at_zero.note == STILL_NOTE else lag_curve(read_T, true_T, mask_T, max_lag).best
+    if best is None:
+        missing = Pair.undefined("a signal that does not move has no lag")
+        return missing, missing
+    return Pair(float(best[0])), Pair(best[1])
+
+
+def amplitude(read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | None = None) -> Pair:
+    """Standard deviation of the read signal as a share of the truth's (1: as lively as the truth)."""
+    keep = common_mask(read_T, true_T, mask_T)
+    if keep.sum() < MIN_FRAMES:
+        return Pair.undefined(f"fewer than {MIN_FRAMES} frames were read")
+    return Pair(float(np.std(read_T[keep])), float(np.std(true_T[keep])))
+
+
+def shifted_correlation(
+    read_T: np.ndarray, long_true: np.ndarray, mask_T: np.ndarray | None, shifts: tuple[int, ...]
+) -> Pair:
+    """The shifted-audio control: the read signal against the truth of the same clip's sound, taken later.
+
+    Args:
+        read_T: signal read from a video made for the sound that starts at frame 0.
+        long_true: the true signal of the whole clip, longer than T.
+        shifts: by how many frames later the truth is taken; those that leave the clip are left out.
+
+    Returns:
+        The mean over the shifts of `correlation`, so that the chance agreement of two syllable rhythms averages out;
+        undefined if no shift fits.
+    """
+    length = len(read_T)
+    fitting = [shift for shift in shifts if shift + length <= len(long_true)]
+    pairs = [correlation(read_T, long_true[shift : shift + length], mask_T) for shift in fitting]
+    values = [pair.numerator for pair in pairs if pair.defined]
+    if not values:
+        needed = length + min(shifts)
+        return Pair.undefined(f"the clip has {len(long_true)} frames, a shifted comparison needs {needed}")
+    note = STILL_NOTE if all(pair.note == STILL_NOTE for pair in pairs if pair.defined) else ""
+    return Pair(float(np.mean(values)), 1.0, note)
