@@ -1,0 +1,197 @@
+"""The recipe of the embedded video VAE: a small `AutoencoderKLWan` trained on the synthetic corpus.
+
+Shape legend: B batch, P pixel frames, T latent frames, C channels, H, W pixels, h, w latent cells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from df_data.synth.clip import make_clip
+from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_frame, encode_moments
+from df_models.files import atomic_write
+from df_models.time import latent_length
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from df_train.tokenizer_config import TokenizerConfig, TokenizerDataConfig, TokenizerLossConfig
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rendered clips in memory: frames uint8 `[N, P, H, W, 3]` and mouth boxes in pixels `[N, P, 4]`."""
+
+    frames: np.ndarray
+    boxes: np.ndarray
+
+
+def train(config: TokenizerConfig) -> Path:
+    """Train, log to `metrics.jsonl`, and write `vae/` (config.json, safetensors in fp16); return its path."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    train_pool, val_pool = render_pools(config)
+    vae = _new_vae(config)
+    average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema))
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    total = sum(stage.steps for stage in config.stages)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, config.warmup, total))
+    with open(config.run_dir / "metrics.jsonl", "a") as log, tqdm(total=total, desc="tokenizer", unit="step") as bar:
+        for step, batch in enumerate(_batches(config, train_pool), start=1):
+            losses = _step(vae, batch, config, optimizer)
+            schedule.step()
+            average.update_parameters(vae)
+            bar.update()
+            if step % config.log_every == 0:
+                values = {name: float(value) for name, value in losses.items()}
+                bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
+                print(json.dumps({"step": step, **values}), file=log, flush=True)
+            if step % config.eval_every == 0 or step == total:
+                psnr = reconstruction_psnr(average.module, val_pool)
+                tqdm.write(f"step {step}: PSNR on unseen people {psnr:.2f} dB")
+                print(json.dumps({"step": step, "val_psnr": psnr}), file=log, flush=True)
+                export(average.module, train_pool, config.run_dir / "vae")
+    return config.run_dir / "vae"
+
+
+def render_pools(config: TokenizerConfig) -> tuple[Pool, Pool]:
+    """Render the training and validation clips in worker processes."""
+    data = config.data
+    jobs = [(config.seed, index, data.frames, data.size, "train") for index in range(data.clips)]
+    val = [(config.seed, index, data.val_frames, data.size, "val") for index in range(data.val_clips)]
+    with ProcessPoolExecutor(data.workers, mp_context=get_context("spawn")) as workers:
+        return tuple(_gather(workers, part, name) for part, name in ((jobs, "render"), (val, "render val")))  # type: ignore[return-value]
+
+
+def _gather(workers: ProcessPoolExecutor, jobs: list[tuple], name: str) -> Pool:
+    done = list(tqdm(workers.map(_render, jobs, chunksize=8), total=len(jobs), desc=name, unit="clip"))
+    return Pool(np.stack([frames for frames, _ in done]), np.stack([boxes for _, boxes in done]))
+
+
+def _render(job: tuple[int, int, int, int, str]) -> tuple[np.ndarray, np.ndarray]:
+    seed, index, frames, size, split = job
+    offset = 0 if split == "train" else 1_000_000
+    clip = make_clip(seed * 1_000_003 + index, offset + index, frames, size, split=split)
+    return clip.frames, clip.mouth_boxes
+
+
+def _batches(config: TokenizerConfig, pool: Pool) -> Iterator[tuple[Tensor, Tensor]]:
+    rng = np.random.default_rng(config.seed)
+    for stage in config.stages:
+        for _ in range(stage.steps):
+            clips = rng.integers(len(pool.frames), size=stage.batch_size)
+            start = int(rng.integers(pool.frames.shape[1] - stage.frames + 1))
+            window = slice(start, start + stage.frames)
+            frames = torch.from_numpy(pool.frames[clips, window]).permute(0, 4, 1, 2, 3)
+            weights = mouth_weights(torch.from_numpy(pool.boxes[clips, window]), frames.shape[-1])
+            video = (frames.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last_3d)
+            yield video, weights
+
+
+def mouth_weights(boxes_BP4: Tensor, size: int) -> Tensor:
+    """Return `[B, 1, P, H, W]`: 1 inside the mouth box of each frame, 0 outside."""
+    grid = torch.arange(size) + 0.5
+    x0, y0, x1, y1 = boxes_BP4[..., None].unbind(dim=2)
+    inside_x = (grid >= x0) & (grid <= x1)
+    inside_y = (grid >= y0) & (grid <= y1)
+    return (inside_y[..., :, None] & inside_x[..., None, :]).float()[:, None]
+
+
+def _step(vae: nn.Module, batch: tuple[Tensor, Tensor], config: TokenizerConfig, optimizer: Any) -> dict[str, Tensor]:
+    video, weights = batch
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+        output, mean, log_variance = reconstruct(vae, video, config.loss.latent_noise)
+    losses = tokenizer_losses(output.float(), video, weights, mean.float(), log_variance.float(), config.loss)
+    losses["loss"].backward()
+    losses["grad_norm"] = nn.utils.clip_grad_norm_(vae.parameters(), config.clip_norm)
+    optimizer.step()
+    return losses
+
+
+def reconstruct(vae: nn.Module, video_BCPHW: Tensor, latent_noise: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode, sample, decode, with gradients; return the video and the posterior's mean and log variance."""
+    num_latent = latent_length(video_BCPHW.shape[2])
+    mean, log_variance = encode_moments(vae, video_BCPHW, num_latent).chunk(2, dim=1)
+    log_variance = log_variance.clamp(-30.0, 20.0)
+    deviation = torch.sqrt(log_variance.exp() + (latent_noise * mean.detach().std()) ** 2)
+    latents = mean + deviation * torch.randn_like(mean)
+    cache: list[Any] = [None] * 64
+    pieces = [decode_frame(vae, frame, cache, first=i == 0) for i, frame in enumerate(latents.split(1, dim=2))]
+    return torch.cat(pieces, dim=2), mean, log_variance
+
+
+def tokenizer_losses(
+    output: Tensor, video: Tensor, weights: Tensor, mean: Tensor, log_variance: Tensor, config: TokenizerLossConfig
+) -> dict[str, Tensor]:
+    """Return each term alone and their weighted sum under `loss`."""
+    difference = output - video
+    emphasis = 1.0 + config.mouth * weights
+    l1 = (difference.abs() * emphasis).mean()
+    mse = (difference.square() * emphasis).mean()
+    gradient = sum((difference.diff(dim=axis)).abs().mean() for axis in (2, 3, 4) if difference.shape[axis] > 1)
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
+    loss = config.l1 * l1 + config.mse * mse + config.gradient * gradient + config.kl * kl
+    return {"loss": loss, "l1": l1.detach(), "mse": mse.detach(), "kl": kl.detach()}
+
+
+@torch.no_grad()
+def reconstruction_psnr(vae: nn.Module, pool: Pool) -> float:
+    """Return the mean over clips of the PSNR (dB, peak 1) of reconstruction from the posterior's mean."""
+    wrapped = WanVAE(vae, name="training", sha256="", licence="Apache-2.0")
+    values = []
+    for frames in pool.frames:
+        video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 255.0
+        error = F.mse_loss(wrapped.decode(wrapped.encode(video)), video)
+        values.append(-10.0 * torch.log10(error))
+    vae.train().requires_grad_(True)
+    return float(torch.stack(values).mean())
+
+
+@torch.no_grad()
+def export(vae: nn.Module, pool: Pool, directory: Path, clips: int = 128) -> None:
+    """Write `config.json` with the latents' statistics, and the weights in fp16 as safetensors."""
+    directory.mkdir(parents=True, exist_ok=True)
+    video = torch.from_numpy(pool.frames[:clips]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
+    means = [encode_moments(vae, part, latent_length(part.shape[2])).chunk(2, 1)[0] for part in video.split(8)]
+    latents = torch.cat(means).transpose(0, 1).flatten(1)
+    config = {key: value for key, value in dict(vae.config).items() if not key.startswith("_")}  # type: ignore[arg-type]
+    config["latents_mean"] = [round(float(x), 5) for x in latents.mean(dim=1)]
+    config["latents_std"] = [round(float(x), 5) for x in latents.std(dim=1)]
+    atomic_write(directory / "config.json", json.dumps(config, indent=2) + "\n")
+    weights = {name: value.half().contiguous() for name, value in vae.state_dict().items()}
+    atomic_write(directory / WEIGHTS, save(weights))
+
+
+def _new_vae(config: TokenizerConfig) -> nn.Module:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    if config.resume is not None:
+        vae = WanVAE.load(str(config.resume)).module.train().requires_grad_(True)
+    else:
+        vae = AutoencoderKLWan(**config.architecture)
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+    return vae
+
+
+def _cosine(step: int, warmup: int, total: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + float(np.cos(np.pi * (step - warmup) / max(1, total - warmup))))
+
+
+def describe_pool(data: TokenizerDataConfig) -> str:
+    """Return one line on the size of the clips that are kept in memory."""
+    size = data.clips * data.frames * data.size**2 * 3 / 2**20
+    return f"{data.clips} clips of {data.frames} frames, {size:.0f} MiB"

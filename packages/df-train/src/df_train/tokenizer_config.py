@@ -1,0 +1,75 @@
+"""Configuration of the tokenizer recipe (`task: tokenizer`): how the embedded video VAE is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from df_data.config import FrozenModel
+from df_models.encoders.wan_vae import TINY_CONFIG
+from df_models.time import latent_length
+from pydantic import Field, field_validator
+
+
+class TokenizerDataConfig(FrozenModel):
+    """Clips of the synthetic corpus, each of another person; `val_clips` of people that training never sees."""
+
+    clips: int = Field(3000, ge=1)
+    val_clips: int = Field(32, ge=1)
+    frames: int = Field(13, ge=1)
+    val_frames: int = Field(33, ge=1)
+    size: int = Field(64, ge=16, multiple_of=8)
+    workers: int = Field(2, ge=1)
+
+    @field_validator("frames", "val_frames")
+    @classmethod
+    def _whole_latent_frames(cls, value: int) -> int:
+        latent_length(value)
+        return value
+
+
+class TokenizerStage(FrozenModel):
+    """A part of training: `steps` batches of `batch_size` windows of `frames` pixel frames."""
+
+    steps: int = Field(ge=1)
+    frames: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
+class TokenizerLossConfig(FrozenModel):
+    """Weights of the terms, each a mean over its elements.
+
+    `mouth` is extra weight on the pixels of the mouth box; `latent_noise` is the standard deviation, relative to the
+    latents', of noise added before decoding, so that the decoder forgives small errors of a generator.
+    """
+
+    l1: float = Field(1.0, ge=0)
+    mse: float = Field(4.0, ge=0)
+    gradient: float = Field(0.5, ge=0)
+    kl: float = Field(3e-4, ge=0)
+    mouth: float = Field(1.0, ge=0)
+    latent_noise: float = Field(0.05, ge=0)
+
+
+class TokenizerConfig(FrozenModel):
+    """Everything that `df-train` needs to train a small `AutoencoderKLWan` on the synthetic corpus."""
+
+    task: Literal["tokenizer"] = "tokenizer"
+    run_dir: Path = Path("runs/tokenizer")
+    seed: int = 0
+    architecture: dict[str, Any] = Field(default_factory=lambda: dict(TINY_CONFIG))
+    data: TokenizerDataConfig = TokenizerDataConfig()
+    stages: tuple[TokenizerStage, ...] = (
+        TokenizerStage(steps=1500, frames=5, batch_size=12),
+        TokenizerStage(steps=1500, frames=13, batch_size=5),
+    )
+    loss: TokenizerLossConfig = TokenizerLossConfig()
+    lr: float = Field(2e-3, gt=0)
+    warmup: int = Field(50, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    ema: float = Field(0.998, ge=0, lt=1)
+    bf16: bool = True
+    log_every: int = Field(25, ge=1)
+    eval_every: int = Field(500, ge=1)
+    resume: Path | None = Field(None, description="a directory with an earlier VAE of this shape to start from")
