@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from df_data.synth.clip import make_clip
-from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_frame, encode_moments
-from df_models.files import atomic_write
-from df_models.time import latent_length
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from df_data.synth.clip import make_clip
+from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_frame, encode_moments
+from df_models.files import atomic_write
+from df_models.time import latent_length
 from df_train.tokenizer_config import TokenizerConfig, TokenizerDataConfig, TokenizerLossConfig
 
 
@@ -41,7 +41,9 @@ def train(config: TokenizerConfig) -> Path:
     torch.manual_seed(config.seed)
     train_pool, val_pool = render_pools(config)
     vae = _new_vae(config)
-    average = torch.optim.swa_utils.AveragedModel(vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema))
+    average = torch.optim.swa_utils.AveragedModel(
+        vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
+    )
     optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
     total = sum(stage.steps for stage in config.stages)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, config.warmup, total))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field, field_validator
+
 from df_data.config import FrozenModel
 from df_models.encoders.wan_vae import TINY_CONFIG
 from df_models.time import latent_length
-from pydantic import Field, field_validator
 
 
 class TokenizerDataConfig(FrozenModel):

@@ -1,0 +1,199 @@
+"""Checkpoints to resume from: whole or absent, verified before use, independent of the number of processes.
+
+A checkpoint is a directory `checkpoints/step-N/`:
+
+    tensors/            model, average and optimizer, written by `torch.distributed.checkpoint` (DCP), each process
+                        its own shards; loading on another number of processes reshards
+    rank-R.json         what process R alone knows: where its reader stands
+    rank-R.safetensors  its tensors, if it has any (the recorded errors of error recycling)
+    files-R.json        size and sha256 of every file that process R wrote
+    trainer.json        step, number of processes, configuration; written last
+
+It is written as `step-N.tmp` and renamed when everything is on disk. Checkpoints are for resuming one's own runs; what
+is given to others is the safetensors export in `model/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+
+from df_models.errors import UserError
+from df_models.files import atomic_path, atomic_write, sha256_file
+from df_train.distributed import World
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d+)")
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint directory that is not whole; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class RankState:
+    """What one process keeps for itself: JSON values, and tensors by name (may be empty)."""
+
+    values: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """A checkpoint that was verified to be whole."""
+
+    path: Path
+    step: int
+    world_size: int
+    values: dict[str, Any]
+
+
+# --------------------------------------------------------------------------------------------------------------- saving
+
+
+def save(
+    root: Path, step: int, tensors: dict[str, Any], own: RankState, shared: Mapping[str, Any], world: World
+) -> Path:
+    """Write `root/step-N`; every process must call it.
+
+    Args:
+        tensors: the state dict for DCP; sharded tensors are written once, by their owners.
+        own: this process's own state.
+        shared: JSON values that are the same in every process.
+    """
+    final, part = root / f"step-{step}", root / f"step-{step}.tmp"
+    if world.is_main:
+        root.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+    world.barrier()
+    dcp.save(tensors, storage_writer=FileSystemWriter(part / "tensors"))
+    _write_own(part, own, world.rank)
+    world.barrier()
+    if world.is_main:
+        trainer = {"format": FORMAT, "step": step, "world_size": world.size, **shared}
+        atomic_write(part / "trainer.json", json.dumps(trainer, indent=1))
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(part, final)
+        _sync_directory(root)
+    world.barrier()
+    return final
+
+
+def _write_own(part: Path, own: RankState, rank: int) -> None:
+    atomic_write(part / f"rank-{rank}.json", json.dumps(own.values))
+    if own.tensors:
+        with atomic_path(part / f"rank-{rank}.safetensors") as temporary:
+            save_file({name: value.contiguous() for name, value in own.tensors.items()}, temporary)
+    mine = [path for path in _files(part) if _owner(path) == rank]
+    digests = {str(path.relative_to(part)): [path.stat().st_size, sha256_file(path)] for path in mine}
+    atomic_write(part / f"files-{rank}.json", json.dumps(digests, indent=1))
+
+
+def _files(part: Path) -> list[Path]:
+    return sorted(path for path in part.rglob("*") if path.is_file() and not path.name.endswith(".tmp"))
+
+
+def _owner(path: Path) -> int | None:
+    """The process that wrote a file; DCP names its files `__RANK_i.distcp`, its index is rank 0's."""
+    if path.name == ".metadata":
+        return 0
+    match = re.fullmatch(r"__(\d+)_\d+\.distcp|rank-(\d+)\.\w+", path.name)
+    return int(match[1] or match[2]) if match else None
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def prune(root: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, and what killed processes left behind."""
+    for part in root.glob("step-*.tmp"):
+        shutil.rmtree(part, ignore_errors=True)
+    for path in list(_newest_first(root))[keep:]:
+        # Renamed first: a removal that is interrupted must not leave half a checkpoint under a final name.
+        doomed = path.with_name(path.name + ".tmp")
+        os.rename(path, doomed)
+        shutil.rmtree(doomed)
+
+
+# ------------------------------------------------------------------------------------------------------------- choosing
+
+
+def _newest_first(root: Path) -> Iterator[Path]:
+    found = [(int(match[1]), path) for path in root.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    for _, path in sorted(found, reverse=True):
+        yield path
+
+
+def verify(path: Path) -> CheckpointInfo:
+    """Check that every file is there with its size and sha256.
+
+    Raises:
+        DamagedCheckpoint: with the first file that is missing or changed.
+    """
+    trainer = _read_json(path / "trainer.json")
+    if trainer.get("format") != FORMAT:
+        raise DamagedCheckpoint(f"{path}: format {trainer.get('format')} is not {FORMAT}, which this version reads")
+    for rank in range(trainer["world_size"]):
+        for name, (size, digest) in _read_json(path / f"files-{rank}.json").items():
+            file = path / name
+            if not file.is_file() or file.stat().st_size != size:
+                raise DamagedCheckpoint(f"{path}: {name} is missing or has the wrong size")
+            if sha256_file(file) != digest:
+                raise DamagedCheckpoint(f"{path}: {name} has changed since it was written (its sha256 differs)")
+    return CheckpointInfo(path, trainer["step"], trainer["world_size"], trainer)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedCheckpoint(f"{path.parent}: {path.name} is missing or cannot be read") from error
+
+
+def newest(root: Path, say: Callable[[str], None]) -> CheckpointInfo | None:
+    """The newest whole checkpoint; damaged ones are named through `say` and passed over. None if there are none.
+
+    Raises:
+        UserError: there are checkpoints, but not one of them is whole.
+    """
+    damaged: list[str] = []
+    for path in _newest_first(root):
+        try:
+            return verify(path)
+        except DamagedCheckpoint as error:
+            damaged.append(str(error))
+            say(f"damaged checkpoint passed over: {error}")
+    if damaged:
+        raise UserError(f"no whole checkpoint in {root}; start over with --fresh, or mend this one: {damaged[0]}")
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------------- loading
+
+
+def load_tensors(info: CheckpointInfo, tensors: dict[str, Any]) -> None:
+    """Read DCP's tensors in place into `tensors`, resharding to the present number of processes."""
+    dcp.load(tensors, storage_reader=FileSystemReader(info.path / "tensors"))
+
+
+def load_rank(info: CheckpointInfo, rank: int) -> RankState:
+    """The own state of process `rank` at the time of saving."""
+    path = info.path / f"rank-{rank}.safetensors"
+    return RankState(_read_json(info.path / f"rank-{rank}.json"), load_file(path) if path.is_file() else {})

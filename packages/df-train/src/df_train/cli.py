@@ -1,0 +1,144 @@
+"""`df-train`: train a model from a configuration file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from df_data.config import load_config
+from df_models.cli_support import EXIT_INTERRUPTED, add_version, run_cli
+from df_models.errors import UserError, nearest
+
+_DESCRIPTION = """\
+Train DualForce, or its video tokenizer, as a configuration file says.
+
+Everything the run writes goes into one directory, runs/<name>/: config.yaml (all settings), metrics.jsonl,
+checkpoints/ (to resume), model/ (the averaged weights, to use), samples/ (videos with sound, a contact sheet),
+loss.png. If the dataset is not there and the configuration describes a synthetic one, it is made first.
+"""
+
+_EPILOG = """\
+examples:
+  df-train --config configs/train/quickstart.yaml
+  df-train --config configs/train/quickstart.yaml name=wider model.overrides.dim=256 optim.lr=5e-4
+  df-train --config configs/train/quickstart.yaml --resume optim.steps=4000
+  torchrun --nproc-per-node 8 -m df_train.cli --config my.yaml
+
+A run that was stopped (Ctrl-C, a crash, max_minutes) goes on where it was when the same command is given again.
+
+exit codes: 0 done; 1 training failed; 2 a mistake in what was asked; 3 the machine lacks something (disk, a package);
+130 interrupted, with a checkpoint saved
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_cli(_main, "df-train", argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "df-train", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_version(parser, "df-train")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="YAML file, e.g. from configs/train")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=5e-4")
+    wish = parser.add_mutually_exclusive_group()
+    wish.add_argument("--resume", action="store_true", help="continue the run; also one that is finished")
+    wish.add_argument("--fresh", action="store_true", help="remove what the run has written and start at step 0")
+    parser.add_argument("--check", action="store_true", help="check configuration, device and disk, then stop")
+    return parser
+
+
+def _main(argv: list[str]) -> int:
+    options = _parser().parse_intermixed_args(argv)
+    task = task_of(options.config, options.overrides)
+    if task == "tokenizer":
+        return _train_tokenizer(options)
+    return _train_model(options)
+
+
+def task_of(path: Path, overrides: list[str]) -> str:
+    """What a configuration trains: its top-level `task`, `model` if it has none.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or no such task.
+    """
+    for override in reversed(overrides):
+        if override.startswith("task="):
+            return _known_task(override.removeprefix("task="))
+    if not path.is_file():
+        raise UserError(f"config file not found: {path}")
+    try:
+        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML") from error
+    if not isinstance(tree, dict):
+        return "model"
+    if "task" not in tree and isinstance(tree.get("extends"), str):
+        return task_of(path.parent / tree["extends"], [])
+    return _known_task(str(tree.get("task", "model")))
+
+
+def _known_task(task: str) -> str:
+    if task not in ("model", "tokenizer"):
+        raise UserError(f"task: there is no {task!r}{nearest(task, ('model', 'tokenizer'))}; use model or tokenizer")
+    return task
+
+
+def _train_tokenizer(options: argparse.Namespace) -> int:
+    from df_train import tokenizer
+    from df_train.tokenizer_config import TokenizerConfig
+
+    config = load_config(TokenizerConfig, options.config, options.overrides)
+    tokenizer.train(config)
+    return 0
+
+
+def _train_model(options: argparse.Namespace) -> int:
+    from df_train import run
+    from df_train.config import TrainConfig
+
+    config = load_config(TrainConfig, options.config, options.overrides)
+    if options.check:
+        run.preflight(config)
+        run.say(f"{options.config}: ready to train in {config.directory}")
+        return 0
+    try:
+        result = run.train(config, "resume" if options.resume else "fresh" if options.fresh else "default")
+    except run.NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
+    if os.environ.get("RANK", "0") == "0":
+        print(summary(result, config.directory))
+    return EXIT_INTERRUPTED if result.stop is run.Stop.INTERRUPTED else 0
+
+
+def summary(result: Any, directory: Path) -> str:
+    """What the user sees at the end: where things lie and what to do next."""
+    lines = ["", f"{result.stop.value} (step {result.step}, {result.seconds / 60:.1f} minutes of training)"]
+    if result.stop.name == "INTERRUPTED":
+        return "\n".join(
+            [*lines, f"checkpoint saved in {directory / 'checkpoints'}; the same command continues the run"]
+        )
+    lines.append(f"  model           {directory / 'model'}")
+    if result.videos:
+        lines.append(f"  sample video    {result.videos[0]}")
+    if result.contact_sheet:
+        lines.append(f"  contact sheet   {result.contact_sheet}")
+    if result.loss_plot:
+        lines.append(f"  loss plot       {result.loss_plot}")
+    lines += ["", "next:", f"  uv run df-eval {directory}"]
+    if result.example:
+        face, speech = result.example
+        lines.append(f"  uv run df-infer generate --run {directory} --image {face} --audio {speech} --out out.mp4")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Exponential moving average of the parameters, sharded exactly as they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+def _local(tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+
+
+class ParameterAverage:
+    """Keeps ``average = decay * average + (1 - decay) * parameter`` for every parameter, in the parameters' dtype.
+
+    Each process averages its own shards, so an update moves no data between processes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = dict(model.named_parameters())
+        self._average = {name: value.detach().clone() for name, value in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Move the average towards the parameters by ``1 - decay``."""
+        average = _local(list(self._average.values()))
+        current = _local([value.detach() for value in self._parameters.values()])
+        torch._foreach_lerp_(average, current, 1.0 - decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by parameter name (the tensors themselves: loading in place restores them)."""
+        return self._average

@@ -1,0 +1,225 @@
+"""The training loop: steps, logging, checkpoints, samples, and the reasons to stop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from types import FrameType
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from tqdm import tqdm
+
+from df_data.reader import Batch
+from df_train import checkpoint, state
+from df_train.config import TrainConfig
+from df_train.distributed import World
+from df_train.meter import LossMeter
+from df_train.metrics import Sink
+from df_train.objective import LOSS_NAMES, Objective
+from df_train.run_dir import RunDir
+from df_train.schedule import ema_decay, learning_rate
+from df_train.state import TrainState
+
+
+class Stop(Enum):
+    """Why training ended."""
+
+    DONE = "all steps taken"
+    TIME = "the time limit was reached"
+    INTERRUPTED = "interrupted"
+
+
+class NotFinite(RuntimeError):
+    """The loss or the gradient is no longer a number."""
+
+
+@dataclass
+class Interrupts:
+    """Remembers Ctrl-C and SIGTERM until the step is over."""
+
+    seen: bool = False
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.seen:
+            raise KeyboardInterrupt
+        self.seen = True
+
+    @contextmanager
+    def watch(self) -> Iterator[Interrupts]:
+        """Take over the two signals; a second one interrupts at once."""
+        old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+@dataclass
+class Timing:
+    """Wall-clock seconds since the last log line."""
+
+    data: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+
+class Trainer:
+    """Runs a state forward under a configuration.
+
+    Args:
+        after_checkpoint: called as `(state, step)` by every process when a sample is due.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        training: TrainState,
+        objective: Objective,
+        world: World,
+        sinks: list[Sink],
+        sample: Callable[[TrainState], None],
+    ) -> None:
+        self.config, self.state, self.objective, self.world = config, training, objective, world
+        self._sinks, self._sample = sinks, sample
+        self._meter = LossMeter(LOSS_NAMES, world.device)
+        self._batches = iter(training.reader)
+        self._timing = Timing()
+        self._norm: Tensor | None = None
+        self._saved_at = -1
+
+    # ------------------------------------------------------------------------------------------------------ the loop
+
+    def fit(self) -> Stop:
+        """Train until all steps are taken, the time limit is reached or an interrupt comes; always saves at the end.
+
+        Raises:
+            NotFinite: the loss or gradient is no longer a number; nothing is saved then.
+        """
+        total, taken = self.config.optim.steps, self.state.step
+        bar = tqdm(
+            total=total, initial=taken, desc="training", unit="step", disable=not self.world.is_main, smoothing=0.05
+        )
+        with Interrupts().watch() as interrupts, bar:
+            self._timing = Timing()
+            stop = Stop.DONE
+            while self.state.step < total:
+                started = time.perf_counter()
+                self.step()
+                self.state.seconds += time.perf_counter() - started
+                bar.update()
+                self._after_step(bar)
+                reason = self._should_stop(interrupts)
+                if reason:
+                    stop = reason
+                    break
+        self.save()
+        return stop
+
+    def _after_step(self, bar: tqdm) -> None:
+        step, config = self.state.step, self.config
+        last = step == config.optim.steps
+        if step % config.log.every == 0 or last:
+            bar.set_postfix(loss=f"{self.log():.4f}", refresh=False)
+        if step % config.checkpoint.every == 0 and not last:
+            self.save()
+        if config.sample.every and step % config.sample.every == 0 and not last:
+            self._sample(self.state)
+            self._timing = Timing()
+
+    def _should_stop(self, interrupts: Interrupts) -> Stop | None:
+        """Processes agree only on log steps, so that other steps need not wait for each other."""
+        limit = self.config.max_minutes
+        late = limit is not None and self.state.seconds > 60.0 * limit
+        if self.world.size > 1:
+            if self.state.step % self.config.log.every:
+                return None
+            late, seen = self.world.any(late), self.world.any(interrupts.seen)
+        else:
+            seen = interrupts.seen
+        if self.state.step >= self.config.optim.steps:
+            return None
+        return Stop.INTERRUPTED if seen else Stop.TIME if late else None
+
+    # ------------------------------------------------------------------------------------------------------ one step
+
+    def step(self) -> None:
+        """One optimizer step over `data.accumulate` passes."""
+        training, optim = self.state, self.config.optim
+        passes = self.config.data.accumulate
+        for index in range(passes):
+            batch = self._next_batch()
+            if passes > 1:
+                state.set_gradient_sync(training.model, index == passes - 1)
+            losses = self.objective(training.model, batch, training.step, training.bank)
+            (losses.total / passes).backward()
+            self._meter.add(losses.terms)
+        norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), optim.clip)
+        self._norm = norm
+        rate = learning_rate(training.step, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor)
+        for group in training.optimizer.param_groups:
+            group["lr"] = rate
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+        training.average.update(ema_decay(training.step, decay=self.config.ema.decay))
+        training.step += 1
+
+    def _next_batch(self) -> Batch:
+        started = time.perf_counter()
+        batch = next(self._batches).to(self.world.device)
+        self._timing.data += time.perf_counter() - started
+        return batch
+
+    # ------------------------------------------------------------------------------------------------ logging, saving
+
+    def log(self) -> float:
+        """Write the figures since the last log line; return the loss."""
+        step, config = self.state.step, self.config
+        values = self._meter.read(self.world)
+        values = {"loss": self.objective.weighted(values, step - 1), **values}
+        values["grad_norm"] = self._read_norm()
+        if not all(math.isfinite(value) for value in values.values()):
+            raise NotFinite(
+                f"the loss or gradient is not finite at step {step}; resume from the last checkpoint with a lower "
+                f"optim.lr (now {config.optim.lr})"
+            )
+        optim = config.optim
+        values["lr"] = learning_rate(step - 1, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor)
+        values |= self._speed()
+        for sink in self._sinks:
+            sink.write(step, values)
+        return values["loss"]
+
+    def _read_norm(self) -> float:
+        if self._norm is None:
+            return 0.0
+        norm = self._norm.full_tensor() if isinstance(self._norm, DTensor) else self._norm
+        return norm.item()
+
+    def _speed(self) -> dict[str, float]:
+        timing, self._timing = self._timing, Timing()
+        elapsed = self._timing.started - timing.started
+        steps = self.state.step % self.config.log.every or self.config.log.every
+        return {
+            "time/step_seconds": elapsed / steps,
+            "time/data_seconds": timing.data / steps,
+            "time/minutes": self.state.seconds / 60.0,
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint of the present step, unless it was just written."""
+        step = self.state.step
+        if step == self._saved_at:
+            return
+        root = RunDir(self.config.directory).checkpoints
+        shared = {"seconds": self.state.seconds}
+        checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)
+        if self.world.is_main:
+            checkpoint.prune(root, self.config.checkpoint.keep)
+        self._saved_at = step

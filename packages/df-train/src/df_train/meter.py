@@ -1,0 +1,62 @@
+"""Losses summed between two log lines, in total and by noise level, without waiting for the device.
+
+Shape legend: B clips, T latent frames, L losses, K sigma buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from df_train.distributed import World
+
+BUCKETS = 4
+
+
+class LossTerm(NamedTuple):
+    """One loss, frame by frame.
+
+    Attributes:
+        error_BT: mean squared error of each latent frame.
+        counts_BT: 1 where the frame is learnt, 0 where it is only context.
+        sigma_BT: the noise level of the frame in the loss's own stream.
+    """
+
+    error_BT: Tensor
+    counts_BT: Tensor
+    sigma_BT: Tensor
+
+
+class LossMeter:
+    """Pairs (sum, count) per loss and sigma bucket; the pairs, not the means, are added over processes."""
+
+    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
+        self._names = names
+        self._sums_LK2 = torch.zeros(len(names), BUCKETS, 2, dtype=torch.float64, device=device)
+
+    @torch.no_grad()
+    def add(self, terms: Mapping[str, LossTerm]) -> None:
+        """Add one batch's losses."""
+        for index, name in enumerate(self._names):
+            term = terms[name]
+            bucket = (term.sigma_BT.float() * BUCKETS).long().clamp_(0, BUCKETS - 1).flatten()
+            counts = term.counts_BT.double().flatten()
+            pairs = torch.stack([term.error_BT.detach().double().flatten() * counts, counts], dim=-1)
+            self._sums_LK2[index].index_add_(0, bucket, pairs)
+
+    def read(self, world: World) -> dict[str, float]:
+        """The means over all processes since the last call, by name; buckets that no frame fell in are left out."""
+        sums = world.sum(self._sums_LK2).tolist()
+        self._sums_LK2 = torch.zeros_like(self._sums_LK2)
+        values: dict[str, float] = {}
+        for name, buckets in zip(self._names, sums):
+            total, count = (sum(pair[i] for pair in buckets) for i in (0, 1))
+            if count:
+                values[f"loss/{name}"] = total / count
+            for k, (bucket_total, bucket_count) in enumerate(buckets):
+                if bucket_count:
+                    values[f"sigma/{name}/{k / BUCKETS:.2f}-{(k + 1) / BUCKETS:.2f}"] = bucket_total / bucket_count
+        return values

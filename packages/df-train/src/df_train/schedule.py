@@ -1,0 +1,30 @@
+"""Quantities that are functions of the step alone, so that resuming has nothing of theirs to restore."""
+
+from __future__ import annotations
+
+import math
+
+
+def learning_rate(step: int, *, peak: float, warmup: int, total: int, floor: float) -> float:
+    """Linear warm-up over ``warmup`` steps, then a half cosine from ``peak`` to ``floor * peak`` at ``total``.
+
+    Args:
+        step: optimizer steps taken before this one, from 0. The first step already moves (``peak / warmup``).
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    share = min(1.0, (step - warmup) / max(1, total - warmup))
+    return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * share)))
+
+
+def ema_decay(step: int, *, decay: float) -> float:
+    """The averaging factor of the step: ``(1 + step) / (10 + step)`` until that reaches ``decay``."""
+    return min(decay, (1.0 + step) / (10.0 + step))
+
+
+def decayed_weight(step: int, *, start: float, end: float, over: int) -> float:
+    """A loss weight that falls along a half cosine from ``start`` to ``end`` in ``over`` steps, then stays."""
+    if over <= 0:
+        return end
+    share = min(1.0, step / over)
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
