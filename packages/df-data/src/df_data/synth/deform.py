@@ -34,7 +34,7 @@ def articulate(vertices, eye_centers, jaw, lip_width, lip_round, blink, brow, ga
             y = eye_centers[eye - 1, 1] + dy
             z = eye_centers[eye - 1, 2] + dz
         near = vertices[i, 4]
-        y -= 0.14 * max(lip_width, 0.0) * near * x * x / 0.12
+        y -= 0.07 * max(lip_width, 0.0) * near * x * x / 0.12
         x *= 1.0 + spread * near
         z += vertices[i, 5] * (0.05 * lip_width - 0.13 * lip_round)
         y -= vertices[i, 6] * 0.055 * jaw

@@ -25,7 +25,7 @@ MATERIALS = ("skin", "hair", "eye", "teeth", "tongue", "cavity", "neck", "clothe
 SKIN, HAIR, EYEBALL, TEETH, TONGUE, CAVITY, NECK, CLOTHES, INNER_LIP = range(len(MATERIALS))
 
 EYE_LINE, MOUTH_LINE = -0.085, 0.53
-EYE_HALF_WIDTH, EYEBALL_RADIUS = 0.165, 0.195
+EYE_HALF_WIDTH, EYEBALL_RADIUS = 0.158, 0.215
 JAW_HINGE_Y, JAW_HINGE_Z = 0.05, 0.10
 
 # Template rows: height, half width, extent to the front, extent to the back.
@@ -61,13 +61,17 @@ NUM_COLS = 61
 
 @dataclass
 class MeshPart:
-    """A piece of mesh: vertex table ``[N, NUM_COLUMNS]``, texture coordinates ``[N, 3]``, triangles ``[M, 3]``."""
+    """A piece of mesh: vertex table ``[N, NUM_COLUMNS]``, texture coordinates ``[N, 3]``, triangles ``[M, 3]``.
+
+    Triangles are seen from the front only, unless ``two_sided``; a ``hollow`` part is dark when seen from inside.
+    """
 
     vertices: np.ndarray
     texture: np.ndarray
     triangles: np.ndarray
     material: int
     two_sided: bool = False
+    hollow: bool = False
     anchors: dict[str, int] = field(default_factory=dict)
 
 
@@ -165,6 +169,7 @@ def build_head(identity: Identity) -> MeshPart:
     height = warp_height(identity, y)
     tilt = identity.eye_tilt * (identity.eye_spacing - np.abs(x))
     height = height + tilt * bump(np.abs(x), identity.eye_spacing, 0.22) * bump(y, EYE_LINE, 0.13) * front
+    height = height - 0.030 * np.clip((x / identity.mouth_width) ** 2, 0, 1.5) * spread_share(x, y) * front
     vertices[:, X], vertices[:, Y], vertices[:, Z] = x, height, z
     vertices[:, HEAD] = 1.0
     _set_mouth_weights(identity, vertices, y, lon, row <= mouth_seam, front)
@@ -174,7 +179,7 @@ def build_head(identity: Identity) -> MeshPart:
     texture[row == mouth_seam, 1] -= 1e-4
     anchors = _anchors(identity, rows, x.reshape(num_rows, -1), eye_seam, mouth_seam)
     triangles = grid_triangles(num_rows, NUM_COLS, (eye_seam, mouth_seam))
-    return MeshPart(vertices, texture, triangles, SKIN, anchors=anchors)
+    return MeshPart(vertices, texture, triangles, SKIN, hollow=True, anchors=anchors)
 
 
 def _tuck_under_chin(identity: Identity, row: np.ndarray, lon: np.ndarray, x: np.ndarray, z: np.ndarray) -> None:
@@ -219,9 +224,7 @@ def _set_eye_weights(
     vertices[:, SHIELD] = np.where(near, np.where(vertices[:, X] < 0, 1, 2), 0)
 
 
-def _anchors(
-    identity: Identity, rows: np.ndarray, x: np.ndarray, eye_seam: int, mouth_seam: int
-) -> dict[str, int]:
+def _anchors(identity: Identity, rows: np.ndarray, x: np.ndarray, eye_seam: int, mouth_seam: int) -> dict[str, int]:
     """Vertex numbers of the points that keypoints and measures are taken from."""
 
     def at(row: int, target: float) -> int:

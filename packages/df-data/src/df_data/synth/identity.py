@@ -35,7 +35,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "brow_height": (-0.03, 0.035),
     "skin_tone": (0.0, 1.0),
     "skin_warmth": (0.0, 1.0),
-    "lip_redness": (0.25, 1.0),
+    "lip_redness": (0.4, 1.1),
     "hair_lightness": (0.0, 1.0),
     "hair_warmth": (0.0, 1.0),
     "hair_volume": (0.05, 0.17),
@@ -181,8 +181,12 @@ class Palette:
         return np.stack([getattr(self, f.name) for f in fields(self)])
 
 
-_SKIN_TONES = np.array([[0.33, 0.21, 0.15], [0.52, 0.35, 0.25], [0.72, 0.52, 0.39], [0.88, 0.68, 0.55], [0.96, 0.80, 0.70]])
-_HAIR_TONES = np.array([[0.07, 0.06, 0.06], [0.20, 0.13, 0.09], [0.38, 0.25, 0.15], [0.62, 0.45, 0.25], [0.86, 0.72, 0.47]])
+_SKIN_TONES = np.array(
+    [[0.33, 0.21, 0.15], [0.52, 0.35, 0.25], [0.72, 0.52, 0.39], [0.88, 0.68, 0.55], [0.96, 0.80, 0.70]]
+)
+_HAIR_TONES = np.array(
+    [[0.07, 0.06, 0.06], [0.20, 0.13, 0.09], [0.38, 0.25, 0.15], [0.62, 0.45, 0.25], [0.86, 0.72, 0.47]]
+)
 
 
 def palette(identity: Identity) -> Palette:
@@ -192,7 +196,8 @@ def palette(identity: Identity) -> Palette:
     hair = _ramp(_HAIR_TONES, identity.hair_lightness * (0.35 + 0.65 * identity.skin_tone))
     hair = hair * (1 + (identity.hair_warmth - 0.5) * np.array([0.5, -0.05, -0.45]))
     lips = skin * (1 - 0.35 * identity.lip_redness * np.array([0.35, 1.15, 0.95])) + np.array([0.04, 0, 0.01])
-    iris_dark, iris_light = np.array([0.24, 0.14, 0.08]), _hsl(0.28 + 0.32 * identity.eye_hue, 0.50, 0.30)
+    iris_dark = np.array([0.24, 0.14, 0.08])
+    iris_light = _ramp(np.array([[0.50, 0.42, 0.24], [0.40, 0.50, 0.34], [0.38, 0.54, 0.68]]), identity.eye_hue)
     iris = iris_dark + (iris_light - iris_dark) * identity.eye_lightness
     back_light = identity.background_lightness
     slope = 0.16 * identity.background_slope

@@ -20,7 +20,8 @@ class HeadMesh:
         vertices: float64 ``[N, NUM_COLUMNS]`` (see :mod:`df_data.synth.head`).
         texture: float64 ``[N, 3]``.
         triangles: int32 ``[M, 3]``.
-        material, two_sided: int32 ``[M]``.
+        material: int32 ``[M]``.
+        sides: int32 ``[M]``, 0 seen from the front, 1 from both sides, 2 dark from the back.
         eye_centers: float64 ``[2, 3]``.
         anchors: vertex numbers of named points of the skin; ``iris_left`` and ``iris_right`` on the eyeballs.
         look: float64, numbers the shader needs (see :func:`_look`).
@@ -31,7 +32,7 @@ class HeadMesh:
     texture: np.ndarray
     triangles: np.ndarray
     material: np.ndarray
-    two_sided: np.ndarray
+    sides: np.ndarray
     eye_centers: np.ndarray
     anchors: dict[str, int]
     look: np.ndarray
@@ -56,7 +57,7 @@ def build_mesh(identity: Identity) -> HeadMesh:
         texture=np.concatenate([piece.texture for piece in pieces]),
         triangles=triangles.astype(np.int32),
         material=np.repeat([piece.material for piece in pieces], counts).astype(np.int32),
-        two_sided=np.repeat([int(piece.two_sided) for piece in pieces], counts).astype(np.int32),
+        sides=np.repeat([int(piece.two_sided) + 2 * int(piece.hollow) for piece in pieces], counts).astype(np.int32),
         eye_centers=centers,
         anchors=anchors,
         look=_look(identity),

@@ -60,10 +60,10 @@ def build_mouth_inside(identity: Identity, skin: h.MeshPart) -> list[h.MeshPart]
         part.vertices[:, h.RAISE] = 0.0 if lower else 0.35
         parts.append(part)
     side, rise = _grid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
-    bowl = np.stack([side * wide * 0.90, y + 0.02 + 0.15 * rise, z + 0.44 - 0.19 * side**2 - 0.08 * rise**2], axis=1)
+    bowl = np.stack([side * wide * 0.80, y + 0.02 + 0.12 * rise, z + 0.46 - 0.12 * side**2 - 0.05 * rise**2], axis=1)
     cavity = _part(bowl, np.stack([side, rise, side * 0], axis=1), 9, 9, h.CAVITY, two_sided=True)
     cavity.vertices[:, h.JAW] = h.smoothstep(rise, -0.6, 0.9)
-    cavity.vertices[:, h.SPREAD] = h.spread_share(bowl[:, 0], h.MOUTH_LINE + 0.15 * rise)
+    cavity.vertices[:, h.SPREAD] = h.spread_share(bowl[:, 0], h.MOUTH_LINE + 0.12 * rise)
     lon, lat = _grid(np.linspace(-1.5, 1.5, 9), np.linspace(-1.5, 1.2, 7))
     ball = np.stack([np.sin(lon) * np.cos(lat), np.sin(lat), -np.cos(lon) * np.cos(lat)], axis=1)
     points = ball * np.array([wide * 0.60, 0.085, 0.22]) + np.array([0, y + 0.115, z + 0.40])
@@ -87,7 +87,9 @@ def build_inner_lips(skin: h.MeshPart, mouth_row: int) -> list[h.MeshPart]:
             ring[:, h.Z] += back
             ring[:, h.Y] += away * rise
             rings.append(ring)
-        texture = np.stack([np.tile(edge[:, h.X], 4), np.repeat([0.0, 0.3, 0.7, 1.0], len(seam)), np.zeros(4 * len(seam))], 1)
+        texture = np.stack(
+            [np.tile(edge[:, h.X], 4), np.repeat([0.0, 0.3, 0.7, 1.0], len(seam)), np.zeros(4 * len(seam))], 1
+        )
         triangles = h.grid_triangles(4, len(seam))
         parts.append(h.MeshPart(np.concatenate(rings), texture, triangles, h.INNER_LIP, two_sided=True))
     return parts
@@ -104,7 +106,16 @@ def build_ears(identity: Identity) -> list[h.MeshPart]:
         points = ball * np.array([0.075, 0.20, 0.115]) * rim[:, None]
         points[:, 2] += 0.10 * points[:, 1] + 0.30 * np.abs(points[:, 0])
         points = points + np.array([x[0] + sign * 0.02, 0.05, 0.06])
-        parts.append(_part(points, np.stack([points[:, 0], points[:, 1], ball[:, 0] * sign - 2.0], axis=1), 9, 13, h.SKIN, two_sided=True))
+        parts.append(
+            _part(
+                points,
+                np.stack([points[:, 0], points[:, 1], ball[:, 0] * sign - 2.0], axis=1),
+                9,
+                13,
+                h.SKIN,
+                two_sided=True,
+            )
+        )
     return parts
 
 
@@ -112,7 +123,7 @@ def build_ears(identity: Identity) -> list[h.MeshPart]:
 _HAIRLINES = {
     "buzz": (-0.72, -0.48, -0.02, 0.50),
     "short": (-0.70, -0.50, 0.06, 0.55),
-    "fringe": (-0.42, -0.34, 0.10, 0.62),
+    "fringe": (-0.50, -0.40, 0.10, 0.62),
     "bob": (-0.66, -0.36, 0.72, 0.80),
     "long": (-0.72, -0.42, 1.60, 1.60),
     "curly": (-0.64, -0.38, 0.34, 0.60),
@@ -166,7 +177,7 @@ def build_body(identity: Identity) -> list[h.MeshPart]:
     neck = _part(points, np.stack([lon, y, share], axis=1), 8, 21, h.NECK)
     neck.vertices[:, h.HEAD] = 1 - h.smoothstep(share, 0.15, 0.85)
     across, down = _grid(np.linspace(-1, 1, 25), np.linspace(0, 1, 9))
-    slope = 1.30 + 0.34 * np.abs(across) ** 1.6 - 0.10 * np.exp(-((np.abs(across) - 0.32) / 0.12) ** 2)
+    slope = 1.30 + 0.34 * np.abs(across) ** 1.6 - 0.10 * np.exp(-(((np.abs(across) - 0.32) / 0.12) ** 2))
     dip = 0.22 * np.exp(-((across / 0.30) ** 2))
     front = -0.34 - 0.22 * np.cos(across * 1.4) * np.sqrt(down)
     points = np.stack([across * 1.75, slope + dip * (1 - down) + 1.3 * down, front + 0.45 * across**2], axis=1)

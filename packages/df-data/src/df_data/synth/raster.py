@@ -9,13 +9,13 @@ from df_data.synth.head import HAIR
 
 
 @njit(cache=True)
-def rasterize(points, triangles, material, two_sided, texture, focal, distance, center_y, depth, owner, weights):
+def rasterize(points, triangles, material, sides, texture, focal, distance, center_y, depth, owner, weights):
     """Fill the buffers for camera-frame ``points [N, 3]``.
 
     Args:
         focal: in shares of the frame; ``distance`` and ``center_y`` as in :mod:`df_data.synth.camera`.
         depth: float64 ``[S, S]`` out, 1/z of the nearest surface (0: nothing).
-        owner: int32 ``[S, S]`` out, triangle number or -1.
+        owner: int32 ``[S, S]`` out, triangle number, -1 where there is nothing, -2 where a hollow part is seen from inside.
         weights: float64 ``[S, S, 2]`` out, perspective-correct weights of the triangle's first two corners.
     """
     size = depth.shape[0]
@@ -31,7 +31,7 @@ def rasterize(points, triangles, material, two_sided, texture, focal, distance, 
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         ax, ay, bx, by, cx, cy = px[a], py[a], px[b], py[b], px[c], py[c]
         area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
-        if area == 0.0 or (area < 0.0 and two_sided[t] == 0):
+        if area == 0.0 or (area < 0.0 and sides[t] == 0):
             continue
         x0 = max(int(np.ceil(min(ax, bx, cx))), 0)
         x1 = min(int(np.floor(max(ax, bx, cx))), size - 1)
@@ -56,6 +56,6 @@ def rasterize(points, triangles, material, two_sided, texture, focal, distance, 
                 if is_hair and wa * texture[a, 2] + wb * texture[b, 2] + (1.0 - wa - wb) * texture[c, 2] < 0.0:
                     continue
                 depth[y, x] = near
-                owner[y, x] = t
+                owner[y, x] = t if area > 0.0 or sides[t] == 1 else -2
                 weights[y, x, 0] = wa
                 weights[y, x, 1] = wb

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from df_models.errors import UserError
 
 from df_data.synth import camera
 from df_data.synth.deform import articulate, to_camera, vertex_normals
@@ -16,6 +15,7 @@ from df_data.synth.keypoints import MOUTH_POINTS, keypoints_of, landmark_rows
 from df_data.synth.mesh import HeadMesh, build_mesh
 from df_data.synth.raster import rasterize
 from df_data.synth.shading import average_down, paint_background, shade
+from df_models.errors import UserError
 
 SUPERSAMPLING = 2
 
@@ -104,7 +104,7 @@ def _draw(identity: Identity, tracks: FaceTracks, size: int) -> np.ndarray:
         articulate(mesh.vertices, mesh.eye_centers, *state[6:13], canonical)
         to_camera(canonical, head_share, scale, rotation[t], translation[t], points)
         vertex_normals(points, mesh.triangles, normals)
-        surfaces = (mesh.triangles, mesh.material, mesh.two_sided)
+        surfaces = (mesh.triangles, mesh.material, mesh.sides)
         rasterize(points, *surfaces, mesh.texture, *lens, depth, owner, weights)
         light = light_vector(*state[13:16])
         drawn = (owner, weights, mesh.look, mesh.colors, light, background, picture)

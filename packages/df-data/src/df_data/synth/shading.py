@@ -8,7 +8,18 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from df_data.synth.head import CAVITY, CLOTHES, EYE_LINE, EYEBALL, HAIR, INNER_LIP, MOUTH_LINE, NECK, SKIN, TEETH, TONGUE
+from df_data.synth.head import (
+    CAVITY,
+    EYE_LINE,
+    EYEBALL,
+    HAIR,
+    INNER_LIP,
+    MOUTH_LINE,
+    NECK,
+    SKIN,
+    TEETH,
+    TONGUE,
+)
 
 # Rows of the colour table, see df_data.synth.identity.Palette.
 _C_SKIN, _C_LIPS, _C_HAIR, _C_BROWS, _C_IRIS, _C_CLOTHES = range(6)
@@ -168,7 +179,7 @@ def surface(material, a, b, c, look, colors, color):
         return 0.0, 0.55
     if material == INNER_LIP:
         for k in range(3):
-            color[k] = colors[_C_LIPS, k] * (0.80 - 0.5 * b)
+            color[k] = colors[_C_LIPS, k] * (0.74 - 0.6 * b)
         return 0.4, 1.0 - 0.6 * b
     if material == NECK:
         for k in range(3):
@@ -183,7 +194,7 @@ def surface(material, a, b, c, look, colors, color):
 
 
 @njit(cache=True)
-def shade(points, normals, texture, triangles, material, two_sided, owner, weights, look, colors, light, background, out):
+def shade(points, normals, texture, triangles, material, sides, owner, weights, look, colors, light, background, out):
     """Light every covered sub-pixel.
 
     Args:
@@ -200,6 +211,9 @@ def shade(points, normals, texture, triangles, material, two_sided, owner, weigh
     for y in range(size):
         for x in range(size):
             t = owner[y, x]
+            if t == -2:
+                out[y, x, 0], out[y, x, 1], out[y, x, 2] = 0.10, 0.03, 0.03
+                continue
             if t < 0:
                 for k in range(3):
                     out[y, x, k] = background[y, x, k]
@@ -214,7 +228,7 @@ def shade(points, normals, texture, triangles, material, two_sided, owner, weigh
             ny = -(wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1])
             nz = -(wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2])
             norm = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
-            if two_sided[t] == 1 and nz > 0.0:
+            if sides[t] == 1 and nz > 0.0:
                 norm = -norm
             nx, ny, nz = nx / norm, ny / norm, nz / norm
             kind = material[t]
