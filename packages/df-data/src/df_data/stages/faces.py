@@ -1,0 +1,140 @@
+"""Face detection over a clip and the decision that it shows one person, large enough, in one place.
+
+Shape legend: T frames, N detected frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from df_data.config import FrozenModel
+from df_data.stages.rejection import Rejected
+from df_models.crop import CropBox, CropRule, square_crop
+from df_models.encoders.yunet import Face
+from df_models.time import FPS
+
+
+class FaceFilter(FrozenModel):
+    """What a clip's faces must be like.
+
+    Attributes:
+        detect_every: look for faces in every n-th frame.
+        min_seconds: least length of the stretch from the first to the last face.
+        min_face: least median size of the face (longer side of its box) in pixels of the source.
+        min_presence: least share of the looked-at frames of that stretch with a face.
+        other_face: a second face counts when it has this share of the largest one's size.
+        max_crowded: share of the looked-at frames that may show a second face (detectors err for a frame).
+        min_inside: least share of the crop that lies within the picture.
+        max_drift: most the face's centre may move from its median place, in shares of its size.
+    """
+
+    detect_every: int = 3
+    min_seconds: float = 2.0
+    min_face: float = 256.0
+    min_presence: float = 0.9
+    other_face: float = 0.35
+    max_crowded: float = 0.1
+    min_inside: float = 0.8
+    max_drift: float = 0.6
+
+
+class FaceDetector(Protocol):
+    """Anything that finds faces in a uint8 RGB picture ``[H, W, 3]``."""
+
+    def detect(self, image_HWC: np.ndarray) -> list[Face]: ...
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """The one face of a clip.
+
+    Attributes:
+        start, stop: the stretch of frames from the first to the last face (stop not included).
+        boxes: float64 [N, 4] in source pixels, of the frames where it was detected.
+        crop: one square for the whole clip.
+        scores: ``face_size``, ``_presence``, ``_crowded``, ``_drift``, ``_confidence``, ``_seconds``, ``crop_inside``.
+    """
+
+    start: int
+    stop: int
+    boxes: np.ndarray
+    crop: CropBox
+    scores: dict[str, float]
+
+
+def detect_faces(frames_THWC: np.ndarray, detector: FaceDetector, every: int) -> list[list[Face]]:
+    """Return the faces of every ``every``-th frame."""
+    return [detector.detect(frame) for frame in frames_THWC[::every]]
+
+
+def face_stretch(found_L: Sequence[bool], every: int, num_frames: int) -> tuple[int, int]:
+    """Return the frames from the first to the last sight of a face: blank lead-ins and fade-outs lie outside.
+
+    Args:
+        found_L: for each looked-at frame (every ``every``-th) whether it has a face; at least one has.
+    """
+    seen = np.flatnonzero(found_L)
+    last = len(found_L) - 1
+    return int(seen[0]) * every, num_frames if seen[-1] == last else int(seen[-1]) * every + 1
+
+
+def track_face(
+    faces: Sequence[Sequence[Face]], shape: tuple[int, int, int], filters: FaceFilter, rule: CropRule
+) -> FaceTrack:
+    """Decide that the clip shows one face and where to crop it.
+
+    Args:
+        faces: the detections of each looked-at frame.
+        shape: number of frames, height and width of the clip.
+
+    Raises:
+        Rejected: ``no_face``, ``more_than_one_face``, ``too_short``, ``face_too_small``, ``face_moves_away``,
+            ``face_cut_off``.
+    """
+    num_frames, height, width = shape
+    if not any(faces):
+        raise Rejected("no_face", "no frame shows a face", {"face_presence": 0.0})
+    start, stop = face_stretch([bool(found) for found in faces], filters.detect_every, num_frames)
+    inside = faces[start // filters.detect_every : -(-stop // filters.detect_every)]
+    largest = [max(found, key=lambda face: face.size) for found in inside if found]
+    scores = {
+        "face_size": float(np.median([face.size for face in largest])),
+        "face_confidence": float(np.median([face.score for face in largest])),
+        "face_presence": len(largest) / len(inside),
+        "face_crowded": float(np.mean([_is_crowded(found, filters.other_face) for found in inside])),
+        "face_seconds": (stop - start) / FPS,
+    }
+    boxes = np.stack([face.box for face in largest])
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    scores["face_drift"] = float(np.abs(centres - np.median(centres, axis=0)).max() / scores["face_size"])
+    crop = square_crop(boxes, rule)
+    scores["crop_inside"] = crop.inside(height, width)
+    _judge(scores, filters)
+    return FaceTrack(start, stop, boxes, crop, scores)
+
+
+def _judge(scores: dict[str, float], filters: FaceFilter) -> None:
+    verdicts = (
+        (
+            "more_than_one_face",
+            scores["face_crowded"] > filters.max_crowded,
+            "two faces in {face_crowded:.0%} of the frames",
+        ),
+        ("no_face", scores["face_presence"] < filters.min_presence, "a face in only {face_presence:.0%} of the frames"),
+        ("too_short", scores["face_seconds"] < filters.min_seconds, "a face for only {face_seconds:.2f} s"),
+        ("face_too_small", scores["face_size"] < filters.min_face, "the face is {face_size:.0f} px"),
+        ("face_moves_away", scores["face_drift"] > filters.max_drift, "the face moves by {face_drift:.2f} of its size"),
+        ("face_cut_off", scores["crop_inside"] < filters.min_inside, "{crop_inside:.0%} of the crop is in the picture"),
+    )
+    for reason, refused, detail in verdicts:
+        if refused:
+            raise Rejected(reason, detail.format(**scores), scores)
+
+
+def _is_crowded(found: Sequence[Face], other_face: float) -> bool:
+    sizes = sorted((face.size for face in found), reverse=True)
+    return len(sizes) > 1 and sizes[1] >= other_face * sizes[0]

@@ -1,0 +1,164 @@
+"""One input through all stages up to the encoders: the order of the stages, and what comes out.
+
+Shape legend: T frames, S side of the crop in pixels, N = 640 T samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from df_data.config import FrozenModel
+from df_data.stages.decode import DecodedClip, decode_clip
+from df_data.stages.faces import FaceDetector, FaceFilter, detect_faces, track_face
+from df_data.stages.gaps import fill_gaps
+from df_data.stages.landmarks import READ_SIZE, MediaPipeReader
+from df_data.stages.quality import QualityFilter, check_sound, clip_weight, picture_scores, sound_scores
+from df_data.stages.readings import mouth_boxes, readings_of, structure_vectors
+from df_data.stages.rejection import Rejected
+from df_data.stages.shots import longest_shot, shot_cuts
+from df_models.crop import CropBox, CropRule, crop_resize
+from df_models.time import FPS, samples_for, valid_pixel_length
+
+
+class StageConfig(FrozenModel):
+    """Settings of the stages, in their order.
+
+    Attributes:
+        min_seconds, max_seconds: shorter videos are rejected; of longer ones the beginning is used.
+        min_shot_share: of a video with cuts the longest shot is used, if it lasts this share of the video.
+        faces: filter on the detected faces.
+        crop: ``detector:scale:vertical_offset`` (:class:`df_models.crop.CropRule`).
+        size: side of the crop in pixels, a multiple of 16.
+        max_gap: longest run of frames without landmarks that is interpolated.
+        quality: limits on sound, picture and motion.
+    """
+
+    min_seconds: float = Field(default=2.0, gt=0)
+    max_seconds: float = Field(default=10.0, gt=0)
+    min_shot_share: float = Field(default=0.75, gt=0, le=1)
+    faces: FaceFilter = FaceFilter()
+    crop: str = str(CropRule())
+    size: int = Field(default=256, ge=16, multiple_of=16)
+    max_gap: int = Field(default=2, ge=0)
+    quality: QualityFilter = QualityFilter()
+
+    @field_validator("crop")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        CropRule.parse(value)
+        return value
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """A clip ready for the encoders.
+
+    Attributes:
+        frames: uint8 RGB [T, S, S, 3] at 25 fps, T = 1 + 4n.
+        wave: float32 [N] at 16 kHz.
+        structure: float32 [T, 70], encoder ``mediapipe``.
+        truth: float32 [T, 7], the measures named by ``df_data.stages.readings.TRUTH_NAMES``.
+        mouth_boxes: float32 [T, 4] in pixels of the crop.
+        interpolated: bool [T], frames whose landmarks were filled in.
+        crop: where the crop lies in the source.
+        start: first frame used, counted at 25 fps from the source's first.
+        scores: everything the filters looked at.
+        weight: sampling weight that follows from the scores.
+    """
+
+    frames: np.ndarray
+    wave: np.ndarray
+    structure: np.ndarray
+    truth: np.ndarray
+    mouth_boxes: np.ndarray
+    interpolated: np.ndarray
+    crop: CropBox
+    start: int
+    scores: dict[str, float]
+    weight: float
+
+    def window(self, start: int, num_frames: int) -> PreparedClip:
+        """Return the part of ``num_frames`` frames from ``start``, sound and all; scores stay the whole clip's."""
+        part = slice(start, start + num_frames)
+        return PreparedClip(
+            frames=self.frames[part],
+            wave=self.wave[samples_for(start) : samples_for(start + num_frames)],
+            structure=self.structure[part],
+            truth=self.truth[part],
+            mouth_boxes=self.mouth_boxes[part],
+            interpolated=self.interpolated[part],
+            crop=self.crop,
+            start=self.start + start,
+            scores=self.scores,
+            weight=self.weight,
+        )
+
+
+def prepare_clip(path: Path, config: StageConfig, detector: FaceDetector, reader: MediaPipeReader) -> PreparedClip:
+    """Decode, check, crop and measure one video.
+
+    Raises:
+        Rejected: a filter refused it; the reason and all scores so far are in the exception.
+        UserError: the file cannot be decoded.
+    """
+    decoded = decode_clip(path, min_seconds=config.min_seconds, max_seconds=config.max_seconds)
+    scores = {"seconds": len(decoded.frames) / FPS, "source_fps": decoded.source_fps}
+    try:
+        return _prepare(decoded, config, detector, reader, scores)
+    except Rejected as rejected:
+        raise Rejected(rejected.reason, rejected.detail, scores | rejected.scores) from None
+
+
+def _prepare(
+    decoded: DecodedClip, config: StageConfig, detector: FaceDetector, reader: MediaPipeReader, scores: dict[str, float]
+) -> PreparedClip:
+    scores |= sound_scores(decoded.wave, decoded.sound_share) | {"sound_offset_s": decoded.sound_offset_s}
+    check_sound(scores, config.quality)
+    cuts = shot_cuts(decoded.frames)
+    first, last = longest_shot(cuts, len(decoded.frames))
+    scores |= {"shot_cuts": float(len(cuts)), "shot_share": (last - first) / len(decoded.frames)}
+    if scores["shot_share"] < config.min_shot_share:
+        raise Rejected("shot_cut", f"{len(cuts)} cuts, the longest shot is {scores['shot_share']:.0%} of the video")
+    shot = decoded.frames[first:last]
+    faces = detect_faces(shot, detector, config.faces.detect_every)
+    num, height, width = shot.shape[:3]
+    track = track_face(faces, (num, height, width), config.faces, CropRule.parse(config.crop))
+    scores |= track.scores
+    start = first + track.start
+    stop = start + valid_pixel_length(track.stop - track.start)
+    frames = decoded.frames[start:stop]
+    large = crop_resize(frames, track.crop, max(READ_SIZE, config.size))
+    seen = reader.landmarks(large)
+    scores["landmark_rate"] = float(seen.detected.mean())
+    landmarks = fill_gaps(seen, config.max_gap)
+    readings = readings_of(landmarks)
+    scores |= picture_scores(large, readings)
+    return PreparedClip(
+        frames=large if large.shape[1] == config.size else crop_resize(frames, track.crop, config.size),
+        wave=decoded.wave[samples_for(start) : samples_for(stop)],
+        structure=structure_vectors(landmarks),
+        truth=readings.table().astype(np.float32),
+        mouth_boxes=mouth_boxes(landmarks.points, config.size),
+        interpolated=~seen.detected,
+        crop=track.crop,
+        start=start,
+        scores=scores,
+        weight=clip_weight(scores, config.quality),
+    )
+
+
+def clip_windows(num_frames: int, clip_frames: int, clip_stride: int) -> list[int]:
+    """Return the starts of the windows of ``clip_frames`` that lie within ``num_frames``, ``clip_stride`` apart.
+
+    The last window is moved to end with the clip, so that its sentence's end is seen too; a clip shorter than a
+    window gives none.
+    """
+    last = num_frames - clip_frames
+    if last < 0:
+        return []
+    starts = list(range(0, last + 1, clip_stride))
+    return starts if starts[-1] == last else [*starts, last]
