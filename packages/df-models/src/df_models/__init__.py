@@ -1,3 +1,60 @@
-"""The DualForce model: two towers, flow matching, masks, KV cache, frozen encoders."""
+"""The DualForce model: two towers, flow matching, masks, KV cache, frozen encoders.
+
+Names are imported when first used, so ``import df_models`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "DualForce": "dualforce",
+    "DualForceConfig": "config",
+    "History": "dualforce",
+    "KVCache": "cache",
+    "StructureDiT": "structure_dit",
+    "StructureDiTConfig": "config",
+    "UserError": "errors",
+    "Velocity": "dualforce",
+    "VideoDiT": "video_dit",
+    "VideoDiTConfig": "config",
+    "preset_config": "sizes",
+    "presets": "sizes",
+}
+
+if TYPE_CHECKING:
+    from df_models.cache import KVCache
+    from df_models.config import DualForceConfig, StructureDiTConfig, VideoDiTConfig
+    from df_models.dualforce import DualForce, History, Velocity
+    from df_models.errors import UserError
+    from df_models.sizes import preset_config, presets
+    from df_models.structure_dit import StructureDiT
+    from df_models.video_dit import VideoDiT
+
+__all__ = [
+    "DualForce",
+    "DualForceConfig",
+    "History",
+    "KVCache",
+    "StructureDiT",
+    "StructureDiTConfig",
+    "UserError",
+    "Velocity",
+    "VideoDiT",
+    "VideoDiTConfig",
+    "preset_config",
+    "presets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,247 @@
+"""Configurations: one frozen dataclass per model, and the named presets.
+
+:class:`DualForceConfig` is flat, so that one override is one name (``from_preset("quickstart", num_layers=4)``). The
+video tower has Wan's own names (``dim``, ``num_heads``, ``ffn_dim``, ...), the structure tower the same names behind
+``structure_``. ``config.video`` and ``config.structure`` are the two towers' own configurations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from df_models.errors import UserError, nearest
+
+BridgeDirection = Literal["both", "struct_to_video", "none"]
+BridgeMask = Literal["frame", "causal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDiTConfig:
+    """Configuration of one video tower.
+
+    ``text_dim=0`` builds no text branch; ``reference=True`` adds the second key/value branch that Wan's I2V models
+    have for picture tokens (already of width ``dim``).
+    """
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    in_dim: int = 36
+    out_dim: int = 16
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    text_dim: int = 4096
+    freq_dim: int = 256
+    reference: bool = False
+    rope_theta: float = 1e4
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patch_size", tuple(self.patch_size))
+        _check_tower("", self)
+        if len(self.patch_size) != 3 or self.patch_size[0] != 1 or min(self.patch_size) < 1:
+            raise UserError(f"patch_size must be (1, height, width), not {self.patch_size}: latent frames stay apart")
+        if self.dim // self.num_heads < 6:
+            raise UserError(f"dim / num_heads is {self.dim // self.num_heads}; rotary positions in t, h, w need 6")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureDiTConfig:
+    """Configuration of one structure tower; ``vector_dim`` is the width of a structure vector."""
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    vector_dim: int = 70
+    text_dim: int = 0
+    freq_dim: int = 256
+    rope_theta: float = 1e4
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_tower("structure_", self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualForceConfig:
+    """Configuration of the whole model.
+
+    Video tower: ``dim``, ``num_layers``, ``num_heads``, ``ffn_dim``, ``in_channels`` (latent channels), ``patch_size``.
+    Structure tower: ``structure_width``, ``structure_layers``, ``structure_heads``, ``structure_ffn_dim``;
+    ``structure_dim`` is the width of a structure vector, ``structure_text`` lets the tower read the text.
+    Both: ``text_dim`` (0: no text), ``freq_dim``, ``rope_theta``, ``eps``.
+
+    Exchange, in the first ``fusion_depth`` layers: the bridge (``bridge_width``, ``bridge_heads``,
+    ``bridge_direction``, ``bridge_mask``) and audio (``audio_dim`` features per 25 Hz slot, ``audio_width``,
+    ``audio_heads``). A latent frame hears ``audio_past`` slots before its own four and ``audio_future`` after them;
+    the future part is latency: ``audio_future / 25`` seconds. ``gate_gain`` multiplies every gate's parameter, which
+    starts at zero: under Adam a gate moves by about ``gate_gain * lr`` per step.
+
+    Reference tokens: ``reference_dim`` (0: none), resampled to ``reference_tokens`` tokens in ``reference_width``.
+    FLAME head: ``flame_dim`` (0: none), ``flame_width``.
+
+    The rest travels with the weights and tells programs how the model was trained: ``sigma_structure_max``, the ids
+    ``video_vae``, ``audio_encoder``, ``reference_encoder``, how faces were cropped, ``face_crop``, and to how
+    many pixels a side, ``video_size`` (what generation makes; the towers themselves take any size).
+    """
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    structure_width: int
+    structure_layers: int
+    structure_heads: int
+    structure_ffn_dim: int
+    fusion_depth: int
+    bridge_width: int
+    bridge_heads: int
+    audio_width: int
+    audio_heads: int
+    latent_channels: int = 16
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    structure_dim: int = 70
+    structure_text: bool = False
+    text_dim: int = 0
+    freq_dim: int = 256
+    rope_theta: float = 1e4
+    eps: float = 1e-6
+    bridge_direction: BridgeDirection = "both"
+    bridge_mask: BridgeMask = "frame"
+    audio_dim: int = 128
+    audio_past: int = 6
+    audio_future: int = 4
+    gate_gain: float = 10.0
+    reference_dim: int = 64
+    reference_tokens: int = 16
+    reference_width: int = 128
+    flame_dim: int = 159
+    flame_width: int = 128
+    sigma_structure_max: float = 0.7
+    video_vae: str = "df-tiny"
+    audio_encoder: str = "logmel"
+    reference_encoder: str = "patches"
+    face_crop: str = "none"
+    video_size: int = 64
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patch_size", tuple(self.patch_size))
+        self._check_sizes()
+        self._check_exchange()
+        _ = self.video, self.structure
+
+    def _check_sizes(self) -> None:
+        positive = ("latent_channels", "structure_dim", "audio_dim", "reference_tokens", "reference_width")
+        for name in (*positive, "flame_width"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("reference_dim", "flame_dim", "text_dim", "audio_past", "audio_future"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative, but is {getattr(self, name)}")
+        _require(self.gate_gain > 0, f"gate_gain must be positive, not {self.gate_gain}: a gate of 0 never opens")
+        _require(
+            self.video_size >= 16 and self.video_size % 16 == 0,
+            f"video_size={self.video_size} must be a multiple of 16 pixels: the VAE's stride times the patch",
+        )
+        limit = self.sigma_structure_max
+        _require(0 < limit <= 1, f"sigma_structure_max must lie in (0, 1], not {limit}")
+        _require(
+            not self.structure_text or self.text_dim > 0,
+            "structure_text=True needs a text_dim above 0: there is no text to read",
+        )
+
+    def _check_exchange(self) -> None:
+        deepest = min(self.num_layers, self.structure_layers)
+        _require(
+            0 <= self.fusion_depth <= deepest,
+            f"fusion_depth={self.fusion_depth} must lie between 0 and {deepest}, the number of layers that both "
+            f"towers have (num_layers={self.num_layers}, structure_layers={self.structure_layers})",
+        )
+        for name, options in (("bridge_direction", BridgeDirection), ("bridge_mask", BridgeMask)):
+            value = getattr(self, name)
+            _require(
+                value in get_args(options),
+                f"{name}={value!r} is none of {', '.join(get_args(options))}{nearest(str(value), get_args(options))}",
+            )
+        for part in ("bridge", "audio"):
+            _check_heads(
+                f"{part}_width", getattr(self, f"{part}_width"), f"{part}_heads", getattr(self, f"{part}_heads")
+            )
+
+    @property
+    def video(self) -> VideoDiTConfig:
+        """The video tower's configuration: noisy latent, 4 mask channels and the reference latent come in."""
+        return VideoDiTConfig(
+            dim=self.dim,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            ffn_dim=self.ffn_dim,
+            in_dim=2 * self.latent_channels + 4,
+            out_dim=self.latent_channels,
+            patch_size=self.patch_size,
+            text_dim=self.text_dim,
+            freq_dim=self.freq_dim,
+            reference=self.reference_dim > 0,
+            rope_theta=self.rope_theta,
+            eps=self.eps,
+        )
+
+    @property
+    def structure(self) -> StructureDiTConfig:
+        """The structure tower's configuration."""
+        return StructureDiTConfig(
+            dim=self.structure_width,
+            num_layers=self.structure_layers,
+            num_heads=self.structure_heads,
+            ffn_dim=self.structure_ffn_dim,
+            vector_dim=self.structure_dim,
+            text_dim=self.text_dim if self.structure_text else 0,
+            freq_dim=self.freq_dim,
+            rope_theta=self.rope_theta,
+            eps=self.eps,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DualForceConfig:
+        """Build a configuration from plain values.
+
+        Raises:
+            UserError: a name is unknown (the nearest right one is told), one is missing, or a value does not fit.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise UserError(f"a model has no setting {name!r}{nearest(name, names)}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UserError(f"a setting is missing or has the wrong type: {error}") from error
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+def _check_heads(width_name: str, width: int, heads_name: str, heads: int) -> None:
+    _require(width >= 1 and heads >= 1, f"{width_name} and {heads_name} must be positive, not {width} and {heads}")
+    _require(width % heads == 0, f"{width_name}={width} must be a multiple of {heads_name}={heads}")
+    _require(
+        (width // heads) % 2 == 0,
+        f"{width_name} / {heads_name} = {width // heads} must be even: rotary positions turn pairs",
+    )
+
+
+def _check_tower(prefix: str, tower: VideoDiTConfig | StructureDiTConfig) -> None:
+    width_name = "structure_width" if prefix else "dim"
+    heads_name = "structure_heads" if prefix else "num_heads"
+    _check_heads(width_name, tower.dim, heads_name, tower.num_heads)
+    depth_name = "structure_layers" if prefix else "num_layers"
+    _require(tower.num_layers >= 1, f"{depth_name} must be at least 1, not {tower.num_layers}")
+    _require(tower.ffn_dim >= 1, f"{prefix}ffn_dim must be at least 1, not {tower.ffn_dim}")
+    _require(
+        tower.freq_dim >= 2 and tower.freq_dim % 2 == 0, f"freq_dim must be even and positive, not {tower.freq_dim}"
+    )
+    _require(tower.rope_theta > 1, f"rope_theta must be above 1, not {tower.rope_theta}")
+    _require(tower.eps > 0, f"eps must be positive, not {tower.eps}")
