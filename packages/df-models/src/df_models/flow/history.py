@@ -1,0 +1,107 @@
+"""What noise each latent frame of a training clip gets: the four ways a model may learn to live with its history.
+
+``independent``: every frame of both streams draws its own level (Diffusion Forcing). ``clean_past``: the same, and in
+a share of the clips all frames before a random one are clean in both streams, as at inference; the default.
+``teacher_forcing``: every noisy frame sees a separate, lightly noised copy of the true past. ``error_recycling``: the
+same, with the model's own recorded errors added to that copy.
+
+Shape legend: B clips, T latent frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from df_models.errors import UserError, nearest
+from df_models.flow.noise import id_list, keyed_generator
+from df_models.flow.schedule import shift_sigma
+
+HistoryMode = Literal["independent", "clean_past", "teacher_forcing", "error_recycling"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryConfig:
+    """How noise levels are drawn.
+
+    Attributes:
+        mode: one of the four ways.
+        clean_past_probability: share of clips with a clean past (``clean_past``).
+        context_noise_max: the history copy's level is U(0, this) per clip (``teacher_forcing``, ``error_recycling``).
+        error_probability: share of clips whose history carries recorded errors (``error_recycling``).
+        video_shift: Wan's shift of the video levels.
+        structure_max: structure levels are U(0, this): structure is usually cleaner, so it leads.
+        structure_tail: share of frames whose structure level is U(structure_max, 1) instead.
+    """
+
+    mode: HistoryMode = "clean_past"
+    clean_past_probability: float = 0.3
+    context_noise_max: float = 0.1
+    error_probability: float = 0.9
+    video_shift: float = 1.0
+    structure_max: float = 0.7
+    structure_tail: float = 0.1
+
+    def __post_init__(self) -> None:
+        modes = get_args(HistoryMode)
+        if self.mode not in modes:
+            raise UserError(f"history mode {self.mode!r} is none of {', '.join(modes)}{nearest(str(self.mode), modes)}")
+        for name in ("clean_past_probability", "context_noise_max", "error_probability", "structure_tail"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if not 0 < self.structure_max <= 1:
+            raise UserError(f"structure_max must lie in (0, 1], not {self.structure_max}")
+        if self.video_shift <= 0:
+            raise UserError(f"video_shift must be positive, not {self.video_shift}")
+
+    @property
+    def separate_history(self) -> bool:
+        """Whether the model gets the past as a separate copy (``df_models.History``)."""
+        return self.mode in ("teacher_forcing", "error_recycling")
+
+
+class Sigmas(NamedTuple):
+    """Noise levels of a batch of clips.
+
+    Attributes:
+        video, structure: ``[B, T]``, float32.
+        supervised: bool ``[B, T]``, False at frames given clean: there the noise is not to be seen, so no loss.
+        history_video, history_structure: ``[B, T]`` levels of the history copy, or None where the mode has none.
+        carries_errors: bool ``[B]``, clips whose history carries recorded errors.
+    """
+
+    video: Tensor
+    structure: Tensor
+    supervised: Tensor
+    history_video: Tensor | None
+    history_structure: Tensor | None
+    carries_errors: Tensor
+
+
+def sample_sigmas(
+    config: HistoryConfig, num_frames: int, sample_ids: Tensor | list[int], *, seed: int, step: int
+) -> Sigmas:
+    """Draw the noise levels of a batch on the CPU; each clip's depend on (seed, step, its id) alone."""
+    draws = [_draw(config, num_frames, keyed_generator(seed, step, sample, "sigma")) for sample in id_list(sample_ids)]
+    video, structure, supervised, context, errors = (torch.stack(parts) for parts in zip(*draws))
+    history = context[:, None].expand(-1, num_frames) if config.separate_history else None
+    return Sigmas(video, structure, supervised, history, history, errors)
+
+
+def _draw(config: HistoryConfig, num_frames: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw one clip; every mode takes the same numbers from the generator, so modes differ in nothing else."""
+    video = shift_sigma(torch.rand(num_frames, generator=generator), config.video_shift)
+    level, tail = torch.rand(2, num_frames, generator=generator)
+    share, place, context, error = torch.rand(4, generator=generator)
+    high = config.structure_max + (1 - config.structure_max) * level
+    structure = torch.where(tail < config.structure_tail, high, config.structure_max * level)
+    supervised = torch.ones(num_frames, dtype=torch.bool)
+    if config.mode == "clean_past" and num_frames > 1 and share < config.clean_past_probability:
+        first = 1 + min(int(place * (num_frames - 1)), num_frames - 2)
+        supervised[:first] = False
+        video, structure = video * supervised, structure * supervised
+    carries = error < config.error_probability if config.mode == "error_recycling" else torch.tensor(False)
+    return video, structure, supervised, config.context_noise_max * context, carries
