@@ -1,0 +1,156 @@
+"""The command ``df-infer``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from tqdm import tqdm
+
+from df_infer.config import RolloutConfig, Solver, Start, StructStart
+from df_models.cli_support import add_version, run_cli
+from df_models.errors import UserError
+from df_models.files import atomic_write
+from df_models.media import read_audio, read_image, write_video
+from df_models.structure import LIVEPORTRAIT_70
+from df_models.time import FPS, samples_for
+
+EXAMPLE = """\
+example:
+  df-infer generate --run runs/quickstart --image face.png --audio speech.wav --out out.mp4
+
+The video lasts as long as the sound, however long that is: memory and time per frame do not grow.
+Settings that are not given are those of the run (`rollout:` in its config.yaml). The same seed gives the same video.
+
+exit codes: 0 done, 2 a mistake in what was asked, 3 the machine lacks something (disk, package), 130 interrupted
+"""
+ROLLOUT_OPTIONS = ("steps", "structure_steps", "solver", "start", "struct_start", "window", "sinks", "context_noise")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``df-infer``; return its exit code."""
+    return run_cli(_main, "df-infer", argv)
+
+
+def _main(argv: list[str]) -> int:
+    args = build_parser().parse_args(argv)
+    return args.run_command(args)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``df-infer`` and its subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="df-infer",
+        description="Make a talking head from one portrait and speech with a trained DualForce model.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_version(parser, "df-infer")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_generate(commands)
+    return parser
+
+
+def _add_generate(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "generate",
+        help="write an MP4 with sound from a portrait and speech",
+        description="Write an MP4 with sound from a portrait and speech.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run_command=_generate)
+    needed = parser.add_argument_group("what to make")
+    needed.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
+    needed.add_argument("--image", required=True, type=Path, help="the portrait: PNG, JPEG, ... of any size")
+    needed.add_argument("--audio", required=True, type=Path, help="the speech: WAV, FLAC, MP3, or a video with sound")
+    needed.add_argument("--out", required=True, type=Path, help="the MP4 to write")
+    needed.add_argument("--structure-out", type=Path, help="also write the generated 3D motion to this .npz")
+    needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the sound)")
+    needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
+    _add_rollout(parser.add_argument_group("how to sample (default: as the run says)"))
+    machine = parser.add_argument_group("machine and portrait")
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    machine.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default: bfloat16 on CUDA)")
+    machine.add_argument("--face-detector", type=Path, help="YuNet's ONNX file, for models that crop around the face")
+    machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
+    machine.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def _add_rollout(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--steps", type=int, help="solver steps per latent frame: fewer are faster and rougher")
+    group.add_argument("--structure-steps", type=int, help="steps after which the structure is clean")
+    group.add_argument("--solver", choices=get_args(Solver), help="euler, or heun (more exact, twice the cost)")
+    group.add_argument("--start", choices=get_args(Start), help="frame 0 is the portrait itself, or generated like it")
+    group.add_argument(
+        "--struct-start", choices=get_args(StructStart), help="motion starts from the last frame, or noise"
+    )
+    group.add_argument("--window", type=int, help="most recent latent frames (160 ms each) that are visible")
+    group.add_argument("--sinks", type=int, help="first latent frames that stay visible for ever")
+    group.add_argument("--context-noise", type=float, help="noise level of finished frames in the cache (0 to 0.02)")
+
+
+def _generate(args: argparse.Namespace) -> int:
+    _check_output(args.out, ".mp4")
+    if args.structure_out is not None:
+        _check_output(args.structure_out, ".npz")
+    image, wave = read_image(args.image), read_audio(args.audio)
+    from df_infer.pipeline import Pipeline
+    from df_infer.speech import frames_covering
+
+    pipeline = Pipeline.from_run(args.run, args.device, args.dtype, face_detector=args.face_detector)
+    rollout = rollout_from(args, pipeline.rollout)
+    count = frames_covering(wave) if args.frames is None else args.frames
+    clips = pipeline.stream(image, wave, num_frames=count, seed=args.seed, rollout=rollout, cropped=args.cropped)
+    structure: list[np.ndarray] = []
+    began = time.perf_counter()
+    with tqdm(total=count, unit="frame", desc="generating", disable=args.quiet) as bar:
+
+        def frames() -> Iterator[np.ndarray]:
+            for clip in clips:
+                if args.structure_out is not None:
+                    structure.append(clip.structure)
+                yield from clip.frames
+                bar.update(len(clip.frames))
+
+        write_video(args.out, frames(), audio=_fit(wave, count))
+    taken = time.perf_counter() - began
+    if args.structure_out is not None:
+        write_structure(args.structure_out, np.concatenate(structure))
+    print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with sound, {count / FPS / taken:.2f}x real time")
+    return 0
+
+
+def rollout_from(args: argparse.Namespace, base: RolloutConfig) -> RolloutConfig:
+    """Return ``base`` with the options that were given."""
+    given = {name: getattr(args, name) for name in ROLLOUT_OPTIONS if getattr(args, name) is not None}
+    return dataclasses.replace(base, **given)
+
+
+def write_structure(path: Path, structure_PD: np.ndarray) -> None:
+    """Write the motion as ``structure`` [P, D], with ``names`` [D] where the layout is known, and ``fps``."""
+    known = LIVEPORTRAIT_70.names if structure_PD.shape[1] == LIVEPORTRAIT_70.dim else ()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, structure=structure_PD, names=np.array(known, dtype=str), fps=np.array(FPS))
+    atomic_write(path, buffer.getvalue())
+
+
+def _fit(wave_N: np.ndarray, num_pixel: int) -> np.ndarray:
+    """Cut or pad the sound with silence to the length of the video."""
+    wanted = samples_for(num_pixel)
+    return np.pad(wave_N[:wanted], (0, max(0, wanted - len(wave_N))))
+
+
+def _check_output(path: Path, suffix: str) -> None:
+    if path.suffix.lower() != suffix:
+        raise UserError(f"{path} must end in {suffix}")
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a directory")
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: the directory {path.parent} does not exist; create it first")

@@ -1,0 +1,207 @@
+"""From a portrait and speech to frames: encoders, rollout and decoder as one stream.
+
+Shape legend: H, W pixels, P pixel frames, N samples, C latent frames of a chunk, S = 4 slots, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from df_infer.portrait import NO_CROP, portrait_from
+from df_infer.rollout import Rollout, RolloutConfig, stream_latents
+from df_infer.run_dir import open_run
+from df_infer.speech import audio_pieces, frames_covering
+from df_models import DualForce
+from df_models.encoders import (
+    AudioEncoder,
+    DecoderSession,
+    ReferenceEncoder,
+    VideoVAE,
+    load_audio_encoder,
+    load_reference_encoder,
+    load_video_vae,
+)
+from df_models.errors import UserError, nearest
+from df_models.time import SLOTS, latent_length
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Clip(NamedTuple):
+    """A piece of the result.
+
+    Attributes:
+        frames: uint8 ``[P, H, W, 3]``.
+        structure: float32 ``[P, D_s]`` in its own units (degrees for angles).
+    """
+
+    frames: np.ndarray
+    structure: np.ndarray
+
+
+@dataclass
+class Pipeline:
+    """A model with its frozen encoders, ready to generate.
+
+    Attributes:
+        rollout: default settings; any call can give others.
+        face_detector: YuNet's file, for models whose portraits are cropped around the face.
+    """
+
+    model: DualForce
+    vae: VideoVAE
+    audio_encoder: AudioEncoder
+    reference_encoder: ReferenceEncoder
+    rollout: RolloutConfig
+    face_detector: str | Path | None = None
+
+    @classmethod
+    def from_run(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        *,
+        face_detector: str | Path | None = None,
+        vae: VideoVAE | None = None,
+    ) -> Pipeline:
+        """Load a run directory or a model directory.
+
+        Args:
+            device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
+            dtype: of the model: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 on CUDA). The VAE stays in float32.
+            face_detector: see the class.
+            vae: one that is loaded already, instead of the one that the model's config names.
+
+        Raises:
+            UserError: the directory is no run, or an encoder, device or dtype is not there.
+        """
+        run = open_run(path)
+        target = choose_device(device)
+        model = DualForce.from_pretrained(run.model).to(target, choose_dtype(dtype, target)).eval()
+        config = model.config
+        pipeline = cls(
+            model,
+            (vae or load_video_vae(config.video_vae)).to(target),
+            load_audio_encoder(config.audio_encoder),
+            load_reference_encoder(config.reference_encoder),
+            run.rollout,
+            face_detector,
+        )
+        pipeline._check_widths()
+        return pipeline
+
+    def portrait(self, image_HWC: np.ndarray, *, cropped: bool = False) -> np.ndarray:
+        """Crop a picture as the model's training clips were cropped; ``cropped`` only takes the centre square."""
+        rule = NO_CROP if cropped else self.model.config.face_crop
+        return portrait_from(image_HWC, self.size, rule, self.face_detector)
+
+    @property
+    def size(self) -> int:
+        """Side of the generated video in pixels."""
+        return self.model.config.video_size
+
+    def generate(
+        self,
+        image_HWC: np.ndarray,
+        wave_N: np.ndarray,
+        *,
+        num_frames: int | None = None,
+        seed: int = 0,
+        rollout: RolloutConfig | None = None,
+        cropped: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Yield the video frame by frame, uint8 ``[H, W, 3]``; the arguments are those of :meth:`stream`."""
+        clips = self.stream(image_HWC, wave_N, num_frames=num_frames, seed=seed, rollout=rollout, cropped=cropped)
+        return (frame for clip in clips for frame in clip.frames)
+
+    def stream(
+        self,
+        image_HWC: np.ndarray,
+        wave_N: np.ndarray,
+        *,
+        num_frames: int | None = None,
+        seed: int = 0,
+        rollout: RolloutConfig | None = None,
+        cropped: bool = False,
+    ) -> Iterator[Clip]:
+        """Yield frames and structure as they are decoded, one latent frame at a time, in constant memory.
+
+        Args:
+            image_HWC: the portrait, uint8 RGB of any size.
+            wave_N: speech, float32 mono at 16 kHz.
+            num_frames: pixel frames to make, 1 + 4 n; by default the fewest that last as long as the sound.
+            seed: keys all noise.
+            rollout: settings instead of the run's own.
+            cropped: the portrait is cropped already.
+
+        Raises:
+            UserError: at once, before the first frame, if an argument is wrong.
+        """
+        count = frames_covering(wave_N) if num_frames is None else num_frames
+        latent_length(count)
+        picture = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
+        reference = self.vae.encode_image(picture)
+        rollouts = stream_latents(
+            self.model,
+            audio_pieces(self.audio_encoder, wave_N, count),
+            reference,
+            self.reference_encoder.encode(reference),
+            config=rollout or self.rollout,
+            seed=seed,
+        )
+        return self._decode(rollouts)
+
+    def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[Clip]:
+        session: DecoderSession = self.vae.decoder_session()
+        for chunk in rollouts:
+            structure_CSD = self.model.denormalize_structure(chunk.structure)[0].float().cpu()
+            for index in range(chunk.video.shape[1]):
+                pixels = session.decode(chunk.video[:, index : index + 1])[0]
+                yield Clip(_to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0))
+
+    def _check_widths(self) -> None:
+        config, factor = self.model.config, 2 if self.audio_encoder.pool == "concat" else 1
+        for role, encoder, model in (
+            (f"audio encoder {self.audio_encoder.id!r}", self.audio_encoder.dim * factor, config.audio_dim),
+            (f"reference encoder {self.reference_encoder.id!r}", self.reference_encoder.dim, config.reference_dim),
+        ):
+            if encoder != model:
+                raise UserError(f"the {role} gives {encoder} features, but the model takes {model}")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no device {name!r} here ({torch.cuda.device_count()} CUDA devices); use cpu")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype called ``name``; ``auto`` is bfloat16 on CUDA, float32 elsewhere."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise UserError(f"unknown dtype {name!r}{nearest(name, DTYPES)}; use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _to_uint8(pixels_PCHW: Tensor) -> np.ndarray:
+    return (pixels_PCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _pixel_rate(structure_SD: Tensor, first: bool) -> np.ndarray:
+    return structure_SD[SLOTS - 1 if first else 0 :].numpy()

@@ -1,0 +1,252 @@
+"""Autoregressive generation: video and structure are denoised together, chunk by chunk, with a KV cache.
+
+For each chunk the solver takes both streams from noise to clean, reading the cache; then one more pass with the
+finished frames writes them into the cache, once. Noise is keyed by (seed, sample, latent frame, stream), so what is
+generated does not depend on how the audio arrives, on the batch or on the device's random state. Memory and time
+per frame do not depend on how much was generated before.
+
+Shape legend: B batch, T latent frames, C latent frames of a chunk, L lookahead, S = 4 slots, D features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from df_infer.audio_feed import AudioFeed, lookahead_frames
+from df_infer.config import RolloutConfig
+from df_infer.noise import FrameNoise
+from df_infer.schedule import make_schedule, per_frame
+from df_models import DualForce
+from df_models.errors import UserError
+from df_models.flow import euler_step, expand_sigma, guided, heun_step, interpolate
+
+__all__ = ["Rollout", "RolloutConfig", "generate_latents", "stream_latents"]
+
+
+class Rollout(NamedTuple):
+    """Generated latents, normalised as the model sees them.
+
+    Attributes:
+        video: ``[B, T, 16, h, w]`` float32.
+        structure: ``[B, T, 4, D_s]`` float32.
+        frame: absolute index of the first latent frame.
+    """
+
+    video: Tensor
+    structure: Tensor
+    frame: int = 0
+
+
+class _Pair(NamedTuple):
+    """Something of both streams: states, velocities or noise levels."""
+
+    video: Tensor
+    structure: Tensor
+
+
+@torch.no_grad()
+def stream_latents(
+    model: DualForce,
+    audio: Tensor | Iterable[Tensor],
+    reference_latent: Tensor,
+    reference_tokens: Tensor | None = None,
+    text: Tensor | None = None,
+    *,
+    config: RolloutConfig,
+    seed: int = 0,
+    sample_ids: Sequence[int] | None = None,
+) -> Iterator[Rollout]:
+    """Generate for as long as the audio lasts; yield each chunk as soon as it is clean.
+
+    Args:
+        model: a trained model; it is run in eval mode and its mode is put back.
+        audio: pooled features ``[B, T, 4, D_a]``, or an iterable of such pieces as they arrive.
+        reference_latent: the portrait encoded alone, ``[B, 16, h, w]``.
+        reference_tokens: ``[B, N, D_r]`` if the model takes them.
+        text: ``[B, L, D_t]`` if the model takes it.
+        config: see :class:`RolloutConfig`.
+        seed: keys all noise.
+        sample_ids: the batch's own keys (default 0..B-1): a sample keeps its noise in any batch it stands in.
+
+    Yields:
+        One :class:`Rollout` per chunk; together they have as many latent frames as the audio.
+
+    Raises:
+        UserError: shapes that do not fit the model or each other.
+    """
+    ids = list(range(len(reference_latent))) if sample_ids is None else list(sample_ids)
+    if len(ids) != len(reference_latent):
+        raise UserError(f"{len(ids)} sample ids do not fit a batch of {len(reference_latent)} portraits")
+    sampler = _Sampler(model, reference_latent, reference_tokens, text, config, FrameNoise(seed, ids))
+    feed = AudioFeed(audio, lookahead_frames(model.config.audio_future))
+    frame = 0
+    while (taken := feed.take(config.chunk)) is not None:
+        audio_CL, count = taken
+        finished = sampler.next_chunk(audio_CL, frame, count)
+        yield Rollout(finished.video, finished.structure, frame)
+        frame += count
+
+
+def generate_latents(
+    model: DualForce,
+    audio: Tensor | Iterable[Tensor],
+    reference_latent: Tensor,
+    reference_tokens: Tensor | None = None,
+    text: Tensor | None = None,
+    *,
+    config: RolloutConfig,
+    seed: int = 0,
+    sample_ids: Sequence[int] | None = None,
+) -> Rollout:
+    """Collect :func:`stream_latents` into one :class:`Rollout` of all frames."""
+    chunks = list(
+        stream_latents(
+            model, audio, reference_latent, reference_tokens, text, config=config, seed=seed, sample_ids=sample_ids
+        )
+    )
+    if not chunks:
+        raise UserError("there is no audio to generate from")
+    return Rollout(torch.cat([c.video for c in chunks], dim=1), torch.cat([c.structure for c in chunks], dim=1))
+
+
+class _Sampler:
+    """The state of one rollout: the model, its cache and the last frame's structure."""
+
+    def __init__(
+        self,
+        model: DualForce,
+        reference_latent: Tensor,
+        reference_tokens: Tensor | None,
+        text: Tensor | None,
+        config: RolloutConfig,
+        noise: FrameNoise,
+    ) -> None:
+        parameter = next(model.parameters())
+        self.model, self.config, self.noise = model, config, noise
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.schedule = make_schedule(config, model.config.sigma_structure_max)
+        self.reference = reference_latent.to(self.device, torch.float32)
+        self.guided = config.audio_guidance != 1.0
+        self.previous_structure: Tensor | None = None
+        batch, _, height, width = self.reference.shape
+        aligned = 0 if config.start == "reference" else -1
+        copies = 2 if self.guided else 1
+        with _evaluating(model):
+            self.cache = model.new_cache(
+                batch * copies,
+                height,
+                width,
+                config.window,
+                config.sinks,
+                reference_latent=self._model_input(self.reference),
+                reference_tokens=None if reference_tokens is None else self._model_input(reference_tokens),
+                text=None if text is None else self._model_input(text),
+                reference_frame=torch.full((batch * copies,), aligned, dtype=torch.long, device=self.device),
+                device=self.device,
+                dtype=self.dtype,
+            )
+
+    def next_chunk(self, audio: Tensor, frame: int, count: int) -> _Pair:
+        """Denoise latent frames ``frame .. frame+count-1``, write them into the cache and return them."""
+        pinned = 1 if frame == 0 and self.config.start == "reference" else 0
+        audio = self._audio_input(audio)
+        with _evaluating(self.model):
+            finished = self._denoise(self._start_state(frame, count, pinned), audio, frame, pinned)
+            self._write(finished, audio, frame)
+        self.previous_structure = finished.structure[:, -1:, -1:]
+        return finished
+
+    def _start_state(self, frame: int, count: int, pinned: int) -> _Pair:
+        batch, channels, height, width = self.reference.shape
+        dim = self.model.config.structure_dim
+        noise = self._draw(frame, count, "video", (channels, height, width))
+        video = torch.cat([self.reference[:, None].expand(-1, pinned, -1, -1, -1), noise[:, pinned:]], dim=1)
+        structure_noise = self._draw(frame, count, "structure", (4, dim))
+        guess = self.previous_structure
+        if guess is None:
+            guess = torch.zeros(batch, 1, 1, dim, device=self.device)
+        sigma = per_frame(self.schedule.structure[0], batch, count).to(self.device)
+        return _Pair(video, interpolate(guess.expand_as(structure_noise), structure_noise, sigma))
+
+    def _denoise(self, state: _Pair, audio: Tensor, frame: int, pinned: int) -> _Pair:
+        levels = [self._levels(step, state, pinned) for step in range(self.schedule.steps + 1)]
+        for now, then in pairwise(levels):
+            velocity = self._velocity(state, now, audio, frame)
+            ahead = _Pair(*(euler_step(x, v, s, t) for x, v, s, t in zip(state, velocity, now, then)))
+            if self.config.solver == "heun" and then is not levels[-1]:
+                second = self._velocity(ahead, then, audio, frame)
+                ahead = _Pair(*(_corrected(*each) for each in zip(state, velocity, second, now, then)))
+            state = ahead
+        return state
+
+    def _levels(self, step: int, state: _Pair, pinned: int) -> _Pair:
+        batch, count = state.video.shape[:2]
+        video = per_frame(self.schedule.video[step], batch, count, pinned)
+        return _Pair(video.to(self.device), per_frame(self.schedule.structure[step], batch, count).to(self.device))
+
+    def _velocity(self, state: _Pair, sigma: _Pair, audio: Tensor, frame: int) -> _Pair:
+        raw = self._step(state, sigma, audio, frame, write=False)
+        if not self.guided:
+            return raw
+        scale = self.config.audio_guidance
+        return _Pair(*(guided(conditional, without, scale) for conditional, without in (v.chunk(2) for v in raw)))
+
+    def _write(self, finished: _Pair, audio: Tensor, frame: int) -> None:
+        batch, count = finished.video.shape[:2]
+        sigma = per_frame(torch.tensor(self.config.context_noise), batch, count).to(self.device)
+        context = finished
+        if self.config.context_noise > 0:
+            named = zip(("context_video", "context_structure"), finished)
+            noise = (self._draw(frame, count, name, tuple(x.shape[2:])) for name, x in named)
+            context = _Pair(*(interpolate(x, n, sigma) for x, n in zip(finished, noise)))
+        self._step(context, _Pair(sigma, sigma), audio, frame, write=True)
+
+    def _step(self, state: _Pair, sigma: _Pair, audio: Tensor, frame: int, write: bool) -> _Pair:
+        copies = 2 if self.guided else 1
+        velocity = self.model.step(
+            self._model_input(state.video),
+            self._model_input(state.structure),
+            audio,
+            torch.cat([sigma.video] * copies),
+            torch.cat([sigma.structure] * copies),
+            self.cache,
+            frame=frame,
+            write=write,
+        )
+        return _Pair(velocity.video.float(), velocity.structure.float())
+
+    def _draw(self, frame: int, count: int, stream: str, shape: tuple[int, ...]) -> Tensor:
+        return self.noise.draw(frame, count, stream, shape).to(self.device)
+
+    def _model_input(self, x: Tensor) -> Tensor:
+        """Move to the model's device and dtype; with guidance, the batch stands twice: with audio and without."""
+        x = x.to(self.device, self.dtype)
+        return torch.cat([x, x]) if self.guided else x
+
+    def _audio_input(self, audio: Tensor) -> Tensor:
+        audio = audio.to(self.device, self.dtype)
+        if len(audio) != len(self.reference):
+            raise UserError(f"audio for {len(audio)} samples does not fit {len(self.reference)} portraits")
+        return torch.cat([audio, torch.zeros_like(audio)]) if self.guided else audio
+
+
+def _corrected(x: Tensor, velocity: Tensor, second: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Return Heun's step, but Euler's wherever a stream becomes clean: no velocity is learnt at sigma 0."""
+    mean_of = torch.where(expand_sigma(sigma_next, x) > 0, second, velocity)
+    return heun_step(x, velocity, mean_of, sigma, sigma_next)
+
+
+@contextlib.contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

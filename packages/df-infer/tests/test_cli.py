@@ -1,0 +1,151 @@
+"""The command line, in this process: exit codes, one line on stderr, no file left behind by a failure."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from df_infer import cli
+from df_infer.pipeline import Pipeline
+from df_models.encoders import random_tiny_vae
+from df_models.media import read_audio, read_video, write_wav
+
+
+@pytest.fixture(autouse=True)
+def _tiny_vae(monkeypatch: pytest.MonkeyPatch) -> None:
+    vae = random_tiny_vae()
+    monkeypatch.setattr("df_infer.pipeline.load_video_vae", lambda name: vae)
+
+
+def run(files, out: Path, *more: str, **replaced: Path) -> int:
+    named = {"run": files.run, "image": files.image, "audio": files.audio, **replaced}
+    options = [part for name, path in named.items() for part in (f"--{name}", str(path))]
+    return cli.main(["generate", *options, "--out", str(out), "--quiet", *more])
+
+
+def test_writes_a_video_with_the_sound(files, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out.mp4"
+    assert run(files, out) == 0
+    frames, fps = read_video(out)
+    assert len(frames) == 25 and frames.shape[1:] == (16, 16, 3) and fps == 25
+    sound, given = read_audio(out), read_audio(files.audio)
+    assert abs(len(sound) - len(given)) <= 2048
+    assert 0.5 < np.abs(sound).mean() / np.abs(given).mean() < 2
+    assert "25 frames" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_sound_shorter_than_the_video_is_padded(files, tmp_path: Path) -> None:
+    write_wav(tmp_path / "short.wav", np.ones(640 * 2) * 0.1)
+    assert run(files, tmp_path / "out.mp4", audio=tmp_path / "short.wav") == 0
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].frames == 5
+        assert float(container.streams.audio[0].duration * container.streams.audio[0].time_base) >= 0.19
+
+
+def test_options_reach_the_rollout(files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    original = Pipeline.stream
+
+    def spy(self, image, wave, **arguments):
+        seen.update(arguments)
+        return original(self, image, wave, **arguments)
+
+    monkeypatch.setattr(Pipeline, "stream", spy)
+    options = "--frames 5 --seed 7 --steps 3 --start generate --struct-start noise --window 2 --sinks 0 --solver heun"
+    assert run(files, tmp_path / "out.mp4", *options.split()) == 0
+    rollout = seen["rollout"]
+    assert (seen["num_frames"], seen["seed"]) == (5, 7)
+    assert (rollout.steps, rollout.start, rollout.struct_start) == (3, "generate", "noise")
+    assert (rollout.window, rollout.sinks, rollout.solver) == (2, 0, "heun")
+
+
+def test_writes_the_motion(files, tmp_path: Path) -> None:
+    assert run(files, tmp_path / "out.mp4", "--frames", "9", "--structure-out", str(tmp_path / "s.npz")) == 0
+    with np.load(tmp_path / "s.npz") as data:
+        assert data["structure"].shape == (9, 70) and data["names"][64] == "yaw" and data["fps"] == 25
+
+
+def expect_error(capsys, code: int, message: str, folder: Path, expected: int = 2) -> None:
+    errors = capsys.readouterr().err
+    assert code == expected
+    assert errors.startswith("df-infer: error: ") and errors.count("\n") == 1 and message in errors
+    assert not [p for p in folder.iterdir() if p.suffix in (".mp4", ".npz") or p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("image", None, "no such file"),
+        ("audio", None, "no such file"),
+        ("image", b"not a picture", "not a picture"),
+        ("audio", b"not sound at all", "no sound"),
+        ("run", None, "no such run"),
+        ("run", b"", "no run and no model"),
+    ],
+)
+def test_a_wrong_input_is_one_line(files, tmp_path: Path, capsys, name: str, content, message: str) -> None:
+    wrong = tmp_path / "given"
+    if name == "run" and content is not None:
+        wrong.mkdir()
+    elif content is not None:
+        wrong.write_bytes(content)
+    expect_error(capsys, run(files, tmp_path / "out.mp4", **{name: wrong}), message, tmp_path)
+
+
+def test_a_picture_has_no_sound(files, tmp_path: Path, capsys) -> None:
+    expect_error(capsys, run(files, tmp_path / "out.mp4", audio=files.image), "no sound", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"), [("missing/out.mp4", "does not exist"), ("out.avi", "must end in"), ("d.mp4", "a directory")]
+)
+def test_a_wrong_output_is_one_line(files, tmp_path: Path, capsys, out: str, message: str) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (tmp_path / "d.mp4").mkdir()
+    target = tmp_path / out if out == "d.mp4" else folder / out
+    expect_error(capsys, run(files, target), message, folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--frames", "10"], "1 + 4 n"), (["--window", "0"], "window"), (["--device", "gpu"], "unknown device")],
+)
+def test_a_wrong_option_is_one_line(files, tmp_path: Path, capsys, options: list[str], message: str) -> None:
+    expect_error(capsys, run(files, tmp_path / "out.mp4", *options), message, tmp_path)
+
+
+def test_a_full_disk_leaves_nothing_behind(files, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self, *arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("df_models.media._mux_sound", full)
+    expect_error(capsys, run(files, tmp_path / "out.mp4"), "disk is full", tmp_path, expected=3)
+
+
+def test_an_interrupted_run_leaves_nothing_behind(files, tmp_path: Path, capsys, monkeypatch) -> None:
+    def stop(self, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("df_models.media._mux_sound", stop)
+    expect_error(capsys, run(files, tmp_path / "out.mp4"), "interrupted", tmp_path, expected=130)
+
+
+def test_an_old_result_survives_a_failure(files, tmp_path: Path, capsys) -> None:
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    assert run(files, tmp_path / "out.mp4", "--frames", "10") == 2
+    assert (tmp_path / "out.mp4").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["--version"]])
+def test_help_and_version(arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert ("df-infer generate --run" in shown) if "--help" in arguments else ("0.1" in shown)
