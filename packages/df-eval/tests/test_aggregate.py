@@ -25,6 +25,7 @@ def test_batches_give_the_same_as_one_update_and_repeated_clips_count_once() -> 
     assert batched.score() == whole.score()
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_ranks_with_padding_and_with_nothing_pool_to_the_same() -> None:
     values = np.random.default_rng(1).normal(size=7)
     single = ClipRatio()
@@ -47,6 +48,7 @@ def test_ratio_pools_sums_and_leaves_undefined_clips_out() -> None:
     assert float(metric.compute()) == pytest.approx(3 / 4)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_nothing_defined_is_no_value_and_says_why() -> None:
     metric = ClipRatio()
     assert torch.isnan(metric.compute())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from df_eval.metrics.aggregate import ClipRatio, Score, bootstrap_interval, ratio_of_sums
-from df_eval.metrics.catalog import CATALOG, GROUPS, MetricSpec
+from df_eval.metrics.catalog import CATALOG, GROUPS, SPECS, MetricSpec
 from df_eval.metrics.pair import Pair
 from df_eval.metrics.signals import LagCurve, lag_curve, pearson
 
 __all__ = [
     "CATALOG",
     "GROUPS",
+    "SPECS",
     "ClipRatio",
     "LagCurve",
     "MetricSpec",

@@ -79,9 +79,9 @@ def bootstrap_interval(
 class ClipRatio(Metric):
     """Pools per-clip pairs as sum of numerators over sum of denominators, each clip once.
 
-    Distributed samplers pad the last batch with repeated clips, and ranks may hold different numbers of clips: the states
-    are lists gathered with ``cat`` together with the clips' ids, so repeated clips count once and an empty rank counts as
-    nothing. `compute` gives the pooled value; `score` adds the bootstrap interval and the counts.
+    Distributed samplers pad the last batch with repeated clips, and ranks may hold different numbers of clips: the
+    states are lists gathered with ``cat`` together with the clips' ids, so repeated clips count once and an empty rank
+    counts as nothing. `compute` gives the pooled value; `score` adds the bootstrap interval and the counts.
 
     >>> metric = ClipRatio()
     >>> metric.update([Pair(1.0), Pair(0.0)], [7, 8])

@@ -1,5 +1,7 @@
 """The list of metrics: name, unit, direction and definition, in the order of the report."""
 
+# ruff: noqa: E501  (a table of definitions)
+
 from __future__ import annotations
 
 from dataclasses import dataclass

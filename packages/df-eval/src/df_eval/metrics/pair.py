@@ -11,8 +11,8 @@ class Pair:
     """``numerator / denominator`` of one clip; clips are pooled as sum of numerators over sum of denominators.
 
     A plain per-clip value has denominator 1, so that pooling is the mean over clips. ``denominator == 0`` means that
-    the metric is undefined on this clip; ``note`` then says why, and the clip is left out and counted. ``note`` may also
-    qualify a defined value ("mouth does not move").
+    the metric is undefined on this clip; ``note`` then says why, and the clip is left out and counted. ``note`` may
+    also qualify a defined value ("mouth does not move").
     """
 
     numerator: float

@@ -1,0 +1,93 @@
+"""``df-eval RUN``: measure a run on held-out clips."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from df_data.config import load_config
+from df_eval.config import EvalConfig
+from df_models.cli_support import add_version, run_cli
+from df_models.errors import UserError
+
+DESCRIPTION = """\
+Measure a trained run on held-out clips: people and sentences that training did not see.
+
+Every clip is generated from its first picture and its sound, and measured beside what the numbers mean: the
+ground truth, the VAE's reconstruction of it, the sound shifted (must be near 0), a still image. Written to RUN/eval:
+
+  report.html     goals, tables, curves and side-by-side videos; open it in a browser
+  metrics.json    every number with N and its bootstrap 95 % interval, and the protocol
+  table.md        the tables as Markdown
+  per_clip.jsonl  every number of every clip
+  videos/ plots/  what the report shows
+"""
+
+EPILOG = """\
+examples:
+  df-eval runs/quickstart                                   16 clips, 33 and 129 frames
+  df-eval runs/quickstart --clips 4 --frames 33             a quick look
+  df-eval runs/quickstart rollout.steps=8 --out /tmp/eval8  another sampler setting, elsewhere
+
+settings (key=value): clips, frames, seed, batch_size, max_lag, shifts, resamples, videos, rollout.*, device, dtype,
+landmarker. A config file with the same keys can be given by --config; the command line wins.
+
+exit codes: 0 measured; 1 measured and a goal is not met (only with --require-goals); 2 a mistake in what was asked;
+3 the machine lacks something; 130 interrupted.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of df-eval."""
+    parser = argparse.ArgumentParser(
+        prog="df-eval", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory of df-train, such as runs/quickstart")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change (see below)")
+    parser.add_argument("--config", type=Path, help="YAML file of settings, such as configs/eval/default.yaml")
+    parser.add_argument("--clips", type=int, help="number of held-out clips (default 16)")
+    parser.add_argument("--frames", nargs="+", help="lengths in pixel frames, each 1 + 4 n (default 33 129)")
+    parser.add_argument("--seed", type=int, help="seed of the generation noise and of the bootstrap (default 0)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to run (default auto)")
+    parser.add_argument("--out", type=Path, help="directory to write to (default RUN/eval)")
+    parser.add_argument("--require-goals", action="store_true", help="exit with 1 if a goal is not met")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_version(parser, "df-eval")
+    return parser
+
+
+def parse_config(args: argparse.Namespace) -> EvalConfig:
+    """Settings from the config file, then key=value, then the options."""
+    given = [str(text) for text in args.frames or ()]
+    overrides = [*args.overrides, *(text for text in given if "=" in text)]
+    lengths = [text for text in given if "=" not in text]
+    for text in lengths:
+        if not text.isdigit():
+            raise UserError(f"--frames {text!r} is no number of frames; give numbers such as --frames 33 129")
+    options = {"clips": args.clips, "seed": args.seed, "device": args.device}
+    overrides += [f"{name}={value}" for name, value in options.items() if value is not None]
+    if lengths:
+        overrides.append(f"frames=[{','.join(lengths)}]")
+    return load_config(EvalConfig, args.config, overrides)
+
+
+def _main(argv: list[str]) -> int:
+    args = build_parser().parse_intermixed_args(argv)
+    config = parse_config(args)
+    from df_eval.evaluate import evaluate
+    from df_eval.table import goals_table, headline_table
+
+    outcome, page = evaluate(args.run, config, args.out or args.run / "eval", quiet=args.quiet)
+    for frames, table in outcome.tables.items():
+        print(f"\n{frames} frames, {len(outcome.clips)} clips\n\n{headline_table(table, len(outcome.clips))}")
+    print(f"\n{goals_table(outcome.goals)}\n")
+    for frames, reason in outcome.missing.items():
+        print(f"{frames} frames were not measured: {reason}")
+    print(f"Report: {page}\nAll numbers: {page.parent / 'metrics.json'}, {page.parent / 'table.md'}")
+    missed = any(goal.passed is not True for goal in outcome.goals) or bool(outcome.missing)
+    return 1 if args.require_goals and missed else 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``df-eval``."""
+    return run_cli(_main, "df-eval", argv)

@@ -1,0 +1,62 @@
+"""Everything an evaluation can be told, with its defaults. What counts as reached is not among it: see `goals`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from df_data.config import FrozenModel
+from df_models.time import latent_length
+
+
+class EvalConfig(FrozenModel):
+    """The protocol of one evaluation; written into metrics.json as resolved.
+
+    Attributes:
+        clips: held-out clips, each of another sentence, of people that training did not see.
+        frames: lengths to generate and measure, in pixel frames (each 1 + 4 n; 25 per second).
+        seed: keys the noise of generation, the bootstrap, and the held-out clips rendered where too few are stored.
+        batch_size: clips generated together.
+        max_lag: frames by which lip-sync is searched earlier and later.
+        shifts: by how many frames later the truth is taken in the shifted-audio control, each at least 25 (1 s).
+        resamples: bootstrap resamples of every interval.
+        videos: clips shown side by side in the report.
+        rollout: settings of generation to change from the run's own, such as `rollout.steps=8`.
+        device: `auto` takes a GPU if there is one.
+        dtype: of the model while generating; `auto` is bfloat16 on a GPU, float32 elsewhere.
+        landmarker: MediaPipe's face_landmarker.task, for runs whose structure was read with it; by default the file
+            that the dataset was built with.
+    """
+
+    clips: int = Field(16, ge=1)
+    frames: tuple[int, ...] = (33, 129)
+    seed: int = Field(0, ge=0)
+    batch_size: int = Field(16, ge=1)
+    max_lag: int = Field(5, ge=0, le=25)
+    shifts: tuple[int, ...] = (25, 30, 35, 40, 45, 50)
+    resamples: int = Field(2000, ge=100)
+    videos: int = Field(4, ge=0)
+    rollout: dict[str, Any] = Field(default_factory=dict)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    landmarker: Path | None = None
+
+    @field_validator("frames")
+    @classmethod
+    def _lengths(cls, frames: tuple[int, ...]) -> tuple[int, ...]:
+        if not frames:
+            raise ValueError("give at least one length")
+        for count in frames:
+            latent_length(count)
+            if count < 17:
+                raise ValueError(f"{count} pixel frames are too few to measure lip-sync; use 17 or more")
+        return tuple(sorted(set(frames)))
+
+    @field_validator("shifts")
+    @classmethod
+    def _at_least_a_second(cls, shifts: tuple[int, ...]) -> tuple[int, ...]:
+        if not shifts or min(shifts) < 25:
+            raise ValueError("the shifted-audio control needs shifts of at least 25 frames (1 s)")
+        return tuple(sorted(set(shifts)))

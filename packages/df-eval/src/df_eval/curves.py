@@ -1,0 +1,27 @@
+"""The curves over time and over lags that the report draws."""
+
+from __future__ import annotations
+
+from df_eval.measure import GROUND_TRUTH, SHIFTED, Truth, Video, mouth_lag_curve
+from df_eval.metrics import frames as frame_metrics
+from df_eval.metrics.identity import identity_distance
+from df_eval.results import LengthResults
+
+
+def add_curves(
+    results: LengthResults, row: str, video: Video, truth: Truth, *, max_lag: int, shifts: tuple[int, ...]
+) -> None:
+    """Add one clip's curves in one row: lag, and over time mouth, structure, identity distance and sharpness."""
+    results.add_curve(row, "lag", mouth_lag_curve(row, video, truth, max_lag, shifts))
+    if row == SHIFTED:
+        return
+    read = video.readings
+    results.add_curve(row, "sharpness", frame_metrics.sharpness(video.frames_THWC))
+    results.add_curve(row, "structure_mouth", video.structure_mouth_T)
+    if row == GROUND_TRUTH and truth.signals.mouth_open_T is not None:
+        results.add_curve(row, "true_mouth", truth.signals.mouth_open_T[: truth.length])
+    if read is None:
+        return
+    results.add_curve(row, "mouth", read.mouth_open_T)
+    if read.identity_TD is not None and truth.reference_identity_D is not None:
+        results.add_curve(row, "identity", identity_distance(read.identity_TD, truth.reference_identity_D))

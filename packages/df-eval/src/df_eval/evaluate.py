@@ -1,0 +1,152 @@
+"""From a run directory to the written evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from df_data.manifest import Manifest
+from df_eval.clips import EvalClip, open_val, render_clips, stored_clips
+from df_eval.config import EvalConfig
+from df_eval.generation import check_size, fitting_lengths
+from df_eval.goals import goals_of
+from df_eval.output import Outcome, write_outcome
+from df_eval.readers import SYNTHETIC, FaceReader, choose_reader
+from df_eval.rundir import RunFiles, open_run_files
+from df_eval.suite import Suite
+from df_infer.pipeline import Pipeline
+from df_infer.rollout import RolloutConfig
+from df_models.errors import UserError
+
+
+def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool = False) -> tuple[Outcome, Path]:
+    """Measure a run and write ``out``; return the results and the path of report.html.
+
+    Raises:
+        UserError: no run, no held-out data, settings that do not fit.
+    """
+    run = open_run_files(run_dir)
+    rollout_changes = dict(config.rollout)
+    pipeline = Pipeline.from_run(run.path, config.device, config.dtype)
+    rollout = RolloutConfig.from_mapping({**dataclasses.asdict(pipeline.rollout), **rollout_changes})
+    encoder = structure_encoder(run)
+    reader = choose_reader(encoder, config.landmarker)
+    clips, source = held_out_clips(run, config, encoder, pipeline.size)
+    check_size(pipeline, clips)
+    lengths, missing = fitting_lengths(config.frames, clips)
+    if not lengths:
+        raise UserError(f"no length of {list(config.frames)} can be measured: {missing[config.frames[0]]}")
+    suite = Suite(pipeline, reader, clips, config, rollout, quiet)
+    results = suite.run(lengths)
+    tables = {frames: res.table(config.seed, config.resamples) for frames, res in results.items()}
+    goals = [goal for res in results.values() for goal in goals_of(res, config.seed, config.resamples)]
+    facts = protocol_facts(pipeline, reader, rollout, config, encoder, source, clips)
+    outcome = Outcome(
+        run=run.name,
+        config=config,
+        clips=clips,
+        results=results,
+        tables=tables,
+        goals=goals,
+        videos=suite.videos,
+        protocol=protocol_lines(facts, reader),
+        facts=facts,
+        missing=missing,
+        metrics_jsonl=run.metrics,
+        seconds=suite.seconds,
+    )
+    return outcome, write_outcome(outcome, out, quiet)
+
+
+def structure_encoder(run: RunFiles) -> str:
+    """Id of the encoder that made the run's structure, from the dataset's manifest; it decides the reader.
+
+    Raises:
+        UserError: the dataset is gone and the run does not say that it was synthetic.
+    """
+    manifest: Manifest | None = open_val(run.data_root)
+    if manifest is not None and "structure" in manifest.encoders:
+        return manifest.encoders["structure"].id
+    if run.synth is not None:
+        return SYNTHETIC
+    raise UserError(
+        f"the run's dataset has no val split at {run.data_root / 'val'}, so there is nothing held out to measure with; "
+        "put the dataset back or build it again"
+    )
+
+
+def held_out_clips(run: RunFiles, config: EvalConfig, encoder: str, size: int) -> tuple[list[EvalClip], str]:
+    """The clips and where they come from.
+
+    The run's own val clips are taken if there are enough of them, long enough for the longest length and the
+    shifted-audio control. Otherwise synthetic ones are rendered (people and sentences of the val split, which training
+    never draws); for real data what is there is used.
+
+    Raises:
+        UserError: real data without any usable val clip.
+    """
+    root, longest = run.data_root, max(config.frames)
+    needed = longest + config.shifts[0]
+    stored = stored_clips(root, config.clips, needed) if open_val(root) is not None else []
+    if len(stored) >= config.clips:
+        return stored, f"{len(stored)} val clips of {root.name}"
+    if encoder.startswith(SYNTHETIC):
+        clips = render_clips(config.clips, longest + config.shifts[-1], size, config.seed)
+        return clips, f"{len(clips)} clips rendered from the val split's people and sentences (seed {config.seed})"
+    usable = stored_clips(root, config.clips, min(config.frames))
+    if not usable:
+        raise UserError(
+            f"the val split at {root / 'val'} holds no clip of {min(config.frames)} frames with video to compare with; "
+            "build it with more or longer clips, or measure shorter lengths (--frames)"
+        )
+    return usable, f"{len(usable)} val clips of {root.name}"
+
+
+def protocol_facts(
+    pipeline: Pipeline,
+    reader: FaceReader,
+    rollout: RolloutConfig,
+    config: EvalConfig,
+    encoder: str,
+    source: str,
+    clips: Sequence[EvalClip],
+) -> dict[str, Any]:
+    """Everything needed to understand or repeat the numbers, as data."""
+    device = next(pipeline.model.parameters()).device
+    return {
+        "clips_from": source,
+        "clips": [{"key": clip.key, "identity": clip.identity, "frames": clip.length} for clip in clips],
+        "structure_encoder": encoder,
+        "reader": reader.id,
+        "truth": reader.truth_note,
+        "video_vae": {"id": pipeline.vae.id, "sha256": pipeline.vae.sha256},
+        "audio_encoder": {"id": pipeline.audio_encoder.id, "sha256": pipeline.audio_encoder.sha256},
+        "rollout": dataclasses.asdict(rollout),
+        "config": config.model_dump(mode="json"),
+        "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str, str]]:
+    """The protocol for people."""
+    config, rollout = facts["config"], facts["rollout"]
+    shifts = ", ".join(str(shift) for shift in config["shifts"])
+    people = len({clip["identity"] for clip in facts["clips"]})
+    return [
+        ("clips", f"{facts['clips_from']}, {people} people, each clip another sentence"),
+        ("reference picture", "the clip's first frame"),
+        ("reader", f"{facts['reader']}; truth: {reader.truth_note}"),
+        ("generation", ", ".join(f"{name} {value}" for name, value in rollout.items())),
+        ("seed", str(config["seed"])),
+        ("intervals", f"percentile bootstrap over clips, 95 %, {config['resamples']} resamples"),
+        ("shifted audio", f"truth taken {shifts} frames later (25 per second), mean over these shifts"),
+        ("lag", f"searched within +-{config['max_lag']} frames"),
+        ("model", f"{facts['parameters']:,} parameters; VAE {facts['video_vae']['id']}"),
+        ("machine", f"{facts['device']}, torch {facts['torch']}"),
+    ]

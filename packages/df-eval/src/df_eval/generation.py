@@ -1,0 +1,119 @@
+"""Videos to be measured: generated in batches from (reference picture, sound), and rebuilt by the VAE.
+
+Shape suffixes: B clips of a batch, T pixel frames, D structure features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from df_eval.clips import EvalClip
+from df_infer.pipeline import Pipeline
+from df_infer.rollout import RolloutConfig, generate_latents
+from df_models.errors import UserError
+from df_models.time import from_slots, latent_length, pool_audio, samples_for, to_slots
+
+Progress = Callable[[int], None]
+
+
+class Generated(NamedTuple):
+    """A generated clip: frames uint8 [T, H, W, 3] and raw structure [T, D] (degrees for angles)."""
+
+    frames_THWC: np.ndarray
+    structure_TD: np.ndarray
+
+
+def generate_clips(
+    pipeline: Pipeline,
+    clips: Sequence[EvalClip],
+    frames: int,
+    *,
+    rollout: RolloutConfig,
+    seed: int,
+    batch_size: int,
+    progress: Progress,
+) -> list[Generated]:
+    """Generate ``frames`` pixel frames for every clip from its first frame and its sound.
+
+    Noise is keyed by the clip's index, so the result does not depend on ``batch_size``.
+    """
+    results: list[Generated] = []
+    for start, batch in _batches(clips, batch_size):
+        reference = pipeline.vae.encode_image(_pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in batch])))
+        latents = generate_latents(
+            pipeline.model,
+            torch.stack([audio_slots(pipeline, clip.wave_N, frames) for clip in batch]),
+            reference,
+            pipeline.reference_encoder.encode(reference),
+            config=rollout,
+            seed=seed,
+            sample_ids=list(range(start, start + len(batch))),
+        )
+        videos = decode(pipeline, latents.video)
+        structures = from_slots(pipeline.model.denormalize_structure(latents.structure.float()).cpu())
+        results += [Generated(video, structure.numpy()) for video, structure in zip(videos, structures, strict=True)]
+        progress(len(batch))
+    return results
+
+
+def rebuild_clips(
+    pipeline: Pipeline, clips: Sequence[EvalClip], frames: int, *, batch_size: int, progress: Progress
+) -> list[np.ndarray]:
+    """Encode and decode the first ``frames`` true frames: uint8 [T, H, W, 3] per clip.
+
+    The VAE is causal, so the first frames of a longer reconstruction are the reconstruction of the shorter clip.
+    """
+    results: list[np.ndarray] = []
+    for _, batch in _batches(clips, batch_size):
+        video = torch.stack([_pixels(pipeline, clip.frames_THWC[:frames]) for clip in batch])
+        results += decode(pipeline, pipeline.vae.encode(video))
+        progress(len(batch))
+    return results
+
+
+def audio_slots(pipeline: Pipeline, wave_N: np.ndarray, frames: int) -> Tensor:
+    """The model's audio input [T_lat, 4, D_a] for the first ``frames`` pixel frames of a sound."""
+    encoder = pipeline.audio_encoder
+    return to_slots(pool_audio(encoder.encode(wave_N[: samples_for(frames)], frames), encoder.pool))
+
+
+def decode(pipeline: Pipeline, latents: Tensor) -> list[np.ndarray]:
+    """Decode latents [B, T_lat, 16, h, w] latent frame by latent frame: uint8 [T, H, W, 3] per clip."""
+    session = pipeline.vae.decoder_session()
+    pieces = []
+    for index in range(latents.shape[1]):
+        pixels = session.decode(latents[:, index : index + 1]).clamp(0, 1)
+        pieces.append((pixels * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy())
+    return list(np.concatenate(pieces, axis=1))
+
+
+def check_size(pipeline: Pipeline, clips: Sequence[EvalClip]) -> None:
+    """Raise UserError unless the clips have the size that the model generates."""
+    sizes = {clip.frames_THWC.shape[1:3] for clip in clips}
+    if sizes != {(pipeline.size, pipeline.size)}:
+        shown = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        raise UserError(f"the clips are {shown} pixels, the model generates {pipeline.size}x{pipeline.size}")
+
+
+def _pixels(pipeline: Pipeline, frames: np.ndarray) -> Tensor:
+    device = next(pipeline.model.parameters()).device
+    return torch.from_numpy(np.ascontiguousarray(frames)).to(device).movedim(-1, -3).float() / 255
+
+
+def _batches(clips: Sequence[EvalClip], size: int) -> Iterator[tuple[int, Sequence[EvalClip]]]:
+    for start in range(0, len(clips), size):
+        yield start, clips[start : start + size]
+
+
+def fitting_lengths(frames: Sequence[int], clips: Sequence[EvalClip]) -> tuple[list[int], dict[int, str]]:
+    """The lengths that all clips have, and for the others the reason why they are not measured."""
+    shortest = min(clip.length for clip in clips)
+    missing = {count: f"the clips have {shortest} frames" for count in frames if count > shortest}
+    for count in frames:
+        latent_length(count)
+    return [count for count in frames if count <= shortest], missing

@@ -1,0 +1,182 @@
+"""Writing an evaluation: metrics.json, per_clip.jsonl, curves.json, table.md, plots, videos and the page."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from df_eval.clips import EvalClip
+from df_eval.config import EvalConfig
+from df_eval.goals import Goal
+from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, Video
+from df_eval.metrics import SPECS
+from df_eval.plots import plot_lags, plot_losses, plot_mouths, plot_over_time, read_metrics
+from df_eval.report import Report, render
+from df_eval.results import LengthResults, clip_lines, mean_curve
+from df_eval.table import Table, table_document
+from df_eval.videos import write_contact_sheet, write_side_by_side
+from df_models.files import atomic_write
+from df_models.time import samples_for
+
+SCHEMA_VERSION = 1
+COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE", GENERATED: "generated"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All results of an evaluation, ready to be written.
+
+    Attributes:
+        run: name of the run.
+        protocol: facts of the protocol as (name, text) for people; ``facts`` the same as data.
+        videos: by length, per clip, row -> video.
+        missing: lengths that were asked for and not measured, with the reason.
+        metrics_jsonl: the run's training curves.
+    """
+
+    run: str
+    config: EvalConfig
+    clips: Sequence[EvalClip]
+    results: dict[int, LengthResults]
+    tables: dict[int, Table]
+    goals: Sequence[Goal]
+    videos: dict[int, list[dict[str, Video]]]
+    protocol: list[tuple[str, str]]
+    facts: dict[str, Any]
+    missing: dict[int, str]
+    metrics_jsonl: Path
+    seconds: dict[str, float]
+
+
+def metrics_document(outcome: Outcome) -> dict[str, Any]:
+    """The content of metrics.json: plain JSON without NaN."""
+    lengths = {
+        str(frames): {
+            "clips": len(outcome.clips),
+            "rows": {row: {name: score.to_json() for name, score in cells.items()} for row, cells in table.items()},
+        }
+        for frames, table in outcome.tables.items()
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "df_eval": metadata.version("df-eval"),
+        "run": outcome.run,
+        "goals": [goal.to_json() for goal in outcome.goals],
+        "lengths": lengths,
+        "not_measured": {str(frames): reason for frames, reason in outcome.missing.items()},
+        "protocol": outcome.facts,
+        "definitions": {name: spec.definition for name, spec in SPECS.items()},
+        "seconds": outcome.seconds,
+    }
+
+
+def write_outcome(outcome: Outcome, out: Path, quiet: bool = False) -> Path:
+    """Write everything into ``out`` and return the path of report.html. metrics.json comes last.
+
+    An earlier evaluation in the same place is replaced: its metrics.json goes first, so that a half-written
+    evaluation never looks whole.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.json").unlink(missing_ok=True)
+    for folder in ("videos", "plots"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    title = f"Evaluation of {outcome.run}"
+    counts = {frames: len(outcome.clips) for frames in outcome.tables}
+    report = Report(title, _lead(outcome), outcome.goals, outcome.tables, counts, outcome.protocol)
+    _write_plots(outcome, out, report)
+    _write_videos(outcome, out, report, quiet)
+    lines = [json.dumps(line, allow_nan=False) for res in outcome.results.values() for line in clip_lines(res)]
+    atomic_write(out / "per_clip.jsonl", "\n".join(lines) + "\n")
+    atomic_write(out / "curves.json", json.dumps(_curves(outcome), allow_nan=False) + "\n")
+    atomic_write(out / "table.md", table_document(title, outcome.tables, outcome.goals, counts))
+    atomic_write(out / "report.html", render(report))
+    atomic_write(out / "metrics.json", json.dumps(metrics_document(outcome), indent=1, allow_nan=False) + "\n")
+    return out / "report.html"
+
+
+def _lead(outcome: Outcome) -> str:
+    lengths = " and ".join(f"{frames} frames" for frames in outcome.tables)
+    text = f"{len(outcome.clips)} held-out clips, {lengths} each, generated from one picture and the sound."
+    for frames, reason in outcome.missing.items():
+        text += f" {frames} frames were not measured: {reason}."
+    return text
+
+
+def _curves(outcome: Outcome) -> dict[str, Any]:
+    """Mean curves over clips, NaN as null."""
+    return {
+        str(frames): {
+            row: {name: _plain(mean_curve(curves)) for name, curves in results.curves[row].items()} for row in ROWS
+        }
+        for frames, results in outcome.results.items()
+    }
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [round(float(value), 6) if math.isfinite(value) else None for value in values]
+
+
+def _write_plots(outcome: Outcome, out: Path, report: Report) -> None:
+    for frames, results in outcome.results.items():
+        found: list[tuple[str, str, bool]] = []
+        mouths, lags = f"plots/mouth-{frames}.png", f"plots/lag-{frames}.png"
+        if plot_mouths(results, out / mouths):
+            found.append((mouths, "Mouth opening: true, read from the pixels, decoded from the structure.", True))
+        if plot_lags(results, out / lags, outcome.config.max_lag):
+            found.append((lags, "Correlation with the true mouth at each lag: mean, standard error.", False))
+        for name, label in (("identity", "identity distance to the reference"), ("sharpness", "sharpness")):
+            path = f"plots/{name}-{frames}.png"
+            if plot_over_time(results, out / path, name, label):
+                found.append((path, f"{label.capitalize()} over time, mean over clips.", False))
+        report.plots[f"Curves, {frames} frames"] = found
+    report.plots["Training"] = _loss_plots(outcome.metrics_jsonl, out)
+
+
+def _loss_plots(metrics_jsonl: Path, out: Path) -> list[tuple[str, str, bool]]:
+    lines = [line for line in read_metrics(metrics_jsonl) if "step" in line]
+    found: list[tuple[str, str, bool]] = []
+    for path, title, keep in (
+        ("plots/loss.png", "Training loss", _is_loss),
+        ("plots/loss-sigma-video.png", "Video loss by noise level", lambda name: _is_sigma(name) and "video" in name),
+        ("plots/loss-sigma-structure.png", "Structure loss by noise level",
+         lambda name: _is_sigma(name) and "structure" in name),
+    ):  # fmt: skip
+        if plot_losses(lines, out / path, keep, title):
+            found.append((path, f"{title}, from the run's metrics.jsonl.", False))
+    return found
+
+
+def _is_sigma(name: str) -> bool:
+    return "sigma" in name
+
+
+def _is_loss(name: str) -> bool:
+    return (name == "loss" or name.startswith("loss/")) and not _is_sigma(name)
+
+
+def _write_videos(outcome: Outcome, out: Path, report: Report, quiet: bool) -> None:
+    shown = min(outcome.config.videos, len(outcome.clips))
+    jobs = [(frames, index) for frames in sorted(outcome.videos, reverse=True) for index in range(shown)]
+    for frames, index in tqdm(jobs, desc=f"{'writing videos':<24}", unit="clip", disable=quiet or not jobs):
+        clip, rows = outcome.clips[index], outcome.videos[frames][index]
+        path = f"videos/{frames}-{clip.key}.mp4"
+        columns = {label: rows[row].frames_THWC for row, label in COLUMNS.items()}
+        write_side_by_side(out / path, columns, clip.wave_N[: samples_for(frames)])
+        report.videos.append((path, f"{clip.key}, {frames} frames: truth, VAE reconstruction, generated. With sound."))
+    for frames in outcome.videos if shown else ():
+        path = f"plots/contact-{frames}.png"
+        pictures = [
+            {COLUMNS[row]: rows[row].frames_THWC for row in (GROUND_TRUTH, GENERATED)}
+            for rows in outcome.videos[frames][: max(shown, 6)]
+        ]
+        write_contact_sheet(out / path, pictures)
+        report.sheets.append((path, f"{frames} frames: each clip's truth above, what was generated below."))

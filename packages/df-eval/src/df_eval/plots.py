@@ -1,0 +1,163 @@
+"""The pictures of the report. Every function writes one PNG, or returns False if there is nothing to draw."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC
+from df_eval.results import LengthResults, mean_curve
+from df_models.files import atomic_path
+
+COLOURS = {
+    "truth": "#111827",
+    GROUND_TRUTH: "#6b7280",
+    RECONSTRUCTION: "#2563eb",
+    GENERATED: "#dc2626",
+    SHIFTED: "#a855f7",
+    STATIC: "#d97706",
+    "structure": "#059669",
+}
+FPS = 25.0
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure that belongs to no global state and needs no display."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> bool:
+    """Write the figure as PNG; True."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    return True
+
+
+def plot_mouths(results: LengthResults, path: Path, count: int = 4) -> bool:
+    """Mouth opening over time of several clips: true, read from the pixels, decoded from the structure stream."""
+    truths = results.curves[GROUND_TRUTH].get("true_mouth", [])[:count]
+    if not truths:
+        return False
+    figure = new_figure(10, 1.9 * len(truths) + 0.5)
+    axes = figure.subplots(len(truths), 1, sharex=True, squeeze=False)[:, 0]
+    for index, (axis, true) in enumerate(zip(axes, truths, strict=True)):
+        seconds = np.arange(len(true)) / FPS
+        axis.plot(seconds, true, color=COLOURS["truth"], linewidth=2.2, label="true")
+        for row, name, style, label in (
+            (RECONSTRUCTION, "mouth", "-", "read from the VAE reconstruction"),
+            (GENERATED, "mouth", "-", "read from the generated video"),
+            (GENERATED, "structure_mouth", "--", "decoded from the generated structure"),
+        ):
+            curves = results.curves[row].get(name, [])
+            if index < len(curves):
+                colour = COLOURS["structure"] if style == "--" else COLOURS[row]
+                axis.plot(seconds, curves[index], style, color=colour, linewidth=1.3, label=label)
+        axis.set_title(results.keys[index], fontsize=9, loc="left")
+        axis.grid(alpha=0.25)
+    axes[0].legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.65), frameon=False)
+    axes[-1].set_xlabel("seconds")
+    figure.supylabel("mouth opening", fontsize=10)
+    return save(figure, path)
+
+
+def plot_lags(results: LengthResults, path: Path, max_lag: int) -> bool:
+    """Mean correlation of the mouth opening at each lag, with the standard error over clips as a band."""
+    rows = [row for row in ROWS if results.curves[row].get("lag")]
+    if not rows:
+        return False
+    figure = new_figure(6.2, 3.8)
+    axis = figure.subplots()
+    lags = np.arange(-max_lag, max_lag + 1)
+    for row in rows:
+        stack = np.stack(results.curves[row]["lag"])
+        mean = mean_curve(results.curves[row]["lag"])
+        if not np.isfinite(mean).any():
+            continue
+        count = np.isfinite(stack).sum(axis=0)
+        spread = np.sqrt(mean_curve([(curve - mean) ** 2 for curve in stack]))
+        error = spread / np.sqrt(np.maximum(count, 1))
+        axis.plot(lags, mean, "o-", markersize=3.5, color=COLOURS[row], label=row)
+        axis.fill_between(lags, mean - error, mean + error, color=COLOURS[row], alpha=0.15, linewidth=0)
+    axis.axhline(0, color="#9ca3af", linewidth=0.8)
+    axis.axvline(0, color="#9ca3af", linewidth=0.8)
+    axis.set_xlabel("lag in frames (positive: the mouth moves too late)")
+    axis.set_ylabel("correlation with the true mouth")
+    axis.set_ylim(min(-0.3, axis.get_ylim()[0]), 1.03)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False)
+    return save(figure, path)
+
+
+def plot_over_time(results: LengthResults, path: Path, name: str, label: str) -> bool:
+    """A quantity over time, mean over the clips, one line per row; the quarters are marked."""
+    rows = [row for row in ROWS if results.curves[row].get(name)]
+    if not rows:
+        return False
+    figure = new_figure(6.2, 3.4)
+    axis = figure.subplots()
+    seconds = np.arange(results.frames) / FPS
+    for row in rows:
+        axis.plot(seconds, mean_curve(results.curves[row][name]), color=COLOURS[row], label=row, linewidth=1.6)
+    for part in np.array_split(np.arange(results.frames), 4)[1:]:
+        axis.axvline(part[0] / FPS, color="#d1d5db", linewidth=0.8, linestyle=":")
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("seconds (dotted: quarters)")
+    axis.set_ylabel(label)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False)
+    return save(figure, path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a run's metrics.jsonl (one cut short by a crash is left out); none without such a file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], bool], title: str) -> bool:
+    """Training curves of the metrics.jsonl keys that ``keep`` chooses, smoothed, on a logarithmic axis if positive."""
+    names = sorted({name for line in lines for name, value in line.items() if keep(name) and _number(value)})
+    drawn = {name: [(line["step"], line[name]) for line in lines if _number(line.get(name))] for name in names}
+    drawn = {name: points for name, points in drawn.items() if len(points) > 1}
+    if not drawn:
+        return False
+    figure = new_figure(6.2, 3.6)
+    axis = figure.subplots()
+    shades = [f"C{index}" for index in range(len(drawn))]
+    for (name, points), colour in zip(drawn.items(), shades, strict=True):
+        steps, values = np.array(points, dtype=np.float64).T
+        axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
+        axis.plot(steps, smooth(values), color=colour, linewidth=1.6, label=name)
+    if all(value > 0 for points in drawn.values() for _, value in points):
+        axis.set_yscale("log")
+    axis.set_title(title, fontsize=10, loc="left")
+    axis.set_xlabel("step")
+    axis.grid(alpha=0.25, which="both")
+    axis.legend(fontsize=7, frameon=False, ncols=2)
+    return save(figure, path)
+
+
+def smooth(values: np.ndarray, factor: float = 0.9) -> np.ndarray:
+    """Exponential moving average that starts at the first value."""
+    out = np.empty(len(values))
+    state = values[0]
+    for index, value in enumerate(values):
+        state = factor * state + (1 - factor) * value
+        out[index] = state
+    return out
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,179 @@
+"""report.html: what was reached, every number, the curves, and the videos to look at. Files lie beside it; nothing is
+fetched from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from df_eval.goals import Goal
+from df_eval.measure import GENERATED, ROWS
+from df_eval.metrics import CATALOG, MetricSpec, Score
+from df_eval.style import CSS
+from df_eval.table import NOTHING, Table, groups_with_values, unavailable_lines, verdict
+
+ROW_HELP = {
+    "ground truth": "The reader on the true frames: how well the reader itself measures.",
+    "VAE reconstruction": "The true frames encoded and decoded by the VAE: the best a model of its latents can do.",
+    "generated": "Generated from the reference picture (the clip's first frame) and the sound.",
+    "shifted audio": "The generated videos against the truth of the same sound taken 1 to 2 s later: must be near 0.",
+    "static image": "The reference picture held still: what a frozen face scores.",
+}
+
+
+@dataclass
+class Report:
+    """What the page shows. Paths are relative to the page.
+
+    Attributes:
+        protocol: (name, text) lines.
+        tables: by length in frames.
+        plots: by heading, (path, caption, wide).
+        videos: (path, caption).
+        sheets: (path, caption).
+    """
+
+    title: str
+    lead: str
+    goals: Sequence[Goal]
+    tables: dict[int, Table]
+    clips: dict[int, int]
+    protocol: list[tuple[str, str]]
+    plots: dict[str, list[tuple[str, str, bool]]] = field(default_factory=dict)
+    videos: list[tuple[str, str]] = field(default_factory=list)
+    sheets: list[tuple[str, str]] = field(default_factory=list)
+
+
+def render(report: Report) -> str:
+    """The page as HTML text."""
+    parts = [f"<h1>{escape(report.title)}</h1>", f'<p class="lead">{escape(report.lead)}</p>', _goals(report)]
+    if report.videos:
+        parts += ["<h2>Watch</h2>", '<div class="plots">', *map(_video, report.videos), "</div>"]
+    if report.sheets:
+        parts += ["<h3>Contact sheets</h3>", '<div class="plots">']
+        parts += [_figure(path, caption, True) for path, caption in report.sheets]
+        parts.append("</div>")
+    for frames, table in report.tables.items():
+        parts.append(_length_section(frames, table, report.clips[frames]))
+    for heading, plots in report.plots.items():
+        if plots:
+            parts += [
+                f"<h2>{escape(heading)}</h2>",
+                '<div class="plots">',
+                *(_figure(*plot) for plot in plots),
+                "</div>",
+            ]
+    parts += [_definitions(), _protocol(report.protocol)]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(report.title)}</title><style>{CSS}</style></head>\n<body><main>\n"
+        + "\n".join(parts)
+        + "\n</main></body></html>\n"
+    )
+
+
+def missing_files(report: Report, folder: Path) -> list[str]:
+    """Files that the page refers to and that are not in its folder."""
+    named = [path for path, *_ in [*report.videos, *report.sheets]]
+    named += [path for plots in report.plots.values() for path, *_ in plots]
+    return [path for path in named if not (folder / path).is_file()]
+
+
+def _goals(report: Report) -> str:
+    cards = []
+    for goal in report.goals:
+        state = verdict(goal)
+        kind = state if state in ("yes", "no") else "none"
+        label = {"yes": "met", "no": "not met"}.get(state, "unavailable")
+        value = NOTHING if goal.score.value is None else f"{goal.score.value:.3f}"
+        interval = _interval(goal.score, 3)
+        detail = f"goal {goal.target}" + (f"; 95 % interval {interval}" if interval else "")
+        if goal.score.reason:
+            detail += f"; {goal.score.reason}"
+        cards.append(
+            f'<div class="card {kind}"><div class="name">{escape(goal.name)}, {goal.frames} frames</div>'
+            f'<div class="value">{value}<span class="tag {kind}">{label}</span></div>'
+            f'<div class="detail">{escape(detail)}</div></div>'
+        )
+    return '<h2 style="border-top:0;margin-top:10px">Goals</h2><div class="cards">' + "".join(cards) + "</div>"
+
+
+def _length_section(frames: int, table: Table, clips: int) -> str:
+    parts = [f"<h2>{frames} frames ({frames / 25:.2f} s), {clips} clips</h2>"]
+    for title, specs in groups_with_values(table):
+        parts += [f"<h3>{escape(title)}</h3>", _table(table, specs, clips)]
+    missing = unavailable_lines(table)
+    if missing:
+        items = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in missing)
+        parts.append(f'<h3>Unavailable</h3><ul class="small">{items}</ul>')
+    return "\n".join(parts)
+
+
+def _table(table: Table, specs: Sequence[MetricSpec], clips: int) -> str:
+    head = "".join(f'<th><abbr title="{escape(s.definition)}">{escape(_title(s))}</abbr></th>' for s in specs)
+    lines = []
+    for row in ROWS:
+        cells = "".join(_cell(table[row][spec.name], spec.decimals, clips) for spec in specs)
+        mark = ' class="generated"' if row == GENERATED else ""
+        name = f'<abbr title="{escape(ROW_HELP[row])}">{escape(row)}</abbr>'
+        lines.append(f"<tr{mark}><td>{name}</td><td>{clips}</td>{cells}</tr>")
+    return (
+        f'<div class="scroll"><table><thead><tr><th>row</th><th>N</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _cell(score: Score, decimals: int, clips: int) -> str:
+    if score.value is None:
+        return f'<td class="none" title="{escape(score.reason)}">{NOTHING}</td>'
+    interval = _interval(score, decimals)
+    remark = f" N {score.n}" if score.n != clips else ""
+    small = f'<span class="ci">{interval}{remark}</span>' if interval or remark else ""
+    title = f' title="{escape(score.reason)}"' if score.reason else ""
+    return f"<td{title}>{score.value:.{decimals}f}{small}</td>"
+
+
+def _interval(score: Score, decimals: int) -> str:
+    if score.low is None or score.high is None:
+        return ""
+    return f"[{score.low:.{decimals}f}, {score.high:.{decimals}f}]"
+
+
+def _title(spec: MetricSpec) -> str:
+    arrow = {"higher": " ↑", "lower": " ↓"}.get(spec.better, "")
+    return spec.title + (f" ({spec.unit})" if spec.unit else "") + arrow
+
+
+def _figure(path: str, caption: str, wide: bool) -> str:
+    kind = ' class="wide"' if wide else ""
+    return (
+        f'<figure{kind}><img src="{escape(path)}" alt="{escape(caption)}" loading="lazy">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _video(video: tuple[str, str]) -> str:
+    path, caption = video
+    return (
+        f'<figure class="wide"><video src="{escape(path)}" controls loop preload="auto"></video>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _definitions() -> str:
+    rows = "".join(f"<dt>{escape(row)}</dt><dd>{escape(text)}</dd>" for row, text in ROW_HELP.items())
+    metrics = "".join(
+        f"<dt>{escape(spec.title)}</dt><dd>{escape(spec.definition)} <code>{spec.name}</code></dd>" for spec in CATALOG
+    )
+    return (
+        f"<h2>What the rows and metrics mean</h2><h3>Rows</h3><dl>{rows}</dl><details><summary>Metrics</summary>"
+        f"<dl>{metrics}</dl></details>"
+    )
+
+
+def _protocol(lines: Sequence[tuple[str, str]]) -> str:
+    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in lines)
+    return f"<h2>Protocol</h2><dl>{items}</dl>"

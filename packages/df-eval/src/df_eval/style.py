@@ -1,0 +1,45 @@
+"""The look of the report: one inline style sheet, no request to anywhere."""
+
+CSS = """
+:root { --ink: #1f2937; --soft: #6b7280; --line: #e5e7eb; --paper: #ffffff; --page: #f3f4f6; --good: #047857;
+  --bad: #b91c1c; --none: #6b7280; --accent: #1d4ed8; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Roboto, Helvetica,
+  Arial, sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 28px 24px 60px; }
+h1 { font-size: 26px; margin: 0 0 2px; }
+h2 { font-size: 19px; margin: 38px 0 12px; padding-top: 6px; border-top: 2px solid var(--line); }
+h3 { font-size: 15px; margin: 22px 0 8px; }
+p.lead { color: var(--soft); margin: 0 0 18px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 12px; }
+.card { background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--none); border-radius: 8px;
+  padding: 11px 14px; }
+.card.yes { border-left-color: var(--good); } .card.no { border-left-color: var(--bad); }
+.card .name { font-size: 13px; color: var(--soft); line-height: 1.35; min-height: 36px; }
+.card .value { font-size: 25px; font-weight: 650; margin: 2px 0 0; font-variant-numeric: tabular-nums; }
+.card .detail { font-size: 12.5px; color: var(--soft); }
+.tag { display: inline-block; font-size: 11.5px; font-weight: 650; border-radius: 4px; padding: 1px 7px; color: #fff;
+  background: var(--none); vertical-align: 3px; margin-left: 6px; }
+.tag.yes { background: var(--good); } .tag.no { background: var(--bad); }
+.scroll { overflow-x: auto; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+th, td { padding: 7px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; }
+thead th { background: #f9fafb; font-weight: 600; color: #374151; vertical-align: bottom; white-space: normal; }
+tbody tr:last-child td { border-bottom: 0; }
+tr.generated td { background: #fef2f2; font-weight: 600; }
+td .ci { display: block; color: var(--soft); font-size: 11.5px; font-weight: 400; }
+td.none { color: #9ca3af; cursor: help; }
+abbr { text-decoration: none; cursor: help; border-bottom: 1px dotted #9ca3af; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
+figure { margin: 0; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 10px; }
+figure.wide { grid-column: 1 / -1; }
+figure img { width: 100%; height: auto; display: block; }
+video { width: 100%; display: block; background: #000; border-radius: 4px; }
+figcaption { font-size: 12.5px; color: var(--soft); padding: 7px 3px 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 18px; font-size: 13.5px; background: var(--paper);
+  border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; margin: 0; }
+dt { font-weight: 600; } dd { margin: 0; color: #374151; overflow-wrap: anywhere; }
+details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
+ul.small { font-size: 13px; color: var(--soft); margin: 8px 0; padding-left: 20px; }
+"""

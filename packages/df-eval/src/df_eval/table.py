@@ -1,0 +1,92 @@
+"""The tables as Markdown: the goals, a headline, and every metric by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from df_eval.goals import Goal
+from df_eval.measure import ROWS
+from df_eval.metrics import CATALOG, GROUPS, MetricSpec, Score
+from df_eval.metrics.catalog import SPECS
+
+HEADLINE = ("lip_sync", "best_lag", "identity_distance", "identity_ratio", "motion_ratio", "psnr", "presence")
+NOTHING = "–"
+
+Table = dict[str, dict[str, Score]]
+
+
+def cell(score: Score, decimals: int, clips: int) -> str:
+    """``0.81 [0.75, 0.86]``, with N where it is not all clips; a dash where there is no value."""
+    if score.value is None:
+        return NOTHING
+    text = f"{score.value:.{decimals}f}"
+    if score.low is not None and score.high is not None:
+        text += f" [{score.low:.{decimals}f}, {score.high:.{decimals}f}]"
+    return text if score.n == clips else f"{text} (N {score.n})"
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with columns padded to equal width, so that it also reads well in a terminal."""
+    cells = [list(header), *[list(line) for line in lines]]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
+
+    def join(line: Sequence[str]) -> str:
+        return "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([join(cells[0]), rule, *map(join, cells[1:])])
+
+
+def metric_table(table: Table, specs: Sequence[MetricSpec], clips: int) -> str:
+    """Rows by metrics, for one length."""
+    header = ["row", "N", *[f"{spec.title} ({spec.unit})" if spec.unit else spec.title for spec in specs]]
+    lines = [[row, str(clips), *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in ROWS]
+    return markdown_table(header, lines)
+
+
+def headline_table(table: Table, clips: int) -> str:
+    """The few columns that say most."""
+    return metric_table(table, [SPECS[name] for name in HEADLINE], clips)
+
+
+def goals_table(goals: Sequence[Goal]) -> str:
+    """Every goal at every length: target, reached value with its interval, and whether it is met."""
+    lines = [
+        [goal.name, str(goal.frames), goal.target, cell(goal.score, 3, goal.score.n), verdict(goal)] for goal in goals
+    ]
+    return markdown_table(["goal", "frames", "target", "reached [95 % interval]", "met"], lines)
+
+
+def verdict(goal: Goal) -> str:
+    """``yes``, ``no`` or ``unavailable``."""
+    return "unavailable" if goal.passed is None else ("yes" if goal.passed else "no")
+
+
+def groups_with_values(table: Table) -> list[tuple[str, list[MetricSpec]]]:
+    """Group titles with those of their metrics that have a value in at least one row."""
+    shown = [spec for spec in CATALOG if any(table[row][spec.name].value is not None for row in ROWS)]
+    grouped = [(title, [spec for spec in shown if spec.group == group]) for group, title in GROUPS.items()]
+    return [(title, specs) for title, specs in grouped if specs]
+
+
+def unavailable_lines(table: Table) -> list[tuple[str, str]]:
+    """Metrics without a value in any row, with the reason."""
+    return [
+        (spec.title, table[ROWS[2]][spec.name].reason)
+        for spec in CATALOG
+        if all(table[row][spec.name].value is None for row in ROWS)
+    ]
+
+
+def table_document(title: str, tables: dict[int, Table], goals: Sequence[Goal], clips: dict[int, int]) -> str:
+    """The whole of table.md."""
+    parts = [f"# {title}", "## Goals", goals_table(goals)]
+    for frames, table in tables.items():
+        parts.append(f"## {frames} frames ({frames / 25:.2f} s), {clips[frames]} clips")
+        for group, specs in groups_with_values(table):
+            parts += [f"### {group}", metric_table(table, specs, clips[frames])]
+        missing = unavailable_lines(table)
+        if missing:
+            parts += ["### Unavailable", "\n".join(f"- {name}: {reason}" for name, reason in missing)]
+    parts.append("Values are pooled over the clips; brackets hold the bootstrap 95 % interval over clips.")
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,100 @@
+"""A tiny evaluation made of constructed signals and pictures: no model, no reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from df_eval.clips import EvalClip
+from df_eval.config import EvalConfig
+from df_eval.curves import add_curves
+from df_eval.goals import goals_of
+from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC, Truth, Video, measure
+from df_eval.output import Outcome
+from df_eval.readings import FaceReadings
+from df_eval.results import LengthResults
+
+SHIFTS = (25, 30)
+SIZE = 16
+
+
+def signal(length: int, *seed: int, width: float = 1.5) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=length + 40)
+    return ndimage.gaussian_filter1d(noise, width)[20 : 20 + length]
+
+
+def picture(mouth_T: np.ndarray, seed: int) -> np.ndarray:
+    """A textured square with a dark bar that grows with the mouth: uint8 [T, S, S, 3]."""
+    base = np.random.default_rng(seed).integers(90, 200, size=(SIZE, SIZE, 3))
+    frames = np.repeat(base[None], len(mouth_T), axis=0)
+    level = np.clip((mouth_T - mouth_T.min()) / max(np.ptp(mouth_T), 1e-9), 0, 1)
+    frames[:, 10:13, 5:11] = (frames[:, 10:13, 5:11] * (1 - 0.8 * level[:, None, None, None])).astype(int)
+    return frames.astype(np.uint8)
+
+
+def readings(mouth_T: np.ndarray, index: int, drift: float = 0.0) -> FaceReadings:
+    length = len(mouth_T)
+    angles = np.stack([signal(length, index, angle, width=6) * 20 for angle in range(3)], axis=1)
+    identity = np.zeros((length, 4))
+    identity[1:, 0] = 0.1 + drift * np.arange(1, length) / length
+    blink = np.zeros(length)
+    blink[length // 2] = 1.0
+    return FaceReadings(np.ones(length, bool), mouth_T, 0.5 * mouth_T + 1, blink, angles, identity)
+
+
+def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth, dict[str, Video]]:
+    """A clip whose generated mouth is the truth plus ``noise``, and whose identity drifts by ``drift``."""
+    mouth = signal(frames + max(SHIFTS), 1000 + index)
+    signals = readings(mouth, index)
+    true_frames = picture(mouth[:frames], index)
+    made_mouth = mouth[:frames] + noise * signal(frames, 2000 + index)
+    made = picture(made_mouth, index)
+    near = np.clip(true_frames.astype(int) + 2, 0, 255).astype(np.uint8)
+    read = signals.first(frames)
+    generated = Video(made, readings(made_mouth, index, drift), made_mouth * 3 - 1)
+    videos = {
+        GROUND_TRUTH: Video(true_frames, read),
+        RECONSTRUCTION: Video(near, read),
+        GENERATED: generated,
+        SHIFTED: Video(made, generated.readings),
+        STATIC: Video(np.repeat(true_frames[:1], frames, axis=0), read.repeated(frames)),
+    }
+    return Truth(true_frames, signals, np.zeros(4)), videos
+
+
+def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[LengthResults, list[dict[str, Video]]]:
+    results = LengthResults(frames, [f"clip-{index}" for index in range(clips)])
+    shown = []
+    for index in range(clips):
+        truth, videos = rows_of(index, frames, noise, drift)
+        for row in ROWS:
+            results.measured[row].append(measure(row, videos[row], truth, max_lag=5, shifts=SHIFTS))
+            add_curves(results, row, videos[row], truth, max_lag=5, shifts=SHIFTS)
+        shown.append(videos)
+    return results, shown
+
+
+def outcome_of(metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: float = 0.0) -> Outcome:
+    config = EvalConfig(clips=clips, frames=(33, 65), videos=1, shifts=SHIFTS, resamples=200)
+    results, videos = {}, {}
+    for frames in config.frames:
+        results[frames], videos[frames] = results_of(clips, frames, noise, drift)
+    return Outcome(
+        run="fabricated",
+        config=config,
+        clips=[
+            EvalClip(f"clip-{i}", str(i), v[GROUND_TRUTH].frames_THWC, np.zeros(640 * 65, np.float32), {})
+            for i, v in enumerate(videos[65])
+        ],
+        results=results,
+        tables={frames: res.table(0, 200) for frames, res in results.items()},
+        goals=[goal for res in results.values() for goal in goals_of(res, 0, 200)],
+        videos=videos,
+        protocol=[("reader", "constructed <signals>")],
+        facts={"reader": "constructed"},
+        missing={257: "the clips have 65 frames"},
+        metrics_jsonl=metrics_jsonl,
+        seconds={},
+    )

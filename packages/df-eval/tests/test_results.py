@@ -1,0 +1,206 @@
+"""Rows, goals, tables and the written evaluation, on constructed clips."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabricated import SHIFTS, outcome_of, results_of, rows_of
+from scipy import stats
+
+from df_eval.goals import IDENTITY_DRIFT_LIMIT, LIP_SYNC_SHARE, goals_of
+from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SAME_VIDEO, SHIFTED, STATIC
+from df_eval.measure import measure as measure_clip
+from df_eval.metrics import CATALOG, GROUPS, Score
+from df_eval.output import metrics_document, write_outcome
+from df_eval.table import cell, goals_table, markdown_table
+from df_models.media import read_audio, read_video
+
+
+def test_rows_say_what_they_are_for() -> None:
+    results, _ = results_of(clips=6, frames=65, noise=0.3, drift=0.0)
+    table = results.table(seed=0, resamples=200)
+    assert table[GROUND_TRUTH]["lip_sync"].value == pytest.approx(1.0)
+    assert table[STATIC]["lip_sync"].value == 0.0
+    assert "does not move" in table[STATIC]["lip_sync"].reason
+    assert table[STATIC]["still_mouth"].value == 1.0
+    assert table[STATIC]["motion_ratio"].value == 0.0
+    generated = table[GENERATED]["lip_sync"].value
+    assert generated is not None and 0.8 < generated < 1.0
+    shifted = table[SHIFTED]["lip_sync"].value
+    assert shifted is not None and abs(shifted) < 0.25
+    assert table[SHIFTED]["psnr"].reason == SAME_VIDEO
+    assert table[GENERATED]["apd"].value is None and "pose" in table[GENERATED]["apd"].reason
+    assert table[RECONSTRUCTION]["apd"].value == pytest.approx(0.0)
+    assert table[RECONSTRUCTION]["psnr"].value == pytest.approx(20 * np.log10(255 / 2), abs=0.01)
+    assert table[GENERATED]["structure_mouth"].value == pytest.approx(1.0)
+
+
+def test_generated_lip_sync_is_the_mean_of_scipy_correlations() -> None:
+    results, _ = results_of(clips=5, frames=33, noise=0.5, drift=0.0)
+    expected = []
+    for index in range(5):
+        truth, videos = rows_of(index, 33, 0.5, 0.0)
+        read = videos[GENERATED].readings
+        assert read is not None and read.mouth_open_T is not None and truth.signals.mouth_open_T is not None
+        expected.append(stats.pearsonr(read.mouth_open_T, truth.signals.mouth_open_T[:33]).statistic)
+    assert results.score(GENERATED, "lip_sync", 0, 200).value == pytest.approx(np.mean(expected))
+
+
+def test_frames_without_a_face_lower_the_rate_and_nothing_else() -> None:
+    truth, videos = rows_of(0, 65, 0.0, 0.0)
+    read = videos[GENERATED].readings
+    assert read is not None and read.mouth_open_T is not None
+    read.presence_T[:13] = False
+    for name in ("mouth_open_T", "lip_width_T", "blink_T", "angles_TA", "identity_TD"):
+        getattr(read, name)[:13] = np.nan
+    pairs = measure_clip(GENERATED, videos[GENERATED], truth, max_lag=5, shifts=SHIFTS).pairs
+    assert pairs["presence"].value == pytest.approx(52 / 65)
+    assert pairs["lip_sync"].value == pytest.approx(1.0)
+    assert all(pair.value is None or np.isfinite(pair.value) for pair in pairs.values())
+
+
+def test_a_video_without_a_reader_has_pixel_metrics_only() -> None:
+    truth, videos = rows_of(0, 33, 0.1, 0.0)
+    blind = type(videos[GENERATED])(videos[GENERATED].frames_THWC, None)
+    names = set(measure_clip(GENERATED, blind, truth, max_lag=5, shifts=SHIFTS).pairs)
+    assert names == {s.name for s in CATALOG if s.group in ("motion", "image")}
+
+
+@pytest.mark.parametrize(
+    ("noise", "drift", "expected"),
+    [
+        (0.1, 0.0, [True, True, True, True]),
+        (0.1, 0.3, [True, True, False, True]),
+        (5.0, 0.0, [False, True, True, True]),
+    ],
+)
+def test_goals_are_decided_on_the_measured_values(noise: float, drift: float, expected: list[bool]) -> None:
+    results, _ = results_of(clips=12, frames=65, noise=noise, drift=drift)
+    goals = goals_of(results, seed=0, resamples=200)
+    assert [goal.passed for goal in goals] == expected
+    table = results.table(0, 200)
+    generated, rebuilt = table[GENERATED]["lip_sync"].value, table[RECONSTRUCTION]["lip_sync"].value
+    assert generated is not None and rebuilt is not None
+    assert goals[0].score.value == pytest.approx(generated / rebuilt)
+    assert (goals[0].score.value >= LIP_SYNC_SHARE) == goals[0].passed
+    assert goals[2].score == table[GENERATED]["identity_ratio"]
+    assert (goals[2].score.value or 0) <= IDENTITY_DRIFT_LIMIT or not goals[2].passed
+
+
+def test_a_goal_that_cannot_be_measured_is_neither_met_nor_missed() -> None:
+    results, _ = results_of(clips=3, frames=33, noise=0.1, drift=0.0)
+    for row in ROWS:
+        for clip in results.measured[row]:
+            clip.pairs.pop("identity_ratio", None)
+    results.unavailable = {"identity_ratio": "no identity here"}
+    goal = goals_of(results, 0, 200)[2]
+    assert goal.passed is None and goal.score.reason == "no identity here"
+    assert "unavailable" in goals_table([goal])
+
+
+def test_cells_and_tables() -> None:
+    assert cell(Score(0.5, 0.4, 0.6, n=4), 2, clips=4) == "0.50 [0.40, 0.60]"
+    assert cell(Score(0.5, None, None, n=3), 1, clips=4) == "0.5 (N 3)"
+    assert cell(Score.unavailable("why"), 1, clips=4) == "–"
+    lines = markdown_table(["a", "long"], [["xyz", "1"]]).splitlines()
+    assert lines == ["| a   | long |", "|-----|------|", "| xyz | 1    |"]
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to and checks that its tags nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("img", "meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    lines = [{"step": s, "loss": 1 / s, "loss/video": 2 / s, "loss/video/sigma_0.0-0.2": 3 / s} for s in (1, 2, 3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "lo')
+    write_outcome(outcome_of(folder / "metrics.jsonl"), folder / "eval", quiet=True)
+    return folder / "eval"
+
+
+def test_the_page_is_whole_and_asks_nobody_for_anything(written: Path) -> None:
+    text = (written / "report.html").read_text(encoding="utf-8")
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.sources and all((written / source).is_file() for source in page.sources)
+    assert "http" not in text.replace("http-equiv", "")
+    assert "constructed &lt;signals&gt;" in text
+    assert "257 frames were not measured" in text
+    for row in ROWS:
+        assert row in text
+    for spec in CATALOG:
+        assert spec.title in text
+
+
+def test_metrics_json_holds_every_cell_with_its_interval(written: Path) -> None:
+    document = json.loads((written / "metrics.json").read_text())
+    assert set(document["lengths"]) == {"33", "65"}
+    for length in document["lengths"].values():
+        assert set(length["rows"]) == set(ROWS)
+        for row in length["rows"].values():
+            assert set(row) == {spec.name for spec in CATALOG}
+            for score in row.values():
+                assert score["value"] is not None or score["reason"]
+        generated = length["rows"][GENERATED]["lip_sync"]
+        assert generated["low"] <= generated["value"] <= generated["high"] and generated["n"] == 4
+    assert len(document["goals"]) == 8
+    assert document["not_measured"] == {"257": "the clips have 65 frames"}
+
+
+def test_per_clip_lines_pool_to_the_table(written: Path) -> None:
+    lines = [json.loads(line) for line in (written / "per_clip.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 * len(ROWS) * 4
+    document = json.loads((written / "metrics.json").read_text())
+    mine = [line["metrics"]["motion_ratio"] for line in lines if line["row"] == GENERATED and line["frames"] == 65]
+    pooled = sum(m["numerator"] for m in mine) / sum(m["denominator"] for m in mine)
+    assert document["lengths"]["65"]["rows"][GENERATED]["motion_ratio"]["value"] == pytest.approx(pooled)
+
+
+def test_videos_play_side_by_side_with_sound(written: Path) -> None:
+    video = written / "videos" / "65-clip-0.mp4"
+    frames, fps = read_video(video)
+    assert frames.shape == (65, 256 + 24, 3 * 256, 3) and fps == 25
+    assert len(read_audio(video)) >= 65 * 640 * 0.98
+
+
+def test_plots_of_training_are_drawn_from_the_whole_lines(written: Path) -> None:
+    assert {path.name for path in (written / "plots").glob("loss*.png")} == {"loss.png", "loss-sigma-video.png"}
+
+
+def test_a_second_evaluation_replaces_the_first(written: Path, tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path / "none.jsonl", clips=2)
+    stale = tmp_path / "eval" / "videos" / "old.mp4"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"")
+    write_outcome(outcome, tmp_path / "eval", quiet=True)
+    assert not stale.exists()
+    assert not list((tmp_path / "eval" / "plots").glob("loss*"))
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["lengths"]["33"]["clips"] == 2
+    assert metrics_document(outcome)["run"] == "fabricated"
+
+
+def test_readme_defines_every_metric_and_row() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert [s.name for s in CATALOG if f"`{s.name}`" not in readme] == []
+    assert [row for row in ROWS if row not in readme] == []
+    assert {s.group for s in CATALOG} <= set(GROUPS)
