@@ -6,10 +6,7 @@ Shape legend: B batch, P pixel frames, T latent frames, C channels, H, W pixels,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from df_data.synth.clip import make_clip
 from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_frame, encode_moments
 from df_models.files import atomic_write
 from df_models.time import latent_length
-from df_train.tokenizer_config import TokenizerConfig, TokenizerDataConfig, TokenizerLossConfig
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Rendered clips in memory: frames uint8 `[N, P, H, W, 3]` and mouth boxes in pixels `[N, P, 4]`."""
-
-    frames: np.ndarray
-    boxes: np.ndarray
+from df_train.tokenizer_config import TokenizerConfig, TokenizerLossConfig
+from df_train.tokenizer_data import Pool, batches, render_pools
 
 
 def train(config: TokenizerConfig) -> Path:
@@ -48,7 +37,9 @@ def train(config: TokenizerConfig) -> Path:
     total = sum(stage.steps for stage in config.stages)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, config.warmup, total))
     with open(config.run_dir / "metrics.jsonl", "a") as log, tqdm(total=total, desc="tokenizer", unit="step") as bar:
-        for step, batch in enumerate(_batches(config, train_pool), start=1):
+        rng = np.random.default_rng(config.seed)
+        stages = (batches(stage, train_pool, config.mixtures, rng) for stage in config.stages)
+        for step, batch in enumerate(chain.from_iterable(stages), start=1):
             losses = _step(vae, batch, config, optimizer)
             schedule.step()
             average.update_parameters(vae)
@@ -63,49 +54,6 @@ def train(config: TokenizerConfig) -> Path:
                 print(json.dumps({"step": step, "val_psnr": psnr}), file=log, flush=True)
                 export(average.module, train_pool, config.run_dir / "vae")
     return config.run_dir / "vae"
-
-
-def render_pools(config: TokenizerConfig) -> tuple[Pool, Pool]:
-    """Render the training and validation clips in worker processes."""
-    data = config.data
-    jobs = [(config.seed, index, data.frames, data.size, "train") for index in range(data.clips)]
-    val = [(config.seed, index, data.val_frames, data.size, "val") for index in range(data.val_clips)]
-    with ProcessPoolExecutor(data.workers, mp_context=get_context("spawn")) as workers:
-        return tuple(_gather(workers, part, name) for part, name in ((jobs, "render"), (val, "render val")))  # type: ignore[return-value]
-
-
-def _gather(workers: ProcessPoolExecutor, jobs: list[tuple], name: str) -> Pool:
-    done = list(tqdm(workers.map(_render, jobs, chunksize=8), total=len(jobs), desc=name, unit="clip"))
-    return Pool(np.stack([frames for frames, _ in done]), np.stack([boxes for _, boxes in done]))
-
-
-def _render(job: tuple[int, int, int, int, str]) -> tuple[np.ndarray, np.ndarray]:
-    seed, index, frames, size, split = job
-    offset = 0 if split == "train" else 1_000_000
-    clip = make_clip(seed * 1_000_003 + index, offset + index, frames, size, split=split)
-    return clip.frames, clip.mouth_boxes
-
-
-def _batches(config: TokenizerConfig, pool: Pool) -> Iterator[tuple[Tensor, Tensor]]:
-    rng = np.random.default_rng(config.seed)
-    for stage in config.stages:
-        for _ in range(stage.steps):
-            clips = rng.integers(len(pool.frames), size=stage.batch_size)
-            start = int(rng.integers(pool.frames.shape[1] - stage.frames + 1))
-            window = slice(start, start + stage.frames)
-            frames = torch.from_numpy(pool.frames[clips, window]).permute(0, 4, 1, 2, 3)
-            weights = mouth_weights(torch.from_numpy(pool.boxes[clips, window]), frames.shape[-1])
-            video = (frames.float() / 127.5 - 1.0).contiguous(memory_format=torch.channels_last_3d)
-            yield video, weights
-
-
-def mouth_weights(boxes_BP4: Tensor, size: int) -> Tensor:
-    """Return `[B, 1, P, H, W]`: 1 inside the mouth box of each frame, 0 outside."""
-    grid = torch.arange(size) + 0.5
-    x0, y0, x1, y1 = boxes_BP4[..., None].unbind(dim=2)
-    inside_x = (grid >= x0) & (grid <= x1)
-    inside_y = (grid >= y0) & (grid <= y1)
-    return (inside_y[..., :, None] & inside_x[..., None, :]).float()[:, None]
 
 
 def _step(vae: nn.Module, batch: tuple[Tensor, Tensor], config: TokenizerConfig, optimizer: Any) -> dict[str, Tensor]:
@@ -191,9 +139,3 @@ def _cosine(step: int, warmup: int, total: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1.0 + float(np.cos(np.pi * (step - warmup) / max(1, total - warmup))))
-
-
-def describe_pool(data: TokenizerDataConfig) -> str:
-    """Return one line on the size of the clips that are kept in memory."""
-    size = data.clips * data.frames * data.size**2 * 3 / 2**20
-    return f"{data.clips} clips of {data.frames} frames, {size:.0f} MiB"

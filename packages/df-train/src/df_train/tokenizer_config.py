@@ -61,11 +61,13 @@ class TokenizerConfig(FrozenModel):
     architecture: dict[str, Any] = Field(default_factory=lambda: dict(TINY_CONFIG))
     data: TokenizerDataConfig = TokenizerDataConfig()
     stages: tuple[TokenizerStage, ...] = (
-        TokenizerStage(steps=1500, frames=5, batch_size=12),
-        TokenizerStage(steps=1500, frames=13, batch_size=5),
+        TokenizerStage(steps=2500, frames=1, batch_size=8),
+        TokenizerStage(steps=1500, frames=5, batch_size=6),
+        TokenizerStage(steps=800, frames=13, batch_size=3),
     )
+    mixtures: float = Field(0.15, ge=0, le=1, description="share of training clips that are mixtures, not people")
     loss: TokenizerLossConfig = TokenizerLossConfig()
-    lr: float = Field(2e-3, gt=0)
+    lr: float = Field(3e-3, gt=0)
     warmup: int = Field(50, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(1.0, gt=0)

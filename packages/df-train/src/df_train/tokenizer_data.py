@@ -1,0 +1,117 @@
+"""What the tokenizer is trained on: rendered people in random smooth motion, and mixtures that reach beyond them.
+
+Shape legend: N clips, B batch, P pixel frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from df_data.synth.face_state import FaceTracks
+from df_data.synth.identity import Identity
+from df_data.synth.reader_data import random_tracks
+from df_data.synth.render import render
+from df_data.synth.seeding import rng_for
+from df_train.tokenizer_config import TokenizerConfig, TokenizerStage
+
+TRAIN_IDENTITIES, VAL_IDENTITIES = 20_000_000, 21_000_000
+"""First identities of the tokenizer's people: far from those that corpora and the reader use."""
+
+SLOW = {"yaw", "pitch", "roll", "tx", "ty", "tz", "light_azimuth", "light_elevation", "light_intensity"}
+SLOW_PERIOD, FAST_PERIOD = 20, 4
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rendered clips in memory: frames uint8 ``[N, P, H, W, 3]`` and mouth boxes in pixels ``[N, P, 4]``."""
+
+    frames: np.ndarray
+    boxes: np.ndarray
+
+
+def smooth_tracks(rng: np.random.Generator, num_frames: int) -> FaceTracks:
+    """Random key states joined smoothly: pose and light turn within 0.8 s, articulators within 0.16 s."""
+    times = np.arange(num_frames)
+    joined = {}
+    keys = random_tracks(rng, num_frames // FAST_PERIOD + 3)
+    for field in fields(FaceTracks):
+        period = SLOW_PERIOD if field.name in SLOW else FAST_PERIOD
+        place = times / period + rng.uniform()
+        whole = place.astype(int)
+        ease = 0.5 - 0.5 * np.cos(np.pi * (place - whole))
+        values = getattr(keys, field.name)
+        joined[field.name] = values[whole] * (1 - ease) + values[whole + 1] * ease
+    return FaceTracks(**joined)
+
+
+def render_pools(config: TokenizerConfig) -> tuple[Pool, Pool]:
+    """Render the training and the validation clips, of disjoint people, in worker processes."""
+    data = config.data
+    jobs = [(TRAIN_IDENTITIES + i, config.seed, data.frames, data.size) for i in range(data.clips)]
+    val_jobs = [(VAL_IDENTITIES + i, config.seed, data.val_frames, data.size) for i in range(data.val_clips)]
+    with ProcessPoolExecutor(data.workers, mp_context=get_context("spawn")) as workers:
+        return _gather(workers, jobs, "render"), _gather(workers, val_jobs, "render val")
+
+
+def _gather(workers: ProcessPoolExecutor, jobs: list[tuple[int, int, int, int]], name: str) -> Pool:
+    done = list(tqdm(workers.map(_render, jobs, chunksize=8), total=len(jobs), desc=name, unit="clip"))
+    return Pool(np.stack([frames for frames, _ in done]), np.stack([boxes for _, boxes in done]))
+
+
+def _render(job: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    identity, seed, frames, size = job
+    clip = render(Identity.sample(identity), smooth_tracks(rng_for("tokenizer", seed, identity), frames), size)
+    return clip.frames, clip.mouth_boxes
+
+
+def batches(
+    stage: TokenizerStage, pool: Pool, mixtures: float, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the stage's batches: video ``[B, 3, P, H, W]`` in [-1, 1] and the mouth's weight ``[B, 1, P, H, W]``."""
+    for _ in range(stage.steps):
+        clips = rng.integers(len(pool.frames), size=stage.batch_size)
+        start = int(rng.integers(pool.frames.shape[1] - stage.frames + 1))
+        window = slice(start, start + stage.frames)
+        frames = torch.from_numpy(pool.frames[clips, window]).permute(0, 4, 1, 2, 3)
+        video = mix(frames.float() / 127.5 - 1.0, mixtures, rng)
+        weights = mouth_weights(torch.from_numpy(pool.boxes[clips, window]), frames.shape[-1])
+        yield video.contiguous(memory_format=torch.channels_last_3d), weights
+
+
+def mix(video_BCPHW: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Replace a share of the clips by mixtures that no render shows, so that other pictures survive the VAE too.
+
+    A mixture is a clip with its colours exchanged, turned by a multiple of 90 degrees, and blended along a random
+    soft edge with another clip of the batch.
+    """
+    mixed = video_BCPHW.clone()
+    for index in np.flatnonzero(rng.random(len(video_BCPHW)) < share):
+        other = int(rng.integers(len(video_BCPHW)))
+        turned = video_BCPHW[other, rng.permutation(3).tolist()].rot90(int(rng.integers(4)), (2, 3))
+        mask = _soft_edge(video_BCPHW.shape[-1], rng)
+        mixed[index] = mask * video_BCPHW[index] + (1 - mask) * turned * float(rng.uniform(-1, 1))
+    return mixed
+
+
+def _soft_edge(size: int, rng: np.random.Generator) -> Tensor:
+    angle, shift, width = rng.uniform(0, 2 * np.pi), rng.uniform(-0.4, 0.4), rng.uniform(0.01, 0.4)
+    grid = torch.linspace(-1, 1, size)
+    distance = np.cos(angle) * grid[None, :] + np.sin(angle) * grid[:, None] - shift
+    return torch.sigmoid(distance / width)
+
+
+def mouth_weights(boxes_BP4: Tensor, size: int) -> Tensor:
+    """Return ``[B, 1, P, H, W]``: 1 inside the mouth box of each frame, 0 outside."""
+    grid = torch.arange(size) + 0.5
+    x0, y0, x1, y1 = boxes_BP4[..., None].unbind(dim=2)
+    inside_x = (grid >= x0) & (grid <= x1)
+    inside_y = (grid >= y0) & (grid <= y1)
+    return (inside_y[..., :, None] & inside_x[..., None, :]).float()[:, None]
