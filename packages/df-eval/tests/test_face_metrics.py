@@ -58,10 +58,10 @@ def test_blink_rate_is_blinks_over_the_minutes_that_were_read() -> None:
     assert pose.blink_rate(closure, np.zeros(150, bool)).value is None
 
 
-def test_identity_distance_is_euclidean_and_quarters_follow_it() -> None:
+def test_identity_distance_is_the_rms_difference_and_quarters_follow_it() -> None:
     reference = np.array([1.0, 2.0, 3.0])
     steps = np.repeat([0.5, 1.0, 1.5, 2.0], 8)
-    vectors = reference + steps[:, None] * np.array([0.6, 0.0, 0.8])
+    vectors = reference + steps[:, None] * np.array([1.0, -1.0, 1.0])
     distance = identity.identity_distance(vectors, reference)
     assert distance == pytest.approx(steps)
     assert identity.quarter_means(distance) == pytest.approx([0.5, 1.0, 1.5, 2.0])

@@ -28,6 +28,7 @@ from df_models.files import atomic_write
 from df_models.time import samples_for
 
 SCHEMA_VERSION = 1
+CONTACT_CLIPS = 4
 COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE", GENERATED: "generated"}
 
 
@@ -172,11 +173,11 @@ def _write_videos(outcome: Outcome, out: Path, report: Report, quiet: bool) -> N
         columns = {label: rows[row].frames_THWC for row, label in COLUMNS.items()}
         write_side_by_side(out / path, columns, clip.wave_N[: samples_for(frames)])
         report.videos.append((path, f"{clip.key}, {frames} frames: truth, VAE reconstruction, generated. With sound."))
-    for frames in outcome.videos if shown else ():
+    for frames in outcome.videos:
         path = f"plots/contact-{frames}.png"
         pictures = [
             {COLUMNS[row]: rows[row].frames_THWC for row in (GROUND_TRUTH, GENERATED)}
-            for rows in outcome.videos[frames][: max(shown, 6)]
+            for rows in outcome.videos[frames][:CONTACT_CLIPS]
         ]
         write_contact_sheet(out / path, pictures)
         report.sheets.append((path, f"{frames} frames: each clip's truth above, what was generated below."))

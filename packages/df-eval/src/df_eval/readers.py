@@ -16,6 +16,9 @@ from df_models.errors import UserError
 from df_models.structure import LIVEPORTRAIT_70
 
 SYNTHETIC = "synthetic"
+PRESENT = 0.5
+"""The synthetic reader's presence from which a frame counts as a face."""
+
 MEDIAPIPE = "mediapipe"
 
 
@@ -45,10 +48,15 @@ class FaceReader(Protocol):
         ...
 
 
-def lip_gap(structure_TD: np.ndarray, upper: int, lower: int) -> np.ndarray:
-    """How far the inner lower lip's keypoint lies below the upper lip's, relative to the face at rest: [T]."""
-    points_TK3 = structure_TD[:, LIVEPORTRAIT_70.slice("expression")].reshape(len(structure_TD), -1, 3)
-    return (points_TK3[:, lower, 1] - points_TK3[:, upper, 1]).astype(np.float64)
+def lip_gap(expression_TK3: np.ndarray, names: list[str]) -> np.ndarray:
+    """How far the inner lower lip's keypoint lies below the upper lip's, relative to the face at rest: [T].
+
+    Args:
+        expression_TK3: offsets of the keypoints in the head's own axes, y down.
+        names: of the K keypoints.
+    """
+    lower, upper = names.index("lower_lip_inner"), names.index("upper_lip_inner")
+    return (expression_TK3[:, lower, 1] - expression_TK3[:, upper, 1]).astype(np.float64)
 
 
 def signals_of(truth: dict[str, np.ndarray]) -> FaceReadings:
@@ -79,7 +87,7 @@ class SyntheticFaceReader:
 
     def read(self, frames_THWC: np.ndarray) -> FaceReadings:
         found = self._reader.read(frames_THWC)
-        present = np.asarray(found.presence).astype(bool)
+        present = np.asarray(found.presence) >= PRESENT
         angles = np.stack([np.asarray(angle) for angle in (found.yaw, found.pitch, found.roll)], axis=1)
         return FaceReadings(
             presence_T=present,
@@ -95,9 +103,9 @@ class SyntheticFaceReader:
 
     def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
         from df_data.synth.keypoints import KEYPOINTS
+        from df_data.synth.structure import canonical_expression
 
-        names = [group[0] for group in KEYPOINTS]
-        return lip_gap(structure_TD, names.index("upper_lip_inner"), names.index("lower_lip_inner"))
+        return lip_gap(canonical_expression(structure_TD), [group[0] for group in KEYPOINTS])
 
 
 class MediaPipeFaceReader:
@@ -132,8 +140,8 @@ class MediaPipeFaceReader:
     def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
         from df_data.stages.readings import KEYPOINTS
 
-        names = list(KEYPOINTS)
-        return lip_gap(structure_TD, names.index("upper_lip_inner"), names.index("lower_lip_inner"))
+        offsets_TK3 = structure_TD[:, LIVEPORTRAIT_70.slice("expression")].reshape(len(structure_TD), -1, 3)
+        return lip_gap(offsets_TK3, list(KEYPOINTS))
 
 
 class NoReader:

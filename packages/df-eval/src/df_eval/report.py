@@ -10,9 +10,9 @@ from pathlib import Path
 
 from df_eval.goals import Goal
 from df_eval.measure import GENERATED, ROWS
-from df_eval.metrics import CATALOG, MetricSpec, Score
+from df_eval.metrics import CATALOG, SPECS, MetricSpec, Score
 from df_eval.style import CSS
-from df_eval.table import NOTHING, Table, groups_with_values, unavailable_lines, verdict
+from df_eval.table import HEADLINE, NOTHING, Table, groups_with_values, unavailable_lines, verdict
 
 ROW_HELP = {
     "ground truth": "The reader on the true frames: how well the reader itself measures.",
@@ -49,6 +49,10 @@ class Report:
 def render(report: Report) -> str:
     """The page as HTML text."""
     parts = [f"<h1>{escape(report.title)}</h1>", f'<p class="lead">{escape(report.lead)}</p>', _goals(report)]
+    for frames, table in report.tables.items():
+        caption = f"{frames} frames, {report.clips[frames]} clips; brackets: bootstrap 95 % interval"
+        specs = [SPECS[name] for name in HEADLINE]
+        parts += [f"<h3>{escape(caption)}</h3>", _table(table, specs, report.clips[frames])]
     if report.videos:
         parts += ["<h2>Watch</h2>", '<div class="plots">', *map(_video, report.videos), "</div>"]
     if report.sheets:
@@ -158,7 +162,7 @@ def _figure(path: str, caption: str, wide: bool) -> str:
 def _video(video: tuple[str, str]) -> str:
     path, caption = video
     return (
-        f'<figure class="wide"><video src="{escape(path)}" controls loop preload="auto"></video>'
+        f'<figure><video src="{escape(path)}" controls loop preload="metadata"></video>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

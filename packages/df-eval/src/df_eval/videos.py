@@ -52,7 +52,7 @@ def write_side_by_side(path: Path, columns: dict[str, np.ndarray], wave_N: np.nd
     write_video(path, (frame(index) for index in range(len(videos[0]))), audio=wave_N)
 
 
-def write_contact_sheet(path: Path, clips: Sequence[dict[str, np.ndarray]], columns: int = 9, side: int = 96) -> None:
+def write_contact_sheet(path: Path, clips: Sequence[dict[str, np.ndarray]], columns: int = 11, side: int = 64) -> None:
     """Write a PNG: for each clip one line of pictures per row (truth, generated ...), evenly spread over its time."""
     factor = max(1, side // clips[0][next(iter(clips[0]))].shape[1])
     lines: list[np.ndarray] = []

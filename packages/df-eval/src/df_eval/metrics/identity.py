@@ -13,11 +13,12 @@ QUARTERS = 4
 
 
 def identity_distance(identity_TD: np.ndarray, reference_D: np.ndarray) -> np.ndarray:
-    """Euclidean distance of every frame's identity vector to the reference picture's: float [T], NaN where not read.
+    """RMS difference of every frame's identity vector to the reference picture's: float [T], NaN where not read.
 
-    This is the reference-to-frame variant of ACD (not the average over pairs of frames).
+    That is the Euclidean distance over sqrt(D): the reference-to-frame variant of ACD (not the average over pairs of
+    frames). Between two random people of the synthetic corpus, whose vectors are standardised, it is about 1.4.
     """
-    return np.linalg.norm(identity_TD.astype(np.float64) - reference_D.astype(np.float64), axis=1)
+    return np.sqrt(np.mean((identity_TD.astype(np.float64) - reference_D.astype(np.float64)) ** 2, axis=1))
 
 
 def quarter_means(values_T: np.ndarray, mask_T: np.ndarray | None = None) -> np.ndarray:

@@ -1,0 +1,143 @@
+"""The protocol with a tiny random model: what is generated, and that the rows fit together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fabricated import SHIFTS, picture, signal
+
+from df_eval.clips import EvalClip
+from df_eval.config import EvalConfig
+from df_eval.generation import check_size, fitting_lengths, generate_clips, rebuild_clips
+from df_eval.goals import goals_of
+from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
+from df_eval.readers import NoReader, signals_of
+from df_eval.readings import FaceReadings
+from df_eval.suite import Suite
+from df_infer.pipeline import Pipeline
+from df_infer.rollout import RolloutConfig
+from df_models import DualForce
+from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae
+from df_models.errors import UserError
+
+TINY = {
+    "dim": 48, "num_layers": 1, "num_heads": 2, "ffn_dim": 64, "structure_width": 32, "structure_layers": 1,
+    "structure_heads": 2, "structure_ffn_dim": 64, "fusion_depth": 1, "bridge_width": 32, "bridge_heads": 2,
+    "audio_width": 32, "audio_heads": 2, "reference_width": 32, "flame_dim": 0, "video_size": 16,
+}  # fmt: skip
+ROLLOUT = RolloutConfig(steps=2, window=4)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    torch.manual_seed(0)
+    model = DualForce.from_preset("quickstart", **TINY)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.2)
+    return Pipeline(
+        model.eval(), random_tiny_vae(0), load_audio_encoder("logmel"), load_reference_encoder("patches"), ROLLOUT
+    )
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[EvalClip]:
+    made = []
+    for index in range(3):
+        mouth = signal(33 + max(SHIFTS), index)
+        wave = np.random.default_rng(index).normal(size=640 * len(mouth)).astype(np.float32) * 0.1
+        made.append(EvalClip(f"c{index}", str(index), picture(mouth, index), wave, {"mouth_open": mouth}))
+    return made
+
+
+class DarkBarReader:
+    """Reads the mouth of the constructed pictures: how dark the bar is."""
+
+    id = "dark bar"
+    truth_note = "constructed"
+    unavailable = {"identity_distance": "a bar has no identity"}  # noqa: RUF012
+
+    def read(self, frames_THWC: np.ndarray) -> FaceReadings:
+        dark = -frames_THWC[:, 10:13, 5:11].mean(axis=(1, 2, 3))
+        return FaceReadings(np.ones(len(dark), bool), dark)
+
+    def truth(self, clip: EvalClip) -> FaceReadings:
+        return signals_of(clip.truth)
+
+    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray:
+        return structure_TD[:, 0].astype(np.float64)
+
+
+def nothing(_: int) -> None:
+    return None
+
+
+def test_generation_does_not_depend_on_the_batch(pipeline: Pipeline, clips: list[EvalClip]) -> None:
+    def made(batch_size: int, seed: int = 0) -> list:
+        return generate_clips(pipeline, clips, 17, rollout=ROLLOUT, seed=seed, batch_size=batch_size, progress=nothing)
+
+    whole, single, other = made(3), made(1), made(3, seed=1)
+    for a, b in zip(whole, single, strict=True):
+        assert a.frames_THWC.shape == (17, 16, 16, 3) and a.frames_THWC.dtype == np.uint8
+        assert a.structure_TD.shape == (17, 70)
+        assert np.abs(a.frames_THWC.astype(int) - b.frames_THWC).max() <= 1
+        np.testing.assert_allclose(a.structure_TD, b.structure_TD, atol=1e-4)
+    assert (whole[0].frames_THWC != other[0].frames_THWC).any()
+    assert (whole[0].frames_THWC != whole[1].frames_THWC).any()
+
+
+def test_a_longer_reconstruction_begins_with_the_shorter_one(pipeline: Pipeline, clips: list[EvalClip]) -> None:
+    long = rebuild_clips(pipeline, clips, 33, batch_size=2, progress=nothing)
+    short = rebuild_clips(pipeline, clips, 17, batch_size=3, progress=nothing)
+    for a, b in zip(long, short, strict=True):
+        assert a.shape == (33, 16, 16, 3)
+        assert np.abs(a[:17].astype(int) - b).max() <= 1
+
+
+def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: list[EvalClip]) -> None:
+    config = EvalConfig(clips=3, frames=(17, 33), shifts=SHIFTS, batch_size=2, resamples=100)
+    results = Suite(pipeline, DarkBarReader(), clips, config, ROLLOUT, quiet=True).run([17, 33])
+    assert list(results) == [17, 33]
+    for frames, result in results.items():
+        table = result.table(0, 100)
+        assert table[GROUND_TRUTH]["lip_sync"].value == pytest.approx(1.0, abs=0.02)
+        assert table[STATIC]["lip_sync"].value == 0.0
+        for row in (RECONSTRUCTION, GENERATED, SHIFTED):
+            assert table[row]["lip_sync"].n == 3
+        assert table[RECONSTRUCTION]["psnr"].value is not None
+        assert table[GENERATED]["structure_mouth"].value is not None
+        assert table[GENERATED]["identity_distance"].reason == "a bar has no identity"
+        assert table[GENERATED]["blink_rate"].value is None
+        assert len(result.curves[GENERATED]["mouth"][0]) == frames
+        drift = goals_of(result, 0, 100)[2]
+        assert drift.passed is None
+
+
+def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: list[EvalClip]) -> None:
+    config = EvalConfig(clips=3, frames=(17,), shifts=SHIFTS, resamples=100)
+    results = Suite(pipeline, NoReader("emoca"), clips, config, ROLLOUT, quiet=True).run([17])
+    table = results[17].table(0, 100)
+    assert table[GENERATED]["lip_sync"].value is None and "emoca" in table[GENERATED]["lip_sync"].reason
+    assert table[GENERATED]["motion_ratio"].value is not None
+
+
+def test_lengths_that_the_clips_lack_are_named(clips: list[EvalClip]) -> None:
+    lengths, missing = fitting_lengths((33, 129), clips)
+    assert lengths == [33]
+    assert missing == {129: "the clips have 63 frames"}
+
+
+def test_clips_of_another_size_are_refused(pipeline: Pipeline) -> None:
+    wide = EvalClip("w", "w", np.zeros((17, 32, 32, 3), np.uint8), np.zeros(640 * 17, np.float32), {})
+    with pytest.raises(UserError, match="32x32 pixels, the model generates 16x16"):
+        check_size(pipeline, [wide])
