@@ -44,7 +44,7 @@ def test_sound_shorter_than_the_video_is_padded(files, tmp_path: Path) -> None:
     assert run(files, tmp_path / "out.mp4", audio=tmp_path / "short.wav") == 0
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].frames == 5
-        assert float(container.streams.audio[0].duration * container.streams.audio[0].time_base) >= 0.19
+        assert sum(frame.samples for frame in container.decode(audio=0)) >= 640 * 5
 
 
 def test_options_reach_the_rollout(files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
