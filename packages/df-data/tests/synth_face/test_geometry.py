@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from df_data.synth import camera, flame
 from df_data.synth.face_state import FaceTracks
 from df_data.synth.identity import Identity, all_parameters

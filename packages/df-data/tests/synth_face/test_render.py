@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from df_data.synth import camera
 from df_data.synth.face_state import FaceTracks
 from df_data.synth.identity import IDENTITY_DIM, Identity, identity_vector
@@ -121,6 +122,3 @@ def test_pictures_of_people_differ() -> None:
 def test_too_small_a_frame_is_refused() -> None:
     with pytest.raises(UserError, match="at least 16"):
         render(Identity.sample(0), FaceTracks.neutral(1), 8)
-
-
-

@@ -8,20 +8,20 @@ This is not FLAME's statistical model (its basis is licensed), but a vector with
 - camera 3: weak perspective ``(s, x, y)``, ``pixel = s * (X + (x, y))`` in a frame from -1 to 1.
 
 Parameters and articulators are spread over the coefficients by orthonormal cosine columns, so that every coefficient
-varies as those of a principal component model do. :func:`parameters_of` and :func:`motion_of` invert the mapping exactly,
-but for what it does not hold: hair style, index and light.
+varies as those of a principal component model do. :func:`parameters_of` and :func:`motion_of` invert the mapping
+exactly, but for what it does not hold: hair style, index and light.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from df_models.errors import UserError
-from df_models.structure import FLAME_159
 
 from df_data.synth import camera
 from df_data.synth.deform import JAW_DEGREES, ROUND_JAW_SHARE
 from df_data.synth.face_state import FaceTracks
 from df_data.synth.identity import Identity, all_parameters, from_parameters
+from df_models.errors import UserError
+from df_models.structure import FLAME_159
 
 ARTICULATORS = ("lip_width", "lip_round", "blink", "brow", "gaze_x", "gaze_y")
 _NUM_PARAMETERS = len(all_parameters(Identity.sample(0)))
@@ -40,7 +40,8 @@ def flame_vectors(identity: Identity, tracks: FaceTracks) -> np.ndarray:
     out[:, FLAME_159.slice("pose")] = pose
     shift = camera.translation(tracks.tx, tracks.ty, tracks.tz)
     scale = 2 * camera.FOCAL * identity.size / (camera.DISTANCE + shift[:, 2])
-    out[:, FLAME_159.slice("camera")] = np.stack([scale, shift[:, 0] / identity.size, shift[:, 1] / identity.size], axis=1)
+    view = np.stack([scale, shift[:, 0] / identity.size, shift[:, 1] / identity.size], axis=1)
+    out[:, FLAME_159.slice("camera")] = view
     return out.astype(np.float32)
 
 

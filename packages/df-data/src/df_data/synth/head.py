@@ -17,9 +17,9 @@ from df_data.synth.identity import Identity
 X, Y, Z = 0, 1, 2
 JAW, SPREAD, PROTRUDE, RAISE, LID, BROW, SHIELD, HEAD, EYE = range(3, 12)
 NUM_COLUMNS = 12
-"""JAW share of the jaw's rotation; SPREAD, PROTRUDE, RAISE answer to the lips; LID height by which an open lid lies from
-the closed line; BROW answers to the brows; SHIELD 1/2: must stay outside the left/right eyeball; HEAD 1 moves with the
-head, 0 with the body; EYE 1/2: turns with the left/right eyeball."""
+"""JAW share of the jaw's rotation; SPREAD, PROTRUDE, RAISE answer to the lips; LID height by which an open lid lies
+from the closed line; BROW answers to the brows; SHIELD 1/2: must stay outside the left/right eyeball; HEAD 1 moves
+with the head, 0 with the body; EYE 1/2: turns with the left/right eyeball."""
 
 MATERIALS = ("skin", "hair", "eye", "teeth", "tongue", "cavity", "neck", "clothes", "inner_lip")
 SKIN, HAIR, EYEBALL, TEETH, TONGUE, CAVITY, NECK, CLOTHES, INNER_LIP = range(len(MATERIALS))
@@ -87,7 +87,7 @@ def bump(value: np.ndarray, centre: float, width: float) -> np.ndarray:
 
 
 def grid_triangles(rows: int, cols: int, skip_rows: tuple[int, ...] = ()) -> np.ndarray:
-    """Triangles of a ``rows x cols`` vertex grid, int32 ``[M, 3]``; no triangles between row r and r+1 for r skipped."""
+    """Triangles of a ``rows x cols`` vertex grid, int32 ``[M, 3]``, none between rows r and r + 1 for r skipped."""
     r, c = np.meshgrid([i for i in range(rows - 1) if i not in skip_rows], np.arange(cols - 1), indexing="ij")
     a = (r * cols + c).ravel()
     quads = np.stack([a, a + 1, a + cols, a + 1, a + cols + 1, a + cols], axis=1)

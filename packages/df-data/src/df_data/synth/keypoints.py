@@ -1,7 +1,7 @@
 """The 21 keypoints of a head, numbered so that lips, eyes and brows sit where LivePortrait's do.
 
-In LivePortrait's retargeting, keypoints 6, 12, 14, 17, 19 and 20 carry the lips, 11, 13, 15, 16 and 18 the eyes, 1 and 2
-the brows; the same holds here.
+In LivePortrait's retargeting, keypoints 6, 12, 14, 17, 19 and 20 carry the lips, 11, 13, 15, 16 and 18 the eyes,
+1 and 2 the brows; the same holds here.
 """
 
 from __future__ import annotations

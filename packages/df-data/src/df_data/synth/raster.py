@@ -15,7 +15,7 @@ def rasterize(points, triangles, material, sides, texture, focal, distance, cent
     Args:
         focal: in shares of the frame; ``distance`` and ``center_y`` as in :mod:`df_data.synth.camera`.
         depth: float64 ``[S, S]`` out, 1/z of the nearest surface (0: nothing).
-        owner: int32 ``[S, S]`` out, triangle number, -1 where there is nothing, -2 where a hollow part is seen from inside.
+        owner: int32 ``[S, S]`` out, triangle number, -1 where there is nothing, -2 inside a hollow part.
         weights: float64 ``[S, S, 2]`` out, perspective-correct weights of the triangle's first two corners.
     """
     size = depth.shape[0]

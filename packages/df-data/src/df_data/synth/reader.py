@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from df_models.errors import UserError
-from df_models.files import sha256_file
 from safetensors.torch import load_file
 from torch import Tensor
 
 from df_data.synth.reader_model import INPUT_SIZE, ReaderNet
+from df_models.errors import UserError
+from df_models.files import sha256_file
 
 _WEIGHTS = "assets/reader.safetensors"
 
@@ -26,8 +26,8 @@ class Readings(NamedTuple):
     """What the reader sees, float32 arrays over the frames.
 
     ``yaw``, ``pitch``, ``roll`` in degrees (signs as in FaceTracks); ``mouth_open``, ``lip_width``, ``blink`` as in
-    :func:`df_data.synth.structure.truths`; each ``[T]``. ``identity`` ``[T, D_id]`` is the identity vector. ``presence``
-    ``[T]`` in [0, 1]: how surely this is a face of the synthetic corpus at all.
+    :func:`df_data.synth.structure.truths`; each ``[T]``. ``identity`` ``[T, D_id]`` is the identity vector.
+    ``presence`` ``[T]`` in [0, 1]: how surely this is a face of the synthetic corpus at all.
     """
 
     yaw: np.ndarray
@@ -75,7 +75,8 @@ def load_reader(path: Path | None = None) -> SynthReader:
         with resources.as_file(resources.files("df_data.synth") / _WEIGHTS) as shipped:
             return load_reader(Path(shipped))
     if not path.is_file():
-        raise UserError(f"no reader weights at {path}; make them with python -m df_data.synth.reader_train --out {path}")
+        recipe = f"python -m df_data.synth.reader_train --out {path}"
+        raise UserError(f"no reader weights at {path}; make them with {recipe}")
     net = ReaderNet()
     wanted = {k for k in net.state_dict() if not k.endswith("num_batches_tracked")}
     state = load_file(path)

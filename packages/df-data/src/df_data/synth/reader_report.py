@@ -11,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from df_models.cli_support import run_cli
-from df_models.encoders import load_video_vae
-from df_models.files import atomic_write
 from torch import Tensor
 
 from df_data.synth.face_state import FaceTracks
@@ -24,6 +21,9 @@ from df_data.synth.reader_data import ReaderSet, random_set, random_tracks
 from df_data.synth.reader_model import READINGS
 from df_data.synth.render import render
 from df_data.synth.structure import truths
+from df_models.cli_support import run_cli
+from df_models.encoders import load_video_vae
+from df_models.files import atomic_write
 
 TEST_IDENTITIES = 20_000_000
 """First identity of the report: neither a corpus nor the training of the reader comes near."""
@@ -45,7 +45,7 @@ class ReaderErrors:
 
 
 def measure(reader: SynthReader, images: Tensor, data: ReaderSet) -> ReaderErrors:
-    """Compare readings of ``images`` float ``[N, 3, H, W]`` with the truths of ``data``, whose people come in blocks."""
+    """Compare readings of ``images`` float ``[N, 3, H, W]`` with the truths of ``data``."""
     found = reader.read(images)
     mae, correlation = {}, {}
     for column, name in enumerate(READINGS):
@@ -120,9 +120,9 @@ def _row(name: str, errors: ReaderErrors) -> str:
     return "| " + " | ".join([*cells, f"{100 * errors.present:.1f} %"]) + " |"
 
 
-_TABLE_HEAD = """\
-| condition | yaw | pitch | roll | mouth opening (r) | lip width (r) | blink (r) | same / other person | identity error | present |
-|---|---|---|---|---|---|---|---|---|---|"""
+_COLUMNS = ("condition", "yaw", "pitch", "roll", "mouth opening (r)", "lip width (r)", "blink (r)")
+_COLUMNS += ("same / other person", "identity error", "present")
+_TABLE_HEAD = "| " + " | ".join(_COLUMNS) + " |\n" + "|---" * len(_COLUMNS) + "|"
 _INTRODUCTION = """\
 # The reader of the synthetic corpus: measured errors
 

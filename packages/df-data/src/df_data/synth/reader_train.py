@@ -11,8 +11,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from df_models.cli_support import run_cli
-from df_models.files import atomic_path
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -20,6 +18,8 @@ from tqdm import tqdm
 from df_data.synth.reader_augment import degrade, negatives
 from df_data.synth.reader_data import TRAIN_IDENTITIES, ReaderSet, random_set
 from df_data.synth.reader_model import READINGS, ReaderNet
+from df_models.cli_support import run_cli
+from df_models.files import atomic_path
 
 # yaw, pitch, roll, mouth_open, lip_width, blink: the mouth matters most.
 _WEIGHTS = torch.tensor([1.0, 1.0, 0.7, 3.0, 1.5, 1.5])

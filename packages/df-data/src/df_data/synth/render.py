@@ -76,7 +76,7 @@ def render(identity: Identity, tracks: FaceTracks, size: int = 64) -> Rendering:
 
 
 def mouth_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Boxes around the lips with a margin, float32 ``[T, 4]`` (x0, y0, x1, y1) inside the frame, from ``[T, 21, 2]``."""
+    """Boxes around the lips with a margin, float32 ``[T, 4]`` (x0, y0, x1, y1), from landmarks ``[T, 21, 2]``."""
     lips = landmarks[:, list(MOUTH_POINTS)]
     low, high = lips.min(axis=1), lips.max(axis=1)
     margin = 0.18 * (high[:, :1] - low[:, :1]) + 0.01 * size

@@ -246,7 +246,7 @@ def shade(points, normals, texture, triangles, material, sides, owner, weights, 
             ambient = 0.40 + 0.08 * (-ny)
             rim = 1.0 - 0.22 * (1.0 + nz) * (1.0 + nz)
             bright = light[3] * reach * rim * (ambient + 0.72 * wrapped)
-            warm = 0.06 * wrapped * (1.0 - wrapped) if kind == SKIN or kind == NECK else 0.0
+            warm = 0.06 * wrapped * (1.0 - wrapped) if kind in (SKIN, NECK) else 0.0
             out[y, x, 0] = min(max(color[0] * (bright + warm) + shine * light[3], 0.0), 1.0)
             out[y, x, 1] = min(max(color[1] * bright + shine * light[3], 0.0), 1.0)
             out[y, x, 2] = min(max(color[2] * (bright - warm) + shine * light[3], 0.0), 1.0)

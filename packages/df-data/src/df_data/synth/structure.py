@@ -12,8 +12,6 @@ it lies in the camera's axes: :func:`canonical_expression` turns it back into th
 from __future__ import annotations
 
 import numpy as np
-from df_models.errors import UserError
-from df_models.structure import LIVEPORTRAIT_70
 
 from df_data.synth import camera
 from df_data.synth.face_state import FaceTracks
@@ -21,6 +19,8 @@ from df_data.synth.head import shell
 from df_data.synth.identity import Identity
 from df_data.synth.keypoints import NUM_KEYPOINTS
 from df_data.synth.render import Geometry, geometry, pose_of
+from df_models.errors import UserError
+from df_models.structure import LIVEPORTRAIT_70
 
 TRUTH_NAMES = (
     "mouth_open",
@@ -61,7 +61,7 @@ def structure_vectors(identity: Identity, tracks: FaceTracks, known: Geometry | 
 
 
 def keypoints_from_structure(structure: np.ndarray, canonical: np.ndarray) -> np.ndarray:
-    """LivePortrait's equation: ``[..., 70]`` and neutral keypoints ``[21, 3]`` to keypoints float64 ``[..., 21, 3]``."""
+    """LivePortrait's equation: ``[..., 70]`` and neutral keypoints ``[21, 3]`` to keypoints ``[..., 21, 3]``."""
     values = _checked(structure)
     expression = values[..., _EXPRESSION].reshape(*values.shape[:-1], NUM_KEYPOINTS, 3)
     moved = canonical @ _rotation(values) + expression
@@ -80,8 +80,8 @@ def truths(identity: Identity, tracks: FaceTracks, known: Geometry | None = None
     """What a measure compares with, each float32 ``[T]``, in the order of ``TRUTH_NAMES``.
 
     ``mouth_open`` is the vertical gap between the inner lips in the middle, after all articulators, as a share of the
-    face's height (hairline to chin, neutral); ``lip_width`` the distance of the mouth's corners as a share of the face's
-    width at the cheekbones. The others are the tracks themselves.
+    face's height (hairline to chin, neutral); ``lip_width`` the distance of the mouth's corners as a share of the
+    face's width at the cheekbones. The others are the tracks themselves.
     """
     known = known or geometry(identity, tracks)
     upper, lower, left, right = np.moveaxis(known.mouth, 1, 0)
