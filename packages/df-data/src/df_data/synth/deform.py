@@ -14,8 +14,13 @@ ROUND_JAW_SHARE = 0.30
 
 
 @njit(cache=True)
-def articulate(vertices, eye_centers, jaw, lip_width, lip_round, blink, brow, gaze_x, gaze_y, out):
-    """Vertices ``[N, 12]`` at rest to canonical positions ``out [N, 3]`` with the face in the given state."""
+def articulate(vertices, eye_centers, state, out):
+    """Vertices ``[N, 12]`` at rest to canonical positions ``out [N, 3]`` with the face in the given state.
+
+    ``state`` float64 ``[7]``: jaw, lip_width, lip_round, blink, brow, gaze_x, gaze_y (see FaceTracks).
+    """
+    jaw, lip_width, lip_round, blink = state[0], state[1], state[2], state[3]
+    brow, gaze_x, gaze_y = state[4], state[5], state[6]
     angle = np.deg2rad(JAW_DEGREES) * jaw * (1.0 - ROUND_JAW_SHARE * lip_round)
     spread = 0.24 * lip_width - 0.40 * lip_round
     radius = EYEBALL_RADIUS * 1.035

@@ -54,7 +54,7 @@ def motion_of(flame: np.ndarray) -> FaceTracks:
     """The tracks of a clip ``[T, 159]``, under the default light, which the vector does not hold."""
     values = _checked(flame)
     articulators = values[:, FLAME_159.slice("expression")] @ _columns(50, len(ARTICULATORS))
-    named = dict(zip(ARTICULATORS, articulators.T))
+    named: dict[str, np.ndarray | float] = dict(zip(ARTICULATORS, articulators.T))
     pose, view = values[:, FLAME_159.slice("pose")], values[:, FLAME_159.slice("camera")]
     named["pitch"], named["yaw"], named["roll"] = euler_angles(rotation_of(pose[:, :3]))
     named["jaw"] = pose[:, 3] / (np.deg2rad(JAW_DEGREES) * (1 - ROUND_JAW_SHARE * named["lip_round"]))

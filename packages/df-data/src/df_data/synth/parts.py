@@ -8,11 +8,13 @@ from df_data.synth import head as h
 from df_data.synth.identity import Identity
 
 
-def _part(points: np.ndarray, texture: np.ndarray, rows: int, cols: int, material: int, **options: bool) -> h.MeshPart:
+def _part(
+    points: np.ndarray, texture: np.ndarray, rows: int, cols: int, material: int, two_sided: bool = True
+) -> h.MeshPart:
     vertices = np.zeros((len(points), h.NUM_COLUMNS))
     vertices[:, :3] = points
     vertices[:, h.HEAD] = 1.0
-    return h.MeshPart(vertices, texture, h.grid_triangles(rows, cols), material, **options)
+    return h.MeshPart(vertices, texture, h.grid_triangles(rows, cols), material, two_sided=two_sided)
 
 
 def _grid(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +38,7 @@ def build_eyeballs(centers: np.ndarray) -> list[h.MeshPart]:
     angle, turn = _grid(np.linspace(0.0, 1.75, 9), np.linspace(-np.pi, np.pi, 15))
     direction = np.stack([np.sin(angle) * np.cos(turn), np.sin(angle) * np.sin(turn), -np.cos(angle)], axis=1)
     for number, center in enumerate(centers, start=1):
-        part = _part(center + h.EYEBALL_RADIUS * direction, direction, 9, 15, h.EYEBALL, two_sided=True)
+        part = _part(center + h.EYEBALL_RADIUS * direction, direction, 9, 15, h.EYEBALL)
         part.vertices[:, h.EYE] = number
         parts.append(part)
     return parts
@@ -55,19 +57,19 @@ def build_mouth_inside(identity: Identity, skin: h.MeshPart) -> list[h.MeshPart]
         depth = z + 0.14 if lower else z + 0.115
         points = np.stack([reach * np.sin(turn), y + rise, depth + 0.36 * (1 - np.cos(turn))], axis=1)
         texture = np.stack([turn, (height + 0.13) / 0.16, np.full_like(turn, float(lower))], axis=1)
-        part = _part(points, texture, 13, 2, h.TEETH, two_sided=True)
+        part = _part(points, texture, 13, 2, h.TEETH)
         part.vertices[:, h.JAW] = float(lower)
         part.vertices[:, h.RAISE] = 0.0 if lower else 0.35
         parts.append(part)
     side, rise = _grid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
     bowl = np.stack([side * wide * 0.80, y + 0.02 + 0.12 * rise, z + 0.46 - 0.12 * side**2 - 0.05 * rise**2], axis=1)
-    cavity = _part(bowl, np.stack([side, rise, side * 0], axis=1), 9, 9, h.CAVITY, two_sided=True)
+    cavity = _part(bowl, np.stack([side, rise, side * 0], axis=1), 9, 9, h.CAVITY)
     cavity.vertices[:, h.JAW] = h.smoothstep(rise, -0.6, 0.9)
     cavity.vertices[:, h.SPREAD] = h.spread_share(bowl[:, 0], h.MOUTH_LINE + 0.12 * rise)
     lon, lat = _grid(np.linspace(-1.5, 1.5, 9), np.linspace(-1.5, 1.2, 7))
     ball = np.stack([np.sin(lon) * np.cos(lat), np.sin(lat), -np.cos(lon) * np.cos(lat)], axis=1)
     points = ball * np.array([wide * 0.60, 0.085, 0.22]) + np.array([0, y + 0.115, z + 0.40])
-    tongue = _part(points, ball, 9, 7, h.TONGUE, two_sided=True)
+    tongue = _part(points, ball, 9, 7, h.TONGUE)
     tongue.vertices[:, h.JAW] = 0.88
     return [*parts, cavity, tongue]
 
@@ -165,7 +167,7 @@ def build_hair(identity: Identity) -> h.MeshPart:
     top = 1 - h.smoothstep(y, -1.18, -0.70)
     points = np.stack([x + thick * x / norm, y * identity.head_height, z + thick * z / norm], axis=1)
     points[:, 1] = np.where(y < 0, points[:, 1], y) - 0.75 * thick * top
-    return _part(points, np.stack([lon, y, margin], axis=1), len(rows), h.NUM_COLS, h.HAIR, two_sided=True)
+    return _part(points, np.stack([lon, y, margin], axis=1), len(rows), h.NUM_COLS, h.HAIR)
 
 
 def build_body(identity: Identity) -> list[h.MeshPart]:
@@ -174,14 +176,14 @@ def build_body(identity: Identity) -> list[h.MeshPart]:
     share = (y - 0.45) / 1.17
     radius = (0.40 + 0.06 * identity.jaw_width + 0.10 * share**2) * identity.head_width
     points = np.stack([radius * np.sin(lon), y, 0.10 - radius * 0.92 * np.cos(lon)], axis=1)
-    neck = _part(points, np.stack([lon, y, share], axis=1), 8, 21, h.NECK)
+    neck = _part(points, np.stack([lon, y, share], axis=1), 8, 21, h.NECK, two_sided=False)
     neck.vertices[:, h.HEAD] = 1 - h.smoothstep(share, 0.15, 0.85)
     across, down = _grid(np.linspace(-1, 1, 25), np.linspace(0, 1, 9))
     slope = 1.30 + 0.34 * np.abs(across) ** 1.6 - 0.10 * np.exp(-(((np.abs(across) - 0.32) / 0.12) ** 2))
     dip = 0.22 * np.exp(-((across / 0.30) ** 2))
     front = -0.34 - 0.22 * np.cos(across * 1.4) * np.sqrt(down)
     points = np.stack([across * 1.75, slope + dip * (1 - down) + 1.3 * down, front + 0.45 * across**2], axis=1)
-    chest = _part(points, np.stack([across, down, slope], axis=1), 25, 9, h.CLOTHES, two_sided=True)
+    chest = _part(points, np.stack([across, down, slope], axis=1), 25, 9, h.CLOTHES)
     chest.vertices[:, h.HEAD] = 0.0
     back = chest.vertices.copy()
     back[:, h.Z] = 0.62

@@ -61,8 +61,9 @@ class SynthReader:
         with torch.inference_mode():
             outputs = torch.cat([self._net(part) for part in images.split(batch)])
             readings, identity, logit = self._net.split(outputs)
-        columns = readings.numpy().T
-        return Readings(*columns, identity.numpy(), torch.sigmoid(logit).numpy())
+        yaw, pitch, roll, mouth_open, lip_width, blink = readings.numpy().T
+        presence = torch.sigmoid(logit).numpy()
+        return Readings(yaw, pitch, roll, mouth_open, lip_width, blink, identity.numpy(), presence)
 
 
 def load_reader(path: Path | None = None) -> SynthReader:

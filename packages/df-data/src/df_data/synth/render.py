@@ -53,7 +53,7 @@ def geometry(identity: Identity, tracks: FaceTracks) -> Geometry:
     vertices = np.ascontiguousarray(mesh.vertices[rows.vertices])
     points = np.empty((len(tracks), len(vertices), 3))
     for t, state in enumerate(tracks.as_array()):
-        articulate(vertices, mesh.eye_centers, *state[6:13], points[t])
+        articulate(vertices, mesh.eye_centers, state[6:13], points[t])
     canonical = keypoints_of(points, rows)
     scale, rotation, translation = pose_of(identity, tracks)
     return Geometry(canonical, scale * (canonical @ rotation) + translation[:, None], points[:, rows.mouth])
@@ -101,7 +101,7 @@ def _draw(identity: Identity, tracks: FaceTracks, size: int) -> np.ndarray:
     scale, rotation, translation = pose_of(identity, tracks)
     lens = (camera.FOCAL, camera.DISTANCE, camera.CENTER_Y)
     for t, state in enumerate(tracks.as_array()):
-        articulate(mesh.vertices, mesh.eye_centers, *state[6:13], canonical)
+        articulate(mesh.vertices, mesh.eye_centers, state[6:13], canonical)
         to_camera(canonical, head_share, scale, rotation[t], translation[t], points)
         vertex_normals(points, mesh.triangles, normals)
         surfaces = (mesh.triangles, mesh.material, mesh.sides)
