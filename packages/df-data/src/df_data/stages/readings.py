@@ -3,9 +3,9 @@
 The vector has LivePortrait's 70 named fields but not LivePortrait's values: it is another encoder, recorded as such.
 
 =============  ===================================================================================================
-expression     21 keypoints x (x, y, z): offset from the clip's neutral face in the head's own frame (pose and size
-               removed; x to the right of the picture, y down, z away), in neutral face heights (forehead to chin).
-               LivePortrait adds its offsets after the rotation, in a learnt unit.
+expression     21 keypoints x (x, y, z): offset from the clip's neutral face, measured with pose and size removed,
+               turned into the camera's axes (x to the right of the picture, y down, z away) as LivePortrait's, which
+               is added after the rotation; in neutral face heights (forehead to chin).
 pitch, yaw,    degrees, from MediaPipe's transformation matrix; R = Rz(roll) Ry(yaw) Rx(pitch) as in LivePortrait's
 roll           ``get_rotation_matrix``, x right, y down, z away: pitch > 0 lowers the nose, yaw > 0 turns it to the
                left of the picture, roll > 0 tilts the head clockwise as seen.
@@ -29,17 +29,20 @@ from df_models.structure import LIVEPORTRAIT_70
 if TYPE_CHECKING:
     from df_data.stages.landmarks import Landmarks
 
-KEYPOINTS: dict[str, int] = {
-    "nose_tip": 1, "nose_bridge": 168, "chin": 152, "forehead": 10, "upper_lip_inner": 13, "lower_lip_inner": 14,
-    "upper_lip_top": 0, "lower_lip_bottom": 17, "mouth_left": 61, "upper_lid_left": 159, "lower_lid_left": 145,
-    "brow_left": 105, "cheek_left": 205, "jaw_left": 172, "mouth_right": 291, "upper_lid_right": 386,
-    "lower_lid_right": 374, "brow_right": 334, "cheek_right": 425, "jaw_right": 397, "brow_middle": 9,
+KEYPOINTS: dict[str, tuple[int, ...]] = {
+    "nose_tip": (1,), "brow_left": (105,), "brow_right": (334,), "jaw_left": (172,), "chin": (152,),
+    "jaw_right": (397,), "upper_lip_inner": (13,), "cheek_left": (205,), "cheek_right": (425,), "forehead": (10,),
+    "nose_bridge": (168,), "iris_left": (468,), "upper_lip_top": (0,), "upper_lid_left": (159,), "mouth_left": (61,),
+    "iris_right": (473,), "upper_lid_right": (386,), "mouth_right": (291,), "lower_lids": (145, 374),
+    "lower_lip_inner": (14,), "lower_lip_bottom": (17,),
 }  # fmt: skip
-"""Keypoint -> MediaPipe landmark; left and right are the picture's."""
+"""Keypoint -> MediaPipe landmarks whose mean it is, in the order of the synthetic corpus's keypoints (which puts lips,
+eyes and brows where LivePortrait's are). Left and right are the picture's."""
 RIGID = (10, 109, 338, 151, 33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 127, 356, 234, 454)
 """Landmarks that speech does not move: forehead, corners of the eyes, ridge of the nose, temples."""
 OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 FOREHEAD, CHIN = 10, 152
+TEMPLES = (234, 454)
 UPPER_LIP, LOWER_LIP = 13, 14
 MOUTH_LEFT, MOUTH_RIGHT = 61, 291
 TRUTH_NAMES = ("mouth_open", "lip_width", "blink", "jaw_open", "yaw", "pitch", "roll")
@@ -53,7 +56,7 @@ class Readings:
 
     Attributes:
         mouth_open: gap between the inner lips, in neutral face heights (0 closed, about 0.15 wide open).
-        lip_width: distance of the corners of the mouth, in neutral face heights.
+        lip_width: distance of the corners of the mouth, in neutral face widths (at the cheekbones).
         blink: mean of both eyes' blink blendshapes, 0 open, 1 closed.
         jaw_open: blendshape, 0 to 1.
         yaw, pitch, roll: degrees, signs as in the module's table.
@@ -143,10 +146,11 @@ def readings_of(landmarks: Landmarks) -> Readings:
     if seen.any():
         head = head_frame(landmarks.points[seen], landmarks.rotation[seen])
         pitch, yaw, roll = euler_degrees(landmarks.rotation[seen])
+        width = np.linalg.norm(head.neutral[TEMPLES[0]] - head.neutral[TEMPLES[1]])
         blink = (landmarks.blendshape("eyeBlinkLeft") + landmarks.blendshape("eyeBlinkRight")) / 2
         values = {
             "mouth_open": np.linalg.norm(head.points[:, UPPER_LIP] - head.points[:, LOWER_LIP], axis=-1),
-            "lip_width": np.linalg.norm(head.points[:, MOUTH_LEFT] - head.points[:, MOUTH_RIGHT], axis=-1),
+            "lip_width": np.linalg.norm(head.points[:, MOUTH_LEFT] - head.points[:, MOUTH_RIGHT], axis=-1) / width,
             "blink": blink[seen],
             "jaw_open": landmarks.blendshape("jawOpen")[seen],
             "yaw": yaw,
@@ -163,16 +167,21 @@ def structure_vectors(landmarks: Landmarks) -> np.ndarray:
     assert landmarks.detected.all(), "gaps are filled before"
     head = head_frame(landmarks.points, landmarks.rotation)
     pitch, yaw, roll = euler_degrees(landmarks.rotation)
-    keypoints = list(KEYPOINTS.values())
     vectors = np.zeros((len(pitch), LIVEPORTRAIT_70.dim), dtype=np.float32)
-    offsets = head.points[:, keypoints] - head.neutral[keypoints]
-    vectors[:, LIVEPORTRAIT_70.slice("expression")] = offsets.reshape(len(pitch), -1)
+    offsets = keypoints_of(head.points) - keypoints_of(head.neutral)
+    in_camera = offsets @ landmarks.rotation.swapaxes(1, 2)
+    vectors[:, LIVEPORTRAIT_70.slice("expression")] = in_camera.reshape(len(pitch), -1)
     for name, angle in (("pitch", pitch), ("yaw", yaw), ("roll", roll)):
         vectors[:, LIVEPORTRAIT_70.slice(name)] = angle[:, None]
     translation = np.column_stack([head.centre[:, :2], landmarks.depth / 100.0])
     vectors[:, LIVEPORTRAIT_70.slice("translation")] = translation
     vectors[:, LIVEPORTRAIT_70.slice("scale")] = head.height[:, None]
     return vectors
+
+
+def keypoints_of(points_L3: np.ndarray) -> np.ndarray:
+    """Return the 21 keypoints ``[..., K, 3]`` of landmarks ``[..., L, 3]``."""
+    return np.stack([points_L3[..., list(group), :].mean(axis=-2) for group in KEYPOINTS.values()], axis=-2)
 
 
 def mouth_boxes(points_TL3: np.ndarray, size: int) -> np.ndarray:

@@ -1,0 +1,51 @@
+"""Real videos and small models for these tests; each is skipped with its reason where they are missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from df_data.stages.landmarks import MediaPipeReader
+from df_models.encoders import random_tiny_vae
+from df_models.encoders.yunet import YuNet
+
+
+def _folder(variable: str, fallback: str) -> Path:
+    folder = Path(os.environ.get(variable) or fallback).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real test data: set {variable} (no folder {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    return _folder("DF_TEST_DATA", "../shared/data")
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    return _folder("DF_TEST_WEIGHTS", "../shared/weights")
+
+
+@pytest.fixture(scope="session")
+def detector(real_weights: Path) -> YuNet:
+    pytest.importorskip("onnxruntime")
+    return YuNet(real_weights / "yunet_n_dynamic.onnx")
+
+
+@pytest.fixture(scope="session")
+def reader(real_weights: Path) -> MediaPipeReader:
+    pytest.importorskip("mediapipe", exc_type=ImportError)
+    return MediaPipeReader(real_weights / "mediapipe_face_landmarker_v2_with_blendshapes.task")
+
+
+@pytest.fixture(scope="session")
+def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VAE of the right shape with random weights, as a directory that the build can be given."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("vae") / "random-vae"
+    random_tiny_vae(0).module.save_pretrained(folder)
+    return folder

@@ -1,0 +1,166 @@
+"""Time stamps, sound offsets, rotation and shot cuts, on small videos made here."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from df_data.stages.decode import decode_clip, place_sound, resample_indices
+from df_data.stages.rejection import Rejected
+from df_data.stages.shots import longest_shot, shot_cuts
+from df_models.errors import UserError
+
+RATE = 16_000
+
+
+def write(
+    path: Path,
+    times: np.ndarray,
+    pictures: list[np.ndarray],
+    *,
+    sound: np.ndarray | None = None,
+    sound_start: float = 0.0,
+    rotation: int = 0,
+) -> Path:
+    """A video whose frames have these time stamps in seconds; sound is PCM in a mov, so it is not altered."""
+    with av.open(str(path), "w", format="mov") as container:
+        video = container.add_stream("libx264", rate=Fraction(1000))
+        video.height, video.width = pictures[0].shape[:2]
+        video.pix_fmt, video.options = "yuv420p", {"crf": "10", "preset": "ultrafast", "bf": "0"}
+        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            video.set_display_rotation(rotation)
+        audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono") if sound is not None else None
+        for time, picture in zip(times, pictures, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None and sound is not None:
+            pcm = (np.clip(sound, -1, 1) * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
+            frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), round(sound_start * RATE)
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode(None))
+    return path
+
+
+def grey(level: int, height: int = 64, width: int = 96) -> np.ndarray:
+    return np.full((height, width, 3), level, dtype=np.uint8)
+
+
+def levels(frames: np.ndarray) -> np.ndarray:
+    return frames.reshape(len(frames), -1).mean(axis=1)
+
+
+def test_25_fps_is_kept_as_it_is() -> None:
+    times = 5.0 + np.arange(75) / 25
+    assert resample_indices(times, 0.04, 25).tolist() == list(range(75))
+
+
+@pytest.mark.parametrize("fps", [24.0, 30000 / 1001, 50.0, 12.5])
+def test_nearest_frame_at_other_rates(fps: float) -> None:
+    times = 1.0 + np.arange(int(4 * fps)) / fps
+    indices = resample_indices(times, 1 / fps, 25)
+    ticks = 1.0 + np.arange(len(indices)) / 25
+    error = times[indices] - ticks
+    assert len(indices) == int(len(times) / fps * 25 + 1e-3)
+    assert np.abs(error).max() <= 0.5 / fps + 1e-6
+    assert abs(error.mean()) < 0.1 / fps or fps == 12.5
+
+
+def test_variable_frame_rate_follows_the_stamps() -> None:
+    times = np.array([0, 0.04, 0.08, 0.5, 0.9, 0.94])
+    indices = resample_indices(times, 0.04, 25)
+    assert len(indices) == 24
+    assert indices[7] == 2 and indices[8] == 3 and indices[17] == 3 and indices[18] == 4
+
+
+def test_decoded_video_at_30_fps_shows_each_moment_in_time(tmp_path: Path) -> None:
+    times = np.arange(90) / 30
+    pictures = [grey(20 + 2 * i) for i in range(90)]
+    path = write(tmp_path / "a.mov", times, pictures, sound=0.1 * np.ones(3 * RATE))
+    clip = decode_clip(path)
+    assert clip.frames.shape == (75, 64, 96, 3) and clip.wave.shape == (75 * 640,)
+    expected = 20 + 2 * 30 * np.arange(75) / 25
+    assert np.abs(levels(clip.frames) - expected).max() < 2.5
+    assert clip.source_fps == pytest.approx(30, abs=0.1)
+
+
+@pytest.mark.parametrize("offset", [-0.2, 0.0, 0.36])
+def test_sound_stays_with_the_picture_whatever_the_streams_start(tmp_path: Path, offset: float) -> None:
+    """A flash and a click at second 1.2 of the picture's clock, the sound track starting `offset` from the picture."""
+    video_start = 0.5
+    times = video_start + np.arange(60) / 25
+    pictures = [grey(230 if i == 30 else 20) for i in range(60)]
+    sound = np.zeros(int(2.4 * RATE), dtype=np.float32)
+    click = round((1.2 - offset) * RATE)
+    sound[click : click + 40] = 0.9
+    path = write(tmp_path / "b.mov", times, pictures, sound=sound, sound_start=video_start + offset)
+    clip = decode_clip(path)
+    assert int(levels(clip.frames).argmax()) == 30
+    assert abs(int(np.abs(clip.wave).argmax()) - 30 * 640) <= 60
+    assert clip.sound_offset_s == pytest.approx(offset, abs=0.002)
+
+
+def test_rate_conversion_has_no_delay() -> None:
+    rate, click = 44_100, 20_000
+    wave = np.zeros(44_100, dtype=np.float32)
+    wave[click - 2 : click + 3] = 1.0
+    placed, covered = place_sound([(3.0, wave)], rate, 3.0, RATE)
+    assert abs(int(placed.argmax()) - click * RATE / rate) <= 1
+    assert covered == 1.0 and len(placed) == RATE
+
+
+def test_a_gap_in_the_sound_is_silence_not_a_shift() -> None:
+    ones = np.ones(RATE // 2, dtype=np.float32)
+    placed, covered = place_sound([(0.0, ones), (1.0, ones)], RATE, 0.0, 2 * RATE)
+    assert placed[RATE // 2 : RATE].max() == 0 and placed[RATE : RATE + RATE // 2].min() == 1
+    assert covered == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_rotated_video_is_turned_upright(tmp_path: Path, rotation: int) -> None:
+    picture = grey(30)
+    picture[:16, :16] = 220
+    path = write(tmp_path / "r.mov", np.arange(60) / 25, [picture] * 60, sound=np.ones(4 * RATE), rotation=rotation)
+    clip = decode_clip(path)
+    expected = np.rot90(picture, rotation // 90)
+    assert clip.frames.shape[1:] == expected.shape
+    assert np.abs(clip.frames[10].astype(int) - expected).mean() < 4
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    pictures = [grey(50)] * 60
+    with pytest.raises(Rejected) as no_sound:
+        decode_clip(write(tmp_path / "mute.mov", np.arange(60) / 25, pictures))
+    assert no_sound.value.reason == "no_sound_track"
+    with pytest.raises(Rejected) as short:
+        decode_clip(write(tmp_path / "short.mov", np.arange(30) / 25, pictures[:30], sound=np.ones(RATE)))
+    assert short.value.reason == "too_short" and short.value.scores["seconds"] == pytest.approx(1.2)
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(UserError, match=r"text\.mp4 cannot be decoded"):
+        decode_clip(tmp_path / "text.mp4")
+    with pytest.raises(UserError, match="no such file"):
+        decode_clip(tmp_path / "gone.mp4")
+
+
+def test_length_is_bounded(tmp_path: Path) -> None:
+    path = write(tmp_path / "long.mov", np.arange(150) / 25, [grey(50)] * 150, sound=np.ones(6 * RATE))
+    clip = decode_clip(path, max_seconds=3)
+    assert len(clip.frames) == 75 and len(clip.wave) == 75 * 640
+
+
+def test_cuts_are_found_and_motion_is_not_a_cut() -> None:
+    rng = np.random.default_rng(0)
+    scene_a, scene_b = rng.integers(0, 120, (64, 160, 3)), rng.integers(100, 256, (64, 160, 3))
+    pan = [scene_a[:, i : i + 96] for i in range(40)]
+    frames = np.stack([*pan, *(scene_b[:, i : i + 96] for i in range(40))]).astype(np.uint8)
+    assert shot_cuts(frames) == [40]
+    assert shot_cuts(frames[:40]) == []
+    assert longest_shot([12], 75) == (12, 75)
+    assert longest_shot([], 75) == (0, 75)
