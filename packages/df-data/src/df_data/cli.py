@@ -1,0 +1,149 @@
+"""The command `df-data`: make a corpus, build shards from real video, check them, describe them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from df_models.cli_support import add_version, run_cli
+from df_models.errors import UserError
+from df_models.media import write_image, write_video
+
+if TYPE_CHECKING:
+    from df_data.synth.corpus import SynthConfig
+
+EPILOG = """examples:
+  df-data synth --out data/synth --clips 1000 --seed 0
+  df-data build --config configs/data/grid.yaml
+  df-data validate data/synth
+  df-data stats data/synth
+
+exit codes: 0 done; 1 a check failed; 2 a mistake in what was asked; 3 the machine lacks something; 130 interrupted"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_cli(_main, "df-data", argv)
+
+
+def _main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    return arguments.run(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="df-data",
+        description="Raw or synthetic video to WebDataset shards.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_version(parser, "df-data")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _synth_parser(commands.add_parser("synth", help="make the synthetic corpus: rendered people who speak"))
+    build = commands.add_parser("build", help="turn real video into shards through the stages")
+    build.add_argument("--config", type=Path, required=True, help="a build config, such as configs/data/grid.yaml")
+    build.add_argument("overrides", nargs="*", help="dotted overrides, such as out=data/grid workers=1")
+    build.set_defaults(run=_build)
+    for name, run, text in (
+        ("validate", _validate, "re-check every byte, shape, range and alignment"),
+        ("stats", _stats, "print what a dataset holds"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("directory", type=Path, help="a dataset (with train/ and val/) or one split of it")
+        command.set_defaults(run=run)
+    return parser
+
+
+def _synth_parser(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make the synthetic corpus: a parametric 3D head driven by a formant synthesiser, with exact truths."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="directory of the dataset; gets train/ and val/")
+    parser.add_argument("--clips", type=int, required=True, help="training clips, each of another person")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other people and sentences (default 0)")
+    parser.add_argument("--val-clips", type=int, default=16, help="held-out clips (default 16)")
+    parser.add_argument("--frames", type=int, default=33, help="pixel frames per clip, 1 + 4 n, 25 a second (33)")
+    parser.add_argument("--val-frames", type=int, default=129, help="pixel frames per held-out clip (129)")
+    parser.add_argument("--size", type=int, default=64, help="pixels a side, a multiple of 16 (64)")
+    parser.add_argument("--workers", type=int, default=2, help="rendering processes (2)")
+    parser.add_argument("--keep-train-video", action="store_true", help="keep the training clips' pixels as mp4 too")
+    parser.add_argument("--preview", action="store_true", help="also write preview.png and preview.mp4 (with sound)")
+    parser.set_defaults(run=_synth)
+
+
+def _synth(arguments: argparse.Namespace) -> int:
+    from df_data.config import load_config
+    from df_data.synth.corpus import SynthConfig, build_corpus
+
+    names = ("clips", "seed", "val_clips", "frames", "val_frames", "size", "workers", "keep_train_video")
+    config = load_config(SynthConfig, None, [f"{name}={str(getattr(arguments, name)).lower()}" for name in names])
+    out = build_corpus(config, arguments.out)
+    if arguments.preview:
+        _preview(config, out)
+    print(f"{out}: {config.clips} training clips, {config.val_clips} held-out clips")
+    print(f"next: uv run df-train --config configs/train/quickstart.yaml data.root={out} data.synth=null")
+    return 0
+
+
+def _preview(config: SynthConfig, out: Path) -> None:
+    from df_data.synth.clip import make_clip
+    from df_data.synth.corpus import jobs_of
+
+    clips = [make_clip(j.seed, j.identity, 33, 128, split=j.split) for j in jobs_of(config, "train")[:6]]
+    write_image(out / "preview.png", np.concatenate([np.concatenate(list(c.frames[::5]), axis=1) for c in clips]))
+    job = jobs_of(config, "train")[0]
+    clip = make_clip(job.seed, job.identity, 129, 256, split=job.split)
+    write_video(out / "preview.mp4", clip.frames, audio=clip.wave)
+    print(f"preview: {out / 'preview.png'} and {out / 'preview.mp4'}")
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from df_data.build import BuildConfig, build
+    from df_data.config import load_config
+
+    summary = build(load_config(BuildConfig, arguments.config, arguments.overrides))
+    print(summary)
+    print(f"next: uv run df-data validate {summary.out}")
+    return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from df_data.check import check_split
+
+    problems = []
+    for directory in _splits(arguments.directory):
+        found = check_split(directory)
+        problems += found
+        print(f"{directory}: {'ok' if not found else f'{len(found)} problems'}")
+    for problem in problems:
+        print(f"  {problem}")
+    return 1 if problems else 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    from df_data.manifest import read_manifest
+
+    for directory in _splits(arguments.directory):
+        manifest = read_manifest(directory)
+        size = sum(shard.bytes for shard in manifest.shards) / 2**20
+        seconds = manifest.pixel_frames / 25
+        print(f"{directory}: {manifest.count} clips, {seconds:.0f} s, {manifest.width}x{manifest.height} pixels")
+        print(f"  {len(manifest.shards)} shards, {size:.1f} MiB, {'complete' if manifest.complete else 'NOT complete'}")
+        for role, record in sorted(manifest.encoders.items()):
+            print(f"  {role}: {record.id} (sha256 {record.sha256[:12]})")
+    return 0
+
+
+def _splits(directory: Path) -> list[Path]:
+    from df_data.manifest import MANIFEST_NAME
+
+    if (directory / MANIFEST_NAME).is_file():
+        return [directory]
+    found = sorted(path.parent for path in directory.glob(f"*/{MANIFEST_NAME}"))
+    if not found:
+        raise UserError(f"{directory} is no dataset: there is no {MANIFEST_NAME} in it or in a folder of it")
+    return found

@@ -1,0 +1,314 @@
+"""Shards: plain tar files of samples, written whole or not at all, with bytes that do not depend on how they were made.
+
+A clip's shard is decided by a hash of its group (usually its key), so it depends on nothing else in the build. Clips
+are first *staged*, one small file each, in any order; when every input of a shard has come to its end its staged
+clips are joined, sorted by key, into the shard: temporary file, fsync, rename, entry in `manifest.json`. A build
+killed at any moment keeps what was staged, and ends with the same bytes as an undisturbed one.
+
+The files are POSIX ustar, all times, owners and groups zero, members `<key>.<suffix>` sorted by name: what
+webdataset reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from df_data.ledger import StagedSample
+from df_data.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest, structure_statistics, write_manifest
+from df_data.sample import EncoderRecord, Sample, check_key, from_members, to_members
+from df_data.statistics import Moments, merge_moments, moments_of
+from df_models.errors import UserError
+from df_models.files import atomic_path
+
+STAGING_NAME = ".staging"
+SUFFIXES = ("json", "mp4", "safetensors")
+_BLOCK = tarfile.BLOCKSIZE
+_END = b"\0" * (2 * _BLOCK)
+
+
+# ------------------------------------------------------------------------------------------------------------- placement
+
+
+def shard_of(group: str, num_shards: int) -> int:
+    """The shard of a group of clips: the first 64 bits of sha256(group) modulo the number of shards."""
+    return int.from_bytes(hashlib.sha256(group.encode("utf-8")).digest()[:8], "big") % num_shards
+
+
+def shard_name(index: int) -> str:
+    """File name of a shard."""
+    return f"shard-{index:05d}.tar"
+
+
+def num_shards_for(clips: int, clips_per_shard: int) -> int:
+    """How many shards a split of about `clips` clips gets."""
+    return max(1, -(-clips // clips_per_shard))
+
+
+# ------------------------------------------------------------------------------------------------------------------ bytes
+
+
+def tar_members(members: Mapping[str, bytes]) -> bytes:
+    """The tar blocks of files, in name order, without the end-of-archive mark (so that pieces can be joined)."""
+    out = bytearray()
+    for name in sorted(members):
+        info = tarfile.TarInfo(name)
+        info.size = len(members[name])
+        info.mode = 0o644
+        out += info.tobuf(format=tarfile.USTAR_FORMAT)
+        out += members[name]
+        out += b"\0" * (-len(members[name]) % _BLOCK)
+    return bytes(out)
+
+
+def write_tar(path: Path, pieces: Iterable[bytes]) -> tuple[str, int]:
+    """Join tar pieces into an archive under its final name, atomically; return (sha256, bytes)."""
+    digest, total = hashlib.sha256(), 0
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        for piece in itertools.chain(pieces, [_END]):
+            file.write(piece)
+            digest.update(piece)
+            total += len(piece)
+    return digest.hexdigest(), total
+
+
+# ---------------------------------------------------------------------------------------------------------------- writing
+
+
+class SplitWriter:
+    """Writes one split of a dataset: `root/<split>/manifest.json`, `shard-*.tar`, and while building `.staging/`.
+
+    Args:
+        root: the dataset's directory.
+        split: `train` or `val`.
+        num_shards: fixed for the life of the dataset; clips are placed by hash among them.
+        build: fingerprint of everything that decides the bytes (configuration, encoders); another one is refused.
+        encoders: what made the tensors, for the manifest.
+
+    Raises:
+        UserError: the directory holds a dataset made with another configuration.
+    """
+
+    def __init__(
+        self, root: Path, split: str, *, num_shards: int, build: str, encoders: Mapping[str, EncoderRecord]
+    ) -> None:
+        self.root, self.split = root, split
+        self.directory = root / split
+        self.staging = root / STAGING_NAME / split
+        wanted = Manifest(split=split, build=build, num_shards=num_shards, encoders=dict(encoders))
+        if (self.directory / MANIFEST_NAME).exists():
+            self.manifest = read_manifest(self.directory)
+            if (self.manifest.build, self.manifest.num_shards) != (build, num_shards):
+                raise UserError(
+                    f"{root} holds a dataset made with another configuration or other encoders; "
+                    f"choose another directory or delete it"
+                )
+        else:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.manifest = wanted
+            write_manifest(self.directory, wanted)
+        _remove_leftovers(self.directory)
+        if not self.manifest.complete:
+            self.staging.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest.complete
+
+    def stage(self, sample: Sample, group: str | None = None) -> StagedSample:
+        """Write one sample to the staging directory; record what is returned in the ledger.
+
+        Args:
+            group: what decides the shard; the sample's key by default. Clips of one input share a group, so that a
+                shard is finished as soon as its inputs are.
+        """
+        piece = tar_members(to_members(sample))
+        path = self.staging / f"{sample.key}.piece"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(piece)
+        os.replace(temporary, path)
+        shard = shard_of(sample.key if group is None else group, self.manifest.num_shards)
+        return StagedSample(key=sample.key, shard=shard, bytes=len(piece), sha256=hashlib.sha256(piece).hexdigest())
+
+    def has(self, staged: StagedSample) -> bool:
+        """Whether a sample of the ledger is in a finished shard, or staged and whole (by size)."""
+        if self.finished(staged.shard):
+            return True
+        path = self.staging / f"{staged.key}.piece"
+        return path.is_file() and path.stat().st_size == staged.bytes
+
+    def finished(self, shard: int) -> bool:
+        """Whether a shard stands under its final name and in the manifest."""
+        return self.manifest.complete or any(entry.name == shard_name(shard) for entry in self.manifest.shards)
+
+    def finish_shard(self, shard: int, samples: Iterable[StagedSample]) -> None:
+        """Join the staged samples of a shard (those of other shards are passed over). An empty shard is not written.
+
+        Raises:
+            UserError: a staged file was damaged or removed since it was written.
+        """
+        mine = sorted((s for s in samples if s.shard == shard), key=lambda s: s.key)
+        if self.finished(shard) or not mine:
+            return
+        lengths: list[int] = []
+        moments: list[Moments] = []
+        sizes: set[tuple[int, int]] = set()
+
+        def pieces() -> Iterator[bytes]:
+            for staged in mine:
+                piece = self._piece(staged)
+                sample = next(iter_tar_samples(io.BytesIO(piece + _END), staged.key))
+                lengths.append(sample.meta.num_frames)
+                sizes.add((sample.meta.height, sample.meta.width))
+                moments.append(moments_of(sample.tensors["structure"].numpy()))
+                yield piece
+
+        path = self.directory / shard_name(shard)
+        sha256, size = write_tar(path, pieces())
+        entry = ShardEntry(
+            name=path.name, sha256=sha256, bytes=size, count=len(mine), pixel_frames=sum(lengths),
+            shortest=min(lengths), longest=max(lengths), structure=merge_moments(moments),
+        )  # fmt: skip
+        self._enter(entry, sizes)
+        for staged in mine:
+            (self.staging / f"{staged.key}.piece").unlink(missing_ok=True)
+
+    def _piece(self, staged: StagedSample) -> bytes:
+        path = self.staging / f"{staged.key}.piece"
+        piece = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(piece).hexdigest() != staged.sha256:
+            raise UserError(
+                f"{path} is missing or damaged; delete {self.root} and build again (the disk may be failing)"
+            )
+        return piece
+
+    def _enter(self, entry: ShardEntry, sizes: set[tuple[int, int]]) -> None:
+        known = sizes | ({(self.manifest.height, self.manifest.width)} if self.manifest.shards else set())
+        if len(known) != 1:
+            raise UserError(f"clips of different sizes in one split: {sorted(known)}; set one crop size")
+        height, width = known.pop()
+        shards = tuple(sorted((*self.manifest.shards, entry), key=lambda shard: shard.name))
+        self._save(self.manifest.model_copy(update={"shards": shards, "height": height, "width": width}))
+
+    def finish(self) -> Manifest:
+        """Mark the split complete, with its statistics, and remove the staging directory."""
+        statistics = structure_statistics(self.manifest.shards)
+        self._save(self.manifest.model_copy(update={"complete": True, "structure_statistics": statistics}))
+        shutil.rmtree(self.staging, ignore_errors=True)
+        if self.staging.parent.is_dir() and not any(self.staging.parent.iterdir()):
+            self.staging.parent.rmdir()
+        return self.manifest
+
+    def _save(self, manifest: Manifest) -> None:
+        write_manifest(self.directory, manifest)
+        self.manifest = manifest
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Temporary files of a killed writer."""
+    for path in directory.glob(".*.tmp*"):
+        path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- reading
+
+
+def split_member_name(name: str, where: str) -> tuple[str, str]:
+    """(key, suffix) of a member, refusing anything but `<key>.<known suffix>`.
+
+    Raises:
+        UserError: paths, links and other tricks in the name.
+    """
+    key, _, suffix = name.partition(".")
+    if suffix not in SUFFIXES:
+        raise UserError(f"{where}: unexpected member {name!r}; a shard holds <key>.json, <key>.safetensors, <key>.mp4")
+    try:
+        check_key(key)
+    except UserError as error:
+        raise UserError(f"{where}: unsafe member name {name!r}") from error
+    return key, suffix
+
+
+def iter_members(file: IO[bytes], where: str) -> Iterator[tuple[str, str, int, int]]:
+    """(key, suffix, offset of the data, size) of each member of a seekable tar, from the headers alone.
+
+    Raises:
+        UserError: not a tar, a cut one, or a member that is no plain file with a plain name.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for info in archive:
+                if not info.isreg():
+                    raise UserError(f"{where}: member {info.name!r} is not a plain file")
+                yield (*split_member_name(info.name, where), info.offset_data, info.size)
+                archive.members = []  # keeps memory flat over long archives
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{where}: not a whole tar file ({error}); build the shard again or remove it") from error
+
+
+def iter_tar_samples(file: IO[bytes], where: str, *, video: bool = True) -> Iterator[Sample]:
+    """The samples of a seekable tar, in order. `video=False` leaves the mp4 bytes unread.
+
+    Raises:
+        UserError: see `iter_members`; also members of a key that do not stand together.
+    """
+    seen: set[str] = set()
+    for key, places in iter_groups(file, where):
+        if key in seen:
+            raise UserError(f"{where}: the members of {key} do not stand together")
+        seen.add(key)
+        members: dict[str, bytes] = {}
+        for suffix, (offset, size) in places.items():
+            if suffix != "mp4" or video:
+                members[suffix] = read_exactly(file, offset, size, where)
+        yield from_members(key, members, where)
+
+
+def iter_groups(file: IO[bytes], where: str) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """(key, suffix -> (offset, size)) of each sample of a seekable tar."""
+    current, places = "", {}
+    for key, suffix, offset, size in iter_members(file, where):
+        if key != current and places:
+            yield current, places
+            places = {}
+        if suffix in places:
+            raise UserError(f"{where}: member {key}.{suffix} stands twice")
+        current = key
+        places[suffix] = (offset, size)
+    if places:
+        yield current, places
+
+
+def read_exactly(file: IO[bytes], offset: int, size: int, where: str) -> bytes:
+    """`size` bytes from `offset`, or a UserError if the file ends before."""
+    file.seek(offset)
+    data = file.read(size)
+    if len(data) != size:
+        raise UserError(f"{where}: the file is cut short; build the shard again or remove it")
+    return data
+
+
+def iter_shard(path: Path, *, video: bool = True) -> Iterator[Sample]:
+    """The samples of a shard file, in order."""
+    if not path.is_file():
+        raise UserError(f"{path}: the shard is missing; build the dataset again or correct its manifest")
+    with open(path, "rb") as file:
+        yield from iter_tar_samples(file, str(path), video=video)
+
+
+def iter_samples(directory: Path, *, video: bool = True) -> Iterator[Sample]:
+    """Every sample of a split's directory, shard by shard in the order of the manifest, mp4 and truth included."""
+    for entry in read_manifest(directory).shards:
+        yield from iter_shard(directory / entry.name, video=video)
+
+
+def staged_shards(samples: Sequence[StagedSample]) -> list[int]:
+    """The shards that samples lie in, in order."""
+    return sorted({staged.shard for staged in samples})

@@ -1,0 +1,278 @@
+"""The synthetic corpus as shards: rendered in worker processes, encoded here, staged, joined; resumes after a kill.
+
+Shape legend: P pixel frames, S pixels a side, K truths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from tqdm import tqdm
+
+from df_data.config import FrozenModel, dump_config
+from df_data.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
+from df_data.manifest import MANIFEST_NAME, read_manifest
+from df_data.sample import Sample, SampleMeta
+from df_data.shards import SplitWriter, num_shards_for, staged_shards
+from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
+from df_data.synth.seeding import rng_for
+from df_data.synth.sentences import SPLITS, Split
+from df_models.encoders import load_audio_encoder
+from df_models.files import atomic_write
+from df_models.time import latent_length
+
+GENERATOR = "1"
+"""Raised when a clip of the same seed changes: a corpus half made by the old generator is then refused."""
+
+ENCODE_TOGETHER = 16
+
+
+class SynthConfig(FrozenModel):
+    """A synthetic corpus.
+
+    `clips` training clips of `frames` pixel frames and `val_clips` held-out ones of `val_frames`, of people and with
+    words that training never meets. Each person appears in `clips_per_identity` clips. `keep_train_video` keeps the
+    training clips' pixels too (validation always has them). `references` pictures of each clip are encoded alone.
+    """
+
+    clips: int = Field(1000, ge=1)
+    val_clips: int = Field(32, ge=1)
+    frames: int = Field(33, ge=1)
+    val_frames: int = Field(129, ge=1)
+    size: int = Field(64, ge=32, multiple_of=16)
+    seed: int = Field(0, ge=0)
+    clips_per_identity: int = Field(1, ge=1)
+    references: int = Field(4, ge=1)
+    keep_train_video: bool = False
+    video_vae: str = "df-tiny"
+    audio_encoder: str = "logmel"
+    reference_encoder: str = "patches"
+    clips_per_shard: int = Field(256, ge=1)
+    workers: int = Field(2, ge=1)
+
+    @field_validator("frames", "val_frames")
+    @classmethod
+    def _whole_latent_frames(cls, value: int) -> int:
+        latent_length(value)
+        return value
+
+    def count(self, split: Split) -> int:
+        """Number of clips of a split."""
+        return self.clips if split == "train" else self.val_clips
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One clip to render."""
+
+    key: str
+    seed: int
+    identity: int
+    frames: int
+    size: int
+    split: Split
+    audio_encoder: str
+    video: bool
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """What a worker hands back: the clip, its audio features and, if kept, its mp4."""
+
+    clip: SynthClip
+    audio: Tensor
+    video: bytes | None
+
+
+def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True) -> Path:
+    """Make the corpus in `out_dir` (``train/``, ``val/``, ``ledger.jsonl``, ``config.yaml``), or go on with it.
+
+    A corpus that is whole and of the same configuration is left as it is.
+
+    Raises:
+        UserError: the directory holds another dataset or is in use, or an encoder is missing.
+    """
+    out = Path(out_dir)
+    if is_complete(config, out):
+        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
+    with dataset_lock(out):
+        made_by = fingerprint(config, {role: record.sha256 for role, record in encoders.records().items()})
+        writers = {
+            split: SplitWriter(
+                out,
+                split,
+                num_shards=num_shards_for(config.count(split), config.clips_per_shard),
+                build=made_by,
+                encoders=encoders.records(),
+            )
+            for split in SPLITS
+        }
+        atomic_write(out / "config.yaml", dump_config(config))
+        ledger = Ledger(out / LEDGER_NAME)
+        with ProcessPoolExecutor(
+            config.workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            for split in SPLITS:
+                _make_split(config, split, pool, encoders, ledger, writers[split], progress)
+        for split, writer in writers.items():
+            staged = staged_samples(ledger.entries.values(), split)
+            for shard in staged_shards(staged):
+                writer.finish_shard(shard, staged)
+            writer.finish()
+    return out
+
+
+def is_complete(config: SynthConfig, out: Path) -> bool:
+    """Return whether `out` holds this very corpus, whole."""
+    if not all((out / split / MANIFEST_NAME).is_file() for split in SPLITS):
+        return False
+    manifests = [read_manifest(out / split) for split in SPLITS]
+    hashes = {role: record.sha256 for role, record in manifests[0].encoders.items()}
+    mine = fingerprint(config, hashes)
+    return all(manifest.complete and manifest.build == mine for manifest in manifests)
+
+
+def fingerprint(config: SynthConfig, encoder_hashes: Mapping[str, str]) -> str:
+    """Return the sha256 of everything that decides the corpus."""
+    document = {
+        "generator": GENERATOR,
+        "config": config.model_dump(mode="json", exclude={"workers"}),
+        "encoders": dict(sorted(encoder_hashes.items())),
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def jobs_of(config: SynthConfig, split: Split) -> list[_Job]:
+    """The clips of a split; clip i is the same whatever the number of clips is."""
+    first = IDENTITIES[split].start
+    offset = config.seed * 100_003 % (len(IDENTITIES[split]) // 2)
+    frames = config.frames if split == "train" else config.val_frames
+    return [
+        _Job(
+            key=f"{split}-{config.seed}-{index:06d}",
+            seed=config.seed * 10_000_019 + index + (0 if split == "train" else 5_000_000),
+            identity=first + (offset + index // config.clips_per_identity) % len(IDENTITIES[split]),
+            frames=frames,
+            size=config.size,
+            split=split,
+            audio_encoder=config.audio_encoder,
+            video=split == "val" or config.keep_train_video,
+        )
+        for index in range(config.count(split))
+    ]
+
+
+def _make_split(
+    config: SynthConfig,
+    split: Split,
+    pool: ProcessPoolExecutor,
+    encoders: Encoders,
+    ledger: Ledger,
+    writer: SplitWriter,
+    progress: bool,
+) -> None:
+    jobs = jobs_of(config, split)
+    done = [e for job in jobs if (e := ledger.get(job.key)) and all(writer.has(s) for s in e.samples)]
+    finished = {entry.input for entry in done}
+    todo = [job for job in jobs if job.key not in finished]
+    together = max(1, ENCODE_TOGETHER * 33 // jobs[0].frames)
+    with tqdm(total=len(jobs), initial=len(done), desc=f"{split} clips", unit="clip", disable=not progress) as bar:
+        batch: list[tuple[_Job, _Rendered]] = []
+        for job, rendered in _rendered(pool, todo, 4 * config.workers + together):
+            batch.append((job, rendered))
+            if len(batch) == together or job is todo[-1]:
+                _store(config, batch, encoders, ledger, writer)
+                bar.update(len(batch))
+                batch = []
+
+
+def _rendered(pool: ProcessPoolExecutor, jobs: list[_Job], ahead: int) -> Iterator[tuple[_Job, _Rendered]]:
+    """Render in the pool, in order, at most `ahead` clips waiting to be taken."""
+    waiting: deque[tuple[_Job, Future[_Rendered]]] = deque()
+    for job in jobs:
+        waiting.append((job, pool.submit(_render, job)))
+        if len(waiting) >= ahead:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
+
+
+def _render(job: _Job) -> _Rendered:
+    clip = make_clip(job.seed, job.identity, job.frames, job.size, split=job.split)
+    audio = load_audio_encoder(job.audio_encoder).encode(clip.wave, job.frames).half()
+    video = mp4_bytes(clip.frames, clip.wave, lossless=True) if job.video else None
+    return _Rendered(clip, audio, video)
+
+
+def _store(
+    config: SynthConfig, batch: list[tuple[_Job, _Rendered]], encoders: Encoders, ledger: Ledger, writer: SplitWriter
+) -> None:
+    references = [reference_frames(job.seed, job.frames, config.references) for job, _ in batch]
+    pictures = encode_pictures(encoders, [rendered.clip.frames for _, rendered in batch], references)
+    entries = []
+    for (job, rendered), tensors in zip(batch, pictures):
+        sample = sample_of(job.key, config.seed, rendered.clip, rendered.audio, tensors, rendered.video, encoders)
+        entries.append(LedgerEntry(input=job.key, status="accepted", split=job.split, samples=(writer.stage(sample),)))
+    ledger.record(*entries)
+
+
+def reference_frames(seed: int, num_frames: int, count: int) -> list[int]:
+    """Pixel frames of the reference pictures: frame 0, and `count - 1` more at seeded random places."""
+    count = min(count, num_frames)
+    others = rng_for("references", seed).choice(np.arange(1, num_frames), count - 1, replace=False)
+    return [0, *sorted(int(frame) for frame in others)]
+
+
+def sample_of(
+    key: str,
+    seed: int,
+    clip: SynthClip,
+    audio: Tensor,
+    pictures: Mapping[str, Tensor],
+    video: bytes | None,
+    encoders: Encoders,
+) -> Sample:
+    """Put a rendered and encoded clip into the form of a shard."""
+    names = tuple(clip.truth)
+    tensors = {
+        **pictures,
+        "structure": torch.from_numpy(clip.structure),
+        "flame": torch.from_numpy(clip.flame),
+        "audio": audio,
+        "mouth_boxes": torch.from_numpy(clip.mouth_boxes),
+        "truth": torch.from_numpy(np.stack([clip.truth[name] for name in names], axis=1)),
+        "identity_vector": torch.from_numpy(clip.identity_vector),
+    }
+    frames, height, width = clip.frames.shape[:3]
+    meta = SampleMeta(
+        key=key,
+        source="synth",
+        licence="Apache-2.0",
+        identity=f"synth-{clip.identity}",
+        split=clip.split,
+        num_frames=frames,
+        height=height,
+        width=width,
+        encoders=encoders.records(),
+        text=clip.text,
+        phonemes=tuple((symbol, round(start, 4), round(end, 4)) for symbol, start, end in clip.phonemes),
+        truth_names=names,
+        provenance={"generator": GENERATOR, "seed": seed, "identity": clip.identity, "sentence": clip.sentence_seed},
+    )
+    return Sample(meta, tensors, video)
