@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from df_models.attention import frame_attention
 from df_models.layers import init_linear
+from df_models.norm import RMSNorm
 from df_models.rope import rotate, slot_offsets, time_table
 from df_models.time import SLOTS, TEMPORAL_STRIDE
 
@@ -92,8 +93,8 @@ class AudioAttention(nn.Module):
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
         self.o = nn.Linear(width, query_dim)
-        self.norm_q = nn.RMSNorm(width, eps=eps)
-        self.norm_k = nn.RMSNorm(width, eps=eps)
+        self.norm_q = RMSNorm(width, eps)
+        self.norm_k = RMSNorm(width, eps)
         init_linear(self)
 
     def forward(

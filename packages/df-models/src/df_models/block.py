@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from df_models.attention import attention
 from df_models.layers import modulate, plain_norm
+from df_models.norm import RMSNorm
 
 
 class Attend(Protocol):
@@ -54,8 +55,8 @@ class SelfAttention(nn.Module):
         self.k = nn.Linear(dim, dim)
         self.v = nn.Linear(dim, dim)
         self.o = nn.Linear(dim, dim)
-        self.norm_q = nn.RMSNorm(dim, eps=eps)
-        self.norm_k = nn.RMSNorm(dim, eps=eps)
+        self.norm_q = RMSNorm(dim, eps)
+        self.norm_k = RMSNorm(dim, eps)
 
     def forward(self, x_BTND: Tensor, attend: Attend) -> Tensor:
         """Return ``[B, T, N, D]``."""
@@ -74,15 +75,15 @@ class CrossAttention(nn.Module):
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim)
         self.o = nn.Linear(dim, dim)
-        self.norm_q = nn.RMSNorm(dim, eps=eps)
+        self.norm_q = RMSNorm(dim, eps)
         if text:
             self.k = nn.Linear(dim, dim)
             self.v = nn.Linear(dim, dim)
-            self.norm_k = nn.RMSNorm(dim, eps=eps)
+            self.norm_k = RMSNorm(dim, eps)
         if reference:
             self.k_img = nn.Linear(dim, dim)
             self.v_img = nn.Linear(dim, dim)
-            self.norm_k_img = nn.RMSNorm(dim, eps=eps)
+            self.norm_k_img = RMSNorm(dim, eps)
 
     def project(self, context: Context) -> ProjectedContext:
         """Return this layer's keys and values of the context."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from df_models.block import Attend
 from df_models.layers import init_linear
+from df_models.norm import RMSNorm
 
 
 class BridgeDirection(nn.Module):
@@ -25,8 +26,8 @@ class BridgeDirection(nn.Module):
         self.k = nn.Linear(key_dim, width)
         self.v = nn.Linear(key_dim, width)
         self.o = nn.Linear(width, query_dim)
-        self.norm_q = nn.RMSNorm(width, eps=eps)
-        self.norm_k = nn.RMSNorm(width, eps=eps)
+        self.norm_q = RMSNorm(width, eps)
+        self.norm_k = RMSNorm(width, eps)
         init_linear(self)
 
     def forward(self, query_BTND: Tensor, key_BTME: Tensor, attend: Attend) -> Tensor:

@@ -21,6 +21,7 @@ from df_models.cache import KVCache, Ring, RingShape
 from df_models.config import DualForceConfig
 from df_models.errors import UserError
 from df_models.fusion import FusionLayer
+from df_models.inputs import check_reference, check_streams, reference_frames, with_reference
 from df_models.layers import init_linear
 from df_models.masks import FrameLayout
 from df_models.passes import Geometry, Pass, chunk_pass, clip_pass, plan_chunk
@@ -29,9 +30,7 @@ from df_models.sizes import preset_config
 from df_models.structure_dit import StructureDiT
 from df_models.time import SLOTS
 from df_models.tower import NoiseEmbedding
-from df_models.video_dit import VideoDiT, check_sigma
-
-MASK_CHANNELS = 4
+from df_models.video_dit import VideoDiT
 
 
 class Velocity(NamedTuple):
@@ -165,17 +164,20 @@ class DualForce(nn.Module):
             UserError: a shape does not fit the configuration or the other inputs.
         """
         frames = video.shape[1]
-        self._check_streams(video, structure, audio, sigma_video, sigma_structure)
+        check_streams(self.config, video, structure, audio, sigma_video, sigma_structure)
         dtypes = video.dtype, structure.dtype
         layout = FrameLayout.clip(frames)
         if history is not None:
             layout = FrameLayout.teacher_forcing(frames)
-            self._check_streams(history.video, history.structure, audio, history.sigma_video, history.sigma_structure)
+            check_streams(
+                self.config, history.video, history.structure, audio, history.sigma_video, history.sigma_structure
+            )
             video, structure = torch.cat([history.video, video], 1), torch.cat([history.structure, structure], 1)
             sigma_video = torch.cat([history.sigma_video, sigma_video], 1)
             sigma_structure = torch.cat([history.sigma_structure, sigma_structure], 1)
-        self._check_reference(reference_latent, video)
-        inputs = self._with_reference(video, layout.frames, reference_latent, reference_frame)
+        check_reference(reference_latent, video.shape[0], *video.shape[2:])
+        aligned = reference_frames(reference_frame, video.shape[0], video.device)
+        inputs = with_reference(video, layout.frames, reference_latent, aligned)
         video_context, structure_context = self._contexts(reference_tokens, text)
         plan = clip_pass(
             self._geometry(video),
@@ -235,16 +237,11 @@ class DualForce(nn.Module):
         bridge = (config.bridge_width, config.bridge_heads)
         if reference_latent is None:
             reference_latent = torch.zeros(batch_size, config.latent_channels, height, width, device=device)
-        if tuple(reference_latent.shape) != (batch_size, config.latent_channels, height, width):
-            wanted = [batch_size, config.latent_channels, height, width]
-            raise UserError(f"reference_latent must be {wanted}, not {list(reference_latent.shape)}")
+        check_reference(reference_latent, batch_size, config.latent_channels, height, width)
         with torch.no_grad():
             contexts = self._contexts(reference_tokens, text)
-            projected = [
-                [tower.blocks[i].cross_attn.project(context) if any(c is not None for c in context) else context  # type: ignore[union-attr]
-                 for i in range(len(tower.blocks))]
-                for tower, context in zip((self.video, self.structure), contexts)
-            ]  # fmt: skip
+            video_context = self.video.project_context(contexts[0])
+            structure_context = self.structure.project_context(contexts[1])
         to_video = causal_bridge and config.bridge_direction != "none"
         to_structure = causal_bridge and config.bridge_direction == "both"
         return KVCache(
@@ -255,10 +252,10 @@ class DualForce(nn.Module):
             bridge_to_video=ring(config.fusion_depth, SLOTS, *bridge) if to_video else None,
             bridge_to_structure=ring(config.fusion_depth, tokens, *bridge) if to_structure else None,
             audio_past_BAF=torch.zeros(batch_size, config.audio_past, config.audio_dim, device=device, dtype=dtype),
-            video_context=projected[0],
-            structure_context=projected[1],
+            video_context=video_context,
+            structure_context=structure_context,
             reference_latent=reference_latent.to(device),
-            reference_frame=self._reference_frames(reference_frame, batch_size, device),
+            reference_frame=reference_frames(reference_frame, batch_size, device),
         )
 
     @torch.no_grad()
@@ -288,15 +285,15 @@ class DualForce(nn.Module):
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
         """
-        self._check_streams(video, structure, audio, sigma_video, sigma_structure)
-        self._check_reference(cache.reference_latent, video)
+        check_streams(self.config, video, structure, audio, sigma_video, sigma_structure)
+        check_reference(cache.reference_latent, video.shape[0], *video.shape[2:])
         chunk = video.shape[1]
         geometry = self._geometry(video)
         plan = plan_chunk(geometry, cache, frame, chunk)
         slots = audio.flatten(1, 2)
         past = cache.audio_past_BAF
         heard = self._embed_audio(torch.cat([past, slots.to(past.dtype)], dim=1))
-        inputs = self._with_reference(video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
+        inputs = with_reference(video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
         layers = chunk_pass(geometry, cache, plan, heard, write=write)
         velocity = self._run(inputs, structure, sigma_video, sigma_structure, layers, last=chunk)
         if write:
@@ -353,54 +350,8 @@ class DualForce(nn.Module):
         structure_text = self.structure.embed_text(text) if self.config.structure_text else None
         return Context(self.video.embed_text(text), reference), Context(structure_text, None)
 
-    def _with_reference(
-        self, video: Tensor, frames: tuple[int, ...], reference_latent: Tensor, reference_frame: Tensor | None
-    ) -> Tensor:
-        """Return ``[noisy latent, 4 mask channels, reference latent]`` of every frame."""
-        batch, _, _, height, width = video.shape
-        aligned = self._reference_frames(reference_frame, batch, video.device)
-        at = torch.tensor(frames, device=video.device)
-        mask = (aligned[:, None] == at[None, :]).to(video.dtype)[:, :, None, None, None]
-        mask = mask.expand(-1, -1, MASK_CHANNELS, height, width)
-        reference = reference_latent.to(video.dtype)[:, None].expand(-1, len(frames), -1, -1, -1)
-        return torch.cat([video, mask, reference], dim=2)
-
-    @staticmethod
-    def _reference_frames(reference_frame: Tensor | None, batch: int, device: torch.device) -> Tensor:
-        if reference_frame is None:
-            return torch.full((batch,), -1, dtype=torch.long, device=device)
-        if tuple(reference_frame.shape) != (batch,):
-            raise UserError(
-                f"reference_frame must be one index per sample, [{batch}], not {list(reference_frame.shape)}"
-            )
-        return reference_frame.to(device)
-
     def _geometry(self, video: Tensor) -> Geometry:
         return Geometry(self.config, self.video.grid(*video.shape[-2:]), video.device)
-
-    def _check_reference(self, reference_latent: Tensor, video: Tensor) -> None:
-        wanted = (video.shape[0], *video.shape[2:])
-        if tuple(reference_latent.shape) != wanted:
-            raise UserError(f"reference_latent must be {list(wanted)}, not {list(reference_latent.shape)}")
-
-    def _check_streams(
-        self, video: Tensor, structure: Tensor, audio: Tensor, sigma_video: Tensor, sigma_structure: Tensor
-    ) -> None:
-        channels, slot_audio = self.config.latent_channels, (SLOTS, self.config.audio_dim)
-        if video.ndim != 5 or video.shape[2] != channels:
-            raise UserError(f"video must be [batch, frames, {channels}, height, width], not {list(video.shape)}")
-        if structure.shape[:2] != video.shape[:2]:
-            raise UserError(
-                f"structure has batch and frames {list(structure.shape[:2])}, but video {list(video.shape[:2])}"
-            )
-        fits = audio.ndim == 4 and tuple(audio.shape[2:]) == slot_audio and audio.shape[0] == video.shape[0]
-        if not fits or audio.shape[1] < video.shape[1]:
-            raise UserError(
-                f"audio must be [{video.shape[0]}, at least {video.shape[1]} frames, {slot_audio[0]}, {slot_audio[1]}], "
-                f"not {list(audio.shape)}"
-            )
-        check_sigma("sigma_video", sigma_video, video)
-        check_sigma("sigma_structure", sigma_structure, structure)
 
     @property
     def dtype(self) -> torch.dtype:

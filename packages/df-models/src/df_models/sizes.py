@@ -61,7 +61,6 @@ PRESETS: dict[str, DualForceConfig] = {
         structure_layers=20,
         structure_heads=12,
         structure_ffn_dim=6144,
-        structure_text=True,
         text_dim=4096,
         fusion_depth=8,
         bridge_width=1536,

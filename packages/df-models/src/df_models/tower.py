@@ -97,6 +97,12 @@ class Tower(nn.Module):
             raise UserError("text was given, but this model reads no text; build it with a text_dim above 0")
         return self.text_embedding(text_BLD.to(self.dtype))
 
+    def project_context(self, context: Context) -> list[ProjectedContext]:
+        """Return every layer's keys and values of a context, for a cache to keep."""
+        if all(part is None for part in context):
+            return [ProjectedContext(None, None)] * len(self.blocks)
+        return [block.cross_attn.project(context) for block in self.blocks]  # type: ignore[union-attr]
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that the tower computes in."""
@@ -107,6 +113,3 @@ class Tower(nn.Module):
         for block in self.blocks:
             x_BTND = block(x_BTND, noise.projection_BT6D, attend, context)
         return x_BTND
-
-
-__all__ = ["Head", "NoiseEmbedding", "ProjectedContext", "Tower", "sinusoid"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from torch import Tensor
@@ -27,7 +28,7 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: T
 
     Heun's last step, to sigma 0, is Euler's: it costs one evaluation and a model is not trained at 0.
     """
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:]):
+    for sigma, sigma_next in itertools.pairwise(sigmas):
         slope = velocity(x, sigma)
         end = euler_step(x, slope, sigma, sigma_next)
         if solver == "heun" and float(sigma_next) > 0:

@@ -1,0 +1,84 @@
+"""The ``df-models`` command: what the presets are and what they cost."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from dataclasses import replace
+
+from df_models.cli_support import add_version, run_cli
+from df_models.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_cli(_main, "df-models", argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's argument parser."""
+    parser = argparse.ArgumentParser(prog="df-models", description="The DualForce model's presets and their costs.")
+    add_version(parser, "df-models")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    describe = commands.add_parser(
+        "describe",
+        help="parameters by part, operations per latent frame, memory to train and to run",
+        description="Print what a preset or a saved model costs. Nothing is allocated, so any size works anywhere.",
+        epilog="example: df-models describe quickstart --size 64 num_layers=8 structure_layers=8",
+    )
+    describe.add_argument("model", metavar="PRESET", help="a preset's name, or the directory of a saved model")
+    describe.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="settings to replace, e.g. num_layers=8")
+    describe.add_argument("--size", type=int, default=512, help="side of the video in pixels (default: 512)")
+    describe.add_argument("--frames", type=int, default=33, help="pixel frames of a training clip (default: 33)")
+    describe.add_argument("--batch", type=int, default=1, help="clips per training step (default: 1)")
+    describe.add_argument("--window", type=int, default=8, help="latent frames of the cache's window (default: 8)")
+    describe.add_argument("--sinks", type=int, default=1, help="first latent frames kept for ever (default: 1)")
+    commands.add_parser("presets", help="the presets' names", description="Print the presets' names, one per line.")
+    return parser
+
+
+def _main(argv: list[str]) -> None:
+    arguments = build_parser().parse_args(argv)
+    if arguments.command == "presets":
+        from df_models.sizes import presets
+
+        print("\n".join(presets()))
+        return
+    _describe(arguments)
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from df_models.checkpoint import CONFIG_FILE, read_header
+    from df_models.config import DualForceConfig
+    from df_models.describe import Workload, describe, render
+    from df_models.sizes import preset_config
+
+    if arguments.size < 16 or arguments.size % 16:
+        raise UserError(f"--size must be a multiple of 16, not {arguments.size}")
+    for name in ("batch", "window"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    overrides = dict(_override(text) for text in arguments.overrides)
+    if Path(arguments.model).is_dir():
+        header = read_header(Path(arguments.model) / CONFIG_FILE)
+        config = DualForceConfig.from_dict({**header["config"], **overrides})
+    else:
+        config = preset_config(arguments.model, **overrides)
+    sizes = {name: getattr(arguments, name) for name in ("size", "frames", "batch", "window", "sinks")}
+    print(render(arguments.model, describe(config, replace(Workload(), **sizes))))
+
+
+def _override(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"{text!r} is no NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
