@@ -103,6 +103,7 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
 def _train_model(options: argparse.Namespace) -> int:
     from df_train import run
     from df_train.config import TrainConfig
+    from df_train.engine import NotFinite
 
     config = load_config(TrainConfig, options.config, options.overrides)
     if options.check:
@@ -111,7 +112,7 @@ def _train_model(options: argparse.Namespace) -> int:
         return 0
     try:
         result = run.train(config, "resume" if options.resume else "fresh" if options.fresh else "default")
-    except run.NotFinite as error:
+    except NotFinite as error:
         print(f"df-train: error: {error}", file=sys.stderr)
         return 1
     if os.environ.get("RANK", "0") == "0":

@@ -11,13 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from df_data.config import FrozenModel
 from df_data.synth.corpus import SynthConfig
 from df_infer.config import RolloutConfig
+from df_models.flow import HistoryMode
 
 
 class ModelConfig(FrozenModel):
     """The architecture: a preset of df-models and fields of its configuration to change."""
 
     preset: str = "quickstart"
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default_factory=dict)
 
 
 class DataConfig(FrozenModel):
@@ -31,73 +32,76 @@ class DataConfig(FrozenModel):
 
     root: Path = Path("data/synth")
     synth: SynthConfig | None = None
-    batch_size: int = Field(16, ge=1)
-    accumulate: int = Field(1, ge=1)
-    num_frames: int | None = Field(None, ge=2)
-    num_workers: int = Field(0, ge=0)
+    batch_size: int = Field(default=16, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    num_frames: int | None = Field(default=None, ge=2)
+    num_workers: int = Field(default=0, ge=0)
 
 
 class HistoryConfig(FrozenModel):
-    """What the frames before those being learnt look like in training (`df_models.flow`).
+    """What the frames before those being learnt look like in training (`df_models.flow.history`).
 
-    `independent`: every frame its own noise level. `clean_past`: the same, but with `clean_probability` all frames
-    before a random one are clean. `teacher_forcing`: a clean copy of the clip as history, noised up to `augment`.
-    `error_recycling`: `clean_past` whose clean frames carry errors that the model made before, with
-    `error_probability`; `error_bank` of them are kept.
+    `independent`: every frame its own noise level. `clean_past`: the same, but with `clean_past_probability` all frames
+    before a random one are clean. `teacher_forcing`: a separate copy of the true past, noised up to
+    `context_noise_max`. `error_recycling`: the same, and with `error_probability` that copy carries errors that the
+    model made before; the last `error_bank` of them are kept.
     """
 
-    mode: Literal["independent", "clean_past", "teacher_forcing", "error_recycling"] = "clean_past"
-    clean_probability: float = Field(0.3, ge=0, le=1)
-    augment: float = Field(0.02, ge=0, lt=1)
-    error_probability: float = Field(0.9, ge=0, le=1)
-    error_bank: int = Field(256, ge=1)
+    mode: HistoryMode = "clean_past"
+    clean_past_probability: float = Field(default=0.3, ge=0, le=1)
+    context_noise_max: float = Field(default=0.1, ge=0, le=1)
+    error_probability: float = Field(default=0.9, ge=0, le=1)
+    error_bank: int = Field(default=256, ge=1)
 
 
 class FlameLossConfig(FrozenModel):
     """The FLAME head on the predicted clean structure; the weight falls to `weight_end` over `decay_steps`."""
 
-    weight: float = Field(0.1, ge=0)
-    weight_end: float = Field(0.02, ge=0)
-    decay_steps: int = Field(1000, ge=0)
+    weight: float = Field(default=0.1, ge=0)
+    weight_end: float = Field(default=0.02, ge=0)
+    decay_steps: int = Field(default=1000, ge=0)
 
 
 class ObjectiveConfig(FrozenModel):
     """Noise levels and losses.
 
-    Structure is trained on sigmas up to the model's `sigma_structure_max`, except for the share `high_noise` of the
-    clips that is trained on all the rest up to pure noise. `mouth_weight` is the extra weight of the video cells in
-    the mouth box (0: all cells weigh the same). The condition dropouts are what classifier-free guidance needs.
+    `video_shift` is Wan's shift of the video's noise levels. The structure's go up to the model's
+    `sigma_structure_max`; the share `structure_tail` of frames gets the levels above it. `start_clean`: of the clips
+    whose reference picture is their first frame, the share whose first frame is given clean, as in generation that
+    starts on the portrait.
+    `mouth_weight` is the extra weight of the video cells in the mouth box (0: all cells weigh the same). The `drop_`
+    shares train the model without that condition, which guidance needs.
     """
 
     history: HistoryConfig = HistoryConfig()
-    shift_video: float = Field(3.0, gt=0)
-    shift_structure: float = Field(1.0, gt=0)
-    high_noise: float = Field(0.1, ge=0, le=1)
-    video_weight: float = Field(1.0, ge=0)
-    structure_weight: float = Field(0.5, ge=0)
+    video_shift: float = Field(default=1.0, gt=0)
+    structure_tail: float = Field(default=0.1, ge=0, le=1)
+    start_clean: float = Field(default=0.5, ge=0, le=1)
+    video_weight: float = Field(default=1.0, ge=0)
+    structure_weight: float = Field(default=0.5, ge=0)
     flame: FlameLossConfig = FlameLossConfig()
-    mouth_weight: float = Field(0.0, ge=0)
-    drop_audio: float = Field(0.1, ge=0, le=1)
-    drop_reference: float = Field(0.05, ge=0, le=1)
+    mouth_weight: float = Field(default=0.0, ge=0)
+    drop_audio: float = Field(default=0.1, ge=0, le=1)
+    drop_reference: float = Field(default=0.0, ge=0, le=1)
 
 
 class OptimConfig(FrozenModel):
     """AdamW with linear warm-up and a cosine down to `floor` times the peak. Steps are optimizer steps."""
 
-    steps: int = Field(1200, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    warmup: int = Field(50, ge=0)
-    floor: float = Field(0.05, ge=0, le=1)
+    steps: int = Field(default=1200, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    warmup: int = Field(default=50, ge=0)
+    floor: float = Field(default=0.05, ge=0, le=1)
     betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0)
 
 
 class EmaConfig(FrozenModel):
     """The moving average that is exported; early on it follows faster, by `(1 + step) / (10 + step)`."""
 
-    decay: float = Field(0.995, ge=0, lt=1)
+    decay: float = Field(default=0.995, ge=0, lt=1)
 
 
 class PrecisionConfig(FrozenModel):
@@ -107,7 +111,7 @@ class PrecisionConfig(FrozenModel):
 
 
 class ShardingConfig(FrozenModel):
-    """What FSDP2 gathers at once: the whole model, or block by block; `auto` takes blocks from 50 million parameters."""
+    """What FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters)."""
 
     group: Literal["auto", "model", "block"] = "auto"
 
@@ -118,15 +122,15 @@ class CheckpointConfig(FrozenModel):
     `resume: auto` continues an unfinished run from its newest whole checkpoint; `never` refuses to touch it.
     """
 
-    every: int = Field(200, ge=1)
-    keep: int = Field(2, ge=1)
+    every: int = Field(default=200, ge=1)
+    keep: int = Field(default=2, ge=1)
     resume: Literal["auto", "never"] = "auto"
 
 
 class LogConfig(FrozenModel):
     """Figures go to `metrics.jsonl` every `every` steps, and to Weights & Biases and TensorBoard if asked."""
 
-    every: int = Field(10, ge=1)
+    every: int = Field(default=10, ge=1)
     wandb: Literal["off", "offline", "online"] = "off"
     wandb_project: str = "dualforce"
     tensorboard: bool = False
@@ -135,9 +139,9 @@ class LogConfig(FrozenModel):
 class SampleConfig(FrozenModel):
     """Validation clips generated every `every` steps (0: only at the end): `clips` of them, `frames` pixel frames."""
 
-    every: int = Field(0, ge=0)
-    clips: int = Field(2, ge=0)
-    frames: int = Field(33, ge=5)
+    every: int = Field(default=0, ge=0)
+    clips: int = Field(default=2, ge=0)
+    frames: int = Field(default=33, ge=5)
 
     @field_validator("frames")
     @classmethod
@@ -151,11 +155,11 @@ class TrainConfig(FrozenModel):
     """One training run. `run_dir` null means `runs/<name>`."""
 
     task: Literal["model"] = "model"
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9._-]+$")
     run_dir: Path | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    max_minutes: float | None = Field(None, gt=0)
+    max_minutes: float | None = Field(default=None, gt=0)
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -166,7 +170,7 @@ class TrainConfig(FrozenModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     sample: SampleConfig = SampleConfig()
-    rollout: dict[str, Any] = {}
+    rollout: dict[str, Any] = Field(default_factory=lambda: asdict(RolloutConfig()))
 
     @field_validator("rollout")
     @classmethod

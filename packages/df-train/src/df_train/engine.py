@@ -20,9 +20,8 @@ from df_data.reader import Batch
 from df_train import checkpoint, state
 from df_train.config import TrainConfig
 from df_train.distributed import World
-from df_train.meter import LossMeter
 from df_train.metrics import Sink
-from df_train.objective import LOSS_NAMES, Objective
+from df_train.objective import Objective
 from df_train.run_dir import RunDir
 from df_train.schedule import ema_decay, learning_rate
 from df_train.state import TrainState
@@ -88,7 +87,6 @@ class Trainer:
     ) -> None:
         self.config, self.state, self.objective, self.world = config, training, objective, world
         self._sinks, self._sample = sinks, sample
-        self._meter = LossMeter(LOSS_NAMES, world.device)
         self._batches = iter(training.reader)
         self._timing = Timing()
         self._norm: Tensor | None = None
@@ -157,9 +155,9 @@ class Trainer:
             batch = self._next_batch()
             if passes > 1:
                 state.set_gradient_sync(training.model, index == passes - 1)
-            losses = self.objective(training.model, batch, training.step, training.bank)
+            losses = self.objective(training.model, batch, training.step, training.banks)
             (losses.total / passes).backward()
-            self._meter.add(losses.terms)
+            self.state.meter.add(losses.terms, losses.total)
         norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), optim.clip)
         self._norm = norm
         rate = learning_rate(training.step, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor)
@@ -181,8 +179,7 @@ class Trainer:
     def log(self) -> float:
         """Write the figures since the last log line; return the loss."""
         step, config = self.state.step, self.config
-        values = self._meter.read(self.world)
-        values = {"loss": self.objective.weighted(values, step - 1), **values}
+        values = self.state.meter.read(self.world)
         values["grad_norm"] = self._read_norm()
         if not all(math.isfinite(value) for value in values.values()):
             raise NotFinite(

@@ -21,7 +21,7 @@ class LossTerm(NamedTuple):
 
     Attributes:
         error_BT: mean squared error of each latent frame.
-        counts_BT: 1 where the frame is learnt, 0 where it is only context.
+        counts_BT: what the frame counts: 1 where it is learnt, 0 where it is only context.
         sigma_BT: the noise level of the frame in the loss's own stream.
     """
 
@@ -35,23 +35,25 @@ class LossMeter:
 
     def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
         self._names = names
-        self._sums_LK2 = torch.zeros(len(names), BUCKETS, 2, dtype=torch.float64, device=device)
+        self.sums_LK2 = torch.zeros(len(names) + 1, BUCKETS, 2, dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def add(self, terms: Mapping[str, LossTerm]) -> None:
-        """Add one batch's losses."""
+    def add(self, terms: Mapping[str, LossTerm], total: Tensor) -> None:
+        """Add one batch's losses and their weighted total."""
+        self.sums_LK2[-1, 0, 0] += total.detach()
+        self.sums_LK2[-1, 0, 1] += 1.0
         for index, name in enumerate(self._names):
             term = terms[name]
             bucket = (term.sigma_BT.float() * BUCKETS).long().clamp_(0, BUCKETS - 1).flatten()
             counts = term.counts_BT.double().flatten()
             pairs = torch.stack([term.error_BT.detach().double().flatten() * counts, counts], dim=-1)
-            self._sums_LK2[index].index_add_(0, bucket, pairs)
+            self.sums_LK2[index].index_add_(0, bucket, pairs)
 
     def read(self, world: World) -> dict[str, float]:
         """The means over all processes since the last call, by name; buckets that no frame fell in are left out."""
-        sums = world.sum(self._sums_LK2).tolist()
-        self._sums_LK2 = torch.zeros_like(self._sums_LK2)
-        values: dict[str, float] = {}
+        *sums, total = world.sum(self.sums_LK2).tolist()
+        self.sums_LK2.zero_()
+        values = {"loss": total[0][0] / max(total[0][1], 1.0)}
         for name, buckets in zip(self._names, sums):
             total, count = (sum(pair[i] for pair in buckets) for i in (0, 1))
             if count:

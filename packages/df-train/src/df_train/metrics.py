@@ -1,4 +1,4 @@
-"""What a run tells about itself: JSON lines always, Weights & Biases and TensorBoard if asked, and a plot of the losses.
+"""What a run tells about itself: JSON lines always, Weights & Biases and TensorBoard if asked, a plot of the losses.
 
 Nothing is opened on import; the optional packages are imported when the configuration asks for them.
 """

@@ -197,7 +197,7 @@ class Sampler:
             self.write(training.step, state.averaged_model(training))
 
     def write(self, step: int, model: DualForce) -> tuple[list[Path], Path | None]:
-        """Write `samples/step-N/` with `model`; return the videos and the contact sheet (nothing on other processes)."""
+        """Write `samples/step-N/` with `model`; return the videos and the contact sheet (none on other processes)."""
         shown: tuple[list[Path], Path | None] = ([], None)
         if self._world.is_main and self._config.sample.clips:
             vae, clips = self._open(model)

@@ -25,7 +25,8 @@ from df_train import checkpoint
 from df_train.config import OptimConfig, TrainConfig
 from df_train.distributed import World
 from df_train.ema import ParameterAverage
-from df_train.errors_bank import ErrorBank
+from df_train.meter import LossMeter
+from df_train.noising import Banks
 
 _BLOCKS_FROM = 50_000_000
 _OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
@@ -39,7 +40,8 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     average: ParameterAverage
     reader: ShardReader
-    bank: ErrorBank | None
+    banks: Banks | None
+    meter: LossMeter
     step: int = 0
     seconds: float = 0.0
 
@@ -109,8 +111,10 @@ def tensors_of(state: TrainState) -> dict[str, Any]:
 
 
 def own_state(state: TrainState) -> checkpoint.RankState:
-    """What this process alone knows: where its reader stands and the errors it recorded."""
-    tensors = state.bank.state_dict() if state.bank is not None else {}
+    """What this process alone knows: where its reader stands, the losses since the last log, the errors recorded."""
+    tensors = {"meter": state.meter.sums_LK2.cpu()}
+    if state.banks is not None:
+        tensors |= {f"errors.{name}": value for name, value in state.banks.state_dict().items()}
     return checkpoint.RankState({"reader": state.reader.state_dict()}, tensors)
 
 
@@ -130,8 +134,22 @@ def restore(state: TrainState, info: checkpoint.CheckpointInfo, world: World) ->
         raise UserError(f"{info.path} does not fit the model of the config ({reason})") from error
     state.model.load_state_dict(tensors["model"])
     set_optimizer_state_dict(state.model, state.optimizer, tensors["optimizer"], options=_OPTIONS)
+    _restore_own(state, info, world)
     state.step = info.step
     state.seconds = float(info.values["seconds"])
+
+
+def _restore_own(state: TrainState, info: checkpoint.CheckpointInfo, world: World) -> None:
+    """On another number of processes: the readers' common position, everyone's losses, some process's errors."""
+    old = [checkpoint.load_rank(info, rank) for rank in range(info.world_size)]
+    mine = old[world.rank % info.world_size]
+    state.reader.load_state_dict(mine.values["reader"])
+    for rank in range(world.rank, info.world_size, world.size):
+        state.meter.sums_LK2 += old[rank].tensors["meter"].to(state.meter.sums_LK2.device)
+    if state.banks is not None:
+        prefix = "errors."
+        tensors = {k.removeprefix(prefix): v for k, v in mine.tensors.items() if k.startswith(prefix)}
+        state.banks.load_state_dict(tensors)
 
 
 def full_average(state: TrainState) -> dict[str, Tensor]:

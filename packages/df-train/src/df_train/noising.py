@@ -1,0 +1,193 @@
+"""From clean clips to what the model is shown: noise levels, noise, dropped conditions, history.
+
+Every random number is keyed by (seed, step, sample id, purpose), so a clip is shown the same on one process or eight.
+
+Shape legend: B clips, T latent frames, C latent channels, h, w latent cells, S = 4 slots, D features, N tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from df_data.reader import Batch
+from df_models.dualforce import History
+from df_models.flow import (
+    ErrorBank,
+    HistoryConfig,
+    Sigmas,
+    interpolate,
+    keyed_generator,
+    keyed_noise,
+    sample_sigmas,
+)
+from df_train.config import ObjectiveConfig
+
+HISTORY_STREAM = "history:"
+
+
+class Streams(NamedTuple):
+    """Something of both streams: `[B, T, C, h, w]` and `[B, T, S, D]`, or levels `[B, T]` each."""
+
+    video: Tensor
+    structure: Tensor
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One batch as the model sees it, and what it is asked for.
+
+    Attributes:
+        clean, noise, noisy: both streams, normalised; the target is `noise - clean`.
+        sigma: noise levels.
+        supervised: bool levels; False at frames given clean, whose noise is not to be seen.
+        audio, reference_latent, reference_tokens, reference_frame: conditions, with some clips' set to zero.
+        history: the separate past of teacher forcing and error recycling.
+    """
+
+    clean: Streams
+    noise: Streams
+    noisy: Streams
+    sigma: Streams
+    supervised: Streams
+    audio: Tensor
+    reference_latent: Tensor
+    reference_tokens: Tensor
+    reference_frame: Tensor
+    history: History | None
+
+
+@dataclass
+class Banks:
+    """The recorded errors of both streams (history mode error_recycling)."""
+
+    video: ErrorBank
+    structure: ErrorBank
+
+    _TYPICAL_SIGMA = 0.4
+
+    @torch.no_grad()
+    def record(self, predicted: Streams, clean: Streams, sigma: Streams) -> None:
+        """Keep one frame's error of each clip and stream: where sigma is nearest to 0.4, half-way through denoising."""
+        for name in Streams._fields:
+            frame_B1 = (getattr(sigma, name) - self._TYPICAL_SIGMA).abs().argmin(dim=1, keepdim=True)
+            guess, truth = (torch.take_along_dim(x, _behind(frame_B1, x), dim=1) for x in _pair(predicted, clean, name))
+            getattr(self, name).add(guess, truth)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The errors as tensors."""
+        return {
+            f"{name}.{key}": value
+            for name in Streams._fields
+            for key, value in getattr(self, name).state_dict().items()
+        }
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` gave."""
+        for name in Streams._fields:
+            prefix = f"{name}."
+            own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            getattr(self, name).load_state_dict(own)
+
+
+def _pair(one: Streams, two: Streams, name: str) -> tuple[Tensor, Tensor]:
+    return getattr(one, name), getattr(two, name)
+
+
+def _behind(index_B1: Tensor, like: Tensor) -> Tensor:
+    return index_B1.reshape(*index_B1.shape, *(1,) * (like.ndim - 2))
+
+
+def history_config(objective: ObjectiveConfig, structure_max: float) -> HistoryConfig:
+    """The noise levels' configuration; the structure's limit comes from the model, which carries it to inference."""
+    history = objective.history
+    return HistoryConfig(
+        mode=history.mode,
+        clean_past_probability=history.clean_past_probability,
+        context_noise_max=history.context_noise_max,
+        error_probability=history.error_probability,
+        video_shift=objective.video_shift,
+        structure_max=structure_max,
+        structure_tail=objective.structure_tail,
+    )
+
+
+def show(
+    batch: Batch,
+    clean: Streams,
+    objective: ObjectiveConfig,
+    levels: HistoryConfig,
+    banks: Banks | None,
+    *,
+    seed: int,
+    step: int,
+) -> Shown:
+    """Noise a batch for one step.
+
+    Args:
+        clean: the batch's video and structure, normalised as the model wants them.
+        levels: from `history_config`.
+        banks: recorded errors; needed by error_recycling alone.
+    """
+    device, ids = clean.video.device, batch.sample_ids.tolist()
+    drawn = sample_sigmas(levels, clean.video.shape[1], ids, seed=seed, step=step)
+    drawn = Sigmas(*(None if value is None else value.to(device) for value in drawn))  # type: ignore[arg-type]
+    drop_audio, drop_reference, start = _chances(objective, ids, seed, step).to(device)
+    noise = _noise(clean, ids, seed, step, "")
+    start_clean = start & (batch.reference_frame == 0)
+    supervised = Streams(drawn.supervised.clone(), drawn.supervised)
+    supervised.video[:, 0] &= ~start_clean
+    sigma = Streams(drawn.video * supervised.video, drawn.structure)
+    return Shown(
+        clean,
+        noise,
+        Streams(*(interpolate(x, n, s) for x, n, s in zip(clean, noise, sigma))),
+        sigma,
+        supervised,
+        _without(batch.audio, drop_audio),
+        _without(batch.reference_latent, drop_reference),
+        _without(batch.reference_tokens, drop_reference),
+        torch.where(drop_reference, -1, batch.reference_frame),
+        _history(clean, drawn, banks, ids, seed, step) if levels.separate_history else None,
+    )
+
+
+def _chances(objective: ObjectiveConfig, ids: list[int], seed: int, step: int) -> Tensor:
+    """Bool [3, B]: whose audio is dropped, whose reference is dropped, whose first frame may be given clean."""
+    shares = torch.tensor([objective.drop_audio, objective.drop_reference, objective.start_clean])
+    draws = [torch.rand(3, generator=keyed_generator(seed, step, sample, "conditions")) for sample in ids]
+    return (torch.stack(draws) < shares).T
+
+
+def _noise(clean: Streams, ids: list[int], seed: int, step: int, prefix: str) -> Streams:
+    return Streams(
+        *(
+            keyed_noise(x.shape[1:], seed=seed, step=step, sample_ids=ids, stream=prefix + name, device=x.device)
+            for name, x in clean._asdict().items()
+        )
+    )
+
+
+def _without(condition: Tensor, dropped_B: Tensor) -> Tensor:
+    return condition * ~dropped_B.view(-1, *(1,) * (condition.ndim - 1))
+
+
+def _history(clean: Streams, drawn: Sigmas, banks: Banks | None, ids: list[int], seed: int, step: int) -> History:
+    assert drawn.history_video is not None and drawn.history_structure is not None
+    past = clean
+    if banks is not None:
+        carries = drawn.carries_errors
+        past = Streams(
+            banks.video.corrupt(clean.video, carries, ids, seed=seed, step=step, stream="video"),
+            banks.structure.corrupt(clean.structure, carries, ids, seed=seed, step=step, stream="structure"),
+        )
+    noise = _noise(clean, ids, seed, step, HISTORY_STREAM)
+    return History(
+        interpolate(past.video, noise.video, drawn.history_video),
+        interpolate(past.structure, noise.structure, drawn.history_structure),
+        drawn.history_video,
+        drawn.history_structure,
+    )

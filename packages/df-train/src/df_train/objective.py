@@ -1,0 +1,151 @@
+"""The training objective: flow matching on both streams with a noise level per latent frame, and the FLAME alignment.
+
+Losses are means over frames that are learnt; a batch's total divides by all its frames, which every process has the
+same number of, so that gradients averaged over processes are those of the whole batch.
+
+Shape legend: B clips, T latent frames, C latent channels, h, w latent cells, S = 4 slots, D features, F FLAME entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from df_data.reader import Batch
+from df_models import DualForce, DualForceConfig
+from df_models.dualforce import Velocity
+from df_models.errors import UserError
+from df_models.flow import clean_from_velocity, velocity_target
+from df_train.config import TrainConfig
+from df_train.meter import LossTerm
+from df_train.noising import Banks, Shown, Streams, history_config, show
+from df_train.schedule import decayed_weight
+
+
+class Losses(NamedTuple):
+    """The weighted total to differentiate, and every loss frame by frame for the log."""
+
+    total: Tensor
+    terms: dict[str, LossTerm]
+
+
+class FlameScale(NamedTuple):
+    """Mean and standard deviation `[F]` of the dataset's FLAME vectors."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Objective:
+    """Losses of a batch as a function of (model, batch, step); holds settings and no state."""
+
+    def __init__(self, config: TrainConfig, model: DualForceConfig, flame: FlameScale | None) -> None:
+        """Args: `flame`: the scale of the FLAME vectors, None if the dataset or the model has none."""
+        self._settings, self._seed = config.objective, config.seed
+        self._levels = history_config(config.objective, model.sigma_structure_max)
+        self._flame = flame
+        if flame is None and config.objective.flame.weight > 0:
+            reason = "the model has flame_dim=0" if not model.flame_dim else "the dataset holds no FLAME vectors"
+            raise UserError(f"objective.flame.weight is above 0, but {reason}; set objective.flame.weight=0")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The losses that are logged; `mouth` is the part of `video` inside the mouth box."""
+        return ("video", "mouth", "structure") + (("flame",) if self._flame_weight(0) else ())
+
+    def _flame_weight(self, step: int) -> float:
+        flame = self._settings.flame
+        if self._flame is None or flame.weight == 0:
+            return 0.0
+        return decayed_weight(step, start=flame.weight, end=flame.weight_end, over=flame.decay_steps)
+
+    def weights(self, step: int) -> dict[str, float]:
+        """The weight of each loss at a step."""
+        settings = self._settings
+        weights = {
+            "video": settings.video_weight,
+            "mouth": settings.video_weight * settings.mouth_weight,
+            "structure": settings.structure_weight,
+            "flame": self._flame_weight(step),
+        }
+        return {name: weights[name] for name in self.names}
+
+    def __call__(self, model: DualForce, batch: Batch, step: int, banks: Banks | None) -> Losses:
+        """Show the batch to the model at step `step` and measure its answer."""
+        clean = Streams(batch.video, model.normalize_structure(batch.structure))
+        shown = show(batch, clean, self._settings, self._levels, banks, seed=self._seed, step=step)
+        velocity = predict(model, shown)
+        terms = flow_terms(velocity, shown, batch.mouth_mask)
+        if self._flame is not None and "flame" in self.names:
+            if batch.flame is None:
+                raise UserError(f"clip {batch.keys[0]} holds no FLAME vector; set objective.flame.weight=0")
+            terms["flame"] = flame_term(model, velocity.structure, shown, batch.flame, self._flame)
+        if banks is not None:
+            banks.record(predicted_clean(velocity, shown), clean, shown.sigma)
+        return Losses(total_loss(terms, self.weights(step)), terms)
+
+
+def predict(model: DualForce, shown: Shown) -> Velocity:
+    """The model's velocities for what it is shown."""
+    return model(
+        shown.noisy.video,
+        shown.noisy.structure,
+        shown.audio,
+        shown.sigma.video,
+        shown.sigma.structure,
+        shown.reference_latent,
+        shown.reference_tokens if model.config.reference_dim else None,
+        reference_frame=shown.reference_frame,
+        history=shown.history,
+    )
+
+
+def predicted_clean(velocity: Velocity, shown: Shown) -> Streams:
+    """What the velocities say the clean streams are."""
+    streams = (clean_from_velocity(x, v, s) for x, v, s in zip(shown.noisy, velocity, shown.sigma))
+    return Streams(*streams)
+
+
+def flow_terms(velocity: Velocity, shown: Shown, mouth_BThw: Tensor) -> dict[str, LossTerm]:
+    """Velocity errors of both streams.
+
+    `video` is the mean over all cells of a frame. `mouth` is the mean over the cells in the mouth box and counts as
+    their share of the frame, so that in `video + k * mouth` a mouth cell weighs `1 + k` times another.
+    """
+    cells_BThw = _square_error(velocity.video, shown, "video").mean(dim=2)
+    slots_BTS = _square_error(velocity.structure, shown, "structure").mean(dim=-1)
+    seen = Streams(shown.supervised.video.float(), shown.supervised.structure.float())
+    share_BT = mouth_BThw.mean(dim=(-2, -1))
+    mouth_BT = (cells_BThw * mouth_BThw).mean(dim=(-2, -1)) / share_BT.clamp_min(1e-6)
+    return {
+        "video": LossTerm(cells_BThw.mean(dim=(-2, -1)), seen.video, shown.sigma.video),
+        "mouth": LossTerm(mouth_BT, seen.video * share_BT, shown.sigma.video),
+        "structure": LossTerm(slots_BTS.mean(dim=-1), seen.structure, shown.sigma.structure),
+    }
+
+
+def _square_error(velocity: Tensor, shown: Shown, name: str) -> Tensor:
+    target = velocity_target(getattr(shown.clean, name), getattr(shown.noise, name))
+    return (velocity.float() - target).square()
+
+
+def flame_term(model: DualForce, velocity: Tensor, shown: Shown, flame_BTSF: Tensor, scale: FlameScale) -> LossTerm:
+    """Error of the FLAME vector read from the predicted clean structure, each entry in units of its own spread."""
+    clean = clean_from_velocity(shown.noisy.structure, velocity.float(), shown.sigma.structure)
+    error = (model.predict_flame(clean).float() - flame_BTSF) * inverse_spread(scale)
+    return LossTerm(error.square().mean(dim=(-2, -1)), torch.ones_like(shown.sigma.structure), shown.sigma.structure)
+
+
+def inverse_spread(scale: FlameScale) -> Tensor:
+    """1 / standard deviation `[F]`; 0 for entries that never change and so have nothing to learn."""
+    return torch.where(scale.std > 1e-6, 1.0 / scale.std.clamp_min(1e-6), 0.0)
+
+
+def total_loss(terms: Mapping[str, LossTerm], weights: Mapping[str, float]) -> Tensor:
+    """The sum of weight x error over learnt frames, divided by the number of all frames."""
+    used = {name: weight for name, weight in weights.items() if weight > 0}
+    parts = [weight * (terms[name].error_BT * terms[name].counts_BT).mean() for name, weight in used.items()]
+    return torch.stack(parts).sum()

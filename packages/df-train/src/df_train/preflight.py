@@ -1,0 +1,79 @@
+"""What can be checked before any work is done: device, processes, model, data, disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+
+from df_models import DualForce
+from df_models.encoders import load_video_vae
+from df_models.errors import UserError
+from df_models.time import latent_length
+from df_train import state
+from df_train.config import TrainConfig
+from df_train.distributed import launched_by_torchrun, pick_device
+
+_TENSORS_PER_CHECKPOINT = 4
+_SPARE_BYTES = 200_000_000
+
+
+def preflight(config: TrainConfig) -> None:
+    """Check a configuration against this machine.
+
+    Raises:
+        UserError: the first thing that will not work, and how to mend it.
+    """
+    device = pick_device(config.device)
+    model = state.build_model(config)
+    if config.precision.bf16 == "on" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("precision.bf16=on, but this GPU has no bfloat16; use precision.bf16=off")
+    check_data(config)
+    check_batch(config)
+    check_disk(config, model)
+    if config.sample.clips:
+        load_video_vae(model.config.video_vae)
+
+
+def check_data(config: TrainConfig) -> None:
+    """There is a dataset, or a description of one to make."""
+    root, synth, wanted = config.data.root, config.data.synth, config.data.num_frames
+    if synth is None:
+        if not (root / "train").is_dir():
+            raise UserError(
+                f"data.root: {root} holds no train/ directory; make the dataset with `df-data synth` or `df-data "
+                "build`, or give data.synth to have the synthetic corpus made there"
+            )
+        return
+    longest = latent_length(synth.frames)
+    if wanted is not None and wanted > longest:
+        raise UserError(
+            f"data.num_frames is {wanted} latent frames, but clips of data.synth.frames={synth.frames} have {longest}"
+        )
+
+
+def check_batch(config: TrainConfig) -> None:
+    """The clips of a step divide evenly among processes and passes."""
+    size = int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else 1
+    data = config.data
+    if data.batch_size % (size * data.accumulate):
+        raise UserError(
+            f"data.batch_size={data.batch_size} does not divide among {size} processes x {data.accumulate} passes "
+            "(data.accumulate)"
+        )
+
+
+def check_disk(config: TrainConfig, model: DualForce) -> None:
+    """There is room for the checkpoints (parameters, average, two moments of AdamW; one more while writing)."""
+    where = config.directory.absolute()
+    while not where.exists():
+        where = where.parent
+    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    need = size * (_TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + 1) + _SPARE_BYTES
+    free = shutil.disk_usage(where).free
+    if free < need:
+        raise UserError(
+            f"the run needs about {need / 1e9:.1f} GB in {config.directory}, {free / 1e9:.1f} GB are free; free some "
+            "space, lower checkpoint.keep or set run_dir to another disk"
+        )

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from df_data.sample import EncoderRecord, Sample, SampleMeta
+from df_data.shards import SplitWriter, staged_shards
+from df_models.time import latent_length
+
+TINY_MODEL = {
+    "dim": 24,
+    "num_layers": 2,
+    "num_heads": 2,
+    "ffn_dim": 32,
+    "structure_width": 16,
+    "structure_layers": 2,
+    "structure_heads": 2,
+    "structure_ffn_dim": 32,
+    "fusion_depth": 1,
+    "bridge_width": 16,
+    "bridge_heads": 2,
+    "audio_width": 16,
+    "audio_heads": 2,
+    "reference_width": 16,
+    "flame_width": 16,
+    "video_size": 16,
+}
+FRAMES, SIZE = 9, 16
+ENCODERS = {
+    "video_vae": EncoderRecord(id="df-tiny", sha256="0"),
+    "audio": EncoderRecord(id="logmel", sha256="0"),
+    "reference": EncoderRecord(id="patches", sha256="0"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def random_sample(split: str, index: int, video: bytes | None = None) -> Sample:
+    """A clip of random latents whose structure follows its video, so that there is something to learn."""
+    generator = torch.Generator().manual_seed(index + (0 if split == "train" else 10_000))
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    cells, latents = SIZE // 8, latent_length(FRAMES)
+    references = torch.tensor([0, 3], dtype=torch.int32)
+    tensors = {
+        "video_latent": (0.5 * noise(latents, 16, cells, cells) + 1.0).half(),
+        "structure": 3.0 + 2.0 * noise(FRAMES, 70),
+        "flame": 0.1 * noise(FRAMES, 159),
+        "audio": noise(2 * FRAMES, 64).half(),
+        "reference_latents": noise(2, 16, cells, cells).half(),
+        "reference_frames": references,
+        "reference_features": noise(2, 16, 64).half(),
+        "mouth_boxes": torch.tensor([4.0, 8.0, 12.0, 16.0]).expand(FRAMES, 4).contiguous(),
+    }
+    meta = SampleMeta(
+        key=f"{split}-{index:04d}",
+        source="test",
+        licence="Apache-2.0",
+        identity=f"{split}-person-{index}",
+        split=split,
+        num_frames=FRAMES,
+        height=SIZE,
+        width=SIZE,
+        encoders=ENCODERS,
+    )
+    return Sample(meta, tensors, video)
+
+
+def write_dataset(root: Path, train: int = 24, val: int = 3) -> Path:
+    """A dataset of random clips, written by df-data's own writer."""
+    for split, count in (("train", train), ("val", val)):
+        writer = SplitWriter(root, split, num_shards=2, build="test", encoders=ENCODERS)
+        staged = [writer.stage(random_sample(split, index)) for index in range(count)]
+        for shard in staged_shards(staged):
+            writer.finish_shard(shard, staged)
+        writer.finish()
+    return root
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "random")
+
+
+def config_tree(dataset: Path, run_dir: Path, **changes: object) -> dict[str, object]:
+    """A run of a tiny model on the random dataset, without samples."""
+    tree: dict[str, object] = {
+        "name": "tiny",
+        "run_dir": str(run_dir),
+        "device": "cpu",
+        "model": {"preset": "quickstart", "overrides": dict(TINY_MODEL)},
+        "data": {"root": str(dataset), "batch_size": 4},
+        "optim": {"steps": 20, "warmup": 2, "lr": 1e-3},
+        "checkpoint": {"every": 5},
+        "log": {"every": 5},
+        "sample": {"clips": 0},
+    }
+    return tree | changes
