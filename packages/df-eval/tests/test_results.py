@@ -46,7 +46,7 @@ def test_generated_lip_sync_is_the_mean_of_scipy_correlations() -> None:
         truth, videos = rows_of(index, 33, 0.5, 0.0)
         read = videos[GENERATED].readings
         assert read is not None and read.mouth_open_T is not None and truth.signals.mouth_open_T is not None
-        expected.append(stats.pearsonr(read.mouth_open_T, truth.signals.mouth_open_T[:33]).statistic)
+        expected.append(stats.pearsonr(read.mouth_open_T, truth.signals.mouth_open_T[:33])[0])
     assert results.score(GENERATED, "lip_sync", 0, 200).value == pytest.approx(np.mean(expected))
 
 
@@ -86,7 +86,7 @@ def test_goals_are_decided_on_the_measured_values(noise: float, drift: float, ex
     generated, rebuilt = table[GENERATED]["lip_sync"].value, table[RECONSTRUCTION]["lip_sync"].value
     assert generated is not None and rebuilt is not None
     assert goals[0].score.value == pytest.approx(generated / rebuilt)
-    assert (goals[0].score.value >= LIP_SYNC_SHARE) == goals[0].passed
+    assert (generated / rebuilt >= LIP_SYNC_SHARE) == goals[0].passed
     assert goals[2].score == table[GENERATED]["identity_ratio"]
     assert (goals[2].score.value or 0) <= IDENTITY_DRIFT_LIMIT or not goals[2].passed
 

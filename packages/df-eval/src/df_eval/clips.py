@@ -10,13 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
+from tqdm import tqdm
 
-from df_data.manifest import Manifest, read_manifest
+from df_data.manifest import read_manifest
 from df_data.sample import Sample
 from df_data.shards import iter_samples
+from df_data.synth.clip import make_clip
+from df_data.synth.corpus import SynthConfig, jobs_of
 from df_models.errors import UserError
 from df_models.media import read_audio, read_video
 from df_models.time import samples_for
+
+SYNTHETIC = "synthetic"
+RENDER_SEED = 1_000
+"""Added to the seed of clips that are rendered here, so that they are not a corpus's own validation clips."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class EvalClip:
     Attributes:
         frames_THWC: uint8; the first frame is the reference picture.
         wave_N: float32 sound at 16 kHz.
+        audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``; None: the sound is to be encoded.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
     """
 
@@ -34,6 +43,8 @@ class EvalClip:
     frames_THWC: np.ndarray
     wave_N: np.ndarray
     truth: dict[str, np.ndarray]
+    audio_TD: Tensor | None = None
+    audio_encoder: str = ""
 
     @property
     def length(self) -> int:
@@ -41,9 +52,14 @@ class EvalClip:
         return min(len(self.frames_THWC), len(self.wave_N) // samples_for(1))
 
 
-def open_val(root: Path) -> Manifest | None:
-    """The manifest of a dataset's val split, or None if the dataset is not there any more."""
-    return read_manifest(root / "val") if (root / "val").is_dir() else None
+def structure_encoder_of(root: Path) -> str:
+    """Id of what made the structure of a dataset's val split, by its manifest; for the synthetic corpus `synthetic`."""
+    manifest = read_manifest(root / "val")
+    if "structure" in manifest.encoders:
+        return manifest.encoders["structure"].id
+    for sample in iter_samples(root / "val", video=False):
+        return SYNTHETIC if sample.meta.source == "synth" else "not declared"
+    raise UserError(f"the val split at {root / 'val'} holds no clips; build it with held-out ones")
 
 
 def stored_clips(root: Path, count: int, frames: int) -> list[EvalClip]:
@@ -76,16 +92,23 @@ def _from_sample(sample: Sample) -> EvalClip:
     table = sample.tensors["truth"].numpy().astype(np.float64) if names else np.zeros((len(frames), 0))
     truth = {name: table[:, column] for column, name in enumerate(names)}
     needed = samples_for(len(frames))
-    return EvalClip(sample.key, sample.meta.identity, frames, np.pad(wave, (0, max(0, needed - len(wave)))), truth)
+    return EvalClip(
+        sample.key,
+        sample.meta.identity,
+        frames,
+        np.pad(wave, (0, max(0, needed - len(wave)))),
+        truth,
+        sample.tensors["audio"].float(),
+        sample.meta.encoders["audio"].id if "audio" in sample.meta.encoders else "",
+    )
 
 
 def render_clips(count: int, frames: int, size: int, seed: int) -> list[EvalClip]:
-    """Render ``count`` synthetic clips of people and sentences of the val split, each another person."""
-    from df_data.synth.clip import make_clip
-
+    """Render ``count`` synthetic clips of the val split: each another person, none that training can draw."""
+    config = SynthConfig(val_clips=count, val_frames=frames, size=size, seed=seed + RENDER_SEED)
     clips = []
-    for index in range(count):
-        clip = make_clip(seed + index, index, frames, size)
+    for job in tqdm(jobs_of(config, "val"), desc=f"{'rendering clips':<24}", unit="clip"):
+        clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val")
         truth = {name: np.asarray(values, dtype=np.float64) for name, values in clip.truth.items()}
-        clips.append(EvalClip(f"val-{index:04d}", str(index), clip.frames, clip.wave, truth))
+        clips.append(EvalClip(job.key, f"synth-{clip.identity}", clip.frames, clip.wave, truth))
     return clips

@@ -30,14 +30,14 @@ class EvalConfig(FrozenModel):
             that the dataset was built with.
     """
 
-    clips: int = Field(16, ge=1)
+    clips: int = Field(default=16, ge=1)
     frames: tuple[int, ...] = (33, 129)
-    seed: int = Field(0, ge=0)
-    batch_size: int = Field(16, ge=1)
-    max_lag: int = Field(5, ge=0, le=25)
+    seed: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=16, ge=1)
+    max_lag: int = Field(default=5, ge=0, le=25)
     shifts: tuple[int, ...] = (25, 30, 35, 40, 45, 50)
-    resamples: int = Field(2000, ge=100)
-    videos: int = Field(4, ge=0)
+    resamples: int = Field(default=2000, ge=100)
+    videos: int = Field(default=4, ge=0)
     rollout: dict[str, Any] = Field(default_factory=dict)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

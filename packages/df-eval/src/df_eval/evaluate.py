@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from df_data.manifest import Manifest
-from df_eval.clips import EvalClip, open_val, render_clips, stored_clips
+from df_data.sources import expand_path
+from df_eval.clips import SYNTHETIC, EvalClip, render_clips, stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
 from df_eval.generation import check_size, fitting_lengths
 from df_eval.goals import goals_of
 from df_eval.output import Outcome, write_outcome
-from df_eval.readers import SYNTHETIC, FaceReader, choose_reader
+from df_eval.readers import FaceReader, choose_reader
 from df_eval.rundir import RunFiles, open_run_files
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models.errors import UserError
+from df_models.time import covering_pixel_length
 
 
 def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool = False) -> tuple[Outcome, Path]:
@@ -34,7 +36,7 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     pipeline = Pipeline.from_run(run.path, config.device, config.dtype)
     rollout = RolloutConfig.from_mapping({**dataclasses.asdict(pipeline.rollout), **rollout_changes})
     encoder = structure_encoder(run)
-    reader = choose_reader(encoder, config.landmarker)
+    reader = choose_reader(encoder, config.landmarker or built_with_landmarker(run))
     clips, source = held_out_clips(run, config, encoder, pipeline.size)
     check_size(pipeline, clips)
     lengths, missing = fitting_lengths(config.frames, clips)
@@ -63,14 +65,13 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
 
 
 def structure_encoder(run: RunFiles) -> str:
-    """Id of the encoder that made the run's structure, from the dataset's manifest; it decides the reader.
+    """Id of the encoder that made the run's structure, from the dataset; it decides the reader.
 
     Raises:
         UserError: the dataset is gone and the run does not say that it was synthetic.
     """
-    manifest: Manifest | None = open_val(run.data_root)
-    if manifest is not None and "structure" in manifest.encoders:
-        return manifest.encoders["structure"].id
+    if (run.data_root / "val").is_dir():
+        return structure_encoder_of(run.data_root)
     if run.synth is not None:
         return SYNTHETIC
     raise UserError(
@@ -79,23 +80,34 @@ def structure_encoder(run: RunFiles) -> str:
     )
 
 
+def built_with_landmarker(run: RunFiles) -> Path | None:
+    """The landmarker's file that the dataset's own config names (`models.face_landmarker`), if it is there."""
+    file = run.data_root / "config.yaml"
+    tree = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    models = tree.get("models") if isinstance(tree, dict) else None
+    named = models.get("face_landmarker") if isinstance(models, dict) else None
+    path = expand_path(named) if isinstance(named, str) else None
+    return path if path is not None and path.is_file() else None
+
+
 def held_out_clips(run: RunFiles, config: EvalConfig, encoder: str, size: int) -> tuple[list[EvalClip], str]:
     """The clips and where they come from.
 
-    The run's own val clips are taken if there are enough of them, long enough for the longest length and the
-    shifted-audio control. Otherwise synthetic ones are rendered (people and sentences of the val split, which training
-    never draws); for real data what is there is used.
+    The run's own val clips are taken if there are enough of them, long enough for the longest length and, at the
+    shortest, for the shifted-audio control. Otherwise synthetic ones are rendered (people and sentences of the val
+    split, which training never draws); for real data what is there is used.
 
     Raises:
         UserError: real data without any usable val clip.
     """
-    root, longest = run.data_root, max(config.frames)
-    needed = longest + config.shifts[0]
-    stored = stored_clips(root, config.clips, needed) if open_val(root) is not None else []
+    root = run.data_root
+    needed = max(config.frames[-1], config.frames[0] + config.shifts[0])
+    stored = stored_clips(root, config.clips, needed) if (root / "val").is_dir() else []
     if len(stored) >= config.clips:
         return stored, f"{len(stored)} val clips of {root.name}"
     if encoder.startswith(SYNTHETIC):
-        clips = render_clips(config.clips, longest + config.shifts[-1], size, config.seed)
+        frames = covering_pixel_length(max(config.frames[-1], config.frames[0] + config.shifts[-1]))
+        clips = render_clips(config.clips, frames, size, config.seed)
         return clips, f"{len(clips)} clips rendered from the val split's people and sentences (seed {config.seed})"
     usable = stored_clips(root, config.clips, min(config.frames))
     if not usable:

@@ -18,7 +18,7 @@ from df_infer.rollout import RolloutConfig, generate_latents
 from df_models.errors import UserError
 from df_models.time import from_slots, latent_length, pool_audio, samples_for, to_slots
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 
 
 class Generated(NamedTuple):
@@ -47,7 +47,7 @@ def generate_clips(
         reference = pipeline.vae.encode_image(_pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in batch])))
         latents = generate_latents(
             pipeline.model,
-            torch.stack([audio_slots(pipeline, clip.wave_N, frames) for clip in batch]),
+            torch.stack([audio_slots(pipeline, clip, frames) for clip in batch]),
             reference,
             pipeline.reference_encoder.encode(reference),
             config=rollout,
@@ -76,10 +76,17 @@ def rebuild_clips(
     return results
 
 
-def audio_slots(pipeline: Pipeline, wave_N: np.ndarray, frames: int) -> Tensor:
-    """The model's audio input [T_lat, 4, D_a] for the first ``frames`` pixel frames of a sound."""
+def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
+    """The model's audio input [T_lat, 4, D_a] for the first ``frames`` pixel frames of a clip's sound.
+
+    Features that the dataset stores with the clip are used if the model's own audio encoder made them.
+    """
     encoder = pipeline.audio_encoder
-    return to_slots(pool_audio(encoder.encode(wave_N[: samples_for(frames)], frames), encoder.pool))
+    if clip.audio_TD is not None and clip.audio_encoder == encoder.id:
+        features = clip.audio_TD[: 2 * frames]
+    else:
+        features = encoder.encode(clip.wave_N[: samples_for(frames)], frames)
+    return to_slots(pool_audio(features, encoder.pool))
 
 
 def decode(pipeline: Pipeline, latents: Tensor) -> list[np.ndarray]:

@@ -74,9 +74,9 @@ def mouth_lag_curve(row: str, video: Video, truth: Truth, max_lag: int, shifts: 
         return None
     start = shifts[0] if row == SHIFTED else 0
     true = truth.signals.mouth_open_T[start : start + truth.length]
-    if len(true) < truth.length:
+    if len(true) < sync.MIN_OVERLAP and row == SHIFTED:
         return None
-    return lag_curve(video.readings.mouth_open_T, true, max_lag=max_lag).correlation
+    return lag_curve(video.readings.mouth_open_T[: len(true)], true, max_lag=max_lag).correlation
 
 
 def _measure_shifted(video: Video, truth: Truth, shifts: tuple[int, ...]) -> Measured:

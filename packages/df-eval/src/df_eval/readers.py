@@ -15,7 +15,6 @@ from df_eval.readings import FaceReadings, masked
 from df_models.errors import UserError
 from df_models.structure import LIVEPORTRAIT_70
 
-SYNTHETIC = "synthetic"
 PRESENT = 0.5
 """The synthetic reader's presence from which a frame counts as a face."""
 
@@ -57,6 +56,22 @@ def lip_gap(expression_TK3: np.ndarray, names: list[str]) -> np.ndarray:
     """
     lower, upper = names.index("lower_lip_inner"), names.index("upper_lip_inner")
     return (expression_TK3[:, lower, 1] - expression_TK3[:, upper, 1]).astype(np.float64)
+
+
+def synthetic_mouth(structure_TD: np.ndarray) -> np.ndarray:
+    """The lip gap of the synthetic corpus's structure vectors, freed of the pose: [T]."""
+    from df_data.synth.keypoints import KEYPOINTS
+    from df_data.synth.structure import canonical_expression
+
+    return lip_gap(canonical_expression(structure_TD), [group[0] for group in KEYPOINTS])
+
+
+def mediapipe_mouth(structure_TD: np.ndarray) -> np.ndarray:
+    """The lip gap of structure vectors named `mediapipe`, whose expression lies in the head's own axes: [T]."""
+    from df_data.stages.readings import KEYPOINTS
+
+    offsets_TK3 = structure_TD[:, LIVEPORTRAIT_70.slice("expression")].reshape(len(structure_TD), -1, 3)
+    return lip_gap(offsets_TK3, list(KEYPOINTS))
 
 
 def signals_of(truth: dict[str, np.ndarray]) -> FaceReadings:
@@ -101,11 +116,8 @@ class SyntheticFaceReader:
     def truth(self, clip: EvalClip) -> FaceReadings:
         return signals_of(clip.truth)
 
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
-        from df_data.synth.keypoints import KEYPOINTS
-        from df_data.synth.structure import canonical_expression
-
-        return lip_gap(canonical_expression(structure_TD), [group[0] for group in KEYPOINTS])
+    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray:
+        return synthetic_mouth(structure_TD)
 
 
 class MediaPipeFaceReader:
@@ -120,7 +132,7 @@ class MediaPipeFaceReader:
         self._reader = MediaPipeReader(task)
         reason = "the face landmarker gives no identity vector"
         names = ("identity_distance", "identity_first", "identity_last", "identity_ratio")
-        self.unavailable = dict.fromkeys(names, reason)
+        self.unavailable: dict[str, str] = {name: reason for name in names}  # noqa: C420
 
     def read(self, frames_THWC: np.ndarray) -> FaceReadings:
         found = self._reader.read(frames_THWC)
@@ -137,11 +149,8 @@ class MediaPipeFaceReader:
     def truth(self, clip: EvalClip) -> FaceReadings:
         return signals_of(clip.truth)
 
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
-        from df_data.stages.readings import KEYPOINTS
-
-        offsets_TK3 = structure_TD[:, LIVEPORTRAIT_70.slice("expression")].reshape(len(structure_TD), -1, 3)
-        return lip_gap(offsets_TK3, list(KEYPOINTS))
+    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray:
+        return mediapipe_mouth(structure_TD)
 
 
 class NoReader:

@@ -5,7 +5,8 @@ Shape suffixes: T pixel frames, A = 3 angles (yaw, pitch, roll), D identity feat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -37,9 +38,9 @@ class FaceReadings:
         """The reading of one frame, held for ``count`` frames."""
         return self._map(lambda values: np.repeat(values[:1], count, axis=0))
 
-    def _map(self, change) -> FaceReadings:
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return FaceReadings(**{name: None if v is None else change(v) for name, v in values.items()})
+    def _map(self, change: Callable[[np.ndarray], np.ndarray]) -> FaceReadings:
+        changed = {f.name: change(v) for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return FaceReadings(**changed)
 
 
 def masked(values: np.ndarray, presence_T: np.ndarray) -> np.ndarray:

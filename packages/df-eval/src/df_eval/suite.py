@@ -131,7 +131,7 @@ class Suite:
     def _stage(self, name: str, total: int) -> Iterator[Progress]:
         start = time.perf_counter()
         with tqdm(total=total, desc=f"{name:<24}", unit="clip", disable=self.quiet, leave=True) as bar:
-            yield lambda count: bar.update(count) and None
+            yield bar.update
             bar.update(total - bar.n)
         self.seconds[name] = round(time.perf_counter() - start, 2)
 

@@ -18,8 +18,8 @@ REOPENED = 0.35
 
 
 def _valid(angles_TA: np.ndarray, mask_T: np.ndarray | None) -> np.ndarray:
-    valid = np.isfinite(angles_TA).all(axis=1)
-    return valid if mask_T is None else valid & mask_T.astype(bool)
+    valid_T = np.asarray(np.isfinite(angles_TA).all(axis=1))
+    return valid_T if mask_T is None else valid_T & mask_T.astype(bool)
 
 
 def average_pose_distance(read_TA: np.ndarray, true_TA: np.ndarray, mask_T: np.ndarray | None = None) -> Pair:

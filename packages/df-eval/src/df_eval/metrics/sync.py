@@ -12,6 +12,9 @@ from df_eval.metrics.signals import MIN_FRAMES, common_mask, is_still, lag_curve
 
 STILL_NOTE = "the signal read from the video does not move: counted as 0"
 
+MIN_OVERLAP = 25
+"""Frames that a shifted comparison needs at least."""
+
 
 def correlation(read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | None = None) -> Pair:
     """Correlation at lag 0 of a read signal with the truth.
@@ -66,21 +69,26 @@ def shifted_correlation(
 ) -> Pair:
     """The shifted-audio control: the read signal against the truth of the same clip's sound, taken later.
 
+    Frame t of the video is compared with frame t + shift of the truth, as far as the clip goes: no wrap-around.
+
     Args:
         read_T: signal read from a video made for the sound that starts at frame 0.
-        long_true: the true signal of the whole clip, longer than T.
-        shifts: by how many frames later the truth is taken; those that leave the clip are left out.
+        long_true: the true signal of the whole clip, at least T long.
+        shifts: in frames; those that leave fewer than `MIN_OVERLAP` frames to compare are left out.
 
     Returns:
         The mean over the shifts of `correlation`, so that the chance agreement of two syllable rhythms averages out;
         undefined if no shift fits.
     """
-    length = len(read_T)
-    fitting = [shift for shift in shifts if shift + length <= len(long_true)]
-    pairs = [correlation(read_T, long_true[shift : shift + length], mask_T) for shift in fitting]
+    pairs: list[Pair] = []
+    for shift in shifts:
+        overlap = min(len(read_T), len(long_true) - shift)
+        if overlap >= MIN_OVERLAP:
+            mask = None if mask_T is None else mask_T[:overlap]
+            pairs.append(correlation(read_T[:overlap], long_true[shift : shift + overlap], mask))
     values = [pair.numerator for pair in pairs if pair.defined]
     if not values:
-        needed = length + min(shifts)
-        return Pair.undefined(f"the clip has {len(long_true)} frames, a shifted comparison needs {needed}")
+        needed = min(shifts) + MIN_OVERLAP
+        return Pair.undefined(f"a shifted comparison needs clips of {needed} frames with moving lips")
     note = STILL_NOTE if all(pair.note == STILL_NOTE for pair in pairs if pair.defined) else ""
     return Pair(float(np.mean(values)), 1.0, note)

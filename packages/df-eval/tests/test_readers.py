@@ -1,0 +1,63 @@
+"""What is decoded from structure streams, and which reader belongs to which dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from df_data.stages.readings import KEYPOINTS
+from df_data.synth.clip import IDENTITIES, make_clip
+from df_eval.clips import render_clips
+from df_eval.readers import NoReader, choose_reader, lip_gap, mediapipe_mouth, signals_of, synthetic_mouth
+from df_models.errors import UserError
+from df_models.structure import LIVEPORTRAIT_70
+
+
+def test_the_true_structure_decodes_to_the_true_mouth() -> None:
+    clip = make_clip(3, 11, 41, 32)
+    gap = synthetic_mouth(clip.structure)
+    assert gap.shape == (41,)
+    assert np.corrcoef(gap, clip.truth["mouth_open"])[0, 1] > 0.999
+
+
+def test_mediapipe_structure_decodes_to_the_gap_of_its_lip_keypoints() -> None:
+    opening = np.linspace(0, 0.1, 20)
+    expression = np.random.default_rng(0).normal(size=(20, 21, 3)) * 0.01
+    lower, upper = list(KEYPOINTS).index("lower_lip_inner"), list(KEYPOINTS).index("upper_lip_inner")
+    expression[:, lower, 1] = expression[:, upper, 1] + opening
+    structure = np.zeros((20, 70))
+    structure[:, LIVEPORTRAIT_70.slice("expression")] = expression.reshape(20, -1)
+    np.testing.assert_allclose(mediapipe_mouth(structure), opening, atol=1e-12)
+    np.testing.assert_allclose(lip_gap(expression, list(KEYPOINTS)), opening, atol=1e-12)
+
+
+def test_readers_are_chosen_by_the_declared_encoder(tmp_path: Path) -> None:
+    unknown = choose_reader("emoca", None)
+    assert isinstance(unknown, NoReader) and "emoca" in unknown.unavailable["lip_sync"]
+    assert "motion_ratio" not in unknown.unavailable
+    with pytest.raises(UserError, match="landmarker="):
+        choose_reader("mediapipe", None)
+    with pytest.raises(UserError, match=r"gone\.task"):
+        choose_reader("mediapipe", tmp_path / "gone.task")
+
+
+def test_signals_take_what_is_named_and_nothing_else() -> None:
+    truth = {"mouth_open": np.arange(5.0), "yaw": np.ones(5), "pitch": np.zeros(5)}
+    signals = signals_of(truth)
+    assert signals.mouth_open_T is truth["mouth_open"]
+    assert signals.angles_TA is None and signals.blink_T is None
+    full = signals_of(truth | {"roll": np.full(5, 2.0)}).angles_TA
+    assert full is not None and full[0].tolist() == [1.0, 0.0, 2.0]
+
+
+def test_rendered_clips_are_held_out_and_all_different() -> None:
+    clips = render_clips(2, 17, 32, seed=0)
+    people = [int(clip.identity.removeprefix("synth-")) for clip in clips]
+    assert len(set(people)) == 2 and all(person in IDENTITIES["val"] for person in people)
+    assert [clip.length for clip in clips] == [17, 17]
+    assert (clips[0].wave_N != clips[1].wave_N).any()
+    again = render_clips(1, 17, 32, seed=0)[0]
+    np.testing.assert_array_equal(again.frames_THWC, clips[0].frames_THWC)
+    assert (render_clips(1, 17, 32, seed=1)[0].wave_N != clips[0].wave_N).any()
