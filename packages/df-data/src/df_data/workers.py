@@ -1,13 +1,9 @@
-"""One input through the stages and the encoders, in this process or in a small pool of processes.
-
-Shape legend: P pixel frames, S side of the crop, R reference pictures.
-"""
+"""One input through the stages and the encoders, in this process or in a small pool of processes."""
 
 from __future__ import annotations
 
 import errno
 import signal
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,19 +14,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from df_data.build_config import BuildConfig
+from df_data.encode import Encoders, encode_pictures, mp4_bytes
 from df_data.sample import EncoderRecord, Sample, SampleMeta, to_members
 from df_data.sources import Input, expand_path, read_words
 from df_data.stages.landmarks import MediaPipeReader
 from df_data.stages.prepare import PreparedClip, clip_windows, prepare_clip
 from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
-from df_models.encoders import load_audio_encoder, load_reference_encoder, load_video_vae
 from df_models.encoders.yunet import YuNet
 from df_models.errors import UserError
-from df_models.media import write_video
 
 Members = dict[str, bytes]
 
@@ -56,9 +50,7 @@ class WorkerModels:
     def __init__(self, config: BuildConfig) -> None:
         self.config = config
         self.detector = YuNet(expand_path(config.models.face_detector))
-        self.video_vae = load_video_vae(config.video_vae)
-        self.audio_encoder = load_audio_encoder(config.audio_encoder)
-        self.reference_encoder = load_reference_encoder(config.reference_encoder)
+        self.encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
         self.reader = MediaPipeReader(expand_path(config.models.face_landmarker))
 
     def close(self) -> None:
@@ -67,21 +59,19 @@ class WorkerModels:
 
     def records(self) -> dict[str, EncoderRecord]:
         """Return id and hash of every model by role, as they stand in manifests and samples."""
-        models = {
-            "video_vae": self.video_vae,
-            "audio": self.audio_encoder,
-            "reference": self.reference_encoder,
-            "structure": self.reader,
-            "face_detector": self.detector,
+        records = self.encoders.records()
+        records |= {
+            role: EncoderRecord(id=model.id, sha256=model.sha256)
+            for role, model in (("structure", self.reader), ("face_detector", self.detector))
         }
-        return {role: EncoderRecord(id=_public_id(model.id), sha256=model.sha256) for role, model in models.items()}
+        return {role: record.model_copy(update={"id": _public_id(record.id)}) for role, record in records.items()}
 
     def process(self, made: Input) -> InputResult:
         """Take one video through all stages; a refusal or a broken file is a result, not an exception."""
         try:
             words = read_words(made.alignment) if made.alignment else []
             prepared = prepare_clip(made.path, self.config.stages, self.detector, self.reader)
-            samples = [self._encode(made, key, clip, words) for key, clip in self._clips(made, prepared)]
+            samples = self._encode(made, list(self._clips(made, prepared)), words)
         except Rejected as rejected:
             return InputResult("rejected", scores=rejected.scores, reason=rejected.reason)
         except OSError as error:
@@ -90,7 +80,7 @@ class WorkerModels:
             return InputResult("failed", error=_line(error))
         except (UserError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
             return InputResult("failed", error=_line(error))
-        return InputResult("accepted", scores=prepared.scores, samples=dict(samples))
+        return InputResult("accepted", scores=prepared.scores, samples=samples)
 
     def _clips(self, made: Input, prepared: PreparedClip) -> Iterator[tuple[str, PreparedClip]]:
         clips, num_frames = self.config.clips, len(prepared.frames)
@@ -108,26 +98,24 @@ class WorkerModels:
         for start in starts:
             yield f"{made.key}-{start:04d}", prepared.window(start, length)
 
-    @torch.inference_mode()
     def _encode(
-        self, made: Input, key: str, clip: PreparedClip, words: list[tuple[str, float, float]]
-    ) -> tuple[str, Members]:
-        video = _video(clip.frames)
-        references = reference_frames(len(clip.frames), self.config.clips.references)
-        reference_latents = self.video_vae.encode_image(video[0, references])
-        tensors = {
-            "video_latent": self.video_vae.encode(video)[0].half(),
-            "structure": torch.from_numpy(clip.structure),
-            "audio": self.audio_encoder.encode(clip.wave, len(clip.frames)).half(),
-            "reference_latents": reference_latents.half(),
-            "reference_frames": torch.tensor(references, dtype=torch.int32),
-            "reference_features": self.reference_encoder.encode(reference_latents).half(),
-            "mouth_boxes": torch.from_numpy(clip.mouth_boxes),
-            "truth": torch.from_numpy(clip.truth),
-        }
-        mp4 = mp4_bytes(clip.frames, clip.wave) if self.config.keep_video else None
-        members = to_members(Sample(self._meta(made, key, clip, words), tensors, mp4))
-        return key, {name.partition(".")[2]: data for name, data in members.items()}
+        self, made: Input, clips: list[tuple[str, PreparedClip]], words: list[tuple[str, float, float]]
+    ) -> dict[str, Members]:
+        """Encode the clips of one video, all of one length, together; return their members by key and suffix."""
+        frames = [clip.frames for _, clip in clips]
+        references = [reference_frames(len(pixels), self.config.clips.references) for pixels in frames]
+        samples: dict[str, Members] = {}
+        for (key, clip), tensors in zip(clips, encode_pictures(self.encoders, frames, references), strict=True):
+            tensors |= {
+                "structure": torch.from_numpy(clip.structure),
+                "audio": self.encoders.audio.encode(clip.wave, len(clip.frames)).half(),
+                "mouth_boxes": torch.from_numpy(clip.mouth_boxes),
+                "truth": torch.from_numpy(clip.truth),
+            }
+            mp4 = mp4_bytes(clip.frames, clip.wave, lossless=False) if self.config.keep_video else None
+            members = to_members(Sample(self._meta(made, key, clip, words), tensors, mp4))
+            samples[key] = {name.partition(".")[2]: data for name, data in members.items()}
+        return samples
 
     def _meta(self, made: Input, key: str, clip: PreparedClip, words: list[tuple[str, float, float]]) -> SampleMeta:
         num_frames, size = clip.frames.shape[:2]
@@ -171,14 +159,6 @@ def _line(error: Exception) -> str:
 def reference_frames(num_frames: int, count: int) -> list[int]:
     """Return ``count`` pixel frames spread evenly over a clip, its first and last among them."""
     return [round(index * (num_frames - 1) / max(1, count - 1)) for index in range(count)]
-
-
-def mp4_bytes(frames_PSSC: np.ndarray, wave_N: np.ndarray) -> bytes:
-    """Return frames and 16 kHz sound as the bytes of an mp4."""
-    with tempfile.TemporaryDirectory(prefix="df-data-") as folder:
-        path = Path(folder) / "clip.mp4"
-        write_video(path, frames_PSSC, audio=wave_N)
-        return path.read_bytes()
 
 
 class Crew:
@@ -273,8 +253,3 @@ def _worker_records() -> dict[str, EncoderRecord]:
 
 def _worker_process(made: Input) -> InputResult:
     return _Worker.models().process(made)
-
-
-def _video(frames_PSSC: np.ndarray) -> Tensor:
-    """uint8 frames to float32 ``[1, P, 3, S, S]`` in [0, 1]."""
-    return torch.from_numpy(frames_PSSC).permute(0, 3, 1, 2).unsqueeze(0).float() / 255

@@ -33,7 +33,7 @@ def test_a_grid_clip_comes_through(real_data: Path, detector: YuNet, reader: Med
     assert clip.scores["landmark_rate"] >= 0.93 and clip.weight == 1.0
     mouth = clip.truth[:, TRUTH_NAMES.index("mouth_open")]
     speech = slice(23, 52)  # by its alignment: 0.95 s to 2.12 s
-    assert mouth[speech].mean() > 3 * np.concatenate([mouth[:20], mouth[56:]]).mean()
+    assert mouth[speech].mean() > 2 * np.concatenate([mouth[:20], mouth[56:]]).mean()
     assert 0.04 < mouth.max() < 0.2
     centre = clip.mouth_boxes.reshape(-1, 2, 2).mean(axis=1)
     assert (np.abs(centre[:, 0] - 32) < 8).all() and (centre[:, 1] > 36).all()
