@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "DualForce": "dualforce",
     "DualForceConfig": "config",
-    "History": "dualforce",
+    "History": "inputs",
     "KVCache": "cache",
     "StructureDiT": "structure_dit",
     "StructureDiTConfig": "config",
@@ -28,8 +28,9 @@ _EXPORTS = {
 if TYPE_CHECKING:
     from df_models.cache import KVCache
     from df_models.config import DualForceConfig, StructureDiTConfig, VideoDiTConfig
-    from df_models.dualforce import DualForce, History, Velocity
+    from df_models.dualforce import DualForce, Velocity
     from df_models.errors import UserError
+    from df_models.inputs import History
     from df_models.sizes import preset_config, presets
     from df_models.structure_dit import StructureDiT
     from df_models.video_dit import VideoDiT

@@ -42,16 +42,16 @@ class Ring:
         self.keys = torch.zeros(size, device=device, dtype=dtype)
         self.values = torch.zeros(size, device=device, dtype=dtype)
         self._rotated = torch.zeros(size, device=device, dtype=dtype)
-        self._rotated_for = [EMPTY] * shape.layers
+        self._rotated_for = [(EMPTY, EMPTY)] * shape.layers
 
-    def read(self, layer: int, frame: int, table_FNP: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the layer's keys, rotated for the chunk that starts at ``frame``, and values, ``[B, F, N, H, K]``.
+    def read(self, layer: int, chunk: tuple[int, int], table_FNP: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the layer's keys, rotated for a chunk (first frame, end), and values, ``[B, F, N, H, K]``.
 
         Rotated keys are kept until the next chunk, so the denoising steps of one chunk share them.
         """
-        if self._rotated_for[layer] != frame:
+        if self._rotated_for[layer] != chunk:
             self._rotated[layer].copy_(rotate(self.keys[layer], table_FNP))
-            self._rotated_for[layer] = frame
+            self._rotated_for[layer] = chunk
         return self._rotated[layer], self.values[layer]
 
     def write(self, layer: int, places: Tensor, k_BCNHK: Tensor, v_BCNHK: Tensor) -> None:
@@ -182,7 +182,7 @@ class CachedSequence:
 
     ring: Ring
     layer: int
-    frame: int
+    chunk: tuple[int, int]
     query_table: Tensor
     stored_table: Tensor
     own_table: Tensor
@@ -192,7 +192,7 @@ class CachedSequence:
     def __call__(self, q_BTNHK: Tensor, k_BTNHK: Tensor, v_BTNHK: Tensor) -> Tensor:
         """Return ``[B, C, N, H, K]``."""
         q = rotate(q_BTNHK, self.query_table).flatten(1, 2)
-        stored_k, stored_v = self.ring.read(self.layer, self.frame, self.stored_table)
+        stored_k, stored_v = self.ring.read(self.layer, self.chunk, self.stored_table)
         k = torch.cat([stored_k, rotate(k_BTNHK, self.own_table).to(stored_k.dtype)], dim=1).flatten(1, 2)
         v = torch.cat([stored_v, v_BTNHK.to(stored_v.dtype)], dim=1).flatten(1, 2)
         out = attention(q.to(k.dtype), k, v, self.mask, "sdpa").to(q.dtype)

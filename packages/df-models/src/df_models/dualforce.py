@@ -21,7 +21,7 @@ from df_models.cache import KVCache, Ring, RingShape
 from df_models.config import DualForceConfig
 from df_models.errors import UserError
 from df_models.fusion import FusionLayer
-from df_models.inputs import check_reference, check_streams, reference_frames, with_reference
+from df_models.inputs import History, check_history, check_reference, check_streams, reference_frames, with_reference
 from df_models.layers import init_linear
 from df_models.masks import FrameLayout
 from df_models.passes import Geometry, Pass, chunk_pass, clip_pass, plan_chunk
@@ -38,15 +38,6 @@ class Velocity(NamedTuple):
 
     video: Tensor
     structure: Tensor
-
-
-class History(NamedTuple):
-    """The past as a teacher-forced pass sees it: both streams and their noise levels, shaped like the noisy ones."""
-
-    video: Tensor
-    structure: Tensor
-    sigma_video: Tensor
-    sigma_structure: Tensor
 
 
 class DualForce(nn.Module):
@@ -169,12 +160,9 @@ class DualForce(nn.Module):
         layout = FrameLayout.clip(frames)
         if history is not None:
             layout = FrameLayout.teacher_forcing(frames)
-            check_streams(
-                self.config, history.video, history.structure, audio, history.sigma_video, history.sigma_structure
-            )
-            video, structure = torch.cat([history.video, video], 1), torch.cat([history.structure, structure], 1)
-            sigma_video = torch.cat([history.sigma_video, sigma_video], 1)
-            sigma_structure = torch.cat([history.sigma_structure, sigma_structure], 1)
+            check_history(history, History(video, structure, sigma_video, sigma_structure))
+            pairs = zip(history, (video, structure, sigma_video, sigma_structure))
+            video, structure, sigma_video, sigma_structure = (torch.cat(pair, dim=1) for pair in pairs)
         check_reference(reference_latent, video.shape[0], *video.shape[2:])
         aligned = reference_frames(reference_frame, video.shape[0], video.device)
         inputs = with_reference(video, layout.frames, reference_latent, aligned)

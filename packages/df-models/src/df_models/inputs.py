@@ -5,6 +5,8 @@ Shape legend: B batch, T latent frames, C latent channels, h and w latent height
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,15 @@ from df_models.time import SLOTS
 from df_models.video_dit import check_sigma
 
 MASK_CHANNELS = 4
+
+
+class History(NamedTuple):
+    """The past as a teacher-forced pass sees it: both streams and their noise levels, shaped like the noisy ones."""
+
+    video: Tensor
+    structure: Tensor
+    sigma_video: Tensor
+    sigma_structure: Tensor
 
 
 def check_streams(
@@ -37,6 +48,13 @@ def check_streams(
         raise UserError(f"audio must be {wanted}, not {list(audio.shape)}")
     check_sigma("sigma_video", sigma_video, video)
     check_sigma("sigma_structure", sigma_structure, structure)
+
+
+def check_history(history: History, noisy: History) -> None:
+    """Raise UserError unless the history has the shapes of the noisy streams."""
+    for name, past, now in zip(History._fields, history, noisy):
+        if past.shape != now.shape:
+            raise UserError(f"history.{name} must be {list(now.shape)} like {name}, not {list(past.shape)}")
 
 
 def check_reference(reference_latent: Tensor, batch: int, channels: int, height: int, width: int) -> None:

@@ -169,13 +169,13 @@ def plan_chunk(geometry: Geometry, cache: KVCache, frame: int, num_frames: int) 
 def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio_BAD: Tensor, *, write: bool) -> Pass:
     """Plan a pass of one chunk against the cache; ``audio_BAD`` starts with the cache's past slots."""
     chunk, tokens = plan.chunk, geometry.tokens
-    frame = chunk.frames[0]
+    span = (chunk.frames[0], chunk.frames[-1] + 1)
     device = geometry.device
     kept = (chunk.kept[0].to(device), chunk.kept[1].to(device)) if write else None
 
     def cached(ring: Ring, layer: int, query_tokens: int, query: Tensor, stored: Tensor, own: Tensor) -> CachedSequence:
         mask = plan.mask(query_tokens, ring.tokens)
-        return CachedSequence(ring, layer, frame, query, stored, own, mask, kept)
+        return CachedSequence(ring, layer, span, query, stored, own, mask, kept)
 
     def bridges(layer: int) -> tuple[Attend | None, Attend | None]:
         if plan.same_frame is not None:
@@ -190,7 +190,7 @@ def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio_BAD: T
         return to_video, to_structure
 
     past = geometry.config.audio_past
-    windows = geometry.audio(chunk.frames, SLOTS * frame - past, audio_BAD.shape[1])
+    windows = geometry.audio(chunk.frames, SLOTS * span[0] - past, audio_BAD.shape[1])
     video_stored, video_own = plan.video
     structure_stored, structure_own = plan.structure
     return Pass(

@@ -1,0 +1,190 @@
+"""Generating against the cache equals the whole-clip forward, and the cache never grows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from df_models import UserError, presets
+from df_models.masks import FrameLayout
+from df_models.passes import Geometry, clip_pass
+from df_models.rope import rotate, slot_offsets
+
+TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("mask", ["frame", "causal"])
+@pytest.mark.parametrize("preset", presets())
+def test_cached_generation_equals_the_whole_forward(build, make_clip, rollout, difference, preset, mask, chunk):
+    model = build(preset, bridge_mask=mask)
+    clip = make_clip(model, frames=7)
+    with torch.no_grad():
+        wanted = model(**clip)
+    for window, sinks in ((7, 0), (9, 2), (6, 1)):
+        video, structure = rollout(model, clip, chunk, window, sinks)
+        assert difference(video, wanted.video) < TOLERANCE
+        assert difference(structure, wanted.structure) < TOLERANCE
+
+
+def test_cached_generation_in_bfloat16_stays_close(build, make_clip, rollout, difference):
+    model = build().bfloat16()
+    clip = make_clip(model, frames=7)
+    with torch.no_grad():
+        wanted = model(**clip)
+    video, structure = rollout(model, clip, 1, 7, 0)
+    assert difference(video, wanted.video) < 0.05
+    assert difference(structure, wanted.structure) < 0.05
+
+
+class _WindowedReference:
+    """Attention of a whole sequence, chunk by chunk, written out: who is visible, and its rank as its position."""
+
+    def __init__(self, frames, chunk, window, sinks, query_table, key_table):
+        self.frames, self.chunk, self.window, self.sinks = frames, chunk, window, sinks
+        self.query_table, self.key_table = query_table, key_table
+
+    def __call__(self, q, k, v):
+        outputs = []
+        for frame in range(self.frames):
+            start = frame - frame % self.chunk
+            end = min(start + self.chunk, self.frames)
+            seen_by_chunk = [j for j in range(end) if j < self.sinks or j >= end - self.window]
+            rank = {j: seen_by_chunk.index(j) for j in seen_by_chunk}
+            seen = [j for j in seen_by_chunk if j <= frame]
+            query = rotate(q[:, frame : frame + 1], self.query_table([rank[frame]], [frame]))
+            keys = rotate(k[:, seen], self.key_table([rank[j] for j in seen], seen)).flatten(1, 2)
+            values = v[:, seen].flatten(1, 2)
+            scores = torch.einsum("bqhk,bmhk->bhqm", query.flatten(1, 2), keys) / q.shape[-1] ** 0.5
+            outputs.append(torch.einsum("bhqm,bmhk->bqhk", scores.softmax(-1), values))
+        return torch.stack(outputs, dim=1)
+
+
+def _windowed_forward(model, clip, chunk, window, sinks):
+    frames, config = clip["video"].shape[1], model.config
+    geometry = Geometry(config, model.video.grid(*clip["video"].shape[-2:]), torch.device("cpu"))
+
+    def video_table(ranks, _frames):
+        return geometry.video(torch.tensor(ranks, dtype=torch.float64), config.dim, config.num_heads)
+
+    def structure_table(ranks, frames_):
+        return geometry.structure(torch.tensor(ranks, dtype=torch.float64), tuple(frames_))
+
+    def bridge_table(index):
+        return lambda ranks, at: geometry.bridge(torch.tensor(ranks, dtype=torch.float64), tuple(at))[index]
+
+    def attend(query, key):
+        return _WindowedReference(frames, chunk, window, sinks, query, key)
+
+    contexts = model._contexts(clip.get("reference_tokens"), clip.get("text"))
+    audio = model._embed_audio(clip["audio"].flatten(1, 2))
+    plan = clip_pass(geometry, FrameLayout.clip(frames), *contexts, audio, "sdpa")
+    exchange = plan.exchange(0)
+    if config.bridge_mask == "causal":
+        video, structure = bridge_table(0), bridge_table(1)
+        exchange = replace(exchange, to_video=attend(video, structure), to_structure=attend(structure, video))
+    plan = replace(
+        plan,
+        attend_video=lambda _: attend(video_table, video_table),
+        attend_structure=lambda _: attend(structure_table, structure_table),
+        exchange=lambda _: exchange,
+    )
+    from df_models.inputs import with_reference
+
+    inputs = with_reference(clip["video"], tuple(range(frames)), clip["reference_latent"], clip["reference_frame"])
+    with torch.no_grad():
+        return model._run(inputs, clip["structure"], clip["sigma_video"], clip["sigma_structure"], plan, last=frames)
+
+
+@pytest.mark.parametrize("mask", ["frame", "causal"])
+@pytest.mark.parametrize(("chunk", "window", "sinks"), [(1, 3, 0), (1, 1, 2), (1, 3, 2), (3, 3, 1), (3, 5, 0), (2, 4, 3)])
+def test_a_short_window_equals_the_windowed_forward(build, make_clip, rollout, difference, chunk, window, sinks, mask):
+    model = build(bridge_mask=mask)
+    clip = make_clip(model, frames=10)
+    video, structure = rollout(model, clip, chunk, window, sinks)
+    wanted = _windowed_forward(model, clip, chunk, window, sinks)
+    assert difference(video, wanted.video) < TOLERANCE
+    assert difference(structure, wanted.structure) < TOLERANCE
+    with torch.no_grad():
+        unlimited = model(**clip)
+    assert difference(unlimited.video, wanted.video) > 1e-3
+
+
+def test_the_cache_never_grows_and_positions_stay_inside_the_window(build, make_clip):
+    window, sinks, frames = 3, 2, 40
+    model = build(bridge_mask="causal")
+    clip = make_clip(model, frames)
+    cache = model.new_cache(2, 4, 6, window, sinks, reference_latent=clip["reference_latent"])
+    storage = [(x.data_ptr(), x.shape) for ring in cache.rings for x in (ring.keys, ring.values)]
+    size = cache.bytes
+    for frame in range(frames):
+        part = slice(frame, frame + 1)
+        chunk = cache.chunk(frame, 1)
+        assert max(chunk.stored_positions.max(), chunk.own_positions.max()) <= sinks + window - 1
+        assert chunk.own_positions.item() == min(frame, sinks + window - 1)
+        arguments = [clip[n][:, part] for n in ("video", "structure", "audio", "sigma_video", "sigma_structure")]
+        model.step(*arguments, cache, frame=frame, write=True)
+    assert [(x.data_ptr(), x.shape) for ring in cache.rings for x in (ring.keys, ring.values)] == storage
+    assert cache.bytes == size
+    assert sorted(cache.stored_frames()) == [0, 1, 38, 39]
+    assert not cache.plans
+
+
+def test_without_write_nothing_in_the_cache_changes(build, make_clip):
+    model = build(bridge_mask="causal")
+    clip = make_clip(model, 4)
+    cache = model.new_cache(2, 4, 6, 3, 1)
+
+    def step(frame, write, chunk=1):
+        names = ("video", "structure", "audio", "sigma_video", "sigma_structure")
+        arguments = [clip[name][:, frame : frame + chunk] for name in names]
+        return model.step(*arguments, cache, frame=frame, write=write)
+
+    step(0, True)
+    kept = [x.clone() for ring in cache.rings for x in (ring.keys, ring.values)] + [cache.audio_past_BAF.clone()]
+    first = step(1, False)
+    step(1, False, chunk=3)
+    assert torch.equal(first.video, step(1, False).video)
+    now = [x for ring in cache.rings for x in (ring.keys, ring.values)] + [cache.audio_past_BAF]
+    assert all(torch.equal(old, new) for old, new in zip(kept, now))
+    assert cache.length == 1
+    step(1, True)
+    assert cache.length == 2
+    assert not torch.equal(kept[0], cache.video.keys)
+
+
+def test_missing_lookahead_is_like_the_end_of_the_clip(build, make_clip):
+    model = build(audio_future=4)
+    clip = make_clip(model, 1)
+    names = ("video", "structure", "audio", "sigma_video", "sigma_structure")
+    step = [clip[name] for name in names]
+    cache = model.new_cache(2, 4, 6, 3, 1, reference_latent=clip["reference_latent"])
+    with torch.no_grad():
+        alone = model(*step, clip["reference_latent"])
+    assert torch.allclose(model.step(*step, cache, frame=0, write=False).video, alone.video, atol=1e-5)
+    step[2] = torch.cat([step[2], torch.randn_like(step[2])], dim=1)
+    ahead = model.step(*step, cache, frame=0, write=False).video
+    assert not torch.allclose(ahead, alone.video, atol=1e-4)
+    step[2] = torch.cat([step[2], torch.randn_like(clip["audio"])], dim=1)
+    assert torch.equal(model.step(*step, cache, frame=0, write=False).video, ahead)
+
+
+def test_mistakes_are_told(build, make_clip):
+    model = build()
+    clip = make_clip(model, 4)
+    names = ("video", "structure", "audio", "sigma_video", "sigma_structure")
+    cache = model.new_cache(2, 4, 6, window=3, sinks=1, reference_latent=clip["reference_latent"])
+    with pytest.raises(UserError, match="does not fit a window of 3"):
+        model.step(*(clip[name] for name in names), cache, frame=0, write=False)
+    one = [clip[name][:, :1] for name in names]
+    with pytest.raises(UserError, match="the next is 0, not 2"):
+        model.step(*one, cache, frame=2, write=False)
+    with pytest.raises(UserError, match="window >= 1"):
+        model.new_cache(2, 4, 6, window=0, sinks=1)
+    with pytest.raises(UserError, match="reference_latent must be"):
+        model.new_cache(2, 4, 6, window=1, sinks=1, reference_latent=torch.zeros(2, 16, 4, 4))
+
+
+def test_slot_offsets_mark_the_first_frame():
+    assert slot_offsets(torch.tensor([0, 5])).tolist() == [[0, 0, 0, 0], [-0.75, -0.5, -0.25, 0]]
