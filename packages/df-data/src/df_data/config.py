@@ -28,7 +28,7 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------- YAML
+# -------------------- YAML
 
 _FLOAT = re.compile(
     r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
@@ -133,7 +133,7 @@ def _override_tree(overrides: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
-# ------------------------------------------------------------------------------------------------- the shape of a model
+# -------------------- the shape of a model
 
 
 def _model_classes(annotation: Any) -> list[type[BaseModel]]:
@@ -187,7 +187,7 @@ def all_keys(cls: type[BaseModel], prefix: str = "") -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-# --------------------------------------------------------------------------------------------------------------- errors
+# -------------------- errors
 
 
 def _walk(cls: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[type[BaseModel]]]:

@@ -70,7 +70,7 @@ class Manifest(FrozenModel):
     height: int = 0
     width: int = 0
     shards: tuple[ShardEntry, ...] = ()
-    encoders: dict[str, EncoderRecord] = {}
+    encoders: dict[str, EncoderRecord] = Field(default_factory=dict)
     structure_statistics: StructureStatistics | None = None
 
     @property

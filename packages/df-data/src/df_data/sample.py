@@ -3,18 +3,20 @@
 Shape legend: P pixel frames, T latent frames, A = 2P audio features, R reference pictures, N reference tokens,
 H, W pixels, h = H/8, w = W/8 latent cells, D feature widths, K named truth values.
 
-| tensor               | dtype   | shape           | needed | what                                                          |
-|----------------------|---------|-----------------|--------|---------------------------------------------------------------|
-| `video_latent`       | float16 | [T, 16, h, w]   | yes    | normalised VAE latent of the whole clip                       |
-| `structure`          | float32 | [P, D_s]        | yes    | raw structure vector, layout named in the metadata            |
-| `flame`              | float32 | [P, 159]        | no     | FLAME vector                                                  |
-| `audio`              | float16 | [2P, D_a]       | yes    | 50 Hz audio features, not pooled                              |
-| `reference_latents`  | float16 | [R, 16, h, w]   | yes    | pictures of the clip, each encoded alone                      |
-| `reference_frames`   | int32   | [R]             | yes    | pixel frame of each reference picture                         |
-| `reference_features` | float16 | [R, N, D_r]     | yes    | reference encoder's tokens of each picture                    |
-| `mouth_boxes`        | float32 | [P, 4]          | yes    | x0, y0, x1, y1 in pixels of the clip                          |
-| `truth`              | float32 | [P, K]          | no     | exact values of a synthetic clip, named by `truth_names`      |
-| `identity_vector`    | float32 | [D_id]          | no     | exact identity of a synthetic clip                            |
+====================  =======  =============  ======  ========================================================
+tensor                dtype    shape          needed  what
+====================  =======  =============  ======  ========================================================
+`video_latent`        float16  [T, 16, h, w]  yes     normalised VAE latent of the whole clip
+`structure`           float32  [P, D_s]       yes     raw structure vector, layout named in the metadata
+`flame`               float32  [P, 159]       no      FLAME vector
+`audio`               float16  [2P, D_a]      yes     50 Hz audio features, not pooled
+`reference_latents`   float16  [R, 16, h, w]  yes     pictures of the clip, each encoded alone
+`reference_frames`    int32    [R]            yes     pixel frame of each reference picture
+`reference_features`  float16  [R, N, D_r]    yes     reference encoder's tokens of each picture
+`mouth_boxes`         float32  [P, 4]         yes     x0, y0, x1, y1 in pixels of the clip
+`truth`               float32  [P, K]         no      exact values of a synthetic clip, named by `truth_names`
+`identity_vector`     float32  [D_id]         no      exact identity of a synthetic clip
+====================  =======  =============  ======  ========================================================
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import re
 from dataclasses import dataclass
 
 import torch
-from pydantic import ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors import torch as safetensors_torch
 from torch import Tensor
@@ -95,13 +97,13 @@ class SampleMeta(FrozenModel):
     width: int
     fps: int = FPS
     structure_layout: str = LIVEPORTRAIT_70.name
-    scores: dict[str, float] = {}
+    scores: dict[str, float] = Field(default_factory=dict)
     weight: float = 1.0
-    encoders: dict[str, EncoderRecord] = {}
+    encoders: dict[str, EncoderRecord] = Field(default_factory=dict)
     text: str | None = None
     phonemes: tuple[tuple[str, float, float], ...] | None = None
     truth_names: tuple[str, ...] | None = None
-    provenance: dict[str, str | int | float | bool | list[float] | None] = {}
+    provenance: dict[str, str | int | float | bool | list[float] | None] = Field(default_factory=dict)
 
     @field_validator("key")
     @classmethod
@@ -208,7 +210,7 @@ def _range_problem(sample: Sample) -> str | None:
     return None
 
 
-# ------------------------------------------------------------------------------------------------------ to and from bytes
+# -------------------- to and from bytes
 
 
 def to_members(sample: Sample) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +35,7 @@ _BLOCK = tarfile.BLOCKSIZE
 _END = b"\0" * (2 * _BLOCK)
 
 
-# ------------------------------------------------------------------------------------------------------------- placement
+# -------------------- placement
 
 
 def shard_of(group: str, num_shards: int) -> int:
@@ -52,7 +53,7 @@ def num_shards_for(clips: int, clips_per_shard: int) -> int:
     return max(1, -(-clips // clips_per_shard))
 
 
-# ------------------------------------------------------------------------------------------------------------------ bytes
+# -------------------- bytes
 
 
 def tar_members(members: Mapping[str, bytes]) -> bytes:
@@ -79,7 +80,7 @@ def write_tar(path: Path, pieces: Iterable[bytes]) -> tuple[str, int]:
     return digest.hexdigest(), total
 
 
-# ---------------------------------------------------------------------------------------------------------------- writing
+# -------------------- writing
 
 
 class SplitWriter:
@@ -138,11 +139,8 @@ class SplitWriter:
         return StagedSample(key=sample.key, shard=shard, bytes=len(piece), sha256=hashlib.sha256(piece).hexdigest())
 
     def has(self, staged: StagedSample) -> bool:
-        """Whether a sample of the ledger is in a finished shard, or staged and whole (by size)."""
-        if self.finished(staged.shard):
-            return True
-        path = self.staging / f"{staged.key}.piece"
-        return path.is_file() and path.stat().st_size == staged.bytes
+        """Whether a sample of the ledger is in a finished shard, or staged and whole."""
+        return self.finished(staged.shard) or self._piece(staged) is not None
 
     def finished(self, shard: int) -> bool:
         """Whether a shard stands under its final name and in the manifest."""
@@ -152,41 +150,40 @@ class SplitWriter:
         """Join the staged samples of a shard (those of other shards are passed over). An empty shard is not written.
 
         Raises:
-            UserError: a staged file was damaged or removed since it was written.
+            UserError: two samples have one key, or a staged file was damaged or removed since it was written.
         """
         mine = sorted((s for s in samples if s.shard == shard), key=lambda s: s.key)
         if self.finished(shard) or not mine:
             return
-        lengths: list[int] = []
-        moments: list[Moments] = []
-        sizes: set[tuple[int, int]] = set()
-
-        def pieces() -> Iterator[bytes]:
-            for staged in mine:
-                piece = self._piece(staged)
-                sample = next(iter_tar_samples(io.BytesIO(piece + _END), staged.key))
-                lengths.append(sample.meta.num_frames)
-                sizes.add((sample.meta.height, sample.meta.width))
-                moments.append(moments_of(sample.tensors["structure"].numpy()))
-                yield piece
-
+        twice = next((a.key for a, b in itertools.pairwise(mine) if a.key == b.key), None)
+        if twice:
+            raise UserError(f"two inputs made a sample of the same key {twice!r}; give them different names")
+        summary = _Summary()
         path = self.directory / shard_name(shard)
-        sha256, size = write_tar(path, pieces())
+        sha256, size = write_tar(path, map(summary.add, map(self._whole_piece, mine)))
         entry = ShardEntry(
-            name=path.name, sha256=sha256, bytes=size, count=len(mine), pixel_frames=sum(lengths),
-            shortest=min(lengths), longest=max(lengths), structure=merge_moments(moments),
-        )  # fmt: skip
-        self._enter(entry, sizes)
+            name=path.name,
+            sha256=sha256,
+            bytes=size,
+            count=len(mine),
+            pixel_frames=sum(summary.lengths),
+            shortest=min(summary.lengths),
+            longest=max(summary.lengths),
+            structure=merge_moments(summary.moments),
+        )
+        self._enter(entry, summary.sizes)
         for staged in mine:
             (self.staging / f"{staged.key}.piece").unlink(missing_ok=True)
 
-    def _piece(self, staged: StagedSample) -> bytes:
+    def _piece(self, staged: StagedSample) -> bytes | None:
         path = self.staging / f"{staged.key}.piece"
         piece = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(piece).hexdigest() != staged.sha256:
-            raise UserError(
-                f"{path} is missing or damaged; delete {self.root} and build again (the disk may be failing)"
-            )
+        return piece if hashlib.sha256(piece).hexdigest() == staged.sha256 else None
+
+    def _whole_piece(self, staged: StagedSample) -> bytes:
+        piece = self._piece(staged)
+        if piece is None:
+            raise UserError(f"the staged sample {staged.key} of {self.root} was removed or damaged; build again")
         return piece
 
     def _enter(self, entry: ShardEntry, sizes: set[tuple[int, int]]) -> None:
@@ -211,13 +208,29 @@ class SplitWriter:
         self.manifest = manifest
 
 
+@dataclass
+class _Summary:
+    """What the manifest says about a shard, gathered while its pieces pass by."""
+
+    lengths: list[int] = field(default_factory=list)
+    moments: list[Moments] = field(default_factory=list)
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+
+    def add(self, piece: bytes) -> bytes:
+        sample = next(iter_tar_samples(io.BytesIO(piece + _END), "staged sample", video=False))
+        self.lengths.append(sample.meta.num_frames)
+        self.sizes.add((sample.meta.height, sample.meta.width))
+        self.moments.append(moments_of(sample.tensors["structure"].numpy()))
+        return piece
+
+
 def _remove_leftovers(directory: Path) -> None:
     """Temporary files of a killed writer."""
     for path in directory.glob(".*.tmp*"):
         path.unlink(missing_ok=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------- reading
+# -------------------- reading
 
 
 def split_member_name(name: str, where: str) -> tuple[str, str]:
@@ -248,7 +261,7 @@ def iter_members(file: IO[bytes], where: str) -> Iterator[tuple[str, str, int, i
                 if not info.isreg():
                     raise UserError(f"{where}: member {info.name!r} is not a plain file")
                 yield (*split_member_name(info.name, where), info.offset_data, info.size)
-                archive.members = []  # keeps memory flat over long archives
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # keeps memory flat
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"{where}: not a whole tar file ({error}); build the shard again or remove it") from error
 

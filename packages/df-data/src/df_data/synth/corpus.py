@@ -6,9 +6,10 @@ Shape legend: P pixel frames, S pixels a side, K truths.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -30,10 +31,11 @@ from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
 from df_data.synth.seeding import rng_for
 from df_data.synth.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
+from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.time import latent_length
 
-GENERATOR = "1"
+GENERATOR = "2"
 """Raised when a clip of the same seed changes: a corpus half made by the old generator is then refused."""
 
 ENCODE_TOGETHER = 16
@@ -137,13 +139,24 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
 
 
 def is_complete(config: SynthConfig, out: Path) -> bool:
-    """Return whether `out` holds this very corpus, whole."""
+    """Return whether `out` holds this very corpus, whole.
+
+    Raises:
+        UserError: it was whole, but a shard is missing or cut short now.
+    """
     if not all((out / split / MANIFEST_NAME).is_file() for split in SPLITS):
         return False
     manifests = [read_manifest(out / split) for split in SPLITS]
     hashes = {role: record.sha256 for role, record in manifests[0].encoders.items()}
     mine = fingerprint(config, hashes)
-    return all(manifest.complete and manifest.build == mine for manifest in manifests)
+    if not all(manifest.complete and manifest.build == mine for manifest in manifests):
+        return False
+    for split, manifest in zip(SPLITS, manifests):
+        for shard in manifest.shards:
+            path = out / split / shard.name
+            if not path.is_file() or path.stat().st_size != shard.bytes:
+                raise UserError(f"{path} was removed or damaged; delete {out} to have the corpus made again")
+    return True
 
 
 def fingerprint(config: SynthConfig, encoder_hashes: Mapping[str, str]) -> str:
@@ -185,22 +198,28 @@ def _make_split(
     writer: SplitWriter,
     progress: bool,
 ) -> None:
+    """Clips are encoded in fixed groups (a group is done again as a whole), since the last bits depend on the batch."""
     jobs = jobs_of(config, split)
-    done = [e for job in jobs if (e := ledger.get(job.key)) and all(writer.has(s) for s in e.samples)]
-    finished = {entry.input for entry in done}
-    todo = [job for job in jobs if job.key not in finished]
     together = max(1, ENCODE_TOGETHER * 33 // jobs[0].frames)
-    with tqdm(total=len(jobs), initial=len(done), desc=f"{split} clips", unit="clip", disable=not progress) as bar:
-        batch: list[tuple[_Job, _Rendered]] = []
-        for job, rendered in _rendered(pool, todo, 4 * config.workers + together):
-            batch.append((job, rendered))
-            if len(batch) == together or job is todo[-1]:
-                _store(config, batch, encoders, ledger, writer)
-                bar.update(len(batch))
-                batch = []
+    groups = [jobs[start : start + together] for start in range(0, len(jobs), together)]
+    todo = [group for group in groups if not all(_is_done(job, ledger, writer) for job in group)]
+    waiting = sum(map(len, todo))
+    if not waiting:
+        return
+    rendered = _rendered(pool, itertools.chain.from_iterable(todo), 4 * config.workers + together)
+    name = f"{split} clips"
+    with tqdm(total=len(jobs), initial=len(jobs) - waiting, desc=name, unit="clip", disable=not progress) as bar:
+        for group in todo:
+            _store(config, list(itertools.islice(rendered, len(group))), encoders, ledger, writer)
+            bar.update(len(group))
 
 
-def _rendered(pool: ProcessPoolExecutor, jobs: list[_Job], ahead: int) -> Iterator[tuple[_Job, _Rendered]]:
+def _is_done(job: _Job, ledger: Ledger, writer: SplitWriter) -> bool:
+    entry = ledger.get(job.key)
+    return entry is not None and all(writer.has(staged) for staged in entry.samples)
+
+
+def _rendered(pool: ProcessPoolExecutor, jobs: Iterable[_Job], ahead: int) -> Iterator[tuple[_Job, _Rendered]]:
     """Render in the pool, in order, at most `ahead` clips waiting to be taken."""
     waiting: deque[tuple[_Job, Future[_Rendered]]] = deque()
     for job in jobs:

@@ -1,0 +1,66 @@
+"""Small random samples and datasets for the tests of shards, ledger and reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from df_data.manifest import Manifest
+from df_data.sample import EncoderRecord, Sample, SampleMeta
+from df_data.shards import SplitWriter, staged_shards
+from df_models.time import latent_length
+
+ENCODERS = {"video_vae": EncoderRecord(id="vae", sha256="v"), "audio": EncoderRecord(id="audio", sha256="a")}
+SIZE = 16
+
+MakeSample = Callable[..., Sample]
+MakeSplit = Callable[..., Manifest]
+
+
+@pytest.fixture(scope="session")
+def make_sample() -> MakeSample:
+    """(index, frames=5, split="train", video=None) -> a valid sample whose tensors depend on the index."""
+
+    def make(index: int, frames: int = 5, split: str = "train", video: bytes | None = None) -> Sample:
+        generator = torch.Generator().manual_seed(index)
+        cells = SIZE // 8
+        tensors = {
+            "video_latent": torch.full((latent_length(frames), 16, cells, cells), float(index)).half(),
+            "structure": torch.randn(frames, 70, generator=generator),
+            "flame": torch.randn(frames, 159, generator=generator),
+            "audio": torch.randn(2 * frames, 6, generator=generator).half(),
+            "reference_latents": torch.randn(3, 16, cells, cells, generator=generator).half(),
+            "reference_frames": torch.tensor([0, 1, 4], dtype=torch.int32),
+            "reference_features": torch.randn(3, 2, 4, generator=generator).half(),
+            "mouth_boxes": torch.tensor([4.0, 8.0, 12.0, 16.0]).repeat(frames, 1),
+        }
+        meta = SampleMeta(
+            key=f"{split}-{index:04d}",
+            source="test",
+            licence="CC0-1.0",
+            identity=f"{split}-{index}",
+            split=split,
+            num_frames=frames,
+            height=SIZE,
+            width=SIZE,
+            encoders=ENCODERS,
+        )
+        return Sample(meta, tensors, video)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_split(make_sample: MakeSample) -> MakeSplit:
+    """(root, clips, num_shards=3, **sample) -> the manifest of a whole `root/train`."""
+
+    def make(root: Path, clips: int, num_shards: int = 3, **options: object) -> Manifest:
+        writer = SplitWriter(root, "train", num_shards=num_shards, build="b", encoders=ENCODERS)
+        staged = [writer.stage(make_sample(index, **options)) for index in range(clips)]
+        for shard in staged_shards(staged):
+            writer.finish_shard(shard, staged)
+        return writer.finish()
+
+    return make

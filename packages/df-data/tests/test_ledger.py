@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from df_data.ledger import Ledger, LedgerEntry, StagedSample, dataset_lock, staged_samples
+from df_models.errors import UserError
+
+STAGED = StagedSample(key="k", shard=0, bytes=1, sha256="s")
+
+
+def entries() -> list[LedgerEntry]:
+    return [
+        LedgerEntry(input="a.mp4", status="accepted", split="train", samples=(STAGED,), scores={"blur": 0.25}),
+        LedgerEntry(input="b.mp4", status="rejected", reason="no_face", scores={"faces": 0.0}),
+        LedgerEntry(input="ç.mp4", status="failed", error="the video cannot be decoded"),
+    ]
+
+
+def test_reads_back_and_last_line_counts(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l.jsonl")
+    ledger.record(*entries())
+    again = Ledger(tmp_path / "l.jsonl")
+    assert list(again.entries.values()) == entries()
+    assert again.counts() == {"accepted": 1, "rejected": 1, "failed": 1}
+    assert again.reasons() == {"no_face": 1}
+    again.record(LedgerEntry(input="ç.mp4", status="accepted", split="val", samples=(STAGED,)))
+    final = Ledger(tmp_path / "l.jsonl")
+    assert final.counts() == {"accepted": 2, "rejected": 1, "failed": 0}
+    assert staged_samples(final.entries.values(), "val") == [STAGED]
+
+
+def test_torn_last_line_at_every_byte(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    Ledger(path).record(*entries())
+    whole = path.read_bytes()
+    start = whole[:-1].rfind(b"\n") + 1
+    for cut in range(start, len(whole)):
+        path.write_bytes(whole[:cut])
+        ledger = Ledger(path)
+        assert list(ledger.entries) == ["a.mp4", "b.mp4"]
+        assert path.read_bytes() == whole[:start], "the torn line is cut off"
+        ledger.record(entries()[2])
+        assert path.read_bytes() == whole
+
+
+def test_damaged_middle_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    Ledger(path).record(*entries())
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b'{"input": "b.m\n' + lines[2])
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        Ledger(path)
+
+
+@pytest.mark.parametrize("status", ["accepted", "rejected", "failed"])
+def test_an_end_without_its_why_is_refused(status: str) -> None:
+    with pytest.raises(ValidationError, match="needs its samples, reason or error"):
+        LedgerEntry.model_validate({"input": "x", "status": status})
+
+
+def test_two_builds_on_one_directory(tmp_path: Path) -> None:
+    with (
+        dataset_lock(tmp_path / "d"),
+        pytest.raises(UserError, match="another process is writing"),
+        dataset_lock(tmp_path / "d"),
+    ):
+        pass
+    with dataset_lock(tmp_path / "d"):
+        pass
