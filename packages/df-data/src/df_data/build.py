@@ -121,7 +121,8 @@ def _is_done(entry: LedgerEntry | None, writers: Mapping[str, SplitWriter]) -> b
         return False
     if entry.status != "accepted":
         return True
-    return entry.split in writers and all(writers[entry.split].has(staged) for staged in entry.samples)
+    writer = writers.get(entry.split or "")
+    return writer is not None and all(writer.has(staged) for staged in entry.samples)
 
 
 def _run(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from df_data.stages.landmarks import MediaPipeReader
-from df_models.encoders import random_tiny_vae
+from df_models.encoders.wan_vae import WanVAE
 from df_models.encoders.yunet import YuNet
 
 
@@ -47,5 +47,5 @@ def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VAE of the right shape with random weights, as a directory that the build can be given."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("vae") / "random-vae"
-    random_tiny_vae(0).module.save_pretrained(folder)
+    WanVAE.random(0).module.save_pretrained(folder)
     return folder

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from df_models.crop import resample_matrix
 from df_models.errors import UserError
 from df_models.files import sha256_file
 
@@ -83,7 +84,8 @@ class YuNet:
         padded_height, padded_width = (-(-n // STRIDES[-1]) * STRIDES[-1] for n in (shrunk_height, shrunk_width))
         batch = np.zeros((1, 3, padded_height, padded_width), dtype=np.float32)
         batch[0, :, :shrunk_height, :shrunk_width] = bgr_HWC.transpose(2, 0, 1)
-        raw = dict(zip(self._outputs, self._session.run(self._outputs, {self._input: batch}), strict=True))
+        outputs = [np.asarray(output) for output in self._session.run(self._outputs, {self._input: batch})]
+        raw = dict(zip(self._outputs, outputs, strict=True))
         faces = [face for s in STRIDES for face in self._decode(raw, s, padded_width // s)]
         back = np.array([width / shrunk_width, height / shrunk_height])
         kept = suppress_overlaps(sorted(faces, key=lambda face: -face.score), self.overlap)
@@ -121,11 +123,16 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> float:
 def _shrink(image_HWC: np.ndarray, scale: float) -> np.ndarray:
     if scale >= 1.0:
         return image_HWC
-    from df_models.crop import resample_matrix
-
+    whole = int(1 / scale)
+    if whole > 1:  # blocks first: the filter below is dense and slow on large pictures
+        height, width = (n // whole for n in image_HWC.shape[:2])
+        blocks = image_HWC[: height * whole, : width * whole].reshape(height, whole, width, whole, 3)
+        image_HWC = blocks.mean(axis=(1, 3), dtype=np.float32)
+        scale *= whole
     height, width = image_HWC.shape[:2]
-    rows = resample_matrix(height, 0.0, height, round(height * scale))
-    columns = resample_matrix(width, 0.0, width, round(width * scale))
-    tall = np.tensordot(rows, image_HWC.astype(np.float32), axes=(1, 0))
-    small = np.tensordot(tall, columns, axes=(1, 1)).transpose(0, 2, 1)
-    return np.clip(small + 0.5, 0, 255).astype(np.uint8)
+    if scale < 1.0:
+        rows = resample_matrix(height, 0.0, height, round(height * scale))
+        columns = resample_matrix(width, 0.0, width, round(width * scale))
+        tall = np.tensordot(rows, image_HWC.astype(np.float32), axes=(1, 0))
+        image_HWC = np.tensordot(tall, columns, axes=(1, 1)).transpose(0, 2, 1)
+    return np.clip(image_HWC + 0.5, 0, 255).astype(np.uint8)
