@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from df_models import DualForce, preset_config
 from torch import Tensor, nn
+
+from df_models import DualForce, preset_config
 
 Clip = dict[str, Any]
 
@@ -59,7 +60,9 @@ def open_zeros(module: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.2)
 
 
-def random_clip(model: DualForce, frames: int = 5, batch: int = 2, size: tuple[int, int] = (4, 6), seed: int = 1) -> Clip:
+def random_clip(
+    model: DualForce, frames: int = 5, batch: int = 2, size: tuple[int, int] = (4, 6), seed: int = 1
+) -> Clip:
     """Return random inputs of ``model.forward`` by name."""
     config = model.config
     generator = torch.Generator().manual_seed(seed)

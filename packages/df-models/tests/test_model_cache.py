@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from df_models import UserError, presets
 from df_models.masks import FrameLayout
 from df_models.passes import Geometry, clip_pass
@@ -98,7 +99,9 @@ def _windowed_forward(model, clip, chunk, window, sinks):
 
 
 @pytest.mark.parametrize("mask", ["frame", "causal"])
-@pytest.mark.parametrize(("chunk", "window", "sinks"), [(1, 3, 0), (1, 1, 2), (1, 3, 2), (3, 3, 1), (3, 5, 0), (2, 4, 3)])
+@pytest.mark.parametrize(
+    ("chunk", "window", "sinks"), [(1, 3, 0), (1, 1, 2), (1, 3, 2), (3, 3, 1), (3, 5, 0), (2, 4, 3)]
+)
 def test_a_short_window_equals_the_windowed_forward(build, make_clip, rollout, difference, chunk, window, sinks, mask):
     model = build(bridge_mask=mask)
     clip = make_clip(model, frames=10)

@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from df_models.errors import UserError, nearest
 from df_models.flow.schedule import expand_sigma
+
+SOLVERS = ("euler", "heun")
 
 
 def euler_step(x: Tensor, velocity: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
@@ -27,7 +30,12 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: T
     """Follow ``velocity(x, sigma)`` along ``sigmas`` (one falling row for all of ``x``), by ``euler`` or ``heun``.
 
     Heun's last step, to sigma 0, is Euler's: it costs one evaluation and a model is not trained at 0.
+
+    Raises:
+        UserError: there is no such solver.
     """
+    if solver not in SOLVERS:
+        raise UserError(f"there is no solver {solver!r}{nearest(solver, SOLVERS)}; there are: {', '.join(SOLVERS)}")
     for sigma, sigma_next in itertools.pairwise(sigmas):
         slope = velocity(x, sigma)
         end = euler_step(x, slope, sigma, sigma_next)
