@@ -20,6 +20,7 @@ from tqdm import tqdm
 from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_frame, encode_moments
 from df_models.files import atomic_write
 from df_models.time import latent_length
+from df_train.muon import Muon, split_parameters
 from df_train.tokenizer_config import TokenizerConfig, TokenizerLossConfig
 from df_train.tokenizer_data import Pool, batches, render_pools
 
@@ -33,15 +34,19 @@ def train(config: TokenizerConfig) -> Path:
     average = torch.optim.swa_utils.AveragedModel(
         vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
     )
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    optimizers = _optimizers(vae, config)
     total = sum(stage.steps for stage in config.stages)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, config.warmup, total))
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, config.warmup, total))
+        for optimizer in optimizers
+    ]
     with open(config.run_dir / "metrics.jsonl", "a") as log, tqdm(total=total, desc="tokenizer", unit="step") as bar:
         rng = np.random.default_rng(config.seed)
         stages = (batches(stage, train_pool, config.mixtures, rng) for stage in config.stages)
         for step, batch in enumerate(chain.from_iterable(stages), start=1):
-            losses = _step(vae, batch, config, optimizer)
-            schedule.step()
+            losses = _step(vae, batch, config, optimizers)
+            for schedule in schedules:
+                schedule.step()
             average.update_parameters(vae)
             bar.update()
             if step % config.log_every == 0:
@@ -56,15 +61,18 @@ def train(config: TokenizerConfig) -> Path:
     return config.run_dir / "vae"
 
 
-def _step(vae: nn.Module, batch: tuple[Tensor, Tensor], config: TokenizerConfig, optimizer: Any) -> dict[str, Tensor]:
+def _step(
+    vae: nn.Module, batch: tuple[Tensor, Tensor], config: TokenizerConfig, optimizers: list[Any]
+) -> dict[str, Tensor]:
     video, weights = batch
-    optimizer.zero_grad(set_to_none=True)
+    vae.zero_grad(set_to_none=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
         output, mean, log_variance = reconstruct(vae, video, config.loss.latent_noise)
     losses = tokenizer_losses(output.float(), video, weights, mean.float(), log_variance.float(), config.loss)
     losses["loss"].backward()
     losses["grad_norm"] = nn.utils.clip_grad_norm_(vae.parameters(), config.clip_norm)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return losses
 
 
@@ -129,10 +137,28 @@ def _new_vae(config: TokenizerConfig) -> nn.Module:
         vae = WanVAE.load(str(config.resume)).module.train().requires_grad_(True)
     else:
         vae = AutoencoderKLWan(**config.architecture)
+        _quiet_posterior(vae)
     for module in vae.modules():
         if isinstance(module, nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
     return vae
+
+
+def _optimizers(vae: nn.Module, config: TokenizerConfig) -> list[Any]:
+    matrices, others = split_parameters(vae)
+    return [
+        Muon(matrices, config.matrix_lr),
+        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.99), weight_decay=0),
+    ]
+
+
+@torch.no_grad()
+def _quiet_posterior(vae: nn.Module, log_variance: float = -5.0) -> None:
+    """Start with little posterior noise: at the usual log variance of 0 it drowns the signal for many steps."""
+    projection: Any = vae.quant_conv
+    half = projection.out_channels // 2
+    projection.weight[half:].mul_(0.1)
+    projection.bias[half:].fill_(log_variance)
 
 
 def _cosine(step: int, warmup: int, total: int) -> float:

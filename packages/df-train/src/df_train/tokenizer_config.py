@@ -61,15 +61,14 @@ class TokenizerConfig(FrozenModel):
     architecture: dict[str, Any] = Field(default_factory=lambda: dict(TINY_CONFIG))
     data: TokenizerDataConfig = TokenizerDataConfig()
     stages: tuple[TokenizerStage, ...] = (
-        TokenizerStage(steps=2500, frames=1, batch_size=8),
-        TokenizerStage(steps=1500, frames=5, batch_size=6),
-        TokenizerStage(steps=800, frames=13, batch_size=3),
+        TokenizerStage(steps=5500, frames=5, batch_size=2),
+        TokenizerStage(steps=2500, frames=13, batch_size=1),
     )
-    mixtures: float = Field(0.15, ge=0, le=1, description="share of training clips that are mixtures, not people")
+    mixtures: float = Field(0.1, ge=0, le=1, description="share of training clips that are mixtures, not people")
     loss: TokenizerLossConfig = TokenizerLossConfig()
-    lr: float = Field(3e-3, gt=0)
+    matrix_lr: float = Field(0.04, gt=0, description="of the convolutions, under Muon")
+    lr: float = Field(3e-3, gt=0, description="of everything else, under AdamW")
     warmup: int = Field(50, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.998, ge=0, lt=1)
     bf16: bool = True
