@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from df_models import presets
@@ -34,7 +33,6 @@ def test_the_large_preset_fits_one_card():
     description = describe(preset_config("dualforce-1.5b"), Workload())
     assert 1.5e9 < description.total_parameters < 1.8e9
     assert description.training_bytes < 50e9
-    assert all(tensor.device.type == "cpu" for tensor in (torch.zeros(1),))
 
 
 def test_the_command_prints_a_table(capsys):
@@ -56,7 +54,6 @@ def test_the_command_describes_a_saved_model(build, tmp_path, capsys):
     [
         (["quickstrt"], "did you mean 'quickstart'"),
         (["quickstart", "num_layer=3"], "did you mean 'num_layers'"),
-        (["quickstart", "num_layers"], "no NAME=VALUE"),
         (["quickstart", "--size", "100"], "multiple of 16"),
         (["quickstart", "--window", "0"], "at least 1"),
         (["quickstart", "--frames", "34"], "not 1 + 4 n"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 from dataclasses import replace
 
 from df_models.cli_support import add_version, run_cli
 from df_models.errors import UserError
+
+_OVERRIDE = re.compile(r"^[a-z]\w*=")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,10 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
         "describe",
         help="parameters by part, operations per latent frame, memory to train and to run",
         description="Print what a preset or a saved model costs. Nothing is allocated, so any size works anywhere.",
-        epilog="example: df-models describe quickstart --size 64 num_layers=8 structure_layers=8",
+        usage="df-models describe PRESET [NAME=VALUE ...] [options]",
+        epilog="NAME=VALUE replaces a setting: df-models describe quickstart num_layers=8 structure_layers=8 --size 64",
     )
     describe.add_argument("model", metavar="PRESET", help="a preset's name, or the directory of a saved model")
-    describe.add_argument("overrides", nargs="*", metavar="NAME=VALUE", help="settings to replace, e.g. num_layers=8")
     describe.add_argument("--size", type=int, default=512, help="side of the video in pixels (default: 512)")
     describe.add_argument("--frames", type=int, default=33, help="pixel frames of a training clip (default: 33)")
     describe.add_argument("--batch", type=int, default=1, help="clips per training step (default: 1)")
@@ -38,16 +41,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _main(argv: list[str]) -> None:
-    arguments = build_parser().parse_args(argv)
+    overrides = [text for text in argv if _OVERRIDE.match(text)]
+    arguments = build_parser().parse_args([text for text in argv if text not in overrides])
     if arguments.command == "presets":
         from df_models.sizes import presets
 
         print("\n".join(presets()))
         return
-    _describe(arguments)
+    _describe(arguments, dict(_override(text) for text in overrides))
 
 
-def _describe(arguments: argparse.Namespace) -> None:
+def _describe(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
     from pathlib import Path
 
     from df_models.checkpoint import CONFIG_FILE, read_header
@@ -60,7 +64,6 @@ def _describe(arguments: argparse.Namespace) -> None:
     for name in ("batch", "window"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(arguments, name)}")
-    overrides = dict(_override(text) for text in arguments.overrides)
     if Path(arguments.model).is_dir():
         header = read_header(Path(arguments.model) / CONFIG_FILE)
         config = DualForceConfig.from_dict({**header["config"], **overrides})
@@ -71,9 +74,7 @@ def _describe(arguments: argparse.Namespace) -> None:
 
 
 def _override(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"{text!r} is no NAME=VALUE")
+    name, _, value = text.partition("=")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
