@@ -27,6 +27,7 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 
 from df_models.errors import UserError
@@ -78,7 +79,7 @@ def save(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     world.barrier()
-    dcp.save(tensors, storage_writer=FileSystemWriter(part / "tensors"))
+    _save_tensors(part / "tensors", tensors)
     _write_own(part, own, world.rank)
     world.barrier()
     if world.is_main:
@@ -89,6 +90,17 @@ def save(
         _sync_directory(root)
     world.barrier()
     return final
+
+
+def _save_tensors(path: Path, tensors: dict[str, Any]) -> None:
+    """DCP wraps what goes wrong in any process; a full disk or a refused permission is told as itself."""
+    try:
+        dcp.save(tensors, storage_writer=FileSystemWriter(path))
+    except CheckpointException as error:
+        for failure, _ in error.failures.values():
+            if isinstance(failure, OSError | KeyboardInterrupt):
+                raise failure from error
+        raise RuntimeError(f"the checkpoint {path.parent} could not be written") from error
 
 
 def _write_own(part: Path, own: RankState, rank: int) -> None:
@@ -189,8 +201,16 @@ def newest(root: Path, say: Callable[[str], None]) -> CheckpointInfo | None:
 
 
 def load_tensors(info: CheckpointInfo, tensors: dict[str, Any]) -> None:
-    """Read DCP's tensors in place into `tensors`, resharding to the present number of processes."""
-    dcp.load(tensors, storage_reader=FileSystemReader(info.path / "tensors"))
+    """Read DCP's tensors in place into `tensors`, resharding to the present number of processes.
+
+    Raises:
+        UserError: other names or shapes than the checkpoint's.
+    """
+    try:
+        dcp.load(tensors, storage_reader=FileSystemReader(info.path / "tensors"))
+    except (RuntimeError, ValueError, KeyError, CheckpointException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{info.path} does not fit the model of the config ({reason})") from error
 
 
 def load_rank(info: CheckpointInfo, rank: int) -> RankState:

@@ -24,6 +24,7 @@ from df_train.metrics import Sink
 from df_train.objective import Objective
 from df_train.run_dir import RunDir
 from df_train.schedule import ema_decay, learning_rate
+from df_train.sharding import set_gradient_sync
 from df_train.state import TrainState
 
 
@@ -154,7 +155,7 @@ class Trainer:
         for index in range(passes):
             batch = self._next_batch()
             if passes > 1:
-                state.set_gradient_sync(training.model, index == passes - 1)
+                set_gradient_sync(training.model, index == passes - 1)
             losses = self.objective(training.model, batch, training.step, training.banks)
             (losses.total / passes).backward()
             self.state.meter.add(losses.terms, losses.total)

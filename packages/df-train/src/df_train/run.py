@@ -24,9 +24,11 @@ from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
 from df_train.objective import Objective
+from df_train.optimizer import build_optimizer
 from df_train.preflight import preflight
 from df_train.run_dir import RunDir, Wish, choose_start
 from df_train.sampling import Sampler
+from df_train.sharding import shard
 from df_train.state import TrainState
 
 
@@ -82,10 +84,10 @@ def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective]:
         calibrate_flame_head(model, scale)
     objective = Objective(config, model.config, scale)
     model.to(world.device).train()
-    state.shard(model, config, world)
+    shard(model, config.sharding, config.precision, world)
     training = TrainState(
         model=model,
-        optimizer=state.build_optimizer(model, config.optim),
+        optimizer=build_optimizer(model, config.optim),
         average=ParameterAverage(model),
         reader=make_reader(config, world),
         banks=_banks(config, model.config, manifest),

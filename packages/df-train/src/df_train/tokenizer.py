@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_frame, encode_moments
+from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_frame, encode_moments, new_autoencoder
 from df_models.files import atomic_write
 from df_models.time import latent_length
 from df_train.muon import Muon, split_parameters
@@ -131,12 +131,10 @@ def export(vae: nn.Module, pool: Pool, directory: Path, clips: int = 128) -> Non
 
 
 def _new_vae(config: TokenizerConfig) -> nn.Module:
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
     if config.resume is not None:
         vae = WanVAE.load(str(config.resume)).module.train().requires_grad_(True)
     else:
-        vae = AutoencoderKLWan(**config.architecture)
+        vae = new_autoencoder(config.architecture)
         _quiet_posterior(vae)
     for module in vae.modules():
         if isinstance(module, nn.Conv3d):

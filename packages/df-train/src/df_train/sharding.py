@@ -1,0 +1,55 @@
+"""FSDP2 (`fully_shard`): the one way parameters are sharded, on one process or many, CPU or CUDA."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from df_train.config import PrecisionConfig, ShardingConfig
+from df_train.distributed import World
+
+_BLOCKS_FROM = 50_000_000
+
+
+def wants_bf16(precision: PrecisionConfig, device: torch.device) -> bool:
+    """Whether forward and backward compute in bfloat16: `auto` does where the device has instructions for it."""
+    if precision.bf16 != "auto":
+        return precision.bf16 == "on"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+
+
+def shard(model: nn.Module, sharding: ShardingConfig, precision: PrecisionConfig, world: World) -> None:
+    """Shard the parameters in place: in one group for small models, one group per block for large ones."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    group = sharding.group
+    if group == "auto":
+        group = "block" if size >= _BLOCKS_FROM else "model"
+    dtype = torch.bfloat16 if wants_bf16(precision, world.device) else None
+    # Inputs keep their dtype: rounding sigma to bfloat16 would merge neighbouring noise levels.
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    if group == "block":
+        for block in blocks_of(model):
+            fully_shard(block, mesh=world.mesh, mp_policy=policy)
+    fully_shard(model, mesh=world.mesh, mp_policy=policy)
+    # The velocities are views of the towers' outputs, and nothing writes into them.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The repeated layers: the items of every outermost ModuleList."""
+    found: list[nn.Module] = []
+    for child in model.children():
+        found += list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
+    return found
+
+
+def set_gradient_sync(model: nn.Module, sync: bool) -> None:
+    """Whether the next backward adds up gradients over processes (only the last pass of a step needs to)."""
+    assert isinstance(model, FSDPModule)
+    model.set_requires_gradient_sync(sync)
