@@ -9,6 +9,7 @@ Shape legend: B batch, T latent frames, P pixel frames, C latent channels, H, W 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ TINY_CONFIG: dict[str, Any] = {
     "latents_mean": [0.0] * 16,
     "latents_std": [1.0] * 16,
 }
-"""``df-tiny``: Wan 2.2's form of the VAE (2x2 pixel patches in front, shortcuts around each scale) with Wan 2.1's latents:
+"""``df-tiny``: Wan 2.2's form of the VAE (2x2 pixel patches in front, shortcuts around each scale) with Wan 2.1's
+latents:
 three scales give 16 channels and the stride 4x8x8."""
 
 
@@ -73,10 +75,9 @@ class WanVAE:
     @classmethod
     def random(cls, seed: int) -> WanVAE:
         """Return a VAE of ``df-tiny``'s shape with seeded random weights."""
-        vae_class = _vae_class()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            vae = vae_class(**TINY_CONFIG)
+            vae = new_autoencoder(TINY_CONFIG)
         return cls(vae, name=f"random-{seed}", sha256=f"random-{seed}", licence="Apache-2.0")
 
     @classmethod
@@ -90,7 +91,7 @@ class WanVAE:
         config = json.loads((directory / "config.json").read_text())
         settings = {key: value for key, value in config.items() if not key.startswith("_")}
         try:
-            vae = _vae_class()(**settings)
+            vae = new_autoencoder(settings)
             vae.load_state_dict({key: value.float() for key, value in load_file(directory / WEIGHTS).items()})
         except (SafetensorError, RuntimeError, TypeError) as error:
             first = str(error).splitlines()[0]
@@ -194,10 +195,11 @@ def _causal_convs(module: torch.nn.Module) -> int:
     return sum(type(child).__name__ == "WanCausalConv3d" for child in module.modules())
 
 
-def _vae_class() -> Any:
+def new_autoencoder(settings: Mapping[str, Any]) -> Any:
+    """Return a freshly initialised ``AutoencoderKLWan`` with these settings of its configuration."""
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-    return AutoencoderKLWan
+    return AutoencoderKLWan(**settings)
 
 
 def _download(hub_id: str) -> Path:
