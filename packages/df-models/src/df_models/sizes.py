@@ -14,7 +14,7 @@ _PRETRAINED_ENCODERS: dict[str, Any] = {
     "video_vae": "wan",
     "audio_encoder": "hubert-large",
     "reference_encoder": "dinov2-base",
-    "face_crop": "largest",
+    "face_crop": "yunet:1.3:-0.03",
     "video_size": 256,
 }
 

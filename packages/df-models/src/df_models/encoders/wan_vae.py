@@ -39,8 +39,7 @@ TINY_CONFIG: dict[str, Any] = {
     "latents_std": [1.0] * 16,
 }
 """``df-tiny``: Wan 2.2's form of the VAE (2x2 pixel patches in front, shortcuts around each scale) with Wan 2.1's
-latents:
-three scales give 16 channels and the stride 4x8x8."""
+latents: three scales give 16 channels and the stride 4x8x8."""
 
 
 class WanVAE:
