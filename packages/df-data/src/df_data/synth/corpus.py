@@ -5,14 +5,18 @@ Shape legend: P pixel frames, S pixels a side, K truths.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +42,8 @@ from df_models.time import latent_length
 GENERATOR = "2"
 """Raised when a clip of the same seed changes: a corpus half made by the old generator is then refused."""
 
-ENCODE_TOGETHER = 16
+ENCODE_FRAMES = 16 * 33
+"""Pixel frames that are encoded together."""
 
 
 class SynthConfig(FrozenModel):
@@ -125,9 +130,7 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
         }
         atomic_write(out / "config.yaml", dump_config(config))
         ledger = Ledger(out / LEDGER_NAME)
-        with ProcessPoolExecutor(
-            config.workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with _renderers(config.workers) as pool:
             for split in SPLITS:
                 _make_split(config, split, pool, encoders, ledger, writers[split], progress)
         for split, writer in writers.items():
@@ -200,7 +203,7 @@ def _make_split(
 ) -> None:
     """Clips are encoded in fixed groups (a group is done again as a whole), since the last bits depend on the batch."""
     jobs = jobs_of(config, split)
-    together = max(1, ENCODE_TOGETHER * 33 // jobs[0].frames)
+    together = max(1, ENCODE_FRAMES // jobs[0].frames)
     groups = [jobs[start : start + together] for start in range(0, len(jobs), together)]
     todo = [group for group in groups if not all(_is_done(job, ledger, writer) for job in group)]
     waiting = sum(map(len, todo))
@@ -230,6 +233,31 @@ def _rendered(pool: ProcessPoolExecutor, jobs: Iterable[_Job], ahead: int) -> It
     while waiting:
         first, future = waiting.popleft()
         yield first, future.result()
+
+
+@contextlib.contextmanager
+def _renderers(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of rendering processes; what still waits is dropped when the work is broken off."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    """One thread of arithmetic per worker; an interrupt is the parent's affair, and so is its own end."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True, name="follow-parent").start()
 
 
 def _render(job: _Job) -> _Rendered:

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from df_data import encode
+from df_data.check import check_split
+from df_data.config import load_config
+from df_data.manifest import read_manifest
+from df_data.reader import ShardReader
+from df_data.sample import Sample
+from df_data.shards import iter_samples
+from df_data.synth import corpus
+from df_data.synth.clip import make_clip
+from df_data.synth.corpus import SynthConfig, build_corpus, jobs_of
+from df_models.encoders import load_audio_encoder, random_tiny_vae
+from df_models.errors import UserError
+from df_models.media import read_video
+
+CONFIG = SynthConfig(
+    clips=5, val_clips=2, frames=5, val_frames=9, size=32, seed=4, clips_per_identity=2, clips_per_shard=3, workers=1
+)
+GROUP_FRAMES = 10
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _random_vae() -> Iterator[None]:
+    """Shapes are what matters here; small groups make several of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "load_video_vae", lambda name: random_tiny_vae(0))
+        patch.setattr(corpus, "ENCODE_FRAMES", GROUP_FRAMES)
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, _random_vae: None) -> Path:
+    return build_corpus(CONFIG, tmp_path_factory.mktemp("corpus") / "c", progress=False)
+
+
+def data_bytes(root: Path) -> dict[str, bytes]:
+    return {f"{p.parent.name}/{p.name}": p.read_bytes() for split in ("train", "val") for p in (root / split).iterdir()}
+
+
+def test_what_is_built(built: Path) -> None:
+    assert sorted(path.name for path in built.iterdir() if path.name[0] != ".") == [
+        "config.yaml",
+        "ledger.jsonl",
+        "train",
+        "val",
+    ]
+    for split, count in (("train", 5), ("val", 2)):
+        assert check_split(built / split) == []
+        manifest = read_manifest(built / split)
+        assert (manifest.count, manifest.complete, manifest.height, manifest.split) == (count, True, 32, split)
+        assert set(manifest.encoders) == {"video_vae", "audio", "reference"}
+    assert load_config(SynthConfig, built / "config.yaml") == CONFIG
+    lines = [json.loads(line) for line in (built / "ledger.jsonl").read_text().splitlines()]
+    assert {line["status"] for line in lines} == {"accepted"} and len(lines) == 7
+
+
+def test_splits_share_no_person_and_no_words(built: Path) -> None:
+    train, val = (list(iter_samples(built / split)) for split in ("train", "val"))
+    assert not {s.meta.identity for s in train} & {s.meta.identity for s in val}
+    assert not {s.meta.text for s in train} & {s.meta.text for s in val}
+    assert len({s.meta.identity for s in train}) == 3, "two clips a person"
+    assert len({s.meta.provenance["sentence"] for s in train}) == 5
+
+
+def test_sample_is_the_clip(built: Path) -> None:
+    samples: dict[str, Sample] = {s.key: s for split in ("train", "val") for s in iter_samples(built / split)}
+    vae, audio = random_tiny_vae(0), load_audio_encoder("logmel")
+    if encode.native_bfloat16():
+        vae.to(dtype=torch.bfloat16)
+    for job in (jobs_of(CONFIG, "train")[3], jobs_of(CONFIG, "val")[1]):
+        sample = samples[job.key]
+        clip = make_clip(job.seed, job.identity, job.frames, 32, split=job.split)
+        np.testing.assert_array_equal(sample.tensors["structure"], clip.structure)
+        np.testing.assert_array_equal(sample.tensors["mouth_boxes"], clip.mouth_boxes)
+        assert torch.equal(sample.tensors["audio"], audio.encode(clip.wave, job.frames).half())
+        names = sample.meta.truth_names
+        assert names is not None and {"mouth_open", "yaw", "blink"} <= set(names)
+        np.testing.assert_array_equal(sample.tensors["truth"][:, names.index("mouth_open")], clip.truth["mouth_open"])
+        pixels = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            latent = vae.encode(pixels[None])[0]
+            frames = sample.tensors["reference_frames"].tolist()
+            alone = vae.encode_image(pixels[frames])
+        assert frames[0] == 0 and frames == sorted(set(frames)) and len(frames) == 4
+        tolerance = 0.02 * float(latent.std())
+        torch.testing.assert_close(sample.tensors["video_latent"].float(), latent, atol=tolerance, rtol=0.02)
+        torch.testing.assert_close(sample.tensors["reference_latents"].float(), alone, atol=tolerance, rtol=0.02)
+        torch.testing.assert_close(
+            sample.tensors["reference_latents"][0], sample.tensors["video_latent"][0], atol=tolerance, rtol=0.02
+        )
+
+
+def test_validation_keeps_its_pixels_without_loss(built: Path, tmp_path: Path) -> None:
+    job = jobs_of(CONFIG, "val")[0]
+    sample = next(s for s in iter_samples(built / "val") if s.key == job.key)
+    assert sample.video is not None
+    (tmp_path / "clip.mp4").write_bytes(sample.video)
+    frames, fps = read_video(tmp_path / "clip.mp4")
+    assert fps == 25
+    np.testing.assert_array_equal(frames, make_clip(job.seed, job.identity, 9, 32, split="val").frames)
+    assert all(s.video is None for s in iter_samples(built / "train"))
+
+
+def test_made_again_at_once_and_refused_with_another_config(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
+    monkeypatch.setattr(corpus.Encoders, "load", lambda *names: pytest.fail("a whole corpus needs no encoders"))
+    build_corpus(CONFIG.model_copy(update={"workers": 7}), built, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
+    monkeypatch.undo()
+    monkeypatch.setattr(encode, "load_video_vae", lambda name: random_tiny_vae(0))
+    with pytest.raises(UserError, match="another configuration"):
+        build_corpus(CONFIG.model_copy(update={"seed": 5}), built, progress=False)
+    monkeypatch.setattr(encode, "load_video_vae", lambda name: random_tiny_vae(1))
+    assert build_corpus(CONFIG, built, progress=False) == built, "the manifest names the encoders it was made with"
+
+
+def test_lost_shard_is_told(built: Path) -> None:
+    shard = next((built / "val").glob("*.tar"))
+    hidden = shard.rename(shard.with_suffix(".gone"))
+    with pytest.raises(UserError, match=f"{shard.name} was removed"):
+        build_corpus(CONFIG, built, progress=False)
+    hidden.rename(shard)
+
+
+def test_broken_off_and_resumed_gives_the_same_bytes(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = corpus._store, [0]
+
+    def breaking(*args: object) -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        real(*args)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(corpus, "_store", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(CONFIG, tmp_path / "c", progress=False)
+    with pytest.raises(UserError, match="not complete"):
+        ShardReader(tmp_path / "c" / "train", batch_size=1, seed=0)
+    piece = sorted((tmp_path / "c" / ".staging" / "train").glob("*.piece"))[0]
+    piece.write_bytes(piece.read_bytes()[:-700])
+    build_corpus(CONFIG, tmp_path / "c", progress=False)
+    assert calls[0] == 3 + 1 + 1 + 2, "the broken-off group, the damaged one, the two of val; nothing else again"
+    assert data_bytes(tmp_path / "c") == data_bytes(built)
+
+
+def test_reader_reads_the_corpus(built: Path) -> None:
+    batch = next(iter(ShardReader(built / "train", batch_size=4, seed=0)))
+    assert batch.video.shape == (4, 2, 16, 4, 4)
+    assert batch.structure.shape == (4, 2, 4, 70) and batch.audio.shape == (4, 2, 4, 128)
+    assert batch.reference_tokens.shape == (4, 16, 64)
+    assert batch.flame is not None and batch.flame.shape == (4, 2, 4, 159)
+    share = batch.mouth_mask.sum((-2, -1))
+    assert float(share.min()) > 0.05 and float(batch.mouth_mask.max()) <= 1
+
+
+def test_clips_do_not_depend_on_how_many_are_made() -> None:
+    few, many = jobs_of(CONFIG, "train"), jobs_of(CONFIG.model_copy(update={"clips": 50}), "train")
+    assert many[:5] == few
+    assert len({job.seed for job in many}) == 50
+
+
+@pytest.mark.parametrize("change", ["frames=6", "size=40", "clips=0", "workers=0", "seed=-1"])
+def test_impossible_configurations(change: str) -> None:
+    with pytest.raises(UserError, match=change.split("=")[0]):
+        load_config(SynthConfig, None, [change])
+
+
+def children_of(pid: int) -> set[int]:
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid:
+            found.add(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_kill_9_leaves_no_process_and_the_same_bytes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "df_data.cli", "synth", "--clips", "40", "--val-clips", "1", "--frames", "5"]
+    command += ["--val-frames", "5", "--size", "32"]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    for progress in (0, 1, 20):
+        with subprocess.Popen(
+            [*command, "--out", str(tmp_path / "cut")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            ledger = tmp_path / "cut" / "ledger.jsonl"
+            while process.poll() is None and not (
+                len(children_of(process.pid)) > 1 and (ledger.exists() or not progress)
+            ):
+                time.sleep(0.02)
+            time.sleep(0.01 * progress)
+            children = children_of(process.pid)
+            process.kill()
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    subprocess.run([*command, "--out", str(tmp_path / "cut")], check=True, capture_output=True)
+    assert data_bytes(tmp_path / "cut") == data_bytes(tmp_path / "whole")
