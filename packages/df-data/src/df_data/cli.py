@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     build.set_defaults(run=_build)
     for name, run, text in (
         ("validate", _validate, "re-check every byte, shape, range and alignment"),
-        ("stats", _stats, "print what a dataset holds"),
+        ("stats", _stats, "print what a dataset holds: clips, people, value ranges, encoders, rejects"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("directory", type=Path, help="a dataset (with train/ and val/) or one split of it")
@@ -71,7 +71,11 @@ def _synth_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels a side, a multiple of 16 (64)")
     parser.add_argument("--workers", type=int, default=2, help="rendering processes (2)")
     parser.add_argument("--keep-train-video", action="store_true", help="keep the training clips' pixels as mp4 too")
-    parser.add_argument("--preview", action="store_true", help="also write preview.png and preview.mp4 (with sound)")
+    parser.add_argument(
+        "--preview",
+        action="store_true",
+        help="also write preview.png (six people) and preview.mp4 (with sound), larger",
+    )
     parser.set_defaults(run=_synth)
 
 
@@ -125,16 +129,12 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-    from df_data.manifest import read_manifest
+    from df_data.describe import describe_ledger, describe_split
 
     for directory in _splits(arguments.directory):
-        manifest = read_manifest(directory)
-        size = sum(shard.bytes for shard in manifest.shards) / 2**20
-        seconds = manifest.pixel_frames / 25
-        print(f"{directory}: {manifest.count} clips, {seconds:.0f} s, {manifest.width}x{manifest.height} pixels")
-        print(f"  {len(manifest.shards)} shards, {size:.1f} MiB, {'complete' if manifest.complete else 'NOT complete'}")
-        for role, record in sorted(manifest.encoders.items()):
-            print(f"  {role}: {record.id} (sha256 {record.sha256[:12]})")
+        print("\n".join(describe_split(directory)))
+    for line in describe_ledger(arguments.directory):
+        print(line)
     return 0
 
 
@@ -147,3 +147,7 @@ def _splits(directory: Path) -> list[Path]:
     if not found:
         raise UserError(f"{directory} is no dataset: there is no {MANIFEST_NAME} in it or in a folder of it")
     return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,7 @@ import torch
 
 from df_data.build_config import BuildConfig
 from df_data.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.processes import be_a_worker
 from df_data.sample import EncoderRecord, Sample, SampleMeta, to_members
 from df_data.sources import Input, expand_path, read_words
 from df_data.stages.landmarks import MediaPipeReader
@@ -242,8 +242,7 @@ class _Worker:
 
 
 def _start_worker(config: BuildConfig) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    be_a_worker()
     _Worker.config = config
 
 

@@ -9,14 +9,12 @@ import contextlib
 import hashlib
 import itertools
 import json
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from df_data.config import FrozenModel, dump_config
 from df_data.encode import Encoders, encode_pictures, mp4_bytes
 from df_data.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
 from df_data.manifest import MANIFEST_NAME, read_manifest
+from df_data.processes import be_a_worker
 from df_data.sample import Sample, SampleMeta
 from df_data.shards import SplitWriter, num_shards_for, staged_shards
 from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
@@ -238,26 +237,16 @@ def _rendered(pool: ProcessPoolExecutor, jobs: Iterable[_Job], ahead: int) -> It
 @contextlib.contextmanager
 def _renderers(workers: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of rendering processes; what still waits is dropped when the work is broken off."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=be_a_worker) as pool:
         try:
             yield pool
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a rendering process died (out of memory?); run the command again to go on, with workers=1 if it recurs"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _start_worker() -> None:
-    """One thread of arithmetic per worker; an interrupt is the parent's affair, and so is its own end."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True, name="follow-parent").start()
 
 
 def _render(job: _Job) -> _Rendered:
