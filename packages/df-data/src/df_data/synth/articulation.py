@@ -14,8 +14,8 @@ from df_data.synth.sentences import Phone
 
 CONTROL_RATE = 200
 _REACH = 0.45
-_STRESS_JAW = (0.80, 1.0, 1.12)
-_JAW_RATE = 26.0
+_STRESS_JAW = (0.95, 1.0, 1.08)
+_JAW_RATE = 30.0
 _LIP_RATE = 18.0
 _FORMANT_RATE = 34.0
 

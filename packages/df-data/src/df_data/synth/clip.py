@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from df_models.errors import UserError
-from df_models.time import samples_for
 
 from df_data.synth.articulation import CONTROL_RATE
 from df_data.synth.face_state import FaceTracks
@@ -17,11 +15,12 @@ from df_data.synth.flame import flame_vectors
 from df_data.synth.identity import Identity, identity_vector
 from df_data.synth.motion import make_motion
 from df_data.synth.render import geometry, render
-from df_data.synth.seeding import derive_seed
 from df_data.synth.sentences import SPLITS, Split
 from df_data.synth.speech import Speech, make_speech
 from df_data.synth.structure import structure_vectors, truths
 from df_data.synth.voice import make_voice
+from df_models.errors import UserError
+from df_models.time import FPS, samples_for
 
 IDENTITIES: dict[str, range] = {"train": range(1_000_000), "val": range(1_000_000, 2_000_000)}
 """Identity numbers of each split: nobody is in both."""
@@ -41,6 +40,7 @@ class SynthClip:
         truth: named measures, each float32 ``[T]`` (:func:`df_data.synth.structure.truths` and the articulators).
         identity_vector: float32 ``[D_id]``.
         phonemes: (symbol, start, end) in s; text: the sentences as phonemes.
+        sentence_seed: seed of the first sentence heard (:func:`df_data.synth.sentences.make_sentence`).
         tracks: the motion that was rendered.
     """
 
@@ -61,7 +61,7 @@ class SynthClip:
     tracks: FaceTracks
 
 
-def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, split: Split = "train") -> SynthClip:
+def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, split: Split | None = None) -> SynthClip:
     """Make a clip of continuing speech that begins at a random moment.
 
     Args:
@@ -69,15 +69,12 @@ def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, spli
         identity: who speaks; must belong to the split (:data:`IDENTITIES`).
         num_frames: pixel frames, from one to minutes.
         size: pixels a side.
-        split: the words of one split never occur in the other.
+        split: the words of one split never occur in the other; by default the split the identity belongs to.
 
     Raises:
         UserError: the split is unknown, the identity is of the other split, or the length is not positive.
     """
-    if split not in SPLITS:
-        raise UserError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
-    if identity not in IDENTITIES[split]:
-        raise UserError(f"identity {identity} is not of the split {split!r}, which has {IDENTITIES[split]}")
+    split = _split_of(identity, split)
     if num_frames < 1:
         raise UserError(f"a clip needs at least one frame, not {num_frames}")
     person = Identity.sample(identity)
@@ -85,7 +82,7 @@ def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, spli
     tracks = face_tracks(seed, speech, num_frames)
     picture = render(person, tracks, size)
     known = geometry(person, tracks)
-    spoken = [u for u in speech.utterances if u.end > 0 and u.start < num_frames / 25]
+    spoken = [u for u in speech.utterances if u.end > 0 and u.speech_start < num_frames / FPS]
     return SynthClip(
         frames=picture.frames,
         wave=speech.wave,
@@ -99,14 +96,30 @@ def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, spli
         identity_vector=identity_vector(person),
         phonemes=[(p.symbol, p.start, p.end) for p in speech.phones],
         text=" | ".join(" ".join(word.text for word in u.sentence.words) for u in spoken),
-        sentence_seed=derive_seed("clip sentence", split, seed),
+        sentence_seed=(spoken or speech.utterances)[0].seed,
         split=split,
         tracks=tracks,
     )
 
 
+def _split_of(identity: int, split: Split | None) -> Split:
+    """The split an identity belongs to, checked against the one asked for."""
+    if split is not None and split not in SPLITS:
+        raise UserError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+    own: Split | None = next((s for s in SPLITS if identity in IDENTITIES[s]), None)
+    if own is None:
+        raise UserError(f"identity {identity} is of no split; {_ranges()}")
+    if split not in (None, own):
+        raise UserError(f"identity {identity} is not of the split {split!r}; {_ranges()}")
+    return own
+
+
+def _ranges() -> str:
+    return ", ".join(f"{s} has {r.start} to {r.stop - 1}" for s, r in IDENTITIES.items())
+
+
 def face_tracks(seed: int, speech: Speech, num_frames: int) -> FaceTracks:
     """The face's state at each pixel frame: the mouth of the speech, everything else from :func:`make_motion`."""
-    mouth = speech.mouth.every(CONTROL_RATE // 25)
-    motion = make_motion(seed, speech.phones, num_frames)
+    mouth = speech.mouth.every(CONTROL_RATE // FPS)
+    motion = make_motion(seed, tuple(p for u in speech.utterances for p in u.phones), num_frames)
     return FaceTracks(jaw=mouth.jaw, lip_width=mouth.width, lip_round=mouth.rounding, **vars(motion))

@@ -83,7 +83,7 @@ def _synthesise(
         w = 2.0 * np.pi * noise_centre[g] / 16000.0
         r = np.exp(-np.pi * noise_width[g] / 16000.0)
         peak = (1.0 - r) * np.sqrt(1.0 - 2.0 * r * np.cos(2.0 * w) + r * r)
-        noise_gain = peak / np.sqrt(np.pi * noise_width[g] / 16000.0)
+        noise_gain = 1.0 / np.sqrt(0.5 * np.pi * noise_width[g] / 16000.0)
         h = min(g + 1, grid - 1)
         for i in range(80):
             u = i / 80.0
@@ -105,7 +105,7 @@ def _synthesise(
                 opened = 1.0
             tilt_state = (1.0 - tilt) * source + tilt * tilt_state
             hiss = noise[n] * (0.45 + 0.55 * opened)
-            x = av * (tilt_state + 0.12 * breathiness * hiss) + 0.10 * ah * noise[n]
+            x = av * (tilt_state + 0.12 * breathiness * hiss) + 0.25 * ah * noise[n]
             y = (x - zb * zero1 - zc * zero2) / za
             zero2 = zero1
             zero1 = x
@@ -117,11 +117,13 @@ def _synthesise(
                 state2[k] = state1[k]
                 state1[k] = x
             e = noise[n] * af
-            f = e + b[6] * state1[6] + c[6] * state2[6]
-            state2[6] = state1[6]
-            state1[6] = f
+            f = e
+            for k in range(6, 8):
+                f = peak * f + b[6] * state1[k] + c[6] * state2[k]
+                state2[k] = state1[k]
+                state1[k] = f
             rumble = 0.97 * rumble + 0.03 * x
-            out[n] = x + noise_gain * f + 0.08 * e - 0.5 * rumble
+            out[n] = x + noise_gain * f + 0.015 * e - 0.5 * rumble
     return out
 
 
@@ -129,6 +131,7 @@ def synthesise(
     controls: Controls, rng: np.random.Generator, *, jitter: float, tilt: float, breathiness: float
 ) -> np.ndarray:
     """Waveform float64 [80 * G] of the controls; all noise comes from ``rng``."""
+    periods = rng.standard_normal(1024)
     count = len(controls.f0) * CONTROL_STEP
     return _synthesise(
         controls.f0,
@@ -141,7 +144,7 @@ def synthesise(
         controls.noise_centre,
         controls.noise_width,
         rng.standard_normal(count),
-        rng.standard_normal(1024),
+        periods,
         jitter,
         tilt,
         breathiness,

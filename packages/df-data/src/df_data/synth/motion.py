@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from df_models.time import FPS
 
 from df_data.synth.seeding import rng_for
 from df_data.synth.sentences import Phone
+from df_models.time import FPS
 
 _BLINKS_PER_MINUTE = 17.0
 _CLOSING, _OPENING = 0.07, 0.14
@@ -38,29 +38,43 @@ class Motion:
 
 
 def make_motion(seed: int, phones: tuple[Phone, ...], num_frames: int) -> Motion:
-    """Motion of ``num_frames`` frames; nods and raised brows follow the accents in ``phones`` (times in s)."""
-    rng = rng_for("motion", seed)
+    """Motion of ``num_frames`` frames; nods and raised brows follow the accents in ``phones`` (times in s).
+
+    The phones should reach a second beyond the last frame, for the head begins to nod before the accent.
+    """
     accents = [(p.start + p.end) / 2 for p in phones if p.stress == 2 and p.phoneme.kind == "vowel"]
     stresses = [(p.start + p.end) / 2 for p in phones if p.stress and p.phoneme.kind == "vowel"]
-    nod = _bumps(accents, 0.16, num_frames, rng, low=0.3)
-    lift = _bumps(stresses, 0.20, num_frames, rng, low=0.0)
-    gaze_x, gaze_y = _gaze(rng, num_frames)
-    yaw = _drift(rng, num_frames, 0.35, 6.0) + float(rng.uniform(-10, 10)) + 1.5 * gaze_x
+    nod = 2.6 * _bumps(accents, 0.16, num_frames, _part(seed, "nod"), low=0.3)
+    lift = 0.7 * _bumps(stresses, 0.20, num_frames, _part(seed, "lift"), low=0.0)
+    gaze_x, gaze_y = _gaze(_part(seed, "gaze"), num_frames)
+
+    def wander(name: str, cutoff: float, deviation: float, low: float, high: float) -> np.ndarray:
+        rng = _part(seed, name)
+        return rng.uniform(low, high) + _drift(rng, num_frames, cutoff, deviation)
+
+    def within(x: np.ndarray, limit: float) -> np.ndarray:
+        return np.clip(x, -limit, limit).astype(np.float32)
+
     return Motion(
-        yaw=np.clip(yaw, -25, 25).astype(np.float32),
-        pitch=np.clip(_drift(rng, num_frames, 0.4, 3.0) + rng.uniform(-4, 4) + 2.6 * nod, -15, 15).astype(np.float32),
-        roll=np.clip(_drift(rng, num_frames, 0.3, 2.6) + rng.uniform(-3, 3), -10, 10).astype(np.float32),
-        tx=np.clip(_drift(rng, num_frames, 0.25, 0.016) + rng.uniform(-0.03, 0.03), -0.08, 0.08).astype(np.float32),
-        ty=np.clip(_drift(rng, num_frames, 0.25, 0.012) + rng.uniform(-0.02, 0.02), -0.08, 0.08).astype(np.float32),
-        tz=np.clip(_drift(rng, num_frames, 0.2, 0.012) + rng.uniform(-0.02, 0.02), -0.06, 0.06).astype(np.float32),
-        blink=_blinks(rng, num_frames),
-        brow=np.clip(_drift(rng, num_frames, 0.3, 0.15) + 0.7 * lift, -1, 1).astype(np.float32),
+        yaw=within(wander("yaw", 0.35, 6.0, -10, 10) + 1.5 * gaze_x, 25),
+        pitch=within(wander("pitch", 0.4, 3.0, -4, 4) + nod, 15),
+        roll=within(wander("roll", 0.3, 2.6, -3, 3), 10),
+        tx=within(wander("tx", 0.25, 0.016, -0.03, 0.03), 0.08),
+        ty=within(wander("ty", 0.25, 0.012, -0.02, 0.02), 0.08),
+        tz=within(wander("tz", 0.2, 0.012, -0.02, 0.02), 0.06),
+        blink=_blinks(_part(seed, "blink"), num_frames),
+        brow=within(wander("brow", 0.3, 0.15, 0, 0) + lift, 1),
         gaze_x=gaze_x,
         gaze_y=gaze_y,
-        light_azimuth=(rng.uniform(-55, 55) + _drift(rng, num_frames, 0.1, 4.0)).astype(np.float32),
-        light_elevation=(rng.uniform(15, 50) + _drift(rng, num_frames, 0.1, 2.0)).astype(np.float32),
-        light_intensity=(rng.uniform(0.9, 1.1) + _drift(rng, num_frames, 0.1, 0.015)).astype(np.float32),
+        light_azimuth=wander("light azimuth", 0.1, 4.0, -55, 55).astype(np.float32),
+        light_elevation=wander("light elevation", 0.1, 2.0, 15, 50).astype(np.float32),
+        light_intensity=wander("light intensity", 0.1, 0.015, 0.9, 1.1).astype(np.float32),
     )
+
+
+def _part(seed: int, name: str) -> np.random.Generator:
+    """A generator per movement, so that a longer clip of the same seed begins with the shorter one."""
+    return rng_for("motion", name, seed)
 
 
 def _drift(rng: np.random.Generator, num_frames: int, cutoff: float, deviation: float) -> np.ndarray:
@@ -73,11 +87,13 @@ def _drift(rng: np.random.Generator, num_frames: int, cutoff: float, deviation: 
 
 
 def _bumps(times: list[float], width: float, num_frames: int, rng: np.random.Generator, low: float) -> np.ndarray:
-    """A sum of Gaussian bumps at ``times`` (s) of random height between ``low`` and 1, ``[T]``."""
+    """A sum of Gaussian bumps at ``times`` (s) of random height between ``low`` and 1, cut at 4 ``width``, ``[T]``."""
     t = np.arange(num_frames) / FPS
     total = np.zeros(num_frames)
     for time in times:
-        total += rng.uniform(low, 1.0) * np.exp(-0.5 * ((t - time) / width) ** 2)
+        height = rng.uniform(low, 1.0)
+        near = np.abs(t - time) < 4 * width
+        total[near] += height * np.exp(-0.5 * ((t[near] - time) / width) ** 2)
     return total
 
 

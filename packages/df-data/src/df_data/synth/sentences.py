@@ -35,7 +35,7 @@ _REDUCED = ("AX", "IH", "ER", "AX", "AH", "IY")
 
 @dataclass(frozen=True)
 class Word:
-    """Syllables as tuples of phoneme symbols; ``stress`` is the index of the stressed syllable, -1 in function words."""
+    """Syllables as tuples of phoneme symbols; ``stress``: index of the stressed syllable, -1 in function words."""
 
     syllables: tuple[tuple[str, ...], ...]
     stress: int

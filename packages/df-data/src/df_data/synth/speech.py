@@ -27,6 +27,8 @@ _WARM_UP = 0.2
 _STRESS_DB = (-3.5, 0.0, 1.5)
 _NASAL_POLE = 270.0
 _LEVEL = 0.16
+_LIP_LENGTHENING = 0.12
+_RADIATION_DB = 11.0
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,9 @@ class Utterance:
     phones: tuple[Phone, ...]
 
     @property
-    def start(self) -> float:
-        return self.phones[0].start
+    def speech_start(self) -> float:
+        """Start of the speech, after an opening pause."""
+        return next(p.start for p in self.phones if p.symbol != SILENCE.symbol)
 
     @property
     def end(self) -> float:
@@ -70,7 +73,7 @@ def _shift(utterance: Utterance, by: float) -> Utterance:
 
 
 def speak_stream(seed: int, split: Split, voice: Voice, duration: float) -> list[Utterance]:
-    """Sentences with short pauses between them, covering [-0.5, duration + 0.5] s.
+    """Sentences with short pauses between them, covering [-0.5, duration + 1] s.
 
     Time 0 falls at a random moment of the first sentence or the pause before it.
     """
@@ -79,7 +82,7 @@ def speak_stream(seed: int, split: Split, voice: Voice, duration: float) -> list
     pause = float(rng.uniform(0.3, 0.6))
     clock = 0.0
     origin: float | None = None
-    while origin is None or clock < origin + duration + 0.5:
+    while origin is None or clock < origin + duration + 1.0:
         sentence_seed = derive_seed("stream sentence", split, seed, len(utterances))
         sentence = make_sentence(sentence_seed, split)
         phones = time_sentence(sentence, clock, voice.rate, rng)
@@ -170,13 +173,15 @@ def _controls(utterances: list[Utterance], voice: Voice, mouth: MouthTracks, t0:
     jaw = mouth.jaw.astype(np.float64)
     formants = np.empty((count, 5))
     formants[:, :4] = smooth(blend(formant_targets(phones), t0, count), 0.008) * voice.tract
+    lips = 1.0 - _LIP_LENGTHENING * mouth.rounding.astype(np.float64) + 0.05 * np.maximum(mouth.width, 0.0)
+    formants[:, 1:4] *= lips[:, None]
     formants[:, 4] = 4500.0 * voice.tract
     formants = np.minimum(formants, 7000.0)
     bandwidths = np.empty((count, 5))
     bandwidths[:] = np.array([60.0, 90.0, 140.0, 220.0, 300.0]) * voice.tract
     bandwidths[:, 0] += 90.0 * nasal + 60.0 * smooth(amps.aspiration, 0.01)
     bandwidths[:, 1:3] += 130.0 * nasal[:, None]
-    radiated = 10.0 ** (8.0 * (jaw - 0.45) / 20.0)
+    radiated = 10.0 ** (_RADIATION_DB * (jaw - 0.45) / 20.0)
     return Controls(
         f0=pitch_contour(utterances, voice, t0, count),
         voicing=smooth(amps.voicing, 0.006) * radiated,
@@ -185,7 +190,7 @@ def _controls(utterances: list[Utterance], voice: Voice, mouth: MouthTracks, t0:
         formants=formants,
         bandwidths=bandwidths,
         nasal_zero=_NASAL_POLE + 190.0 * nasal,
-        noise_centre=amps.centre,
+        noise_centre=amps.centre * (1.0 - 0.22 * mouth.rounding),
         noise_width=amps.width,
     )
 
@@ -205,10 +210,17 @@ def make_speech(seed: int, split: Split, voice: Voice, num_samples: int) -> Spee
     count = num_samples // CONTROL_STEP + 2 * warm
     mouth = articulate(phones, -_WARM_UP, count, voice.openness)
     controls = _controls(utterances, voice, mouth, -_WARM_UP, count)
-    rng = rng_for("speech noise", split, seed)
-    raw = synthesise(controls, rng, jitter=voice.jitter, tilt=voice.tilt, breathiness=voice.breathiness)
+    raw = synthesise(
+        controls,
+        rng_for("speech noise", split, seed),
+        jitter=voice.jitter,
+        tilt=voice.tilt,
+        breathiness=voice.breathiness,
+    )
     raw = raw[warm * CONTROL_STEP :][:num_samples] * _LEVEL
-    room = rng.standard_normal(num_samples) * _db(float(rng.uniform(-72.0, -58.0)))
+    rng = rng_for("room", split, seed)
+    level = 10.0 ** (float(rng.uniform(-72.0, -58.0)) / 20.0)
+    room = level * rng.standard_normal(num_samples)
     inner = slice(warm, warm + num_samples // CONTROL_STEP)
     return Speech(
         wave=np.tanh(raw + room).astype(np.float32),

@@ -47,7 +47,7 @@ def make_voice(identity: int) -> Voice:
         tract=short + (long - short) * min(1.0, max(0.0, 0.6 * height + 0.4 * float(rng.random()))),
         breathiness=float(rng.uniform(0.05, 0.55)),
         jitter=float(rng.uniform(0.004, 0.012)),
-        tilt=float(rng.uniform(0.15, 0.6)),
+        tilt=float(rng.uniform(0.05, 0.45)),
         rate=float(rng.uniform(0.88, 1.12)),
         openness=float(rng.uniform(0.95, 1.05)),
     )
