@@ -37,7 +37,7 @@ def train(config: TokenizerConfig) -> Path:
     optimizers = _optimizers(vae, config)
     total = sum(stage.steps for stage in config.stages)
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, config.warmup, total))
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _linear(step, config.warmup, total))
         for optimizer in optimizers
     ]
     with open(config.run_dir / "metrics.jsonl", "a") as log, tqdm(total=total, desc="tokenizer", unit="step") as bar:
@@ -159,7 +159,6 @@ def _quiet_posterior(vae: nn.Module, log_variance: float = -5.0) -> None:
     projection.bias[half:].fill_(log_variance)
 
 
-def _cosine(step: int, warmup: int, total: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1.0 + float(np.cos(np.pi * (step - warmup) / max(1, total - warmup))))
+def _linear(step: int, warmup: int, total: int) -> float:
+    """Warm up, then fall in a straight line to zero."""
+    return min((step + 1) / max(1, warmup), (total - step) / max(1, total - warmup))

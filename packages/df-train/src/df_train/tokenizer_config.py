@@ -61,16 +61,16 @@ class TokenizerConfig(FrozenModel):
     architecture: dict[str, Any] = Field(default_factory=lambda: dict(TINY_CONFIG))
     data: TokenizerDataConfig = TokenizerDataConfig()
     stages: tuple[TokenizerStage, ...] = (
-        TokenizerStage(steps=5500, frames=5, batch_size=2),
-        TokenizerStage(steps=2500, frames=13, batch_size=1),
+        TokenizerStage(steps=4000, frames=5, batch_size=2),
+        TokenizerStage(steps=1000, frames=13, batch_size=1),
     )
-    mixtures: float = Field(0.1, ge=0, le=1, description="share of training clips that are mixtures, not people")
+    mixtures: float = Field(0.0, ge=0, le=1, description="share of training clips that are mixtures, not people")
     loss: TokenizerLossConfig = TokenizerLossConfig()
-    matrix_lr: float = Field(0.04, gt=0, description="of the convolutions, under Muon")
-    lr: float = Field(3e-3, gt=0, description="of everything else, under AdamW")
+    matrix_lr: float = Field(0.025, gt=0, description="of the convolutions, under Muon")
+    lr: float = Field(2e-3, gt=0, description="of everything else, under AdamW")
     warmup: int = Field(50, ge=0)
     clip_norm: float = Field(1.0, gt=0)
-    ema: float = Field(0.998, ge=0, lt=1)
+    ema: float = Field(0.995, ge=0, lt=1)
     bf16: bool = True
     log_every: int = Field(25, ge=1)
     eval_every: int = Field(500, ge=1)
