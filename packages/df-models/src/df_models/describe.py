@@ -13,6 +13,7 @@ import torch
 
 from df_models.config import DualForceConfig, VideoDiTConfig
 from df_models.dualforce import DualForce
+from df_models.fusion import FusionLayer
 from df_models.time import SLOTS, latent_length
 
 BYTES_FP32 = 4
@@ -90,8 +91,8 @@ def count_parameters(model: DualForce) -> dict[str, int]:
     def size(*modules: torch.nn.Module | None) -> int:
         return sum(p.numel() for module in modules if module is not None for p in module.parameters())
 
-    bridges = [(layer.to_video, layer.to_structure) for layer in model.fusion]
-    bridge = sum(size(*pair) for pair in bridges)
+    layers = [layer for layer in model.fusion if isinstance(layer, FusionLayer)]
+    bridge = sum(size(layer.to_video, layer.to_structure) for layer in layers)
     return {
         "video tower": size(model.video),
         "structure tower": size(model.structure),

@@ -355,7 +355,7 @@ class DualForce(nn.Module):
         """Read FLAME ``[B, T, 4, flame_dim]`` from (predicted) clean, normalised structure ``[B, T, 4, V]``."""
         if self.flame is None:
             raise UserError("this model has no FLAME head; build it with a flame_dim above 0")
-        return self.flame(structure_clean.to(self.flame[0].weight.dtype)).to(structure_clean.dtype)
+        return self.flame(structure_clean.to(self.dtype)).to(structure_clean.dtype)
 
     def set_structure_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Set mean and standard deviation ``[V]`` of raw structure vectors.

@@ -17,8 +17,9 @@ def modulate(x_D: Tensor, shift_D: Tensor, scale_D: Tensor) -> Tensor:
     return torch.addcmul(shift_D, x_D, 1 + scale_D)
 
 
-def float32_linear(layer: nn.Linear, x_D: Tensor) -> Tensor:
+def float32_linear(layer: nn.Module, x_D: Tensor) -> Tensor:
     """Apply a linear layer in float32, whatever dtype its parameters have."""
+    assert isinstance(layer, nn.Linear)
     bias = None if layer.bias is None else layer.bias.float()
     return F.linear(x_D.float(), layer.weight.float(), bias)
 
