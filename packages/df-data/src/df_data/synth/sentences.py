@@ -66,7 +66,7 @@ class Phone:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence: its words, whether each is preceded by a breath pause, and the intonation it is spoken with."""
+    """A sentence: its words, the pause before each (s, 0: none), which carry an accent, and whether it is a question."""
 
     words: tuple[Word, ...]
     pauses: tuple[float, ...]
@@ -122,7 +122,7 @@ def lexicon(split: Split) -> tuple[tuple[Word, ...], tuple[Word, ...]]:
 
 
 def make_sentence(seed: int, split: Split) -> Sentence:
-    """A sentence of 3 to 9 words out of the split's lexicon, alternating function and content words.
+    """A sentence of 3 to 12 words out of the split's lexicon, alternating function and content words.
 
     Raises:
         ValueError: the split is neither "train" nor "val".
