@@ -66,7 +66,7 @@ class Phone:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence: its words, the pause before each (s, 0: none), which carry an accent, and whether it is a question."""
+    """A sentence: its words, the pause before each (s, 0: none), which carry an accent, whether it is a question."""
 
     words: tuple[Word, ...]
     pauses: tuple[float, ...]
