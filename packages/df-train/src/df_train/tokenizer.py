@@ -122,7 +122,8 @@ def export(vae: nn.Module, pool: Pool, directory: Path, clips: int = 128) -> Non
     video = torch.from_numpy(pool.frames[:clips]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
     means = [encode_moments(vae, part, latent_length(part.shape[2])).chunk(2, 1)[0] for part in video.split(8)]
     latents = torch.cat(means).transpose(0, 1).flatten(1)
-    config = {key: value for key, value in dict(vae.config).items() if not key.startswith("_")}  # type: ignore[arg-type]
+    stored: Any = vae.config
+    config: dict[str, Any] = {key: value for key, value in stored.items() if not key.startswith("_")}
     config["latents_mean"] = [round(float(x), 5) for x in latents.mean(dim=1)]
     config["latents_std"] = [round(float(x), 5) for x in latents.std(dim=1)]
     atomic_write(directory / "config.json", json.dumps(config, indent=2) + "\n")

@@ -59,13 +59,13 @@ class TokenizerConfig(FrozenModel):
     run_dir: Path = Path("runs/tokenizer")
     seed: int = 0
     architecture: dict[str, Any] = Field(default_factory=lambda: dict(TINY_CONFIG))
-    data: TokenizerDataConfig = TokenizerDataConfig()
+    data: TokenizerDataConfig = Field(default_factory=TokenizerDataConfig)
     stages: tuple[TokenizerStage, ...] = (
         TokenizerStage(steps=4000, frames=5, batch_size=2),
         TokenizerStage(steps=1000, frames=13, batch_size=1),
     )
     mixtures: float = Field(0.0, ge=0, le=1, description="share of training clips that are mixtures, not people")
-    loss: TokenizerLossConfig = TokenizerLossConfig()
+    loss: TokenizerLossConfig = Field(default_factory=TokenizerLossConfig)
     matrix_lr: float = Field(0.025, gt=0, description="of the convolutions, under Muon")
     lr: float = Field(2e-3, gt=0, description="of everything else, under AdamW")
     warmup: int = Field(50, ge=0)
