@@ -14,7 +14,7 @@ from scipy import stats
 from df_eval.goals import IDENTITY_DRIFT_LIMIT, LIP_SYNC_SHARE, goals_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SAME_VIDEO, SHIFTED, STATIC
 from df_eval.measure import measure as measure_clip
-from df_eval.metrics import CATALOG, GROUPS, Score
+from df_eval.metrics import CATALOG, GROUPS, Pair, Score
 from df_eval.output import metrics_document, write_outcome
 from df_eval.table import cell, goals_table, markdown_table
 from df_models.media import read_audio, read_video
@@ -100,6 +100,28 @@ def test_a_goal_that_cannot_be_measured_is_neither_met_nor_missed() -> None:
     goal = goals_of(results, 0, 200)[2]
     assert goal.passed is None and goal.score.reason == "no identity here"
     assert "unavailable" in goals_table([goal])
+
+
+def test_a_goal_is_not_met_by_leaving_clips_out() -> None:
+    results, _ = results_of(clips=4, frames=65, noise=0.1, drift=0.0)
+    assert all(goal.passed for goal in goals_of(results, 0, 200))
+    for name in ("lip_sync", "identity_ratio"):
+        results.measured[GENERATED][2].pairs[name] = Pair.undefined("no face was read")
+    results.measured[SHIFTED][2].pairs["lip_sync"] = Pair.undefined("no face was read")
+    goals = goals_of(results, 0, 200)
+    assert [goal.passed for goal in goals] == [False, False, False, True]
+    assert "3 of 4 clips" in goals[0].score.reason
+    for clip in results.measured[GENERATED]:
+        clip.pairs["identity_ratio"] = Pair.undefined("no face was read")
+    assert goals_of(results, 0, 200)[2].passed is False
+
+
+def test_clips_whose_truth_cannot_be_measured_do_not_count_against_a_goal() -> None:
+    results, _ = results_of(clips=4, frames=65, noise=0.1, drift=0.0)
+    for row in ROWS:
+        results.measured[row][1].pairs["lip_sync"] = Pair.undefined("the true signal is constant")
+    goals = goals_of(results, 0, 200)
+    assert goals[0].passed is True and goals[0].score.n == 3
 
 
 def test_cells_and_tables() -> None:

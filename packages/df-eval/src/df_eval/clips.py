@@ -105,7 +105,9 @@ def _from_sample(sample: Sample) -> EvalClip:
 
 def render_clips(count: int, frames: int, size: int, seed: int) -> list[EvalClip]:
     """Render ``count`` synthetic clips of the val split: each another person, none that training can draw."""
-    config = SynthConfig(val_clips=count, val_frames=frames, size=size, seed=seed + RENDER_SEED)
+    config = SynthConfig.model_validate(
+        {"val_clips": count, "val_frames": frames, "size": size, "seed": seed + RENDER_SEED}
+    )
     clips = []
     for job in tqdm(jobs_of(config, "val"), desc=f"{'rendering clips':<24}", unit="clip"):
         clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val")
