@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from df_data.config import merge, validate_config
 from df_data.sample import EncoderRecord, Sample, SampleMeta
 from df_data.shards import SplitWriter, staged_shards
 from df_models.time import latent_length
+from df_train.config import TrainConfig
 
 TINY_MODEL = {
     "dim": 24,
@@ -92,9 +96,30 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "random")
 
 
-def config_tree(dataset: Path, run_dir: Path, **changes: object) -> dict[str, object]:
-    """A run of a tiny model on the random dataset, without samples."""
-    tree: dict[str, object] = {
+@pytest.fixture(scope="session")
+def tiny_model() -> dict[str, int]:
+    """Overrides of the quickstart preset that make it as small as it can be."""
+    return dict(TINY_MODEL)
+
+
+@pytest.fixture(scope="session")
+def config_tree(dataset: Path) -> Callable[..., dict[str, Any]]:
+    """The settings of a run of a tiny model on the random dataset, without samples, with sections changed."""
+
+    def tree(run_dir: Path, **changes: Any) -> dict[str, Any]:
+        return merge(base_tree(dataset, run_dir), changes)
+
+    return tree
+
+
+@pytest.fixture(scope="session")
+def make_config(config_tree: Callable[..., dict[str, Any]]) -> Callable[..., TrainConfig]:
+    """`config_tree` as a configuration."""
+    return lambda run_dir, **changes: validate_config(TrainConfig, config_tree(run_dir, **changes))
+
+
+def base_tree(dataset: Path, run_dir: Path) -> dict[str, Any]:
+    return {
         "name": "tiny",
         "run_dir": str(run_dir),
         "device": "cpu",
@@ -105,4 +130,3 @@ def config_tree(dataset: Path, run_dir: Path, **changes: object) -> dict[str, ob
         "log": {"every": 5},
         "sample": {"clips": 0},
     }
-    return tree | changes

@@ -52,7 +52,7 @@ class RankState:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A checkpoint that was verified to be whole."""
+    """A checkpoint and what it says of itself."""
 
     path: Path
     step: int
@@ -159,16 +159,22 @@ def verify(path: Path) -> CheckpointInfo:
     Raises:
         DamagedCheckpoint: with the first file that is missing or changed.
     """
-    trainer = _read_json(path / "trainer.json")
-    if trainer.get("format") != FORMAT:
-        raise DamagedCheckpoint(f"{path}: format {trainer.get('format')} is not {FORMAT}, which this version reads")
-    for rank in range(trainer["world_size"]):
+    info = read_info(path)
+    for rank in range(info.world_size):
         for name, (size, digest) in _read_json(path / f"files-{rank}.json").items():
             file = path / name
             if not file.is_file() or file.stat().st_size != size:
                 raise DamagedCheckpoint(f"{path}: {name} is missing or has the wrong size")
             if sha256_file(file) != digest:
                 raise DamagedCheckpoint(f"{path}: {name} has changed since it was written (its sha256 differs)")
+    return info
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """What a checkpoint says of itself, without checking its files."""
+    trainer = _read_json(path / "trainer.json")
+    if trainer.get("format") != FORMAT:
+        raise DamagedCheckpoint(f"{path}: format {trainer.get('format')} is not {FORMAT}, which this version reads")
     return CheckpointInfo(path, trainer["step"], trainer["world_size"], trainer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import torch
 
@@ -85,9 +86,26 @@ def calibrate_flame_head(model: DualForce, scale: FlameScale) -> None:
     last.bias.copy_(scale.mean)
 
 
-def make_reader(config: TrainConfig, world: World) -> ShardReader:
+def audio_pooling(feature_dim: int, audio_dim: int) -> Literal["mean", "concat"]:
+    """How stored audio features of one width become model inputs of another.
+
+    Raises:
+        UserError: neither the mean nor the pair of two features has the model's width.
+    """
+    if audio_dim == 2 * feature_dim:
+        return "concat"
+    if audio_dim == feature_dim:
+        return "mean"
+    raise UserError(
+        f"the dataset's audio features are {feature_dim} wide, the model's audio_dim is {audio_dim}; "
+        f"set model.overrides.audio_dim={2 * feature_dim}"
+    )
+
+
+def make_reader(config: TrainConfig, model: DualForceConfig, world: World) -> ShardReader:
     """The training reader of this process."""
     data = config.data
+    first = next(iter_samples(data.root / "train", video=False))
     return ShardReader(
         data.root / "train",
         batch_size=data.batch_size // (world.size * data.accumulate),
@@ -95,5 +113,6 @@ def make_reader(config: TrainConfig, world: World) -> ShardReader:
         num_frames=data.num_frames,
         rank=world.rank,
         world_size=world.size,
+        audio_pool=audio_pooling(first.tensors["audio"].shape[-1], model.audio_dim),
         num_workers=data.num_workers,
     )

@@ -46,6 +46,14 @@ class World:
         dist.all_reduce(total, op=dist.ReduceOp.SUM)
         return total
 
+    def broadcast(self, value: int) -> int:
+        """The first process's `value`, in every process."""
+        if self.size == 1:
+            return value
+        held = torch.tensor([value], device=self.device)
+        dist.broadcast(held, src=0)
+        return int(held.item())
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all processes must call it."""
         if self.size == 1:

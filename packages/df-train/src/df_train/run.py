@@ -14,7 +14,7 @@ from df_models import DualForceConfig
 from df_models.flow import ErrorBank
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import state
-from df_train.checkpoint import CheckpointInfo
+from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.config import TrainConfig
 from df_train.dataset import calibrate_flame_head, check_fit, flame_scale, make_reader, prepare_data, set_statistics
 from df_train.distributed import World, open_world
@@ -61,8 +61,7 @@ def train(config: TrainConfig, wish: Wish = "default") -> Result:
     preflight(config)
     run = RunDir(config.directory)
     with open_world(config.device) as world:
-        start = choose_start(config, wish, say)
-        world.barrier()
+        start = _agree_on_start(config, wish, world)
         if world.is_main and wish == "fresh":
             run.clear()
         training, objective = build(config, world)
@@ -71,6 +70,15 @@ def train(config: TrainConfig, wish: Wish = "default") -> Result:
         if world.is_main:
             run.write_config(config)
         return _train_and_export(config, training, objective, world, run)
+
+
+def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
+    """The first process verifies the checkpoints and decides; the others follow."""
+    chosen = choose_start(config, wish, say) if world.is_main else None
+    step = world.broadcast(-1 if chosen is None else chosen.step)
+    if step < 0 or world.is_main:
+        return chosen
+    return read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
 def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective]:
@@ -89,7 +97,7 @@ def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective]:
         model=model,
         optimizer=build_optimizer(model, config.optim),
         average=ParameterAverage(model),
-        reader=make_reader(config, world),
+        reader=make_reader(config, model.config, world),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
     )

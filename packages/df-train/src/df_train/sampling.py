@@ -26,6 +26,7 @@ from df_models.media import read_audio, read_video, write_image, write_video, wr
 from df_models.time import latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
 from df_train import state
 from df_train.config import TrainConfig
+from df_train.dataset import audio_pooling
 from df_train.distributed import World
 from df_train.run_dir import RunDir
 from df_train.state import TrainState
@@ -50,22 +51,6 @@ class ValidationClip:
     frames_PHWC: np.ndarray | None
     wave: np.ndarray | None
     reference: np.ndarray | None
-
-
-def audio_pooling(feature_dim: int, audio_dim: int) -> Literal["mean", "concat"]:
-    """How stored audio features of one width become model inputs of another.
-
-    Raises:
-        UserError: neither the mean nor the pair of two features has the model's width.
-    """
-    if audio_dim == 2 * feature_dim:
-        return "concat"
-    if audio_dim == feature_dim:
-        return "mean"
-    raise UserError(
-        f"the dataset's audio features are {feature_dim} wide, the model's audio_dim is {audio_dim}; "
-        f"set model.overrides.audio_dim={2 * feature_dim}"
-    )
 
 
 def validation_clips(directory: Path, count: int, frames: int, audio_dim: int) -> list[ValidationClip]:

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from df_data.config import dump_config
+from df_train.cli import main, task_of
+from df_train.config import TrainConfig
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def written(make_config: MakeConfig, tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(dump_config(make_config(tmp_path / "run", optim={"steps": 3, "warmup": 1}, log={"every": 1})))
+    return path
+
+
+def test_a_run_ends_by_saying_where_things_are_and_what_comes_next(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["--config", str(written)]) == 0
+    told = capsys.readouterr().out
+    assert f"loss plot       {tmp_path / 'run' / 'loss.png'}" in told
+    assert f"uv run df-eval {tmp_path / 'run'}" in told
+    assert main(["--config", str(written)]) == 2
+    assert "--fresh" in capsys.readouterr().err
+
+
+def test_check_does_no_work(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--config", str(written), "--check"]) == 0
+    assert "ready" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["optim.lrr=1"], "optim.lr"),
+        (["optim.lr"], "key=value"),
+        (["task=modell"], "'model'"),
+        (["device=cuda"], "CUDA"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_2(
+    written: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["--config", str(written), *arguments]) == 2
+    errors = capsys.readouterr().err.strip()
+    assert errors.count("\n") == 0
+    assert errors.startswith("df-train: error: ")
+    assert said in errors
+
+
+def test_a_missing_config_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--config", str(tmp_path / "absent.yaml")]) == 2
+    assert "absent.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_and_version(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    assert "df-train" in capsys.readouterr().out
+
+
+def test_the_task_is_found_in_the_file_what_it_extends_and_the_overrides(tmp_path: Path):
+    base, child, plain = tmp_path / "base.yaml", tmp_path / "child.yaml", tmp_path / "plain.yaml"
+    base.write_text("task: tokenizer\n")
+    child.write_text("extends: base.yaml\n")
+    plain.write_text("name: x\n")
+    assert task_of(base, []) == "tokenizer"
+    assert task_of(child, []) == "tokenizer"
+    assert task_of(plain, []) == "model"
+    assert task_of(plain, ["optim.lr=1", "task=tokenizer"]) == "tokenizer"

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from df_data.config import load_config
+from df_models import DualForce
+from df_models.errors import UserError
+from df_train import engine
+from df_train.config import TrainConfig
+from df_train.engine import NotFinite, Stop
+from df_train.metrics import read_metrics
+from df_train.run import train
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def figures(run: Path) -> list[dict[str, float]]:
+    """The metrics without what depends on the clock."""
+    lines = read_metrics(run / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send this process a Ctrl-C when a step is over."""
+    original = engine.Trainer.step
+
+    def interrupted(self: engine.Trainer) -> None:
+        original(self)
+        if self.state.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(engine.Trainer, "step", interrupted)
+
+
+@pytest.fixture(scope="module")
+def finished(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A run of 20 steps without a break; log lines straddle the checkpoints."""
+    config = make_config(tmp_path_factory.mktemp("runs") / "straight", log={"every": 3})
+    result = train(config)
+    assert (result.stop, result.step) == (Stop.DONE, 20)
+    return config
+
+
+def test_a_run_leaves_everything_its_readers_need(finished: TrainConfig):
+    run = finished.directory
+    assert load_config(TrainConfig, run / "config.yaml") == finished
+    assert [line["step"] for line in figures(run)] == [3, 6, 9, 12, 15, 18, 20]
+    names = set(figures(run)[0])
+    assert {"loss", "loss/video", "loss/mouth", "loss/structure", "loss/flame", "lr", "grad_norm"} <= set(
+        figures(run)[0]
+    )
+    assert any(name.startswith("sigma/structure/") for name in names)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-15", "step-20"]
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_exported_model_loads_and_carries_the_statistics(finished: TrainConfig):
+    model = DualForce.from_pretrained(finished.directory / "model")
+    assert model.structure_mean.mean().item() == pytest.approx(3.0, abs=0.5)
+    assert model.structure_std.mean().item() == pytest.approx(2.0, abs=0.5)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_training_lowers_the_loss(make_config: MakeConfig, tmp_path: Path):
+    settings = {"steps": 40, "lr": 2e-2, "warmup": 2}
+    config = make_config(tmp_path / "run", optim=settings, log={"every": 10}, objective={"drop_audio": 0.0})
+    train(config)
+    lines = figures(config.directory)
+    assert lines[-1]["loss/video"] < 0.85 * lines[0]["loss/video"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": {"bf16": "on"}},
+        {"objective": {"history": {"mode": "error_recycling", "error_bank": 8}}},
+        {"data": {"accumulate": 2, "num_workers": 2}, "sharding": {"group": "block"}},
+    ],
+    ids=["bf16", "error_recycling", "accumulate"],
+)
+def test_a_run_interrupted_and_resumed_equals_one_without_a_break(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+):
+    settings = {"log": {"every": 4}, "optim": {"steps": 10, "warmup": 2}, **changes}
+    straight = make_config(tmp_path / "straight", **settings)
+    train(straight)
+    broken = make_config(tmp_path / "broken", **settings)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 7)
+        result = train(broken)
+    assert (result.stop, result.step) == (Stop.INTERRUPTED, 7)
+    assert not (broken.directory / "model").exists()
+    assert train(broken).step == 10
+    assert figures(broken.directory) == figures(straight.directory)
+    weights = [config.directory / "model" / "model.safetensors" for config in (straight, broken)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_finished_run_is_not_touched_unless_told_to(finished: TrainConfig):
+    before = figures(finished.directory)
+    with pytest.raises(UserError, match="--fresh"):
+        train(finished)
+    assert figures(finished.directory) == before
+
+
+def test_a_finished_run_can_be_trained_further(make_config: MakeConfig, tmp_path: Path):
+    train(make_config(tmp_path / "run", optim={"steps": 5, "warmup": 2}))
+    assert train(make_config(tmp_path / "run", optim={"steps": 8, "warmup": 2}), "resume").step == 8
+    assert [line["step"] for line in figures(tmp_path / "run")] == [5, 8]
+
+
+def test_fresh_starts_over_and_keeps_what_is_not_the_runs_own(make_config: MakeConfig, tmp_path: Path):
+    config = make_config(tmp_path / "run", optim={"steps": 5, "warmup": 2})
+    train(config)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    before = figures(tmp_path / "run")
+    assert train(config, "fresh").step == 5
+    assert figures(tmp_path / "run") == before
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_without_a_checkpoint_is_never_silently_restarted(make_config: MakeConfig, tmp_path: Path):
+    config = make_config(tmp_path / "run")
+    config.directory.mkdir()
+    (config.directory / "metrics.jsonl").write_text('{"step": 4, "loss": 1.0}\n')
+    with pytest.raises(UserError, match=r"step 4 .* --fresh"):
+        train(config)
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(config, "resume")
+
+
+def test_resume_never_refuses_a_run_that_is_there(make_config: MakeConfig, tmp_path: Path, finished: TrainConfig):
+    config = make_config(tmp_path / "run", checkpoint={"resume": "never"})
+    config.directory.mkdir()
+    (config.directory / "config.yaml").write_text((finished.directory / "config.yaml").read_text())
+    with pytest.raises(UserError, match="never"):
+        train(config)
+
+
+def test_another_model_is_not_resumed_into(make_config: MakeConfig, finished: TrainConfig, tiny_model: dict[str, int]):
+    changed = {"model": {"overrides": {**tiny_model, "ffn_dim": 64}}}
+    with pytest.raises(UserError, match="another name="):
+        train(make_config(finished.directory, **changed), "resume")
+
+
+def test_the_time_limit_ends_a_run_cleanly_with_a_model(make_config: MakeConfig, tmp_path: Path):
+    config = make_config(tmp_path / "run", max_minutes=1e-6)
+    result = train(config)
+    assert (result.stop, result.step) == (Stop.TIME, 1)
+    assert (config.directory / "model" / "model.safetensors").is_file()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(make_config: MakeConfig, tmp_path: Path):
+    config = make_config(tmp_path / "run", optim={"lr": 1e30, "clip": 1e30, "steps": 20}, log={"every": 1})
+    with pytest.raises(NotFinite, match=r"optim\.lr"):
+        train(config)
+    assert not (config.directory / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": {"root": "nowhere"}}, "df-data synth"),
+        ({"model": {"preset": "quickstrat"}}, "quickstart"),
+        ({"model": {"overrides": {"audio_encoder": "hubert-large"}}}, "audio encoder is logmel"),
+        ({"model": {"overrides": {"audio_dim": 100}}}, "audio_dim"),
+        ({"sample": {"clips": 1}, "model": {"overrides": {"video_vae": "no-such-vae"}}}, "no-such-vae"),
+        ({"data": {"num_frames": 99}}, "99"),
+    ],
+)
+def test_what_cannot_work_is_told(make_config: MakeConfig, tmp_path: Path, changes: dict[str, Any], said: str):
+    config = make_config(tmp_path / "run", **changes)
+    with pytest.raises(UserError, match=said):
+        train(config)
+
+
+def test_a_full_disk_is_seen_before_any_work(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("df_train.preflight.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match="GB are free"):
+        train(make_config(tmp_path / "run"))
