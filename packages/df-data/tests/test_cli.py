@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,8 @@ def test_every_flag_of_synth_reaches_the_corpus(
     flags = {"clips": 3, "seed": 9, "val-clips": 2, "frames": 9, "val-frames": 13, "size": 48, "workers": 1}
     argv = [part for name, value in flags.items() for part in (f"--{name}", value)]
     code, out, _ = run(capsys, "synth", "--out", tmp_path / "d", *argv, "--keep-train-video")
-    config = SynthConfig(**{name.replace("-", "_"): value for name, value in flags.items()}, keep_train_video=True)
+    wanted: dict[str, Any] = {name.replace("-", "_"): value for name, value in flags.items()}
+    config = SynthConfig(**wanted, keep_train_video=True)
     assert code == 0 and asked == [(config, tmp_path / "d")]
     assert "3 training clips, 2 held-out clips" in out and "next: " in out
 

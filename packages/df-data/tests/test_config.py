@@ -11,7 +11,7 @@ from df_models.errors import UserError
 
 
 class Schedule(FrozenModel):
-    warmup: int = Field(10, ge=0)
+    warmup: int = Field(default=10, ge=0)
     shape: Literal["cosine", "constant"] = "cosine"
 
 

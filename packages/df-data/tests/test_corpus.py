@@ -71,7 +71,7 @@ def test_splits_share_no_person_and_no_words(built: Path) -> None:
     assert not {s.meta.identity for s in train} & {s.meta.identity for s in val}
     assert not {s.meta.text for s in train} & {s.meta.text for s in val}
     assert len({s.meta.identity for s in train}) == 3, "two clips a person"
-    assert len({s.meta.provenance["sentence"] for s in train}) == 5
+    assert len({str(s.meta.provenance["sentence"]) for s in train}) == 5
 
 
 def test_sample_is_the_clip(built: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import webdataset
+from webdataset import WebDataset  # pyright: ignore[reportAttributeAccessIssue]
 
 from df_data.check import check_split
 from df_data.ledger import Ledger, LedgerEntry, staged_samples
@@ -150,7 +150,7 @@ def test_round_trip_and_webdataset_reads_them(tmp_path: Path, make_sample: Calla
         assert ours[sample.key].video == sample.video
         assert all(torch.equal(ours[sample.key].tensors[name], value) for name, value in sample.tensors.items())
     urls = [str(path) for path in sorted((tmp_path / "train").glob("*.tar"))]
-    theirs = list(webdataset.WebDataset(urls, shardshuffle=False))
+    theirs = list(WebDataset(urls, shardshuffle=False))
     assert {sample["__key__"] for sample in theirs} == set(ours)
     for sample in theirs:
         members = {name: sample[name] for name in ("json", "safetensors", "mp4")}

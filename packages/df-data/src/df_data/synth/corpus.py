@@ -53,20 +53,20 @@ class SynthConfig(FrozenModel):
     training clips' pixels too (validation always has them). `references` pictures of each clip are encoded alone.
     """
 
-    clips: int = Field(1000, ge=1)
-    val_clips: int = Field(32, ge=1)
-    frames: int = Field(33, ge=1)
-    val_frames: int = Field(129, ge=1)
-    size: int = Field(64, ge=32, multiple_of=16)
-    seed: int = Field(0, ge=0)
-    clips_per_identity: int = Field(1, ge=1)
-    references: int = Field(4, ge=1)
+    clips: int = Field(default=1000, ge=1)
+    val_clips: int = Field(default=32, ge=1)
+    frames: int = Field(default=33, ge=1)
+    val_frames: int = Field(default=129, ge=1)
+    size: int = Field(default=64, ge=32, multiple_of=16)
+    seed: int = Field(default=0, ge=0)
+    clips_per_identity: int = Field(default=1, ge=1)
+    references: int = Field(default=4, ge=1)
     keep_train_video: bool = False
     video_vae: str = "df-tiny"
     audio_encoder: str = "logmel"
     reference_encoder: str = "patches"
-    clips_per_shard: int = Field(256, ge=1)
-    workers: int = Field(2, ge=1)
+    clips_per_shard: int = Field(default=256, ge=1)
+    workers: int = Field(default=2, ge=1)
 
     @field_validator("frames", "val_frames")
     @classmethod
