@@ -1,0 +1,38 @@
+"""Make the synthetic portrait and the speech of `examples/`, and the corpus picture of the documents.
+
+    uv run python tools/make_examples.py
+
+The person and the words belong to the validation split: no model of this repository was trained on them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from df_data.synth.clip import IDENTITIES, make_clip
+from df_data.synth.face_state import FaceTracks
+from df_data.synth.identity import Identity
+from df_data.synth.render import render
+from df_models.media import write_image, write_wav
+
+ROOT = Path(__file__).resolve().parent.parent
+PERSON = IDENTITIES["val"].start + 500_021
+SEED = 77
+SECONDS = 6
+
+
+def main() -> None:
+    """Write the files."""
+    portrait = render(Identity.sample(PERSON), FaceTracks.neutral(1, yaw=4.0, pitch=1.0), 256).frames[0]
+    write_image(ROOT / "examples" / "face.png", portrait)
+    write_wav(ROOT / "examples" / "speech.wav", make_clip(SEED, PERSON, 25 * SECONDS, 32).wave)
+    rows = [make_clip(SEED + i, IDENTITIES["val"].start + 600_000 + i, 61, 128).frames[::10] for i in range(4)]
+    write_image(
+        ROOT / "docs" / "images" / "corpus.png", np.concatenate([np.concatenate(list(r), axis=1) for r in rows])
+    )
+
+
+if __name__ == "__main__":
+    main()
