@@ -129,7 +129,7 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
         }
         atomic_write(out / "config.yaml", dump_config(config))
         ledger = Ledger(out / LEDGER_NAME)
-        with _renderers(config.workers) as pool:
+        with _renderers(config.workers) as pool, _one_thread():
             for split in SPLITS:
                 _make_split(config, split, pool, encoders, ledger, writers[split], progress)
         for split, writer in writers.items():
@@ -232,6 +232,17 @@ def _rendered(pool: ProcessPoolExecutor, jobs: Iterable[_Job], ahead: int) -> It
     while waiting:
         first, future = waiting.popleft()
         yield first, future.result()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Encode on one thread: the renderers have the other cores, and the last bits do not depend on the machine's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
