@@ -131,5 +131,7 @@ def test_shifted_control_needs_a_second_to_compare_and_counts_a_still_mouth_as_z
     too_short = sync.shifted_correlation(long[:33], long[:49], None, (25, 50))
     assert too_short.value is None and "50 frames" in too_short.note
     assert sync.shifted_correlation(long[:33], long[:50], None, (25, 50)).value is not None
+    unread = sync.shifted_correlation(np.full(33, np.nan), long, None, (25,))
+    assert unread.value is None and "read" in unread.note
     frozen = sync.shifted_correlation(np.zeros(33), long, None, (25,))
     assert (frozen.value, frozen.note) == (0.0, sync.STILL_NOTE)

@@ -105,9 +105,9 @@ def test_a_longer_reconstruction_begins_with_the_shorter_one(pipeline: Pipeline,
 
 
 def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: list[EvalClip]) -> None:
-    config = EvalConfig(clips=3, frames=(17, 33), shifts=SHIFTS, batch_size=2, resamples=100)
-    results = Suite(pipeline, DarkBarReader(), clips, config, ROLLOUT, quiet=True).run([17, 33])
-    assert list(results) == [17, 33]
+    config = EvalConfig(clips=3, frames=(25, 33), shifts=SHIFTS, batch_size=2, resamples=100)
+    results = Suite(pipeline, DarkBarReader(), clips, config, ROLLOUT, quiet=True).run([25, 33])
+    assert list(results) == [25, 33]
     for frames, result in results.items():
         table = result.table(0, 100)
         assert table[GROUND_TRUTH]["lip_sync"].value == pytest.approx(1.0, abs=0.02)
@@ -124,9 +124,9 @@ def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: li
 
 
 def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: list[EvalClip]) -> None:
-    config = EvalConfig(clips=3, frames=(17,), shifts=SHIFTS, resamples=100)
-    results = Suite(pipeline, NoReader("emoca"), clips, config, ROLLOUT, quiet=True).run([17])
-    table = results[17].table(0, 100)
+    config = EvalConfig(clips=3, frames=(25,), shifts=SHIFTS, resamples=100)
+    results = Suite(pipeline, NoReader("emoca"), clips, config, ROLLOUT, quiet=True).run([25])
+    table = results[25].table(0, 100)
     assert table[GENERATED]["lip_sync"].value is None and "emoca" in table[GENERATED]["lip_sync"].reason
     assert table[GENERATED]["motion_ratio"].value is not None
 
@@ -134,7 +134,7 @@ def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: li
 def test_lengths_that_the_clips_lack_are_named(clips: list[EvalClip]) -> None:
     lengths, missing = fitting_lengths((33, 129), clips)
     assert lengths == [33]
-    assert missing == {129: "the clips have 63 frames"}
+    assert list(missing) == [129] and "63 frames" in missing[129] and "--frames 61" in missing[129]
 
 
 def test_clips_of_another_size_are_refused(pipeline: Pipeline) -> None:

@@ -50,8 +50,8 @@ class EvalConfig(FrozenModel):
             raise ValueError("give at least one length")
         for count in frames:
             latent_length(count)
-            if count < 17:
-                raise ValueError(f"{count} pixel frames are too few to measure lip-sync; use 17 or more")
+            if count < 25:
+                raise ValueError(f"{count} pixel frames are too few to measure lip-sync; use 25 or more")
         return tuple(sorted(set(frames)))
 
     @field_validator("shifts")

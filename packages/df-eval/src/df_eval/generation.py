@@ -16,7 +16,7 @@ from df_eval.clips import EvalClip
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig, generate_latents
 from df_models.errors import UserError
-from df_models.time import from_slots, latent_length, pool_audio, samples_for, to_slots
+from df_models.time import from_slots, latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
 
 Progress = Callable[[int], object]
 
@@ -120,7 +120,9 @@ def _batches(clips: Sequence[EvalClip], size: int) -> Iterator[tuple[int, Sequen
 def fitting_lengths(frames: Sequence[int], clips: Sequence[EvalClip]) -> tuple[list[int], dict[int, str]]:
     """The lengths that all clips have, and for the others the reason why they are not measured."""
     shortest = min(clip.length for clip in clips)
-    missing = {count: f"the clips have {shortest} frames" for count in frames if count > shortest}
+    longest = valid_pixel_length(shortest)
+    reason = f"the clips have {shortest} frames; the longest length to measure is --frames {longest}"
+    missing = {count: reason for count in frames if count > shortest}
     for count in frames:
         latent_length(count)
     return [count for count in frames if count <= shortest], missing

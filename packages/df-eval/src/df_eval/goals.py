@@ -81,6 +81,6 @@ def _lip_sync_share(results: LengthResults, seed: int, resamples: int) -> Score:
         [Pair(generated[c].numerator, rebuilt[c].numerator) if ok else Pair.undefined("") for c, ok in both.items()],
         list(both),
     )
-    if sum(rebuilt[clip].numerator for clip, ok in both.items() if ok) <= 0:
+    if any(both.values()) and sum(rebuilt[clip].numerator for clip, ok in both.items() if ok) <= 0:
         return Score.unavailable("the reader finds no lip-sync in the VAE reconstruction itself")
     return ratio.score(seed, resamples)

@@ -162,7 +162,7 @@ def _figure(path: str, caption: str, wide: bool) -> str:
 def _video(video: tuple[str, str]) -> str:
     path, caption = video
     return (
-        f'<figure><video src="{escape(path)}" controls loop preload="metadata"></video>'
+        f'<figure><video src="{escape(path)}" controls loop preload="auto"></video>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -87,8 +87,10 @@ def shifted_correlation(
             mask = None if mask_T is None else mask_T[:overlap]
             pairs.append(correlation(read_T[:overlap], long_true[shift : shift + overlap], mask))
     values = [pair.numerator for pair in pairs if pair.defined]
+    if pairs and not values:
+        return Pair.undefined(pairs[0].note)
     if not values:
         needed = min(shifts) + MIN_OVERLAP
-        return Pair.undefined(f"a shifted comparison needs clips of {needed} frames with moving lips")
+        return Pair.undefined(f"a shifted comparison needs clips of {needed} frames")
     note = STILL_NOTE if all(pair.note == STILL_NOTE for pair in pairs if pair.defined) else ""
     return Pair(float(np.mean(values)), 1.0, note)
