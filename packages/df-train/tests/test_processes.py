@@ -90,7 +90,7 @@ def test_ctrl_c_saves_a_checkpoint_and_exits_130(make_config: MakeConfig, tmp_pa
     ]
 
 
-ACCELERATE = "--cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0"
+ACCELERATE = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
 LAUNCHERS = {
     "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"],
     "accelerate": ["-m", "accelerate.commands.launch", *ACCELERATE.split(), "--module"],
@@ -101,9 +101,9 @@ LAUNCHERS = {
 @pytest.mark.parametrize("launcher", list(LAUNCHERS))
 def test_two_processes_train_as_one_and_hand_over_to_one(make_config: MakeConfig, tmp_path: Path, launcher: str):
     settings: dict[str, Any] = {"precision": {"bf16": "off"}}
-    alone = make_config(tmp_path / "alone", **settings)
+    alone = make_config(tmp_path / "alone", optim={"floor": 1.0}, **settings)
     assert df_train("--config", write(alone, tmp_path / "alone.yaml")).returncode == 0
-    half = make_config(tmp_path / "together", optim={"steps": 10}, **settings)
+    half = make_config(tmp_path / "together", optim={"steps": 10, "floor": 1.0}, **settings)
     path = write(half, tmp_path / "half.yaml")
     command = [sys.executable, *LAUNCHERS[launcher], "df_train.cli", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=280)
@@ -114,7 +114,7 @@ def test_two_processes_train_as_one_and_hand_over_to_one(make_config: MakeConfig
     assert other["loss"] == pytest.approx(first["loss"], rel=1e-5)
     assert other["loss/structure"] == pytest.approx(first["loss/structure"], rel=1e-5)
     assert other["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-4)
-    whole = make_config(tmp_path / "together", optim={"steps": 20}, **settings)
+    whole = make_config(tmp_path / "together", optim={"steps": 20, "floor": 1.0}, **settings)
     resumed = df_train("--config", write(whole, tmp_path / "whole.yaml"), "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert [line["step"] for line in figures(whole.directory)] == [5, 10, 15, 20]
