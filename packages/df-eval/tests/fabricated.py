@@ -61,7 +61,7 @@ def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth,
         SHIFTED: Video(made, generated.readings),
         STATIC: Video(np.repeat(true_frames[:1], frames, axis=0), read.repeated(frames)),
     }
-    return Truth(true_frames, signals, np.zeros(4)), videos
+    return Truth(true_frames, signals, np.zeros(4), np.zeros(4)), videos
 
 
 def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[LengthResults, list[dict[str, Video]]]:

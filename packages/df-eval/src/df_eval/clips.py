@@ -35,6 +35,7 @@ class EvalClip:
         frames_THWC: uint8; the first frame is the reference picture.
         wave_N: float32 sound at 16 kHz.
         audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``; None: the sound is to be encoded.
+        identity_D: exact identity vector of a synthetic person.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
     """
 
@@ -45,6 +46,7 @@ class EvalClip:
     truth: dict[str, np.ndarray]
     audio_TD: Tensor | None = None
     audio_encoder: str = ""
+    identity_D: np.ndarray | None = None
 
     @property
     def length(self) -> int:
@@ -100,6 +102,7 @@ def _from_sample(sample: Sample) -> EvalClip:
         truth,
         sample.tensors["audio"].float(),
         sample.meta.encoders["audio"].id if "audio" in sample.meta.encoders else "",
+        sample.tensors["identity_vector"].numpy() if "identity_vector" in sample.tensors else None,
     )
 
 
@@ -112,5 +115,8 @@ def render_clips(count: int, frames: int, size: int, seed: int) -> list[EvalClip
     for job in tqdm(jobs_of(config, "val"), desc=f"{'rendering clips':<24}", unit="clip"):
         clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val")
         truth = {name: np.asarray(values, dtype=np.float64) for name, values in clip.truth.items()}
-        clips.append(EvalClip(job.key, f"synth-{clip.identity}", clip.frames, clip.wave, truth))
+        person = f"synth-{clip.identity}"
+        clips.append(
+            EvalClip(job.key, person, clip.frames, clip.wave, truth, identity_D=np.asarray(clip.identity_vector))
+        )
     return clips

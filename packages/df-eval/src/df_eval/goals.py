@@ -50,8 +50,10 @@ def goals_of(results: LengthResults, seed: int, resamples: int) -> list[Goal]:
          _lip_sync_share(results, seed, resamples), lambda v: v >= LIP_SYNC_SHARE),
         ("lip-sync of the shifted-audio control", f"|mean| < {SHIFTED_LIMIT}", "lip_sync",
          score(SHIFTED, "lip_sync"), lambda v: abs(v) < SHIFTED_LIMIT),
-        ("identity distance, last quarter / first", f"<= {IDENTITY_DRIFT_LIMIT}", "identity_ratio",
+        ("identity distance to the reference, last quarter / first", f"<= {IDENTITY_DRIFT_LIMIT}", "identity_ratio",
          score(GENERATED, "identity_ratio"), lambda v: v <= IDENTITY_DRIFT_LIMIT),
+        ("identity error to the true person, last quarter / first", f"<= {IDENTITY_DRIFT_LIMIT}",
+         "identity_error_ratio", score(GENERATED, "identity_error_ratio"), lambda v: v <= IDENTITY_DRIFT_LIMIT),
         ("motion energy, share of the truth's", f"{low} to {high}", "motion_ratio",
          score(GENERATED, "motion_ratio"), lambda v: low <= v <= high),
     )  # fmt: skip

@@ -134,7 +134,11 @@ def _write_plots(outcome: Outcome, out: Path, report: Report) -> None:
             found.append((mouths, "Mouth opening: true, read from the pixels, decoded from the structure.", True))
         if plot_lags(results, out / lags, outcome.config.max_lag):
             found.append((lags, "Correlation with the true mouth at each lag: mean, standard error.", False))
-        for name, label in (("identity", "identity distance to the reference"), ("sharpness", "sharpness")):
+        for name, label in (
+            ("identity", "identity distance to the reference"),
+            ("identity_error", "identity error to the true person"),
+            ("sharpness", "sharpness"),
+        ):
             path = f"plots/{name}-{frames}.png"
             if plot_over_time(results, out / path, name, label):
                 found.append((path, f"{label.capitalize()} over time, mean over clips.", False))

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from df_eval.clips import EvalClip
+from df_eval.metrics import CATALOG
 from df_eval.readings import FaceReadings, masked
 from df_models.errors import UserError
 from df_models.structure import LIVEPORTRAIT_70
@@ -131,8 +132,7 @@ class MediaPipeFaceReader:
 
         self._reader = MediaPipeReader(task)
         reason = "the face landmarker gives no identity vector"
-        names = ("identity_distance", "identity_first", "identity_last", "identity_ratio")
-        self.unavailable: dict[str, str] = {name: reason for name in names}  # noqa: C420
+        self.unavailable = {spec.name: reason for spec in CATALOG if spec.group == "identity"}
 
     def read(self, frames_THWC: np.ndarray) -> FaceReadings:
         found = self._reader.read(frames_THWC)
@@ -157,8 +157,6 @@ class NoReader:
     """For structure encoders without a reader: only the pixel metrics remain, the others say why they are missing."""
 
     def __init__(self, encoder: str) -> None:
-        from df_eval.metrics import CATALOG
-
         reason = f"df-eval has no reader of pixels for the structure encoder '{encoder}'"
         self.id, self.truth_note = "none", reason
         pixel_groups = ("motion", "image")

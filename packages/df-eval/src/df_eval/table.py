@@ -9,7 +9,16 @@ from df_eval.measure import ROWS
 from df_eval.metrics import CATALOG, GROUPS, MetricSpec, Score
 from df_eval.metrics.catalog import SPECS
 
-HEADLINE = ("lip_sync", "best_lag", "identity_distance", "identity_ratio", "motion_ratio", "psnr", "presence")
+HEADLINE = (
+    "lip_sync",
+    "best_lag",
+    "identity_distance",
+    "identity_ratio",
+    "identity_error_ratio",
+    "motion_ratio",
+    "psnr",
+    "presence",
+)
 NOTHING = "–"
 
 Table = dict[str, dict[str, Score]]
