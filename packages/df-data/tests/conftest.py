@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from df_data.manifest import Manifest
 from df_data.sample import EncoderRecord, Sample, SampleMeta
 from df_data.shards import SplitWriter, staged_shards
@@ -41,6 +42,7 @@ def make_sample() -> MakeSample:
             source="test",
             licence="CC0-1.0",
             identity=f"{split}-{index}",
+            weight=1 / (1 + index % 3),
             split=split,
             num_frames=frames,
             height=SIZE,

@@ -192,12 +192,13 @@ def children_of(pid: int) -> set[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_kill_9_leaves_no_process_and_the_same_bytes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "df_data.cli", "synth", "--clips", "40", "--val-clips", "1", "--frames", "5"]
+    command = [sys.executable, "-m", "df_data.cli", "synth", "--clips", "24", "--val-clips", "1", "--frames", "5"]
     command += ["--val-frames", "5", "--size", "32"]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
-    for progress in (0, 1, 20):
+    for progress in (0, 20):
         with subprocess.Popen(
             [*command, "--out", str(tmp_path / "cut")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as process:

@@ -143,7 +143,7 @@ def test_contents_of_a_batch(split: Path) -> None:
     first = {0: 0, 1: -1, 4: -1}
     pictures: Counter[int] = Counter()
     for batch in take(reader(split), 40):
-        assert batch.video.dtype == batch.audio.dtype == torch.float32
+        assert batch.video.dtype == batch.audio.dtype == batch.weight.dtype == torch.float32
         assert batch.sample_ids.dtype == batch.reference_frame.dtype == torch.int64
         for i, key in enumerate(batch.keys):
             tensors = samples[key].tensors
@@ -151,6 +151,7 @@ def test_contents_of_a_batch(split: Path) -> None:
             assert torch.equal(batch.structure[i], to_slots(tensors["structure"]))
             assert torch.equal(batch.audio[i], to_slots(pool_audio(tensors["audio"].float(), "concat")))
             assert batch.flame is not None and torch.equal(batch.flame[i], to_slots(tensors["flame"]))
+            assert float(batch.weight[i]) == pytest.approx(samples[key].meta.weight)
             match = [torch.equal(batch.reference_latent[i], r.float()) for r in tensors["reference_latents"]]
             pick = match.index(True)
             pictures[pick] += 1
@@ -252,6 +253,14 @@ def test_a_cached_batch_is_cheap(split: Path) -> None:
     start = time.thread_time()
     take(source, 50)
     assert (time.thread_time() - start) / 50 < 0.02
+
+
+def test_the_package_gives_its_reader() -> None:
+    import df_data
+
+    assert df_data.ShardReader is ShardReader and df_data.Batch is Batch
+    with pytest.raises(AttributeError, match="no attribute 'Reader'"):
+        _ = df_data.Reader
 
 
 def test_bad_arguments(split: Path) -> None:

@@ -32,6 +32,7 @@ class Clip:
     reference_features: Tensor
     reference_frames: Tensor
     flame: Tensor | None
+    weight: float
 
     @property
     def bytes(self) -> int:
@@ -54,6 +55,7 @@ class Batch:
         reference_tokens: float32 ``[B, N, D_r]``.
         reference_frame: int64 ``[B]``: 0 if the picture is pixel frame 0, whose latent frame it equals; else -1.
         mouth_mask: float32 ``[B, T, h, w]``, share of each latent cell inside the mouth box.
+        weight: float32 ``[B]`` in [0, 1], how much the clip should count (soft quality problems lower it).
         flame: float32 ``[B, T, 4, 159]``, or None if a clip has none.
     """
 
@@ -66,6 +68,7 @@ class Batch:
     reference_tokens: Tensor
     reference_frame: Tensor
     mouth_mask: Tensor
+    weight: Tensor
     flame: Tensor | None = None
 
     def __len__(self) -> int:
@@ -101,6 +104,7 @@ def clip_of(sample: Sample, num_latent: int | None, audio_pool: Literal["mean", 
         reference_features=tensors["reference_features"],
         reference_frames=tensors["reference_frames"],
         flame=None if flame is None else to_slots(flame[:pixels]),
+        weight=sample.meta.weight,
     )
 
 
@@ -137,6 +141,7 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], seed: int) -> Batch:
         reference_tokens=torch.stack([clip.reference_features[p] for clip, p in zip(clips, picks)]).float(),
         reference_frame=torch.tensor([0 if picture == 0 else -1 for picture in pictures]),
         mouth_mask=torch.stack([clip.mouth_mask for clip in clips]),
+        weight=torch.tensor([clip.weight for clip in clips]),
         flame=torch.stack(flames) if len(flames) == len(clips) else None,
     )
 
