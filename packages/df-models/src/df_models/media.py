@@ -136,19 +136,18 @@ def write_video(
     first = next(iterator, None)
     if first is None:
         raise UserError(f"no frames to write to {path}")
-    with atomic_path(path) as temporary:
-        with av.open(str(temporary), "w", format="mp4") as container:
-            video = _add_video_stream(container, first.shape, fps, lossless, crf)
-            sound = container.add_stream("aac", rate=sample_rate, layout="mono") if audio is not None else None
-            count = 0
-            for frame in _chain(first, iterator):
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-                picture.pts = count
-                container.mux(video.encode(picture))
-                count += 1
-            container.mux(video.encode(None))
-            if sound is not None and audio is not None:
-                _mux_sound(container, sound, audio[: round(count * sample_rate / fps)], sample_rate)
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        video = _add_video_stream(container, first.shape, fps, lossless, crf)
+        sound = container.add_stream("aac", rate=sample_rate, layout="mono") if audio is not None else None
+        count = 0
+        for frame in _chain(first, iterator):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            picture.pts = count
+            container.mux(video.encode(picture))
+            count += 1
+        container.mux(video.encode(None))
+        if sound is not None and audio is not None:
+            _mux_sound(container, sound, audio[: round(count * sample_rate / fps)], sample_rate)
     return count
 
 
