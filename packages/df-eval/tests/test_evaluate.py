@@ -1,0 +1,119 @@
+"""Held-out clips out of shards, and the command from a run directory to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from df_data.encode import Encoders, mp4_bytes
+from df_data.shards import SplitWriter
+from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
+from df_data.synth.corpus import sample_of
+from df_eval.cli import main
+from df_eval.clips import stored_clips, structure_encoder_of
+from df_eval.config import EvalConfig
+from df_eval.evaluate import held_out_clips
+from df_eval.measure import GENERATED, GROUND_TRUTH
+from df_eval.rundir import open_run_files
+from df_models import DualForce
+from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae
+from df_models.errors import UserError
+from df_models.time import latent_length
+
+FRAMES = 53
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[SynthClip]]:
+    """A run whose dataset holds three val clips of two people; the first person has two."""
+    root = tmp_path_factory.mktemp("run")
+    encoders = Encoders(random_tiny_vae(0), load_audio_encoder("logmel"), load_reference_encoder("patches"))
+    first = IDENTITIES["val"].start
+    clips = [make_clip(seed, first + person, FRAMES, 32, split="val") for seed, person in ((1, 0), (2, 0), (3, 1))]
+    writer = SplitWriter(root / "data", "val", num_shards=1, build="test", encoders=encoders.records())
+    pictures = {
+        "video_latent": torch.zeros(latent_length(FRAMES), 16, 4, 4).half(),
+        "reference_latents": torch.zeros(2, 16, 4, 4).half(),
+        "reference_frames": torch.tensor([0, 5], dtype=torch.int32),
+        "reference_features": torch.zeros(2, 16, 64).half(),
+    }
+    staged = []
+    for index, clip in enumerate(clips):
+        audio = encoders.audio.encode(clip.wave, FRAMES).half()
+        video = mp4_bytes(clip.frames, clip.wave, lossless=True)
+        staged.append(writer.stage(sample_of(f"clip-{index}", 0, clip, audio, pictures, video, encoders)))
+    writer.finish_shard(0, staged)
+    writer.finish()
+    (root / "model").mkdir()
+    (root / "config.yaml").write_text(f"data: {{root: {root / 'data'}, synth: {{size: 32}}}}\n")
+    return root, clips
+
+
+def test_stored_clips_come_back_as_they_were_rendered(stored: tuple[Path, list[SynthClip]]) -> None:
+    root, clips = stored
+    found = {clip.key: clip for clip in stored_clips(root / "data", 3, FRAMES)}
+    for index, clip in enumerate(clips):
+        mine = found[f"clip-{index}"]
+        np.testing.assert_array_equal(mine.frames_THWC, clip.frames)
+        np.testing.assert_allclose(mine.truth["mouth_open"], clip.truth["mouth_open"], atol=1e-6)
+        assert mine.length == FRAMES and mine.audio_encoder == "logmel"
+        assert mine.identity_D is not None and mine.audio_TD is not None
+        np.testing.assert_allclose(mine.identity_D, clip.identity_vector, atol=1e-6)
+        features = load_audio_encoder("logmel").encode(clip.wave, FRAMES)
+        torch.testing.assert_close(mine.audio_TD, features, atol=2e-3, rtol=2e-3)
+
+
+def test_people_take_turns(stored: tuple[Path, list[SynthClip]]) -> None:
+    root, _ = stored
+    assert len({clip.identity for clip in stored_clips(root / "data", 2, 33)}) == 2
+    assert stored_clips(root / "data", 2, FRAMES + 4) == []
+
+
+def test_the_run_s_own_clips_are_taken_if_they_do_and_rendered_if_not(stored: tuple[Path, list[SynthClip]]) -> None:
+    run = open_run_files(stored[0])
+    encoder = structure_encoder_of(run.data_root)
+    assert encoder.startswith("synth")
+    clips, source = held_out_clips(run, EvalConfig(clips=3, frames=(25, 53)), encoder, 32)
+    assert {clip.key for clip in clips} == {"clip-0", "clip-1", "clip-2"} and "val clips" in source
+    clips, source = held_out_clips(run, EvalConfig(clips=1, frames=(25, 57), shifts=(25,)), encoder, 32)
+    assert "rendered" in source and clips[0].length == 57
+    assert clips[0].identity not in {f"synth-{clip.identity}" for clip in stored[1]}
+
+
+def test_real_data_uses_what_there_is_and_says_when_there_is_nothing(stored: tuple[Path, list[SynthClip]]) -> None:
+    run = open_run_files(stored[0])
+    clips, _ = held_out_clips(run, EvalConfig(clips=9, frames=(33, 129)), "mediapipe", 32)
+    assert len(clips) == 3
+    with pytest.raises(UserError, match="holds no clip of 129 frames"):
+        held_out_clips(run, EvalConfig(clips=9, frames=(129,)), "mediapipe", 32)
+
+
+@pytest.mark.slow
+def test_the_command_from_a_run_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "untrained"
+    torch.manual_seed(0)
+    DualForce.from_preset("quickstart").save_pretrained(str(run / "model"))
+    (run / "config.yaml").write_text("data: {root: gone, synth: {size: 64}}\nrollout: {steps: 2}\n")
+    argv = [str(run), "--clips", "2", "--frames", "25", "rollout.steps=1", "--quiet"]
+    assert main(argv) == 0
+    assert main([*argv, "--require-goals", "--out", str(tmp_path / "again")]) == 1
+    assert "| generated" in capsys.readouterr().out
+    first, again = (json.loads((p / "metrics.json").read_text()) for p in (run / "eval", tmp_path / "again"))
+    assert first["lengths"] == again["lengths"]
+    assert first["protocol"]["rollout"]["steps"] == 1
+    rows = first["lengths"]["25"]["rows"]
+    assert rows[GROUND_TRUTH]["lip_sync"]["value"] > 0.95
+    assert rows[GENERATED]["motion_ratio"]["n"] == 2
+    assert (run / "eval" / "report.html").is_file()
