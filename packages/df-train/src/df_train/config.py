@@ -152,10 +152,14 @@ class SampleConfig(FrozenModel):
 
 
 class TrainConfig(FrozenModel):
-    """One training run. `run_dir` null means `runs/<name>`."""
+    """One training run. `run_dir` null means `runs/<name>`.
+
+    `max_minutes` ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the learning
+    rate's schedule is in steps and does not know of it.
+    """
 
     task: Literal["model"] = "model"
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     run_dir: Path | None = None
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -13,6 +13,7 @@ from df_data.shards import iter_samples
 from df_data.synth.corpus import build_corpus
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
+from df_models.time import latent_length
 from df_train.config import TrainConfig
 from df_train.distributed import World
 from df_train.objective import FlameScale
@@ -46,6 +47,23 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
                 f"the dataset's {role} encoder is {record.id}, the model is for {name}; build the dataset with {name}, "
                 f"or set model.overrides.{fields[role]}={record.id}"
             )
+
+
+def check_lengths(config: TrainConfig, manifest: Manifest) -> None:
+    """Refuse clips that are too short for `data.num_frames`, or of several lengths without it.
+
+    Raises:
+        UserError: with the number of latent frames that would do.
+    """
+    shortest = min(latent_length(shard.shortest) for shard in manifest.shards)
+    longest = max(latent_length(shard.longest) for shard in manifest.shards)
+    wanted = config.data.num_frames
+    if wanted is not None and wanted > shortest:
+        raise UserError(f"data.num_frames={wanted}, but the shortest clip has {shortest} latent frames")
+    if wanted is None and shortest != longest:
+        raise UserError(
+            f"the clips have {shortest} to {longest} latent frames; set data.num_frames to at most {shortest}"
+        )
 
 
 def set_statistics(model: DualForce, manifest: Manifest) -> None:

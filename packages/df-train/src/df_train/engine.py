@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -45,15 +45,19 @@ class Interrupts:
     """Remembers Ctrl-C and SIGTERM until the step is over."""
 
     seen: bool = False
+    ctrl_c: bool = False
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self.seen:
-            raise KeyboardInterrupt
+        """Only a second Ctrl-C is a wish to stop at once: launchers send SIGTERM after the first."""
+        if signum == signal.SIGINT:
+            if self.ctrl_c:
+                raise KeyboardInterrupt
+            self.ctrl_c = True
         self.seen = True
 
     @contextmanager
     def watch(self) -> Iterator[Interrupts]:
-        """Take over the two signals; a second one interrupts at once."""
+        """Take over the two signals; a second Ctrl-C interrupts at once."""
         old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
@@ -74,7 +78,8 @@ class Trainer:
     """Runs a state forward under a configuration.
 
     Args:
-        after_checkpoint: called as `(state, step)` by every process when a sample is due.
+        sinks: take the figures; only the first process has any.
+        sample: called with the state by every process when samples are due.
     """
 
     def __init__(
@@ -182,11 +187,7 @@ class Trainer:
         step, config = self.state.step, self.config
         values = self.state.meter.read(self.world)
         values["grad_norm"] = self._read_norm()
-        if not all(math.isfinite(value) for value in values.values()):
-            raise NotFinite(
-                f"the loss or gradient is not finite at step {step}; resume from the last checkpoint with a lower "
-                f"optim.lr (now {config.optim.lr})"
-            )
+        self._require_finite(values)
         optim = config.optim
         values["lr"] = learning_rate(step - 1, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor)
         values |= self._speed()
@@ -199,6 +200,14 @@ class Trainer:
             return 0.0
         norm = self._norm.full_tensor() if isinstance(self._norm, DTensor) else self._norm
         return norm.item()
+
+    def _require_finite(self, values: Mapping[str, float]) -> None:
+        """A state that is no longer made of numbers is neither logged nor saved."""
+        if not all(math.isfinite(value) for value in values.values()):
+            raise NotFinite(
+                f"the loss or gradient is not finite at step {self.state.step}; resume from the last checkpoint with "
+                f"a lower optim.lr (now {self.config.optim.lr})"
+            )
 
     def _speed(self) -> dict[str, float]:
         timing, self._timing = self._timing, Timing()
@@ -215,6 +224,7 @@ class Trainer:
         step = self.state.step
         if step == self._saved_at:
             return
+        self._require_finite({"grad_norm": self._read_norm()})
         root = RunDir(self.config.directory).checkpoints
         shared = {"seconds": self.state.seconds}
         checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)

@@ -7,6 +7,7 @@ import shutil
 
 import torch
 
+from df_data.manifest import read_manifest
 from df_models import DualForce
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
@@ -45,6 +46,8 @@ def check_data(config: TrainConfig) -> None:
                 f"data.root: {root} holds no train/ directory; make the dataset with `df-data synth` or `df-data "
                 "build`, or give data.synth to have the synthetic corpus made there"
             )
+        if config.sample.clips:
+            read_manifest(root / "val")
         return
     longest = latent_length(synth.frames)
     if wanted is not None and wanted > longest:

@@ -16,7 +16,15 @@ from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import state
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.config import TrainConfig
-from df_train.dataset import calibrate_flame_head, check_fit, flame_scale, make_reader, prepare_data, set_statistics
+from df_train.dataset import (
+    calibrate_flame_head,
+    check_fit,
+    check_lengths,
+    flame_scale,
+    make_reader,
+    prepare_data,
+    set_statistics,
+)
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
@@ -86,6 +94,7 @@ def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective]:
     manifest = prepare_data(config, world)
     model = state.build_model(config)
     check_fit(model.config, manifest)
+    check_lengths(config, manifest)
     set_statistics(model, manifest)
     scale = flame_scale(config, model.config)
     if scale is not None:

@@ -20,8 +20,7 @@ def wants_bf16(precision: PrecisionConfig, device: torch.device) -> bool:
         return precision.bf16 == "on"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    abilities = torch.cpu.get_capabilities()
-    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def shard(model: nn.Module, sharding: ShardingConfig, precision: PrecisionConfig, world: World) -> None:
