@@ -15,12 +15,12 @@ from df_models.time import latent_length
 class TokenizerDataConfig(FrozenModel):
     """Clips of the synthetic corpus, each of another person; `val_clips` of people that training never sees."""
 
-    clips: int = Field(3000, ge=1)
-    val_clips: int = Field(32, ge=1)
-    frames: int = Field(13, ge=1)
-    val_frames: int = Field(33, ge=1)
-    size: int = Field(64, ge=16, multiple_of=8)
-    workers: int = Field(2, ge=1)
+    clips: int = Field(default=3000, ge=1)
+    val_clips: int = Field(default=32, ge=1)
+    frames: int = Field(default=13, ge=1)
+    val_frames: int = Field(default=33, ge=1)
+    size: int = Field(default=64, ge=16, multiple_of=8)
+    workers: int = Field(default=2, ge=1)
 
     @field_validator("frames", "val_frames")
     @classmethod
@@ -44,12 +44,12 @@ class TokenizerLossConfig(FrozenModel):
     latents', of noise added before decoding, so that the decoder forgives small errors of a generator.
     """
 
-    l1: float = Field(1.0, ge=0)
-    mse: float = Field(4.0, ge=0)
-    gradient: float = Field(0.5, ge=0)
-    kl: float = Field(3e-4, ge=0)
-    mouth: float = Field(1.0, ge=0)
-    latent_noise: float = Field(0.05, ge=0)
+    l1: float = Field(default=1.0, ge=0)
+    mse: float = Field(default=4.0, ge=0)
+    gradient: float = Field(default=0.5, ge=0)
+    kl: float = Field(default=3e-4, ge=0)
+    mouth: float = Field(default=1.0, ge=0)
+    latent_noise: float = Field(default=0.05, ge=0)
 
 
 class TokenizerConfig(FrozenModel):
@@ -64,14 +64,16 @@ class TokenizerConfig(FrozenModel):
         TokenizerStage(steps=4000, frames=5, batch_size=2),
         TokenizerStage(steps=1000, frames=13, batch_size=1),
     )
-    mixtures: float = Field(0.0, ge=0, le=1, description="share of training clips that are mixtures, not people")
+    mixtures: float = Field(
+        default=0.0, ge=0, le=1, description="share of training clips that are mixtures, not people"
+    )
     loss: TokenizerLossConfig = Field(default_factory=TokenizerLossConfig)
-    matrix_lr: float = Field(0.025, gt=0, description="of the convolutions, under Muon")
-    lr: float = Field(2e-3, gt=0, description="of everything else, under AdamW")
-    warmup: int = Field(50, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    ema: float = Field(0.995, ge=0, lt=1)
+    matrix_lr: float = Field(default=0.025, gt=0, description="of the convolutions, under Muon")
+    lr: float = Field(default=2e-3, gt=0, description="of everything else, under AdamW")
+    warmup: int = Field(default=50, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.995, ge=0, lt=1)
     bf16: bool = True
-    log_every: int = Field(25, ge=1)
-    eval_every: int = Field(500, ge=1)
-    resume: Path | None = Field(None, description="a directory with an earlier VAE of this shape to start from")
+    log_every: int = Field(default=25, ge=1)
+    eval_every: int = Field(default=500, ge=1)
+    resume: Path | None = Field(default=None, description="a directory with an earlier VAE of this shape to start from")
