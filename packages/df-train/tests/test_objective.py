@@ -174,6 +174,19 @@ def test_every_history_mode_trains_every_part(make_config: MakeConfig, model: Du
         assert banks.video.errors.any()
 
 
+def test_a_clip_of_half_the_weight_counts_half(make_config: MakeConfig, model: DualForce, batch: Batch):
+    objective = objective_of(make_config, model)
+    whole = objective(model, batch, 0, None)
+    weight = torch.ones(len(batch))
+    weight[2] = 0.5
+    halved = objective(model, replace(batch, weight=weight), 0, None)
+    for name, term in whole.terms.items():
+        assert torch.equal(halved.terms[name].error_BT, term.error_BT)
+        assert torch.equal(halved.terms[name].counts_BT[2], 0.5 * term.counts_BT[2])
+        assert torch.equal(halved.terms[name].counts_BT[3], term.counts_BT[3])
+    assert halved.total < whole.total
+
+
 def test_the_flame_weight_falls_as_stated(make_config: MakeConfig, model: DualForce):
     schedule = {"weight": 0.1, "weight_end": 0.0, "decay_steps": 10}
     objective = objective_of(make_config, model, flame=schedule)

@@ -134,8 +134,12 @@ def plot_losses(metrics: Path, out: Path) -> bool:
     return True
 
 
-def _smooth(values: list[float], factor: float = 0.9) -> list[float]:
+def _smooth(values: list[float], factor: float = 0.8) -> list[float]:
+    """The exponential average without the pull of its start (bias correction as in Adam)."""
     smoothed: list[float] = []
+    total = weight = 0.0
     for value in values:
-        smoothed.append(value if not smoothed else factor * smoothed[-1] + (1.0 - factor) * value)
+        total = factor * total + (1.0 - factor) * value
+        weight = factor * weight + (1.0 - factor)
+        smoothed.append(total / weight)
     return smoothed

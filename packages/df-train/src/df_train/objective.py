@@ -83,6 +83,7 @@ class Objective:
             if batch.flame is None:
                 raise UserError(f"clip {batch.keys[0]} holds no FLAME vector; set objective.flame.weight=0")
             terms["flame"] = flame_term(model, velocity.structure, shown, batch.flame, self._flame)
+        terms = {name: clip_weighted(term, batch.weight) for name, term in terms.items()}
         if banks is not None:
             banks.record(predicted_clean(velocity, shown), clean, shown.sigma)
         return Losses(total_loss(terms, self.weights(step)), terms)
@@ -137,6 +138,11 @@ def flame_term(model: DualForce, velocity: Tensor, shown: Shown, flame_BTSF: Ten
     clean = clean_from_velocity(shown.noisy.structure, velocity.float(), shown.sigma.structure)
     error = (model.predict_flame(clean).float() - flame_BTSF) * inverse_spread(scale)
     return LossTerm(error.square().mean(dim=(-2, -1)), torch.ones_like(shown.sigma.structure), shown.sigma.structure)
+
+
+def clip_weighted(term: LossTerm, weight_B: Tensor) -> LossTerm:
+    """The same errors, every clip counting by its quality weight."""
+    return term._replace(counts_BT=term.counts_BT * weight_B[:, None])
 
 
 def inverse_spread(scale: FlameScale) -> Tensor:
