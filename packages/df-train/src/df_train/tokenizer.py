@@ -50,7 +50,7 @@ def train(config: TokenizerConfig) -> Path:
             average.update_parameters(vae)
             bar.update()
             if step % config.log_every == 0:
-                values = {name: float(value) for name, value in losses.items()}
+                values = {name: float(value.detach()) for name, value in losses.items()}
                 bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
                 print(json.dumps({"step": step, **values}), file=log, flush=True)
             if step % config.eval_every == 0 or step == total:

@@ -1,0 +1,115 @@
+"""Sound, pictures, video and files: what is read back, what is refused, and that nothing stands half written."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+import pytest
+
+from df_models import media
+from df_models.cli_support import run_cli
+from df_models.errors import UserError, nearest
+from df_models.files import atomic_path, atomic_write, safe_join
+from df_models.structure import FLAME_159, LIVEPORTRAIT_70
+
+RNG = np.random.default_rng(0)
+TONE = (0.5 * np.sin(2 * np.pi * 220 * np.arange(32_000) / 16_000)).astype(np.float32)
+FRAMES = RNG.integers(0, 255, (13, 32, 48, 3), dtype=np.uint8)
+
+
+def test_wav_round_trip(tmp_path):
+    media.write_wav(tmp_path / "a.wav", TONE)
+    assert np.abs(media.read_audio(tmp_path / "a.wav") - TONE).max() < 1e-4
+
+
+def test_lossless_video_round_trip_with_sound_in_time(tmp_path):
+    assert media.write_video(tmp_path / "a.mp4", FRAMES, audio=TONE, lossless=True) == len(FRAMES)
+    frames, fps = media.read_video(tmp_path / "a.mp4")
+    assert fps == 25 and np.array_equal(frames, FRAMES)
+    sound = media.read_audio(tmp_path / "a.mp4")[1000:8000]
+    assert np.corrcoef(sound, TONE[1000:8000])[0, 1] > 0.99
+
+
+def test_picture_round_trip(tmp_path):
+    media.write_image(tmp_path / "a.png", FRAMES[0])
+    assert np.array_equal(media.read_image(tmp_path / "a.png"), FRAMES[0])
+
+
+@pytest.mark.parametrize("read", [media.read_audio, media.read_video, media.read_image])
+def test_what_cannot_be_read_is_one_sentence(tmp_path, read):
+    (tmp_path / "text.mp4").write_text("no media at all")
+    for path in (tmp_path / "text.mp4", tmp_path / "missing.mp4", tmp_path):
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_picture_has_no_sound(tmp_path):
+    media.write_image(tmp_path / "a.png", FRAMES[0])
+    with pytest.raises(UserError, match="sound"):
+        media.read_audio(tmp_path / "a.png")
+
+
+def test_a_failed_writer_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "a.mp4"
+    target.write_bytes(b"old")
+
+    def frames():
+        yield FRAMES[0]
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        media.write_video(target, frames())
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_atomic_path_renames_only_on_success(tmp_path):
+    atomic_write(tmp_path / "a.txt", "one")
+
+    def fail():
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("two")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (tmp_path / "a.txt").read_text() == "one"
+    with pytest.raises(UserError, match="does not exist"), atomic_path(tmp_path / "no" / "a.txt"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/../../b", "", "a\0b", "a\\b"])
+def test_names_from_outside_are_not_paths(tmp_path, name):
+    with pytest.raises(UserError, match="unsafe"):
+        safe_join(tmp_path, name)
+
+
+def test_exit_codes(capsys):
+    def fail(error):
+        def main(_):
+            raise error
+
+        return main
+
+    assert run_cli(lambda _: None, "x", []) == 0
+    assert run_cli(fail(UserError("wrong\nhere")), "x", []) == 2
+    assert capsys.readouterr().err == "x: error: wrong here\n"
+    assert run_cli(fail(OSError(errno.ENOSPC, "full")), "x", []) == 3
+    assert run_cli(fail(KeyboardInterrupt()), "x", []) == 130
+    with pytest.raises(ZeroDivisionError):
+        run_cli(fail(ZeroDivisionError()), "x", [])
+
+
+def test_nearest_names_only_what_is_close():
+    assert nearest("lenght", ["length", "width"]) == " (did you mean 'length'?)"
+    assert nearest("zzz", ["length"]) == ""
+
+
+def test_named_fields():
+    assert (LIVEPORTRAIT_70.dim, FLAME_159.dim) == (70, 159)
+    assert LIVEPORTRAIT_70.slice("roll") == slice(65, 66)
+    assert FLAME_159.names[FLAME_159.slice("pose")][3] == "pose[3]"
+    with pytest.raises(UserError, match="did you mean 'yaw'"):
+        LIVEPORTRAIT_70.slice("yow")
