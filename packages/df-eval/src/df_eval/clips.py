@@ -35,6 +35,7 @@ class EvalClip:
         frames_THWC: uint8; the first frame is the reference picture.
         wave_N: float32 sound at 16 kHz.
         audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``; None: the sound is to be encoded.
+        latent_TChw: stored latents of the whole clip, made by the VAE of hash ``video_vae``; None: to be encoded.
         identity_D: exact identity vector of a synthetic person.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
     """
@@ -47,6 +48,8 @@ class EvalClip:
     audio_TD: Tensor | None = None
     audio_encoder: str = ""
     identity_D: np.ndarray | None = None
+    latent_TChw: Tensor | None = None
+    video_vae: str = ""
 
     @property
     def length(self) -> int:
@@ -94,15 +97,18 @@ def _from_sample(sample: Sample) -> EvalClip:
     table = sample.tensors["truth"].numpy().astype(np.float64) if names else np.zeros((len(frames), 0))
     truth = {name: table[:, column] for column, name in enumerate(names)}
     needed = samples_for(len(frames))
+    encoders = sample.meta.encoders
     return EvalClip(
         sample.key,
         sample.meta.identity,
         frames,
         np.pad(wave, (0, max(0, needed - len(wave)))),
         truth,
-        sample.tensors["audio"].float(),
-        sample.meta.encoders["audio"].id if "audio" in sample.meta.encoders else "",
-        sample.tensors["identity_vector"].numpy() if "identity_vector" in sample.tensors else None,
+        audio_TD=sample.tensors["audio"].float(),
+        audio_encoder=encoders["audio"].id if "audio" in encoders else "",
+        identity_D=sample.tensors["identity_vector"].numpy() if "identity_vector" in sample.tensors else None,
+        latent_TChw=sample.tensors["video_latent"].float(),
+        video_vae=encoders["video_vae"].sha256 if "video_vae" in encoders else "",
     )
 
 

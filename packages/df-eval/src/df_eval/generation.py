@@ -70,10 +70,20 @@ def rebuild_clips(
     """
     results: list[np.ndarray] = []
     for _, batch in _batches(clips, batch_size):
-        video = torch.stack([_pixels(pipeline, clip.frames_THWC[:frames]) for clip in batch])
-        results += decode(pipeline, pipeline.vae.encode(video))
+        results += decode(pipeline, encode(pipeline, batch, frames))
         progress(len(batch))
     return results
+
+
+def encode(pipeline: Pipeline, clips: Sequence[EvalClip], frames: int) -> Tensor:
+    """Latents [B, T_lat, 16, h, w] of the first ``frames`` true frames; stored ones are used if this VAE made them.
+
+    The VAE is causal, so the latents of a clip begin with the latents of its beginning.
+    """
+    if all(clip.latent_TChw is not None and clip.video_vae == pipeline.vae.sha256 for clip in clips):
+        stored = [clip.latent_TChw for clip in clips if clip.latent_TChw is not None]
+        return torch.stack([latent[: latent_length(frames)] for latent in stored])
+    return pipeline.vae.encode(torch.stack([_pixels(pipeline, clip.frames_THWC[:frames]) for clip in clips]))
 
 
 def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:

@@ -25,6 +25,7 @@ class Goal:
     must not escape by being left out.
 
     Attributes:
+        truth: what the ground truth's own row reaches, where the row has that metric.
         passed: None where the metric does not exist here (``score.reason`` says why).
     """
 
@@ -33,6 +34,7 @@ class Goal:
     target: str
     score: Score
     passed: bool | None
+    truth: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,7 +59,12 @@ def goals_of(results: LengthResults, seed: int, resamples: int) -> list[Goal]:
         ("motion energy, share of the truth's", f"{low} to {high}", "motion_ratio",
          score(GENERATED, "motion_ratio"), lambda v: low <= v <= high),
     )  # fmt: skip
-    return [_decide(name, results, target, reached, metric, test) for name, target, metric, reached, test in goals]
+    decided = [_decide(name, results, target, reached, metric, test) for name, target, metric, reached, test in goals]
+    own = (None, None, "identity_ratio", "identity_error_ratio", "motion_ratio")
+    return [
+        goal if metric is None else replace(goal, truth=score(GROUND_TRUTH, metric).value)
+        for goal, metric in zip(decided, own, strict=True)
+    ]
 
 
 def _decide(

@@ -24,6 +24,7 @@ ROWS = (GROUND_TRUTH, RECONSTRUCTION, GENERATED, SHIFTED, STATIC)
 
 FREE_POSE = "the sound does not determine the pose: compare the pose statistics"
 SAME_VIDEO = "the same video as in the row 'generated'"
+NO_STRUCTURE = "only a generated video has a structure stream of its own"
 ITSELF = "compared with itself"
 
 
@@ -121,8 +122,10 @@ def _measure_face(
         pairs["blink_rate_true"] = pose.blink_rate(true.blink_T)
     if video.structure_mouth_T is not None and read.mouth_open_T is not None:
         pairs["structure_mouth"] = sync.correlation(read.mouth_open_T, video.structure_mouth_T)
-    elif row != GENERATED:
-        absent["structure_mouth"] = "only a generated video has a structure stream of its own"
+    if video.structure_mouth_T is not None and true.mouth_open_T is not None:
+        pairs["structure_lip_sync"] = sync.correlation(video.structure_mouth_T, true.mouth_open_T)
+    if row != GENERATED:
+        absent.update(dict.fromkeys(("structure_mouth", "structure_lip_sync"), NO_STRUCTURE))
     _measure_pose(pairs, absent, row, read, true)
     _measure_identity(pairs, read, truth)
 

@@ -95,6 +95,8 @@ def _goals(report: Report) -> str:
         value = NOTHING if goal.score.value is None else f"{goal.score.value:.3f}"
         interval = _interval(goal.score, 3)
         detail = f"goal {goal.target}" + (f"; 95 % interval {interval}" if interval else "")
+        if goal.truth is not None:
+            detail += f"; the truth's own {goal.truth:.3f}"
         if goal.score.reason:
             detail += f"; {goal.score.reason}"
         cards.append(

@@ -61,9 +61,15 @@ def headline_table(table: Table, clips: int) -> str:
 def goals_table(goals: Sequence[Goal]) -> str:
     """Every goal at every length: target, reached value with its interval, and whether it is met."""
     lines = [
-        [goal.name, str(goal.frames), goal.target, cell(goal.score, 3, goal.score.n), verdict(goal)] for goal in goals
+        [goal.name, str(goal.frames), goal.target, cell(goal.score, 3, goal.score.n), own_truth(goal), verdict(goal)]
+        for goal in goals
     ]
-    return markdown_table(["goal", "frames", "target", "reached [95 % interval]", "met"], lines)
+    return markdown_table(["goal", "frames", "target", "reached [95 % interval]", "the truth's own", "met"], lines)
+
+
+def own_truth(goal: Goal) -> str:
+    """What the ground truth itself reaches."""
+    return NOTHING if goal.truth is None else f"{goal.truth:.3f}"
 
 
 def verdict(goal: Goal) -> str:

@@ -36,6 +36,9 @@ CATALOG: tuple[MetricSpec, ...] = (
                "Share of clips whose read mouth moves less than 1 % of the truth; they count as 0 in lip-sync."),
     MetricSpec("lip_width_corr", "lip width", "lips", "higher",
                "Correlation of the read lip width with the true one, at lag 0.", decimals=3),
+    MetricSpec("structure_lip_sync", "structure lip-sync", "lips", "higher",
+               "Correlation, at lag 0, of the mouth opening decoded from the generated structure stream with the true one: does "
+               "the structure hear the sound?", decimals=3),
     MetricSpec("structure_mouth", "structure = pixels", "lips", "higher",
                "Correlation of the mouth opening decoded from the generated structure stream with the one read from the "
                "generated pixels: do the two streams tell the same story?", decimals=3),
