@@ -101,7 +101,7 @@ def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective]:
         calibrate_flame_head(model, scale)
     objective = Objective(config, model.config, scale)
     model.to(world.device).train()
-    shard(model, config.sharding, config.precision, world)
+    shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
     training = TrainState(
         model=model,
         optimizer=build_optimizer(model, config.optim),

@@ -23,15 +23,24 @@ def wants_bf16(precision: PrecisionConfig, device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def shard(model: nn.Module, sharding: ShardingConfig, precision: PrecisionConfig, world: World) -> None:
-    """Shard the parameters in place: in one group for small models, one group per block for large ones."""
+def shard(
+    model: nn.Module, sharding: ShardingConfig, precision: PrecisionConfig, world: World, *, passes: int = 1
+) -> None:
+    """Shard the parameters in place: in one group for small models, one group per block for large ones.
+
+    Gradients are summed in float32, over processes and over the `passes` of a step.
+    """
     size = sum(parameter.numel() for parameter in model.parameters())
     group = sharding.group
     if group == "auto":
         group = "block" if size >= _BLOCKS_FROM else "model"
     dtype = torch.bfloat16 if wants_bf16(precision, world.device) else None
     # Inputs keep their dtype: rounding sigma to bfloat16 would merge neighbouring noise levels.
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    # Where nothing is summed, converting before the (empty) reduction instead of after it costs 5 % of a step.
+    summed = world.size > 1 or passes > 1
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32 if summed else None, cast_forward_inputs=False
+    )
     if group == "block":
         for block in blocks_of(model):
             fully_shard(block, mesh=world.mesh, mp_policy=policy)
