@@ -69,8 +69,7 @@ def test_stored_clips_come_back_as_they_were_rendered(stored: tuple[Path, list[S
         np.testing.assert_array_equal(mine.frames_THWC, clip.frames)
         np.testing.assert_allclose(mine.truth["mouth_open"], clip.truth["mouth_open"], atol=1e-6)
         assert mine.length == FRAMES and mine.audio_encoder == "logmel"
-        assert mine.identity_D is not None and mine.audio_TD is not None
-        np.testing.assert_allclose(mine.identity_D, clip.identity_vector, atol=1e-6)
+        assert mine.audio_TD is not None
         features = load_audio_encoder("logmel").encode(clip.wave, FRAMES)
         torch.testing.assert_close(mine.audio_TD, features, atol=2e-3, rtol=2e-3)
 

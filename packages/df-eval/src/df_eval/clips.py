@@ -36,7 +36,6 @@ class EvalClip:
         wave_N: float32 sound at 16 kHz.
         audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``; None: the sound is to be encoded.
         latent_TChw: stored latents of the whole clip, made by the VAE of hash ``video_vae``; None: to be encoded.
-        identity_D: exact identity vector of a synthetic person.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
     """
 
@@ -47,7 +46,6 @@ class EvalClip:
     truth: dict[str, np.ndarray]
     audio_TD: Tensor | None = None
     audio_encoder: str = ""
-    identity_D: np.ndarray | None = None
     latent_TChw: Tensor | None = None
     video_vae: str = ""
 
@@ -106,7 +104,6 @@ def _from_sample(sample: Sample) -> EvalClip:
         truth,
         audio_TD=sample.tensors["audio"].float(),
         audio_encoder=encoders["audio"].id if "audio" in encoders else "",
-        identity_D=sample.tensors["identity_vector"].numpy() if "identity_vector" in sample.tensors else None,
         latent_TChw=sample.tensors["video_latent"].float(),
         video_vae=encoders["video_vae"].sha256 if "video_vae" in encoders else "",
     )
@@ -122,7 +119,5 @@ def render_clips(count: int, frames: int, size: int, seed: int) -> list[EvalClip
         clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val")
         truth = {name: np.asarray(values, dtype=np.float64) for name, values in clip.truth.items()}
         person = f"synth-{clip.identity}"
-        clips.append(
-            EvalClip(job.key, person, clip.frames, clip.wave, truth, identity_D=np.asarray(clip.identity_vector))
-        )
+        clips.append(EvalClip(job.key, person, clip.frames, clip.wave, truth))
     return clips

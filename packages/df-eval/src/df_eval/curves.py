@@ -23,7 +23,7 @@ def add_curves(
     if read is None:
         return
     results.add_curve(row, "mouth", read.mouth_open_T)
-    if read.identity_TD is not None and truth.true_identity_D is not None:
-        results.add_curve(row, "identity_error", identity_distance(read.identity_TD, truth.true_identity_D))
+    if read.identity_TD is not None and truth.person_identity_D is not None:
+        results.add_curve(row, "identity_person", identity_distance(read.identity_TD, truth.person_identity_D))
     if read.identity_TD is not None and truth.reference_identity_D is not None:
         results.add_curve(row, "identity", identity_distance(read.identity_TD, truth.reference_identity_D))

@@ -54,13 +54,13 @@ def goals_of(results: LengthResults, seed: int, resamples: int) -> list[Goal]:
          score(SHIFTED, "lip_sync"), lambda v: abs(v) < SHIFTED_LIMIT),
         ("identity distance to the reference, last quarter / first", f"<= {IDENTITY_DRIFT_LIMIT}", "identity_ratio",
          score(GENERATED, "identity_ratio"), lambda v: v <= IDENTITY_DRIFT_LIMIT),
-        ("identity error to the true person, last quarter / first", f"<= {IDENTITY_DRIFT_LIMIT}",
-         "identity_error_ratio", score(GENERATED, "identity_error_ratio"), lambda v: v <= IDENTITY_DRIFT_LIMIT),
+        ("identity distance to the person, last quarter / first", f"<= {IDENTITY_DRIFT_LIMIT}",
+         "identity_person_ratio", score(GENERATED, "identity_person_ratio"), lambda v: v <= IDENTITY_DRIFT_LIMIT),
         ("motion energy, share of the truth's", f"{low} to {high}", "motion_ratio",
          score(GENERATED, "motion_ratio"), lambda v: low <= v <= high),
     )  # fmt: skip
     decided = [_decide(name, results, target, reached, metric, test) for name, target, metric, reached, test in goals]
-    own = (None, None, "identity_ratio", "identity_error_ratio", "motion_ratio")
+    own = (None, None, "identity_ratio", "identity_person_ratio", "motion_ratio")
     return [
         goal if metric is None else replace(goal, truth=score(GROUND_TRUTH, metric).value)
         for goal, metric in zip(decided, own, strict=True)

@@ -32,13 +32,14 @@ ITSELF = "compared with itself"
 class Truth:
     """The true clip: frames of the measured length, and signals over the whole clip (for the shifted control).
 
-    ``reference_identity_D`` was read from the reference picture, ``true_identity_D`` is exact (synthetic clips only).
+    ``reference_identity_D`` was read from the reference picture, ``person_identity_D`` is the mean read from the
+    whole true video.
     """
 
     frames_THWC: np.ndarray
     signals: FaceReadings
     reference_identity_D: np.ndarray | None
-    true_identity_D: np.ndarray | None = None
+    person_identity_D: np.ndarray | None = None
 
     @property
     def length(self) -> int:
@@ -151,10 +152,10 @@ def _measure_pose(
 def _measure_identity(pairs: dict[str, Pair], read: FaceReadings, truth: Truth) -> None:
     if read.identity_TD is None:
         return
-    if truth.true_identity_D is not None:
-        error_T = identity.identity_distance(read.identity_TD, truth.true_identity_D)
-        pairs["identity_error"] = identity.mean_over_time(error_T)
-        pairs["identity_error_ratio"] = identity.last_over_first(error_T)
+    if truth.person_identity_D is not None:
+        person_T = identity.identity_distance(read.identity_TD, truth.person_identity_D)
+        pairs["identity_person"] = identity.mean_over_time(person_T)
+        pairs["identity_person_ratio"] = identity.last_over_first(person_T)
     if truth.reference_identity_D is None:
         return
     distance_T = identity.identity_distance(read.identity_TD, truth.reference_identity_D)

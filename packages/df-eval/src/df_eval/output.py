@@ -136,7 +136,7 @@ def _write_plots(outcome: Outcome, out: Path, report: Report) -> None:
             found.append((lags, "Correlation with the true mouth at each lag: mean, standard error.", False))
         for name, label in (
             ("identity", "identity distance to the reference"),
-            ("identity_error", "identity error to the true person"),
+            ("identity_person", "identity distance to the person"),
             ("sharpness", "sharpness"),
         ):
             path = f"plots/{name}-{frames}.png"

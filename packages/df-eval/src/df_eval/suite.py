@@ -76,7 +76,7 @@ class Suite:
         read = self.reader.read(clip.frames_THWC[:longest])
         signals = self.reader.truth(clip)
         done(1)
-        return _TruthRead(clip.frames_THWC[:longest], read, signals, clip.identity_D)
+        return _TruthRead(clip.frames_THWC[:longest], read, signals)
 
     def _read(self, frames_THWC: np.ndarray, done: Progress) -> FaceReadings | None:
         read = self.reader.read(frames_THWC)
@@ -141,9 +141,9 @@ class _TruthRead:
     frames_THWC: np.ndarray
     read: FaceReadings | None
     signals: FaceReadings
-    identity_D: np.ndarray | None
 
     def truth(self, frames: int) -> Truth:
         identity = None if self.read is None else self.read.identity_TD
-        reference = None if identity is None else identity[0]
-        return Truth(self.frames_THWC[:frames], self.signals, reference, self.identity_D)
+        if identity is None or not np.isfinite(identity).any():
+            return Truth(self.frames_THWC[:frames], self.signals, None)
+        return Truth(self.frames_THWC[:frames], self.signals, identity[0], np.nanmean(identity, axis=0))

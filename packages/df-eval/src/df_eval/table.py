@@ -14,7 +14,7 @@ HEADLINE = (
     "best_lag",
     "identity_distance",
     "identity_ratio",
-    "identity_error_ratio",
+    "identity_person_ratio",
     "motion_ratio",
     "psnr",
     "presence",

@@ -58,12 +58,12 @@ CATALOG: tuple[MetricSpec, ...] = (
                "Identity distance in the last quarter of the clip.", decimals=3),
     MetricSpec("identity_ratio", "last / first", "identity", "lower",
                "Identity distance of the last quarter over the first, sums over clips: 1 is no drift.", decimals=3),
-    MetricSpec("identity_error", "identity error", "identity", "lower",
-               "RMS difference of the identity vector read in each frame to the person's true one, mean over time. Unlike the "
-               "distance to the reference picture it does not start near 0 only because the first frames look like that picture.",
-               decimals=3),
-    MetricSpec("identity_error_ratio", "error, last / first", "identity", "lower",
-               "Identity error of the last quarter over the first, sums over clips: 1 is no drift.", decimals=3),
+    MetricSpec("identity_person", "distance to person", "identity", "lower",
+               "RMS difference of the identity vector read in each frame to the mean of those read from the whole true video (the "
+               "person as the reader sees them), mean over time. Unlike the distance to the reference picture it does not start "
+               "near 0 only because the first frames look like that picture.", decimals=3),
+    MetricSpec("identity_person_ratio", "to person, last / first", "identity", "lower",
+               "Distance to the person in the last quarter over the first, sums over clips: 1 is no drift.", decimals=3),
     MetricSpec("motion_energy", "motion energy", "motion", "truth",
                "Mean absolute change of a pixel from frame to frame.", "grey levels"),
     MetricSpec("motion_ratio", "motion / truth", "motion", "truth",
