@@ -79,7 +79,7 @@ def _windowed_forward(model, clip, chunk, window, sinks):
         return _WindowedReference(frames, chunk, window, sinks, query, key)
 
     contexts = model._contexts(clip.get("reference_tokens"), clip.get("text"))
-    audio = model._embed_audio(clip["audio"].flatten(1, 2))
+    audio = model._hear(geometry, clip["audio"].flatten(1, 2), tuple(range(frames)), first_slot=0)
     plan = clip_pass(geometry, FrameLayout.clip(frames), *contexts, audio, "sdpa")
     exchange = plan.exchange(0)
     if config.bridge_mask == "causal":

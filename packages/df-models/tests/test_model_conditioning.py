@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from df_models import presets
+from df_models.audio import HeardAudio, audio_windows
 from df_models.inputs import with_reference
 from df_models.masks import FrameLayout
 from df_models.passes import Geometry, clip_pass
@@ -19,7 +20,9 @@ def _fusion_outputs(model, audio, video, structure, frames=FRAMES):
     """The first fusion layer alone: no self-attention carries anything from frame to frame."""
     geometry = Geometry(model.config, (2, 3), torch.device("cpu"))
     contexts = model._contexts(None, None)
-    plan = clip_pass(geometry, FrameLayout.clip(frames), *contexts, model._embed_audio(audio.flatten(1, 2)), "sdpa")
+    layout = FrameLayout.clip(frames)
+    heard = model._hear(geometry, audio.flatten(1, 2), layout.frames, first_slot=0)
+    plan = clip_pass(geometry, layout, *contexts, heard, "sdpa")
     with torch.no_grad():
         return model.fusion[0](video, structure, plan.exchange(0))
 
@@ -54,6 +57,27 @@ def test_the_repeats_in_the_first_latent_frame_are_not_heard_twice(build):
     audio[:, 0, :3] += 1.0
     for old, new in zip(before, _fusion_outputs(model, audio, *_states(model))):
         assert torch.equal(old, new)
+
+
+def test_at_first_each_structure_slot_hears_mostly_its_own_token(build):
+    torch.manual_seed(0)
+    attention = build().fusion[0].audio_to_structure
+    tokens = torch.zeros(1, 1, SLOTS, attention.k.in_features)
+    windows = audio_windows((3,), 0, 20, past=2, future=2, head_dim=12, theta=1e4, device=torch.device("cpu"))
+    query = 0.1 * torch.randn(1, 1, SLOTS, attention.q.in_features)
+    with torch.no_grad():
+        before = attention(query, HeardAudio(tokens, windows))
+        moved = [
+            (attention(query, HeardAudio(_raised(tokens, slot), windows)) - before).norm(dim=-1).flatten()
+            for slot in range(SLOTS)
+        ]
+    assert torch.equal(torch.stack(moved).argmax(dim=0), torch.arange(SLOTS))
+
+
+def _raised(tokens, slot):
+    raised = tokens.clone()
+    raised[:, :, slot] = 1.0
+    return raised
 
 
 def test_audio_is_told_apart_by_time_only_relative_to_the_frame(build):

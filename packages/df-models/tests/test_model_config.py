@@ -115,10 +115,10 @@ def test_an_unknown_preset_is_told():
 
 
 PINNED = {
-    "quickstart": (7_398_565, "19f37663021f"),
-    "poc": (168_051_109, "6d398f818e70"),
-    "dualforce-1.5b": (1_672_697_125, "42bc4e4fdedb"),
-    "dualforce-wan": (1_196_864_805, "d0852dae3936"),
+    "quickstart": (7_959_909, "aee5c014fe6e"),
+    "poc": (179_713_189, "7fff29ebe96c"),
+    "dualforce-1.5b": (1_698_084_901, "9e811411789a"),
+    "dualforce-wan": (1_222_252_581, "64ce6d597c1a"),
 }
 
 

@@ -48,16 +48,14 @@ def biased_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, bias: Tenso
     return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=bias)
 
 
-def frame_attention(q_BTNHK: Tensor, k_BTMHK: Tensor, v_BTMHK: Tensor, bias_TM: Tensor | None = None) -> Tensor:
+def frame_attention(q_BTNHK: Tensor, k_BTMHK: Tensor, v_BTMHK: Tensor, bias_HNM: Tensor | None = None) -> Tensor:
     """Return attention inside each latent frame, ``[B, T, N, H, K]``: a batch of ``B * T`` small problems.
 
-    ``bias_TM`` is added to the scores of every query of the frame (0, or minus infinity for absent keys).
+    ``bias_HNM`` is added to the scores, the same in every frame.
     """
     batch, frames = q_BTNHK.shape[:2]
     q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q_BTNHK, k_BTMHK, v_BTMHK))
-    bias = None
-    if bias_TM is not None:
-        bias = bias_TM.to(q.dtype).expand(batch, *bias_TM.shape).reshape(batch * frames, 1, 1, -1)
+    bias = None if bias_HNM is None else bias_HNM.to(q.dtype)
     return biased_attention(q, k, v, bias).transpose(1, 2).unflatten(0, (batch, frames))
 
 

@@ -147,12 +147,11 @@ def _audio_products(config: DualForceConfig, tokens: int) -> int:
     if not config.fusion_depth:
         return 0
     width = config.audio_width
-    given = config.audio_past + SLOTS * (1 + -(-config.audio_future // SLOTS))
-    heard = config.audio_past + SLOTS + config.audio_future
-    embedding = given * (config.audio_dim + width) * width
+    window = config.audio_past + SLOTS + config.audio_future
+    embedding = 2 * width * (window * (config.audio_dim + 1) + SLOTS * width)
     both = 0
     for count, dim in ((tokens, config.dim), (SLOTS, config.structure_width)):
-        both += 2 * count * dim * width + 2 * given * width * width + 2 * count * heard * width
+        both += 2 * count * dim * width + 2 * SLOTS * width * width + 2 * count * SLOTS * width
     return embedding + config.fusion_depth * both
 
 

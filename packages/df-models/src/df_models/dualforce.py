@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from df_models.attention import AttentionBackend
-from df_models.audio import AudioEmbedding
+from df_models.audio import AudioWindowEmbedding, HeardAudio
 from df_models.block import Context
 from df_models.cache import KVCache, Ring, RingShape
 from df_models.config import DualForceConfig
@@ -64,9 +64,10 @@ class DualForce(nn.Module):
         self.video = VideoDiT(config.video)
         self.structure = StructureDiT(config.structure)
         self.fusion = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_depth))
-        self.audio: AudioEmbedding | None = None
+        self.audio: AudioWindowEmbedding | None = None
         if config.fusion_depth:
-            self.audio = AudioEmbedding(config.audio_dim, config.audio_width, config.eps)
+            window = config.audio_past + SLOTS + config.audio_future
+            self.audio = AudioWindowEmbedding(config.audio_dim, window, config.audio_width, config.eps)
         self.reference: ReferenceResampler | None = None
         if config.reference_dim:
             self.reference = ReferenceResampler(
@@ -167,14 +168,9 @@ class DualForce(nn.Module):
         aligned = reference_frames(reference_frame, video.shape[0], video.device)
         inputs = with_reference(video, layout.frames, reference_latent, aligned)
         video_context, structure_context = self._contexts(reference_tokens, text)
-        plan = clip_pass(
-            self._geometry(video),
-            layout,
-            video_context,
-            structure_context,
-            self._embed_audio(audio.flatten(1, 2)),
-            self.attention_backend,
-        )
+        geometry = self._geometry(video)
+        heard = self._hear(geometry, audio.flatten(1, 2), layout.frames, first_slot=0)
+        plan = clip_pass(geometry, layout, video_context, structure_context, heard, self.attention_backend)
         velocity = self._run(inputs, structure, sigma_video, sigma_structure, plan, last=frames)
         return Velocity(velocity.video.to(dtypes[0]), velocity.structure.to(dtypes[1]))
 
@@ -280,7 +276,8 @@ class DualForce(nn.Module):
         plan = plan_chunk(geometry, cache, frame, chunk)
         slots = audio.flatten(1, 2)
         past = cache.audio_past_BAF
-        heard = self._embed_audio(torch.cat([past, slots.to(past.dtype)], dim=1))
+        known = torch.cat([past, slots.to(past.dtype)], dim=1)
+        heard = self._hear(geometry, known, plan.chunk.frames, first_slot=SLOTS * frame - past.shape[1])
         inputs = with_reference(video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
         layers = chunk_pass(geometry, cache, plan, heard, write=write)
         velocity = self._run(inputs, structure, sigma_video, sigma_structure, layers, last=chunk)
@@ -322,8 +319,10 @@ class DualForce(nn.Module):
             return checkpoint(module, *args, use_reentrant=False)
         return module(*args)
 
-    def _embed_audio(self, audio_BAF: Tensor) -> Tensor:
-        return audio_BAF if self.audio is None else self.audio(audio_BAF)
+    def _hear(self, geometry: Geometry, audio_BAF: Tensor, frames: tuple[int, ...], *, first_slot: int) -> HeardAudio:
+        """Return what latent ``frames`` hear of slots ``first_slot ..``; without fusion layers nobody listens."""
+        windows = geometry.audio(frames, first_slot, audio_BAF.shape[1])
+        return HeardAudio(audio_BAF if self.audio is None else self.audio(audio_BAF, windows), windows)
 
     def _contexts(self, reference_tokens: Tensor | None, text: Tensor | None) -> tuple[Context, Context]:
         """Return the cross-attention contexts of the video and the structure tower."""

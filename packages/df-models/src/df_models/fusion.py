@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from df_models.audio import AudioAttention, AudioWindows
+from df_models.audio import AudioAttention, HeardAudio
 from df_models.block import Attend
 from df_models.bridge import BridgeDirection
 from df_models.config import DualForceConfig
@@ -24,14 +24,12 @@ class Exchange:
 
     Attributes:
         to_video, to_structure: how the bridge's queries read the other stream (None: the direction is off).
-        audio_BAD: embedded audio slots.
-        windows: which slots each latent frame hears.
+        audio: what each latent frame hears.
     """
 
     to_video: Attend | None
     to_structure: Attend | None
-    audio_BAD: Tensor
-    windows: AudioWindows
+    audio: HeardAudio
 
 
 class FusionLayer(nn.Module):
@@ -50,19 +48,16 @@ class FusionLayer(nn.Module):
         if config.bridge_direction == "both":
             self.to_structure = BridgeDirection(structure, video, *bridge)
             self.gate_to_structure = Gate(structure, config.gate_gain)
-        self.audio_to_video = AudioAttention(video, config.audio_width, config.audio_heads, eps)
+        self.audio_to_video = AudioAttention(video, config.audio_width, config.audio_heads, eps, slots=False)
         self.gate_audio_to_video = Gate(video, config.gate_gain)
-        self.audio_to_structure = AudioAttention(structure, config.audio_width, config.audio_heads, eps)
+        self.audio_to_structure = AudioAttention(structure, config.audio_width, config.audio_heads, eps, slots=True)
         self.gate_audio_to_structure = Gate(structure, config.gate_gain)
 
     def forward(self, video_BTND: Tensor, structure_BTSE: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor]:
         """Return both updated states."""
         video, structure = plain_norm(video_BTND, self.eps), plain_norm(structure_BTSE, self.eps)
-        windows = exchange.windows
-        heard = self.audio_to_video(video, exchange.audio_BAD, windows, None)
-        new_video = self.gate_audio_to_video(video_BTND, heard)
-        heard = self.audio_to_structure(structure, exchange.audio_BAD, windows, windows.structure_table_TSP)
-        new_structure = self.gate_audio_to_structure(structure_BTSE, heard)
+        new_video = self.gate_audio_to_video(video_BTND, self.audio_to_video(video, exchange.audio))
+        new_structure = self.gate_audio_to_structure(structure_BTSE, self.audio_to_structure(structure, exchange.audio))
         if self.to_video is not None and exchange.to_video is not None:
             new_video = self.gate_to_video(new_video, self.to_video(video, structure, exchange.to_video))
         if self.to_structure is not None and exchange.to_structure is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from df_models.attention import AttentionBackend
-from df_models.audio import AudioWindows, audio_windows
+from df_models.audio import AudioWindows, HeardAudio, audio_windows
 from df_models.block import Attend, Context, ProjectedContext
 from df_models.cache import CachedSequence, Chunk, KVCache, Ring
 from df_models.config import DualForceConfig
@@ -94,7 +94,7 @@ def clip_pass(
     layout: FrameLayout,
     video_context: Context,
     structure_context: Context,
-    audio_BAD: Tensor,
+    audio: HeardAudio,
     backend: AttentionBackend,
 ) -> Pass:
     """Plan a pass over a whole clip, or over its history and noisy copies."""
@@ -112,8 +112,7 @@ def clip_pass(
         video, structure = geometry.bridge(positions, layout.frames)
         to_video = WholeSequence(video, structure, causal_mask(layout, geometry.tokens, SLOTS), "sdpa")
         to_structure = WholeSequence(structure, video, causal_mask(layout, SLOTS, geometry.tokens), "sdpa")
-    windows = geometry.audio(layout.frames, 0, audio_BAD.shape[1])
-    exchange = Exchange(to_video, to_structure, audio_BAD, windows)
+    exchange = Exchange(to_video, to_structure, audio)
     return Pass(
         lambda _layer: attend_video,
         lambda _layer: attend_structure,
@@ -166,8 +165,8 @@ def plan_chunk(geometry: Geometry, cache: KVCache, frame: int, num_frames: int) 
     return plan
 
 
-def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio_BAD: Tensor, *, write: bool) -> Pass:
-    """Plan a pass of one chunk against the cache; ``audio_BAD`` starts with the cache's past slots."""
+def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio: HeardAudio, *, write: bool) -> Pass:
+    """Plan a pass of one chunk against the cache."""
     chunk, tokens = plan.chunk, geometry.tokens
     span = (chunk.frames[0], chunk.frames[-1] + 1)
     device = geometry.device
@@ -189,8 +188,6 @@ def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio_BAD: T
             to_structure = cached(cache.bridge_to_structure, layer, SLOTS, structure_own, video_stored, video_own)
         return to_video, to_structure
 
-    past = geometry.config.audio_past
-    windows = geometry.audio(chunk.frames, SLOTS * span[0] - past, audio_BAD.shape[1])
     video_stored, video_own = plan.video
     structure_stored, structure_own = plan.structure
     return Pass(
@@ -198,5 +195,5 @@ def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio_BAD: T
         lambda layer: cached(cache.structure, layer, SLOTS, structure_own, structure_stored, structure_own),
         lambda layer: cache.video_context[layer],
         lambda layer: cache.structure_context[layer],
-        lambda layer: Exchange(*bridges(layer), audio_BAD, windows),
+        lambda layer: Exchange(*bridges(layer), audio),
     )
