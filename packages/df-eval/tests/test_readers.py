@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from df_data.stages.readings import KEYPOINTS
 from df_data.synth.clip import IDENTITIES, make_clip
@@ -31,6 +32,19 @@ def test_mediapipe_structure_decodes_to_the_gap_of_its_lip_keypoints() -> None:
     structure[:, LIVEPORTRAIT_70.slice("expression")] = expression.reshape(20, -1)
     np.testing.assert_allclose(mediapipe_mouth(structure), opening, atol=1e-12)
     np.testing.assert_allclose(lip_gap(expression, list(KEYPOINTS)), opening, atol=1e-12)
+
+
+def test_mediapipe_structure_is_freed_of_the_pose() -> None:
+    """A wide open mouth on a tilted head: its keypoints part in both of the camera's axes."""
+    opening = np.linspace(0, 0.1, 20)
+    expression = np.zeros((20, 21, 3))
+    expression[:, list(KEYPOINTS).index("lower_lip_inner"), 1] = opening
+    pose = np.radians(np.array([0.0, 20.0, 60.0]))
+    turned = expression @ Rotation.from_euler("xyz", pose).as_matrix().T
+    structure = np.zeros((20, 70))
+    structure[:, LIVEPORTRAIT_70.slice("expression")] = turned.reshape(20, -1)
+    structure[:, LIVEPORTRAIT_70.slice("yaw")], structure[:, LIVEPORTRAIT_70.slice("roll")] = 20.0, 60.0
+    np.testing.assert_allclose(mediapipe_mouth(structure), opening, atol=1e-6)
 
 
 def test_readers_are_chosen_by_the_declared_encoder(tmp_path: Path) -> None:

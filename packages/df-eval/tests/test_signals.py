@@ -135,3 +135,19 @@ def test_shifted_control_needs_a_second_to_compare_and_counts_a_still_mouth_as_z
     assert unread.value is None and "read" in unread.note
     frozen = sync.shifted_correlation(np.zeros(33), long, None, (25,))
     assert (frozen.value, frozen.note) == (0.0, sync.STILL_NOTE)
+
+
+def test_other_clips_show_a_rhythm_that_all_sentences_share() -> None:
+    """Every clip opens the mouth in its middle, with something of its own on top."""
+    usual = np.exp(-(((np.arange(73) - 36) / 12.0) ** 2))
+    truths = [usual + 0.2 * smooth_signal(73, seed) for seed in range(6)]
+    others = [truth[:60] for truth in truths[1:]]
+    expected = np.mean([stats.pearsonr(truths[0][:60], other)[0] for other in others])
+    mean = sync.mean_correlation(truths[0], others)
+    assert mean.value == pytest.approx(expected) and expected > 0.5
+    own = sync.correlation(truths[0], truths[0])
+    assert sync.gain(own, mean).value == pytest.approx(1 - expected)
+    asleep = sync.mean_correlation(np.zeros(73), others)
+    assert asleep.value == 0.0 and asleep.note == sync.STILL_NOTE
+    assert sync.mean_correlation(truths[0], []).value is None
+    assert sync.gain(own, sync.mean_correlation(truths[0], [])).value is None

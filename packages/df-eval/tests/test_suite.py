@@ -112,6 +112,9 @@ def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: li
         table = result.table(0, 100)
         assert table[GROUND_TRUTH]["lip_sync"].value == pytest.approx(1.0, abs=0.02)
         assert table[STATIC]["lip_sync"].value == 0.0
+        assert table[GROUND_TRUTH]["lip_sync_other"].n == 3
+        gain = table[GROUND_TRUTH]["lip_sync"].value - table[GROUND_TRUTH]["lip_sync_other"].value
+        assert table[GROUND_TRUTH]["lip_sync_gain"].value == pytest.approx(gain)
         for row in (RECONSTRUCTION, GENERATED, SHIFTED):
             assert table[row]["lip_sync"].n == 3
         assert table[RECONSTRUCTION]["psnr"].value is not None

@@ -115,7 +115,7 @@ def test_an_unknown_preset_is_told():
 
 
 PINNED = {
-    "quickstart": (7_959_909, "aee5c014fe6e"),
+    "quickstart": (11_965_285, "60ecb5e52990"),
     "poc": (179_713_189, "7fff29ebe96c"),
     "dualforce-1.5b": (1_698_084_901, "9e811411789a"),
     "dualforce-wan": (1_222_252_581, "64ce6d597c1a"),

@@ -64,6 +64,19 @@ def test_clips_are_of_different_people_and_no_longer_than_asked(dataset: Path):
     assert short.frames_PHWC is None and short.wave is None
 
 
+def test_further_clips_of_one_person_follow_when_people_run_out(dataset: Path, monkeypatch: pytest.MonkeyPatch):
+    kept = sampling.iter_samples
+
+    def two_people(directory: Path) -> list[Sample]:
+        samples = list(kept(directory))
+        samples[1].meta.__dict__["identity"] = samples[0].meta.identity
+        return samples
+
+    keys = [sample.key for sample in kept(dataset / "val")]
+    monkeypatch.setattr(sampling, "iter_samples", two_people)
+    assert [clip.key for clip in validation_clips(dataset / "val", 9, 33, 128)] == [keys[0], keys[2], keys[1]]
+
+
 def test_what_is_written_can_be_watched_heard_and_compared(
     clips: list[sampling.ValidationClip], model: DualForce, rollout: Any, tmp_path: Path
 ):
@@ -101,7 +114,7 @@ def test_samples_come_during_and_after_training(
     make_config: Callable[..., TrainConfig], clips: list[sampling.ValidationClip], tmp_path: Path, monkeypatch: Any
 ):
     monkeypatch.setattr(sampling, "load_video_vae", lambda name: random_tiny_vae())
-    monkeypatch.setattr("df_train.preflight.load_video_vae", lambda name: SimpleNamespace())
+    monkeypatch.setattr("df_train.preflight.load_video_vae", lambda name: SimpleNamespace(sha256="0"))
     config = make_config(
         tmp_path / "run",
         optim={"steps": 4, "warmup": 1},

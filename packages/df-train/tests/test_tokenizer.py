@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 import torch
+from safetensors.torch import load_file
+from scipy import ndimage
 
+from df_data.config import load_config
+from df_data.encode import mp4_bytes
+from df_data.sample import Sample, SampleMeta
+from df_data.shards import SplitWriter
 from df_models.encoders import load_video_vae
+from df_models.encoders.wan_vae import ASSETS, WEIGHTS
+from df_models.errors import UserError
+from df_models.time import latent_length
 from df_train import tokenizer, tokenizer_data
+from df_train.cli import main
 from df_train.muon import orthogonalise, split_parameters
-from df_train.tokenizer_config import TokenizerConfig
+from df_train.tokenizer_config import TokenizerConfig, TokenizerDataConfig
+from df_train.tokenizer_videos import video_pools
 
 SMALL = {
     "data": {"clips": 4, "val_clips": 1, "frames": 5, "val_frames": 5, "size": 32, "workers": 1},
@@ -60,6 +72,112 @@ def test_motion_is_smooth_and_reproducible():
     one, two = (tokenizer_data.smooth_tracks(np.random.default_rng(3), 33) for _ in range(2))
     assert np.array_equal(one.yaw, two.yaw)
     assert np.abs(np.diff(one.yaw)).max() < 10 and one.jaw.std() > 0.05
+
+
+def test_a_mirrored_clip_keeps_its_mouth_under_its_weight():
+    video = torch.rand(8, 3, 2, 16, 16)
+    weights = (video[:, :1] > 0.5).float()
+    same, _ = tokenizer_data.mirror(video, weights, 0.0, np.random.default_rng(0))
+    assert torch.equal(same, video)
+    mirrored, marked = tokenizer_data.mirror(video, weights, 0.5, np.random.default_rng(0))
+    turned = (mirrored != video).flatten(1).any(dim=1)
+    assert 0 < turned.sum() < 8 and torch.equal(mirrored[turned], video[turned].flip(-1))
+    assert torch.equal(marked, (mirrored[:, :1] > 0.5).float())
+
+
+def test_a_window_longer_than_the_clips_is_refused():
+    with pytest.raises(ValueError, match=r"17 frames does not fit in data\.frames=5"):
+        TokenizerConfig.model_validate({**SMALL, "stages": [{"steps": 1, "frames": 17, "batch_size": 1}]})
+
+
+def videos(root, lengths=(13, 9), size=32, keep=True):
+    """A dataset of noise clips as `df-data build` writes them: pixels in mp4s, mouths at (8, 16, 24, 30)."""
+    for split in ("train", "val"):
+        writer = SplitWriter(root, split, num_shards=1, build="test", encoders={})
+        staged = []
+        for index, length in enumerate(lengths):
+            rng = np.random.default_rng(index)
+            frames = ndimage.zoom(rng.uniform(0, 255, (length, 4, 4, 3)), (1, size / 4, size / 4, 1), order=1)
+            mp4 = mp4_bytes(frames.astype(np.uint8), np.zeros(640 * length, np.float32), lossless=True)
+            staged.append(writer.stage(video_sample(f"{split}-{index}", split, length, size, mp4 if keep else None)))
+        writer.finish_shard(0, staged)
+        writer.finish()
+
+
+def video_sample(key, split, length, size, mp4):
+    latents, cells = latent_length(length), size // 8
+    meta = SampleMeta(
+        key=key, source=key, licence="none", identity=key, split=split, num_frames=length, height=size, width=size
+    )
+    tensors = {
+        "video_latent": torch.zeros(latents, 16, cells, cells).half(),
+        "structure": torch.zeros(length, 70),
+        "audio": torch.zeros(2 * length, 4).half(),
+        "reference_latents": torch.zeros(1, 16, cells, cells).half(),
+        "reference_frames": torch.zeros(1, dtype=torch.int32),
+        "reference_features": torch.zeros(1, 2, 4).half(),
+        "mouth_boxes": torch.tensor([8.0, 16.0, 24.0, 30.0]).repeat(length, 1),
+    }
+    return Sample(meta, tensors, mp4)
+
+
+def test_videos_of_a_dataset_are_read_with_their_mouths(tmp_path):
+    videos(tmp_path)
+    data = TokenizerDataConfig(shards=tmp_path, frames=9, val_frames=13, size=32)
+    train, held_out = video_pools(data, tmp_path)
+    assert train.frames.shape == (2, 9, 32, 32, 3) and train.boxes.shape == (2, 9, 4)
+    assert held_out["held out"].frames.shape == (1, 13, 32, 32, 3)
+    assert held_out["held out"].frames.std() > 20 and held_out["held out"].boxes[0, 12].tolist() == [8, 16, 24, 30]
+
+
+@pytest.mark.parametrize(
+    ("changes", "keep", "message"),
+    [
+        ({"size": 64}, True, "clips of 32x32 pixels; set data.size"),
+        ({"frames": 17}, True, "no clip of 17 frames with its mp4"),
+        ({"frames": 9}, False, "keep_video: true"),
+    ],
+)
+def test_a_dataset_that_does_not_do_is_refused(tmp_path, changes, keep, message):
+    videos(tmp_path, keep=keep)
+    with pytest.raises(UserError, match=message):
+        video_pools(TokenizerDataConfig.model_validate({"size": 32, **changes}), tmp_path)
+
+
+def test_training_on_videos_goes_on_from_the_embedded_vae(tmp_path):
+    videos(tmp_path / "data")
+    changes = {
+        "data": {"shards": tmp_path / "data", "frames": 9, "val_frames": 9, "size": 32},
+        "stages": [{"steps": 2, "frames": 5, "batch_size": 2}],
+        "resume": "df-tiny",
+        "matrix_lr": 1e-9,
+        "lr": 1e-9,
+        "run_dir": tmp_path / "run",
+        "bf16": False,
+    }
+    config = TokenizerConfig.model_validate(changes)
+    path = tokenizer.train(config)
+    assert load_config(TokenizerConfig, tmp_path / "run" / "config.yaml") == config
+    weights, embedded = load_file(path / WEIGHTS), load_file(ASSETS / "df-tiny" / WEIGHTS)
+    assert all(torch.allclose(weights[name].float(), embedded[name].float(), atol=1e-3) for name in embedded)
+    again = TokenizerConfig.model_validate({**changes, "resume": str(path), "run_dir": tmp_path / "again"})
+    assert (tokenizer.train(again) / WEIGHTS).is_file()
+
+
+def test_the_command_checks_a_tokenizer_without_training_it(tmp_path, capsys):
+    videos(tmp_path / "data")
+    file = tmp_path / "videos.yaml"
+    data = f"{{shards: {tmp_path / 'data'}, size: 32}}"
+    file.write_text(f"task: tokenizer\nrun_dir: {tmp_path / 'run'}\nresume: df-tiny\ndata: {data}\n")
+    assert main(["--config", str(file), "--check"]) == 0 and "ready to train" in capsys.readouterr().out
+    for wrong, said in (
+        ("resume=df-tinny", "no video VAE 'df-tinny'"),
+        ("data.size=64", "set data.size"),
+        (f"data.shards={tmp_path / 'gone'}", "no such dataset"),
+        ("--resume", "resume=RUN/vae"),
+    ):
+        assert main(["--config", str(file), "--check", wrong]) == 2 and said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_mixtures_change_only_their_share():

@@ -29,7 +29,7 @@ from df_models.time import FPS
 __all__ = ["BuildConfig", "BuildSummary", "ClipConfig", "ModelPaths", "build"]
 
 SPLITS = ("train", "val")
-PIPELINE = "1"
+PIPELINE = "2"
 """Raised when a stage is changed so that its output differs: a dataset half made by the old one is then refused."""
 
 
@@ -110,7 +110,12 @@ def _writers(
     counts = {split: sum(made.split == split for made in inputs) for split in SPLITS}
     return {
         split: SplitWriter(
-            out, split, num_shards=num_shards_for(count, config.clips_per_shard), build=made_by, encoders=records
+            out,
+            split,
+            num_shards=num_shards_for(count, config.clips_per_shard),
+            build=made_by,
+            encoders=records,
+            crop=config.stages.crop,
         )
         for split, count in counts.items()
     }

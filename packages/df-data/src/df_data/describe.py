@@ -53,7 +53,8 @@ def describe_split(directory: Path) -> list[str]:
     size = sum(shard.bytes for shard in manifest.shards) / 2**20
     state = "complete" if manifest.complete else "NOT complete: run its build again"
     lines = [
-        f"{directory}: {manifest.count} clips, {_duration(manifest.pixel_frames)}, {manifest.width}x{manifest.height}",
+        f"{directory}: {manifest.count} clips, {_duration(manifest.pixel_frames)}, {manifest.width}x{manifest.height}, "
+        f"crop {manifest.crop}",
         f"  {len(manifest.shards)} shards, {size:.1f} MiB, {state}",
     ]
     if manifest.count:

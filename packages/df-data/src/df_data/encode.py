@@ -23,7 +23,7 @@ from df_models.encoders import (
     load_reference_encoder,
     load_video_vae,
 )
-from df_models.media import write_video
+from df_models.media import read_video, write_video
 
 
 @dataclass(frozen=True)
@@ -93,3 +93,15 @@ def mp4_bytes(frames_PSSC: np.ndarray, wave_N: np.ndarray, *, lossless: bool) ->
         path = Path(folder) / "clip.mp4"
         write_video(path, frames_PSSC, audio=wave_N, lossless=lossless)
         return path.read_bytes()
+
+
+def mp4_frames(video: bytes) -> np.ndarray:
+    """Return all frames of an mp4's bytes as uint8 ``[P, H, W, 3]``.
+
+    Raises:
+        UserError: the bytes are no video.
+    """
+    with tempfile.TemporaryDirectory(prefix="df-data-") as folder:
+        path = Path(folder) / "clip.mp4"
+        path.write_bytes(video)
+        return read_video(path)[0]

@@ -58,6 +58,7 @@ class Manifest(FrozenModel):
         build: fingerprint of the configuration and encoders the split was made with.
         complete: all shards are there; a reader refuses a split that is not complete.
         height, width: size of the clips in pixels.
+        crop: how faces were cropped (:class:`df_models.crop.CropRule`), `none` for rendered ones.
         num_shards: how many shards the split was planned with (some may have stayed empty and are not listed).
     """
 
@@ -69,6 +70,7 @@ class Manifest(FrozenModel):
     structure_layout: str = LIVEPORTRAIT_70.name
     height: int = 0
     width: int = 0
+    crop: str = "none"
     shards: tuple[ShardEntry, ...] = ()
     encoders: dict[str, EncoderRecord] = Field(default_factory=dict)
     structure_statistics: StructureStatistics | None = None

@@ -91,19 +91,26 @@ class SplitWriter:
         split: `train` or `val`.
         num_shards: fixed for the life of the dataset; clips are placed by hash among them.
         build: fingerprint of everything that decides the bytes (configuration, encoders); another one is refused.
-        encoders: what made the tensors, for the manifest.
+        encoders, crop: what made the tensors and how faces were cropped, for the manifest.
 
     Raises:
         UserError: the directory holds a dataset made with another configuration.
     """
 
     def __init__(
-        self, root: Path, split: str, *, num_shards: int, build: str, encoders: Mapping[str, EncoderRecord]
+        self,
+        root: Path,
+        split: str,
+        *,
+        num_shards: int,
+        build: str,
+        encoders: Mapping[str, EncoderRecord],
+        crop: str = "none",
     ) -> None:
         self.root, self.split = root, split
         self.directory = root / split
         self.staging = root / STAGING_NAME / split
-        wanted = Manifest(split=split, build=build, num_shards=num_shards, encoders=dict(encoders))
+        wanted = Manifest(split=split, build=build, num_shards=num_shards, encoders=dict(encoders), crop=crop)
         if (self.directory / MANIFEST_NAME).exists():
             self.manifest = read_manifest(self.directory)
             if (self.manifest.build, self.manifest.num_shards) != (build, num_shards):

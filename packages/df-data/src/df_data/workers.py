@@ -147,8 +147,11 @@ class WorkerModels:
 
 
 def _public_id(name: str) -> str:
-    """A model given as a local directory is named by the directory alone; its hash says the rest."""
-    return Path(name).name if Path(name).is_dir() else name
+    """A model given as an absolute directory is named by its last part alone, so that shards tell nothing of a machine.
+
+    A relative directory keeps its name: a run beside the dataset loads it again by that.
+    """
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _line(error: Exception) -> str:

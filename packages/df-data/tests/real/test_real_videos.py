@@ -10,6 +10,7 @@ import pytest
 
 from df_data.build import BuildConfig, ClipConfig, build
 from df_data.config import load_config
+from df_data.encode import mp4_frames
 from df_data.manifest import read_manifest
 from df_data.shards import iter_samples
 from df_data.sources import SourceConfig, SplitConfig
@@ -128,7 +129,10 @@ def test_a_build_from_videos_to_shards(
     assert val[0].meta.encoders["structure"].id == "mediapipe" and val[0].meta.truth_names == TRUTH_NAMES
     assert val[0].video is not None and len(val[0].video) > 1000
     assert {s.meta.encoders["video_vae"].id for s in train} == {"random-vae"}
-    assert read_manifest(root / "train").structure_statistics is not None
+    manifest = read_manifest(root / "train")
+    assert manifest.structure_statistics is not None
+    assert (manifest.crop, manifest.height, manifest.width) == ("yunet:1.3:-0.03", 64, 64)
+    assert mp4_frames(train[0].video or b"").shape == (33, 64, 64, 3)
     ledger = [json.loads(line) for line in (root / "ledger.jsonl").read_text().splitlines()]
     assert sorted(entry["status"] for entry in ledger) == ["accepted", "accepted", "rejected"]
     assert load_config(BuildConfig, root / "config.yaml") == config

@@ -28,6 +28,7 @@ examples:
   df-eval runs/quickstart                                   16 clips, 33 and 129 frames
   df-eval runs/quickstart --clips 4 --frames 33             a quick look
   df-eval runs/quickstart rollout.steps=8 --out eval8       another sampler setting, elsewhere
+  df-eval runs/grid --config configs/eval/grid.yaml         real videos, read with MediaPipe
 
 settings (key=value): clips, frames, seed, batch_size, max_lag, shifts, resamples, videos, rollout.*, device, dtype,
 landmarker. A config file with the same keys can be given by --config; the command line wins.

@@ -5,6 +5,7 @@ Shape suffixes: T pixel frames of the measured length, L >= T pixel frames of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,13 +34,14 @@ class Truth:
     """The true clip: frames of the measured length, and signals over the whole clip (for the shifted control).
 
     ``reference_identity_D`` was read from the reference picture, ``person_identity_D`` is the mean read from the
-    whole true video.
+    whole true video. ``other_mouths`` are the true mouth openings of the other clips, from their beginnings.
     """
 
     frames_THWC: np.ndarray
     signals: FaceReadings
     reference_identity_D: np.ndarray | None
     person_identity_D: np.ndarray | None = None
+    other_mouths: Sequence[np.ndarray] = ()
 
     @property
     def length(self) -> int:
@@ -111,7 +113,9 @@ def _measure_face(
     true = truth.signals.first(truth.length)
     pairs["presence"] = Pair(float(read.presence_T.sum()), float(len(read.presence_T)))
     if read.mouth_open_T is not None and true.mouth_open_T is not None:
-        pairs["lip_sync"] = sync.correlation(read.mouth_open_T, true.mouth_open_T)
+        pairs["lip_sync"] = own = sync.correlation(read.mouth_open_T, true.mouth_open_T)
+        pairs["lip_sync_other"] = other = sync.mean_correlation(read.mouth_open_T, truth.other_mouths)
+        pairs["lip_sync_gain"] = sync.gain(own, other)
         pairs["best_lag"], pairs["lip_sync_best"] = sync.best_lag(read.mouth_open_T, true.mouth_open_T, max_lag=max_lag)
         pairs["mouth_amplitude"] = sync.amplitude(read.mouth_open_T, true.mouth_open_T)
         pairs["still_mouth"] = sync.still(read.mouth_open_T, true.mouth_open_T)

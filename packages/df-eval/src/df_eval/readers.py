@@ -14,7 +14,6 @@ from df_eval.clips import EvalClip
 from df_eval.metrics import CATALOG
 from df_eval.readings import FaceReadings, masked
 from df_models.errors import UserError
-from df_models.structure import LIVEPORTRAIT_70
 
 PRESENT = 0.5
 """The synthetic reader's presence from which a frame counts as a face."""
@@ -68,11 +67,11 @@ def synthetic_mouth(structure_TD: np.ndarray) -> np.ndarray:
 
 
 def mediapipe_mouth(structure_TD: np.ndarray) -> np.ndarray:
-    """The lip gap of structure vectors named `mediapipe`, whose expression lies in the head's own axes: [T]."""
+    """The lip gap of structure vectors named `mediapipe`, freed of the pose: [T]."""
     from df_data.stages.readings import KEYPOINTS
+    from df_data.synth.structure import canonical_expression
 
-    offsets_TK3 = structure_TD[:, LIVEPORTRAIT_70.slice("expression")].reshape(len(structure_TD), -1, 3)
-    return lip_gap(offsets_TK3, list(KEYPOINTS))
+    return lip_gap(canonical_expression(structure_TD), list(KEYPOINTS))
 
 
 def signals_of(truth: dict[str, np.ndarray]) -> FaceReadings:

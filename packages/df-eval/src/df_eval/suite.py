@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -117,8 +117,10 @@ class Suite:
 
     def _measure(self, frames: int, truths: Sequence[_TruthRead], done: Progress) -> LengthResults:
         results = LengthResults(frames, [clip.key for clip in self.clips], unavailable=dict(self.reader.unavailable))
-        for source, videos in zip(truths, self.videos[frames], strict=True):
-            truth = source.truth(frames)
+        mouths = [source.signals.mouth_open_T for source in truths]
+        for index, (source, videos) in enumerate(zip(truths, self.videos[frames], strict=True)):
+            others = [mouth for place, mouth in enumerate(mouths) if place != index and mouth is not None]
+            truth = replace(source.truth(frames), other_mouths=others)
             for row in ROWS:
                 video = videos[row]
                 limits: Any = {"max_lag": self.config.max_lag, "shifts": self.config.shifts}

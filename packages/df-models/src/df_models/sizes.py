@@ -20,15 +20,15 @@ _PRETRAINED_ENCODERS: dict[str, Any] = {
 
 PRESETS: dict[str, DualForceConfig] = {
     "quickstart": DualForceConfig(
-        dim=192,
-        num_layers=6,
-        num_heads=3,
-        ffn_dim=768,
+        dim=512,
+        num_layers=2,
+        num_heads=8,
+        ffn_dim=1536,
         structure_width=128,
-        structure_layers=6,
+        structure_layers=2,
         structure_heads=2,
         structure_ffn_dim=512,
-        fusion_depth=6,
+        fusion_depth=2,
         bridge_width=128,
         bridge_heads=2,
         audio_width=128,

@@ -79,7 +79,7 @@ def save(
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
     world.barrier()
-    _save_tensors(part / "tensors", tensors)
+    _save_tensors(part / "tensors", tensors, alone=world.size == 1)
     _write_own(part, own, world.rank)
     world.barrier()
     if world.is_main:
@@ -92,10 +92,14 @@ def save(
     return final
 
 
-def _save_tensors(path: Path, tensors: dict[str, Any]) -> None:
-    """DCP wraps what goes wrong in any process; a full disk or a refused permission is told as itself."""
+def _save_tensors(path: Path, tensors: dict[str, Any], *, alone: bool) -> None:
+    """DCP wraps what goes wrong in any process; a full disk or a refused permission is told as itself.
+
+    A process alone needs no collectives. Their threads would keep OpenMP teams of their own, after which GNU OpenMP
+    takes the cores for overbooked and every later step on the CPU takes half as long again.
+    """
     try:
-        dcp.save(tensors, storage_writer=FileSystemWriter(path))
+        dcp.save(tensors, storage_writer=FileSystemWriter(path), no_dist=alone)
     except CheckpointException as error:
         for failure, _ in error.failures.values():
             if isinstance(failure, OSError | KeyboardInterrupt):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -12,6 +12,7 @@ from df_data.reader import ShardReader
 from df_data.shards import iter_samples
 from df_data.synth.corpus import build_corpus
 from df_models import DualForce, DualForceConfig
+from df_models.encoders import VideoVAE, load_video_vae
 from df_models.errors import UserError
 from df_models.time import latent_length
 from df_train.config import TrainConfig
@@ -32,8 +33,34 @@ def prepare_data(config: TrainConfig, world: World) -> Manifest:
     return read_manifest(root / "train")
 
 
+def taken_over(manifest: Manifest) -> dict[str, Any]:
+    """The fields of a model's configuration that its dataset decides: video VAE, size of the pictures, crop.
+
+    `model.overrides` wins over them; `check_fit` then refuses what does not fit.
+    """
+    fields = {"video_size": manifest.height, "face_crop": manifest.crop}
+    vae = manifest.encoders.get("video_vae")
+    return fields if vae is None else fields | {"video_vae": vae.id}
+
+
+def check_vae(vae: VideoVAE, manifest: Manifest) -> None:
+    """Refuse a video VAE that bears the name of the one that made the dataset's latents and is another.
+
+    Raises:
+        UserError: their hashes differ.
+    """
+    record = manifest.encoders.get("video_vae")
+    if record is not None and record.sha256 != vae.sha256:
+        raise UserError(
+            f"the dataset's latents were made by another {record.id} (sha256 {record.sha256[:12]}) than is there now "
+            f"({vae.sha256[:12]}); build the dataset again"
+        )
+
+
 def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
     """Refuse a dataset whose latents or features come from other frozen models than the ones the model is for.
+
+    A video VAE under another name (a directory that was moved) is compared by its hash.
 
     Raises:
         UserError: naming the encoder that differs and both ways to mend it.
@@ -42,7 +69,9 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
     fields = {"video_vae": "video_vae", "audio": "audio_encoder", "reference": "reference_encoder"}
     for role, name in wanted.items():
         record = manifest.encoders.get(role)
-        if record is not None and record.id != name:
+        if record is None or record.id == name:
+            continue
+        if role != "video_vae" or load_video_vae(name).sha256 != record.sha256:
             raise UserError(
                 f"the dataset's {role} encoder is {record.id}, the model is for {name}; build the dataset with {name}, "
                 f"or set model.overrides.{fields[role]}={record.id}"

@@ -7,13 +7,14 @@ import shutil
 
 import torch
 
-from df_data.manifest import read_manifest
+from df_data.manifest import Manifest, read_manifest
 from df_models import DualForce
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
 from df_models.time import latent_length
 from df_train import state
 from df_train.config import TrainConfig
+from df_train.dataset import check_vae, taken_over
 from df_train.distributed import launched_by_torchrun, pick_device
 
 _TENSORS_PER_CHECKPOINT = 4
@@ -27,14 +28,23 @@ def preflight(config: TrainConfig) -> None:
         UserError: the first thing that will not work, and how to mend it.
     """
     device = pick_device(config.device)
-    model = state.build_model(config)
+    check_data(config)
+    manifest = known_manifest(config)
+    model = state.build_model(config, taken_over(manifest) if manifest else None)
     if config.precision.bf16 == "on" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("precision.bf16=on, but this GPU has no bfloat16; use precision.bf16=off")
-    check_data(config)
     check_batch(config)
     check_disk(config, model)
     if config.sample.clips:
-        load_video_vae(model.config.video_vae)
+        vae = load_video_vae(model.config.video_vae)
+        if manifest and config.data.synth is None:
+            check_vae(vae, manifest)
+
+
+def known_manifest(config: TrainConfig) -> Manifest | None:
+    """The training manifest; None while the synthetic corpus is still to be made."""
+    train = config.data.root / "train"
+    return read_manifest(train) if config.data.synth is None or train.is_dir() else None
 
 
 def check_data(config: TrainConfig) -> None:

@@ -24,6 +24,7 @@ from df_train.dataset import (
     make_reader,
     prepare_data,
     set_statistics,
+    taken_over,
 )
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
@@ -51,6 +52,7 @@ class Result:
     contact_sheet: Path | None = None
     example: tuple[Path, Path] | None = None
     loss_plot: Path | None = None
+    crops_faces: bool = False
 
 
 def say(message: str) -> None:
@@ -92,7 +94,7 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
 def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective]:
     """Everything at step 0: the data made and checked, the model sharded, optimizer, reader and objective."""
     manifest = prepare_data(config, world)
-    model = state.build_model(config)
+    model = state.build_model(config, taken_over(manifest))
     check_fit(model.config, manifest)
     check_lengths(config, manifest)
     set_statistics(model, manifest)
@@ -148,4 +150,6 @@ def _train_and_export(
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
-    return Result(stop, training.step, training.seconds, videos, sheet, example, run.loss_plot if plotted else None)
+    loss_plot = run.loss_plot if plotted else None
+    crops_faces = model.config.face_crop != "none"
+    return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)

@@ -5,8 +5,9 @@ Shape legend: P pixel frames, T latent frames, H, W pixels, h, w latent cells, D
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,18 +55,24 @@ class ValidationClip:
 
 
 def validation_clips(directory: Path, count: int, frames: int, audio_dim: int) -> list[ValidationClip]:
-    """The first `count` clips of different people, cut to at most `frames` pixel frames."""
+    """The first `count` clips, different people first, cut to at most `frames` pixel frames."""
     clips: list[ValidationClip] = []
-    people: set[str] = set()
-    for sample in iter_samples(directory):
-        if len(clips) == count:
-            break
-        if sample.meta.identity in people:
-            continue
-        people.add(sample.meta.identity)
+    for sample in itertools.islice(_people_first(directory), count):
         length = valid_pixel_length(min(frames, sample.meta.num_frames))
         clips.append(_clip(sample, length, audio_pooling(sample.tensors["audio"].shape[-1], audio_dim)))
     return clips
+
+
+def _people_first(directory: Path) -> Iterator[Sample]:
+    """Every sample once: the first of each person in the order of the shards, then the others."""
+    people: set[str] = set()
+    firsts: set[str] = set()
+    for sample in iter_samples(directory):
+        if sample.meta.identity not in people:
+            people.add(sample.meta.identity)
+            firsts.add(sample.key)
+            yield sample
+    yield from (sample for sample in iter_samples(directory) if sample.key not in firsts)
 
 
 def _clip(sample: Sample, frames: int, pool: Literal["mean", "concat"]) -> ValidationClip:

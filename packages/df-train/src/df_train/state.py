@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +38,19 @@ class TrainState:
     seconds: float = 0.0
 
 
-def build_model(config: TrainConfig) -> DualForce:
+def build_model(config: TrainConfig, decided: Mapping[str, Any] | None = None) -> DualForce:
     """The model at step 0, on the CPU in float32; its initial weights depend on the seed alone.
+
+    Args:
+        decided: fields of its configuration that the dataset decides (`df_train.dataset.taken_over`), which
+            `model.overrides` still wins over.
 
     Raises:
         UserError: an unknown preset, an unknown field in `model.overrides`, or values that do not fit together.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return DualForce.from_preset(config.model.preset, **config.model.overrides)
+        return DualForce.from_preset(config.model.preset, **{**(decided or {}), **config.model.overrides})
 
 
 def tensors_of(state: TrainState) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The recipe of the embedded video VAE: a small `AutoencoderKLWan` trained on the synthetic corpus.
+"""The recipe of a small video VAE: an `AutoencoderKLWan` trained on rendered people, or on real videos.
 
 Shape legend: B batch, P pixel frames, T latent frames, C channels, H, W pixels, h, w latent cells.
 """
@@ -17,19 +17,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_frame, encode_moments, new_autoencoder
+from df_data.config import dump_config
+from df_models.encoders.wan_vae import WEIGHTS, WanVAE, decode_latents, encode_moments, new_autoencoder
 from df_models.files import atomic_write
 from df_models.time import latent_length
 from df_train.muon import Muon, split_parameters
 from df_train.tokenizer_config import TokenizerConfig, TokenizerLossConfig
 from df_train.tokenizer_data import Pool, batches, render_pools
+from df_train.tokenizer_videos import check_size, video_pools
 
 
 def train(config: TokenizerConfig) -> Path:
-    """Train, log to `metrics.jsonl`, and write `vae/` (config.json, safetensors in fp16); return its path."""
+    """Train, log to `metrics.jsonl`, and write `vae/` (config.json, safetensors in fp16); return its path.
+
+    Raises:
+        UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
+    """
+    preflight(config)
     config.run_dir.mkdir(parents=True, exist_ok=True)
+    atomic_write(config.run_dir / "config.yaml", dump_config(config))
     torch.manual_seed(config.seed)
-    train_pool, val_pool = render_pools(config)
+    train_pool, val_pools = _pools(config)
     vae = _new_vae(config)
     average = torch.optim.swa_utils.AveragedModel(
         vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
@@ -40,9 +48,9 @@ def train(config: TokenizerConfig) -> Path:
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _linear(step, config.warmup, total))
         for optimizer in optimizers
     ]
-    with open(config.run_dir / "metrics.jsonl", "a") as log, tqdm(total=total, desc="tokenizer", unit="step") as bar:
+    with open(config.run_dir / "metrics.jsonl", "w") as log, tqdm(total=total, desc="tokenizer", unit="step") as bar:
         rng = np.random.default_rng(config.seed)
-        stages = (batches(stage, train_pool, config.mixtures, rng) for stage in config.stages)
+        stages = (batches(stage, train_pool, config, rng) for stage in config.stages)
         for step, batch in enumerate(chain.from_iterable(stages), start=1):
             losses = _step(vae, batch, config, optimizers)
             for schedule in schedules:
@@ -54,11 +62,30 @@ def train(config: TokenizerConfig) -> Path:
                 bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
                 print(json.dumps({"step": step, **values}), file=log, flush=True)
             if step % config.eval_every == 0 or step == total:
-                psnr = reconstruction_psnr(average.module, val_pool)
-                tqdm.write(f"step {step}: PSNR on unseen people {psnr:.2f} dB")
+                psnr = {name: reconstruction_psnr(average.module, pool) for name, pool in val_pools.items()}
+                told = ", ".join(f"{name} {value:.2f} dB" for name, value in psnr.items())
+                tqdm.write(f"step {step}: PSNR on held-out clips: {told}")
                 print(json.dumps({"step": step, "val_psnr": psnr}), file=log, flush=True)
                 export(average.module, train_pool, config.run_dir / "vae")
     return config.run_dir / "vae"
+
+
+def preflight(config: TokenizerConfig) -> None:
+    """Check what can be checked before any work.
+
+    Raises:
+        UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
+    """
+    if config.data.shards is not None:
+        for split in ("train", "val"):
+            check_size(config.data.shards / split, config.data.size)
+    if config.resume is not None:
+        WanVAE.load(config.resume)
+
+
+def _pools(config: TokenizerConfig) -> tuple[Pool, dict[str, Pool]]:
+    shards = config.data.shards
+    return render_pools(config) if shards is None else video_pools(config.data, shards)
 
 
 def _step(
@@ -79,13 +106,11 @@ def _step(
 def reconstruct(vae: nn.Module, video_BCPHW: Tensor, latent_noise: float) -> tuple[Tensor, Tensor, Tensor]:
     """Encode, sample, decode, with gradients; return the video and the posterior's mean and log variance."""
     num_latent = latent_length(video_BCPHW.shape[2])
-    mean, log_variance = encode_moments(vae, video_BCPHW, num_latent).chunk(2, dim=1)
+    mean, log_variance = encode_moments(vae, video_BCPHW, num_latent, at_once=num_latent).chunk(2, dim=1)
     log_variance = log_variance.clamp(-30.0, 20.0)
     deviation = torch.sqrt(log_variance.exp() + (latent_noise * mean.detach().std()) ** 2)
     latents = mean + deviation * torch.randn_like(mean)
-    cache: list[Any] = [None] * 64
-    pieces = [decode_frame(vae, frame, cache, first=i == 0) for i, frame in enumerate(latents.split(1, dim=2))]
-    return torch.cat(pieces, dim=2), mean, log_variance
+    return decode_latents(vae, latents, at_once=num_latent), mean, log_variance
 
 
 def tokenizer_losses(
@@ -133,7 +158,7 @@ def export(vae: nn.Module, pool: Pool, directory: Path, clips: int = 128) -> Non
 
 def _new_vae(config: TokenizerConfig) -> nn.Module:
     if config.resume is not None:
-        vae = WanVAE.load(str(config.resume)).module.train().requires_grad_(True)
+        vae = WanVAE.load(config.resume).module.train().requires_grad_(True)
     else:
         vae = new_autoencoder(config.architecture)
         _quiet_posterior(vae)

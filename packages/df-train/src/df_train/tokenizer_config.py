@@ -1,11 +1,11 @@
-"""Configuration of the tokenizer recipe (`task: tokenizer`): how the embedded video VAE is trained."""
+"""Configuration of the tokenizer recipe (`task: tokenizer`): how a small video VAE is trained."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from df_data.config import FrozenModel
 from df_models.encoders.wan_vae import TINY_CONFIG
@@ -13,11 +13,20 @@ from df_models.time import latent_length
 
 
 class TokenizerDataConfig(FrozenModel):
-    """Clips of the synthetic corpus, each of another person; `val_clips` of people that training never sees."""
+    """What is looked at: rendered people, each clip another one, `val_clips` of people that training never sees.
 
+    With `shards`, a dataset whose clips have their mp4 (`keep_video` of `df-data build`), its videos take their place:
+    of train/ to train on and of val/ to measure with, the first `clips` and `val_clips` of at least `frames` and
+    `val_frames` pixel frames; `size` must be theirs.
+    """
+
+    shards: Path | None = None
     clips: int = Field(default=3000, ge=1)
     val_clips: int = Field(default=32, ge=1)
-    frames: int = Field(default=13, ge=1)
+    speaking: float = Field(
+        default=0.5, ge=0, le=1, description="share of clips that speak as the corpus does; the others move at random"
+    )
+    frames: int = Field(default=33, ge=1)
     val_frames: int = Field(default=33, ge=1)
     size: int = Field(default=64, ge=16, multiple_of=8)
     workers: int = Field(default=2, ge=1)
@@ -53,7 +62,7 @@ class TokenizerLossConfig(FrozenModel):
 
 
 class TokenizerConfig(FrozenModel):
-    """Everything that `df-train` needs to train a small `AutoencoderKLWan` on the synthetic corpus."""
+    """Everything that `df-train` needs to train a small `AutoencoderKLWan` on rendered people or on videos."""
 
     task: Literal["tokenizer"] = "tokenizer"
     run_dir: Path = Path("runs/tokenizer")
@@ -61,12 +70,13 @@ class TokenizerConfig(FrozenModel):
     architecture: dict[str, Any] = Field(default_factory=lambda: dict(TINY_CONFIG))
     data: TokenizerDataConfig = Field(default_factory=TokenizerDataConfig)
     stages: tuple[TokenizerStage, ...] = (
-        TokenizerStage(steps=4000, frames=5, batch_size=2),
-        TokenizerStage(steps=1000, frames=13, batch_size=1),
+        TokenizerStage(steps=6000, frames=17, batch_size=2),
+        TokenizerStage(steps=2000, frames=33, batch_size=1),
     )
     mixtures: float = Field(
         default=0.0, ge=0, le=1, description="share of training clips that are mixtures, not people"
     )
+    flips: float = Field(default=0.0, ge=0, le=1, description="share of training clips that are mirrored")
     loss: TokenizerLossConfig = Field(default_factory=TokenizerLossConfig)
     matrix_lr: float = Field(default=0.025, gt=0, description="of the convolutions, under Muon")
     lr: float = Field(default=2e-3, gt=0, description="of everything else, under AdamW")
@@ -76,4 +86,13 @@ class TokenizerConfig(FrozenModel):
     bf16: bool = True
     log_every: int = Field(default=25, ge=1)
     eval_every: int = Field(default=500, ge=1)
-    resume: Path | None = Field(default=None, description="a directory with an earlier VAE of this shape to start from")
+    resume: str | None = Field(
+        default=None, description="the VAE to start from instead of random weights: `df-tiny` or a directory"
+    )
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> TokenizerConfig:
+        longest = max(stage.frames for stage in self.stages)
+        if longest > self.data.frames:
+            raise ValueError(f"stages: a window of {longest} frames does not fit in data.frames={self.data.frames}")
+        return self

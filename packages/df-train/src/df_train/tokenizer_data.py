@@ -1,4 +1,4 @@
-"""What the tokenizer is trained on: rendered people in random smooth motion, and mixtures that reach beyond them.
+"""What the tokenizer is trained on: rendered people, speaking or in random motion; batches of such or other clips.
 
 Shape legend: N clips, B batch, P pixel frames, H, W pixels.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
 
 import numpy as np
@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from df_data.synth.clip import face_tracks
 from df_data.synth.face_state import FaceTracks
 from df_data.synth.identity import Identity
 from df_data.synth.reader_data import random_tracks
 from df_data.synth.render import render
 from df_data.synth.seeding import rng_for
+from df_data.synth.speech import make_speech
+from df_data.synth.voice import make_voice
+from df_models.time import samples_for
 from df_train.tokenizer_config import TokenizerConfig, TokenizerStage
 
 TRAIN_IDENTITIES, VAL_IDENTITIES = 20_000_000, 21_000_000
@@ -31,7 +35,7 @@ SLOW_PERIOD, FAST_PERIOD = 20, 4
 
 @dataclass(frozen=True)
 class Pool:
-    """Rendered clips in memory: frames uint8 ``[N, P, H, W, 3]`` and mouth boxes in pixels ``[N, P, 4]``."""
+    """Clips in memory: frames uint8 ``[N, P, H, W, 3]`` and mouth boxes in pixels ``[N, P, 4]``."""
 
     frames: np.ndarray
     boxes: np.ndarray
@@ -52,28 +56,48 @@ def smooth_tracks(rng: np.random.Generator, num_frames: int) -> FaceTracks:
     return FaceTracks(**joined)
 
 
-def render_pools(config: TokenizerConfig) -> tuple[Pool, Pool]:
-    """Render the training and the validation clips, of disjoint people, in worker processes."""
+def render_pools(config: TokenizerConfig) -> tuple[Pool, dict[str, Pool]]:
+    """Render the training clips, and validation clips of other people: ``moving`` at random, and ``speaking``."""
     data = config.data
-    jobs = [(TRAIN_IDENTITIES + i, config.seed, data.frames, data.size) for i in range(data.clips)]
-    val_jobs = [(VAL_IDENTITIES + i, config.seed, data.val_frames, data.size) for i in range(data.val_clips)]
+    speaking = round(data.clips * data.speaking)
+    jobs = [_Job(TRAIN_IDENTITIES + i, config.seed, data.frames, data.size, i < speaking) for i in range(data.clips)]
+    held_out = [_Job(VAL_IDENTITIES + i, config.seed, data.val_frames, data.size, False) for i in range(data.val_clips)]
     with ProcessPoolExecutor(data.workers, mp_context=get_context("spawn")) as workers:
-        return _gather(workers, jobs, "render"), _gather(workers, val_jobs, "render val")
+        return _gather(workers, jobs, "render"), {
+            "moving": _gather(workers, held_out, "render val"),
+            "speaking": _gather(workers, [replace(job, speaking=True) for job in held_out], "render val, speaking"),
+        }
 
 
-def _gather(workers: ProcessPoolExecutor, jobs: list[tuple[int, int, int, int]], name: str) -> Pool:
+@dataclass(frozen=True)
+class _Job:
+    identity: int
+    seed: int
+    frames: int
+    size: int
+    speaking: bool
+
+
+def _gather(workers: ProcessPoolExecutor, jobs: list[_Job], name: str) -> Pool:
     done = list(tqdm(workers.map(_render, jobs, chunksize=8), total=len(jobs), desc=name, unit="clip"))
     return Pool(np.stack([frames for frames, _ in done]), np.stack([boxes for _, boxes in done]))
 
 
-def _render(job: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    identity, seed, frames, size = job
-    clip = render(Identity.sample(identity), smooth_tracks(rng_for("tokenizer", seed, identity), frames), size)
+def _render(job: _Job) -> tuple[np.ndarray, np.ndarray]:
+    rng = rng_for("tokenizer", job.seed, job.identity)
+    tracks = _speaking_tracks(job) if job.speaking else smooth_tracks(rng, job.frames)
+    clip = render(Identity.sample(job.identity), tracks, job.size)
     return clip.frames, clip.mouth_boxes
 
 
+def _speaking_tracks(job: _Job) -> FaceTracks:
+    split = "train" if job.identity < VAL_IDENTITIES else "val"
+    speech = make_speech(job.identity, split, make_voice(job.identity), samples_for(job.frames))
+    return face_tracks(job.identity, speech, job.frames)
+
+
 def batches(
-    stage: TokenizerStage, pool: Pool, mixtures: float, rng: np.random.Generator
+    stage: TokenizerStage, pool: Pool, config: TokenizerConfig, rng: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the stage's batches: video ``[B, 3, P, H, W]`` in [-1, 1] and the mouth's weight ``[B, 1, P, H, W]``."""
     for _ in range(stage.steps):
@@ -81,9 +105,17 @@ def batches(
         start = int(rng.integers(pool.frames.shape[1] - stage.frames + 1))
         window = slice(start, start + stage.frames)
         frames = torch.from_numpy(pool.frames[clips, window]).permute(0, 4, 1, 2, 3)
-        video = mix(frames.float() / 127.5 - 1.0, mixtures, rng)
+        video = mix(frames.float() / 127.5 - 1.0, config.mixtures, rng)
         weights = mouth_weights(torch.from_numpy(pool.boxes[clips, window]), frames.shape[-1])
+        if config.flips:
+            video, weights = mirror(video, weights, config.flips, rng)
         yield video.contiguous(memory_format=torch.channels_last_3d), weights
+
+
+def mirror(video_BCPHW: Tensor, weights_B1PHW: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Mirror a share of the clips left to right, each with its mouth's weight."""
+    turned = torch.from_numpy(rng.random(len(video_BCPHW)) < share).view(-1, 1, 1, 1, 1)
+    return video_BCPHW.flip(-1).where(turned, video_BCPHW), weights_B1PHW.flip(-1).where(turned, weights_B1PHW)
 
 
 def mix(video_BCPHW: Tensor, share: float, rng: np.random.Generator) -> Tensor:

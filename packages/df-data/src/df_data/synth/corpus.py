@@ -38,7 +38,7 @@ from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.time import latent_length
 
-GENERATOR = "2"
+GENERATOR = "3"
 """Raised when a clip of the same seed changes: a corpus half made by the old generator is then refused."""
 
 ENCODE_FRAMES = 16 * 33

@@ -24,6 +24,11 @@ CATALOG: tuple[MetricSpec, ...] = (
     MetricSpec("lip_sync", "lip-sync", "lips", "higher",
                "Pearson correlation, at lag 0, of the mouth opening read from the pixels with the true mouth opening of "
                "the sound. A clip whose mouth does not move counts as 0 (see still mouths).", decimals=3),
+    MetricSpec("lip_sync_other", "lip-sync, other clips", "lips", "lower",
+               "Mean correlation, at lag 0, of the read mouth opening with the true ones of the other clips: what a mouth reaches that "
+               "moves when mouths usually move, whatever is said. Not 0 where all sentences have one rhythm.", decimals=3),
+    MetricSpec("lip_sync_gain", "lip-sync over other clips", "lips", "higher",
+               "Lip-sync minus that mean: what is owed to this clip's own sound.", decimals=3),
     MetricSpec("lip_sync_best", "lip-sync at best lag", "lips", "higher",
                "The largest such correlation when the video is moved by up to 5 frames; still mouths are left out.",
                decimals=3),

@@ -5,6 +5,8 @@ Shape suffix: T pixel frames.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from df_eval.metrics.pair import Pair
@@ -31,6 +33,29 @@ def correlation(read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | Non
     if is_still(read_T, true_T, mask_T):
         return Pair(0.0, 1.0, STILL_NOTE)
     return Pair(pearson(read_T, true_T, mask_T))
+
+
+def mean_correlation(read_T: np.ndarray, others: Sequence[np.ndarray]) -> Pair:
+    """The mean of `correlation` with the true signals of other clips, each as long as the shorter of the two.
+
+    What a mouth reaches that moves when mouths usually move, whatever is said: about 0 where sentences have nothing in
+    common, far from it in a corpus whose sentences all have one rhythm. Undefined without another clip.
+    """
+    lengths = [min(len(read_T), len(true_T)) for true_T in others]
+    pairs = [correlation(read_T[:n], true_T[:n]) for n, true_T in zip(lengths, others, strict=True)]
+    defined = [pair for pair in pairs if pair.defined]
+    if not defined:
+        return pairs[0] if pairs else Pair.undefined("there is no other clip to compare with")
+    note = STILL_NOTE if all(pair.note == STILL_NOTE for pair in defined) else ""
+    return Pair(float(np.mean([pair.numerator for pair in defined])), 1.0, note)
+
+
+def gain(own: Pair, other: Pair) -> Pair:
+    """The correlation with the clip's own truth minus that with other clips' truths."""
+    for pair in (own, other):
+        if not pair.defined:
+            return pair
+    return Pair(own.numerator - other.numerator, 1.0, own.note)
 
 
 def still(read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | None = None) -> Pair:

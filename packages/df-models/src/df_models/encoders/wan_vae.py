@@ -28,7 +28,7 @@ TINY_CONFIG: dict[str, Any] = {
     "base_dim": 16,
     "decoder_base_dim": 16,
     "z_dim": 16,
-    "dim_mult": [1, 4, 4],
+    "dim_mult": [2, 4, 4],
     "num_res_blocks": 1,
     "temperal_downsample": [True, True],
     "in_channels": 12,
@@ -158,26 +158,41 @@ class WanDecoderSession:
         raw = self._vae.raw_latents(latents_BTChw)
         pieces = []
         for frame_BC1hw in raw.split(1, dim=2):
-            pieces.append(decode_frame(self._vae.module, frame_BC1hw, self._cache, first=self._first))
+            pieces.append(decode_frames(self._vae.module, frame_BC1hw, self._cache, first=self._first))
             self._first = False
         return ((torch.cat(pieces, dim=2).float().clamp(-1, 1) + 1) / 2).transpose(1, 2)
 
 
-def encode_moments(vae: Any, video_BCPHW: Tensor, num_latent: int) -> Tensor:
+def encode_moments(vae: Any, video_BCPHW: Tensor, num_latent: int, *, at_once: int = 1) -> Tensor:
     """Return the posterior's mean and log variance ``[B, 32, T, h, w]`` of ``[B, 3, P, H, W]`` in [-1, 1].
 
-    Frames go in as the VAE was trained: 1, then 4 at a time, with causal feature caches.
+    Frames go in as the VAE was trained: 1, then 4 at a time, with causal feature caches. ``at_once`` latent frames
+    share a call after the first: the same values but for rounding, faster, in more memory.
     """
     patches = _patchify(video_BCPHW, vae.config.patch_size)
     cache: list[Any] = [None] * _causal_convs(vae.encoder)
-    chunks = patches[:, :, :1], *patches[:, :, 1:].split(TEMPORAL_STRIDE, dim=2)
-    outputs = [vae.encoder(chunk, feat_cache=cache, feat_idx=[0]) for chunk in chunks[:num_latent]]
-    return vae.quant_conv(torch.cat(outputs, dim=2))
+    chunks = patches[:, :, :1], *patches[:, :, 1:].split(TEMPORAL_STRIDE * at_once, dim=2)
+    outputs = [vae.encoder(chunk, feat_cache=cache, feat_idx=[0]) for chunk in chunks if chunk.shape[2]]
+    moments = vae.quant_conv(torch.cat(outputs, dim=2))
+    assert moments.shape[2] == num_latent
+    return moments
 
 
-def decode_frame(vae: Any, latent_BC1hw: Tensor, cache: list[Any], *, first: bool) -> Tensor:
-    """Decode one latent frame (not normalised) to ``[B, 3, 1 or 4, H, W]`` in about [-1, 1]; updates ``cache``."""
-    hidden = vae.post_quant_conv(latent_BC1hw)
+def decode_latents(vae: Any, latents_BCThw: Tensor, *, at_once: int = 1) -> Tensor:
+    """Decode a clip's latent frames (not normalised) to ``[B, 3, P, H, W]``: the first alone, then ``at_once`` each."""
+    cache: list[Any] = [None] * _causal_convs(vae.decoder)
+    chunks = latents_BCThw[:, :, :1], *latents_BCThw[:, :, 1:].split(at_once, dim=2)
+    pieces = [decode_frames(vae, chunk, cache, first=i == 0) for i, chunk in enumerate(chunks) if chunk.shape[2]]
+    return torch.cat(pieces, dim=2)
+
+
+def decode_frames(vae: Any, latents_BCThw: Tensor, cache: list[Any], *, first: bool) -> Tensor:
+    """Decode the next latent frames (not normalised) to ``[B, 3, P, H, W]`` in about [-1, 1]; updates ``cache``.
+
+    The first frame of a stream goes alone and gives 1 pixel frame, every other gives 4.
+    """
+    assert not first or latents_BCThw.shape[2] == 1
+    hidden = vae.post_quant_conv(latents_BCThw)
     pixels = vae.decoder(hidden, feat_cache=cache, feat_idx=[0], first_chunk=first)
     return _unpatchify(pixels, vae.config.patch_size)
 
