@@ -91,7 +91,7 @@ def test_every_setting_reaches_the_model_or_travels_with_it(build, make_clip, tm
     [
         ({"num_layer": 3}, "did you mean 'num_layers'"),
         ({"fusion_depth": 9}, "fusion_depth=9 must lie between 0 and 2"),
-        ({"num_heads": 5}, "dim=192 must be a multiple of num_heads=5"),
+        ({"num_heads": 5}, "dim=512 must be a multiple of num_heads=5"),
         ({"structure_heads": 3}, "structure_width=128 must be a multiple of structure_heads=3"),
         ({"bridge_heads": 128}, "must be even"),
         ({"bridge_direction": "bth"}, "did you mean 'both'"),

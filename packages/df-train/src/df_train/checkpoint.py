@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,9 @@ def _save_tensors(path: Path, tensors: dict[str, Any], *, alone: bool) -> None:
     takes the cores for overbooked and every later step on the CPU takes half as long again.
     """
     try:
-        dcp.save(tensors, storage_writer=FileSystemWriter(path), no_dist=alone)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            dcp.save(tensors, storage_writer=FileSystemWriter(path), no_dist=alone)
     except CheckpointException as error:
         for failure, _ in error.failures.values():
             if isinstance(failure, OSError | KeyboardInterrupt):
