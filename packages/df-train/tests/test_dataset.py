@@ -11,10 +11,12 @@ import pytest
 
 from df_data.manifest import Manifest, read_manifest
 from df_data.sample import EncoderRecord
+from df_data.synth.corpus import SynthConfig
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
 from df_train import dataset as of_run
 from df_train.config import TrainConfig
+from df_train.preflight import known_manifest
 from df_train.state import build_model
 
 
@@ -51,3 +53,20 @@ def test_a_vae_that_was_moved_is_known_by_its_hash(real: Manifest, monkeypatch: 
     of_run.check_fit(SimpleNamespace(video_vae="moved", **names), real)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="video_vae encoder is runs/mine/vae"):
         of_run.check_fit(SimpleNamespace(video_vae="other", **names), real)  # type: ignore[arg-type]
+
+
+def test_a_corpus_that_was_interrupted_decides_nothing_yet(
+    dataset: Path, make_config: Callable[..., TrainConfig], tmp_path: Path
+):
+    config = make_config(tmp_path / "run")
+    train = tmp_path / "data" / "train"
+    data = config.data.model_copy(update={"root": train.parent, "synth": SynthConfig()})
+    config = config.model_copy(update={"data": data})
+    assert known_manifest(config) is None
+    whole = read_manifest(dataset / "train")
+    train.mkdir(parents=True)
+    assert known_manifest(config) is None
+    for complete in (False, True):
+        found = whole.model_copy(update={"complete": complete})
+        (train / "manifest.json").write_text(found.model_dump_json())
+        assert (known_manifest(config) is not None) == complete

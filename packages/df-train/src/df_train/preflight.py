@@ -7,7 +7,7 @@ import shutil
 
 import torch
 
-from df_data.manifest import Manifest, read_manifest
+from df_data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from df_models import DualForce
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
@@ -42,9 +42,14 @@ def preflight(config: TrainConfig) -> None:
 
 
 def known_manifest(config: TrainConfig) -> Manifest | None:
-    """The training manifest; None while the synthetic corpus is still to be made."""
+    """The training manifest; None while the synthetic corpus is still to be made, or to be finished."""
     train = config.data.root / "train"
-    return read_manifest(train) if config.data.synth is None or train.is_dir() else None
+    if config.data.synth is None:
+        return read_manifest(train)
+    if not (train / MANIFEST_NAME).exists():
+        return None
+    manifest = read_manifest(train)
+    return manifest if manifest.complete else None
 
 
 def check_data(config: TrainConfig) -> None:
