@@ -126,7 +126,7 @@ def test_logmel_orders_frequencies_and_pads_with_silence():
 def test_patches_lose_nothing_at_64_pixels():
     encoder = load_reference_encoder("patches")
     latent = torch.randn(2, 16, 8, 8)
-    tokens = encoder.encode(latent)
+    tokens = encoder.encode(torch.rand(2, 3, 64, 64), latent)
     assert tokens.shape == (2, encoder.num_tokens, encoder.dim)
     assert torch.equal(tokens.flatten().sort().values, latent.flatten().sort().values)
     assert torch.equal(tokens[0, 5].view(16, 2, 2), latent[0, :, 2:4, 2:4])

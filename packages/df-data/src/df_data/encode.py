@@ -74,7 +74,7 @@ def encode_pictures(
     latents = encoders.video_vae.encode(video_CPCHW)
     chosen = torch.stack([video[list(pixels)] for video, pixels in zip(video_CPCHW, references)])
     pictures = encoders.video_vae.encode_image(chosen.flatten(0, 1))
-    features = encoders.reference.encode(pictures).unflatten(0, chosen.shape[:2])
+    features = encoders.reference.encode(chosen.flatten(0, 1), pictures).unflatten(0, chosen.shape[:2])
     pictures = pictures.unflatten(0, chosen.shape[:2])
     return [
         {

@@ -44,12 +44,13 @@ def generate_clips(
     """
     results: list[Generated] = []
     for start, batch in _batches(clips, batch_size):
-        reference = pipeline.vae.encode_image(_pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in batch])))
+        pictures = _pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in batch]))
+        reference = pipeline.vae.encode_image(pictures)
         latents = generate_latents(
             pipeline.model,
             torch.stack([audio_slots(pipeline, clip, frames) for clip in batch]),
             reference,
-            pipeline.reference_encoder.encode(reference),
+            pipeline.reference_encoder.encode(pictures, reference),
             config=rollout,
             seed=seed,
             sample_ids=list(range(start, start + len(batch))),

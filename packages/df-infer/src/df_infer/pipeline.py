@@ -153,7 +153,7 @@ class Pipeline:
             self.model,
             audio_pieces(self.audio_encoder, wave_N, count),
             reference,
-            self.reference_encoder.encode(reference),
+            self.reference_encoder.encode(picture, reference),
             config=rollout or self.rollout,
             seed=seed,
         )

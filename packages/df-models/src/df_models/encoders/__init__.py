@@ -1,36 +1,67 @@
-"""Frozen encoders: one protocol per role, one loader per role, chosen by name; nothing is silently replaced.
+"""Frozen encoders: one protocol per role, chosen by name; nothing is silently replaced.
 
-=========  ==========================================  ==============================
-role       loader                                      embedded, no download
-=========  ==========================================  ==============================
-video      :func:`load_video_vae`                      ``df-tiny``
-audio      :func:`load_audio_encoder`                  ``logmel``
-reference  :func:`load_reference_encoder`              ``patches``
-=========  ==========================================  ==============================
+=========  ==============================  =====================  ==========================================
+role       loader                          embedded               with weights from the Hub or a local path
+=========  ==============================  =====================  ==========================================
+video      :func:`load_video_vae`          ``df-tiny``            ``wan``, ``taew2_1``
+audio      :func:`load_audio_encoder`      ``logmel``             ``hubert-large``, ``hubert-base``
+reference  :func:`load_reference_encoder`  ``patches``            ``dinov2-base``, ..., ``clip-vit-h``
+text       :func:`load_text_encoder`       (none)                 ``umt5-xxl``
+motion     :func:`load_motion_extractor`   (none)                 ``liveportrait``
+FLAME      :func:`load_flame_encoder`      (none)                 ``deca``, ``emoca``
+=========  ==============================  =====================  ==========================================
 
-The video VAE needs the extra ``df-models[encoders]``.
+A name may carry where its weights lie, ``NAME:LOCATION`` (:mod:`df_models.encoders.weights`). All but the embedded
+ones and LivePortrait, DECA and ``taew2_1`` need the extra ``df-models[encoders]``.
 """
 
 from __future__ import annotations
 
-from df_models.encoders.base import AudioEncoder, DecoderSession, ReferenceEncoder, VideoVAE
-from df_models.encoders.logmel import LogMel
-from df_models.encoders.patches import LatentPatches
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from df_models.encoders.base import (
+    AudioEncoder,
+    DecoderSession,
+    EncoderSession,
+    FaceEncoder,
+    ReferenceEncoder,
+    TextEncoder,
+    VideoVAE,
+)
+from df_models.encoders.weights import split_spec
 from df_models.errors import UserError, nearest
 
-AUDIO_ENCODERS: dict[str, type[LogMel]] = {"logmel": LogMel}
-REFERENCE_ENCODERS: dict[str, type[LatentPatches]] = {"patches": LatentPatches}
+AUDIO_ENCODERS = {"logmel": "logmel", "hubert-large": "hubert", "hubert-base": "hubert"}
+REFERENCE_ENCODERS = {
+    "patches": "patches",
+    "dinov2-small": "dinov2",
+    "dinov2-base": "dinov2",
+    "dinov2-large": "dinov2",
+    "clip-vit-b": "clip",
+    "clip-vit-l": "clip",
+    "clip-vit-h": "clip",
+}
+TEXT_ENCODERS = {"umt5-xxl": "umt5"}
+MOTION_EXTRACTORS = {"liveportrait": "liveportrait"}
+FLAME_ENCODERS = {"deca": "deca", "emoca": "deca"}
+VIDEO_VAES = {"wan": "wan_vae", "taew2_1": "taehv"}
+"""Modules by the names of their models; each has ``load(name, location)``."""
 
 
-def load_video_vae(name_or_path: str) -> VideoVAE:
-    """Load a video VAE: ``df-tiny`` (embedded), a local directory in diffusers' layout, or a Hub id.
+def load_video_vae(spec: str) -> VideoVAE:
+    """Load a video VAE: ``df-tiny`` (embedded), ``wan``, ``taew2_1``, a directory in diffusers' layout, or a Hub id.
 
     Raises:
         UserError: it cannot be found or does not fit; the message says how to get it.
     """
+    name, location = split_spec(spec)
+    if name in VIDEO_VAES:
+        return _load(VIDEO_VAES, "video VAE", spec)
     from df_models.encoders.wan_vae import WanVAE
 
-    return WanVAE.load(name_or_path)
+    return WanVAE.load(spec if location is None else location)
 
 
 def random_tiny_vae(seed: int = 0) -> VideoVAE:
@@ -40,41 +71,61 @@ def random_tiny_vae(seed: int = 0) -> VideoVAE:
     return WanVAE.random(seed)
 
 
-def load_audio_encoder(name: str) -> AudioEncoder:
+def load_audio_encoder(spec: str) -> AudioEncoder:
     """Load an audio encoder by name.
 
     Raises:
-        UserError: there is no such encoder.
+        UserError: there is no such encoder, or its weights are missing or damaged.
     """
-    return _choose("audio encoder", AUDIO_ENCODERS, name)()
+    return _load(AUDIO_ENCODERS, "audio encoder", spec)
 
 
-def load_reference_encoder(name: str) -> ReferenceEncoder:
-    """Load a reference encoder by name.
-
-    Raises:
-        UserError: there is no such encoder.
-    """
-    return _choose("reference encoder", REFERENCE_ENCODERS, name)()
+def load_reference_encoder(spec: str) -> ReferenceEncoder:
+    """Load a reference encoder by name; errors as in :func:`load_audio_encoder`."""
+    return _load(REFERENCE_ENCODERS, "reference encoder", spec)
 
 
-def _choose(role: str, known: dict, name: str):
+def load_text_encoder(spec: str) -> TextEncoder:
+    """Load a text encoder by name; errors as in :func:`load_audio_encoder`."""
+    return _load(TEXT_ENCODERS, "text encoder", spec)
+
+
+def load_motion_extractor(spec: str) -> FaceEncoder:
+    """Load an extractor of structure vectors by name; errors as in :func:`load_audio_encoder`."""
+    return _load(MOTION_EXTRACTORS, "motion extractor", spec)
+
+
+def load_flame_encoder(spec: str) -> FaceEncoder:
+    """Load an encoder of FLAME vectors by name; errors as in :func:`load_audio_encoder`."""
+    return _load(FLAME_ENCODERS, "FLAME encoder", spec)
+
+
+def _load(known: Mapping[str, str], role: str, spec: str) -> Any:
+    name, location = split_spec(spec)
     if name not in known:
         raise UserError(f"no {role} is called {name!r}{nearest(name, known)}; there is {', '.join(known)}")
-    return known[name]
+    return importlib.import_module(f"{__name__}.{known[name]}").load(name, location)
 
 
 __all__ = [
     "AUDIO_ENCODERS",
+    "FLAME_ENCODERS",
+    "MOTION_EXTRACTORS",
     "REFERENCE_ENCODERS",
+    "TEXT_ENCODERS",
+    "VIDEO_VAES",
     "AudioEncoder",
     "DecoderSession",
-    "LatentPatches",
-    "LogMel",
+    "EncoderSession",
+    "FaceEncoder",
     "ReferenceEncoder",
+    "TextEncoder",
     "VideoVAE",
     "load_audio_encoder",
+    "load_flame_encoder",
+    "load_motion_extractor",
     "load_reference_encoder",
+    "load_text_encoder",
     "load_video_vae",
     "random_tiny_vae",
 ]

@@ -1,16 +1,22 @@
 """One protocol per role of a frozen encoder.
 
 Shape legend: B batch, T latent frames, P = 1 + 4 (T - 1) pixel frames, C = 16 latent channels, H, W pixels,
-h = H/8, w = W/8, N samples of 16 kHz sound, D features, K reference tokens.
+h = H/8, w = W/8, N samples of 16 kHz sound, D features, K reference tokens, L text tokens.
+
+Every encoder has an ``id`` (its name in configs and manifests), the ``sha256`` of the weights that it was loaded from,
+and the ``licence`` of those weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from df_models.structure import VectorLayout
 
 
 class DecoderSession(Protocol):
@@ -21,15 +27,21 @@ class DecoderSession(Protocol):
         ...
 
 
+class EncoderSession(Protocol):
+    """One stream of pixel frames being encoded; holds the encoder's causal state, so many can run at once."""
+
+    def encode(self, video_BPCHW: Tensor) -> Tensor:
+        """Encode the next ``[B, P, 3, H, W]`` in [0, 1] to ``[B, T, 16, h, w]``.
+
+        The stream's first call takes 1 + 4 n pixel frames, every other 4 n; a latent frame comes for the first pixel
+        frame and for every four after it.
+        """
+        ...
+
+
 @runtime_checkable
 class VideoVAE(Protocol):
-    """Pixels to latents and back, causal in time. Latents are normalised by the VAE's own mean and std.
-
-    Attributes:
-        id: name to write into manifests and configs.
-        sha256: hash of the weights file that was loaded.
-        licence: SPDX name of the weights' licence.
-    """
+    """Pixels to latents and back, causal in time. Latents are normalised by the VAE's own mean and std."""
 
     id: str
     sha256: str
@@ -49,6 +61,10 @@ class VideoVAE(Protocol):
 
     def decoder_session(self) -> DecoderSession:
         """Start decoding a stream, some latent frames at a time; bit-equal to :meth:`decode` of the whole."""
+        ...
+
+    def encoder_session(self) -> EncoderSession:
+        """Start encoding a stream, some pixel frames at a time; bit-equal to :meth:`encode` of the whole."""
         ...
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> VideoVAE:
@@ -86,6 +102,49 @@ class ReferenceEncoder(Protocol):
     dim: int
     num_tokens: int
 
-    def encode(self, reference_latent_BChw: Tensor) -> Tensor:
-        """Encode the reference's latent ``[B, 16, h, w]`` to tokens ``[B, num_tokens, dim]``, float32."""
+    def encode(self, image_BCHW: Tensor, latent_BChw: Tensor) -> Tensor:
+        """Encode pictures ``[B, 3, H, W]`` in [0, 1] with their latents ``[B, 16, h, w]``; an encoder reads one of both.
+
+        Returns:
+            Tokens ``[B, num_tokens, dim]``, float32.
+        """
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Prompts to the features that text cross-attention reads."""
+
+    id: str
+    sha256: str
+    licence: str
+    dim: int
+    num_tokens: int
+
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Encode prompts to ``[B, num_tokens, dim]``, float32, with zero rows past each prompt's length."""
+        ...
+
+
+@runtime_checkable
+class FaceEncoder(Protocol):
+    """Face crops to one vector each: the motion (LivePortrait) or FLAME parameters (DECA, EMOCA) of the face.
+
+    Attributes:
+        layout: names of the vector's fields.
+        size: side of the crop in pixels.
+        crop_scale: side of the crop as a multiple of the larger side of the face's box.
+        crop_offset_y: shift of the crop's centre, in sides of the crop, downward positive.
+    """
+
+    id: str
+    sha256: str
+    licence: str
+    layout: VectorLayout
+    size: int
+    crop_scale: float
+    crop_offset_y: float
+
+    def encode(self, faces_BCHW: Tensor) -> Tensor:
+        """Encode crops ``[B, 3, size, size]`` in [0, 1] to raw vectors ``[B, layout.dim]``, float32."""
         ...
