@@ -92,7 +92,7 @@ def _other_depth(path):
         (lambda path: (path / WEIGHTS_FILE).unlink(), "holds no model.safetensors"),
         (lambda path: (path / CONFIG_FILE).unlink(), "no saved DualForce model"),
         (lambda path: (path / CONFIG_FILE).write_text("{"), "is damaged"),
-        (lambda path: _edit_header(path, model_type="bert"), "another library"),
+        (lambda path: _edit_header(path, model_type="bert"), "another class or library"),
         (lambda path: _edit_header(path, format=99), "has format 99"),
         (lambda path: _edit_header(path, config=None), "has no configuration"),
         (lambda path: _edit_header(path, weights_sha256=None), "no hash"),

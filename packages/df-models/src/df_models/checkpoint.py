@@ -1,4 +1,4 @@
-"""Models on disk: ``config.json`` (configuration and the hash of the weights) and ``model.safetensors``."""
+"""Models on disk and on the Hub: ``config.json`` (configuration, hash of the weights) and ``model.safetensors``."""
 
 from __future__ import annotations
 
@@ -9,27 +9,71 @@ import tempfile
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from df_models.config import DualForceConfig
+from df_models.config import DualForceConfig, VideoDiTConfig, config_from_dict
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file
 
-if TYPE_CHECKING:
-    from df_models.dualforce import DualForce
-
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-MODEL_TYPE = "dualforce"
 FORMAT = 1
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
-def save_model(model: DualForce, path: str | os.PathLike[str]) -> None:
+class Pretrained(nn.Module):
+    """A module with a frozen configuration that can be saved, loaded and shared; base of the models.
+
+    Attributes:
+        model_type: what ``config.json`` calls this kind of model.
+        config_type: the class of its configuration, the constructor's only argument.
+        config: the configuration.
+    """
+
+    model_type: ClassVar[str]
+    config_type: ClassVar[type[DualForceConfig] | type[VideoDiTConfig]]
+    config: Any
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Load what :meth:`save_pretrained` wrote, from a directory or from the Hub (``owner/name``).
+
+        Raises:
+            UserError: files are missing, truncated, altered, or belong to another kind of model.
+        """
+        directory = find_model(path_or_hub_id, revision)
+        header = read_header(directory / CONFIG_FILE, cls.model_type)
+        config = config_from_dict(cls.config_type, header["config"])
+        tensors = read_weights(directory / WEIGHTS_FILE, header.get("weights_sha256"))
+        with torch.device("meta"):
+            model = cls(config)  # type: ignore[call-arg]
+        _check_tensors(directory / WEIGHTS_FILE, model.state_dict(), tensors)
+        model.load_state_dict(tensors, strict=True, assign=True)
+        model.requires_grad_(True)
+        return model.to(device=device, dtype=dtype)
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Write ``model.safetensors`` and ``config.json`` into a directory, made if it is not there."""
+        save_model(self, path)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
+        """Upload the model to the Hugging Face Hub and return its address; needs a login (``hf auth login``)."""
+        return push_model(self, repo_id, private=private)
+
+
+def save_model(model: Pretrained, path: str | os.PathLike[str]) -> None:
     """Write a model into a directory; the configuration comes last, so a broken write is not taken for a model."""
     directory = Path(path)
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,7 +83,7 @@ def save_model(model: DualForce, path: str | os.PathLike[str]) -> None:
         save_file(tensors, temporary, metadata={"format": "pt"})
         digest = sha256_file(temporary)
     header = {
-        "model_type": MODEL_TYPE,
+        "model_type": model.model_type,
         "format": FORMAT,
         "df_models": metadata.version("df-models"),
         "weights_sha256": digest,
@@ -48,29 +92,8 @@ def save_model(model: DualForce, path: str | os.PathLike[str]) -> None:
     atomic_write(directory / CONFIG_FILE, json.dumps(header, indent=2) + "\n")
 
 
-def load_model(
-    cls: type[DualForce],
-    path_or_hub_id: str | os.PathLike[str],
-    *,
-    device: torch.device | str,
-    dtype: torch.dtype | None,
-    revision: str | None,
-) -> DualForce:
-    """Load a model from a directory or the Hub; see :meth:`df_models.DualForce.from_pretrained`."""
-    directory = find_model(path_or_hub_id, revision)
-    header = read_header(directory / CONFIG_FILE)
-    config = DualForceConfig.from_dict(header["config"])
-    tensors = read_weights(directory / WEIGHTS_FILE, header.get("weights_sha256"))
-    with torch.device("meta"):
-        model = cls(config)
-    _check_tensors(directory / WEIGHTS_FILE, model.state_dict(), tensors)
-    model.load_state_dict(tensors, strict=True, assign=True)
-    model.requires_grad_(True)
-    return model.to(device=device, dtype=dtype)
-
-
-def push_model(model: DualForce, repo_id: str, *, private: bool) -> str:
-    """Upload a model to the Hub; see :meth:`df_models.DualForce.push_to_hub`."""
+def push_model(model: Pretrained, repo_id: str, *, private: bool) -> str:
+    """Upload a model to the Hub; see :meth:`Pretrained.push_to_hub`."""
     from huggingface_hub import HfApi
 
     hub = HfApi()
@@ -102,16 +125,19 @@ def find_model(path_or_hub_id: str | os.PathLike[str], revision: str | None) -> 
     return Path(fetched)
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """Read and check ``config.json``."""
+def read_header(path: Path, model_type: str = "dualforce") -> dict[str, Any]:
+    """Read and check the ``config.json`` of a kind of model."""
     if not path.is_file():
         raise UserError(f"{path.parent} holds no {CONFIG_FILE}: it is no saved DualForce model")
     try:
         header = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged: {error}; fetch or save the model again") from error
-    if not isinstance(header, dict) or header.get("model_type") != MODEL_TYPE:
-        raise UserError(f"{path} does not describe a DualForce model; it may belong to another library")
+    found = header.get("model_type") if isinstance(header, dict) else None
+    if found != model_type:
+        raise UserError(
+            f"{path} describes a model of type {found!r}, not {model_type!r}; it may belong to another class or library"
+        )
     if header.get("format") != FORMAT:
         raise UserError(f"{path} has format {header.get('format')!r}; this version of df-models reads format {FORMAT}")
     if not isinstance(header.get("config"), dict):

@@ -1,4 +1,4 @@
-"""The ``df-models`` command: what the presets are and what they cost."""
+"""The ``df-models`` command: what the presets are and cost, and Wan's weights as a start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(prog="df-models", description="The DualForce model's presets and their costs.")
+    parser = argparse.ArgumentParser(
+        prog="df-models", description="The DualForce model: presets, costs, conversion of public weights."
+    )
     add_version(parser, "df-models")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     describe = commands.add_parser(
@@ -36,6 +38,26 @@ def build_parser() -> argparse.ArgumentParser:
     describe.add_argument("--batch", type=int, default=1, help="clips per training step (default: 1)")
     describe.add_argument("--window", type=int, default=8, help="latent frames of the cache's window (default: 8)")
     describe.add_argument("--sinks", type=int, default=1, help="first latent frames kept for ever (default: 1)")
+    convert = commands.add_parser(
+        "convert-wan",
+        help="a model that starts from Wan's public weights",
+        description="Build a model, put Wan's weights into its video tower, and save it. What became of every tensor "
+        "is printed and saved beside it as conversion.json.",
+        usage="df-models convert-wan SRC DST [NAME=VALUE ...] [options]",
+        epilog="SRC is a file, a directory in diffusers' layout or a Hub id (Wan-AI/Wan2.1-T2V-1.3B-Diffusers). "
+        "Train from DST with: df-train --config ... model.start_from=DST",
+    )
+    convert.add_argument("source", metavar="SRC", help="Wan's transformer: file, directory or Hub id")
+    convert.add_argument("target", metavar="DST", help="directory to write the model into; must be new or empty")
+    convert.add_argument("--preset", default="dualforce-wan", help="the model to build (default: dualforce-wan)")
+    convert.add_argument("--tower", action="store_true", help="write the video tower alone, in the checkpoint's sizes")
+    convert.add_argument(
+        "--layers",
+        default=None,
+        help="which of Wan's layers: all, first, even (spaced over all; the default where the model has fewer), "
+        "a number (the first ones), or a list as 0,2,4",
+    )
+    convert.add_argument("--seed", type=int, default=0, help="of what Wan does not have (default: 0)")
     commands.add_parser("presets", help="the presets' names", description="Print the presets' names, one per line.")
     return parser
 
@@ -48,7 +70,13 @@ def _main(argv: list[str]) -> None:
 
         print("\n".join(presets()))
         return
-    _describe(arguments, dict(_override(text) for text in overrides))
+    values = dict(_override(text) for text in overrides)
+    if arguments.command == "convert-wan":
+        from df_models.convert_cli import convert_wan
+
+        print(convert_wan(arguments, values))
+        return
+    _describe(arguments, values)
 
 
 def _describe(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from df_models.errors import UserError, nearest
 
@@ -204,19 +204,27 @@ class DualForceConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DualForceConfig:
-        """Build a configuration from plain values.
+        """Build a configuration from plain values; errors as in :func:`config_from_dict`."""
+        return config_from_dict(cls, values)
 
-        Raises:
-            UserError: a name is unknown (the nearest right one is told), one is missing, or a value does not fit.
-        """
-        names = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise UserError(f"a model has no setting {name!r}{nearest(name, names)}")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise UserError(f"a setting is missing or has the wrong type: {error}") from error
+
+ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig")
+
+
+def config_from_dict(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Build a configuration from plain values.
+
+    Raises:
+        UserError: a name is unknown (the nearest right one is told), one is missing, or a value does not fit.
+    """
+    names = [field.name for field in fields(kind)]
+    for name in values:
+        if name not in names:
+            raise UserError(f"a model has no setting {name!r}{nearest(name, names)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise UserError(f"a setting is missing or has the wrong type: {error}") from error
 
 
 def _require(holds: bool, message: str) -> None:

@@ -6,7 +6,6 @@ h and w latent height and width, N video tokens per frame, V structure vector, D
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from df_models.attention import AttentionBackend
 from df_models.audio import AudioWindowEmbedding, HeardAudio
 from df_models.block import Context
 from df_models.cache import KVCache, Ring, RingShape
+from df_models.checkpoint import Pretrained
 from df_models.config import DualForceConfig
 from df_models.errors import UserError
 from df_models.fusion import FusionLayer
@@ -40,7 +40,7 @@ class Velocity(NamedTuple):
     structure: Tensor
 
 
-class DualForce(nn.Module):
+class DualForce(Pretrained):
     """Video and structure towers with bridge, audio, reference and text conditioning.
 
     Attributes:
@@ -53,6 +53,8 @@ class DualForce(nn.Module):
         attention_backend: ``auto``, ``sdpa`` or ``flex`` (:mod:`df_models.attention`).
     """
 
+    model_type = "dualforce"
+    config_type = DualForceConfig
     structure_mean: Tensor
     structure_std: Tensor
 
@@ -91,36 +93,6 @@ class DualForce(nn.Module):
             UserError: the preset or a setting is unknown, or the settings do not fit together.
         """
         return cls(preset_config(name, **overrides))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_hub_id: str | os.PathLike[str],
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
-        revision: str | None = None,
-    ) -> DualForce:
-        """Load what :meth:`save_pretrained` wrote, from a directory or from the Hub (``owner/name``).
-
-        Raises:
-            UserError: files are missing, truncated, altered, or not a DualForce model.
-        """
-        from df_models.checkpoint import load_model
-
-        return load_model(cls, path_or_hub_id, device=device, dtype=dtype, revision=revision)
-
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
-        """Write ``model.safetensors`` and ``config.json`` into a directory, made if it is not there."""
-        from df_models.checkpoint import save_model
-
-        save_model(self, path)
-
-    def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
-        """Upload the model to the Hugging Face Hub and return its address; needs a login (``hf auth login``)."""
-        from df_models.checkpoint import push_model
-
-        return push_model(self, repo_id, private=private)
 
     def forward(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,11 +19,32 @@ def modulate(x_D: Tensor, shift_D: Tensor, scale_D: Tensor) -> Tensor:
     return torch.addcmul(shift_D, x_D, 1 + scale_D)
 
 
-def float32_linear(layer: nn.Module, x_D: Tensor) -> Tensor:
-    """Apply a linear layer in float32, whatever dtype its parameters have."""
-    assert isinstance(layer, nn.Linear)
-    bias = None if layer.bias is None else layer.bias.float()
-    return F.linear(x_D.float(), layer.weight.float(), bias)
+class Float32Sequential(nn.Sequential):
+    """Layers that keep float32 parameters, and compute in float32, when the model around them is cast or autocast.
+
+    Noise levels go through it: bfloat16 cannot tell neighbouring timesteps apart.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Float32Sequential:
+        super()._apply(lambda tensor: _at_least_float32(tensor, fn(tensor)), recurse)
+        return self
+
+    def forward(self, x_D: Tensor) -> Tensor:
+        """Return float32; parameters that a sharded model lends in a shorter type are widened first."""
+        with torch.autocast(x_D.device.type, enabled=False):
+            for layer in self:
+                if isinstance(layer, nn.Linear):
+                    bias = None if layer.bias is None else layer.bias.float()
+                    x_D = F.linear(x_D.float(), layer.weight.float(), bias)
+                else:
+                    x_D = layer(x_D)
+        return x_D
+
+
+def _at_least_float32(before: Tensor, after: Tensor) -> Tensor:
+    if before.is_floating_point() and after.dtype.itemsize < torch.float32.itemsize:
+        return before.to(device=after.device, dtype=torch.promote_types(before.dtype, torch.float32))
+    return after
 
 
 def init_linear(module: nn.Module) -> None:

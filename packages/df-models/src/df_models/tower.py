@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from df_models.block import Attend, Block, Context, ProjectedContext
 from df_models.config import StructureDiTConfig, VideoDiTConfig
 from df_models.errors import UserError
-from df_models.layers import float32_linear, init_linear, modulate, plain_norm
+from df_models.layers import Float32Sequential, init_linear, modulate, plain_norm
 
 TIMESTEPS = 1000.0
 
@@ -62,8 +62,8 @@ class Tower(nn.Module):
             self.text_embedding = nn.Sequential(
                 nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
             )
-        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
-        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.time_embedding = Float32Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = Float32Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(
             Block(dim, config.num_heads, config.ffn_dim, config.eps, text=config.text_dim > 0, reference=reference)
             for _ in range(config.num_layers)
@@ -81,13 +81,8 @@ class Tower(nn.Module):
 
     def embed_noise(self, sigma_BT: Tensor) -> NoiseEmbedding:
         """Embed noise levels ``[B, T]`` in [0, 1]; always in float32, since bfloat16 cannot tell timesteps apart."""
-        with torch.autocast(sigma_BT.device.type, enabled=False):
-            wave = sinusoid(sigma_BT.double() * TIMESTEPS, self.freq_dim)
-            first, activation, second = self.time_embedding
-            embedding = float32_linear(second, activation(float32_linear(first, wave)))
-            activation, layer = self.time_projection
-            projection = float32_linear(layer, activation(embedding)).unflatten(-1, (6, -1))
-        return NoiseEmbedding(embedding, projection)
+        embedding = self.time_embedding(sinusoid(sigma_BT.double() * TIMESTEPS, self.freq_dim))
+        return NoiseEmbedding(embedding, self.time_projection(embedding).unflatten(-1, (6, -1)))
 
     def embed_text(self, text_BLD: Tensor | None) -> Tensor | None:
         """Embed text features ``[B, L, text_dim]`` (zero rows past their length, attended like Wan does)."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from df_models.attention import AttentionBackend
 from df_models.block import Context
+from df_models.checkpoint import Pretrained
 from df_models.config import VideoDiTConfig
 from df_models.errors import UserError
 from df_models.masks import FrameLayout, causal_mask
@@ -21,11 +22,14 @@ from df_models.time import video_positions
 from df_models.tower import Tower
 
 
-class VideoDiT(Tower):
+class VideoDiT(Tower, Pretrained):
     """Wan's video transformer; ``in_dim`` 16 is text-to-video, 36 adds 4 mask and 16 reference channels.
 
-    Parameter names are those of Wan 2.1's own checkpoints.
+    Parameter names are those of Wan 2.1's own checkpoints; :mod:`df_models.convert` loads them.
     """
+
+    model_type = "video-dit"
+    config_type = VideoDiTConfig
 
     def __init__(self, config: VideoDiTConfig) -> None:
         patch_volume = config.patch_size[1] * config.patch_size[2]

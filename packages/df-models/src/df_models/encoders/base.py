@@ -103,7 +103,7 @@ class ReferenceEncoder(Protocol):
     num_tokens: int
 
     def encode(self, image_BCHW: Tensor, latent_BChw: Tensor) -> Tensor:
-        """Encode pictures ``[B, 3, H, W]`` in [0, 1] with their latents ``[B, 16, h, w]``; an encoder reads one of both.
+        """Encode pictures ``[B, 3, H, W]`` in [0, 1] and their latents ``[B, 16, h, w]``: each encoder reads one.
 
         Returns:
             Tokens ``[B, num_tokens, dim]``, float32.
