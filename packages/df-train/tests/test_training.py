@@ -164,10 +164,42 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_not_saved(make_config: Ma
     assert not (config.directory / "model").exists()
 
 
+def test_a_run_can_start_from_a_saved_model(make_config: MakeConfig, finished: TrainConfig, tmp_path: Path):
+    source = str(finished.directory / "model")
+    model = {"start_from": source, "overrides": {"sigma_structure_max": 0.5}}
+    config = make_config(tmp_path / "on", optim={"lr": 1e-12})
+    config = config.model_copy(update={"model": config.model.model_copy(update=model)})
+    train(config)
+    start, now = DualForce.from_pretrained(source), DualForce.from_pretrained(config.directory / "model")
+    assert now.config.sigma_structure_max == 0.5
+    assert torch.equal(start.structure_std, now.structure_std)
+    now_weights = now.state_dict()
+    for name, weight in start.state_dict().items():
+        torch.testing.assert_close(now_weights[name], weight, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"audio_width": 32}, "do not fit"),
+        ({"flame_dim": 0}, "has weights for"),
+        ({"num_layer": 1}, "did you mean 'num_layers'"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_told(
+    make_config: MakeConfig, finished: TrainConfig, tmp_path: Path, overrides: dict[str, Any], said: str
+):
+    config = make_config(tmp_path / "run")
+    section = config.model.model_copy(update={"start_from": str(finished.directory / "model"), "overrides": overrides})
+    with pytest.raises(UserError, match=said):
+        train(config.model_copy(update={"model": section}))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"data": {"root": "nowhere"}}, "df-data synth"),
+        ({"model": {"start_from": "no/model/here"}}, "there is no model directory no/model/here"),
         ({"model": {"preset": "quickstrat"}}, "quickstart"),
         ({"model": {"overrides": {"audio_encoder": "hubert-large"}}}, "audio encoder is logmel"),
         ({"model": {"overrides": {"audio_dim": 100}}}, "audio_dim"),

@@ -328,6 +328,11 @@ class DualForce(Pretrained):
             raise UserError("this model has no FLAME head; build it with a flame_dim above 0")
         return self.flame(structure_clean.to(self.dtype)).to(structure_clean.dtype)
 
+    @property
+    def has_structure_statistics(self) -> bool:
+        """Whether :meth:`set_structure_statistics` gave the model statistics; before, they change nothing."""
+        return bool(self.structure_mean.any()) or not bool((self.structure_std == 1).all())
+
     def set_structure_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Set mean and standard deviation ``[V]`` of raw structure vectors.
 

@@ -15,9 +15,15 @@ from df_models.flow import HistoryMode
 
 
 class ModelConfig(FrozenModel):
-    """The architecture: a preset of df-models and fields of its configuration to change."""
+    """The architecture: a preset of df-models and fields of its configuration to change.
+
+    `start_from` names a saved model (a directory, such as another run's `model/` or what `df-models convert-wan` wrote,
+    or a Hub id). Its weights are the start, and its configuration takes the preset's place. One that was trained keeps
+    the structure statistics and the FLAME head that it was trained with.
+    """
 
     preset: str = "quickstart"
+    start_from: str | None = None
     overrides: dict[str, Any] = Field(default_factory=dict)
 
 

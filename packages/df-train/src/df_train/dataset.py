@@ -13,6 +13,7 @@ from df_data.shards import iter_samples
 from df_data.synth.corpus import build_corpus
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import VideoVAE, load_video_vae
+from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.time import latent_length
 from df_train.config import TrainConfig
@@ -69,7 +70,7 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
     fields = {"video_vae": "video_vae", "audio": "audio_encoder", "reference": "reference_encoder"}
     for role, name in wanted.items():
         record = manifest.encoders.get(role)
-        if record is None or record.id == name:
+        if record is None or record.id in (name, split_spec(name)[0]):
             continue
         if role != "video_vae" or load_video_vae(name).sha256 != record.sha256:
             raise UserError(

@@ -97,10 +97,11 @@ def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective]:
     model = state.build_model(config, taken_over(manifest))
     check_fit(model.config, manifest)
     check_lengths(config, manifest)
-    set_statistics(model, manifest)
     scale = flame_scale(config, model.config)
-    if scale is not None:
-        calibrate_flame_head(model, scale)
+    if not model.has_structure_statistics:
+        set_statistics(model, manifest)
+        if scale is not None:
+            calibrate_flame_head(model, scale)
     objective = Objective(config, model.config, scale)
     model.to(world.device).train()
     shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)

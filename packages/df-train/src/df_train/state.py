@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from df_data.reader import ShardReader
-from df_models import DualForce
+from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_train import checkpoint
 from df_train.config import TrainConfig
@@ -39,18 +39,39 @@ class TrainState:
 
 
 def build_model(config: TrainConfig, decided: Mapping[str, Any] | None = None) -> DualForce:
-    """The model at step 0, on the CPU in float32; its initial weights depend on the seed alone.
+    """The model at step 0, on the CPU in float32: `model.start_from`, or weights that depend on the seed alone.
 
     Args:
         decided: fields of its configuration that the dataset decides (`df_train.dataset.taken_over`), which
             `model.overrides` still wins over.
 
     Raises:
-        UserError: an unknown preset, an unknown field in `model.overrides`, or values that do not fit together.
+        UserError: an unknown preset, an unknown field in `model.overrides`, values that do not fit together, or a
+            saved model that is missing, damaged, or does not fit `model.overrides`.
     """
+    changes = {**(decided or {}), **config.model.overrides}
+    if config.model.start_from is not None:
+        return _start_from(config.model.start_from, changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return DualForce.from_preset(config.model.preset, **{**(decided or {}), **config.model.overrides})
+        return DualForce.from_preset(config.model.preset, **changes)
+
+
+def _start_from(path: str, changes: Mapping[str, Any]) -> DualForce:
+    saved = DualForce.from_pretrained(path, dtype=torch.float32)
+    config = DualForceConfig.from_dict({**asdict(saved.config), **changes})
+    if config == saved.config:
+        return saved
+    with torch.device("meta"):
+        model = DualForce(config)
+    weights = saved.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            raise UserError(f"model.overrides change {name}, which the weights of model.start_from={path} do not fit")
+    if len(weights) > len(model.state_dict()):
+        raise UserError(f"model.overrides leave out parts that model.start_from={path} has weights for")
+    model.load_state_dict(weights, assign=True)
+    return model.requires_grad_(True)
 
 
 def tensors_of(state: TrainState) -> dict[str, Any]:
