@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from df_models import UserError, presets
+from df_models import DualForce, UserError, presets
 from df_models.masks import FrameLayout
 from df_models.passes import Geometry, clip_pass
 from df_models.rope import rotate, slot_offsets
+from df_models.time import latent_length
 
 TOLERANCE = 1e-5
 
@@ -18,25 +20,37 @@ TOLERANCE = 1e-5
 @pytest.mark.parametrize("chunk", [1, 3])
 @pytest.mark.parametrize("mask", ["frame", "causal"])
 @pytest.mark.parametrize("preset", presets())
-def test_cached_generation_equals_the_whole_forward(build, make_clip, rollout, difference, preset, mask, chunk):
+def test_cached_generation_equals_the_whole_forward(build, make_clip, rollout, difference, figure, preset, mask, chunk):
     model = build(preset, bridge_mask=mask)
     clip = make_clip(model, frames=7)
     with torch.no_grad():
         wanted = model(**clip)
     for window, sinks in ((7, 0), (9, 2), (6, 1)):
-        video, structure = rollout(model, clip, chunk, window, sinks)
-        assert difference(video, wanted.video) < TOLERANCE
-        assert difference(structure, wanted.structure) < TOLERANCE
+        for stream, found in zip(wanted._fields, rollout(model, clip, chunk, window, sinks)):
+            figure(f"cached against whole, {stream}, fp32", difference(found, getattr(wanted, stream)), TOLERANCE)
 
 
-def test_cached_generation_in_bfloat16_stays_close(build, make_clip, rollout, difference):
-    model = build().bfloat16()
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_the_quickstart_preset_in_its_full_size_too(make_clip, rollout, difference, figure, fill_zeros, chunk):
+    torch.manual_seed(0)
+    model = DualForce.from_preset("quickstart").eval()
+    fill_zeros(model)
+    clip = make_clip(model, frames=7, batch=1, size=(8, 8))
+    with torch.no_grad():
+        wanted = model(**clip)
+    for stream, found in zip(wanted._fields, rollout(model, clip, chunk, 7, 0)):
+        name = f"cached against whole, quickstart in full size, {stream}, fp32"
+        figure(name, difference(found, getattr(wanted, stream)), TOLERANCE)
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_cached_generation_in_bfloat16_stays_close(build, make_clip, rollout, difference, figure, preset):
+    model = build(preset).bfloat16()
     clip = make_clip(model, frames=7)
     with torch.no_grad():
         wanted = model(**clip)
-    video, structure = rollout(model, clip, 1, 7, 0)
-    assert difference(video, wanted.video) < 0.05
-    assert difference(structure, wanted.structure) < 0.05
+    for stream, found in zip(wanted._fields, rollout(model, clip, 1, 7, 0)):
+        figure(f"cached against whole, {stream}, bf16", difference(found, getattr(wanted, stream)), 0.05)
 
 
 class _WindowedReference:
@@ -102,36 +116,43 @@ def _windowed_forward(model, clip, chunk, window, sinks):
 @pytest.mark.parametrize(
     ("chunk", "window", "sinks"), [(1, 3, 0), (1, 1, 2), (1, 3, 2), (3, 3, 1), (3, 5, 0), (2, 4, 3)]
 )
-def test_a_short_window_equals_the_windowed_forward(build, make_clip, rollout, difference, chunk, window, sinks, mask):
+def test_a_short_window_equals_the_windowed_forward(
+    build, make_clip, rollout, difference, figure, chunk, window, sinks, mask
+):
     model = build(bridge_mask=mask)
     clip = make_clip(model, frames=10)
-    video, structure = rollout(model, clip, chunk, window, sinks)
     wanted = _windowed_forward(model, clip, chunk, window, sinks)
-    assert difference(video, wanted.video) < TOLERANCE
-    assert difference(structure, wanted.structure) < TOLERANCE
+    for stream, found in zip(wanted._fields, rollout(model, clip, chunk, window, sinks)):
+        name = f"cached with a short window against the same windowed mask, {stream}, fp32"
+        figure(name, difference(found, getattr(wanted, stream)), TOLERANCE)
     with torch.no_grad():
         unlimited = model(**clip)
     assert difference(unlimited.video, wanted.video) > 1e-3
 
 
-def test_the_cache_never_grows_and_positions_stay_inside_the_window(build, make_clip):
-    window, sinks, frames = 3, 2, 40
-    model = build(bridge_mask="causal")
-    clip = make_clip(model, frames)
-    cache = model.new_cache(2, 4, 6, window, sinks, reference_latent=clip["reference_latent"])
+@pytest.mark.parametrize("mask", ["frame", "causal"])
+def test_memory_and_work_per_frame_stay_the_same_over_513_frames(build, make_clip, mask):
+    """Once the window is full, each of 129 latent frames takes the same storage, positions and operations."""
+    window, sinks, frames = 3, 2, latent_length(513)
+    model = build(bridge_mask=mask)
+    clip = make_clip(model, frames, batch=1, size=(2, 2))
+    cache = model.new_cache(1, 2, 2, window, sinks, reference_latent=clip["reference_latent"])
     storage = [(x.data_ptr(), x.shape) for ring in cache.rings for x in (ring.keys, ring.values)]
-    size = cache.bytes
+    size, work = cache.bytes, []
     for frame in range(frames):
         part = slice(frame, frame + 1)
         chunk = cache.chunk(frame, 1)
         assert max(chunk.stored_positions.max(), chunk.own_positions.max()) <= sinks + window - 1
         assert chunk.own_positions.item() == min(frame, sinks + window - 1)
         arguments = [clip[n][:, part] for n in ("video", "structure", "audio", "sigma_video", "sigma_structure")]
-        model.step(*arguments, cache, frame=frame, write=True)
+        with FlopCounterMode(display=False) as counter:
+            model.step(*arguments, cache, frame=frame, write=True)
+        work.append(counter.get_total_flops())
+        assert not cache.plans
     assert [(x.data_ptr(), x.shape) for ring in cache.rings for x in (ring.keys, ring.values)] == storage
     assert cache.bytes == size
-    assert sorted(cache.stored_frames()) == [0, 1, 38, 39]
-    assert not cache.plans
+    assert len(set(work)) == 1
+    assert sorted(cache.stored_frames()) == [0, 1, frames - 2, frames - 1]
 
 
 def test_without_write_nothing_in_the_cache_changes(build, make_clip):

@@ -39,6 +39,36 @@ def test_later_frames_never_reach_earlier_ones(build, make_clip, preset, directi
         assert not torch.equal(getattr(before, own)[:, CHANGED], getattr(after, own)[:, CHANGED])
 
 
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("preset", presets())
+@pytest.mark.parametrize("chunk", [2, 3])
+def test_later_frames_of_a_chunk_never_reach_its_earlier_ones(build, make_clip, preset, direction, mask, chunk):
+    """Against a cache of two written frames, with a window that has just slid."""
+    model = build(preset, bridge_direction=direction, bridge_mask=mask, audio_future=2)
+    clip = make_clip(model, 2 + chunk)
+    cache = model.new_cache(2, 4, 6, window=chunk + 1, sinks=0, reference_latent=clip["reference_latent"])
+    names = ("video", "structure", "audio", "sigma_video", "sigma_structure")
+
+    def step(inputs, first, count, write):
+        streams = [inputs[name][:, first : first + count] for name in names]
+        return model.step(*streams, cache, frame=first, write=write)
+
+    for frame in range(2):
+        step(clip, frame, 1, True)
+    before = step(clip, 2, chunk, False)
+    for name in names:
+        later = {**clip, name: _perturbed(clip[name], 1 + chunk, 0.1)}
+        if name == "audio":
+            later["audio"][:, 1 + chunk, :2] = clip["audio"][:, 1 + chunk, :2]
+        after = step(later, 2, chunk, False)
+        for stream in ("video", "structure"):
+            old, new = getattr(before, stream), getattr(after, stream)
+            assert torch.equal(old[:, :-1], new[:, :-1]), (name, stream)
+        own = "video" if "video" in name else "structure"
+        assert not torch.equal(getattr(before, own)[:, -1], getattr(after, own)[:, -1]), name
+
+
 @pytest.mark.parametrize("preset", presets())
 def test_audio_beyond_the_window_never_reaches_a_frame(build, make_clip, preset):
     model = build(preset, audio_future=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from df_models import presets
+from df_models import preset_config, presets
 from df_models.cli import main
 from df_models.describe import Workload, count_cache_bytes, count_flops, count_parameters, describe
 
@@ -27,9 +27,37 @@ def test_operations_and_cache_equal_what_is_counted(build, make_clip, preset, op
     assert sum(count_parameters(model).values()) == sum(p.numel() for p in model.parameters())
 
 
-def test_the_large_preset_fits_one_card():
-    from df_models import preset_config
+PINNED = {
+    "quickstart": ((9_442_880, 564_934, 659_200, 1_059_648, 209_024, 29_599), (51_829, 4, 1_083, 544)),
+    "poc": ((117_970_240, 22_502_086, 14_195_712, 24_059_136, 926_976, 59_039), (551_769, 175, 19_466, 9_795)),
+    "dualforce-1.5b": (
+        (876_105_280, 583_899_718, 151_142_400, 83_525_376, 3_294_208, 117_919),
+        (2_579_682, 4_583, 155_625, 39_111),
+    ),
+    "dualforce-wan": (
+        (1_049_176_640, 65_134_150, 33_611_776, 70_917_888, 3_294_208, 117_919),
+        (2_934_017, 514, 51_741, 39_011),
+    ),
+}
+"""Parameters of video, structure, bridge, audio, reference and FLAME; MFLOP per latent frame of 512 x 512 of the first
+four, with a window of 8 and 1 sink."""
 
+
+@pytest.mark.parametrize("preset", presets())
+def test_the_tables_are_pinned(preset):
+    description = describe(preset_config(preset), Workload())
+    parameters = tuple(description.parameters.values())
+    flops = tuple(round(count / 1e6) for count in description.flops.values())
+    assert (parameters, flops) == PINNED[preset]
+
+
+def test_weights_to_run_are_what_a_model_in_bfloat16_takes(build):
+    model = build().bfloat16()
+    taken = sum(p.numel() * p.element_size() for p in model.parameters())
+    assert describe(model.config, Workload()).weights_bytes == taken
+
+
+def test_the_large_preset_fits_one_card():
     description = describe(preset_config("dualforce-1.5b"), Workload())
     assert 1.5e9 < description.total_parameters < 1.8e9
     assert description.training_bytes < 50e9

@@ -2,7 +2,8 @@
 
 Operations are those of matrix products and attention (two per multiply-add), counted as :meth:`DualForce.step` runs
 them for one latent frame against a full cache; they equal ``torch.utils.flop_counter``. Memory is an estimate from
-sizes: weights, gradients, AdamW's two moments and the averaged weights in float32, activations in bfloat16.
+sizes: weights, gradients, AdamW's two moments and the averaged weights in float32, a working copy of the weights and
+the activations in bfloat16.
 """
 
 from __future__ import annotations
@@ -72,13 +73,13 @@ def describe(config: DualForceConfig, workload: Workload) -> Description:
         model = DualForce(config)
     parameters = count_parameters(model)
     total = sum(parameters.values())
-    state = total * BYTES_FP32 * TRAINING_COPIES
+    state = total * (BYTES_FP32 * TRAINING_COPIES + BYTES_BF16)
     return Description(
         config,
         workload,
         parameters,
         count_flops(config, workload),
-        total * BYTES_BF16,
+        sum(p.numel() * p.element_size() for p in model.bfloat16().parameters()),
         count_cache_bytes(config, workload),
         state + count_activation_bytes(config, workload),
         state,
@@ -194,8 +195,8 @@ def render(name: str, description: Description) -> str:
         f"window {load.window} + {load.sinks} sinks.",
         f"  To run:   weights {_gib(description.weights_bytes)} + cache {_gib(description.cache_bytes)} (bfloat16)",
         f"  To train: about {_gib(description.training_bytes)}, of which state "
-        f"{_gib(description.training_state_bytes)} (float32 weights, gradients, AdamW, average), the rest activations "
-        f"of {load.batch} x {load.frames} frames with gradient checkpointing",
+        f"{_gib(description.training_state_bytes)} (float32 weights, gradients, AdamW, average; bfloat16 weights), the rest "
+        f"activations of {load.batch} x {load.frames} frames with gradient checkpointing",
         f"  Hears {description.config.audio_future / 25:.2f} s ahead (audio_future={description.config.audio_future}).",
     ]
     return "\n".join(lines)

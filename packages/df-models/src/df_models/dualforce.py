@@ -286,6 +286,14 @@ class DualForce(Pretrained):
             structure = self._maybe_checkpoint(block, structure, noise_s.projection_BT6D, attend, context)
         return video, structure
 
+    def compile_layers(self, **options: Any) -> None:
+        """Compile every block and fusion layer in place, with options of ``torch.compile``.
+
+        All layers of a kind share one compiled graph, so compiling does not take longer for a deeper model.
+        """
+        for layer in (*self.video.blocks, *self.structure.blocks, *self.fusion):
+            layer.compile(**options)
+
     def _maybe_checkpoint(self, module: Callable[..., Any], *args: Any) -> Any:
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(module, *args, use_reentrant=False)

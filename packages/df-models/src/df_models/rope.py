@@ -62,5 +62,12 @@ def slot_offsets(frames_T: Tensor) -> Tensor:
 
 def rotate(x_K: Tensor, table_P: Tensor) -> Tensor:
     """Turn the interleaved pairs of ``x [..., H, K]`` by ``table [..., P]``, in float32; the dtype is kept."""
-    pairs = torch.view_as_complex(x_K.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table_P.unsqueeze(-2)).flatten(-2).to(x_K.dtype)
+    pairs = x_K.float().unflatten(-1, (-1, 2))
+    table = table_P.unsqueeze(-2)
+    if torch.compiler.is_compiling():  # Inductor fuses real arithmetic and leaves complex to single kernels
+        cos, sin = torch.view_as_real(table).unbind(-1)
+        even, odd = pairs.unbind(-1)
+        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * table)
+    return turned.flatten(-2).to(x_K.dtype)

@@ -1,15 +1,15 @@
 """The Wan 2.1 video VAE (diffusers' ``AutoencoderKLWan``), driven one latent frame at a time.
 
 diffusers keeps the causal feature caches in the module, so one module can serve one stream only. Here each stream
-(:class:`WanDecoderSession`) owns its caches, and whole clips go through the same path: streaming is bit-equal.
+(:class:`WanEncoderSession`, :class:`WanDecoderSession`) owns its caches, and whole clips go through the same path:
+streaming is bit-equal.
 
 Shape legend: B batch, T latent frames, P pixel frames, C latent channels, H, W pixels, h = H/8, w = W/8.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,21 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from df_models.encoders.stream import Stream
+from df_models.encoders.wan_vae_files import (
+    EMBEDDED,
+    UNNAMED,
+    WAN,
+    WEIGHTS,
+    new_autoencoder,
+    read_autoencoder,
+    wan_statistics,
+)
+from df_models.encoders.weights import Origin, locate
 from df_models.errors import UserError
-from df_models.files import sha256_file
-from df_models.time import SPATIAL_STRIDE, TEMPORAL_STRIDE, latent_length
+from df_models.time import TEMPORAL_STRIDE
 
 ASSETS = Path(__file__).parent / "assets"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 TINY_CONFIG: dict[str, Any] = {
     "base_dim": 16,
@@ -52,24 +61,26 @@ class WanVAE:
 
     @classmethod
     def load(cls, name_or_path: str) -> WanVAE:
-        """Load ``df-tiny``, a local directory of diffusers' layout, or a Hub id (``owner/name``).
+        """Load ``df-tiny``, what :meth:`read` takes, or a Hub id (``owner/name``).
 
         Raises:
             UserError: a file is missing or does not fit; the message names it and says how to get it.
         """
         embedded = ASSETS / name_or_path
         if "/" not in name_or_path and (embedded / WEIGHTS).is_file():
-            return cls._from_directory(embedded, name_or_path, "Apache-2.0")
-        directory = Path(name_or_path)
-        if directory.is_dir():
-            return cls._from_directory(directory, name_or_path, "as its source states")
-        if name_or_path.count("/") != 1 or directory.is_absolute():
-            names = sorted(path.parent.name for path in ASSETS.glob(f"*/{WEIGHTS}"))
-            raise UserError(
-                f"no video VAE {name_or_path!r}: give an embedded name ({', '.join(names) or 'none is built in'}), "
-                f"a directory with config.json and {WEIGHTS}, or a Hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-            )
-        return cls._from_directory(_download(name_or_path), name_or_path, "Apache-2.0 (Wan 2.1)")
+            return cls.read(EMBEDDED, embedded, name_or_path)
+        origin = replace(UNNAMED, name=name_or_path)
+        return cls.read(origin, locate(origin, name_or_path), name_or_path)
+
+    @classmethod
+    def read(cls, origin: Origin, path: Path, name: str) -> WanVAE:
+        """Read the VAE at ``path`` (:func:`df_models.encoders.wan_vae_files.read_autoencoder`), and call it ``name``.
+
+        Raises:
+            UserError: a file is missing or damaged, or does not fit.
+        """
+        vae, sha256 = read_autoencoder(origin, path)
+        return cls(vae, name=name, sha256=sha256, licence=origin.licence)
 
     @classmethod
     def random(cls, seed: int) -> WanVAE:
@@ -79,43 +90,19 @@ class WanVAE:
             vae = new_autoencoder(TINY_CONFIG)
         return cls(vae, name=f"random-{seed}", sha256=f"random-{seed}", licence="Apache-2.0")
 
-    @classmethod
-    def _from_directory(cls, directory: Path, name: str, licence: str) -> WanVAE:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        for file in ("config.json", WEIGHTS):
-            if not (directory / file).is_file():
-                raise UserError(f"the video VAE in {directory} lacks {file}; copy the whole `vae` folder of the model")
-        config = json.loads((directory / "config.json").read_text())
-        settings = {key: value for key, value in config.items() if not key.startswith("_")}
-        try:
-            vae = new_autoencoder(settings)
-            vae.load_state_dict({key: value.float() for key, value in load_file(directory / WEIGHTS).items()})
-        except (SafetensorError, RuntimeError, TypeError) as error:
-            first = str(error).splitlines()[0]
-            raise UserError(f"{directory / WEIGHTS} does not fit its config.json ({first}); fetch it again") from error
-        return cls(vae, name=name, sha256=sha256_file(directory / WEIGHTS), licence=licence)
-
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> WanVAE:
         """Move the weights to a device or dtype; latents and pixels stay float32 outside."""
         torch.nn.Module.to(self.module, device=device, dtype=dtype)
         self._set_statistics()
         return self
 
-    @torch.no_grad()
     def encode(self, video_BPCHW: Tensor) -> Tensor:
         """Encode ``[B, P, 3, H, W]`` in [0, 1] to normalised latents ``[B, T, 16, h, w]``, float32.
 
         Raises:
             UserError: P is not 1 + 4 n, or H or W is not a multiple of 8.
         """
-        num_latent = latent_length(video_BPCHW.shape[1])
-        if video_BPCHW.shape[3] % SPATIAL_STRIDE or video_BPCHW.shape[4] % SPATIAL_STRIDE:
-            raise UserError(f"the picture size {tuple(video_BPCHW.shape[3:])} is not a multiple of {SPATIAL_STRIDE}")
-        moments = encode_moments(self.module, self._cast(video_BPCHW * 2 - 1).transpose(1, 2), num_latent)
-        mean_BCThw = moments.chunk(2, dim=1)[0].float()
-        return ((mean_BCThw - self._mean) / self._std).transpose(1, 2)
+        return self.encoder_session().encode(video_BPCHW)
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
         """Encode single pictures ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``."""
@@ -125,13 +112,25 @@ class WanVAE:
         """Decode normalised latents ``[B, T, 16, h, w]`` to ``[B, P, 3, H, W]`` in [0, 1], float32."""
         return self.decoder_session().decode(latents_BTChw)
 
+    def encoder_session(self) -> WanEncoderSession:
+        """Start encoding a stream; sessions are independent of each other."""
+        return WanEncoderSession(self)
+
     def decoder_session(self) -> WanDecoderSession:
         """Start decoding a stream; sessions are independent of each other."""
         return WanDecoderSession(self)
 
+    def raw_pixels(self, video_BPCHW: Tensor) -> Tensor:
+        """Stretch pixels to [-1, 1], in the module's dtype and layout ``[B, 3, P, H, W]``."""
+        return self._cast(video_BPCHW.transpose(1, 2).float() * 2 - 1)
+
     def raw_latents(self, latents_BTChw: Tensor) -> Tensor:
         """Undo the normalisation, in the module's dtype and layout ``[B, 16, T, h, w]``."""
         return self._cast(latents_BTChw.transpose(1, 2).float().to(self._mean.device) * self._std + self._mean)
+
+    def normalised(self, latents_BCThw: Tensor) -> Tensor:
+        """Normalise the module's own latents to ``[B, T, 16, h, w]``, float32."""
+        return ((latents_BCThw.float() - self._mean) / self._std).transpose(1, 2)
 
     def _cast(self, x: Tensor) -> Tensor:
         parameter = next(self.module.parameters())
@@ -144,22 +143,45 @@ class WanVAE:
         self._std = torch.tensor(self.module.config.latents_std, device=device).view(shape)
 
 
+class WanEncoderSession:
+    """One stream through the encoder. Its causal state has a fixed size, however long the stream is."""
+
+    def __init__(self, vae: WanVAE) -> None:
+        self._vae, self._stream = vae, Stream()
+        self._cache = new_cache(vae.module.encoder)
+
+    @torch.no_grad()
+    def encode(self, video_BPCHW: Tensor) -> Tensor:
+        """Encode the next pixel frames: 1 + 4 n at first, then 4 n; a latent frame for the first and every 4 more.
+
+        Raises:
+            UserError: another number of frames, a size that is no multiple of 8, or another than the stream's.
+        """
+        latents = []
+        for frames in self._stream.split_pixels(video_BPCHW):
+            moments = encode_frames(self._vae.module, self._vae.raw_pixels(frames), self._cache)
+            latents.append(self._vae.normalised(moments.chunk(2, dim=1)[0]))
+        return torch.cat(latents, dim=1)
+
+
 class WanDecoderSession:
     """One stream through the decoder. Its causal state has a fixed size, however long the stream is."""
 
     def __init__(self, vae: WanVAE) -> None:
-        self._vae = vae
-        self._cache: list[Any] = [None] * _causal_convs(vae.module.decoder)
-        self._first = True
+        self._vae, self._stream = vae, Stream()
+        self._cache = new_cache(vae.module.decoder)
 
     @torch.no_grad()
     def decode(self, latents_BTChw: Tensor) -> Tensor:
-        """Decode the next latent frames; the first of the stream gives 1 pixel frame, any other gives 4."""
-        raw = self._vae.raw_latents(latents_BTChw)
-        pieces = []
-        for frame_BC1hw in raw.split(1, dim=2):
-            pieces.append(decode_frames(self._vae.module, frame_BC1hw, self._cache, first=self._first))
-            self._first = False
+        """Decode the next latent frames; the first of the stream gives 1 pixel frame, any other gives 4.
+
+        Raises:
+            UserError: there is none, or it is of another size than the stream's.
+        """
+        pieces, first = [], not self._stream.started
+        for frame in self._stream.split_latents(latents_BTChw):
+            pieces.append(decode_frames(self._vae.module, self._vae.raw_latents(frame), self._cache, first=first))
+            first = False
         return ((torch.cat(pieces, dim=2).float().clamp(-1, 1) + 1) / 2).transpose(1, 2)
 
 
@@ -169,18 +191,25 @@ def encode_moments(vae: Any, video_BCPHW: Tensor, num_latent: int, *, at_once: i
     Frames go in as the VAE was trained: 1, then 4 at a time, with causal feature caches. ``at_once`` latent frames
     share a call after the first: the same values but for rounding, faster, in more memory.
     """
-    patches = _patchify(video_BCPHW, vae.config.patch_size)
-    cache: list[Any] = [None] * _causal_convs(vae.encoder)
-    chunks = patches[:, :, :1], *patches[:, :, 1:].split(TEMPORAL_STRIDE * at_once, dim=2)
-    outputs = [vae.encoder(chunk, feat_cache=cache, feat_idx=[0]) for chunk in chunks if chunk.shape[2]]
-    moments = vae.quant_conv(torch.cat(outputs, dim=2))
+    cache = new_cache(vae.encoder)
+    chunks = video_BCPHW[:, :, :1], *video_BCPHW[:, :, 1:].split(TEMPORAL_STRIDE * at_once, dim=2)
+    moments = torch.cat([encode_frames(vae, chunk, cache) for chunk in chunks if chunk.shape[2]], dim=2)
     assert moments.shape[2] == num_latent
     return moments
 
 
+def encode_frames(vae: Any, video_BCPHW: Tensor, cache: list[Any]) -> Tensor:
+    """Encode the next pixel frames in [-1, 1] to moments ``[B, 32, T, h, w]``; updates ``cache``.
+
+    The first frame of a stream goes alone, all others four (or a multiple of it) at a time.
+    """
+    patches = _patchify(video_BCPHW, vae.config.patch_size)
+    return vae.quant_conv(vae.encoder(patches, feat_cache=cache, feat_idx=[0]))
+
+
 def decode_latents(vae: Any, latents_BCThw: Tensor, *, at_once: int = 1) -> Tensor:
     """Decode a clip's latent frames (not normalised) to ``[B, 3, P, H, W]``: the first alone, then ``at_once`` each."""
-    cache: list[Any] = [None] * _causal_convs(vae.decoder)
+    cache = new_cache(vae.decoder)
     chunks = latents_BCThw[:, :, :1], *latents_BCThw[:, :, 1:].split(at_once, dim=2)
     pieces = [decode_frames(vae, chunk, cache, first=i == 0) for i, chunk in enumerate(chunks) if chunk.shape[2]]
     return torch.cat(pieces, dim=2)
@@ -197,6 +226,11 @@ def decode_frames(vae: Any, latents_BCThw: Tensor, cache: list[Any], *, first: b
     return _unpatchify(pixels, vae.config.patch_size)
 
 
+def new_cache(module: torch.nn.Module) -> list[Any]:
+    """Return the empty state of a stream through an encoder or decoder: one place for each causal convolution."""
+    return [None for child in module.modules() if type(child).__name__ == "WanCausalConv3d"]
+
+
 def _patchify(x: Tensor, patch: int | None) -> Tensor:
     return x if patch is None else rearrange(x, "b c t (h p) (w q) -> b (c q p) t h w", p=patch, q=patch)
 
@@ -205,26 +239,17 @@ def _unpatchify(x: Tensor, patch: int | None) -> Tensor:
     return x if patch is None else rearrange(x, "b (c q p) t h w -> b c t (h p) (w q)", p=patch, q=patch)
 
 
-def _causal_convs(module: torch.nn.Module) -> int:
-    return sum(type(child).__name__ == "WanCausalConv3d" for child in module.modules())
+def load(name: str, location: str | None) -> WanVAE:
+    """Load Wan 2.1's own VAE, in diffusers' layout or as ``Wan2.1_VAE.pth``; its name stands for its latents too.
 
-
-def new_autoencoder(settings: Mapping[str, Any]) -> Any:
-    """Return a freshly initialised ``AutoencoderKLWan`` with these settings of its configuration."""
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-    return AutoencoderKLWan(**settings)
-
-
-def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        root = Path(snapshot_download(hub_id, allow_patterns=["vae/*", "config.json", WEIGHTS]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    Raises:
+        UserError: it cannot be found, does not fit, or has other latents than Wan 2.1's.
+    """
+    statistics = wan_statistics()
+    path = locate(WAN, location)
+    vae = WanVAE.read(WAN, path, name)
+    if (vae.module.config.latents_mean, vae.module.config.latents_std) != statistics:
         raise UserError(
-            f"the video VAE {hub_id!r} cannot be fetched from the Hub ({type(error).__name__}); "
-            f"download its `vae` folder elsewhere and give the local path"
-        ) from error
-    return root / "vae" if (root / "vae").is_dir() else root
+            f"{path} is not Wan 2.1's VAE: its latents have another mean or std; name it by its folder alone, {path}"
+        )
+    return vae

@@ -134,7 +134,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
+    except (SafetensorError, EOFError, OSError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         raise UserError(f"{path} is truncated or damaged ({_first_line(error)}); fetch it again") from error
     except pickle.UnpicklingError as error:
         raise UserError(

@@ -1,0 +1,90 @@
+"""Other ways to compute the same: FlexAttention, compiled layers, both on any device there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from df_models import History
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+STREAMS = ("video", "structure")
+
+
+def _on(device, clip):
+    return {name: value.to(device) for name, value in clip.items()}
+
+
+def _history(clip):
+    return History(*(clip[name] * 0.5 for name in History._fields))
+
+
+@pytest.mark.parametrize("teacher_forced", [False, True])
+@pytest.mark.parametrize("mask", ["frame", "causal"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_flex_attention_equals_the_reference(build, make_clip, difference, figure, device, mask, teacher_forced):
+    model = build(dim=64, structure_width=64, bridge_mask=mask).to(device)
+    clip = _on(device, make_clip(model, 4))
+    clip["history"] = _history(clip) if teacher_forced else None
+    with torch.no_grad():
+        wanted = model(**clip)
+        model.attention_backend = "flex"
+        found = model(**clip)
+    for stream in STREAMS:
+        figure(
+            f"FlexAttention against SDPA, {device}, fp32",
+            difference(getattr(found, stream), getattr(wanted, stream)),
+            1e-5,
+        )
+
+
+def _gradients(model, clip):
+    model.zero_grad()
+    velocity = model(**clip)
+    (velocity.video.square().mean() + velocity.structure.square().mean()).backward()
+    return velocity, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def _compiled(build, device, **options):
+    sizes = {"num_layers": 1, "structure_layers": 1, "fusion_depth": 1}
+    eager, compiled = (build(**sizes, **options).to(device) for _ in range(2))
+    compiled.compile_layers()
+    return eager, compiled
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiled_layers_equal_eager_ones(build, make_clip, difference, figure, device):
+    torch._dynamo.reset()
+    eager, compiled = _compiled(build, device)
+    clip = _on(device, make_clip(eager, 3, batch=1))
+    with torch.no_grad():
+        wanted, found = eager(**clip), compiled(**clip)
+    for stream in STREAMS:
+        figure(
+            f"compiled against eager, {device}, fp32", difference(getattr(found, stream), getattr(wanted, stream)), 1e-5
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiled_layers_have_eager_gradients(build, make_clip, difference, figure, device):
+    torch._dynamo.reset()
+    eager, compiled = _compiled(build, device, bridge_mask="causal")
+    clip = _on(device, make_clip(eager, 3, batch=1))
+    clip["history"] = _history(clip)
+    (_, wanted), (_, found) = _gradients(eager, clip), _gradients(compiled, clip)
+    worst = max(difference(found[name], wanted[name]) for name in wanted)
+    figure(f"compiled against eager, gradients, {device}, fp32", worst, 1e-4)
+
+
+def test_all_layers_of_a_kind_share_one_compiled_graph(build, make_clip):
+    """More layers cost no more compiling: video block, structure block and fusion layer, three graphs."""
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    model = build()
+    model.compile_layers(backend=counter)
+    with torch.no_grad():
+        model(**make_clip(model, 3, batch=1))
+    assert model.config.num_layers == 3 and counter.frame_count == 3
