@@ -29,7 +29,7 @@ from df_models.time import FPS
 __all__ = ["BuildConfig", "BuildSummary", "ClipConfig", "ModelPaths", "build"]
 
 SPLITS = ("train", "val")
-PIPELINE = "2"
+PIPELINE = "3"
 """Raised when a stage is changed so that its output differs: a dataset half made by the old one is then refused."""
 
 

@@ -71,7 +71,7 @@ class WorkerModels:
         try:
             words = read_words(made.alignment) if made.alignment else []
             prepared = prepare_clip(made.path, self.config.stages, self.detector, self.reader)
-            samples = self._encode(made, list(self._clips(made, prepared)), words)
+            samples = self._encode(made, prepared, list(self._clips(made, prepared)), words)
         except Rejected as rejected:
             return InputResult("rejected", scores=rejected.scores, reason=rejected.reason)
         except OSError as error:
@@ -99,16 +99,26 @@ class WorkerModels:
             yield f"{made.key}-{start:04d}", prepared.window(start, length)
 
     def _encode(
-        self, made: Input, clips: list[tuple[str, PreparedClip]], words: list[tuple[str, float, float]]
+        self,
+        made: Input,
+        whole: PreparedClip,
+        clips: list[tuple[str, PreparedClip]],
+        words: list[tuple[str, float, float]],
     ) -> dict[str, Members]:
-        """Encode the clips of one video, all of one length, together; return their members by key and suffix."""
+        """Encode the clips of one video, all of one length, together; return their members by key and suffix.
+
+        The sound is encoded once for the whole video, so a clip's first and last features know what is said around
+        it, as they do when a model generates.
+        """
+        audio = self.encoders.audio.encode(whole.wave, len(whole.frames)).half().cpu()
         frames = [clip.frames for _, clip in clips]
         references = [reference_frames(len(pixels), self.config.clips.references) for pixels in frames]
         samples: dict[str, Members] = {}
         for (key, clip), tensors in zip(clips, encode_pictures(self.encoders, frames, references), strict=True):
+            first = clip.start - whole.start
             tensors |= {
                 "structure": torch.from_numpy(clip.structure),
-                "audio": self.encoders.audio.encode(clip.wave, len(clip.frames)).half(),
+                "audio": audio[2 * first : 2 * (first + len(clip.frames))].clone(),
                 "mouth_boxes": torch.from_numpy(clip.mouth_boxes),
                 "truth": torch.from_numpy(clip.truth),
             }

@@ -90,8 +90,8 @@ class Pipeline:
         pipeline = cls(
             model,
             (vae or load_video_vae(config.video_vae)).to(target),
-            load_audio_encoder(config.audio_encoder),
-            load_reference_encoder(config.reference_encoder),
+            load_audio_encoder(config.audio_encoder).to(target),
+            load_reference_encoder(config.reference_encoder).to(target),
             run.rollout,
             face_detector,
         )

@@ -5,7 +5,7 @@ Shape legend: N samples, P pixel frames, T latent frames, S = 4 slots, D feature
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -25,8 +25,6 @@ from df_models.time import (
 
 PIECE = 1500
 """Pixel frames encoded at a time (one minute); a multiple of the temporal stride."""
-MARGIN = 25
-"""Pixel frames encoded on either side of a piece and dropped, so that pieces join without a seam."""
 
 
 def frames_covering(wave_N: np.ndarray) -> int:
@@ -39,20 +37,29 @@ def frames_covering(wave_N: np.ndarray) -> int:
 def audio_pieces(encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int, piece: int = PIECE) -> Iterator[Tensor]:
     """Yield pooled audio ``[1, T', 4, D]`` whose pieces add up to ``num_pixel`` pixel frames.
 
-    A piece is encoded with a margin of sound on both sides: exact for encoders that see less than the margin
-    (log-mel), and constant in memory for all.
+    A piece is encoded with the encoder's margin of sound on both sides, in constant memory. An encoder that needs the
+    whole recording (``margin`` is None) gets it in one call, and its features are then handed out in pieces.
     """
     latent_length(num_pixel)
     assert piece % TEMPORAL_STRIDE == 0
-    yield to_slots(_encode(encoder, wave_N, 0, min(1 + piece, num_pixel), num_pixel))[None]
+    encode = _piece_encoder(encoder, wave_N, num_pixel)
+    yield to_slots(encode(0, min(1 + piece, num_pixel)))[None]
     for first in range(1 + piece, num_pixel, piece):
-        features_PD = _encode(encoder, wave_N, first, min(first + piece, num_pixel), num_pixel)
-        yield features_PD.unflatten(0, (-1, SLOTS))[None]
+        yield encode(first, min(first + piece, num_pixel)).unflatten(0, (-1, SLOTS))[None]
+
+
+def _piece_encoder(encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int) -> Callable[[int, int], Tensor]:
+    """Return what gives the pooled audio ``[P, D]`` of pixel frames ``first .. last-1``."""
+    if encoder.margin is None:
+        whole_PD = _encode(encoder, wave_N, 0, num_pixel, num_pixel)
+        return lambda first, last: whole_PD[first:last]
+    return lambda first, last: _encode(encoder, wave_N, first, last, num_pixel)
 
 
 def _encode(encoder: AudioEncoder, wave_N: np.ndarray, first: int, last: int, num_pixel: int) -> Tensor:
-    """Encode pixel frames ``first .. last-1`` with margins; return them pooled, ``[P, D]``."""
-    begin, end = max(0, first - MARGIN), min(num_pixel, last + MARGIN)
+    """Encode pixel frames ``first .. last-1`` with the encoder's margins; return them pooled, ``[P, D]``."""
+    margin = encoder.margin or 0
+    begin, end = max(0, first - margin), min(num_pixel, last + margin)
     part = wave_N[begin * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
     pooled_PD = pool_audio(encoder.encode(part, end - begin), encoder.pool)
     return pooled_PD[first - begin : last - begin].to(torch.float32)

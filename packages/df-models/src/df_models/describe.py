@@ -195,8 +195,8 @@ def render(name: str, description: Description) -> str:
         f"window {load.window} + {load.sinks} sinks.",
         f"  To run:   weights {_gib(description.weights_bytes)} + cache {_gib(description.cache_bytes)} (bfloat16)",
         f"  To train: about {_gib(description.training_bytes)}, of which state "
-        f"{_gib(description.training_state_bytes)} (float32 weights, gradients, AdamW, average; bfloat16 weights), the rest "
-        f"activations of {load.batch} x {load.frames} frames with gradient checkpointing",
+        f"{_gib(description.training_state_bytes)} (float32 weights, gradients, AdamW, average; bfloat16 weights), "
+        f"the rest activations of {load.batch} x {load.frames} frames with gradient checkpointing",
         f"  Hears {description.config.audio_future / 25:.2f} s ahead (audio_future={description.config.audio_future}).",
     ]
     return "\n".join(lines)

@@ -10,7 +10,7 @@ and the ``licence`` of those weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -67,8 +67,8 @@ class VideoVAE(Protocol):
         """Start encoding a stream, some pixel frames at a time; bit-equal to :meth:`encode` of the whole."""
         ...
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> VideoVAE:
-        """Move the weights; returns itself."""
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move the weights; returns itself. Latents and pixels stay float32."""
         ...
 
 
@@ -79,6 +79,8 @@ class AudioEncoder(Protocol):
     Attributes:
         dim: width of a feature.
         pool: how the model pools two features to one slot (:func:`df_models.time.pool_audio`).
+        margin: pixel frames of sound on either side that a piece of a recording must be encoded with, so that pieces
+            join as if the whole had been encoded; None: only the whole will do, in memory that the encoder bounds.
     """
 
     id: str
@@ -86,9 +88,14 @@ class AudioEncoder(Protocol):
     licence: str
     dim: int
     pool: Literal["mean", "concat"]
+    margin: int | None
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
         """Encode 16 kHz mono sound to ``[2 * num_pixel_frames, dim]``, float32. Missing sound is silence."""
+        ...
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move the weights, if there are any; returns itself. Outputs are float32, where the weights are."""
         ...
 
 
@@ -110,6 +117,10 @@ class ReferenceEncoder(Protocol):
         """
         ...
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move the weights, if there are any; returns itself. Outputs are float32, where the weights are."""
+        ...
+
 
 @runtime_checkable
 class TextEncoder(Protocol):
@@ -123,6 +134,10 @@ class TextEncoder(Protocol):
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Encode prompts to ``[B, num_tokens, dim]``, float32, with zero rows past each prompt's length."""
+        ...
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move the weights, if there are any; returns itself. Outputs are float32, where the weights are."""
         ...
 
 
@@ -147,4 +162,8 @@ class FaceEncoder(Protocol):
 
     def encode(self, faces_BCHW: Tensor) -> Tensor:
         """Encode crops ``[B, 3, size, size]`` in [0, 1] to raw vectors ``[B, layout.dim]``, float32."""
+        ...
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move the weights, if there are any; returns itself. Outputs are float32, where the weights are."""
         ...

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from df_models.encoders.pretrained import (
     PREPROCESSOR,
-    Pretrained,
+    FrozenPretrained,
     find_checkpoint,
     hub_origin,
     load_model,
@@ -46,7 +46,7 @@ MARGIN = 250
 the longest utterance of LibriSpeech; pretraining saw pieces of 15.6 s (fairseq, ``max_sample_size: 250000``)."""
 
 
-class Hubert(Pretrained):
+class Hubert(FrozenPretrained):
     """A frozen HuBERT: see :class:`df_models.encoders.base.AudioEncoder` for the protocol.
 
     **Framing.** The convolutions have a window of 400 and a stride of 320 samples. Sound gets 40 samples of silence in
@@ -55,8 +55,7 @@ class Hubert(Pretrained):
     **Level.** Where the checkpoint's ``preprocessor_config.json`` asks for it (``do_normalize``), the sound of one call
     is brought to mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does it. Silence that stands for missing sound
     comes afterwards: counted in, it would make the same words louder the longer the clip is. A recording that is
-    handed over in pieces is levelled piece by piece, so a quiet piece is amplified more than a loud one; give the
-    recording to one call where that matters.
+    handed over in pieces would be levelled piece by piece, so it belongs into one call (``margin`` is None).
 
     **Length.** Chunks of 20 s are encoded with 5 s of sound on both sides, which are dropped, so that memory grows with
     the length only by the features themselves; up to 20 s this is a single pass. Apart from the level, a feature
@@ -68,6 +67,7 @@ class Hubert(Pretrained):
     """
 
     pool: Literal["mean", "concat"] = "mean"
+    margin: int | None = None
 
     def __init__(self, module: Any, origin: Origin, sha256: str, *, normalize: bool) -> None:
         super().__init__(module, origin, sha256)

@@ -35,6 +35,7 @@ class LogMel:
     licence = "Apache-2.0"
     dim = 64
     pool: Literal["mean", "concat"] = "concat"
+    margin: int | None = 1
 
     def __init__(self) -> None:
         self._window = torch.hann_window(WINDOW, periodic=True)
@@ -50,6 +51,10 @@ class LogMel:
         frames_FN = wave.unfold(0, WINDOW, HOP)
         power_FK = torch.fft.rfft(frames_FN * self._window, n=N_FFT).abs().square()
         return ((power_FK @ self._filters_KM).clamp_min(FLOOR).log() - CENTRE) / SPREAD
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LogMel:
+        """Return itself: there are no weights to move."""
+        return self
 
 
 def mel_filters(bands: int, low: float = 40.0, high: float = 7600.0) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,6 +34,10 @@ class LatentPatches:
         """
         pooled = F.adaptive_avg_pool2d(latent_BChw.float(), GRID * PATCH)
         return rearrange(pooled, "b c (i p) (j q) -> b (i j) (c p q)", p=PATCH, q=PATCH)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LatentPatches:
+        """Return itself: there are no weights to move."""
+        return self
 
 
 def load(name: str, location: str | None) -> LatentPatches:

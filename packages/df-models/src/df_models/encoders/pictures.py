@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from df_models.encoders.pretrained import Pretrained, read_setting
+from df_models.encoders.pretrained import FrozenPretrained, read_setting
 from df_models.encoders.weights import Origin
 from df_models.errors import UserError
 
 
-class PictureEncoder(Pretrained):
+class PictureEncoder(FrozenPretrained):
     """A frozen vision transformer: see :class:`df_models.encoders.base.ReferenceEncoder` for the protocol.
 
     The whole picture is squeezed to S x S by antialiased bicubic interpolation, clipped to [0, 1], and brought to the

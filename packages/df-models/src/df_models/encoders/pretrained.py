@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from df_models.encoders.weights import Origin, find_file, hash_files, locate, require_files
 from df_models.errors import UserError
+from df_models.files import safe_join
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -31,7 +32,7 @@ SAFETENSORS = ("model*.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
-class Pretrained:
+class FrozenPretrained:
     """A frozen model of transformers, with what manifests record of it.
 
     Attributes:
@@ -153,9 +154,10 @@ def weight_files(origin: Origin, directory: Path) -> list[Path]:
     shards = read_json(first).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise UserError(f"{first} names no shards; {origin.how_to_get}")
-    names = sorted(set(shards.values()))
+    names = sorted({str(name) for name in shards.values()})
+    paths = [safe_join(directory, name) for name in names]
     require_files(origin, directory, names)
-    return [directory / name for name in names]
+    return paths
 
 
 def read_json(path: Path) -> dict[str, Any]:

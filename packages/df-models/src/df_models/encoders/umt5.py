@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from df_models.encoders.pretrained import CONFIG, SAFETENSORS, Pretrained, find_checkpoint, load_model
+from df_models.encoders.pretrained import CONFIG, SAFETENSORS, FrozenPretrained, find_checkpoint, load_model
 from df_models.encoders.weights import Origin, require_files
 from df_models.errors import UserError
 
@@ -43,7 +43,7 @@ ABSENT = (r"encoder\.embed_tokens\.weight",)
 """The same tensor as ``shared.weight``."""
 
 
-class UMT5(Pretrained):
+class UMT5(FrozenPretrained):
     """A frozen UMT5 encoder: see :class:`df_models.encoders.base.TextEncoder` for the protocol.
 
     diffusers mends wrongly decoded characters by ftfy where that is installed; here they are left as they are, so that
