@@ -3,7 +3,8 @@
 A step is the Diffusion Forcing forward pass with independent noise per latent frame, the video and structure velocity
 losses, backward and AdamW. Its floating-point operations are counted by PyTorch on the very step that is timed
 (matrix products and attention, forward and backward), and divided by its time and by the rate of plain square matrix
-products of the same dtype in the same process.
+products of the same dtype in the same process. The peak of memory stands beside what `df-models describe` works out
+(less the averaged weights, which this step does not keep).
 
     python benchmarks/training_step.py --preset quickstart --device cpu
 """
@@ -30,7 +31,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from df_models import DualForce
+from df_models.describe import BYTES_FP32, Workload, describe
 from df_models.flow import interpolate, velocity_target
+from df_models.time import pixel_length
 
 
 def make_batch(model: DualForce, batch: int, frames: int, size: int, device: torch.device) -> dict[str, Tensor]:
@@ -90,38 +93,54 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=9, help="latent frames of a clip")
     parser.add_argument("--size", type=int, help="side of the video in pixels (default: the preset's)")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--checkpointing", action="store_true", help="recompute each layer in the backward pass")
+    parser.add_argument("--compile", action="store_true", help="compile the layers")
     args = parser.parse_args()
     device, dtype = resolve(args)
     torch.manual_seed(0)
+    reset_peak_memory(device)
+    idle = peak_memory(device)
     with device:
         model = DualForce.from_preset(args.preset).train()
+    model.gradient_checkpointing = args.checkpointing
     size = args.size or model.config.video_size
     lower = dtype != torch.float32
     precision = (lambda: torch.autocast(device.type, dtype)) if lower else nullcontext
     step = make_step(model, make_batch(model, args.batch, args.frames, size, device), precision)
     flops = count_flops(step)
-    reset_peak_memory(device)
+    if args.compile:
+        model.compile_layers()
     rate_before = matmul_rate(device, dtype)
     seconds = statistics.median(timed(step, device, repeats=args.repeats))
     rate = statistics.mean([rate_before, matmul_rate(device, dtype)])
     parameters = sum(p.numel() for p in model.parameters())
     share = flops / seconds / rate
+    peak = peak_memory(device) - idle
+    work = Workload(size=size, frames=pixel_length(args.frames), batch=args.batch)
+    computed = describe(model.config, work).training_bytes - BYTES_FP32 * parameters
     rows = [
         ("parameters", f"{parameters / 1e6:.1f} M"),
         ("clips x latent frames, pixels", f"{args.batch} x {args.frames}, {size}x{size}"),
         ("operations of a step", f"{flops / 1e12:.3f} TFLOP"),
         ("share of the machine's matrix-multiply rate", f"{100 * share:.1f} %"),
-        ("peak memory", f"{peak_memory(device) / 2**30:.2f} GiB"),
+        ("peak memory above the idle process", f"{peak / 2**30:.2f} GiB"),
+        ("computed for it, with checkpointing", f"{computed / 2**30:.2f} GiB"),
     ]
     name = str(dtype).removeprefix("torch.")
-    text = f"{'Autocast to ' if lower else ''}{name}, parameters in float32, AdamW.\n\n" + table(("", ""), rows)
+    options = ", gradient checkpointing" * args.checkpointing + ", compiled layers" * args.compile
+    text = f"{'Autocast to ' if lower else ''}{name}, parameters in float32, AdamW{options}.\n\n" + table(
+        ("", ""), rows
+    )
     figures = {
         "parameters": parameters,
         "flops_per_step": flops,
         "seconds_per_step": seconds,
         "matmul_flops_per_second": rate,
         "share_of_matmul_rate": share,
-        "peak_memory_bytes": peak_memory(device),
+        "peak_memory_bytes": peak,
+        "computed_memory_bytes": computed,
+        "checkpointing": args.checkpointing,
+        "compiled": args.compile,
         "dtype": name,
     }
     print(text)
