@@ -73,8 +73,12 @@ def test_compiled_layers_have_eager_gradients(build, make_clip, difference, figu
     clip = _on(device, make_clip(eager, 3, batch=1))
     clip["history"] = _history(clip)
     (_, wanted), (_, found) = _gradients(eager, clip), _gradients(compiled, clip)
-    worst = max(difference(found[name], wanted[name]) for name in wanted)
-    figure(f"compiled against eager, gradients, {device}, fp32", worst, 1e-4)
+    largest = max(float(gradient.abs().max()) for gradient in wanted.values())
+    zero = {name for name, gradient in wanted.items() if gradient.abs().max() < 1e-6 * largest}
+    assert zero <= {"reference.k.bias"}  # a bias of all keys alike: softmax does not see it
+    for name in wanted.keys() - zero:
+        error = difference(found[name], wanted[name])
+        figure(f"compiled against eager, gradients, {device}, fp32", error, 1e-5)
 
 
 def test_all_layers_of_a_kind_share_one_compiled_graph(build, make_clip):
