@@ -159,7 +159,9 @@ def test_the_video_tower_has_wans_names_and_size():
 
 
 def test_the_video_tower_works_alone():
-    tower = VideoDiT(VideoDiTConfig(dim=48, num_layers=2, num_heads=2, ffn_dim=64, in_dim=16, text_dim=12, freq_dim=16))
+    config = VideoDiTConfig(48, 2, 2, 64, in_dim=16, text_dim=12, freq_dim=16)
+    assert config == VideoDiTConfig(dim=48, num_layers=2, num_heads=2, ffn_dim=64, in_dim=16, text_dim=12, freq_dim=16)
+    tower = VideoDiT(config)
     video, sigma = torch.randn(2, 3, 16, 4, 6), torch.rand(2, 3)
     assert tower(video, sigma, torch.randn(2, 5, 12)).shape == video.shape
     with pytest.raises(UserError, match=r"every latent frame has its own noise level"):

@@ -17,7 +17,7 @@ BridgeDirection = Literal["both", "struct_to_video", "none"]
 BridgeMask = Literal["frame", "causal"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class VideoDiTConfig:
     """Configuration of one video tower.
 
