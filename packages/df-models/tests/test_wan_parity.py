@@ -106,7 +106,7 @@ def test_bfloat16_stays_as_close_as_diffusers_own(difference, figure):
         their = theirs(args[0], timestep=args[1], encoder_hidden_states=args[2]).sample.transpose(1, 2).float()
     ratio = float((found - exact).norm() / (their - exact).norm())
     figure("video tower in bf16 against itself in fp32, root mean square", _rms(found, exact), 0.03)
-    figure("the same error over that of diffusers' in bf16", ratio, 1.5)
+    figure("video tower in bf16, its error over that of diffusers' in bf16", ratio, 1.5)
 
 
 def _rms(found, wanted):
