@@ -291,7 +291,11 @@ def test_the_command_makes_a_model_that_loads(tmp_path, capsys, sharded):
     target = tmp_path / "model"
     assert main(["convert-wan", str(tmp_path / "wan"), str(target), *NARROW, *REST]) == 0
     printed = capsys.readouterr().out
-    assert "layers taken: 0, 2" in printed and "blocks.{0, 1}.cross_attn.k_img.weight" in printed
+    assert (
+        "layers taken: 0, 2" in printed
+        and "blocks.{0-1}.cross_attn.k_img.weight" in printed
+        and "blocks.{1}: 27 tensors each" in printed
+    )
     model = DualForce.from_pretrained(target)
     assert torch.equal(model.video.blocks[1].ffn[2].weight, theirs.blocks[2].ffn.net[2].weight)
     assert '"source_sha256"' in (target / "conversion.json").read_text()

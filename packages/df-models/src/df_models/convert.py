@@ -51,6 +51,8 @@ _DIFFUSERS_BLOCK = (
     ("scale_shift_table", "modulation"),
 )
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
+FEW = 8
+"""A report names this many tensors of a layer; of more it tells the number."""
 _SIZES = {
     "patch_embedding.bias": ("dim",),
     "blocks.0.ffn.0.weight": ("ffn_dim", "dim"),
@@ -288,13 +290,35 @@ def _copy(name: str, parameter: Tensor, tensor: Tensor) -> list[str]:
 
 
 def _grouped(names: Sequence[str]) -> list[str]:
-    """Return names with the layers' indices gathered: ``blocks.{0, 1}.cross_attn.k_img.weight``."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """Return names with layers gathered: ``blocks.{0-19}.cross_attn.k_img.weight``, or whole layers in one line."""
+    layers: dict[str, set[int]] = {}
+    plain = []
     for name in names:
-        head, separator, rest = name.partition("blocks.")
+        head, found, rest = name.partition("blocks.")
         index, _, tail = rest.partition(".")
-        groups.setdefault((f"{head}{separator}" if separator else name, tail), []).append(index)
-    return [
-        head if not tail else f"{head}{'{' + ', '.join(ids) + '}' if len(ids) > 1 else ids[0]}.{tail}"
-        for (head, tail), ids in groups.items()
-    ]
+        if found:
+            layers.setdefault(f"{head}blocks.#.{tail}", set()).add(int(index))
+        else:
+            plain.append(name)
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for pattern, indices in layers.items():
+        alike.setdefault(tuple(sorted(indices)), []).append(pattern)
+    lines = list(plain)
+    for indices, patterns in alike.items():
+        where = "{" + _ranges(indices) + "}"
+        if len(patterns) > FEW:
+            lines.append(f"blocks.{where}: {len(patterns)} tensors each")
+        else:
+            lines += [pattern.replace("#", where) for pattern in patterns]
+    return lines
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """Return sorted numbers as text, neighbours joined: ``0-2, 5``."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
