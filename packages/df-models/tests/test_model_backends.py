@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from df_models import History
+from df_models.masks import AttentionMask, FrameLayout, causal_table
+from df_models.sequence import WholeSequence
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 STREAMS = ("video", "structure")
@@ -36,6 +38,14 @@ def test_flex_attention_equals_the_reference(build, make_clip, difference, figur
             difference(getattr(found, stream), getattr(wanted, stream)),
             1e-5,
         )
+
+
+@pytest.mark.parametrize(("backend", "made"), [("sdpa", False), ("auto", False), ("flex", True)])
+def test_a_block_mask_is_made_before_the_layers_run_and_only_where_it_is_used(backend, made):
+    mask = AttentionMask(causal_table(FrameLayout.clip(3)), 2, 2)
+    table = torch.zeros(3, 2, 4, dtype=torch.complex64)
+    WholeSequence(table, table, mask, backend)
+    assert bool(mask._blocks) is made
 
 
 def _gradients(model, clip):

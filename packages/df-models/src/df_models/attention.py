@@ -33,7 +33,7 @@ def attention(
 ) -> Tensor:
     """Return ``[B, Lq, H, K]``; keys and values are ``[B, Lk, H, K]``; scores are scaled by ``K**-0.5``."""
     q_BHLK, k_BHLK, v_BHLK = (x.transpose(1, 2) for x in (q_BLHK, k_BLHK, v_BLHK))
-    if mask is not None and _use_flex(q_BHLK, mask, backend):
+    if mask is not None and _use_flex(q_BHLK.device, mask, backend):
         out_BHLK: Tensor = _flex(q_BHLK.is_cuda)(q_BHLK, k_BHLK, v_BHLK, block_mask=mask.blocks(q_BHLK.device))
         return out_BHLK.transpose(1, 2)
     bias_LL = None if mask is None else mask.additive(q_BHLK.device, q_BHLK.dtype)
@@ -64,10 +64,16 @@ def _prefer_explicit(q_BHLK: Tensor, k_BHLK: Tensor) -> bool:
     return short and q_BHLK.device.type == "cpu" and q_BHLK.dtype == torch.bfloat16
 
 
-def _use_flex(q_BHLK: Tensor, mask: AttentionMask, backend: AttentionBackend) -> bool:
+def prepare_mask(mask: AttentionMask | None, device: torch.device, backend: AttentionBackend) -> None:
+    """Make FlexAttention's block mask now, if attention will want it: compiled layers then find it ready."""
+    if mask is not None and _use_flex(device, mask, backend):
+        mask.blocks(device)
+
+
+def _use_flex(device: torch.device, mask: AttentionMask, backend: AttentionBackend) -> bool:
     if backend != "auto":
         return backend == "flex"
-    return q_BHLK.is_cuda and min(mask.shape) >= FLEX_MIN_TOKENS
+    return device.type == "cuda" and min(mask.shape) >= FLEX_MIN_TOKENS
 
 
 @cache

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from df_models.attention import AttentionBackend, attention, frame_attention
+from df_models.attention import AttentionBackend, attention, frame_attention, prepare_mask
 from df_models.masks import AttentionMask
 from df_models.rope import rotate
 
@@ -24,6 +24,9 @@ class WholeSequence:
     key_table_TNP: Tensor
     mask: AttentionMask | None
     backend: AttentionBackend = "auto"
+
+    def __post_init__(self) -> None:
+        prepare_mask(self.mask, self.query_table_TNP.device, self.backend)
 
     def __call__(self, q_BTNHK: Tensor, k_BTNHK: Tensor, v_BTNHK: Tensor) -> Tensor:
         """Return ``[B, T, N, H, K]``."""
