@@ -28,9 +28,9 @@ def unsafe_calls(source: str) -> list[int]:
             only = options.get("weights_only")
             if not (isinstance(only, ast.Constant) and only.value is True):
                 lines.append(node.lineno)
-        elif name in FORBIDDEN:
-            lines.append(node.lineno)
-        elif name[0] in ("np", "numpy") and name[1] == "load" and "allow_pickle" in options:
+            continue
+        pickled_array = name[0] in ("np", "numpy") and name[1] == "load" and "allow_pickle" in options
+        if name in FORBIDDEN or pickled_array:
             lines.append(node.lineno)
     return lines
 
