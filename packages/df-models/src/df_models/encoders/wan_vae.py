@@ -28,7 +28,7 @@ from df_models.encoders.wan_vae_files import (
     wan_statistics,
 )
 from df_models.encoders.weights import Origin, locate
-from df_models.errors import UserError
+from df_models.errors import UserError, nearest
 from df_models.time import TEMPORAL_STRIDE
 
 ASSETS = Path(__file__).parent / "assets"
@@ -69,6 +69,9 @@ class WanVAE:
         embedded = ASSETS / name_or_path
         if "/" not in name_or_path and (embedded / WEIGHTS).is_file():
             return cls.read(EMBEDDED, embedded, name_or_path)
+        if "/" not in name_or_path and not Path(name_or_path).exists():
+            close = nearest(name_or_path, embedded_names())
+            raise UserError(f"no video VAE {name_or_path!r}{close}: {UNNAMED.how_to_get}")
         origin = replace(UNNAMED, name=name_or_path)
         return cls.read(origin, locate(origin, name_or_path), name_or_path)
 
@@ -237,6 +240,11 @@ def _patchify(x: Tensor, patch: int | None) -> Tensor:
 
 def _unpatchify(x: Tensor, patch: int | None) -> Tensor:
     return x if patch is None else rearrange(x, "b (c q p) t h w -> b c t (h p) (w q)", p=patch, q=patch)
+
+
+def embedded_names() -> tuple[str, ...]:
+    """Return the names of the VAEs that the package carries."""
+    return tuple(sorted(path.parent.name for path in ASSETS.glob(f"*/{WEIGHTS}")))
 
 
 def load(name: str, location: str | None) -> WanVAE:
