@@ -1,0 +1,103 @@
+"""The commands `df-data plan` and `df-data fetch`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from df_models.errors import UserError
+
+if TYPE_CHECKING:
+    from df_data.catalogue import Catalogue
+    from df_data.fetch.config import FetchConfig
+    from df_data.fetch.download import Downloader
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Register both commands."""
+    for name, run, text in (
+        ("plan", run_plan, "show what fetching a dataset would take; nothing is downloaded"),
+        ("fetch", run_fetch, "download a dataset's videos and cut its clips, with licence and provenance of each"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument(
+            "source", help="a fetch config such as configs/fetch/hdtf.yaml, or a dataset's name such as hdtf"
+        )
+        command.add_argument("overrides", nargs="*", help="dotted overrides, such as limit=3 max_height=720")
+        for option, what in (
+            ("lists", "file or folder of the dataset's own lists"),
+            ("out", "directory that gets clips/ and journal.jsonl"),
+        ):
+            # argparse takes positional words in one place only: overrides after an option are read as part of it.
+            command.add_argument(f"--{option}", nargs="+", metavar=("PATH", "KEY=VALUE"), help=what)
+        command.set_defaults(run=run)
+
+
+def run_plan(arguments: argparse.Namespace) -> int:
+    """Print the plan."""
+    from df_data.fetch.plan import make_plan
+
+    config, catalogue = _read(arguments)
+    print(make_plan(config, catalogue))
+    if not catalogue.local:
+        overrides, paths = _asked(arguments)
+        options = [part for name, path in paths.items() for part in (f"--{name}", path)]
+        out = [] if config.out else ["--out", "DIR"]
+        print(f"next: uv run df-data fetch {' '.join([arguments.source, *overrides, *options, *out])}")
+    return 0
+
+
+def run_fetch(arguments: argparse.Namespace) -> int:
+    """Fetch, print the summary; 1 if the run ended early."""
+    from df_data.fetch.run import CLIPS, fetch
+
+    config, catalogue = _read(arguments)
+    summary = fetch(config, catalogue, downloaders(config, catalogue))
+    print(summary)
+    print(f"next: df-data build with a source of folder {summary.out / CLIPS}, identity sidecar, licence sidecar")
+    return 1 if summary.stopped else 0
+
+
+def downloaders(config: FetchConfig, catalogue: Catalogue) -> Callable[[str], Downloader]:
+    """Return what gives the downloader for an address: plain HTTP for a file, yt-dlp for a page.
+
+    Raises:
+        UserError: yt-dlp is needed and not installed, or the cookie file is missing.
+    """
+    from df_data.fetch.download import Throttle
+    from df_data.fetch.http import HttpDownloader
+    from df_data.fetch.plan import is_plain_file
+    from df_data.fetch.ytdlp import YtDlpDownloader
+
+    if config.cookies and not Path(config.cookies).is_file():
+        raise UserError(f"no cookie file {config.cookies}; export one from a browser, or set cookies=null")
+    limit = int(config.max_gb * 1e9)
+    files = HttpDownloader(Throttle(config.rate_limit), config.timeout_s, limit)
+    pages = None
+    if any(clip.url and not is_plain_file(clip.url) for clip in catalogue.clips):
+        pages = YtDlpDownloader(config.max_height, config.rate_limit, config.timeout_s, limit, config.cookies)
+    return lambda url: files if pages is None or is_plain_file(url) else pages
+
+
+def _read(arguments: argparse.Namespace) -> tuple[FetchConfig, Catalogue]:
+    from df_data.catalogue import read_catalogue
+    from df_data.config import load_config
+    from df_data.fetch.config import FetchConfig
+    from df_data.sources import expand_path
+
+    overrides, paths = _asked(arguments)
+    overrides += [f"{name}={path}" for name, path in paths.items()]
+    named = not arguments.source.endswith((".yaml", ".yml"))
+    if named:
+        overrides.append(f"source={arguments.source}")
+    config = load_config(FetchConfig, None if named else arguments.source, overrides)
+    return config, read_catalogue(config.source, expand_path(config.lists))
+
+
+def _asked(arguments: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
+    """The overrides, wherever they stood, and the paths by the option that gave them."""
+    given = {name: words for name in ("lists", "out") if (words := getattr(arguments, name))}
+    overrides = [*arguments.overrides, *(word for words in given.values() for word in words[1:])]
+    return overrides, {name: words[0] for name, words in given.items()}
