@@ -9,9 +9,11 @@ import av
 import numpy as np
 import pytest
 
-from df_data.stages.decode import decode_clip, place_sound, resample_indices
+from df_data.stages.clock import resample_indices, steady_ticks
+from df_data.stages.decode import decode_clip, iter_segments
 from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts
+from df_data.stages.sound import SoundTrack, place_sound
 from df_models.errors import UserError
 
 RATE = 16_000
@@ -153,6 +155,81 @@ def test_length_is_bounded(tmp_path: Path) -> None:
     path = write(tmp_path / "long.mov", np.arange(150) / 25, [grey(50)] * 150, sound=np.ones(6 * RATE))
     clip = decode_clip(path, max_seconds=3)
     assert len(clip.frames) == 75 and len(clip.wave) == 75 * 640
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ticks_as_they_come_are_those_of_the_whole(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = 3.0 + np.cumsum(rng.choice([0.02, 1 / 30, 0.04, 0.1, 0.3], size=200))
+    shown = float(np.median(np.diff(times)[-256:]))
+    ticks = list(steady_ticks(zip(times, range(200)), 25, 1.0, 0.04))
+    assert [tick.picture for tick in ticks] == resample_indices(times, shown, 25).tolist()
+    assert [tick.index for tick in ticks] == list(range(len(ticks)))
+
+
+def test_stamps_that_fall_back_are_passed_over_and_a_jump_begins_another_run() -> None:
+    eight_hours = 8 * 3600.0
+    times = [0.0, 0.04, 0.02, 0.08, eight_hours, eight_hours + 0.04]
+    ticks = list(steady_ticks(zip(times, "abcdef"), 25, 1.0, 0.04))
+    assert [(tick.run, tick.index, tick.picture) for tick in ticks] == [
+        (0, 0, "a"), (0, 1, "b"), (0, 2, "d"), (1, 0, "e"), (1, 1, "f"),
+    ]  # fmt: skip
+
+
+def test_segments_follow_each_other_without_a_seam(tmp_path: Path) -> None:
+    """Pictures and sound of an 8 s video in segments of 3 s are those of the whole; the rest of 2 s comes too."""
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 0.1, 8 * RATE).astype(np.float32)
+    path = write(tmp_path / "l.mov", np.arange(200) / 25, [grey(20 + i) for i in range(200)], sound=sound)
+    whole = decode_clip(path, max_seconds=100)
+    parts = list(iter_segments(path, segment_seconds=3))
+    assert [len(part.frames) for part in parts] == [75, 75, 50]
+    assert [part.start_s for part in parts] == pytest.approx([0, 3, 6])
+    assert np.array_equal(np.concatenate([part.frames for part in parts]), whole.frames)
+    assert np.array_equal(np.concatenate([part.wave for part in parts]), whole.wave)
+    assert len(list(iter_segments(path, segment_seconds=3, max_seconds=4))) == 2
+
+
+def test_converted_sound_joins_without_a_seam() -> None:
+    rate = 44_100
+    wave = np.random.default_rng(0).normal(0, 0.2, 3 * rate).astype(np.float32)
+    chunks = [(5.0 + i / rate, wave[i : i + 1152]) for i in range(0, len(wave), 1152)]
+    whole, _ = SoundTrack(iter(chunks), rate).read(5.0, 3 * RATE)
+    track = SoundTrack(iter(chunks), rate)
+    parts = [track.read(5.0 + second, RATE)[0] for second in range(3)]
+    inner = slice(800, -800)
+    assert np.abs(np.concatenate(parts) - whole)[inner].max() < 2e-3
+    assert track.first() == 5.0
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
+    """Of a video whose sound all lies behind its pictures too: no more than two segments' pixels are held."""
+    import gc
+    import weakref
+
+    path = write(
+        tmp_path / "m.mov", np.arange(1000) / 25, [grey(i % 200) for i in range(1000)], sound=np.ones(40 * RATE)
+    )
+    alive: list[weakref.ref] = []
+    for part in iter_segments(path, segment_seconds=2):
+        alive.append(weakref.ref(part.frames))
+        del part
+        gc.collect()
+        assert sum(ref() is not None for ref in alive) <= 1
+    assert len(alive) == 20
+
+
+def test_a_jump_in_the_time_stamps_ends_a_segment(tmp_path: Path) -> None:
+    times = np.concatenate([np.arange(75) / 25, 100 + np.arange(60) / 25])
+    path = write(tmp_path / "j.mov", times, [grey(40)] * 75 + [grey(200)] * 60, sound=np.ones(103 * RATE) * 0.1)
+    first, second = iter_segments(path)
+    assert len(first.frames) == 75 and len(second.frames) == 60
+    assert second.start_s == pytest.approx(100) and levels(second.frames).min() > 150
+
+
+def test_large_pictures_are_decoded_smaller(tmp_path: Path) -> None:
+    path = write(tmp_path / "4k.mov", np.arange(50) / 25, [grey(90, 1080, 3840)] * 50, sound=np.ones(2 * RATE))
+    assert decode_clip(path).frames.shape == (50, 540, 1920, 3)
 
 
 def test_cuts_are_found_and_motion_is_not_a_cut() -> None:

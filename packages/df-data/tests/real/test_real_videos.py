@@ -14,12 +14,14 @@ from df_data.encode import mp4_frames
 from df_data.manifest import read_manifest
 from df_data.shards import iter_samples
 from df_data.sources import SourceConfig, SplitConfig
+from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceFilter
 from df_data.stages.landmarks import MediaPipeReader
 from df_data.stages.prepare import StageConfig, prepare_clip
 from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
 from df_models.crop import CropRule, crop_resize, square_crop
+from df_models.encoders import load_audio_encoder
 from df_models.encoders.yunet import YuNet
 from df_models.errors import UserError
 from df_models.media import read_image
@@ -143,6 +145,36 @@ def test_a_build_from_videos_to_shards(
     assert before == {path.name: path.read_bytes() for path in root.glob("*/shard-*")}
     with pytest.raises(UserError, match="another configuration"):
         build(config.model_copy(update={"clips": ClipConfig(frames=49)}), progress=False)
+
+
+def test_a_long_video_is_taken_in_stretches(
+    real_data: Path, real_weights: Path, vae_folder: Path, tmp_path: Path
+) -> None:
+    """A sentence in stretches of 1.4 s: each is cropped for itself, and pictures, sound and words keep their time."""
+    config = small_build(real_data, real_weights, vae_folder, tmp_path / "set")
+    faces = GRID.faces.model_copy(update={"min_seconds": 1.0})
+    quality = GRID.quality.model_copy(update={"voice": GRID.quality.voice.model_copy(update={"min_share": 0.0})})
+    stages = {"segment_seconds": 1.4, "min_seconds": 1.0, "faces": faces, "quality": quality}
+    network = {"face_identity": str(real_weights / "mobilefacenet_foamliu.onnx")}
+    config = config.model_copy(
+        update={
+            "stages": GRID.model_copy(update=stages),
+            "sources": config.sources[:1],
+            "models": config.models.model_copy(update=network),
+        }
+    )
+    assert build(config, progress=False).counts == {"accepted": 2, "rejected": 0, "failed": 0}
+    samples = sorted(iter_samples(tmp_path / "set" / "train"), key=lambda sample: sample.key)
+    starts = [sample.meta.provenance["start_s"] for sample in samples]
+    name = samples[0].key.removesuffix("-0000")
+    assert [sample.key for sample in samples] == [f"{name}-0000", f"{name}-s0001-0000"] and starts == [0.0, 1.4]
+    whole = decode_clip(real_data / samples[0].meta.source.replace("grid/", "grid/s1/"))
+    for sample, start in zip(samples, starts, strict=True):
+        first = round(float(start) * 25)
+        features = load_audio_encoder("logmel").encode(whole.wave[640 * first :], 33)
+        inner = slice(2, -2)
+        assert (sample.tensors["audio"].float()[inner] - features[inner]).abs().max() < 0.05
+        assert sample.tensors["identity_vector"].norm() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_an_interrupted_build_goes_on_and_ends_the_same(

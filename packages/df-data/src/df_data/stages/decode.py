@@ -1,45 +1,54 @@
-"""Decode a video once: upright RGB frames at exactly 25 fps and the 16 kHz mono sound that belongs to them.
+"""Decode a video once, front to back: upright RGB frames at exactly 25 fps, and the 16 kHz mono sound with them.
 
-Both streams are placed on one clock by their time stamps. Time 0 of the clip is the first video frame; sound that
-began earlier is cut, sound that began later is preceded by silence.
+Both streams are placed on one clock by their time stamps; sound that is missing is silence. The video comes in segments
+of a bounded length, so memory does not grow with the file, however pictures and sound lie in it: each stream is
+read by a demuxer of its own.
 
 Shape legend: T frames at 25 fps, H height, W width, N samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from df_data.stages.clock import Tick, steady_ticks
 from df_data.stages.rejection import Rejected
+from df_data.stages.sound import Chunk, SoundTrack
+from df_data.timing import timed
 from df_models.errors import UserError
-from df_models.time import FPS, SAMPLE_RATE, samples_for
+from df_models.time import FPS, samples_for
 
-GAP_S = 0.03
-"""Sound frames further than this from where the last one ended leave silence, or overwrite, by their time stamp."""
 LATEST_START_S = 600.0
 """Streams that begin further apart than this have damaged time stamps."""
+MAX_GAP_S = 1.0
+"""Pictures whose time stamps are further apart than this do not belong to one stretch of video."""
+MAX_SIDE = 1920
+"""Larger pictures are decoded to this longer side: a segment of them would not fit into a worker's memory."""
 
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """A video as the later stages see it.
+    """A stretch of a video as the later stages see it.
 
     Attributes:
         frames: uint8 RGB [T, H, W, 3] at 25 fps, upright.
         wave: float32 [640 T] mono at 16 kHz, sample 0 at the time of frame 0.
-        source_fps: mean frame rate of the file.
-        sound_offset_s: when the sound began after the first frame (negative: before it).
-        sound_share: share of the clip's length that the file's sound covers.
+        start_s: time of frame 0 after the file's first picture.
+        source_fps: mean frame rate of the stretch in the file.
+        sound_offset_s: when the file's sound begins after its first picture (negative: before it).
+        sound_share: share of the stretch that the file's sound covers.
         rotation: degrees that the frames were turned counter-clockwise to stand upright.
     """
 
     frames: np.ndarray
     wave: np.ndarray
+    start_s: float
     source_fps: float
     sound_offset_s: float
     sound_share: float
@@ -47,7 +56,21 @@ class DecodedClip:
 
 
 def decode_clip(path: Path, *, min_seconds: float = 2.0, max_seconds: float = 10.0) -> DecodedClip:
-    """Decode the first ``max_seconds`` of a video file.
+    """Decode the first stretch of a video file, at most ``max_seconds``; errors as in :func:`iter_segments`."""
+    with contextlib.closing(iter_segments(path, min_seconds=min_seconds, segment_seconds=max_seconds)) as segments:
+        return next(segments)
+
+
+@timed("decode")
+def iter_segments(
+    path: Path, *, min_seconds: float = 2.0, segment_seconds: float = 10.0, max_seconds: float | None = None
+) -> Generator[DecodedClip, None, None]:
+    """Yield a video file's stretches of at most ``segment_seconds``, one after the other, at least one.
+
+    A gap in the time stamps ends a stretch. What is left at an end and shorter than ``min_seconds`` is passed over.
+
+    Args:
+        max_seconds: use no more than the file's first so many seconds; None: all.
 
     Raises:
         Rejected: ``no_video_track``, ``no_sound_track``, ``too_short``, ``broken_time_stamps``.
@@ -58,68 +81,118 @@ def decode_clip(path: Path, *, min_seconds: float = 2.0, max_seconds: float = 10
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
+        with av.open(str(path)) as pictures, av.open(str(path)) as sounds:
+            if not pictures.streams.video:
                 raise Rejected("no_video_track", "the file has no video track")
-            if not container.streams.audio:
+            if not pictures.streams.audio:
                 raise Rejected("no_sound_track", "the file has no sound track")
-            return _decode(container, min_seconds, max_seconds)
+            yield from _segments(pictures, sounds, min_seconds, segment_seconds, max_seconds)
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"{path.name} cannot be decoded ({reason})") from error
 
 
-def _decode(container: Any, min_seconds: float, max_seconds: float) -> DecodedClip:
-    video, sound = container.streams.video[0], container.streams.audio[0]
-    video.thread_type = "SLICE"
-    pictures, chunks = _demux(container, video, sound, max_seconds)
-    if not pictures:
+def _segments(
+    pictures: Any, sounds: Any, min_seconds: float, segment_seconds: float, max_seconds: float | None
+) -> Iterator[DecodedClip]:
+    video, audio = pictures.streams.video[0], sounds.streams.audio[0]
+    track = SoundTrack(_chunks(sounds, audio), audio.codec_context.sample_rate)
+    longest, beginning, found, length = int(segment_seconds * FPS), None, 0, 0.0
+    for stretch in _stretches(_ticks(pictures, video), longest):
+        beginning = stretch.start_s if beginning is None else beginning
+        start_s, length = stretch.start_s - beginning, len(stretch.frames) / FPS
+        if max_seconds is not None and start_s >= max_seconds:
+            break
+        sound_offset = _sound_offset(track, beginning)
+        if length < min_seconds:
+            continue
+        found += 1
+        wave, covered = track.read(stretch.start_s, samples_for(len(stretch.frames)))
+        yield DecodedClip(
+            frames=_joined(stretch.frames),
+            wave=wave,
+            start_s=start_s,
+            source_fps=1 / stretch.interval,
+            sound_offset_s=sound_offset,
+            sound_share=covered,
+            rotation=stretch.rotation,
+        )
+    if beginning is None:
         raise Rejected("no_video_track", "the video track holds no picture")
-    if not chunks:
+    if not found:
+        raise Rejected("too_short", f"{length:.2f} s of video, {min_seconds:g} s wanted", {"seconds": length})
+
+
+def _joined(frames: list[np.ndarray]) -> np.ndarray:
+    """Return ``[T, H, W, 3]``, letting go of each frame as it is copied."""
+    joined = np.empty((len(frames), *frames[0].shape), dtype=np.uint8)
+    for index in range(len(frames)):
+        joined[index], frames[index] = frames[index], frames[index][:0]
+    return joined
+
+
+def _sound_offset(track: SoundTrack, beginning: float) -> float:
+    first = track.first()
+    if first is None:
         raise Rejected("no_sound_track", "the sound track holds no sound")
-    times = np.array([picture.time for picture in pictures])
-    indices = resample_indices(times, _last_duration(times, video), FPS)[: int(max_seconds * FPS)]
-    if len(indices) < min_seconds * FPS:
-        seconds = len(indices) / FPS
-        raise Rejected("too_short", f"{seconds:.2f} s of video, {min_seconds:g} s wanted", {"seconds": seconds})
-    offset = chunks[0][0] - times[0]
+    offset = first - beginning
     if abs(offset) > LATEST_START_S:
         raise Rejected("broken_time_stamps", f"sound begins {offset:.0f} s from the video", {"sound_offset_s": offset})
-    wave, covered = place_sound(chunks, sound.codec_context.sample_rate, float(times[0]), samples_for(len(indices)))
-    frames = _to_rgb(pictures, indices)
-    span = times[-1] - times[0]
-    return DecodedClip(
-        frames=frames,
-        wave=wave,
-        source_fps=float((len(times) - 1) / span) if span > 0 else float(FPS),
-        sound_offset_s=float(offset),
-        sound_share=covered,
-        rotation=upright_rotation(pictures[0]),
-    )
+    return float(offset)
 
 
-def _demux(container: Any, video: Any, sound: Any, max_seconds: float) -> tuple[list[Any], list[tuple[float, Any]]]:
-    """Video frames (undecoded to RGB, so half the memory) and (time, mono float samples) up to ``max_seconds``."""
-    pictures: list[Any] = []
-    chunks: list[tuple[float, Any]] = []
-    enough = {video.index: False, sound.index: False}
-    for packet in container.demux(video, sound):
-        if enough[packet.stream.index]:
-            if all(enough.values()):
-                break
-            continue
-        for frame in packet.decode():
-            if frame.time is None:
-                continue
-            if packet.stream.index == video.index:
-                if pictures and frame.time <= pictures[-1].time:
-                    continue
-                pictures.append(frame)
-            else:
-                chunks.append((float(frame.time), _mono(frame)))
-            start = pictures[0].time if pictures else None
-            enough[packet.stream.index] = start is not None and frame.time > start + max_seconds + 1.0
-    return pictures, chunks
+@dataclass
+class _Stretch:
+    """Frames of one run of time stamps, the first at ``start_s`` on the file's clock."""
+
+    start_s: float
+    interval: float
+    rotation: int
+    frames: list[np.ndarray]
+
+
+class _Picture:
+    """A decoded picture, turned into pixels when a tick first wants it."""
+
+    def __init__(self, frame: Any) -> None:
+        self.rotation = upright_rotation(frame)
+        self._frame: Any = frame
+        self._pixels: np.ndarray | None = None
+
+    def rgb(self) -> np.ndarray:
+        """Return uint8 RGB ``[H, W, 3]``, upright."""
+        if self._pixels is None:
+            self._pixels, self._frame = _to_rgb(self._frame, self.rotation), None
+        return self._pixels
+
+
+def _ticks(container: Any, video: Any) -> Iterator[Tick[_Picture]]:
+    video.thread_type = "SLICE"
+    duration = float(1 / video.average_rate) if video.average_rate else 1.0 / FPS
+    stamped = ((float(frame.time), _Picture(frame)) for frame in container.decode(video) if frame.time is not None)
+    return steady_ticks(stamped, FPS, MAX_GAP_S, duration)
+
+
+def _stretches(ticks: Iterator[Tick[_Picture]], longest: int) -> Iterator[_Stretch]:
+    """Gather ticks to stretches of one run, at most ``longest`` frames each."""
+    stretch: _Stretch | None = None
+    run = -1
+    for tick in ticks:
+        if stretch is not None and (tick.run != run or len(stretch.frames) == longest):
+            yield stretch
+            stretch = None
+        if stretch is None:
+            stretch = _Stretch(tick.start + tick.index / FPS, tick.interval, tick.picture.rotation, [])
+        run, stretch.interval = tick.run, tick.interval
+        stretch.frames.append(tick.picture.rgb())
+    if stretch is not None:
+        yield stretch
+
+
+def _chunks(container: Any, audio: Any) -> Iterator[Chunk]:
+    for frame in container.decode(audio):
+        if frame.time is not None:
+            yield float(frame.time), _mono(frame)
 
 
 def _mono(frame: Any) -> np.ndarray:
@@ -132,102 +205,13 @@ def _mono(frame: Any) -> np.ndarray:
     return samples.astype(np.float32).mean(axis=0)
 
 
-def _last_duration(times: np.ndarray, video: Any) -> float:
-    if len(times) > 1:
-        return float(np.median(np.diff(times)))
-    return float(1 / video.average_rate) if video.average_rate else 1.0 / FPS
-
-
-def resample_indices(times: np.ndarray, last_duration: float, fps: float) -> np.ndarray:
-    """Return for each tick ``k / fps`` after the first time stamp the frame whose time stamp is nearest.
-
-    The clip lasts from the first time stamp to the end of the last frame; the number of ticks is that length in
-    whole frames. Nearest, rather than the frame on display, because its error has no sign: half a source frame at
-    most, 0 on average, so sound and lips stay together. A tie takes the earlier frame.
-
-    Args:
-        times: rising time stamps in seconds, ``[F]``.
-        last_duration: how long the last frame is shown, in seconds.
-
-    Returns:
-        int64 ``[T]`` indices into ``times``.
-    """
-    length = times[-1] - times[0] + last_duration
-    ticks = times[0] + np.arange(int(np.floor(length * fps + 1e-3))) / fps
-    middles = (times[1:] + times[:-1]) / 2
-    return np.searchsorted(middles, ticks - 1e-6, side="left")
-
-
-def place_sound(
-    chunks: list[tuple[float, np.ndarray]], rate: int, start: float, num_samples: int
-) -> tuple[np.ndarray, float]:
-    """Lay sound on the clip's clock and resample it to 16 kHz.
-
-    Args:
-        chunks: (time stamp in seconds, mono float32 samples), in file order.
-        rate: their sample rate.
-        start: the clip's time 0 on the same clock.
-        num_samples: length of the result.
-
-    Returns:
-        float32 ``[num_samples]`` and the share of it that sound covers; the rest is silence.
-    """
-    line = np.zeros(int(np.ceil(num_samples * rate / SAMPLE_RATE)), dtype=np.float32)
-    covered = np.zeros(len(line), dtype=bool)
-    expected: float | None = None
-    for time, samples in chunks:
-        stamped = (time - start) * rate
-        position = stamped if expected is None or abs(stamped - expected) > GAP_S * rate else expected
-        first = round(position)
-        low, high = max(0, first), min(len(line), first + len(samples))
-        if low < high:
-            line[low:high] = samples[low - first : high - first]
-            covered[low:high] = True
-        expected = position + len(samples)
-    wave = resample_sound(line, rate)[:num_samples]
-    return np.pad(wave, (0, num_samples - len(wave))), float(covered.mean())
-
-
-def resample_sound(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Resample mono float32 sound from ``rate`` to 16 kHz, without delay."""
-    import av
-
-    if rate == SAMPLE_RATE:
-        return wave
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave[None]), format="flt", layout="mono")
-    frame.sample_rate = rate
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-    pieces = [out.to_ndarray()[0] for given in (frame, None) for out in resampler.resample(given)]
-    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
-
-
 def upright_rotation(picture: Any) -> int:
     """Return the multiple of 90 degrees, counter-clockwise, that the container asks a player to turn a frame by."""
     return round(getattr(picture, "rotation", 0) / 90.0) * 90 % 360
 
 
-def turn_upright(frame_HWC: np.ndarray, rotation: int) -> np.ndarray:
-    """Turn a frame counter-clockwise by ``rotation`` degrees (a multiple of 90)."""
-    return np.rot90(frame_HWC, rotation // 90) if rotation else frame_HWC
-
-
-def _to_rgb(pictures: list[Any], indices: np.ndarray) -> np.ndarray:
-    rotation = upright_rotation(pictures[0])
-    width, height = pictures[0].width, pictures[0].height
-    frames: np.ndarray | None = None
-    for position, picture in enumerate(_release(pictures, indices)):
-        rgb = turn_upright(picture.to_ndarray(format="rgb24", width=width, height=height), rotation)
-        if frames is None:
-            frames = np.empty((len(indices), *rgb.shape), dtype=np.uint8)
-        frames[position] = rgb
-    assert frames is not None
-    return frames
-
-
-def _release(pictures: list[Any], indices: np.ndarray) -> Iterator[Any]:
-    """Yield ``pictures[indices]`` and let go of each picture once no later index wants it."""
-    for position, index in enumerate(indices):
-        yield pictures[index]
-        if position + 1 < len(indices):
-            for old in range(index, indices[position + 1]):
-                pictures[old] = None
+def _to_rgb(picture: Any, rotation: int) -> np.ndarray:
+    scale = min(1.0, MAX_SIDE / max(picture.width, picture.height))
+    width, height = (max(2, round(side * scale)) for side in (picture.width, picture.height))
+    rgb_HWC = picture.to_ndarray(format="rgb24", width=width, height=height)
+    return np.rot90(rgb_HWC, rotation // 90) if rotation else rgb_HWC

@@ -13,6 +13,7 @@ import numpy as np
 
 from df_data.config import FrozenModel
 from df_data.stages.rejection import Rejected
+from df_data.timing import timed
 from df_models.crop import CropBox, CropRule, square_crop
 from df_models.encoders.yunet import Face
 from df_models.time import FPS
@@ -66,6 +67,7 @@ class FaceTrack:
     scores: dict[str, float]
 
 
+@timed("faces")
 def detect_faces(frames_THWC: np.ndarray, detector: FaceDetector, every: int) -> list[list[Face]]:
     """Return the faces of every ``every``-th frame."""
     return [detector.detect(frame) for frame in frames_THWC[::every]]

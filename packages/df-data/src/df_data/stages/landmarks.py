@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from df_data.stages.readings import Readings, readings_of
+from df_data.timing import timed
 from df_models.crop import CropBox, crop_resize
 from df_models.errors import UserError
 from df_models.files import sha256_file
@@ -85,6 +86,7 @@ class MediaPipeReader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @timed("landmarks")
     def landmarks(self, frames_THWC: np.ndarray) -> Landmarks:
         """Find the landmarks of uint8 RGB square frames ``[T, S, S, 3]``; small ones are enlarged to 256 first."""
         num = len(frames_THWC)

@@ -5,6 +5,8 @@ Shape legend: T frames, S side of the crop in pixels, N = 640 T samples.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +14,13 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from df_data.config import FrozenModel
-from df_data.stages.decode import DecodedClip, decode_clip
+from df_data.stages.decode import DecodedClip, iter_segments
 from df_data.stages.faces import FaceDetector, FaceFilter, detect_faces, track_face
 from df_data.stages.gaps import fill_gaps
+from df_data.stages.identity import FaceIdentity
 from df_data.stages.landmarks import READ_SIZE, MediaPipeReader
-from df_data.stages.quality import QualityFilter, check_sound, clip_weight, picture_scores, sound_scores
+from df_data.stages.measure import measure
+from df_data.stages.quality import QualityFilter, check_sound, sound_scores
 from df_data.stages.readings import mouth_boxes, readings_of, structure_vectors
 from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts
@@ -28,7 +32,9 @@ class StageConfig(FrozenModel):
     """Settings of the stages, in their order.
 
     Attributes:
-        min_seconds, max_seconds: shorter videos are rejected; of longer ones the beginning is used.
+        min_seconds: shorter stretches are rejected.
+        segment_seconds: a video is taken in stretches of at most this length, each judged and cropped for itself.
+        max_seconds: of a longer video the beginning is used; null: all of it.
         min_shot_share: of a video with cuts the longest shot is used, if it lasts this share of the video.
         faces: filter on the detected faces.
         crop: ``detector:scale:vertical_offset`` (:class:`df_models.crop.CropRule`).
@@ -38,7 +44,8 @@ class StageConfig(FrozenModel):
     """
 
     min_seconds: float = Field(default=2.0, gt=0)
-    max_seconds: float = Field(default=10.0, gt=0)
+    segment_seconds: float = Field(default=10.0, gt=0)
+    max_seconds: float | None = Field(default=None, gt=0)
     min_shot_share: float = Field(default=0.75, gt=0, le=1)
     faces: FaceFilter = FaceFilter()
     crop: str = str(CropRule())
@@ -68,6 +75,7 @@ class PreparedClip:
         start: first frame used, counted at 25 fps from the source's first.
         scores: everything the filters looked at.
         weight: sampling weight that follows from the scores.
+        identity: float32 [D], the face's identity vector, if a network for it was given.
     """
 
     frames: np.ndarray
@@ -80,6 +88,7 @@ class PreparedClip:
     start: int
     scores: dict[str, float]
     weight: float
+    identity: np.ndarray | None = None
 
     def window(self, start: int, num_frames: int) -> PreparedClip:
         """Return the part of ``num_frames`` frames from ``start``, sound and all; scores stay the whole clip's."""
@@ -95,26 +104,53 @@ class PreparedClip:
             start=self.start + start,
             scores=self.scores,
             weight=self.weight,
+            identity=self.identity,
         )
 
 
-def prepare_clip(path: Path, config: StageConfig, detector: FaceDetector, reader: MediaPipeReader) -> PreparedClip:
-    """Decode, check, crop and measure one video.
+def prepare_clips(
+    path: Path,
+    config: StageConfig,
+    detector: FaceDetector,
+    reader: MediaPipeReader,
+    identity: FaceIdentity | None = None,
+) -> Generator[PreparedClip | Rejected, None, None]:
+    """Decode a video once and yield, for each of its stretches, the clip or why it was refused.
 
     Raises:
-        Rejected: a filter refused it; the reason and all scores so far are in the exception.
+        Rejected: no stretch can be had at all (:func:`~df_data.stages.decode.iter_segments`).
         UserError: the file cannot be decoded.
     """
-    decoded = decode_clip(path, min_seconds=config.min_seconds, max_seconds=config.max_seconds)
-    scores = {"seconds": len(decoded.frames) / FPS, "source_fps": decoded.source_fps}
-    try:
-        return _prepare(decoded, config, detector, reader, scores)
-    except Rejected as rejected:
-        raise Rejected(rejected.reason, rejected.detail, scores | rejected.scores) from None
+    segments = iter_segments(
+        path,
+        min_seconds=config.min_seconds,
+        segment_seconds=config.segment_seconds,
+        max_seconds=config.max_seconds,
+    )
+    for decoded in segments:
+        scores = {"seconds": len(decoded.frames) / FPS, "source_fps": decoded.source_fps}
+        try:
+            yield _prepare(decoded, config, detector, reader, identity, scores)
+        except Rejected as rejected:
+            yield Rejected(rejected.reason, rejected.detail, scores | rejected.scores)
+
+
+def prepare_clip(path: Path, config: StageConfig, detector: FaceDetector, reader: MediaPipeReader) -> PreparedClip:
+    """Return a video's first stretch alone, or raise why it was refused; see :func:`prepare_clips`."""
+    with contextlib.closing(prepare_clips(path, config, detector, reader)) as stretches:
+        first = next(stretches)
+    if isinstance(first, Rejected):
+        raise first
+    return first
 
 
 def _prepare(
-    decoded: DecodedClip, config: StageConfig, detector: FaceDetector, reader: MediaPipeReader, scores: dict[str, float]
+    decoded: DecodedClip,
+    config: StageConfig,
+    detector: FaceDetector,
+    reader: MediaPipeReader,
+    identity: FaceIdentity | None,
+    scores: dict[str, float],
 ) -> PreparedClip:
     scores |= sound_scores(decoded.wave, decoded.sound_share) | {"sound_offset_s": decoded.sound_offset_s}
     check_sound(scores, config.quality)
@@ -130,24 +166,28 @@ def _prepare(
     scores |= track.scores
     start = first + track.start
     stop = start + valid_pixel_length(track.stop - track.start)
+    before = round(decoded.start_s * FPS)
     frames = decoded.frames[start:stop]
     large = crop_resize(frames, track.crop, max(READ_SIZE, config.size))
     seen = reader.landmarks(large)
     scores["landmark_rate"] = float(seen.detected.mean())
     landmarks = fill_gaps(seen, config.max_gap)
     readings = readings_of(landmarks)
-    scores |= picture_scores(large, readings)
+    wave = decoded.wave[samples_for(start) : samples_for(stop)]
+    measured = measure(large, wave, readings, detector, config.quality)
+    scores |= measured.scores
     return PreparedClip(
         frames=large if large.shape[1] == config.size else crop_resize(frames, track.crop, config.size),
-        wave=decoded.wave[samples_for(start) : samples_for(stop)],
+        wave=wave,
         structure=structure_vectors(landmarks),
         truth=readings.table().astype(np.float32),
         mouth_boxes=mouth_boxes(landmarks.points, config.size),
         interpolated=~seen.detected,
         crop=track.crop,
-        start=start,
+        start=before + start,
         scores=scores,
-        weight=clip_weight(scores, config.quality),
+        weight=measured.weight,
+        identity=None if identity is None else identity.clip_vector(large, landmarks),
     )
 
 

@@ -12,6 +12,8 @@ import itertools
 
 import numpy as np
 
+from df_data.timing import timed
+
 GRID = 4
 BINS = 8
 THRESHOLD = 0.18
@@ -33,6 +35,7 @@ def histogram_changes(frames_THWC: np.ndarray) -> np.ndarray:
     return np.array(changes)
 
 
+@timed("shots")
 def shot_cuts(frames_THWC: np.ndarray) -> list[int]:
     """Return the indices of the frames that begin a new shot (never 0)."""
     changes = histogram_changes(frames_THWC)

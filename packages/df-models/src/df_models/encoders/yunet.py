@@ -79,7 +79,7 @@ class YuNet:
         """Return the faces of a uint8 RGB picture ``[H, W, 3]``, the most confident first."""
         height, width = image_HWC.shape[:2]
         scale = min(1.0, self.max_side / max(height, width))
-        bgr_HWC = _shrink(image_HWC, scale)[..., ::-1].astype(np.float32)
+        bgr_HWC = shrink_picture(image_HWC, scale)[..., ::-1].astype(np.float32)
         shrunk_height, shrunk_width = bgr_HWC.shape[:2]
         padded_height, padded_width = (-(-n // STRIDES[-1]) * STRIDES[-1] for n in (shrunk_height, shrunk_width))
         batch = np.zeros((1, 3, padded_height, padded_width), dtype=np.float32)
@@ -120,7 +120,8 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> float:
     return shared / area if area > 0 else 0.0
 
 
-def _shrink(image_HWC: np.ndarray, scale: float) -> np.ndarray:
+def shrink_picture(image_HWC: np.ndarray, scale: float) -> np.ndarray:
+    """Return a uint8 picture ``[H, W, 3]`` scaled by ``scale``; as it is from 1 on."""
     if scale >= 1.0:
         return image_HWC
     whole = int(1 / scale)

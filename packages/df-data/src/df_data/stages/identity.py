@@ -1,0 +1,140 @@
+"""Whose face a clip shows: one vector of a face recognition network, and people found among many clips.
+
+The network is MobileFaceNet (Chen et al. 2018, arXiv:1804.07573; weights of foamliu/MobileFaceNet, Apache-2.0) as ONNX:
+a face of 112x112 RGB, normalised as ImageNet's pictures are, gives 128 numbers whose direction is the person. Faces
+are turned upright by the similarity that takes eyes, nose and corners of the mouth to the template which all such
+networks share (insightface, ``face_align.py``, ``arcface_dst``).
+
+Measured, cosine of vectors averaged over three frames: 17 GRID clips, least over the same speaker's clips 0.92, between
+speakers median 0.03, most 0.29. Two clips are taken for one person above 0.6.
+
+Shape legend: T frames, S side of the crop, K = 5 points, D = 128, N clips.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from df_data.stages.landmarks import Landmarks
+from df_models.errors import UserError
+from df_models.files import sha256_file
+
+FACE_SIZE = 112
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+"""Where eyes, nose tip and corners of the mouth (left in the picture first) lie in a face of 112x112."""
+FIVE_POINTS = (468, 473, 1, 61, 291)
+"""The same five among MediaPipe's landmarks: the irises, the tip of the nose, the corners of the mouth."""
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+SAME_PERSON = 0.6
+FRAMES = 5
+HOW_TO_GET = (
+    "give the path of a MobileFaceNet exported to ONNX (foamliu/MobileFaceNet on GitHub, Apache-2.0; "
+    "input [1, 3, 112, 112]), or none to do without identity vectors"
+)
+
+
+class FaceIdentity:
+    """The face recognition network.
+
+    Args:
+        path: its ONNX file, from ``[1, 3, 112, 112]`` to ``[1, D]``.
+
+    Raises:
+        UserError: the file is missing, or has other shapes.
+    """
+
+    id = "mobilefacenet-foamliu"
+    licence = "Apache-2.0"
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"the face recognition network is missing: no file {path}; {HOW_TO_GET}")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        given = self._session.get_inputs()[0]
+        if list(given.shape) != [1, 3, FACE_SIZE, FACE_SIZE]:
+            raise UserError(f"{path} reads {given.shape}, not [1, 3, {FACE_SIZE}, {FACE_SIZE}]; {HOW_TO_GET}")
+        self._input = given.name
+        self.sha256 = sha256_file(path)
+
+    def embed(self, face_HWC: np.ndarray) -> np.ndarray:
+        """Return the unit vector float64 ``[D]`` of an upright face, uint8 RGB ``[112, 112, 3]``."""
+        picture = ((face_HWC / 255.0 - MEAN) / STD).astype(np.float32).transpose(2, 0, 1)[None]
+        out_1D = np.asarray(self._session.run(None, {self._input: picture})[0], dtype=np.float64)
+        return _unit(out_1D[0])
+
+    def clip_vector(self, frames_TSSC: np.ndarray, landmarks: Landmarks) -> np.ndarray:
+        """Return the mean direction over five frames of a clip, float32 ``[D]``, of length 1.
+
+        Args:
+            frames_TSSC: uint8 RGB crop; ``landmarks`` are of the same frames, at least one of them with a face.
+        """
+        seen = np.flatnonzero(landmarks.detected)
+        chosen = seen[np.linspace(0, len(seen) - 1, min(FRAMES, len(seen))).round().astype(int)]
+        size = frames_TSSC.shape[1]
+        vectors = []
+        for index in chosen:
+            points = (landmarks.points[index, FIVE_POINTS, :2] + 1) * size / 2
+            vectors.append(self.embed(upright_face(frames_TSSC[index], points)))
+        return _unit(np.mean(vectors, axis=0)).astype(np.float32)
+
+
+def fit_similarity(points_K2: np.ndarray, target_K2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return matrix ``[2, 2]`` and shift ``[2]`` with ``matrix @ point + shift ~ target`` (Umeyama 1991, no mirror)."""
+    mean, target_mean = points_K2.mean(axis=0), target_K2.mean(axis=0)
+    centred = points_K2 - mean
+    u, singular, vt = np.linalg.svd((target_K2 - target_mean).T @ centred)
+    sign = np.array([1.0, np.sign(np.linalg.det(u @ vt))])
+    matrix = (u * sign) @ vt * (singular @ sign) / np.square(centred).sum()
+    return matrix, target_mean - matrix @ mean
+
+
+def upright_face(frame_HWC: np.ndarray, points_K2: np.ndarray) -> np.ndarray:
+    """Cut a face out upright by its five points: uint8 ``[112, 112, 3]``, bilinear, the picture's edge goes on."""
+    matrix, shift = fit_similarity(points_K2, TEMPLATE)
+    columns, rows = np.meshgrid(np.arange(FACE_SIZE), np.arange(FACE_SIZE))
+    wanted = np.stack([columns, rows], axis=-1).reshape(-1, 2)
+    limit = np.array([frame_HWC.shape[1] - 1, frame_HWC.shape[0] - 1])
+    at = np.clip((wanted - shift) @ np.linalg.inv(matrix).T, 0, limit)
+    low = np.minimum(at.astype(int), limit - 1)
+    (x, y), (right, down) = low.T, (at - low).T[..., None]
+    picture = frame_HWC.astype(np.float64)
+    upper = picture[y, x] * (1 - right) + picture[y, x + 1] * right
+    lower = picture[y + 1, x] * (1 - right) + picture[y + 1, x + 1] * right
+    face = upper * (1 - down) + lower * down
+    return (face + 0.5).astype(np.uint8).reshape(FACE_SIZE, FACE_SIZE, 3)
+
+
+def same_people(vectors_ND: np.ndarray, threshold: float = SAME_PERSON) -> np.ndarray:
+    """Return int64 ``[N]``: clips of one person have one number; numbers count up from 0 as people first appear.
+
+    Two clips above the threshold are one person, and so are all that such pairs connect (single linkage): for a split
+    it is worse to have one person on both sides than to count two people as one.
+
+    Args:
+        vectors_ND: unit vectors of :meth:`FaceIdentity.clip_vector`.
+    """
+    people = np.full(len(vectors_ND), -1, dtype=np.int64)
+    for start in range(len(vectors_ND)):
+        if people[start] >= 0:
+            continue
+        number, waiting = people.max() + 1, [start]
+        people[start] = number
+        while waiting:
+            alike = (people < 0) & (vectors_ND @ vectors_ND[waiting.pop()] > threshold)
+            people[alike] = number
+            waiting.extend(np.flatnonzero(alike).tolist())
+    return people
+
+
+def _unit(vector_D: np.ndarray) -> np.ndarray:
+    return vector_D / max(float(np.linalg.norm(vector_D)), 1e-12)

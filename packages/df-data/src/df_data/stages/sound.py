@@ -1,0 +1,112 @@
+"""A file's sound on the clip's clock, as 16 kHz mono, piece by piece in memory that does not grow.
+
+Shape legend: N samples.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+
+from df_models.time import SAMPLE_RATE
+
+GAP_S = 0.03
+"""Sound frames further than this from where the last one ended leave silence, or overwrite, by their time stamp."""
+MARGIN_S = 0.05
+"""Sound on either side of a piece that the rate conversion hears, so that pieces join without an edge."""
+
+Chunk = tuple[float, np.ndarray]
+"""Time stamp in seconds, and mono float32 samples."""
+
+
+class SoundTrack:
+    """Sound that is read forward, some seconds at a time.
+
+    Args:
+        chunks: in file order; they are asked for only as far as they are needed.
+        rate: their sample rate.
+    """
+
+    def __init__(self, chunks: Iterator[Chunk], rate: int) -> None:
+        self.rate = rate
+        self.start: float | None = None
+        self._coming = _joined(chunks, rate)
+        self._held: deque[Chunk] = deque()
+        self._ended = False
+
+    def first(self) -> float | None:
+        """Return the time at which the sound begins, None if there is none."""
+        if self.start is None:
+            self._hold_until(-np.inf)
+        return self.start
+
+    def read(self, start: float, num_samples: int) -> tuple[np.ndarray, float]:
+        """Return 16 kHz sound from time ``start``, float32 ``[num_samples]``, and the share of it that is not missing.
+
+        ``start`` must not fall from call to call; what lies before it is let go.
+        """
+        begin, end = start - MARGIN_S, start + num_samples / SAMPLE_RATE + MARGIN_S
+        self._hold_until(end)
+        while self._held and self._held[0][0] + len(self._held[0][1]) / self.rate < begin:
+            self._held.popleft()
+        return place_sound(list(self._held), self.rate, start, num_samples)
+
+    def _hold_until(self, end: float) -> None:
+        while not self._ended and (not self._held or self._held[-1][0] < end):
+            chunk = next(self._coming, None)
+            if chunk is None:
+                self._ended = True
+                return
+            self.start = chunk[0] if self.start is None else self.start
+            self._held.append(chunk)
+
+
+def _joined(chunks: Iterator[Chunk], rate: int) -> Iterator[Chunk]:
+    """Give each chunk the time at which the one before it ended, unless its stamp is too far from it."""
+    expected: float | None = None
+    for time, samples in chunks:
+        begin = time if expected is None or abs(time - expected) > GAP_S else expected
+        expected = begin + len(samples) / rate
+        yield begin, samples
+
+
+def place_sound(chunks: list[Chunk], rate: int, start: float, num_samples: int) -> tuple[np.ndarray, float]:
+    """Lay sound on a clock and resample it to 16 kHz.
+
+    Args:
+        chunks: sound by the time at which it begins.
+        rate: its sample rate.
+        start: time of the first sample wanted, on the same clock.
+        num_samples: length of the result.
+
+    Returns:
+        float32 ``[num_samples]`` and the share of it that sound covers; the rest is silence.
+    """
+    before = round(MARGIN_S * rate)
+    wanted = int(np.ceil(num_samples * rate / SAMPLE_RATE))
+    line = np.zeros(before + wanted + before, dtype=np.float32)
+    covered = np.zeros(len(line), dtype=bool)
+    for time, samples in chunks:
+        first = before + round((time - start) * rate)
+        low, high = max(0, first), min(len(line), first + len(samples))
+        if low < high:
+            line[low:high] = samples[low - first : high - first]
+            covered[low:high] = True
+    skipped = round(before / rate * SAMPLE_RATE)
+    wave = resample_sound(line, rate)[skipped : skipped + num_samples]
+    return np.pad(wave, (0, num_samples - len(wave))), float(covered[before : before + wanted].mean())
+
+
+def resample_sound(wave_N: np.ndarray, rate: int) -> np.ndarray:
+    """Resample mono float32 sound from ``rate`` to 16 kHz, without delay."""
+    import av
+
+    if rate == SAMPLE_RATE:
+        return wave_N
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave_N[None]), format="flt", layout="mono")
+    frame.sample_rate = rate
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    pieces = [out.to_ndarray()[0] for given in (frame, None) for out in resampler.resample(given)]
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)

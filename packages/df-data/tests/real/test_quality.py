@@ -1,0 +1,166 @@
+"""Sync, occlusion and identity on real clips: a few of GRID's, or all of them (slow)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from df_data.stages.decode import decode_clip
+from df_data.stages.faces import FaceFilter, detect_faces, track_face
+from df_data.stages.gaps import fill_gaps
+from df_data.stages.identity import FaceIdentity, same_people
+from df_data.stages.landmarks import Landmarks, MediaPipeReader
+from df_data.stages.measure import measure
+from df_data.stages.occlusion import OcclusionFilter, face_confidences, hidden_share
+from df_data.stages.prepare import StageConfig, prepare_clip
+from df_data.stages.quality import QualityFilter
+from df_data.stages.readings import Readings, readings_of
+from df_data.stages.rejection import Rejected
+from df_data.stages.sync import SyncFilter, check_offset, mouth_sound_offset
+from df_data.synth.clip import make_clip
+from df_models.crop import CropRule, crop_resize
+from df_models.encoders.yunet import YuNet
+from df_models.time import samples_for
+
+FACES = FaceFilter(min_face=64)
+NEEDS_VOICE = pytest.mark.skipif(find_spec("silero_vad") is None, reason="the package silero-vad is not installed")
+
+
+@dataclass(frozen=True)
+class Clip:
+    frames: np.ndarray
+    wave: np.ndarray
+    landmarks: Landmarks
+    readings: Readings
+
+
+def read_clip(path: Path, detector: YuNet, reader: MediaPipeReader) -> Clip:
+    decoded = decode_clip(path, min_seconds=2, max_seconds=10)
+    faces = detect_faces(decoded.frames, detector, FACES.detect_every)
+    num, height, width = decoded.frames.shape[:3]
+    track = track_face(faces, (num, height, width), FACES, CropRule())
+    frames = crop_resize(decoded.frames[track.start : track.stop], track.crop, 256)
+    landmarks = fill_gaps(reader.landmarks(frames), 2)
+    wave = decoded.wave[samples_for(track.start) : samples_for(track.stop)]
+    return Clip(frames, wave, landmarks, readings_of(landmarks))
+
+
+@pytest.fixture(scope="module")
+def clips(real_data: Path, detector: YuNet, reader: MediaPipeReader) -> list[Clip]:
+    """Six clips of other speakers, then four of one speaker."""
+    paths = (
+        sorted((real_data / "grid/others").glob("*.mpg"))[:6] + sorted((real_data / "grid/s1").glob("*.mpg"))[:200:50]
+    )
+    return [read_clip(path, detector, reader) for path in paths]
+
+
+def shifted(wave: np.ndarray, ms: int) -> np.ndarray:
+    by = 16 * abs(ms)
+    return np.pad(wave, (by, 0))[: len(wave)] if ms >= 0 else np.pad(wave[by:], (0, by))
+
+
+def sync_verdict(clip: Clip, ms: int) -> str:
+    filters = SyncFilter()
+    offset = mouth_sound_offset(clip.readings.mouth_open, shifted(clip.wave, ms), filters.max_offset)
+    assert offset is not None
+    try:
+        return "doubtful" if check_offset(offset.scores(), filters) else "good"
+    except Rejected:
+        return "refused"
+
+
+def test_sound_and_lips_of_real_clips(clips: list[Clip]) -> None:
+    assert [sync_verdict(clip, 0) for clip in clips].count("refused") == 0
+    assert [sync_verdict(clip, 0) for clip in clips].count("good") >= 9
+    for ms in (-200, 200):
+        verdicts = [sync_verdict(clip, ms) for clip in clips]
+        assert verdicts.count("refused") >= 7 and verdicts.count("good") <= 1, (ms, verdicts)
+
+
+def test_sound_and_lips_of_rendered_heads_from_pixels(reader: MediaPipeReader) -> None:
+    """The mouth is read from the pictures, as in a build; the sound's shift is known exactly."""
+    for seed in (0, 3, 4):
+        clip = make_clip(seed, seed, 75, 256)
+        readings = readings_of(fill_gaps(reader.landmarks(clip.frames), 2))
+        for ms in (-200, -100, 0, 100, 200):
+            offset = mouth_sound_offset(readings.mouth_open, shifted(clip.wave, ms), 0.1)
+            assert offset is not None and abs(1000 * offset.offset - ms) <= 40, (seed, ms, offset)
+
+
+def cover(frames: np.ndarray, place: str, colour: np.ndarray) -> np.ndarray:
+    """Frames of 256 with a patch over the mouth (28 % of the face), one side (50 %) or the chin (4 %)."""
+    y, x = np.mgrid[:256, :256]
+    patch = {
+        "mouth": ((x - 128) / 70) ** 2 + ((y - 182) / 42) ** 2 < 1,
+        "side": (x < 128) & (y > 20) & (y < 245),
+        "chin": ((x - 128) / 28) ** 2 + ((y - 225) / 22) ** 2 < 1,
+    }[place]
+    covered = frames.copy()
+    covered[:, patch] = colour
+    return covered
+
+
+def test_a_hand_that_passes_is_seen_and_a_bare_face_is_not(clips: list[Clip], detector: YuNet) -> None:
+    filters = OcclusionFilter()
+    for clip in clips[::3]:
+        num = len(clip.frames)
+        skin = clip.frames[0, 150:170, 70:90].reshape(-1, 3).mean(axis=0).astype(np.uint8)
+        half = slice(0, num // 2)
+        shares = {"bare": hidden_share(face_confidences(clip.frames, detector, 3), filters)}
+        for place, colour in (("mouth", np.array([40, 40, 40])), ("mouth", skin), ("side", skin), ("chin", skin)):
+            frames = clip.frames.copy()
+            frames[half] = cover(clip.frames[half], place, colour)
+            shares[f"{place} {colour[0]}"] = hidden_share(face_confidences(frames, detector, 3), filters)
+        for name, share in shares.items():
+            assert share <= 0.04 if name.startswith(("bare", "chin")) else 0.44 <= share <= 0.56, shares
+
+
+def test_a_face_half_covered_all_along_is_refused(clips: list[Clip], detector: YuNet) -> None:
+    for clip in clips[::4]:
+        covered = cover(clip.frames, "side", np.array([150, 180, 205]))
+        assert hidden_share(face_confidences(covered, detector, 3), OcclusionFilter()) == 1
+
+
+def test_people_are_told_apart(clips: list[Clip], real_weights: Path) -> None:
+    network = FaceIdentity(real_weights / "mobilefacenet_foamliu.onnx")
+    vectors = np.stack([network.clip_vector(clip.frames, clip.landmarks) for clip in clips])
+    assert vectors.dtype == np.float32 and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    alike = vectors @ vectors.T
+    same = np.equal.outer(people := np.array([0, 1, 2, 3, 4, 5, 6, 6, 6, 6]), people)
+    assert alike[same].min() > 0.8 and alike[~same].max() < 0.4
+    assert same_people(vectors).tolist() == people.tolist()
+
+
+@NEEDS_VOICE
+def test_all_scores_of_a_real_clip(clips: list[Clip], detector: YuNet) -> None:
+    for clip in clips[::3]:
+        found = measure(clip.frames, clip.wave, clip.readings, detector, QualityFilter())
+        assert found.weight == 1.0, found.scores
+        assert 0.3 < found.scores["speech_share"] < 0.7 and 0.4 < found.scores["longest_pause"] < 1.7
+        assert 15 < found.scores["snr_db"] < 40 and found.scores["face_hidden"] == 0
+        assert 0.3 < found.scores["brightness"] < 0.7 and abs(found.scores["mouth_sound_offset"]) <= 0.1
+
+
+@NEEDS_VOICE
+def test_sound_of_another_time_is_refused_by_its_reason(clips: list[Clip], detector: YuNet) -> None:
+    clip = clips[0]
+    with pytest.raises(Rejected) as refused:
+        measure(clip.frames, shifted(clip.wave, 200), clip.readings, detector, QualityFilter())
+    assert refused.value.reason == "sound_offset"
+    assert refused.value.scores["mouth_sound_offset"] == pytest.approx(0.2, abs=0.04)
+    assert {"snr_db", "face_hidden", "sharpness"} <= set(refused.value.scores)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@NEEDS_VOICE
+def test_every_grid_clip_comes_through(real_data: Path, detector: YuNet, reader: MediaPipeReader) -> None:
+    config = StageConfig(size=64, faces=FACES)
+    weights = []
+    for path in sorted((real_data / "grid").glob("*/*.mpg")):
+        weights.append(prepare_clip(path, config, detector, reader).weight)
+    assert len(weights) == 257 and np.mean(np.array(weights) == 1.0) > 0.95

@@ -1,0 +1,65 @@
+"""Turning a face upright, and finding people among vectors, on cases whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from df_data.stages.identity import TEMPLATE, FaceIdentity, fit_similarity, same_people, upright_face
+from df_models.errors import UserError
+
+
+def turn(degrees: float, scale: float) -> np.ndarray:
+    angle = np.radians(degrees)
+    return scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def test_a_similarity_comes_out_as_it_went_in() -> None:
+    matrix, shift = turn(25, 1.7), np.array([4.0, -9.0])
+    found, moved = fit_similarity(TEMPLATE, TEMPLATE @ matrix.T + shift)
+    assert np.allclose(found, matrix) and np.allclose(moved, shift)
+
+
+def test_a_mirrored_face_is_not_mirrored_back() -> None:
+    found, _ = fit_similarity(TEMPLATE * [-1, 1], TEMPLATE)
+    assert np.linalg.det(found) > 0
+
+
+def test_a_turned_and_enlarged_face_comes_out_upright() -> None:
+    """A smooth picture seen through a turn: the upright face shows at each pixel what the picture has there."""
+    matrix, shift = turn(-20, 2.0), np.array([60.0, 100.0])
+    rows, columns = np.mgrid[:400, :400].astype(float)
+    back = (np.stack([columns, rows], axis=-1) - shift) @ np.linalg.inv(matrix).T
+    picture = np.clip(np.stack([2 * back[..., 0], 2 * back[..., 1], 0 * rows + 90], axis=-1), 0, 255).astype(np.uint8)
+    face = upright_face(picture, TEMPLATE @ matrix.T + shift).astype(int)
+    expected = 2 * np.arange(112)
+    assert np.abs(face[60, 20:90, 0] - expected[20:90]).max() <= 2
+    assert np.abs(face[20:90, 60, 1] - expected[20:90]).max() <= 2
+
+
+def test_people_are_the_groups_that_pairs_connect() -> None:
+    angles = np.radians([0, 40, 80, 170, 190, 300])  # 0-40-80 connect by steps of 40 degrees, 170-190 too
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert same_people(vectors, 0.7).tolist() == [0, 0, 0, 1, 1, 2]
+    assert same_people(vectors, 0.9).tolist() == [0, 1, 2, 3, 3, 4]
+    assert same_people(np.zeros((0, 128))).tolist() == []
+
+
+def test_people_do_not_depend_on_the_order() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.linalg.qr(rng.normal(size=(128, 12)))[0].T
+    who = rng.integers(0, 12, 80)
+    vectors = centres[who] + 0.02 * rng.normal(size=(80, 128))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    order = rng.permutation(80)
+    found, again = same_people(vectors), np.empty(80, int)
+    again[order] = same_people(vectors[order])
+    for groups in (found, again):
+        assert ((groups[:, None] == groups) == (who[:, None] == who)).all()
+
+
+def test_a_missing_network_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.onnx.*MobileFaceNet"):
+        FaceIdentity(tmp_path / "gone.onnx")

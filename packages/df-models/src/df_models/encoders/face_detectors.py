@@ -1,0 +1,23 @@
+"""Which face detector a config means."""
+
+from __future__ import annotations
+
+from df_models.encoders.retinaface import RetinaFace
+from df_models.encoders.yunet import YuNet
+from df_models.errors import UserError
+
+FACE_DETECTORS: dict[str, type[YuNet] | type[RetinaFace]] = {YuNet.id: YuNet, RetinaFace.id: RetinaFace}
+
+
+def load_face_detector(spec: str) -> YuNet | RetinaFace:
+    """Return the detector named by ``NAME:PATH``; a path alone is YuNet's.
+
+    Raises:
+        UserError: the name is unknown or the file is missing or not that detector's.
+    """
+    name, colon, path = spec.partition(":")
+    if not colon or "/" in name or "\\" in name or len(name) == 1:  # a path, perhaps with a drive's letter
+        return YuNet(spec)
+    if name not in FACE_DETECTORS:
+        raise UserError(f"unknown face detector {name!r}; known are {', '.join(sorted(FACE_DETECTORS))} (NAME:PATH)")
+    return FACE_DETECTORS[name](path)
