@@ -1,7 +1,7 @@
 """`df-data build`: videos to shards through the stages, with a ledger line for every input.
 
-The parent process lists the inputs, hands them to a few workers, stages what they return and writes the ledger; a
-worker loads the models once and takes one input at a time. Whatever moment a build is killed at, the next run goes
+This process lists the inputs, hands them to a crew (:mod:`df_data.crew`), stages what it returns and writes the ledger;
+a worker loads the models once and takes one input at a time. Whatever moment a build is killed at, the next run goes
 on with the inputs that have no ledger line and ends with the same bytes.
 """
 
@@ -18,19 +18,26 @@ from tqdm import tqdm
 
 from df_data.build_config import BuildConfig, ClipConfig, ModelPaths
 from df_data.config import dump_config
-from df_data.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
-from df_data.sample import EncoderRecord, from_members
-from df_data.shards import SplitWriter, num_shards_for, staged_shards
+from df_data.crew import Crew, open_crew
+from df_data.crew.messages import ModelsFactory
+from df_data.intake import Intake
+from df_data.ledger import LEDGER_NAME, Ledger, dataset_lock
+from df_data.sample import EncoderRecord
+from df_data.shards import SplitWriter, num_shards_for, remove_leftovers, shard_of
 from df_data.sources import Input, list_inputs
-from df_data.workers import Crew, InputResult
+from df_data.workers import WorkerModels
 from df_models.files import atomic_write
 from df_models.time import FPS
 
 __all__ = ["BuildConfig", "BuildSummary", "ClipConfig", "ModelPaths", "build"]
 
 SPLITS = ("train", "val")
-PIPELINE = "3"
+PIPELINE = "4"
 """Raised when a stage is changed so that its output differs: a dataset half made by the old one is then refused."""
+NOT_IN_THE_BYTES = {"out", "models", "sources", "workers", "executor", "timeout_s", "retries", "part"}
+"""Settings that do not decide the bytes of the shards; models and inputs do, but not by their paths."""
+SLOWEST = 5
+"""Stages that the summary names."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class BuildSummary:
         failures: input and error of each failed one.
         clips: samples by split.
         seconds: length of all samples, by split.
+        stage_seconds: time that the inputs took, by stage, the longest first; of all runs of this build together.
         elapsed: seconds that this run took.
     """
 
@@ -53,6 +61,7 @@ class BuildSummary:
     failures: tuple[tuple[str, str], ...]
     clips: dict[str, int]
     seconds: dict[str, float]
+    stage_seconds: dict[str, float]
     elapsed: float
 
     def __str__(self) -> str:
@@ -62,43 +71,55 @@ class BuildSummary:
             *(f"  rejected: {number} x {reason}" for reason, number in self.reasons.items()),
             *(f"  failed: {name}: {error}" for name, error in self.failures[:10]),
             *(f"  {split}: {self.clips[split]} clips, {self.seconds[split]:.0f} s" for split in self.clips),
+            *self._slowest(),
             f"  every input's reason and scores: {self.out / LEDGER_NAME} (this run took {self.elapsed:.0f} s)",
         ]
         return "\n".join(lines)
 
+    def _slowest(self) -> list[str]:
+        total = sum(self.stage_seconds.values())
+        if not total:
+            return []
+        shares = [f"{name} {time / total:.0%}" for name, time in list(self.stage_seconds.items())[:SLOWEST]]
+        return [f"  slowest stages: {', '.join(shares)} of {total:.0f} s of work"]
 
-def build(config: BuildConfig, *, progress: bool = True) -> BuildSummary:
+
+def build(
+    config: BuildConfig, *, retry_failed: bool = False, progress: bool = True, make: ModelsFactory = WorkerModels
+) -> BuildSummary:
     """Build the dataset, or go on with it where a killed build stopped.
 
+    Args:
+        retry_failed: try inputs again that failed before.
+        make: makes the models of a worker, :class:`df_data.workers.WorkerModels` or others that do as it does.
+
     Raises:
-        UserError: a missing folder, model or encoder; a directory made with another configuration or in use; a
-            worker process that died.
+        UserError: a missing folder, model or encoder; a directory made with another configuration or in use.
+        OSError: the disk is full. What was done is kept; run again when there is space.
     """
     started = time.monotonic()
     inputs = list_inputs(config.sources, config.split)
     out = Path(config.out)
-    with dataset_lock(out), Crew(config) as crew:
+    with dataset_lock(out), open_crew(config, make) as crew:
         writers = _writers(config, out, inputs, crew.records())
+        remove_leftovers(out)
         atomic_write(out / "config.yaml", dump_config(config))
         ledger = Ledger(out / LEDGER_NAME)
-        todo = [made for made in inputs if not _is_done(ledger.get(made.name), writers)]
-        _run(todo, len(inputs), crew, ledger, writers, progress)
-        for split, writer in writers.items():
-            staged = staged_samples([e for made in inputs if (e := ledger.get(made.name))], split)
-            for shard in staged_shards(staged):
-                writer.finish_shard(shard, staged)
-            writer.finish()
+        mine = [m for m in inputs if config.takes(shard_of(m.key, writers[m.split].manifest.num_shards))]
+        intake = Intake(ledger, writers, mine, retry_failed=retry_failed)
+        _run(intake, len(mine), crew, ledger, progress)
+        intake.finish()
     return _summary(out, ledger, writers, time.monotonic() - started)
 
 
 def fingerprint(config: BuildConfig, inputs: list[Input], records: Mapping[str, EncoderRecord]) -> str:
     """Return the sha256 of everything that decides the bytes of the shards: settings, models, inputs and splits."""
-    settings = config.model_dump(mode="json", exclude={"out", "workers", "models", "sources"})
+    settings = config.model_dump(mode="json", exclude=NOT_IN_THE_BYTES)
     document = {
         "pipeline": PIPELINE,
         "settings": settings,
         "models": {role: record.sha256 for role, record in sorted(records.items())},
-        "inputs": [(made.name, made.identity, made.licence, made.split) for made in inputs],
+        "inputs": [(made.name, made.identity, made.licence, made.split, dict(made.provenance)) for made in inputs],
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
@@ -121,43 +142,13 @@ def _writers(
     }
 
 
-def _is_done(entry: LedgerEntry | None, writers: Mapping[str, SplitWriter]) -> bool:
-    if entry is None:
-        return False
-    if entry.status != "accepted":
-        return True
-    writer = writers.get(entry.split or "")
-    return writer is not None and all(writer.has(staged) for staged in entry.samples)
-
-
-def _run(
-    todo: list[Input],
-    total: int,
-    crew: Crew,
-    ledger: Ledger,
-    writers: Mapping[str, SplitWriter],
-    progress: bool,
-) -> None:
-    done = total - len(todo)
-    with tqdm(total=total, initial=done, desc="videos", unit="video", disable=not progress) as bar:
-        for made, result in crew.run(todo):
-            ledger.record(_entry(made, result, writers))
-            bar.set_postfix_str(", ".join(f"{number} {status}" for status, number in ledger.counts().items()))
-            bar.update()
-
-
-def _entry(made: Input, result: InputResult, writers: Mapping[str, SplitWriter]) -> LedgerEntry:
-    samples = [from_members(key, members, made.name) for key, members in result.samples.items()]
-    staged = tuple(writers[made.split].stage(sample, group=made.key) for sample in samples)
-    return LedgerEntry(
-        input=made.name,
-        status=result.status,
-        split=made.split,
-        reason=result.reason,
-        error=result.error,
-        scores={name: round(value, 6) for name, value in result.scores.items()},
-        samples=staged,
-    )
+def _run(intake: Intake, total: int, crew: Crew, ledger: Ledger, progress: bool) -> None:
+    todo = intake.todo()
+    with tqdm(total=total, initial=total - len(todo), desc="videos", unit="video", disable=not progress) as bar:
+        for made, outcome in crew.run(todo):
+            if intake.take(made, outcome):
+                bar.set_postfix_str(", ".join(f"{number} {status}" for status, number in ledger.counts().items()))
+                bar.update()
 
 
 def _summary(out: Path, ledger: Ledger, writers: Mapping[str, SplitWriter], elapsed: float) -> BuildSummary:
@@ -168,5 +159,6 @@ def _summary(out: Path, ledger: Ledger, writers: Mapping[str, SplitWriter], elap
         failures=tuple((entry.input, entry.error or "") for entry in ledger.of_status("failed")),
         clips={split: writer.manifest.count for split, writer in writers.items()},
         seconds={split: writer.manifest.pixel_frames / FPS for split, writer in writers.items()},
+        stage_seconds=ledger.seconds(),
         elapsed=elapsed,
     )

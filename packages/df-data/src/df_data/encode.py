@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from df_data.sample import EncoderRecord
+from df_data.timing import stage
 from df_models.encoders import (
     AudioEncoder,
     ReferenceEncoder,
@@ -74,7 +75,8 @@ def encode_pictures(
     latents = encoders.video_vae.encode(video_CPCHW)
     chosen = torch.stack([video[list(pixels)] for video, pixels in zip(video_CPCHW, references)])
     pictures = encoders.video_vae.encode_image(chosen.flatten(0, 1))
-    features = encoders.reference.encode(chosen.flatten(0, 1), pictures).unflatten(0, chosen.shape[:2])
+    with stage("reference"):
+        features = encoders.reference.encode(chosen.flatten(0, 1), pictures).unflatten(0, chosen.shape[:2])
     pictures = pictures.unflatten(0, chosen.shape[:2])
     return [
         {

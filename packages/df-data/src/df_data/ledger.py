@@ -40,17 +40,21 @@ class LedgerEntry(FrozenModel):
         input: stable name of the input (a relative path, a URL, the key of a synthetic clip).
         status: `accepted` (has samples), `rejected` (has a reason), `failed` (has an error).
         reason: short machine-readable name of the filter that rejected it, with its value in `scores`.
+        detail: of a rejected input, one line for a person.
         error: one line.
         samples: the samples made of it.
+        seconds: time that its stages took, by name.
     """
 
     input: str
     status: Status
     split: str | None = None
     reason: str | None = None
+    detail: str | None = None
     error: str | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     samples: tuple[StagedSample, ...] = ()
+    seconds: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> LedgerEntry:
@@ -117,6 +121,13 @@ class Ledger:
     def reasons(self) -> dict[str, int]:
         """Number of rejected inputs by reason, most frequent first."""
         found = Counter(entry.reason or "" for entry in self.of_status("rejected"))
+        return dict(found.most_common())
+
+    def seconds(self) -> dict[str, float]:
+        """Time of all inputs by stage, the longest first."""
+        found: Counter[str] = Counter()
+        for entry in self.entries.values():
+            found.update(entry.seconds)  # pyright: ignore[reportCallIssue, reportArgumentType]  # a Counter of floats
         return dict(found.most_common())
 
 

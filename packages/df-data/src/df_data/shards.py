@@ -3,7 +3,8 @@
 A clip's shard is decided by a hash of its group (usually its key), so it depends on nothing else in the build. Clips
 are first *staged*, one small file each, in any order; when every input of a shard has come to its end its staged
 clips are joined, sorted by key, into the shard: temporary file, fsync, rename, entry in `manifest.json`. A build
-killed at any moment keeps what was staged, and ends with the same bytes as an undisturbed one.
+killed at any moment keeps what was staged, and ends with the same bytes as an undisturbed one. A shard whose inputs
+make more samples later (one that failed is tried again) is written anew, from itself and what is staged.
 
 The files are POSIX ustar, all times, owners and groups zero, members `<key>.<suffix>` sorted by name: what
 webdataset reads.
@@ -14,8 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import os
-import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import IO
 from df_data.ledger import StagedSample
 from df_data.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest, structure_statistics, write_manifest
 from df_data.sample import EncoderRecord, Sample, check_key, from_members, to_members
+from df_data.staging import Staging, intact
 from df_data.statistics import Moments, merge_moments, moments_of
 from df_models.errors import UserError
 from df_models.files import atomic_path
@@ -109,7 +109,7 @@ class SplitWriter:
     ) -> None:
         self.root, self.split = root, split
         self.directory = root / split
-        self.staging = root / STAGING_NAME / split
+        self.staging = Staging(root / STAGING_NAME / split)
         wanted = Manifest(split=split, build=build, num_shards=num_shards, encoders=dict(encoders), crop=crop)
         if (self.directory / MANIFEST_NAME).exists():
             self.manifest = read_manifest(self.directory)
@@ -122,9 +122,7 @@ class SplitWriter:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.manifest = wanted
             write_manifest(self.directory, wanted)
-        _remove_leftovers(self.directory)
-        if not self.manifest.complete:
-            self.staging.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.directory)
 
     @property
     def complete(self) -> bool:
@@ -137,37 +135,45 @@ class SplitWriter:
             group: what decides the shard; the sample's key by default. Clips of one input share a group, so that a
                 shard is finished as soon as its inputs are.
         """
-        piece = tar_members(to_members(sample))
-        path = self.staging / f"{sample.key}.piece"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(piece)
-        os.replace(temporary, path)
-        shard = shard_of(sample.key if group is None else group, self.manifest.num_shards)
-        return StagedSample(key=sample.key, shard=shard, bytes=len(piece), sha256=hashlib.sha256(piece).hexdigest())
+        return self.stage_members(sample.key, to_members(sample), sample.key if group is None else group)
+
+    def stage_members(self, key: str, members: Mapping[str, bytes], group: str) -> StagedSample:
+        """Do as :meth:`stage` with the members of a sample (:func:`df_data.sample.to_members`)."""
+        return self.staging.put(key, tar_members(members), shard_of(group, self.manifest.num_shards))
 
     def has(self, staged: StagedSample) -> bool:
-        """Whether a sample of the ledger is in a finished shard, or staged and whole."""
-        return self.finished(staged.shard) or self._piece(staged) is not None
+        """Whether a sample of the ledger is in a finished shard, or staged and whole.
 
-    def finished(self, shard: int) -> bool:
-        """Whether a shard stands under its final name and in the manifest."""
-        return self.manifest.complete or any(entry.name == shard_name(shard) for entry in self.manifest.shards)
+        For builds that finish a shard once, with all its samples; see :meth:`missing` for others.
+        """
+        return self.manifest.complete or self._entry(staged.shard) is not None or self.staging.get(staged) is not None
+
+    def missing(self, shard: int, samples: Sequence[StagedSample]) -> list[StagedSample]:
+        """Return those of a shard's samples, all that the ledger has for it, that must be made again."""
+        entry = self._entry(shard)
+        if entry is not None and entry.count == len(samples):
+            return []
+        standing = self._standing(shard)
+        return [s for s in samples if s.key not in standing and self.staging.get(s) is None]
 
     def finish_shard(self, shard: int, samples: Iterable[StagedSample]) -> None:
-        """Join the staged samples of a shard (those of other shards are passed over). An empty shard is not written.
+        """Join the samples of a shard (those of other shards are passed over). An empty shard is not written.
 
         Raises:
             UserError: two samples have one key, or a staged file was damaged or removed since it was written.
         """
         mine = sorted((s for s in samples if s.shard == shard), key=lambda s: s.key)
-        if self.finished(shard) or not mine:
+        before = self._entry(shard)
+        if not mine or (before is not None and before.count == len(mine)):
             return
         twice = next((a.key for a, b in itertools.pairwise(mine) if a.key == b.key), None)
         if twice:
             raise UserError(f"two inputs made a sample of the same key {twice!r}; give them different names")
+        if self.manifest.complete:
+            self._save(self.manifest.model_copy(update={"complete": False}))
         summary = _Summary()
         path = self.directory / shard_name(shard)
-        sha256, size = write_tar(path, map(summary.add, map(self._whole_piece, mine)))
+        sha256, size = write_tar(path, map(summary.add, self._pieces(shard, mine)))
         entry = ShardEntry(
             name=path.name,
             sha256=sha256,
@@ -180,34 +186,52 @@ class SplitWriter:
         )
         self._enter(entry, summary.sizes)
         for staged in mine:
-            (self.staging / f"{staged.key}.piece").unlink(missing_ok=True)
+            self.staging.drop(staged.key)
 
-    def _piece(self, staged: StagedSample) -> bytes | None:
-        path = self.staging / f"{staged.key}.piece"
-        piece = path.read_bytes() if path.is_file() else b""
-        return piece if hashlib.sha256(piece).hexdigest() == staged.sha256 else None
+    def _entry(self, shard: int) -> ShardEntry | None:
+        """The manifest's entry of a shard; None if it is not finished."""
+        return next((entry for entry in self.manifest.shards if entry.name == shard_name(shard)), None)
 
-    def _whole_piece(self, staged: StagedSample) -> bytes:
-        piece = self._piece(staged)
-        if piece is None:
-            raise UserError(f"the staged sample {staged.key} of {self.root} was removed or damaged; build again")
-        return piece
+    def _standing(self, shard: int) -> dict[str, dict[str, tuple[int, int]]]:
+        """Where the members of a finished shard's samples lie in its file, by key and suffix; empty without a shard."""
+        path = self.directory / shard_name(shard)
+        if self._entry(shard) is None or not path.is_file():
+            return {}
+        with open(path, "rb") as file:
+            return dict(iter_groups(file, str(path)))
+
+    def _pieces(self, shard: int, samples: Sequence[StagedSample]) -> Iterator[bytes]:
+        """The tar piece of each sample, staged or from the shard as it stands."""
+        path, standing = self.directory / shard_name(shard), self._standing(shard)
+        with open(path, "rb") if standing else io.BytesIO() as file:
+            for staged in samples:
+                piece = self.staging.get(staged)
+                if piece is None and (places := standing.get(staged.key)):
+                    members = {
+                        f"{staged.key}.{suffix}": read_exactly(file, *place, str(path))
+                        for suffix, place in places.items()
+                    }
+                    piece = intact(tar_members(members), staged)
+                if piece is None:
+                    raise UserError(
+                        f"the staged sample {staged.key} of {self.root} was removed or damaged; build again"
+                    )
+                yield piece
 
     def _enter(self, entry: ShardEntry, sizes: set[tuple[int, int]]) -> None:
         known = sizes | ({(self.manifest.height, self.manifest.width)} if self.manifest.shards else set())
         if len(known) != 1:
             raise UserError(f"clips of different sizes in one split: {sorted(known)}; set one crop size")
         height, width = known.pop()
-        shards = tuple(sorted((*self.manifest.shards, entry), key=lambda shard: shard.name))
+        others = (shard for shard in self.manifest.shards if shard.name != entry.name)
+        shards = tuple(sorted((*others, entry), key=lambda shard: shard.name))
         self._save(self.manifest.model_copy(update={"shards": shards, "height": height, "width": width}))
 
     def finish(self) -> Manifest:
         """Mark the split complete, with its statistics, and remove the staging directory."""
         statistics = structure_statistics(self.manifest.shards)
         self._save(self.manifest.model_copy(update={"complete": True, "structure_statistics": statistics}))
-        shutil.rmtree(self.staging, ignore_errors=True)
-        if self.staging.parent.is_dir() and not any(self.staging.parent.iterdir()):
-            self.staging.parent.rmdir()
+        self.staging.close()
         return self.manifest
 
     def _save(self, manifest: Manifest) -> None:
@@ -231,8 +255,8 @@ class _Summary:
         return piece
 
 
-def _remove_leftovers(directory: Path) -> None:
-    """Temporary files of a killed writer."""
+def remove_leftovers(directory: Path) -> None:
+    """Remove the temporary files that a killed writer left; the caller holds the dataset's lock."""
     for path in directory.glob(".*.tmp*"):
         path.unlink(missing_ok=True)
 

@@ -1,57 +1,56 @@
-"""One input through the stages and the encoders, in this process or in a small pool of processes."""
+"""One input through the stages and the encoders: what a worker of a build does."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from df_data.build_config import BuildConfig
+from df_data.crew.messages import InputResult, MadeSample, Outcome
 from df_data.encode import Encoders, encode_pictures, mp4_bytes
-from df_data.processes import be_a_worker
+from df_data.rejects import file_picture
 from df_data.sample import EncoderRecord, Sample, SampleMeta, to_members
-from df_data.sources import Input, expand_path, read_words
+from df_data.sources import Input, expand_path, expand_variables, read_words
+from df_data.stages.identity import FaceIdentity
 from df_data.stages.landmarks import MediaPipeReader
-from df_data.stages.prepare import PreparedClip, clip_windows, prepare_clip
+from df_data.stages.prepare import PreparedClip, clip_windows, prepare_clips
 from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
-from df_models.encoders.yunet import YuNet
+from df_data.stages.voice import silero_vad
+from df_data.timing import stage, stopwatch
+from df_models.encoders.face_detectors import load_face_detector
 from df_models.errors import UserError
 
-Members = dict[str, bytes]
+__all__ = ["InputResult", "WorkerModels", "reference_frames"]
 
-
-@dataclass(frozen=True)
-class InputResult:
-    """What became of one input: its samples as bytes by key and suffix, or why there are none."""
-
-    status: Literal["accepted", "rejected", "failed"]
-    scores: dict[str, float] = field(default_factory=dict)
-    reason: str | None = None
-    error: str | None = None
-    samples: dict[str, Members] = field(default_factory=dict)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WorkerModels:
     """The frozen models that one worker needs, loaded once.
 
+    Args:
+        clock: what the seconds of the stages are read from.
+
     Raises:
         UserError: a model is missing or unreadable.
     """
 
-    def __init__(self, config: BuildConfig) -> None:
-        self.config = config
-        self.detector = YuNet(expand_path(config.models.face_detector))
+    def __init__(self, config: BuildConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.config, self._clock = config, clock
+        self.detector = load_face_detector(expand_variables(config.models.face_detector))
         self.encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
         self.reader = MediaPipeReader(expand_path(config.models.face_landmarker))
+        network = config.models.face_identity
+        self.identity = None if network is None else FaceIdentity(expand_path(network))
 
     def close(self) -> None:
         """Free the landmarker's native memory."""
@@ -60,43 +59,100 @@ class WorkerModels:
     def records(self) -> dict[str, EncoderRecord]:
         """Return id and hash of every model by role, as they stand in manifests and samples."""
         records = self.encoders.records()
-        records |= {
-            role: EncoderRecord(id=model.id, sha256=model.sha256)
-            for role, model in (("structure", self.reader), ("face_detector", self.detector))
-        }
+        records |= {role: EncoderRecord(id=model.id, sha256=model.sha256) for role, model in self._others().items()}
         return {role: record.model_copy(update={"id": _public_id(record.id)}) for role, record in records.items()}
 
-    def process(self, made: Input) -> InputResult:
-        """Take one video through all stages; a refusal or a broken file is a result, not an exception."""
-        try:
-            words = read_words(made.alignment) if made.alignment else []
-            prepared = prepare_clip(made.path, self.config.stages, self.detector, self.reader)
-            samples = self._encode(made, prepared, list(self._clips(made, prepared)), words)
-        except Rejected as rejected:
-            return InputResult("rejected", scores=rejected.scores, reason=rejected.reason)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise
-            return InputResult("failed", error=_line(error))
-        except (UserError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
-            return InputResult("failed", error=_line(error))
-        return InputResult("accepted", scores=prepared.scores, samples=samples)
+    def _others(self) -> dict[str, Any]:
+        """Return the models beside the encoders that decide what a dataset holds, by role."""
+        others: dict[str, Any] = {"structure": self.reader, "face_detector": self.detector}
+        if self.config.stages.quality.voice.enabled:
+            others["voice"] = silero_vad()
+        if self.identity is not None:
+            others["identity"] = self.identity
+        return others
 
-    def _clips(self, made: Input, prepared: PreparedClip) -> Iterator[tuple[str, PreparedClip]]:
+    def process(self, made: Input) -> Iterator[Outcome]:
+        """Take one video through all stages; yield its samples and, last, how it ended.
+
+        A refusal, a broken file and a fault of a stage are results, not exceptions.
+
+        Raises:
+            OSError: the disk is full.
+            ImportError: a package is missing.
+        """
+        scores: dict[str, float] = {}
+        keys: list[str] = []
+        with stopwatch(self._clock) as watch:
+            try:
+                for sample in self._samples(made, scores):
+                    keys.append(sample.key)
+                    with watch.counting(None):
+                        yield sample
+                result = InputResult("accepted", scores=scores, samples=tuple(keys))
+            except Rejected as rejected:
+                result = _refused(made, rejected)
+            except ImportError:
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    raise
+                result = InputResult("failed", error=_line(error))
+        yield replace(result, seconds=watch.seconds)
+
+    def _samples(self, made: Input, scores: dict[str, float]) -> Iterator[MadeSample]:
+        """Yield the samples of a video, stretch by stretch; ``scores`` is filled in on the way.
+
+        A video is accepted if one of its stretches is. Its scores are then the first good stretch's, with
+        ``stretches`` and, by reason, how many were ``refused_...``.
+
+        Raises:
+            Rejected: all stretches were refused; the first one's reason.
+        """
+        words = read_words(made.alignment) if made.alignment else []
+        refused: list[Rejected] = []
+        accepted = 0
+        for index, found in enumerate(self._stretches(made)):
+            try:
+                if isinstance(found, Rejected):
+                    raise found
+                clips = list(self._clips(made, found, index))
+            except Rejected as rejected:
+                refused.append(rejected)
+                continue
+            accepted += 1
+            scores |= found.scores if accepted == 1 else {}
+            yield from self._encode(made, found, clips, words)
+        if not accepted:
+            raise refused[0]
+        scores |= {"stretches": float(accepted + len(refused))}
+        scores |= {f"refused_{reason}": float(n) for reason, n in Counter(r.reason for r in refused).items()}
+
+    def _stretches(self, made: Input) -> Iterator[PreparedClip | Rejected]:
+        stretches = prepare_clips(made.path, self.config.stages, self.detector, self.reader, self.identity)
+        while True:
+            with stage("prepare"):
+                found = next(stretches, None)
+            if found is None:
+                return
+            yield found
+
+    def _clips(self, made: Input, prepared: PreparedClip, stretch: int) -> Iterator[tuple[str, PreparedClip]]:
+        """Yield the clips of a stretch with their keys; the first stretch's have no mark of it."""
+        name = f"{made.key}-s{stretch:04d}" if stretch else made.key
         clips, num_frames = self.config.clips, len(prepared.frames)
         length = clips.frames if made.split == "train" else clips.val_frames
         if length is None:
-            yield made.key, prepared
+            yield name, prepared
             return
         starts = clip_windows(num_frames, length, clips.stride)
         if not starts:
             scores = prepared.scores | {"frames": float(num_frames)}
             raise Rejected("too_short", f"{num_frames} frames, a clip has {length}", scores)
         if made.split == "val":
-            yield made.key, prepared.window(0, length)
+            yield name, prepared.window(0, length)
             return
         for start in starts:
-            yield f"{made.key}-{start:04d}", prepared.window(start, length)
+            yield f"{name}-{start:04d}", prepared.window(start, length)
 
     def _encode(
         self,
@@ -104,17 +160,19 @@ class WorkerModels:
         whole: PreparedClip,
         clips: list[tuple[str, PreparedClip]],
         words: list[tuple[str, float, float]],
-    ) -> dict[str, Members]:
-        """Encode the clips of one video, all of one length, together; return their members by key and suffix.
+    ) -> Iterator[MadeSample]:
+        """Encode the clips of one video, all of one length, together.
 
         The sound is encoded once for the whole video, so a clip's first and last features know what is said around
         it, as they do when a model generates.
         """
-        audio = self.encoders.audio.encode(whole.wave, len(whole.frames)).half().cpu()
+        with stage("audio"):
+            audio = self.encoders.audio.encode(whole.wave, len(whole.frames)).half().cpu()
         frames = [clip.frames for _, clip in clips]
         references = [reference_frames(len(pixels), self.config.clips.references) for pixels in frames]
-        samples: dict[str, Members] = {}
-        for (key, clip), tensors in zip(clips, encode_pictures(self.encoders, frames, references), strict=True):
+        with stage("vae"):
+            pictures = encode_pictures(self.encoders, frames, references)
+        for (key, clip), tensors in zip(clips, pictures, strict=True):
             first = clip.start - whole.start
             tensors |= {
                 "structure": torch.from_numpy(clip.structure),
@@ -122,10 +180,15 @@ class WorkerModels:
                 "mouth_boxes": torch.from_numpy(clip.mouth_boxes),
                 "truth": torch.from_numpy(clip.truth),
             }
-            mp4 = mp4_bytes(clip.frames, clip.wave, lossless=False) if self.config.keep_video else None
-            members = to_members(Sample(self._meta(made, key, clip, words), tensors, mp4))
-            samples[key] = {name.partition(".")[2]: data for name, data in members.items()}
-        return samples
+            if clip.identity is not None:
+                tensors["identity_vector"] = torch.from_numpy(clip.identity)
+            mp4 = None
+            if self.config.keep_video:
+                with stage("mp4"):
+                    mp4 = mp4_bytes(clip.frames, clip.wave, lossless=False)
+            with stage("pack"):
+                members = to_members(Sample(self._meta(made, key, clip, words), tensors, mp4))
+            yield MadeSample(key, members)
 
     def _meta(self, made: Input, key: str, clip: PreparedClip, words: list[tuple[str, float, float]]) -> SampleMeta:
         num_frames, size = clip.frames.shape[:2]
@@ -146,6 +209,7 @@ class WorkerModels:
             text=" ".join(word for word, _, _ in inside) or None,
             truth_names=TRUTH_NAMES,
             provenance={
+                **made.provenance,
                 "start_s": begin,
                 "crop": [round(v, 3) for v in (clip.crop.x, clip.crop.y, clip.crop.side)],
                 "crop_rule": self.config.stages.crop,
@@ -154,6 +218,16 @@ class WorkerModels:
                 "word_ends": [round(b, 4) for _, _, b in inside],
             },
         )
+
+
+def _refused(made: Input, rejected: Rejected) -> InputResult:
+    return InputResult(
+        "rejected",
+        scores=rejected.scores,
+        reason=rejected.reason,
+        detail=rejected.detail,
+        picture=file_picture(made.path),
+    )
 
 
 def _public_id(name: str) -> str:
@@ -172,96 +246,3 @@ def _line(error: Exception) -> str:
 def reference_frames(num_frames: int, count: int) -> list[int]:
     """Return ``count`` pixel frames spread evenly over a clip, its first and last among them."""
     return [round(index * (num_frames - 1) / max(1, count - 1)) for index in range(count)]
-
-
-class Crew:
-    """The workers of a build: with one, everything is done in this process; with more, in a pool of processes.
-
-    A context manager. Models are loaded by the worker that needs them first.
-    """
-
-    def __init__(self, config: BuildConfig) -> None:
-        self.config = config
-        self._models: WorkerModels | None = None
-        self._pool: ProcessPoolExecutor | None = None
-        if config.workers > 1:
-            context = get_context("spawn")
-            self._pool = ProcessPoolExecutor(
-                config.workers, mp_context=context, initializer=_start_worker, initargs=(config,)
-            )
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._models is not None:
-            self._models.close()
-
-    def records(self) -> dict[str, EncoderRecord]:
-        """Return id and hash of every model by role.
-
-        Raises:
-            UserError: a model is missing or cannot be loaded.
-        """
-        return self._here().records() if self._pool is None else self._pool.submit(_worker_records).result()
-
-    def run(self, todo: list[Input]) -> Iterator[tuple[Input, InputResult]]:
-        """Process inputs and yield each with its result as it is finished; at most two per worker are under way.
-
-        Raises:
-            UserError: a worker process was killed from outside (out of memory) or crashed.
-        """
-        if self._pool is None:
-            for made in todo:
-                yield made, self._here().process(made)
-            return
-        try:
-            yield from _drain(self._pool, todo, 2 * self.config.workers)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process died (out of memory?); run the command again to go on, "
-                "with workers=1 to see which input"
-            ) from error
-
-    def _here(self) -> WorkerModels:
-        self._models = self._models or WorkerModels(self.config)
-        return self._models
-
-
-def _drain(pool: ProcessPoolExecutor, todo: list[Input], at_once: int) -> Iterator[tuple[Input, InputResult]]:
-    waiting = iter(todo)
-    running: dict[Future[InputResult], Input] = {}
-    while True:
-        while len(running) < at_once and (made := next(waiting, None)) is not None:
-            running[pool.submit(_worker_process, made)] = made
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future.result()
-
-
-class _Worker:
-    """State of a worker process: its configuration, and its models once something needed them."""
-
-    config: BuildConfig
-    loaded: WorkerModels | None = None
-
-    @classmethod
-    def models(cls) -> WorkerModels:
-        cls.loaded = cls.loaded or WorkerModels(cls.config)
-        return cls.loaded
-
-
-def _start_worker(config: BuildConfig) -> None:
-    be_a_worker()
-    _Worker.config = config
-
-
-def _worker_records() -> dict[str, EncoderRecord]:
-    return _Worker.models().records()
-
-
-def _worker_process(made: Input) -> InputResult:
-    return _Worker.models().process(made)

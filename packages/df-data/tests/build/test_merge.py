@@ -1,0 +1,87 @@
+"""Parts of a build, made apart and joined, are the dataset that one build makes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from fake_models import FakeModels, fake_config, shards
+
+from df_data.build import build
+from df_data.build_config import BuildConfig
+from df_data.check import check_split
+from df_data.cli import main
+from df_data.ledger import Ledger
+from df_data.merge import merge
+from df_models.errors import UserError
+
+ORDERS = ["ok 2", "ok 1", "reject", "ok 3", "fail", "ok 2"] * 5
+
+
+def make(config: BuildConfig) -> None:
+    build(config, progress=False, make=FakeModels)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Path]:
+    made = [tmp_path / f"part{index}" for index in (1, 2, 3)]
+    for index, out in enumerate(made, start=1):
+        make(fake_config(tmp_path, ORDERS, part=f"{index}/3", out=str(out)))
+    return made
+
+
+def test_parts_joined_are_the_whole(tmp_path: Path, parts: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    make(fake_config(tmp_path, ORDERS, out=str(tmp_path / "whole")))
+    names = [set(Ledger(part / "ledger.jsonl").entries) for part in parts]
+    assert not (names[0] & names[1] or names[1] & names[2] or names[0] & names[2])
+    out = tmp_path / "joined"
+    assert main(["merge", *map(str, parts), "--out", str(out)]) == 0
+    assert "clips in" in capsys.readouterr().out
+    wanted = shards(tmp_path / "whole")
+    assert shards(out) == wanted and len(wanted) > 6
+    whole = Ledger(tmp_path / "whole" / "ledger.jsonl").entries
+    joined = Ledger(out / "ledger.jsonl").entries
+    assert {n: e.model_copy(update={"seconds": {}, "scores": {}}) for n, e in joined.items()} == {
+        n: e.model_copy(update={"seconds": {}, "scores": {}}) for n, e in whole.items()
+    }
+    assert all(check_split(out / split) == [] for split in ("train", "val"))
+    make(fake_config(tmp_path, ORDERS, out=str(out)))
+    merge(parts[::-1], out)
+    assert shards(out) == wanted, "building and joining it again change nothing"
+    assert len((out / "ledger.jsonl").read_text().splitlines()) == len(ORDERS)
+
+
+def test_one_part_after_the_other_in_one_place(tmp_path: Path) -> None:
+    make(fake_config(tmp_path, ORDERS, out=str(tmp_path / "whole")))
+    for part in ("2/2", "1/2"):
+        make(fake_config(tmp_path, ORDERS, part=part))
+    assert shards(tmp_path / "set") == shards(tmp_path / "whole")
+
+
+def test_what_cannot_be_joined_is_refused(tmp_path: Path, parts: list[Path]) -> None:
+    out = tmp_path / "joined"
+    with pytest.raises(UserError, match="parts 1/3, 3/3; to join, give each of 1/3, 2/3, 3/3 once"):
+        merge([parts[0], parts[2]], out)
+    with pytest.raises(UserError, match="1/3, 1/3, 2/3"):
+        merge([parts[0], parts[0], parts[1]], out)
+    damaged = next(parts[1].glob("train/shard-*.tar"))
+    data = bytearray(damaged.read_bytes())
+    data[700] ^= 1
+    damaged.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="its sha256 is not the manifest's"):
+        merge(parts, out)
+    damaged.unlink()
+    with pytest.raises(UserError, match="the shard is missing"):
+        merge(parts, out)
+    assert not list(out.glob("*/manifest.json")), "nothing unfinished looks whole"
+    shutil.rmtree(parts[1])
+    make(fake_config(tmp_path, ORDERS, part="2/3", out=str(parts[1]), clips_per_shard=4))
+    with pytest.raises(UserError, match="differ in settings"):
+        merge(parts, out)
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "1", "a/b", "1/0", ""])
+def test_a_part_is_written_as_one_of_many(tmp_path: Path, part: str) -> None:
+    with pytest.raises(ValueError, match="as in 2/8"):
+        fake_config(tmp_path, ["ok 1"], part=part)
