@@ -1,44 +1,80 @@
 """A batch as training and evaluation take it: time in slots, audio pooled, a reference chosen.
 
+A clip that starts anywhere but at its first frame is not what the VAE would have made of it: the latent of a slice is
+not the slice of the latents, because the first latent of a clip covers one pixel frame and every other covers four.
+So clips are *anchored* at their start, or (`start="marked"`) start anywhere and say so in `Batch.start`: latents,
+structure, audio and mouth boxes of such a crop are aligned to the frame, but its first latent is an ordinary one, seen
+with a past that the crop does not hold, and its four slots are four frames, not one repeated. An objective should
+leave that latent out of its loss or give it as clean context, and must not take it for a picture. The exact way to
+more starts is several anchored windows per video, which the build makes.
+
+There is no horizontal flip: the VAE is not symmetric, so mirrored latents are not the latents of the mirrored video,
+and audio would be all that is right about the batch. To train on mirrored clips, mirror the videos before they are
+encoded (:mod:`df_data.mirror` mirrors structure vectors and boxes that are known already).
+
 Shape legend: B clips, T latent frames, S = 4 slots, h, w latent cells, R reference pictures, N reference tokens,
-P pixel frames, D feature widths.
+P pixel frames, A = 2P audio features, D feature widths.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from df_data.sample import Sample
+from df_data.hashing import hash_int, hash_unit
+from df_data.reading.shard import RawSample
 from df_models.errors import UserError
-from df_models.time import SPATIAL_STRIDE, pixel_length, pool_audio, to_slots
+from df_models.time import SLOTS, SPATIAL_STRIDE, pixel_length, pixels_of_latent, pool_audio, to_slots
+
+Start = Literal["anchored", "marked"]
+AudioPool = Literal["mean", "concat"]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One sample in the model's layout, all its reference pictures still there (float16 where it was stored so)."""
+    """One sample as it is stored, all its reference pictures still there.
+
+    Attributes:
+        video: float16 ``[T, 16, h, w]``.
+        structure, flame, mouth_boxes: float32 ``[P, D]``; ``flame`` may be None.
+        audio: float16 ``[A, D]``, not pooled.
+        reference_latents, reference_features, reference_frames: ``[R, ...]``.
+        bytes: memory that the tensors keep.
+    """
 
     key: str
     video: Tensor
     structure: Tensor
     audio: Tensor
-    mouth_mask: Tensor
+    mouth_boxes: Tensor
     reference_latents: Tensor
     reference_features: Tensor
     reference_frames: Tensor
     flame: Tensor | None
     weight: float
+    bytes: int
 
-    @property
-    def bytes(self) -> int:
-        """Memory that the tensors take."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+@dataclass(frozen=True)
+class Recipe:
+    """How clips become a batch.
+
+    Attributes:
+        seed: of the choices below and of the reference picture; they depend on (seed, epoch, key) alone.
+        audio_pool: how two audio features become one slot.
+        start: whether a crop begins at its clip's start, or anywhere (and is marked).
+        drop_audio, drop_reference: share of the clips whose audio or reference picture and tokens are zeros.
+    """
+
+    seed: int
+    audio_pool: AudioPool = "concat"
+    start: Start = "anchored"
+    drop_audio: float = 0.0
+    drop_reference: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +92,8 @@ class Batch:
         reference_frame: int64 ``[B]``: 0 if the picture is pixel frame 0, whose latent frame it equals; else -1.
         mouth_mask: float32 ``[B, T, h, w]``, share of each latent cell inside the mouth box.
         weight: float32 ``[B]`` in [0, 1], how much the clip should count (soft quality problems lower it).
+        start: int64 ``[B]``, the stored clip's latent frame that the crop begins with; 0 is anchored (see the module).
+        audio_dropped, reference_dropped: bool ``[B]``, whose audio, or reference picture and tokens, are zeros.
         flame: float32 ``[B, T, 4, 159]``, or None if a clip has none.
     """
 
@@ -69,10 +107,18 @@ class Batch:
     reference_frame: Tensor
     mouth_mask: Tensor
     weight: Tensor
+    start: Tensor
+    audio_dropped: Tensor
+    reference_dropped: Tensor
     flame: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def anchored(self) -> Tensor:
+        """Bool ``[B]``: whose first latent frame is a clip's first, which covers one pixel frame."""
+        return self.start == 0
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with its tensors on a device."""
@@ -80,73 +126,139 @@ class Batch:
         return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
 
 
-def clip_of(sample: Sample, num_latent: int | None, audio_pool: Literal["mean", "concat"]) -> Clip:
-    """Arrange a sample in latent frames, cut to its first ``num_latent`` (a later start would need re-encoding).
+def clip_of(raw: RawSample, num_latent: int | None) -> Clip:
+    """A sample as a clip, cut to its first ``num_latent`` latent frames (None: whole).
 
     Raises:
         UserError: the clip is shorter than that.
     """
-    tensors = sample.tensors
-    length = len(tensors["video_latent"]) if num_latent is None else num_latent
-    if length > len(tensors["video_latent"]):
-        have = len(tensors["video_latent"])
-        raise UserError(f"sample {sample.key} has {have} latent frames, {length} were asked for; lower num_frames")
-    pixels = pixel_length(length)
-    height, width = tensors["video_latent"].shape[-2:]
-    flame = tensors.get("flame")
+    tensors = raw.tensors
+    have = len(tensors["video_latent"])
+    length = have if num_latent is None else num_latent
+    if length > have:
+        raise UserError(f"sample {raw.key} has {have} latent frames, {length} were asked for; lower num_frames")
+    if length < have:
+        tensors = _cut(tensors, length)
     return Clip(
-        key=sample.key,
-        video=tensors["video_latent"][:length].clone(),
-        structure=to_slots(tensors["structure"][:pixels]),
-        audio=to_slots(pool_audio(tensors["audio"][: 2 * pixels].float(), audio_pool)).half(),
-        mouth_mask=mouth_mask(to_slots(tensors["mouth_boxes"][:pixels]), height, width),
+        key=raw.key,
+        video=tensors["video_latent"],
+        structure=tensors["structure"],
+        audio=tensors["audio"],
+        mouth_boxes=tensors["mouth_boxes"],
         reference_latents=tensors["reference_latents"],
         reference_features=tensors["reference_features"],
         reference_frames=tensors["reference_frames"],
-        flame=None if flame is None else to_slots(flame[:pixels]),
-        weight=sample.meta.weight,
+        flame=tensors.get("flame"),
+        weight=raw.weight,
+        bytes=raw.bytes if length == have else sum(tensor.nbytes for tensor in tensors.values()),
     )
 
 
-def mouth_mask(boxes_TS4: Tensor, height: int, width: int) -> Tensor:
-    """Return float32 ``[T, h, w]``: the share of each latent cell inside the mouth box, mean over the frame's slots."""
-    x0, y0, x1, y1 = (value[..., None] for value in boxes_TS4.float().unbind(-1))
-    columns, rows = torch.arange(width) * SPATIAL_STRIDE, torch.arange(height) * SPATIAL_STRIDE
-    across = (torch.minimum(x1, columns + SPATIAL_STRIDE) - torch.maximum(x0, columns)).clamp_min(0) / SPATIAL_STRIDE
-    down = (torch.minimum(y1, rows + SPATIAL_STRIDE) - torch.maximum(y0, rows)).clamp_min(0) / SPATIAL_STRIDE
-    return (down[..., :, None] * across[..., None, :]).mean(dim=1)
+def _cut(tensors: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+    """The first ``length`` latent frames of each stream, copied, so that what is cut off is not kept in memory."""
+    pixels = pixel_length(length)
+    rows = {"video_latent": length, "audio": 2 * pixels, "structure": pixels, "flame": pixels, "mouth_boxes": pixels}
+    return {name: tensor[: rows.get(name)].clone() for name, tensor in tensors.items()}
 
 
-def collate(clips: Sequence[Clip], epochs: Sequence[int], seed: int) -> Batch:
-    """Join clips; the reference picture of each is chosen by (seed, epoch, key).
+def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None, recipe: Recipe) -> Batch:
+    """Join clips; ``num_latent`` is the length of a crop that may start anywhere (None: the clips' own length).
 
     Raises:
         UserError: the clips differ in length or size.
     """
-    shapes = {tuple(clip.video.shape) for clip in clips}
+    named = [(recipe.seed, epoch, clip.key) for clip, epoch in zip(clips, epochs)]
+    lengths = [len(clip.video) if num_latent is None else num_latent for clip in clips]
+    shapes = {(length, *clip.video.shape[1:]) for clip, length in zip(clips, lengths)}
     if len(shapes) != 1:
-        raise UserError(f"clips of different shapes {sorted(shapes)} in one batch; set num_frames to the shortest")
-    picks = [
-        hash_int(seed, epoch, clip.key, "reference") % len(clip.reference_frames) for clip, epoch in zip(clips, epochs)
-    ]
+        raise UserError(
+            f"clips of different shapes {sorted(shapes)} in one batch; set num_frames to the shortest, or use buckets"
+        )
+    length, _, height, width = shapes.pop()
+    starts = [_start(clip, length, name, recipe) for clip, name in zip(clips, named)]
+    picks = [hash_int(*name, "reference") % len(clip.reference_frames) for clip, name in zip(clips, named)]
     pictures = [int(clip.reference_frames[pick]) for clip, pick in zip(clips, picks)]
     flames = [clip.flame for clip in clips if clip.flame is not None]
-    return Batch(
+    boxes_BTS4 = slots([clip.mouth_boxes for clip in clips], starts, length)
+    batch = Batch(
         keys=[clip.key for clip in clips],
         sample_ids=torch.tensor([hash_int(clip.key, epoch) for clip, epoch in zip(clips, epochs)]),
-        video=torch.stack([clip.video for clip in clips]).float(),
-        structure=torch.stack([clip.structure for clip in clips]).float(),
-        audio=torch.stack([clip.audio for clip in clips]).float(),
-        reference_latent=torch.stack([clip.reference_latents[p] for clip, p in zip(clips, picks)]).float(),
-        reference_tokens=torch.stack([clip.reference_features[p] for clip, p in zip(clips, picks)]).float(),
-        reference_frame=torch.tensor([0 if picture == 0 else -1 for picture in pictures]),
-        mouth_mask=torch.stack([clip.mouth_mask for clip in clips]),
+        video=stacked([clip.video[start : start + length] for clip, start in zip(clips, starts)]),
+        structure=slots([clip.structure for clip in clips], starts, length),
+        audio=slots([_pooled(clip.audio, recipe.audio_pool) for clip in clips], starts, length).float(),
+        reference_latent=stacked([clip.reference_latents[p] for clip, p in zip(clips, picks)]),
+        reference_tokens=stacked([clip.reference_features[p] for clip, p in zip(clips, picks)]),
+        reference_frame=torch.tensor([0 if (p, start) == (0, 0) else -1 for p, start in zip(pictures, starts)]),
+        mouth_mask=mouth_mask(boxes_BTS4, height, width),
         weight=torch.tensor([clip.weight for clip in clips]),
-        flame=torch.stack(flames) if len(flames) == len(clips) else None,
+        start=torch.tensor(starts),
+        audio_dropped=_chosen(named, "drop audio", recipe.drop_audio),
+        reference_dropped=_chosen(named, "drop reference", recipe.drop_reference),
+        flame=slots(flames, starts, length) if len(flames) == len(clips) else None,
     )
+    return _without_dropped(batch)
 
 
-def hash_int(*values: object) -> int:
-    """Return a 63-bit integer that depends on the values alone: equal on every machine and in every process."""
-    digest = hashlib.sha256("\x1f".join(map(str, values)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+def stacked(rows: Sequence[Tensor]) -> Tensor:
+    """Stack as float32. Values that are stored in half precision are copied once, not stacked and then converted."""
+    out = torch.empty((len(rows), *rows[0].shape))
+    for row, into in zip(rows, out):
+        into.copy_(row)
+    return out
+
+
+def _start(clip: Clip, length: int, name: tuple[int, int, str], recipe: Recipe) -> int:
+    """The clip's latent frame that a crop of ``length`` begins with."""
+    starts = 1 + len(clip.video) - length
+    return hash_int(*name, "start") % starts if recipe.start == "marked" else 0
+
+
+def _chosen(named: Sequence[tuple[int, int, str]], what: str, share: float) -> Tensor:
+    if share == 0.0:
+        return torch.zeros(len(named), dtype=torch.bool)
+    return torch.tensor([hash_unit(*name, what) < share for name in named])
+
+
+def _without_dropped(batch: Batch) -> Batch:
+    """Put zeros where conditions are dropped."""
+    if batch.audio_dropped.any():
+        batch.audio[batch.audio_dropped] = 0.0
+    if batch.reference_dropped.any():
+        batch.reference_latent[batch.reference_dropped] = 0.0
+        batch.reference_tokens[batch.reference_dropped] = 0.0
+        batch.reference_frame[batch.reference_dropped] = -1
+    return batch
+
+
+def _pooled(audio_AD: Tensor, pool: AudioPool) -> Tensor:
+    """One feature per pixel frame, float16 ``[P, D]``; the mean is taken in float32."""
+    return pool_audio(audio_AD, pool) if pool == "concat" else pool_audio(audio_AD.float(), pool).half()
+
+
+def slots(clips_PD: Sequence[Tensor], starts: Sequence[int], length: int) -> Tensor:
+    """Slots ``[B, T, 4, D]`` of ``length`` latent frames of each clip, from its latent frame ``start`` on."""
+    if any(starts):
+        return torch.stack([_slots_from(clip, start, length) for clip, start in zip(clips_PD, starts)])
+    return to_slots(torch.stack([clip[: pixel_length(length)] for clip in clips_PD]))
+
+
+def _slots_from(clip_PD: Tensor, start: int, length: int) -> Tensor:
+    """Slots ``[T, 4, D]``; for a later start they are those of a crop one latent frame longer, without its first."""
+    if start == 0:
+        return to_slots(clip_PD[: pixel_length(length)])
+    first = pixels_of_latent(start - 1).stop - 1
+    return to_slots(clip_PD[first : first + pixel_length(length + 1)])[1:]
+
+
+def mouth_mask(boxes_TS4: Tensor, height: int, width: int) -> Tensor:
+    """Return float32 ``[..., T, h, w]`` of boxes ``[..., T, 4, 4]``: the share of each latent cell inside the mouth
+    box, mean over the frame's slots."""
+    x0, y0, x1, y1 = (value[..., None] for value in boxes_TS4.float().unbind(-1))
+    columns, rows = torch.arange(width) * SPATIAL_STRIDE, torch.arange(height) * SPATIAL_STRIDE
+    across = (torch.minimum(x1, columns + SPATIAL_STRIDE) - torch.maximum(x0, columns)).clamp_min(0) / SPATIAL_STRIDE
+    down = (torch.minimum(y1, rows + SPATIAL_STRIDE) - torch.maximum(y0, rows)).clamp_min(0) / SPATIAL_STRIDE
+    slots_hw = (down[..., s, :, None] * across[..., s, None, :] for s in range(SLOTS))
+    total = next(slots_hw)
+    for slot in slots_hw:
+        total += slot
+    return total / SLOTS

@@ -110,13 +110,22 @@ def read_manifest(directory: Path) -> Manifest:
             f"; did you mean {directory / splits[0]}?" if splits else "; make one with df-data synth or df-data build"
         )
         raise UserError(f"{directory} holds no {MANIFEST_NAME}{hint}")
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """A manifest from its file's bytes; `where` names the file in errors.
+
+    Raises:
+        UserError: it is damaged or of another schema version.
+    """
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{path}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise UserError(f"{where}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if manifest.schema_version != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}")
+        raise UserError(f"{where}: schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}")
     return manifest
 
 

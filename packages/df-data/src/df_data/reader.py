@@ -6,63 +6,82 @@ of them (a batch may hold the end of one epoch and the start of the next). So ev
 every rank has the same number of batches, and the whole state is one integer, which a run with another number of ranks
 or workers can go on from.
 
-With ``loop=False`` each iteration is the rest of one epoch. One rank then gives every sample once, the last batch being
-shorter if it must; several ranks share the last step as evenly as they can, and the last few samples are given twice
-if there would otherwise be a rank without any (ranks that wait for each other must make the same number of steps).
+With `buckets` there is such a sequence for each length of clip, and one integer for each. A step takes all its places
+from one bucket, the one of which the smallest share of an epoch has been given; that follows from the integers alone,
+so all ranks agree and a saved place fits any number of ranks and workers (:mod:`df_data.reading.order`). Every sample
+comes exactly once per epoch of its bucket, and the buckets stay within one step of each other.
+
+With ``loop=False`` each iteration is the rest of one epoch. One rank then gives every sample once, the last batch (of
+each bucket) being shorter if it must; several ranks share the last step as evenly as they can, and the last few samples
+are given twice if there would otherwise be a rank without any (ranks that wait for each other must make the same number
+of steps).
+
+With ``on_error="skip"`` the samples of a missing or damaged shard, and single samples that are damaged, are left out.
+Their places in an endless sequence are filled: by the first good sample of the same bucket and epoch in an order drawn
+by (seed, place). So batches keep their size and their number on every rank, good samples still come at
+their own turn, some come once more, and all of it depends on nothing but the seed and which samples are damaged: a run
+that is resumed goes on exactly, as long as all ranks see the same shards in the same state. In a pass that ends, the
+places are left empty instead (batches are shorter, but with several ranks never empty).
 """
 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from df_data.batch import Batch, Clip, clip_of, collate, hash_int
-from df_data.manifest import Manifest, ShardEntry, read_manifest
-from df_data.sample import from_members
-from df_data.shards import iter_groups, read_exactly
+from df_data.batch import AudioPool, Batch, Clip, Recipe, Start, clip_of, collate
+from df_data.hashing import hash_int
+from df_data.manifest import Manifest
+from df_data.reading.cache import ShardCache
+from df_data.reading.opened import DamagedShard, OpenShards
+from df_data.reading.order import SHARDS_MIXED, Order, Place, Step, buckets_of, next_bucket, others, rank_places
+from df_data.reading.source import is_remote, open_source
 from df_models.errors import UserError
 from df_models.time import latent_length
 
-__all__ = ["Batch", "Clip", "ShardReader"]
+__all__ = ["Batch", "Clip", "ShardReader", "rank_places"]
 
-SHARDS_MIXED = 16
-"""Shards whose samples are shuffled among each other: enough to mix, few enough to read a disk in long runs."""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a sample lies: its shard's path, its key, and offset and size of its members by suffix."""
-
-    path: Path
-    key: str
-    members: dict[str, tuple[int, int]]
+OnError = Literal["stop", "skip"]
 
 
 class ShardReader:
     """Iterates over the batches of one split, endlessly or once.
 
     Args:
-        directory: a split's directory, with ``manifest.json``.
+        directory: a split's directory, with ``manifest.json``, or a URL or pipe (:mod:`df_data.reading.source`).
         batch_size: clips per batch and rank.
-        seed: of the order and of the choice of references.
-        num_frames: latent frames per clip, from the clip's start; None takes clips whole (all must be equal then).
+        seed: of the order and of all choices below.
+        num_frames: latent frames per clip; None takes clips whole (all must be equal then).
+        buckets: latent frames of several lengths instead; each clip is cut to the longest that it fills.
+        start: ``anchored`` crops begin at their clip's start; ``marked`` ones anywhere (:mod:`df_data.batch`).
         shuffle: permute each epoch; otherwise the order of the manifest.
         rank, world_size: this process's part.
         audio_pool: how two audio features become one slot.
+        drop_audio, drop_reference: share of the clips whose condition is replaced by zeros, for training without
+            df-train (whose objective drops conditions itself).
         loop: go on with the next epoch; otherwise an iteration ends with the epoch, and the next one is the next epoch.
+        on_error: ``stop`` with an error at the first damaged sample or shard, or ``skip`` it with a warning (see the
+            module) and count it in ``skipped``.
+        verify: check the sha256 of each shard of a directory or a cache when it is opened.
         num_workers: threads that read ahead (0: read when asked).
         cache_bytes: decoded clips kept in memory, the oldest forgotten first.
+        cache_dir, cache_dir_bytes: where the shards of a URL are kept, and how much of them.
+        stream_bytes: memory for shards of a URL without a `cache_dir`, which are read through.
+
+    Attributes:
+        skipped: samples left out so far by the name of their shard.
 
     Raises:
-        UserError: no such split, one that is not complete, or damaged shards (when their turn comes).
+        UserError: no such split, one that is not complete, clips too short for `num_frames` or `buckets`, options that
+            do not fit together, or damaged shards (when their turn comes; with `buckets` those that hold clips of
+            several lengths are all opened at once).
     """
 
     def __init__(
@@ -72,132 +91,189 @@ class ShardReader:
         batch_size: int,
         seed: int,
         num_frames: int | None = None,
+        buckets: Sequence[int] | None = None,
+        start: Start = "anchored",
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
-        audio_pool: Literal["mean", "concat"] = "concat",
+        audio_pool: AudioPool = "concat",
+        drop_audio: float = 0.0,
+        drop_reference: float = 0.0,
         loop: bool = True,
+        on_error: OnError = "stop",
+        verify: bool = False,
         num_workers: int = 0,
         cache_bytes: int = 2 << 30,
+        cache_dir: Path | str | None = None,
+        cache_dir_bytes: int = 256 << 30,
+        stream_bytes: int = 8 << 30,
     ) -> None:
-        self.directory = Path(directory)
-        self.manifest = read_manifest(self.directory)
-        if not self.manifest.complete:
-            raise UserError(f"{self.directory} is not complete: its build was interrupted; run the build again")
         if batch_size < 1 or not 0 <= rank < world_size:
             raise UserError(f"batch_size={batch_size}, rank={rank}, world_size={world_size} do not fit together")
-        self.batch_size, self.seed, self.num_frames, self.shuffle = batch_size, seed, num_frames, shuffle
-        self.rank, self.world_size, self.loop = rank, world_size, loop
-        self.audio_pool: Literal["mean", "concat"] = audio_pool
-        self.num_workers = num_workers
-        self._count = self.manifest.count
-        if not self._count:
-            raise UserError(f"{self.directory} holds no samples")
-        if num_frames is not None:
-            _check_length(self.directory, self.manifest, num_frames)
-        self._fingerprint = hash_int(*(entry.sha256 for entry in self.manifest.shards))
-        self._indices: dict[int, list[_Place]] = {}
-        self._position = 0
-        self._cache: OrderedDict[_CacheKey, Clip] = OrderedDict()
-        self._cache_left = cache_bytes
+        self.directory, self.batch_size, self.seed, self.shuffle = directory, batch_size, seed, shuffle
+        self.rank, self.world_size, self.loop, self.num_workers = rank, world_size, loop, num_workers
+        if on_error not in ("stop", "skip"):
+            raise UserError(f"on_error={on_error!r}; use 'stop' or 'skip'")
+        self.on_error: OnError = on_error
+        self.recipe = _recipe(seed, audio_pool, start, drop_audio, drop_reference, num_frames or buckets)
+        cache = None if cache_dir is None else ShardCache(cache_dir, cache_dir_bytes, verify=verify)
+        source = open_source(directory, cache=cache, verify=verify)
+        self.manifest = _checked_manifest(source.manifest(), source.where)
+        if is_remote(directory):
+            limit = ("stream_bytes", stream_bytes) if cache is None else ("cache_dir_bytes", cache_dir_bytes)
+            _check_room(self.manifest, shuffle, *limit)
+        self.lengths = _checked_lengths(self.manifest, source.where, num_frames, buckets)
+        self.skipped: dict[str, int] = {}
+        self._damaged: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
-        self._order = lru_cache(maxsize=2)(self._permutation)
+        self._shards = OpenShards(source, self.manifest.shards, stream_bytes)
+        self._order = self._make_order()
+        self._given = (0,) * len(self.lengths)
+        self._fingerprint = hash_int(*(entry.sha256 for entry in self.manifest.shards))
+        self._cache: OrderedDict[tuple[int, int], Clip] = OrderedDict()
+        self._cache_left = cache_bytes
 
     def __len__(self) -> int:
         """Number of samples in the split."""
-        return self._count
+        return self.manifest.count
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next batch begins in."""
-        return self._position // self._count
+        """The epoch that the next batch begins in (with buckets: of the bucket that is least far)."""
+        return min(given // size for given, size in zip(self._given, self._order.sizes) if size)
+
+    # -------------------- state
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the next batch begins, in samples of all ranks together; equal on all ranks."""
-        return {
-            "position": self._position,
+        state = {
+            "position": sum(self._given),
             "seed": self.seed,
             "shuffle": self.shuffle,
-            "count": self._count,
+            "count": self.manifest.count,
             "dataset": self._fingerprint,
         }
+        if self._bucketed:
+            state |= {"buckets": self._bucket_sizes(), "given": list(self._given)}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on at a saved place, whatever the number of ranks and workers was.
 
         Raises:
-            UserError: the state is of another dataset or another order.
+            UserError: the state is of another dataset, another order or other buckets.
         """
         mine = self.state_dict()
-        for name in ("seed", "shuffle", "count", "dataset"):
-            if state.get(name) != mine[name]:
+        for name in ("seed", "shuffle", "count", "dataset", "buckets"):
+            if state.get(name) != mine.get(name):
                 raise UserError(
-                    f"the saved place is of a reader with {name}={state.get(name)}, this one has {mine[name]}: "
-                    "the dataset or the seed was changed; start a new run"
+                    f"the saved place is of a reader with {name}={state.get(name)}, this one has {mine.get(name)}: "
+                    "the dataset, the seed or the buckets were changed; start a new run"
                 )
-        self._position = state["position"]
+        self._given = tuple(state["given"]) if self._bucketed else (state["position"],)
+
+    @property
+    def _bucketed(self) -> bool:
+        return len(self.lengths) > 1
+
+    def _bucket_sizes(self) -> dict[str, int]:
+        return {str(length): size for length, size in zip(self.lengths, self._order.sizes)}
+
+    # -------------------- steps
 
     def __iter__(self) -> Iterator[Batch]:
-        end = None if self.loop else (self.epoch + 1) * self._count
-        if self.num_workers > 0:
-            yield from self._read_ahead(end)
-            return
-        while end is None or self._position < end:
-            batch = self._batch(self._position, end)
-            self._position = self._after(self._position, end)
+        ends = [None if self.loop else (self.epoch + 1) * size for size in self._order.sizes]
+        made = self._read_ahead(ends) if self.num_workers > 0 else self._read_now(ends)
+        for batch in made:
+            if batch is not None:
+                yield batch
+
+    def _next_step(self, given: Sequence[int], ends: Sequence[int | None]) -> Step | None:
+        """The step that comes after ``given`` places of each bucket."""
+        bucket = next_bucket(given, self._order.sizes, ends)
+        return None if bucket is None else Step(bucket, given[bucket], ends[bucket])
+
+    def _after(self, given: tuple[int, ...], step: Step) -> tuple[int, ...]:
+        """How many places of each bucket have been given after a step."""
+        following = step.position + self.batch_size * self.world_size
+        following = following if step.end is None else min(following, step.end)
+        return (*given[: step.bucket], following, *given[step.bucket + 1 :])
+
+    def _read_now(self, ends: Sequence[int | None]) -> Iterator[Batch | None]:
+        while step := self._next_step(self._given, ends):
+            batch = self._batch(step)
+            self._given = self._after(self._given, step)
             yield batch
 
-    def _after(self, position: int, end: int | None) -> int:
-        """Where the step after the one at ``position`` begins."""
-        following = position + self.batch_size * self.world_size
-        return following if end is None else min(following, end)
-
-    def _read_ahead(self, end: int | None) -> Iterator[Batch]:
-        """As without threads, since a batch depends on its position alone; the state counts only what was given."""
-        waiting: deque[Future[Batch]] = deque()
-        ahead = self._position
+    def _read_ahead(self, ends: Sequence[int | None]) -> Iterator[Batch | None]:
+        """As without threads, since a batch depends on its step alone; the state counts only what was given."""
+        waiting: deque[tuple[Step, Future[Batch | None]]] = deque()
+        ahead = self._given
         with ThreadPoolExecutor(self.num_workers, thread_name_prefix="shard-reader") as pool:
             try:
-                while end is None or self._position < end:
-                    while len(waiting) < 2 * self.num_workers and (end is None or ahead < end):
-                        waiting.append(pool.submit(self._batch, ahead, end))
-                        ahead = self._after(ahead, end)
-                    batch = waiting.popleft().result()
-                    self._position = self._after(self._position, end)
+                while True:
+                    while len(waiting) < 2 * self.num_workers and (step := self._next_step(ahead, ends)):
+                        waiting.append((step, pool.submit(self._batch, step)))
+                        ahead = self._after(ahead, step)
+                    if not waiting:
+                        return
+                    step, future = waiting.popleft()
+                    batch = future.result()
+                    self._given = self._after(self._given, step)
                     yield batch
             finally:
-                for future in waiting:
+                for _, future in waiting:
                     future.cancel()
 
-    def _batch(self, position: int, end: int | None) -> Batch:
-        """This rank's batch of the step that begins at ``position``."""
-        places = rank_places(position, end, self.batch_size, self.rank, self.world_size)
-        epochs = [place // self._count for place in places]
-        clips = [self._clip(*self._order(epoch)[place % self._count]) for place, epoch in zip(places, epochs)]
-        return collate(clips, epochs, self.seed)
+    def _batch(self, step: Step) -> Batch | None:
+        """This rank's batch of a step; None if all of it was damaged in a pass that ends, read by one rank."""
+        places = rank_places(step.position, step.end, self.batch_size, self.rank, self.world_size)
+        found = [self._at(step.bucket, place, fill=step.end is None) for place in places]
+        if not any(found) and self.world_size > 1:  # other ranks wait for this one
+            found = [self._at(step.bucket, places[0], fill=True)]
+        good = [item for item in found if item is not None]
+        if not good:
+            return None
+        clips, epochs = zip(*good)
+        return collate(clips, epochs, self.lengths[step.bucket], self.recipe)
 
-    def _permutation(self, epoch: int) -> list[tuple[int, int]]:
-        """The order of an epoch as (shard, index in it): shards permuted, then samples among a few shards."""
-        counts = [entry.count for entry in self.manifest.shards]
-        shards = list(range(len(counts)))
-        if not self.shuffle:
-            return [(shard, index) for shard in shards for index in range(counts[shard])]
-        rng = np.random.Generator(np.random.PCG64(hash_int("order", self.seed, epoch)))
-        rng.shuffle(shards)
-        order: list[tuple[int, int]] = []
-        for start in range(0, len(shards), SHARDS_MIXED):
-            mixed = shards[start : start + SHARDS_MIXED]
-            part = [(shard, index) for shard in mixed for index in range(counts[shard])]
-            order += [part[i] for i in rng.permutation(len(part))]
-        return order
+    # -------------------- samples
 
-    def _clip(self, shard: int, index: int) -> Clip:
-        key = (shard, index)
+    def _at(self, bucket: int, place: int, *, fill: bool) -> tuple[Clip, int] | None:
+        """The clip at a place and its epoch; if it is damaged another one, or None unless the place is to be filled."""
+        own = self._order.at(bucket, place)
+        clip = self._clip(bucket, own)
+        if clip is not None or not fill:
+            return None if clip is None else (clip, own.epoch)
+        size = self._order.sizes[bucket]
+        for other in others(size, self.seed, bucket, place):
+            clip = self._clip(bucket, self._order.at(bucket, own.epoch * size + other))
+            if clip is not None:
+                return clip, own.epoch
+        raise UserError(f"{self.directory}: all samples of {self._bucket_name(bucket)} are damaged; build it again")
+
+    def _bucket_name(self, bucket: int) -> str:
+        return f"{self.lengths[bucket]} latent frames" if self._bucketed else "the split"
+
+    def _clip(self, bucket: int, place: Place) -> Clip | None:
+        """A clip from memory or its shard; None if it is damaged and such are skipped."""
+        key = (place.shard, place.index)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        clip = self._load(self._index(shard)[index])
+            if key in self._damaged:
+                return None
+        try:
+            raw = self._shards.sample(place.shard, place.index)
+            clip = clip_of(raw, self.lengths[bucket] if self.recipe.start == "anchored" else None)
+        except UserError as error:
+            self._skip(place.shard, place.index, error)
+            return None
+        self._remember(key, clip)
+        return clip
+
+    def _remember(self, key: tuple[int, int], clip: Clip) -> None:
         with self._lock:
             if key not in self._cache:
                 self._cache[key] = clip
@@ -205,61 +281,109 @@ class ShardReader:
             while self._cache_left < 0 and self._cache:
                 _, oldest = self._cache.popitem(last=False)
                 self._cache_left += oldest.bytes
-        return clip
 
-    def _index(self, shard: int) -> list[_Place]:
-        """Where the samples of a shard lie, read from its headers when it is first met."""
-        if shard not in self._indices:
-            self._indices[shard] = _read_index(self.directory, self.manifest.shards[shard])
-        return self._indices[shard]
+    def _skip(self, shard: int, index: int, error: UserError) -> None:
+        """Count a damaged sample, or all samples of its shard; the first of each shard is told."""
+        if self.on_error == "stop":
+            raise error
+        entry = self.manifest.shards[shard]
+        whole = isinstance(error, DamagedShard)
+        with self._lock:
+            first = entry.name not in self.skipped
+            self._damaged.update((shard, i) for i in (range(entry.count) if whole else [index]))
+            self.skipped[entry.name] = sum(1 for number, _ in self._damaged if number == shard)
+        if first:
+            what = f"its {entry.count} samples are" if whole else "the sample is"
+            warnings.warn(f"{error}; {what} left out", stacklevel=2)
 
-    def _load(self, place: _Place) -> Clip:
-        with open(place.path, "rb") as file:
-            members = {
-                suffix: read_exactly(file, offset, size, str(place.path))
-                for suffix, (offset, size) in place.members.items()
-                if suffix != "mp4"
-            }
-        return clip_of(from_members(place.key, members, str(place.path)), self.num_frames, self.audio_pool)
+    # -------------------- buckets
+
+    def _make_order(self) -> Order:
+        counts = [entry.count for entry in self.manifest.shards]
+        bucket_of = [self._buckets_of(shard) for shard in range(len(counts))] if self._bucketed else None
+        return Order(counts, seed=self.seed, shuffle=self.shuffle, bucket_of=bucket_of, num_buckets=len(self.lengths))
+
+    def _buckets_of(self, shard: int) -> np.ndarray:
+        """The bucket of each sample of a shard; what cannot be read counts as the shard's shortest clip."""
+        entry = self.manifest.shards[shard]
+        edges = np.array([latent_length(entry.shortest), latent_length(entry.longest)])
+        first, last = buckets_of(edges, self._bucket_lengths)
+        if first == last:
+            return np.full(entry.count, first)
+        lengths = np.array([self._length(shard, index, edges) for index in range(entry.count)])
+        return buckets_of(lengths, self._bucket_lengths)
+
+    @property
+    def _bucket_lengths(self) -> list[int]:
+        return [length for length in self.lengths if length is not None]
+
+    def _length(self, shard: int, index: int, edges: np.ndarray) -> int:
+        """Latent frames of a clip."""
+        try:
+            length = self._shards.shard(shard).length(index)
+            if not edges[0] <= length <= edges[1]:
+                name = self.manifest.shards[shard].name
+                raise UserError(f"{name}: a clip of {length} latent frames, which its manifest denies; build it again")
+            return length
+        except UserError as error:
+            self._skip(shard, index, error)
+            return int(edges[0])
 
 
-_CacheKey = tuple[int, int]
+# -------------------- checks
 
 
-def rank_places(position: int, end: int | None, batch_size: int, rank: int, world_size: int) -> range:
-    """The places of the endless sequence that a rank takes in the step beginning at ``position``.
-
-    Before ``end`` (None: no end) a step holds ``batch_size`` places for each rank. A shorter last step is shared out
-    evenly; if it has fewer places than there are ranks, it is widened backwards over places already given.
-    """
-    if end is None or position + batch_size * world_size <= end:
-        first = position + rank * batch_size
-        return range(first, first + batch_size)
-    start = max(0, min(position, end - world_size))
-    left = end - start
-    if left < world_size:  # the whole epoch is smaller than the number of ranks
-        return range(start + rank % left, start + rank % left + 1)
-    return range(start + rank * left // world_size, start + (rank + 1) * left // world_size)
+def _recipe(
+    seed: int, audio_pool: AudioPool, start: Start, drop_audio: float, drop_reference: float, cropped: Any
+) -> Recipe:
+    for name, share in (("drop_audio", drop_audio), ("drop_reference", drop_reference)):
+        if not 0.0 <= share <= 1.0:
+            raise UserError(f"{name}={share} is not a share in 0..1")
+    if start not in ("anchored", "marked"):
+        raise UserError(f"start={start!r}; use 'anchored' or 'marked'")
+    if start == "marked" and not cropped:
+        raise UserError("start='marked' needs num_frames or buckets: a whole clip has only one start")
+    return Recipe(seed, audio_pool, start, drop_audio, drop_reference)
 
 
-def _check_length(directory: Path, manifest: Manifest, num_frames: int) -> None:
+def _checked_manifest(manifest: Manifest, where: str) -> Manifest:
+    if not manifest.complete:
+        raise UserError(f"{where} is not complete: its build was interrupted; run the build again")
+    if not manifest.count:
+        raise UserError(f"{where} holds no samples")
+    return manifest
+
+
+def _checked_lengths(
+    manifest: Manifest, where: str, num_frames: int | None, buckets: Sequence[int] | None
+) -> tuple[int | None, ...]:
+    """The length of each bucket's crops in latent frames; one bucket without `buckets` (None: whole clips)."""
     shortest = latent_length(min(entry.shortest for entry in manifest.shards))
-    if not 1 <= num_frames <= shortest:
+    if num_frames is not None and buckets is not None:
+        raise UserError("num_frames and buckets both say how long clips are; give one of them")
+    if num_frames is not None and not 1 <= num_frames <= shortest:
         raise UserError(
-            f"num_frames={num_frames} latent frames, but the shortest clip of {directory} has {shortest}: "
+            f"num_frames={num_frames} latent frames, but the shortest clip of {where} has {shortest}: "
             f"use 1 to {shortest}"
         )
+    if buckets is None:
+        return (num_frames,)
+    lengths = tuple(sorted(set(buckets)))
+    if not lengths or lengths[0] < 1:
+        raise UserError(f"buckets={list(buckets)}: give lengths of at least one latent frame")
+    if lengths[0] > shortest:
+        raise UserError(
+            f"the shortest bucket has {lengths[0]} latent frames, but the shortest clip of {where} has {shortest}: "
+            f"add a bucket of at most {shortest}, so that no clip is lost"
+        )
+    return lengths
 
 
-def _read_index(directory: Path, entry: ShardEntry) -> list[_Place]:
-    path = directory / entry.name
-    if not path.is_file():
-        raise UserError(f"{path}: the shard is missing; build the dataset again or correct its manifest")
-    size = path.stat().st_size
-    if size != entry.bytes:
-        raise UserError(f"{path}: {size} bytes, its manifest says {entry.bytes}; the shard is damaged, build it again")
-    with open(path, "rb") as file:
-        places = [_Place(path, key, members) for key, members in iter_groups(file, str(path))]
-    if len(places) != entry.count:
-        raise UserError(f"{path}: {len(places)} samples, its manifest says {entry.count}; build it again")
-    return places
+def _check_room(manifest: Manifest, shuffle: bool, option: str, room: int) -> None:
+    """Refuse to fetch the same shards again and again within an epoch."""
+    mixed = sorted((entry.bytes for entry in manifest.shards), reverse=True)[: SHARDS_MIXED if shuffle else 1]
+    if sum(mixed) > room:
+        raise UserError(
+            f"{option}={room}, but the samples of {len(mixed)} shards are mixed, which take up to {sum(mixed)} bytes: "
+            f"raise {option}" + ("" if option == "cache_dir_bytes" else " or give a cache_dir")
+        )
