@@ -1,118 +1,128 @@
-"""`df-data stats`: what a dataset holds, in lines for a person."""
+"""`df-data stats`: what a dataset holds, in lines for a person or as JSON for a program."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from df_data.ledger import LEDGER_NAME, Ledger
-from df_data.manifest import Manifest, read_manifest
-from df_data.sample import LAYOUTS, Sample
-from df_data.shards import iter_samples
-from df_data.statistics import Moments, merge_moments, moments_of
-from df_models.time import FPS
+from df_data.ledger import LEDGER_NAME
+from df_data.summary import (
+    SECONDS_PER_HOUR,
+    FieldSummary,
+    LedgerSummary,
+    LengthBin,
+    MeanStd,
+    SplitSummary,
+    Spread,
+    summarise,
+)
+
+WIDE_FIELD = 3
+"""Fields with more entries than this are described by their extremes."""
 
 
-@dataclass
-class _Gathered:
-    """What one pass over the samples of a split collects."""
-
-    identities: Counter[str] = field(default_factory=Counter)
-    licences: Counter[str] = field(default_factory=Counter)
-    lengths: list[int] = field(default_factory=list)
-    latents: list[Moments] = field(default_factory=list)
-    audio: list[Moments] = field(default_factory=list)
-    mouth: list[float] = field(default_factory=list)
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    with_video: int = 0
-
-    def add(self, sample: Sample) -> None:
-        meta, tensors = sample.meta, sample.tensors
-        self.identities[meta.identity] += 1
-        self.licences[meta.licence] += 1
-        self.lengths.append(meta.num_frames)
-        self.latents.append(moments_of(tensors["video_latent"].float().numpy().reshape(-1, 1)))
-        self.audio.append(moments_of(tensors["audio"].float().numpy().reshape(-1, 1)))
-        x0, y0, x1, y1 = tensors["mouth_boxes"].unbind(-1)
-        self.mouth.append(float(((x1 - x0) * (y1 - y0)).mean()) / (meta.height * meta.width))
-        self.with_video += sample.video is not None
-        for name, value in meta.scores.items():
-            self.scores.setdefault(name, []).append(value)
-
-
-def describe_split(directory: Path) -> list[str]:
-    """Return lines on a split: size, people, lengths, value ranges, scores, encoders.
+def describe(directory: Path) -> list[str]:
+    """Return lines on a dataset or one split of it.
 
     Raises:
-        UserError: no such split, or a damaged shard.
+        UserError: no dataset, or a damaged shard.
     """
-    manifest = read_manifest(directory)
-    size = sum(shard.bytes for shard in manifest.shards) / 2**20
-    state = "complete" if manifest.complete else "NOT complete: run its build again"
+    summary = summarise(directory)
+    lines = [line for split in summary.splits for line in split_lines(split)]
+    return lines + (ledger_lines(directory / LEDGER_NAME, summary.ledger) if summary.ledger else [])
+
+
+def describe_json(directory: Path) -> str:
+    """Return the same as one JSON document (:class:`df_data.summary.DatasetSummary`)."""
+    return summarise(directory).model_dump_json(indent=1)
+
+
+def split_lines(split: SplitSummary) -> list[str]:
+    """Return lines on one split: size, people, lengths, storage, value ranges, scores, encoders, structure."""
+    state = "complete" if split.complete else "NOT complete: run its build again"
     lines = [
-        f"{directory}: {manifest.count} clips, {_duration(manifest.pixel_frames)}, {manifest.width}x{manifest.height}, "
-        f"crop {manifest.crop}",
-        f"  {len(manifest.shards)} shards, {size:.1f} MiB, {state}",
+        f"{split.directory}: {split.clips} clips, {duration(split.seconds)}, {split.width}x{split.height}, "
+        f"crop {split.crop}",
+        f"  {split.shards} shards, {_size(split.shard_bytes)}, {_size(split.bytes_per_hour)} per hour, {state}",
     ]
-    if manifest.count:
-        lines += _content(directory)
-    lines += [f"  {role}: {made.id} (sha256 {made.sha256[:12]})" for role, made in sorted(manifest.encoders.items())]
-    return lines + _structure(manifest)
+    if split.clips:
+        lines += _content(split)
+    lines += [f"  {role}: {made.id} (sha256 {made.sha256[:12]})" for role, made in sorted(split.encoders.items())]
+    return lines + _structure(split)
 
 
-def _content(directory: Path) -> list[str]:
-    seen = _Gathered()
-    for sample in iter_samples(directory):
-        seen.add(sample)
-    lengths = np.asarray(seen.lengths)
+def ledger_lines(path: Path, ledger: LedgerSummary) -> list[str]:
+    """Return lines on what became of the inputs."""
+    lines = [f"{path}: " + ", ".join(f"{number} {status}" for status, number in ledger.counts.items())]
+    lines += [f"  rejected: {number} x {reason}" for reason, number in ledger.reasons.items()]
+    lines += _spreads("score of rejects", ledger.reject_scores)
+    return lines + [f"  failed: {name}: {error}" for name, error in ledger.failures.items()]
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for a person: seconds below an hour, hours above."""
+    return f"{seconds:.0f} s" if seconds < SECONDS_PER_HOUR else f"{seconds / SECONDS_PER_HOUR:.2f} h"
+
+
+def _content(split: SplitSummary) -> list[str]:
     lines = [
-        f"  people: {len(seen.identities)}, at most {seen.identities.most_common(1)[0][1]} clips each; "
-        f"{seen.with_video} clips have their mp4",
-        "  licences: " + ", ".join(f"{name} ({count})" for name, count in seen.licences.most_common()),
-        f"  pixel frames per clip: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}",
-        f"  latents: {_spread(seen.latents)} (about 0 and 1 is right); audio features: {_spread(seen.audio)}",
-        f"  mouth box: {100 * float(np.median(seen.mouth)):.1f} % of the picture (median)",
+        f"  people: {split.persons}, at most {split.most_clips_of_a_person} clips each; "
+        f"{split.with_video} clips have their mp4",
+        "  licences: " + ", ".join(f"{name} ({count})" for name, count in split.licences.items()),
+        "  pixel frames per clip: " + _lengths(split.lengths),
+        f"  latents: {_mean_std(split.latents)} (about 0 and 1 is right); audio features: {_mean_std(split.audio)}",
+        "  storage per clip: " + ", ".join(_storage(split)),
     ]
-    for name, values in sorted(seen.scores.items()):
-        low, middle, high = np.percentile(values, [5, 50, 95])
-        lines.append(f"  score {name}: 5 % {low:.3g}, median {middle:.3g}, 95 % {high:.3g}")
-    return lines
+    return lines + _spreads("score", split.scores) + _spreads("measure", split.measures)
 
 
-def _structure(manifest: Manifest) -> list[str]:
-    statistics = manifest.structure_statistics
-    if statistics is None:
+def _lengths(bins: Iterable[LengthBin]) -> str:
+    named = ((f"{b.shortest}" if b.shortest == b.longest else f"{b.shortest} to {b.longest}", b.clips) for b in bins)
+    return ", ".join(f"{name} ({clips} clips)" for name, clips in named)
+
+
+def _storage(split: SplitSummary) -> list[str]:
+    sizes = {name: tensor.bytes / tensor.clips for name, tensor in split.tensors.items()}
+    if split.with_video:
+        sizes["mp4"] = split.video_bytes / split.with_video
+    return [f"{name} {_size(size)}" for name, size in sorted(sizes.items(), key=lambda item: -item[1])]
+
+
+def _spreads(what: str, found: Mapping[str, Spread]) -> list[str]:
+    return [
+        f"  {what} {name}: 5 % {s.q05:.3g}, median {s.median:.3g}, 95 % {s.q95:.3g} ({s.min:.3g} to {s.max:.3g})"
+        for name, s in found.items()
+    ]
+
+
+def _structure(split: SplitSummary) -> list[str]:
+    if not split.structure:
         return []
-    layout = LAYOUTS[manifest.structure_layout]
-    lines = [f"  structure ({layout.name}, {statistics.count} frames), mean and standard deviation:"]
-    for name, width in layout.fields:
-        mean = np.asarray(statistics.mean)[layout.slice(name)]
-        std = np.asarray(statistics.std)[layout.slice(name)]
-        if width > 3:
-            lines.append(f"    {name}: {width} values, |mean| to {np.abs(mean).max():.3g}, std to {std.max():.3g}")
-        else:
-            lines.append(f"    {name}: " + ", ".join(f"{m:.4g} +- {s:.3g}" for m, s in zip(mean, std)))
-    return lines
+    head = (
+        f"  structure ({split.structure_layout}, {split.structure_frames} frames), mean +- deviation (least, greatest):"
+    )
+    return [head, *(f"    {name}: {_field(summary)}" for name, summary in split.structure.items())]
 
 
-def describe_ledger(root: Path) -> list[str]:
-    """Return lines on what became of the inputs; none if the directory has no ledger."""
-    if not (root / LEDGER_NAME).is_file():
-        return []
-    ledger = Ledger(root / LEDGER_NAME)
-    lines = [f"{root / LEDGER_NAME}: " + ", ".join(f"{number} {status}" for status, number in ledger.counts().items())]
-    lines += [f"  rejected: {number} x {reason}" for reason, number in ledger.reasons().items()]
-    return lines + [f"  failed: {entry.input}: {entry.error}" for entry in ledger.of_status("failed")]
+def _field(found: FieldSummary) -> str:
+    if len(found.mean) > WIDE_FIELD:
+        return (
+            f"{len(found.mean)} values, |mean| to {np.abs(found.mean).max():.3g}, std to {max(found.std):.3g} "
+            f"({min(found.min):.3g}, {max(found.max):.3g})"
+        )
+    rows = zip(found.mean, found.std, found.min, found.max)
+    return ", ".join(f"{mean:.4g} +- {std:.3g} ({low:.3g}, {high:.3g})" for mean, std, low, high in rows)
 
 
-def _spread(pieces: list[Moments]) -> str:
-    merged = merge_moments(pieces)
-    return f"mean {merged.mean[0]:.3f}, std {merged.std[0]:.3f}"
+def _mean_std(found: MeanStd | None) -> str:
+    return "none" if found is None else f"mean {found.mean:.3f}, std {found.std:.3f}"
 
 
-def _duration(pixel_frames: int) -> str:
-    seconds = pixel_frames / FPS
-    return f"{seconds:.0f} s" if seconds < 3600 else f"{seconds / 3600:.2f} h"
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"

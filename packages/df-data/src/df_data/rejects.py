@@ -1,0 +1,122 @@
+"""Pictures of rejected inputs: a small strip of frames per input, stored beside the ledger for `df-data inspect`.
+
+Shape legend: T frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from df_models.errors import UserError
+from df_models.files import atomic_write
+
+FOLDER = "rejects"
+HEIGHT = 120
+"""Height of a strip in pixels."""
+MOST_PIXELS = 64_000_000
+"""Larger pictures are not decoded for the sake of a strip."""
+MOMENTS = (0.1, 0.5, 0.9)
+"""Shares of the video's length at which its frames are taken."""
+MICROSECONDS = 1_000_000
+"""FFmpeg's unit of a container's times, per second."""
+SHORTEST_S = 0.2
+"""Of a shorter video, such as a still picture, only the first frame is taken."""
+MOST_FRAMES = 60
+"""Frames that are decoded at most after a seek, to come from the key frame to the moment wanted."""
+WIDEST = 4.0
+"""Pictures wider (or taller) than so many times their other side are squeezed to it."""
+
+
+def picture_path(root: Path, name: str) -> Path:
+    """Return where an input's picture lies, by a hash of its name in the ledger: no name from outside is a path."""
+    return root / FOLDER / f"{hashlib.sha256(name.encode('utf-8')).hexdigest()[:24]}.jpg"
+
+
+def store_picture(root: Path, name: str, picture: bytes | None) -> None:
+    """Store a rejected input's picture; None (an input that shows nothing) leaves none."""
+    if picture is None:
+        return
+    path = picture_path(root, name)
+    path.parent.mkdir(exist_ok=True)
+    atomic_write(path, picture)
+
+
+def read_picture(root: Path, name: str) -> bytes | None:
+    """Return an input's picture, or None if it has none."""
+    path = picture_path(root, name)
+    return path.read_bytes() if path.is_file() else None
+
+
+def strip_of(frames: Sequence[np.ndarray]) -> bytes:
+    """Return frames uint8 RGB ``[H, W, 3]`` side by side, as the bytes of a small JPEG.
+
+    Raises:
+        UserError: there are none.
+    """
+    from PIL import Image
+
+    if not frames:
+        raise UserError("no frames to make a picture of")
+    pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
+    pictures = [picture.resize((_width(*picture.size), HEIGHT)) for picture in pictures]
+    strip = Image.new("RGB", (sum(picture.width for picture in pictures), HEIGHT))
+    left = 0
+    for picture in pictures:
+        strip.paste(picture, (left, 0))
+        left += picture.width
+    data = io.BytesIO()
+    strip.save(data, format="JPEG", quality=80)
+    return data.getvalue()
+
+
+def file_picture(path: Path) -> bytes | None:
+    """Return a strip of three frames of a video file (one of a still picture), or None if it shows nothing.
+
+    Each frame is sought and decoded alone, at the strip's size, so the length of the file does not matter.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                return None
+            frames = list(_frames(container, container.streams.video[0]))
+    except (av.FFmpegError, OSError, ValueError, OverflowError):
+        return None
+    return strip_of(frames) if frames else None
+
+
+def _frames(container: Any, stream: Any) -> Iterator[np.ndarray]:
+    if stream.width * stream.height > MOST_PIXELS:
+        return
+    seconds = float(container.duration or 0) / MICROSECONDS
+    moments = [moment * seconds for moment in MOMENTS] if seconds > SHORTEST_S else [0.0]
+    begin = float(container.start_time or 0) / MICROSECONDS
+    for moment in moments:
+        if moment > 0:
+            container.seek(int((begin + moment) * MICROSECONDS))
+        frame = _frame_at(container.decode(stream), begin + moment)
+        if frame is not None:
+            yield frame.to_ndarray(format="rgb24", width=_width(frame.width, frame.height), height=HEIGHT)
+
+
+def _frame_at(frames: Iterator[Any], time: float) -> Any:
+    """Return the first frame at or after a time, or the last of those looked at (a seek lands on a key frame)."""
+    found = None
+    for found in itertools.islice(frames, MOST_FRAMES):
+        if (found.time or 0.0) >= time:
+            break
+    return found
+
+
+def _width(width: int, height: int) -> int:
+    """Return the width of a picture at the strip's height, even (a scaler's demand), within bounds."""
+    shape = min(max(width / max(height, 1), 1 / WIDEST), WIDEST)
+    return max(2, 2 * round(HEIGHT * shape / 2))
