@@ -37,6 +37,8 @@ def make_sample() -> MakeSample:
             "reference_features": torch.randn(3, 2, 4, generator=generator).half(),
             "mouth_boxes": torch.tensor([4.0, 8.0, 12.0, 16.0]).repeat(frames, 1),
         }
+        tensors["structure"][:, -1] = 1.0  # scale
+        tensors["reference_latents"][0] = tensors["video_latent"][0]
         meta = SampleMeta(
             key=f"{split}-{index:04d}",
             source="test",

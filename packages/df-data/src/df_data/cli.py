@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from df_data.dataset_cli import add_dataset_commands
+from df_data.fetch.command import add_parser as add_fetch_parsers
+from df_data.merge import add_parser as add_merge_parser
 from df_models.cli_support import add_version, run_cli
-from df_models.errors import UserError
 from df_models.media import write_image, write_video
 
 if TYPE_CHECKING:
@@ -17,9 +19,13 @@ if TYPE_CHECKING:
 
 EPILOG = """examples:
   df-data synth --out data/synth --clips 1000 --seed 0
+  df-data plan configs/fetch/hdtf.yaml
+  df-data fetch configs/fetch/hdtf.yaml --out data/hdtf-clips
   df-data build --config configs/data/grid.yaml
+  df-data build --config configs/data/grid.yaml --retry failed
   df-data validate data/synth
   df-data stats data/synth
+  df-data inspect data/synth
 
 exit codes: 0 done; 1 a check failed; 2 a mistake in what was asked; 3 the machine lacks something; 130 interrupted"""
 
@@ -47,14 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="turn real video into shards through the stages")
     build.add_argument("--config", type=Path, required=True, help="a build config, such as configs/data/grid.yaml")
     build.add_argument("overrides", nargs="*", help="dotted overrides, such as out=data/grid workers=1")
+    build.add_argument("--retry", choices=["failed"], help="try the inputs again that ended so before")
     build.set_defaults(run=_build)
-    for name, run, text in (
-        ("validate", _validate, "re-check every byte, shape, range and alignment"),
-        ("stats", _stats, "print what a dataset holds: clips, people, value ranges, encoders, rejects"),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("directory", type=Path, help="a dataset (with train/ and val/) or one split of it")
-        command.set_defaults(run=run)
+    add_merge_parser(commands)
+    add_fetch_parsers(commands)
+    add_dataset_commands(commands)
     return parser
 
 
@@ -109,44 +112,11 @@ def _build(arguments: argparse.Namespace) -> int:
     from df_data.build import BuildConfig, build
     from df_data.config import load_config
 
-    summary = build(load_config(BuildConfig, arguments.config, arguments.overrides))
+    config = load_config(BuildConfig, arguments.config, arguments.overrides)
+    summary = build(config, retry_failed=arguments.retry == "failed")
     print(summary)
     print(f"next: uv run df-data validate {summary.out}")
     return 0
-
-
-def _validate(arguments: argparse.Namespace) -> int:
-    from df_data.check import check_split
-
-    problems = []
-    for directory in _splits(arguments.directory):
-        found = check_split(directory)
-        problems += found
-        print(f"{directory}: {'ok' if not found else f'{len(found)} problems'}")
-    for problem in problems:
-        print(f"  {problem}")
-    return 1 if problems else 0
-
-
-def _stats(arguments: argparse.Namespace) -> int:
-    from df_data.describe import describe_ledger, describe_split
-
-    for directory in _splits(arguments.directory):
-        print("\n".join(describe_split(directory)))
-    for line in describe_ledger(arguments.directory):
-        print(line)
-    return 0
-
-
-def _splits(directory: Path) -> list[Path]:
-    from df_data.manifest import MANIFEST_NAME
-
-    if (directory / MANIFEST_NAME).is_file():
-        return [directory]
-    found = sorted(path.parent for path in directory.glob(f"*/{MANIFEST_NAME}"))
-    if not found:
-        raise UserError(f"{directory} is no dataset: there is no {MANIFEST_NAME} in it or in a folder of it")
-    return found
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ tensor                dtype    shape          needed  what
 `reference_features`  float16  [R, N, D_r]    yes     reference encoder's tokens of each picture
 `mouth_boxes`         float32  [P, 4]         yes     x0, y0, x1, y1 in pixels of the clip
 `truth`               float32  [P, K]         no      exact values of a synthetic clip, named by `truth_names`
-`identity_vector`     float32  [D_id]         no      exact identity of a synthetic clip
+`identity_vector`     float32  [D_id]         no      identity of the face: exact of a synthetic clip
 ====================  =======  =============  ======  ========================================================
 """
 
@@ -39,7 +39,7 @@ from df_models.time import FPS, SPATIAL_STRIDE, latent_length
 SCHEMA_VERSION = 1
 LATENT_CHANNELS = 16
 LAYOUTS: dict[str, VectorLayout] = {layout.name: layout for layout in (LIVEPORTRAIT_70,)}
-KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,160}")
+KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,88}")
 
 REQUIRED = (
     "video_latent",
@@ -128,7 +128,7 @@ class Sample:
 def check_key(key: str) -> None:
     """Raise UserError unless `key` is safe as a file name and for webdataset (no dots, no slashes)."""
     if not KEY_PATTERN.fullmatch(key):
-        raise UserError(f"sample key {key!r}: use 1 to 160 letters, digits, '_' and '-' only")
+        raise UserError(f"sample key {key!r}: use 1 to 88 letters, digits, '_' and '-' only")
 
 
 def expected_shapes(meta: SampleMeta) -> dict[str, tuple[int | None, ...]]:
