@@ -1,17 +1,48 @@
-"""What a stream through a video VAE takes: the checks and divisions that the sessions of every VAE share.
+"""What the video VAEs share: whole clips by way of streams, and the checks and divisions of a stream.
 
 Shape legend: B batch, T latent frames, P pixel frames, C = 16 latent channels, H, W pixels, h = H/8, w = W/8.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor
 
+from df_models.encoders.base import DecoderSession, EncoderSession
 from df_models.errors import UserError
 from df_models.time import SPATIAL_STRIDE, TEMPORAL_STRIDE, latent_length
 
 IMAGE_CHANNELS = 3
 LATENT_CHANNELS = 16
+
+
+class StreamedVAE(ABC):
+    """Whole clips through a VAE's streams, so that clip and stream are the same to the bit."""
+
+    @abstractmethod
+    def encoder_session(self) -> EncoderSession:
+        """Start encoding a stream."""
+
+    @abstractmethod
+    def decoder_session(self) -> DecoderSession:
+        """Start decoding a stream."""
+
+    def encode(self, video_BPCHW: Tensor) -> Tensor:
+        """Encode ``[B, P, 3, H, W]`` in [0, 1] to normalised latents ``[B, T, 16, h, w]``, float32.
+
+        Raises:
+            UserError: P is not 1 + 4 n, or H or W is not a multiple of 8.
+        """
+        return self.encoder_session().encode(video_BPCHW)
+
+    def encode_image(self, image_BCHW: Tensor) -> Tensor:
+        """Encode single pictures ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``."""
+        return self.encode(image_BCHW[:, None])[:, 0]
+
+    def decode(self, latents_BTChw: Tensor) -> Tensor:
+        """Decode normalised latents ``[B, T, 16, h, w]`` to ``[B, P, 3, H, W]`` in [0, 1], float32."""
+        return self.decoder_session().decode(latents_BTChw)
 
 
 class Stream:

@@ -27,7 +27,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from df_models.encoders.stream import IMAGE_CHANNELS, LATENT_CHANNELS, Stream
+from df_models.encoders.stream import IMAGE_CHANNELS, LATENT_CHANNELS, Stream, StreamedVAE
 from df_models.encoders.weights import Origin, find_file, hash_files, load_strict, locate, read_tensors
 from df_models.time import TEMPORAL_STRIDE
 
@@ -147,7 +147,7 @@ def advance(layers: nn.Sequential, frames_BNCHW: Tensor, memory: Memory) -> tupl
     return x_NCHW.unflatten(0, (batch, -1)), kept
 
 
-class TAEHV:
+class TAEHV(StreamedVAE):
     """The frozen tiny autoencoder: see :class:`df_models.encoders.base.VideoVAE` for the protocol."""
 
     def __init__(self, net: TaehvNet, *, name: str, sha256: str) -> None:
@@ -158,22 +158,6 @@ class TAEHV:
         """Move the weights to a device or dtype; latents and pixels stay float32 outside."""
         nn.Module.to(self.module, device=device, dtype=dtype)
         return self
-
-    def encode(self, video_BPCHW: Tensor) -> Tensor:
-        """Encode ``[B, P, 3, H, W]`` in [0, 1] to normalised latents ``[B, T, 16, h, w]``, float32.
-
-        Raises:
-            UserError: P is not 1 + 4 n, or H or W is not a multiple of 8.
-        """
-        return self.encoder_session().encode(video_BPCHW)
-
-    def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """Encode single pictures ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``."""
-        return self.encode(image_BCHW[:, None])[:, 0]
-
-    def decode(self, latents_BTChw: Tensor) -> Tensor:
-        """Decode normalised latents ``[B, T, 16, h, w]`` to ``[B, P, 3, H, W]`` in [0, 1], float32."""
-        return self.decoder_session().decode(latents_BTChw)
 
     def encoder_session(self) -> TaehvEncoderSession:
         """Start encoding a stream; sessions are independent of each other."""

@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from df_models.encoders.stream import Stream
+from df_models.encoders.stream import Stream, StreamedVAE
 from df_models.encoders.wan_vae_files import (
     EMBEDDED,
     UNNAMED,
@@ -51,7 +51,7 @@ TINY_CONFIG: dict[str, Any] = {
 latents: three scales give 16 channels and the stride 4x8x8."""
 
 
-class WanVAE:
+class WanVAE(StreamedVAE):
     """A frozen ``AutoencoderKLWan``: see :class:`df_models.encoders.base.VideoVAE` for the protocol."""
 
     def __init__(self, vae: Any, *, name: str, sha256: str, licence: str) -> None:
@@ -98,22 +98,6 @@ class WanVAE:
         torch.nn.Module.to(self.module, device=device, dtype=dtype)
         self._set_statistics()
         return self
-
-    def encode(self, video_BPCHW: Tensor) -> Tensor:
-        """Encode ``[B, P, 3, H, W]`` in [0, 1] to normalised latents ``[B, T, 16, h, w]``, float32.
-
-        Raises:
-            UserError: P is not 1 + 4 n, or H or W is not a multiple of 8.
-        """
-        return self.encoder_session().encode(video_BPCHW)
-
-    def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """Encode single pictures ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``."""
-        return self.encode(image_BCHW[:, None])[:, 0]
-
-    def decode(self, latents_BTChw: Tensor) -> Tensor:
-        """Decode normalised latents ``[B, T, 16, h, w]`` to ``[B, P, 3, H, W]`` in [0, 1], float32."""
-        return self.decoder_session().decode(latents_BTChw)
 
     def encoder_session(self) -> WanEncoderSession:
         """Start encoding a stream; sessions are independent of each other."""
