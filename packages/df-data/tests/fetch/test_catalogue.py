@@ -243,7 +243,7 @@ def test_lists_of_noise_are_counted_not_crashed_on(tmp_path: Path) -> None:
         "http://a/b c.mp4",
         "http://a/b\n.mp4",
         "http://a/\x00.mp4",
-        "-o/tmp/x",
+        "-oname",
         "",
         "https://" + "a" * 3000,
     ],

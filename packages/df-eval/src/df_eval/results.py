@@ -67,7 +67,7 @@ def clip_lines(results: LengthResults) -> list[dict[str, Any]]:
     """One JSON line per row and clip, with every value, its numerator and denominator, and notes."""
     lines: list[dict[str, Any]] = []
     for row in ROWS:
-        for key, clip in zip(results.keys, results.measured[row], strict=False):
+        for key, clip in zip(results.keys, results.measured[row], strict=True):
             metrics = {
                 name: {"value": pair.value, "numerator": pair.numerator, "denominator": pair.denominator}
                 | ({"note": pair.note} if pair.note else {})
