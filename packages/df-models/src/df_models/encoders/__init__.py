@@ -9,17 +9,21 @@ reference  :func:`load_reference_encoder`  ``patches``            ``dinov2-base`
 text       :func:`load_text_encoder`       (none)                 ``umt5-xxl``
 motion     :func:`load_motion_extractor`   (none)                 ``liveportrait``
 FLAME      :func:`load_flame_encoder`      (none)                 ``deca``, ``emoca``
+lip sync   :func:`load_sync_network`       (none)                 ``syncnet_v2``
 =========  ==============================  =====================  ==========================================
 
 A name may carry where its weights lie, ``NAME:LOCATION`` (:mod:`df_models.encoders.weights`). All but the embedded
-ones and LivePortrait, DECA and ``taew2_1`` need the extra ``df-models[encoders]``.
+ones and LivePortrait, DECA, SyncNet and ``taew2_1`` need the extra ``df-models[encoders]``.
+
+Face detectors (:mod:`df_models.encoders.face_detectors`: YuNet, RetinaFace, SCRFD) and the head pose network
+(:mod:`df_models.encoders.head_pose`: FSA-Net) are given as files.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from df_models.encoders.base import (
     AudioEncoder,
@@ -32,6 +36,9 @@ from df_models.encoders.base import (
 )
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from df_models.encoders.syncnet import SyncNet
 
 AUDIO_ENCODERS = {"logmel": "logmel", "hubert-large": "hubert", "hubert-base": "hubert"}
 REFERENCE_ENCODERS = {
@@ -46,6 +53,7 @@ REFERENCE_ENCODERS = {
 TEXT_ENCODERS = {"umt5-xxl": "umt5"}
 MOTION_EXTRACTORS = {"liveportrait": "liveportrait"}
 FLAME_ENCODERS = {"deca": "deca", "emoca": "deca"}
+SYNC_NETWORKS = {"syncnet_v2": "syncnet"}
 VIDEO_VAES = {"wan": "wan_vae", "taew2_1": "taehv"}
 """Modules by the names of their models; each has ``load(name, location)``."""
 
@@ -100,6 +108,11 @@ def load_flame_encoder(spec: str) -> FaceEncoder:
     return _load(FLAME_ENCODERS, "FLAME encoder", spec)
 
 
+def load_sync_network(spec: str) -> SyncNet:
+    """Load a network that compares lips with sound by name; errors as in :func:`load_audio_encoder`."""
+    return _load(SYNC_NETWORKS, "lip sync network", spec)
+
+
 def _load(known: Mapping[str, str], role: str, spec: str) -> Any:
     name, location = split_spec(spec)
     if name not in known:
@@ -112,6 +125,7 @@ __all__ = [
     "FLAME_ENCODERS",
     "MOTION_EXTRACTORS",
     "REFERENCE_ENCODERS",
+    "SYNC_NETWORKS",
     "TEXT_ENCODERS",
     "VIDEO_VAES",
     "AudioEncoder",
@@ -125,6 +139,7 @@ __all__ = [
     "load_flame_encoder",
     "load_motion_extractor",
     "load_reference_encoder",
+    "load_sync_network",
     "load_text_encoder",
     "load_video_vae",
     "random_tiny_vae",

@@ -70,8 +70,8 @@ class FlameEncoder(FrozenFace):
     """DECA or EMOCA, frozen: see :class:`df_models.encoders.base.FaceEncoder` for the protocol.
 
     The crop is DECA's for a detector's box (``bbox2point``, type ``bbox``): side 1.25 times the box, centre moved down
-    by 0.12 of the box, which is 0.096 of the crop. DECA's box side is the mean of width and height, here it is the
-    larger. For the box around 68 landmarks, which has no forehead, DECA takes 1.25 * 1.1 and no shift.
+    by 0.12 of the box, which is 0.096 of the crop. DECA's box is a square with the mean of the detector's sides, and
+    df-data makes it so. For the box around 68 landmarks, which has no forehead, DECA takes 1.25 * 1.1 and no shift.
     """
 
     layout: VectorLayout = FLAME_159

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from df_models.encoders.retinaface import RetinaFace
+from df_models.encoders.scrfd import SCRFD
 from df_models.encoders.yunet import YuNet
 from df_models.errors import UserError
 
-FACE_DETECTORS: dict[str, type[YuNet] | type[RetinaFace]] = {YuNet.id: YuNet, RetinaFace.id: RetinaFace}
+FaceDetector = YuNet | RetinaFace | SCRFD
+FACE_DETECTORS: dict[str, type[FaceDetector]] = {made.id: made for made in (YuNet, RetinaFace, SCRFD)}
 
 
-def load_face_detector(spec: str) -> YuNet | RetinaFace:
+def load_face_detector(spec: str) -> FaceDetector:
     """Return the detector named by ``NAME:PATH``; a path alone is YuNet's.
 
     Raises:

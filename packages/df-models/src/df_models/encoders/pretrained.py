@@ -202,12 +202,15 @@ def _others(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def _errors_only() -> Iterator[None]:
-    """Keep transformers' report of unused tensors off the terminal: :func:`_refuse_foreign` judges them."""
+    """Keep transformers' bars and report of unused tensors off the terminal; :func:`_refuse_foreign` judges these."""
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -19,11 +19,12 @@ from torch import Tensor
 from df_models.encoders.pretrained import CONFIG, SAFETENSORS, FrozenPretrained, find_checkpoint, load_model
 from df_models.encoders.weights import Origin, require_files
 from df_models.errors import UserError
+from df_models.text import TEXT_TOKENS
 
 HUB_ID = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
 ENCODER, TOKENIZER = "text_encoder", "tokenizer"
 TOKENIZER_FILE = "tokenizer.json"
-NUM_TOKENS = 512
+NUM_TOKENS = TEXT_TOKENS
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 ORIGIN = Origin(

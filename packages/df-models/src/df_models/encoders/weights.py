@@ -23,7 +23,7 @@ from df_models.errors import UserError
 from df_models.files import sha256_file
 
 WEIGHTS_VARIABLE = "DF_WEIGHTS"
-TENSOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+TENSOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".model")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from df_models.crop import resample_matrix
+from df_models.encoders.onnx_files import open_onnx
 from df_models.errors import UserError
 from df_models.files import sha256_file
 
@@ -59,15 +60,7 @@ class YuNet:
         self, path: str | Path, *, threshold: float = 0.7, overlap: float = 0.3, max_side: int = 640, threads: int = 1
     ) -> None:
         path = Path(path)
-        if not path.is_file():
-            raise UserError(f"the face detector is missing: no file {path}; {HOW_TO_GET}")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_onnx(path, "the face detector", HOW_TO_GET, threads)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [f"{kind}_{s}" for s in STRIDES for kind in ("cls", "obj", "bbox", "kps")]
         if {o.name for o in self._session.get_outputs()} != set(self._outputs):
