@@ -58,6 +58,7 @@ TRAVELS = {
     "video_vae": "wan",
     "audio_encoder": "hubert-large",
     "reference_encoder": "dinov2-base",
+    "text_encoder": "umt5-xxl:elsewhere",
     "face_crop": "largest",
     "video_size": 128,
 }

@@ -27,7 +27,8 @@ def add_version(parser: argparse.ArgumentParser, package: str) -> None:
 def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] | None = None) -> int:
     """Run ``main(argv)``; print a user's or the machine's trouble as one line; return the exit code.
 
-    A fault of the program itself is not caught: its traceback is what a bug report needs.
+    ``main`` may raise a KeyboardInterrupt with a line of its own, such as one on how to go on. A fault of the program
+    itself is not caught: its traceback is what a bug report needs.
     """
     try:
         return main(sys.argv[1:] if argv is None else argv) or 0
@@ -39,8 +40,8 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _fail(prog, f"the disk is full ({error.filename or 'while writing'}); free some space", EXIT_MACHINE)
-    except KeyboardInterrupt:
-        return _fail(prog, "interrupted", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        return _fail(prog, str(interrupt) or "interrupted", EXIT_INTERRUPTED)
 
 
 def _fail(prog: str, message: str, code: int) -> int:

@@ -84,8 +84,9 @@ class DualForceConfig:
     FLAME head: ``flame_dim`` (0: none), ``flame_width``.
 
     The rest travels with the weights and tells programs how the model was trained: ``sigma_structure_max``, the ids
-    ``video_vae``, ``audio_encoder``, ``reference_encoder``, how faces were cropped, ``face_crop``, and to how
-    many pixels a side, ``video_size`` (what generation makes; the towers themselves take any size).
+    ``video_vae``, ``audio_encoder``, ``reference_encoder``, ``text_encoder`` (where ``text_dim`` is above 0), how faces
+    were cropped, ``face_crop``, and to how many pixels a side, ``video_size`` (what generation makes; the towers
+    themselves take any size).
     """
 
     dim: int
@@ -124,6 +125,7 @@ class DualForceConfig:
     video_vae: str = "df-tiny"
     audio_encoder: str = "logmel"
     reference_encoder: str = "patches"
+    text_encoder: str = "umt5-xxl"
     face_crop: str = "none"
     video_size: int = 64
 

@@ -314,6 +314,8 @@ class DualForce(Pretrained):
                 wanted = f"[batch, tokens, {self.config.reference_dim}]"
                 raise UserError(f"reference_tokens must be {wanted}, not {list(reference_tokens.shape)}")
             reference = self.reference(reference_tokens)
+        if text is not None and self.config.text_dim and (text.ndim, text.shape[-1]) != (3, self.config.text_dim):
+            raise UserError(f"text must be [batch, tokens, {self.config.text_dim}], not {list(text.shape)}")
         structure_text = self.structure.embed_text(text) if self.config.structure_text else None
         return Context(self.video.embed_text(text), reference), Context(structure_text, None)
 

@@ -6,6 +6,8 @@ Shape legend: T frames, H height, W width, N samples. Pictures are uint8 RGB. So
 
 from __future__ import annotations
 
+import contextlib
+import io
 import wave as wave_module
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from df_models.containers import open_media
 from df_models.errors import UserError
 from df_models.files import atomic_path
 from df_models.time import FPS, SAMPLE_RATE
@@ -39,7 +42,7 @@ def read_audio(path: str | Path) -> np.ndarray:
             for frame in container.decode(audio=0):
                 pieces.extend(out.to_ndarray()[0] for out in resampler.resample(frame))
             pieces.extend(out.to_ndarray()[0] for out in resampler.resample(None))
-        except av.FFmpegError as error:
+        except (av.FFmpegError, IndexError) as error:  # IndexError: PyAV knows no stream that begins late
             raise UserError(f"the sound in {path} cannot be decoded ({_reason(error)})") from error
     if not pieces or not sum(len(piece) for piece in pieces):
         raise UserError(f"{path} holds no sound")
@@ -57,10 +60,13 @@ def write_wav(path: str | Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Return a picture as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF tag.
+    """Return a picture as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF tag, in the colours of sRGB.
+
+    An embedded colour profile is followed (a damaged one is passed over, as viewers do); what is transparent lies on
+    white; 16 bits become 8; of an animation the first picture is taken.
 
     Raises:
-        UserError: no such file, or not a picture.
+        UserError: no such file, not a picture, or one whose numbers have no known white (32 bits, floating point).
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -68,9 +74,35 @@ def read_image(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             upright: Any = ImageOps.exif_transpose(image)
-            return np.asarray(upright.convert("RGB"))
+            if upright.mode in ("I", "F"):
+                raise UserError(f"{path} has pixels of 32 bits; save it as a PNG or JPEG of 8 or 16 bits")
+            return np.asarray(_in_srgb(_opaque(upright), image.info.get("icc_profile")))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a picture that can be read; give a PNG or JPEG") from error
+
+
+def _opaque(image: Any) -> Any:
+    """Return a Pillow picture as RGB, L or CMYK of 8 bits, what is transparent on white."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+    return image if image.mode in ("RGB", "L", "CMYK") else image.convert("RGB")
+
+
+def _in_srgb(image: Any, profile: bytes | None) -> Any:
+    """Return a Pillow picture as RGB, by its colour profile if it has one."""
+    from PIL import ImageCms
+
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            image = ImageCms.profileToProfile(image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    return image.convert("RGB")
 
 
 def write_image(path: str | Path, image_HWC: np.ndarray) -> None:
@@ -184,7 +216,7 @@ def _open_media(path: str | Path, what: str) -> av.container.InputContainer:
 
     _require_file(path)
     try:
-        return av.open(str(path), "r")
+        return open_media(path)
     except (av.FFmpegError, OSError) as error:
         raise UserError(f"{path} is no {what} that can be read ({_reason(error)})") from error
 

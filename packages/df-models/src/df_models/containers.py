@@ -1,0 +1,75 @@
+"""Opening video and sound files that nobody vouches for.
+
+FFmpeg tells a file's format from its contents, and some of the formats that it knows are lists of other files and
+addresses (HLS, DASH, concat, SDP) or read the name as a pattern (image2). A file that came from elsewhere could so have
+any local file, or any address of the network, read as a video. Here only formats that stand for themselves are opened;
+FFmpeg is handed the open file (its protocol `fd`) and never learns the name, so a name means nothing; and pictures stay
+below a size that fits into memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from df_models.errors import UserError
+
+if TYPE_CHECKING:
+    import av.container
+
+VIDEO_FORMATS = (
+    "mov", "matroska", "mpeg", "mpegts", "mpegvideo", "avi", "flv", "asf", "ogg", "mxf", "dv", "nut", "rm", "ivf",
+    "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe",
+)  # fmt: skip
+"""FFmpeg's names of the containers that are read (`mov` is mp4, m4a and 3gp too, `matroska` is webm too)."""
+SOUND_FORMATS = ("wav", "w64", "flac", "mp3", "aac", "ac3", "eac3", "aiff", "au", "caf", "amr", "ape", "tta", "wv")
+PICTURE_FORMATS = ("gif", "apng", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe")
+FORMATS = (*VIDEO_FORMATS, *SOUND_FORMATS, *PICTURE_FORMATS)
+MOST_PIXELS = 8192 * 4608
+"""Larger pictures (8K is 7680x4320) are not decoded: a small file may hold pictures that no memory does."""
+NOT_READ = errno.EINVAL
+"""What FFmpeg answers for a format that is not among those allowed (libavformat/demux.c, `format_whitelist`)."""
+
+
+class FormatNotRead(UserError):
+    """A file is of none of :data:`FORMATS`, or not a file."""
+
+
+def open_media(path: str | Path) -> av.container.InputContainer:
+    """Open a file for reading, as one of :data:`FORMATS` and nothing else.
+
+    Text in the file that is not UTF-8 is read with replacement characters, not refused.
+
+    Raises:
+        FormatNotRead: the file is of another format, or no plain file.
+        av.FFmpegError, OSError: it cannot be opened; for its decoders, see :func:`limit_pictures`.
+    """
+    import av
+
+    options = {
+        "format_whitelist": ",".join(FORMATS),
+        "protocol_whitelist": "fd",
+        "max_pixels": str(MOST_PIXELS),
+    }
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise FormatNotRead(f"{Path(path).name} is not a plain file")
+        return av.open("fd:", "r", options=options | {"fd": str(number)}, metadata_errors="replace")
+    except av.FFmpegError as error:
+        if error.errno == NOT_READ:
+            raise FormatNotRead(
+                f"{Path(path).name} is of a format that is not read (a playlist, subtitles, a rare container); "
+                "convert it to mp4 or mkv"
+            ) from error
+        raise
+    finally:
+        os.close(number)  # FFmpeg has a copy
+
+
+def limit_pictures(stream: Any) -> None:
+    """Make a video stream's decoder refuse pictures of more than :data:`MOST_PIXELS`, whatever the header says."""
+    stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(MOST_PIXELS)}
