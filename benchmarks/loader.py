@@ -13,8 +13,8 @@ The first epoch, each clip decoded from its shard in shuffled order, is compared
 If the clips have the preset's size, batches are held against a training step of the preset: their CPU time, and the
 share of the wall clock that a training loop waits for its batches, first epoch included.
 
-    python benchmarks/loader.py --clips 512
-    python benchmarks/loader.py --clips 256 --size 512 --batch 8
+    python benchmarks/loader.py
+    python benchmarks/loader.py --clips 1024 --size 512 --batch 8
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from df_models import DualForce
 from df_models.time import latent_length
 
 FRAMES = 33
+CLIPS_A_SHARD = 64
 REPEATS = 5
 STREAMS = ("video_latent", "structure", "audio", "flame", "mouth_boxes")
 ENCODERS = {"video_vae": EncoderRecord(id="random", sha256="0")}
@@ -77,7 +78,7 @@ def random_sample(index: int, frames: int, size: int) -> Sample:
 
 def write_split(root: Path, clips: int, frames: int, size: int) -> Path:
     """Write the dataset and return its training split."""
-    writer = SplitWriter(root, "train", num_shards=8, build="benchmark", encoders=ENCODERS)
+    writer = SplitWriter(root, "train", num_shards=-(-clips // CLIPS_A_SHARD), build="benchmark", encoders=ENCODERS)
     staged = [writer.stage(random_sample(index, frames, size)) for index in range(clips)]
     for shard in staged_shards(staged):
         writer.finish_shard(shard, staged)
@@ -211,7 +212,7 @@ def main() -> None:
     """Measure and write the result files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
-    parser.add_argument("--clips", type=int, default=512, help="clips in the dataset (default: 512)")
+    parser.add_argument("--clips", type=int, default=4096, help="clips in the dataset (default: 4096)")
     parser.add_argument("--batch", type=int, default=16, help="clips per batch (default: 16)")
     parser.add_argument("--size", type=int, default=64, help="height and width of the clips in pixels (default: 64)")
     parser.add_argument("--steps", type=int, default=64, help="steps of the training loop (default: 64)")

@@ -102,6 +102,25 @@ def test_state_is_refused_by_another_dataset_or_order(split: Path, tmp_path: Pat
         reader(tmp_path / "train").load_state_dict(state)
 
 
+@pytest.mark.parametrize("place", [None, "x", -5, 1.5, True, [0]])
+def test_a_damaged_place_is_refused(split: Path, place: object) -> None:
+    for options, name, given in (({}, "position", place), ({"buckets": (1, 2)}, "given", [0, place])):
+        source = reader(split, **options)
+        state = source.state_dict() | {name: given}
+        with pytest.raises(UserError, match=f"{name} is .* instead of a"):
+            source.load_state_dict(state)
+        del state[name]
+        with pytest.raises(UserError, match=f"{name} is None"):
+            source.load_state_dict(state)
+        assert source.state_dict()["position"] == 0
+
+
+@pytest.mark.parametrize("name", ["num_workers", "cache_bytes", "cache_dir_bytes", "stream_bytes"])
+def test_amounts_below_nothing_are_refused(split: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"{name}=-1: give 0 or more"):
+        reader(split, **{name: -1})
+
+
 @pytest.mark.parametrize(("world_size", "batch_size"), [(1, 3), (1, 64), (2, 3), (3, 4), (5, 3), (8, 3), (30, 1)])
 def test_one_pass_gives_every_sample_and_equal_steps(split: Path, world_size: int, batch_size: int) -> None:
     ranks = [

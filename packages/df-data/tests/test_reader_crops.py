@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,12 +37,15 @@ def reader(split: Path, **options: Any) -> ShardReader:
 def test_slots_of_a_crop_are_the_pixel_frames_that_its_latents_cover(total: int, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, total - 1))
     length = data.draw(st.integers(1, total - start))
-    pixels = torch.arange(pixel_length(total)).float()[:, None]
-    for clips, starts in (([pixels], [start]), ([pixels, pixels], [start, 0])):
-        found = slots(clips, starts, length)[0, ..., 0]
-        for k in range(length):
-            covered = list(pixels_of_latent(start + k))
-            assert found[k].tolist() == (covered if len(covered) == 4 else [0, 0, 0, 0])
+    rate = data.draw(st.integers(1, 3))
+    rows = np.arange(rate * pixel_length(total), dtype=np.float32)[:, None]
+    for starts in ([start], [start, 0], [0, start]):
+        found = slots([rows] * len(starts), starts, length, rate)
+        assert found.shape == (len(starts), 4 * length * rate, 1)
+        for i, first in enumerate(starts):
+            for k, frame in enumerate(found[i, :, 0].unflatten(0, (length, 4 * rate)).tolist()):
+                pixels = list(pixels_of_latent(first + k)) * (4 if first + k == 0 else 1)
+                assert frame == [rate * pixel + r for pixel in pixels for r in range(rate)]
 
 
 def test_a_marked_crop_is_aligned_in_every_stream_and_says_where_it_starts(split: Path) -> None:

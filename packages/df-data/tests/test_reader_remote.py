@@ -24,7 +24,7 @@ from df_data.reading.source import file_url, is_remote, open_pieces
 from df_models.errors import UserError
 
 CLIPS = 24
-TENSORS = [field.name for field in fields(Batch) if field.name != "keys"]
+TENSORS = [field.name for field in fields(Batch) if field.name not in ("keys", "text")]
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,26 @@ def test_bounds_that_would_fetch_again_and_again_are_refused(split: Path, tmp_pa
     assert_same(reader(url, stream_bytes=largest, shuffle=False), reader(split, shuffle=False))
 
 
+def why(url: str) -> str:
+    with pytest.raises(UserError) as told:
+        list(open_pieces(url))
+    return str(told.value).removeprefix(f"{url}: ")
+
+
+def test_what_failed_is_told_in_words(server: Server) -> None:
+    hint = "check the address and the files there"
+    gone = why(f"{server.url}/none.tar")
+    assert gone == f"cannot be fetched (curl ended with code 22: not found or no access); {hint}"
+    assert why("pipe:exit 5") == f"cannot be fetched (the command ended with code 5); {hint}"
+    missing = "the command ended with code 127: a program in it is not installed"
+    assert why("pipe:no-such-program 2>/dev/null") == f"cannot be fetched ({missing}); {hint}"
+    assert why("s3://b/train/x.tar") == (
+        "nothing here fetches s3:// addresses; name a command that does, with {} for the file's name: "
+        "'pipe:aws s3 cp s3://bucket/train/{} -'"
+    )
+
+
 def test_a_missing_program_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="curl"):
+    with pytest.raises(UserError, match="the program curl is not installed"):
         list(open_pieces("http://127.0.0.1:9/x"))

@@ -13,7 +13,7 @@ and audio would be all that is right about the batch. To train on mirrored clips
 encoded (:mod:`df_data.mirror` mirrors structure vectors and boxes that are known already).
 
 Shape legend: B clips, T latent frames, S = 4 slots, h, w latent cells, R reference pictures, N reference tokens,
-P pixel frames, A = 2P audio features, D feature widths.
+P pixel frames, A = 2P audio features, L text tokens, D feature widths.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from df_data.hashing import hash_int, hash_unit
 from df_data.reading.shard import RawSample
 from df_models.errors import UserError
-from df_models.time import SLOTS, SPATIAL_STRIDE, pixel_length, pixels_of_latent, pool_audio, to_slots
+from df_models.time import SLOTS, SPATIAL_STRIDE, pixel_length, pixels_of_latent, pool_audio
 
 Start = Literal["anchored", "marked"]
 AudioPool = Literal["mean", "concat"]
@@ -36,27 +37,29 @@ AudioPool = Literal["mean", "concat"]
 
 @dataclass(frozen=True)
 class Clip:
-    """One sample as it is stored, all its reference pictures still there.
+    """One sample as it is stored, all its reference pictures still there; slices of numpy arrays cost least.
 
     Attributes:
         video: float16 ``[T, 16, h, w]``.
         structure, flame, mouth_boxes: float32 ``[P, D]``; ``flame`` may be None.
         audio: float16 ``[A, D]``, not pooled.
         reference_latents, reference_features, reference_frames: ``[R, ...]``.
+        text: float16 ``[L, D_t]``, not padded, or None.
         bytes: memory that the tensors keep.
     """
 
     key: str
-    video: Tensor
-    structure: Tensor
-    audio: Tensor
-    mouth_boxes: Tensor
-    reference_latents: Tensor
-    reference_features: Tensor
-    reference_frames: Tensor
-    flame: Tensor | None
+    video: np.ndarray
+    structure: np.ndarray
+    audio: np.ndarray
+    mouth_boxes: np.ndarray
+    reference_latents: np.ndarray
+    reference_features: np.ndarray
+    reference_frames: np.ndarray
+    flame: np.ndarray | None
     weight: float
     bytes: int
+    text: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ class Batch:
         start: int64 ``[B]``, the stored clip's latent frame that the crop begins with; 0 is anchored (see the module).
         audio_dropped, reference_dropped: bool ``[B]``, whose audio, or reference picture and tokens, are zeros.
         flame: float32 ``[B, T, 4, 159]``, or None if a clip has none.
+        text: float32 ``[B, L, D_t]``, or None if a clip has none; L is the longest prompt's length, shorter ones end in
+            zero rows. A model reads 512 rows: :func:`df_models.text.pad_text`, best after the batch has moved to
+            its device (of UMT5's width they are 8 MB per clip).
     """
 
     keys: list[str]
@@ -111,6 +117,7 @@ class Batch:
     audio_dropped: Tensor
     reference_dropped: Tensor
     flame: Tensor | None = None
+    text: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -151,14 +158,15 @@ def clip_of(raw: RawSample, num_latent: int | None) -> Clip:
         flame=tensors.get("flame"),
         weight=raw.weight,
         bytes=raw.bytes if length == have else sum(tensor.nbytes for tensor in tensors.values()),
+        text=tensors.get("text_features"),
     )
 
 
-def _cut(tensors: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+def _cut(tensors: Mapping[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
     """The first ``length`` latent frames of each stream, copied, so that what is cut off is not kept in memory."""
     pixels = pixel_length(length)
     rows = {"video_latent": length, "audio": 2 * pixels, "structure": pixels, "flame": pixels, "mouth_boxes": pixels}
-    return {name: tensor[: rows.get(name)].clone() for name, tensor in tensors.items()}
+    return {name: tensor[: rows.get(name)].copy() for name, tensor in tensors.items()}
 
 
 def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None, recipe: Recipe) -> Batch:
@@ -179,13 +187,16 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
     picks = [hash_int(*name, "reference") % len(clip.reference_frames) for clip, name in zip(clips, named)]
     pictures = [int(clip.reference_frames[pick]) for clip, pick in zip(clips, picks)]
     flames = [clip.flame for clip in clips if clip.flame is not None]
-    boxes_BTS4 = slots([clip.mouth_boxes for clip in clips], starts, length)
+    texts = [clip.text for clip in clips if clip.text is not None]
+    boxes_BTS4 = in_frames(slots([clip.mouth_boxes for clip in clips], starts, length))
     batch = Batch(
         keys=[clip.key for clip in clips],
         sample_ids=torch.tensor([hash_int(clip.key, epoch) for clip, epoch in zip(clips, epochs)]),
         video=stacked([clip.video[start : start + length] for clip, start in zip(clips, starts)]),
-        structure=slots([clip.structure for clip in clips], starts, length),
-        audio=slots([_pooled(clip.audio, recipe.audio_pool) for clip in clips], starts, length).float(),
+        structure=in_frames(slots([clip.structure for clip in clips], starts, length)),
+        audio=in_frames(
+            pool_audio(slots([clip.audio for clip in clips], starts, length, 2).float(), recipe.audio_pool)
+        ),
         reference_latent=stacked([clip.reference_latents[p] for clip, p in zip(clips, picks)]),
         reference_tokens=stacked([clip.reference_features[p] for clip, p in zip(clips, picks)]),
         reference_frame=torch.tensor([0 if (p, start) == (0, 0) else -1 for p, start in zip(pictures, starts)]),
@@ -194,16 +205,32 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
         start=torch.tensor(starts),
         audio_dropped=_chosen(named, "drop audio", recipe.drop_audio),
         reference_dropped=_chosen(named, "drop reference", recipe.drop_reference),
-        flame=slots(flames, starts, length) if len(flames) == len(clips) else None,
+        flame=in_frames(slots(flames, starts, length)) if len(flames) == len(clips) else None,
+        text=padded(texts) if len(texts) == len(clips) else None,
     )
     return _without_dropped(batch)
 
 
-def stacked(rows: Sequence[Tensor]) -> Tensor:
+def stacked(rows: Sequence[np.ndarray]) -> Tensor:
     """Stack as float32. Values that are stored in half precision are copied once, not stacked and then converted."""
     out = torch.empty((len(rows), *rows[0].shape))
     for row, into in zip(rows, out):
-        into.copy_(row)
+        into.copy_(torch.from_numpy(row))  # numpy converts half precision many times slower
+    return out
+
+
+def padded(texts_LD: Sequence[np.ndarray]) -> Tensor:
+    """Stack texts as float32 ``[B, L, D]``, each with zero rows after it up to the longest one's length.
+
+    Raises:
+        UserError: they are of different widths.
+    """
+    widths = sorted({text.shape[-1] for text in texts_LD})
+    if len(widths) != 1:
+        raise UserError(f"clips with text features of widths {widths} in one batch; build the dataset with one encoder")
+    out = torch.zeros(len(texts_LD), max(map(len, texts_LD)), widths[0])
+    for text, into in zip(texts_LD, out):
+        into[: len(text)].copy_(torch.from_numpy(text))
     return out
 
 
@@ -230,24 +257,29 @@ def _without_dropped(batch: Batch) -> Batch:
     return batch
 
 
-def _pooled(audio_AD: Tensor, pool: AudioPool) -> Tensor:
-    """One feature per pixel frame, float16 ``[P, D]``; the mean is taken in float32."""
-    return pool_audio(audio_AD, pool) if pool == "concat" else pool_audio(audio_AD.float(), pool).half()
+def slots(clips_PD: Sequence[np.ndarray], starts: Sequence[int], length: int, rate: int = 1) -> Tensor:
+    """Slots ``[B, 4 T rate, D]`` of ``length`` latent frames of each clip, from its latent frame ``start`` on.
+
+    The slots of a crop are a run of pixel frames, so each clip is copied once; where it begins with latent frame 0,
+    whose one pixel frame fills four slots, the run begins at the last of them (:func:`df_models.time.to_slots`).
+
+    Args:
+        rate: rows of a clip for each pixel frame, and so of the result for each slot.
+    """
+    out_BND = np.empty((len(clips_PD), rate * SLOTS * length, clips_PD[0].shape[-1]), clips_PD[0].dtype)
+    for clip_PD, start, into_ND in zip(clips_PD, starts, out_BND):
+        covered = pixels_of_latent(start)
+        first, repeats = rate * covered.start, SLOTS - len(covered)
+        run_ND = into_ND[rate * repeats :]
+        run_ND[:] = clip_PD[first : first + len(run_ND)]
+        if repeats:
+            into_ND[: rate * repeats].reshape(repeats, rate, -1)[:] = clip_PD[first : first + rate]
+    return torch.from_numpy(out_BND)
 
 
-def slots(clips_PD: Sequence[Tensor], starts: Sequence[int], length: int) -> Tensor:
-    """Slots ``[B, T, 4, D]`` of ``length`` latent frames of each clip, from its latent frame ``start`` on."""
-    if any(starts):
-        return torch.stack([_slots_from(clip, start, length) for clip, start in zip(clips_PD, starts)])
-    return to_slots(torch.stack([clip[: pixel_length(length)] for clip in clips_PD]))
-
-
-def _slots_from(clip_PD: Tensor, start: int, length: int) -> Tensor:
-    """Slots ``[T, 4, D]``; for a later start they are those of a crop one latent frame longer, without its first."""
-    if start == 0:
-        return to_slots(clip_PD[: pixel_length(length)])
-    first = pixels_of_latent(start - 1).stop - 1
-    return to_slots(clip_PD[first : first + pixel_length(length + 1)])[1:]
+def in_frames(x_BND: Tensor) -> Tensor:
+    """Slots one after the other ``[B, 4 T, D]`` as those of latent frames ``[B, T, 4, D]``."""
+    return x_BND.unflatten(1, (-1, SLOTS))
 
 
 def mouth_mask(boxes_TS4: Tensor, height: int, width: int) -> Tensor:

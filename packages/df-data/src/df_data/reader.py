@@ -36,12 +36,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from df_data.batch import AudioPool, Batch, Clip, Recipe, Start, clip_of, collate
+from df_data.batch import AudioPool, Batch, Clip, Start, clip_of, collate
 from df_data.hashing import hash_int
-from df_data.manifest import Manifest
 from df_data.reading.cache import ShardCache
 from df_data.reading.opened import DamagedShard, OpenShards
-from df_data.reading.order import SHARDS_MIXED, Order, Place, Step, buckets_of, next_bucket, others, rank_places
+from df_data.reading.options import (
+    check_amounts,
+    check_room,
+    checked_lengths,
+    checked_manifest,
+    checked_place,
+    checked_recipe,
+    places_ahead,
+)
+from df_data.reading.order import Order, Place, Step, buckets_of, next_bucket, others, rank_places
+from df_data.reading.shard import is_fetched_through
 from df_data.reading.source import is_remote, open_source
 from df_models.errors import UserError
 from df_models.time import latent_length
@@ -110,19 +119,28 @@ class ShardReader:
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise UserError(f"batch_size={batch_size}, rank={rank}, world_size={world_size} do not fit together")
+        check_amounts(
+            num_workers=num_workers,
+            cache_bytes=cache_bytes,
+            cache_dir_bytes=cache_dir_bytes,
+            stream_bytes=stream_bytes,
+        )
         self.directory, self.batch_size, self.seed, self.shuffle = directory, batch_size, seed, shuffle
         self.rank, self.world_size, self.loop, self.num_workers = rank, world_size, loop, num_workers
         if on_error not in ("stop", "skip"):
             raise UserError(f"on_error={on_error!r}; use 'stop' or 'skip'")
         self.on_error: OnError = on_error
-        self.recipe = _recipe(seed, audio_pool, start, drop_audio, drop_reference, num_frames or buckets)
+        self.recipe = checked_recipe(seed, audio_pool, start, drop_audio, drop_reference, bool(num_frames or buckets))
         cache = None if cache_dir is None else ShardCache(cache_dir, cache_dir_bytes, verify=verify)
         source = open_source(directory, cache=cache, verify=verify)
-        self.manifest = _checked_manifest(source.manifest(), source.where)
+        self.manifest = checked_manifest(source.manifest(), source.where)
+        room = None
         if is_remote(directory):
-            limit = ("stream_bytes", stream_bytes) if cache is None else ("cache_dir_bytes", cache_dir_bytes)
-            _check_room(self.manifest, shuffle, *limit)
-        self.lengths = _checked_lengths(self.manifest, source.where, num_frames, buckets)
+            room = stream_bytes if cache is None else cache_dir_bytes
+            check_room(self.manifest, shuffle, "stream_bytes" if cache is None else "cache_dir_bytes", room)
+        self._opens_ahead = places_ahead(self.manifest, shuffle, room)
+        self._announces_samples = not all(is_fetched_through(entry) for entry in self.manifest.shards)
+        self.lengths = checked_lengths(self.manifest, source.where, num_frames, buckets)
         self.skipped: dict[str, int] = {}
         self._damaged: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
@@ -161,7 +179,7 @@ class ShardReader:
         """Go on at a saved place, whatever the number of ranks and workers was.
 
         Raises:
-            UserError: the state is of another dataset, another order or other buckets.
+            UserError: the state is of another dataset, another order or other buckets, or is damaged.
         """
         mine = self.state_dict()
         for name in ("seed", "shuffle", "count", "dataset", "buckets"):
@@ -170,7 +188,7 @@ class ShardReader:
                     f"the saved place is of a reader with {name}={state.get(name)}, this one has {mine.get(name)}: "
                     "the dataset, the seed or the buckets were changed; start a new run"
                 )
-        self._given = tuple(state["given"]) if self._bucketed else (state["position"],)
+        self._given = checked_place(state, len(self.lengths))
 
     @property
     def _bucketed(self) -> bool:
@@ -209,10 +227,14 @@ class ShardReader:
         """As without threads, since a batch depends on its step alone; the state counts only what was given."""
         waiting: deque[tuple[Step, Future[Batch | None]]] = deque()
         ahead = self._given
-        with ThreadPoolExecutor(self.num_workers, thread_name_prefix="shard-reader") as pool:
+        with (
+            ThreadPoolExecutor(self.num_workers, thread_name_prefix="shard-reader") as pool,
+            ThreadPoolExecutor(1, thread_name_prefix="shard-opener") as opener,
+        ):
             try:
                 while True:
                     while len(waiting) < 2 * self.num_workers and (step := self._next_step(ahead, ends)):
+                        self._announce(step, opener)
                         waiting.append((step, pool.submit(self._batch, step)))
                         ahead = self._after(ahead, step)
                     if not waiting:
@@ -224,6 +246,21 @@ class ShardReader:
             finally:
                 for _, future in waiting:
                     future.cancel()
+                opener.shutdown(wait=False, cancel_futures=True)
+
+    def _announce(self, step: Step, opener: ThreadPoolExecutor) -> None:
+        """Have what a step reads fetched from the disk, and the shards opened that are met for the first time later."""
+        if self._announces_samples:
+            places = rank_places(step.position, step.end, self.batch_size, self.rank, self.world_size)
+            for shard, index in self._order.samples(step.bucket, places.start, places.stop).tolist():
+                self._shards.expect(shard, index)
+        if self._opens_ahead:
+            first = step.position + self._opens_ahead
+            last = first + self.batch_size * self.world_size
+            last = last if step.end is None else min(last, step.end)
+            for shard in np.unique(self._order.samples(step.bucket, first, last)[:, 0]).tolist():
+                if not self._shards.is_open(shard):
+                    opener.submit(self._shards.open_ahead, shard)
 
     def _batch(self, step: Step) -> Batch | None:
         """This rank's batch of a step; None if all of it was damaged in a pass that ends, read by one rank."""
@@ -328,62 +365,3 @@ class ShardReader:
         except UserError as error:
             self._skip(shard, index, error)
             return int(edges[0])
-
-
-# -------------------- checks
-
-
-def _recipe(
-    seed: int, audio_pool: AudioPool, start: Start, drop_audio: float, drop_reference: float, cropped: Any
-) -> Recipe:
-    for name, share in (("drop_audio", drop_audio), ("drop_reference", drop_reference)):
-        if not 0.0 <= share <= 1.0:
-            raise UserError(f"{name}={share} is not a share in 0..1")
-    if start not in ("anchored", "marked"):
-        raise UserError(f"start={start!r}; use 'anchored' or 'marked'")
-    if start == "marked" and not cropped:
-        raise UserError("start='marked' needs num_frames or buckets: a whole clip has only one start")
-    return Recipe(seed, audio_pool, start, drop_audio, drop_reference)
-
-
-def _checked_manifest(manifest: Manifest, where: str) -> Manifest:
-    if not manifest.complete:
-        raise UserError(f"{where} is not complete: its build was interrupted; run the build again")
-    if not manifest.count:
-        raise UserError(f"{where} holds no samples")
-    return manifest
-
-
-def _checked_lengths(
-    manifest: Manifest, where: str, num_frames: int | None, buckets: Sequence[int] | None
-) -> tuple[int | None, ...]:
-    """The length of each bucket's crops in latent frames; one bucket without `buckets` (None: whole clips)."""
-    shortest = latent_length(min(entry.shortest for entry in manifest.shards))
-    if num_frames is not None and buckets is not None:
-        raise UserError("num_frames and buckets both say how long clips are; give one of them")
-    if num_frames is not None and not 1 <= num_frames <= shortest:
-        raise UserError(
-            f"num_frames={num_frames} latent frames, but the shortest clip of {where} has {shortest}: "
-            f"use 1 to {shortest}"
-        )
-    if buckets is None:
-        return (num_frames,)
-    lengths = tuple(sorted(set(buckets)))
-    if not lengths or lengths[0] < 1:
-        raise UserError(f"buckets={list(buckets)}: give lengths of at least one latent frame")
-    if lengths[0] > shortest:
-        raise UserError(
-            f"the shortest bucket has {lengths[0]} latent frames, but the shortest clip of {where} has {shortest}: "
-            f"add a bucket of at most {shortest}, so that no clip is lost"
-        )
-    return lengths
-
-
-def _check_room(manifest: Manifest, shuffle: bool, option: str, room: int) -> None:
-    """Refuse to fetch the same shards again and again within an epoch."""
-    mixed = sorted((entry.bytes for entry in manifest.shards), reverse=True)[: SHARDS_MIXED if shuffle else 1]
-    if sum(mixed) > room:
-        raise UserError(
-            f"{option}={room}, but the samples of {len(mixed)} shards are mixed, which take up to {sum(mixed)} bytes: "
-            f"raise {option}" + ("" if option == "cache_dir_bytes" else " or give a cache_dir")
-        )

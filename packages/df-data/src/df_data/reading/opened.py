@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -45,6 +46,23 @@ class OpenShards:
             UserError: the sample is damaged.
         """
         return self.shard(shard).sample(index)
+
+    def open_ahead(self, shard: int) -> None:
+        """Open a shard whose turn comes soon; if it is damaged, that is told when its turn comes."""
+        with contextlib.suppress(DamagedShard):
+            self.shard(shard)
+
+    def expect(self, shard: int, index: int) -> None:
+        """Have a sample fetched from the disk meanwhile, if its shard is open."""
+        with self._lock:
+            known = self._open.get(shard)
+        if known is not None:
+            known.expect(index)
+
+    def is_open(self, shard: int) -> bool:
+        """Whether a shard is open, or known to be damaged."""
+        with self._lock:
+            return shard in self._open or shard in self._damaged
 
     def shard(self, shard: int) -> OpenShard:
         """Return a shard, opening it if it is not open.

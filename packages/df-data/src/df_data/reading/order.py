@@ -70,6 +70,15 @@ class Order:
         shard, index = self._epoch(epoch)[bucket][within]
         return Place(epoch, int(shard), int(index))
 
+    def samples(self, bucket: int, start: int, stop: int) -> np.ndarray:
+        """(shard, index) of the places from ``start`` to ``stop`` of a bucket's sequence, int64 ``[N, 2]``."""
+        parts = []
+        while start < stop:
+            epoch, within = divmod(start, self.sizes[bucket])
+            parts.append(self._epoch(epoch)[bucket][within : within + stop - start])
+            start += len(parts[-1])
+        return np.concatenate(parts) if parts else np.empty((0, 2), dtype=np.int64)
+
     def _buckets_of_epoch(self, epoch: int) -> list[np.ndarray]:
         order = epoch_order(self._counts, self._seed, epoch) if self._shuffle else manifest_order(self._counts)
         if self._bucket_of is None:

@@ -7,13 +7,12 @@ A sample's members stand together (`key.json`, perhaps `key.mp4`, `key.safetenso
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
-from torch import Tensor
 
 from df_data.manifest import ShardEntry
 from df_data.reading.tensors import Buffer, tensor_views
@@ -23,10 +22,13 @@ from df_models.errors import UserError
 from df_models.time import latent_length, pixel_length
 
 _BLOCK = 512
-_READ_THROUGH = 512 << 10
-"""Samples up to this size are all read when their shard is opened, in one go: a disk gives them sooner than it finds
-the header of each, and their turn comes soon. Of larger ones only the headers are read."""
-_WINDOW, _WINDOW_SMALL = 1 << 18, 4096
+_ZEROS = bytes(_BLOCK)
+_SUM = slice(148, 156)
+_FETCH_THROUGH = 512 << 10
+"""Of samples up to this size (as far as the shard's mean tells) the whole shard is fetched from the disk as it is
+opened: a disk gives it sooner than it finds the header of each sample, and their turn comes soon."""
+_WINDOW = 4096
+"""Bytes that are read at once where a header is: often the next header is among them."""
 _TOGETHER = 64 << 10
 """Bytes between two members that are read over rather than jumped over."""
 
@@ -48,6 +50,10 @@ class ShardBytes(Protocol):
         """Return ``size`` bytes from ``offset`` (fewer at the end), writable. Safe to call from several threads."""
         ...
 
+    def expect(self, offset: int, size: int) -> None:
+        """Say that these bytes will be read soon, so that they may be fetched meanwhile."""
+        ...
+
 
 class Member(NamedTuple):
     """A member of a tar by its data's first byte and size."""
@@ -61,8 +67,9 @@ class RawSample(NamedTuple):
 
     key: str
     weight: float
-    tensors: dict[str, Tensor]
+    tensors: dict[str, np.ndarray]
     bytes: int
+    prompt: str | None = None
 
 
 class _Head(BaseModel):
@@ -72,6 +79,7 @@ class _Head(BaseModel):
     schema_version: int = SCHEMA_VERSION
     num_frames: int = Field(ge=1)
     weight: float = Field(default=1.0, ge=0.0, le=1.0)
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,12 @@ class OpenShard:
         views = tensor_views(data, start, tensors.size, where)
         if head.num_frames != pixel_length(len(views["video_latent"])):
             raise UserError(f"{where}: its tensors are not of {head.num_frames} pixel frames; build the shard again")
-        return RawSample(key, head.weight, views, len(data))
+        return RawSample(key, head.weight, views, len(data), head.prompt)
+
+    def expect(self, index: int) -> None:
+        """Say that a sample will be read soon."""
+        json, tensors = self._members(index)
+        self.data.expect(json.offset, tensors.offset + tensors.size - json.offset)
 
     def length(self, index: int) -> int:
         """Latent frames of a sample, from its metadata alone."""
@@ -127,8 +140,9 @@ def open_shard(data: ShardBytes, entry: ShardEntry) -> OpenShard:
     Raises:
         UserError: not a whole tar file, members that no sample has, or another number of samples than the manifest's.
     """
-    together = data.size // max(1, entry.count) <= _READ_THROUGH
-    groups = plain_groups(data, _WINDOW if together else _WINDOW_SMALL)
+    if is_fetched_through(entry):
+        data.expect(0, data.size)
+    groups = plain_groups(data)
     if groups is None:  # not as df-data writes it: let the standard library read it, or say what is wrong with it
         file = io.BufferedReader(_Raw(data))
         groups = {
@@ -145,59 +159,76 @@ def open_shard(data: ShardBytes, entry: ShardEntry) -> OpenShard:
     return OpenShard(data, tuple(groups), np.array(table, dtype=np.int64).reshape(-1, 4))
 
 
-def plain_groups(data: ShardBytes, window: int) -> dict[str, dict[str, Member]] | None:
+def is_fetched_through(entry: ShardEntry) -> bool:
+    """Whether all of a shard is fetched from the disk when it is opened, because its samples are small."""
+    return entry.bytes <= _FETCH_THROUGH * entry.count
+
+
+def plain_groups(data: ShardBytes) -> dict[str, dict[str, Member]] | None:
     """Key -> suffix -> place of the samples of a plain ustar file, or None if there is anything else in it.
 
     Much faster than `tarfile`, which is asked when this returns None. Source: POSIX.1-2024, pax, ustar interchange
     format (name at 0, size at 124, checksum at 148, type at 156, magic at 257, prefix at 345).
-
-    Args:
-        window: bytes that are read at once where the next header is.
     """
+    members = _plain_members(data)
+    if members is None:
+        return None
     groups: dict[str, dict[str, Member]] = {}
     current = ""
-    for name, member in _plain_members(data, window):
-        if name is None:
-            return None
+    for name, member in members:
         key, suffix = split_member_name(name, data.where)
         if key != current and key in groups:
             raise UserError(f"{data.where}: the members of {key} do not stand together; build the shard again")
-        current, members = key, groups.setdefault(key, {})
-        if suffix in members:
+        current, known = key, groups.setdefault(key, {})
+        if suffix in known:
             raise UserError(f"{data.where}: member {name} stands twice; build the shard again")
-        members[suffix] = member
+        known[suffix] = member
     return groups
 
 
-def _plain_members(data: ShardBytes, window: int) -> Iterator[tuple[str | None, Member]]:
-    """(name, place) of each member; (None, ...) at the first thing that is not a plain file's header."""
+def _plain_members(data: ShardBytes) -> list[tuple[str, Member]] | None:
+    """(name, place) of each member up to the first block of zeros; None if one is not a plain file with a true header.
+
+    The headers are gathered first, each telling where the next one is, and their checksums computed at once.
+    """
+    headers: list[bytes] = []
+    members: list[tuple[str, Member]] = []
     offset, begin, seen = 0, 0, memoryview(b"")
     while True:
         if offset + _BLOCK > begin + len(seen):
-            begin, seen = offset, data.read(offset, window)
+            begin, seen = offset, data.read(offset, _WINDOW)
         block = bytes(seen[offset - begin : offset - begin + _BLOCK])
-        if len(block) == _BLOCK and not any(block):
-            return
+        if block == _ZEROS:
+            return members if _checksums_hold(headers) else None
         parsed = _plain_header(block)
         if parsed is None:
-            yield None, Member(0, 0)
-            return
+            return None
         name, size = parsed
-        yield name, Member(offset + _BLOCK, size)
+        headers.append(block)
+        members.append((name, Member(offset + _BLOCK, size)))
         offset += _BLOCK + size + (-size % _BLOCK)
 
 
 def _plain_header(block: bytes) -> tuple[str, int] | None:
-    """(name, size) of a plain file's header block, or None."""
+    """(name, size) of a plain file's header block, or None; its checksum is not looked at."""
     if len(block) != _BLOCK or block[257:263] != b"ustar\0" or block[156] not in b"0\0" or block[345]:
         return None
     try:
-        checksum, size = int(block[148:156].rstrip(b" \0"), 8), int(block[124:136].rstrip(b" \0"), 8)
-        name = block[:100].rstrip(b"\0").decode("ascii")
+        name, size = block[:100].rstrip(b"\0").decode("ascii"), int(block[124:136].rstrip(b" \0"), 8)
     except ValueError:
         return None
-    actual = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-    return (name, size) if checksum == actual else None
+    return (name, size) if size >= 0 else None
+
+
+def _checksums_hold(headers: Sequence[bytes]) -> bool:
+    """Whether each header has the sum of its bytes in it, the eight of the sum itself counted as spaces."""
+    try:
+        told = [int(block[_SUM].rstrip(b" \0"), 8) for block in headers]
+    except ValueError:
+        return False
+    blocks_NB = np.frombuffer(b"".join(headers), dtype=np.uint8).reshape(-1, _BLOCK).astype(np.int64)
+    blocks_NB[:, _SUM] = ord(" ")
+    return bool((blocks_NB.sum(axis=1) == told).all())
 
 
 class _Raw(io.RawIOBase):

@@ -6,9 +6,10 @@ A remote split is named by the place of its files: a base (`https://host/data/tr
 brace expansion is needed.
 
 Remote shards are opened with `webdataset.gopen`: `http:`, `https:`, `ftps:`, `sftp:`, `gs:`, `hf:`, `ais:` call the
-programs that fetch them, `pipe:` runs the command after it in a shell. The command is the user's; the names put into
-it come from the manifest and must be plain (:func:`file_url`). What arrives is checked against the manifest's sha256
-and is either kept in a cache directory (:mod:`df_data.reading.cache`) or read through into memory.
+programs that fetch them, `pipe:` runs the command after it in a shell (so S3 is read, as above). The command is the
+user's; the names put into it come from the manifest and must be plain (:func:`file_url`). What arrives is checked
+against the manifest's sha256 and is either kept in a cache directory (:mod:`df_data.reading.cache`) or read through
+into memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import io
 import os
 import re
+import subprocess
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -34,6 +36,10 @@ from df_models.errors import UserError
 from df_models.files import sha256_file
 
 ATTEMPTS = 3
+CURL_CODES = {6: "unknown host", 7: "no connection", 22: "not found or no access", 28: "took too long"}
+"""What curl's exit codes mean (its manual, EXIT CODES)."""
+SHELL_CODES = {126: "a program in it cannot be run", 127: "a program in it is not installed"}
+"""What a shell's own exit codes mean (POSIX, Shell Command Language, 2.8.2)."""
 _PAUSE = 0.5
 _PIECE = 1 << 20
 _LARGEST_MANIFEST = 1 << 30
@@ -103,7 +109,9 @@ class DirectorySource:
         data = FileBytes(path, str(path))
         _check_size(data, entry)
         if self._verify and sha256_file(path) != entry.sha256:
-            raise UserError(f"{path}: its sha256 is not the manifest's; the shard is damaged, build it again")
+            raise UserError(
+                f"{path}: its sha256 is not the manifest's: it is damaged; df-data build --retry damaged makes it again"
+            )
         return data
 
 
@@ -128,6 +136,11 @@ class FileBytes:
                 break
             done += got
         return data[:done]
+
+    def expect(self, offset: int, size: int) -> None:
+        """Have the system fetch a part from the disk meanwhile, where it takes such advice."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
 
 def _check_size(data: ShardBytes, entry: ShardEntry) -> None:
@@ -176,6 +189,9 @@ class MemoryBytes:
         """Return ``size`` bytes from ``offset``, fewer at the end."""
         return memoryview(bytearray(self._view[offset : offset + size]))
 
+    def expect(self, offset: int, size: int) -> None:
+        """Nothing to do: it is all here."""
+
 
 def file_url(location: str, name: str) -> str:
     """The URL or command that gives a file of a split.
@@ -196,16 +212,38 @@ def open_pieces(url: str) -> Iterator[bytes]:
     """What a URL or pipe gives, piece by piece.
 
     Raises:
-        UserError: nothing could be fetched, or the program that fetches failed or is not installed.
+        UserError: nothing could be fetched, the program that fetches failed or is not installed, or there is none for
+            such URLs.
     """
-    from webdataset.gopen import gopen
+    from webdataset.gopen import gopen, gopen_schemes
 
+    stream = None
     try:
         with closing(gopen(url)) as stream:
             while piece := stream.read(_PIECE):
                 yield piece
     except (OSError, ValueError) as error:
-        raise UserError(f"{url}: cannot be fetched ({error}); check the address and the files there") from error
+        scheme = url.partition(":")[0]
+        if stream is None and scheme not in gopen_schemes:
+            raise UserError(
+                f"{url}: nothing here fetches {scheme}:// addresses; name a command that does, with {{}} for the file's"
+                " name: 'pipe:aws s3 cp s3://bucket/train/{} -'"
+            ) from error
+        why = _why(error, getattr(stream, "proc", None))
+        raise UserError(f"{url}: cannot be fetched ({why}); check the address and the files there") from error
+
+
+def _why(error: Exception, fetching: subprocess.Popen[bytes] | None) -> str:
+    """Why nothing could be fetched, in words: webdataset's errors quote the program's whole command line."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"the program {error.filename} is not installed"
+    if fetching is None or not fetching.returncode:
+        return str(error)
+    command, code = fetching.args, fetching.returncode
+    name = Path(str(command[0])).name if isinstance(command, list) else "the command"
+    meanings = {"the command": SHELL_CODES, "curl": CURL_CODES}
+    meaning = meanings.get(name, {}).get(code)
+    return f"{name} ended with code {code}" + (f": {meaning}" if meaning else "")
 
 
 def _read_small(url: str) -> bytes:

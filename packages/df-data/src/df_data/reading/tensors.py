@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from df_data.sample import DTYPES, LATENT_CHANNELS, REQUIRED
 from df_models.errors import UserError
 from df_models.structure import FLAME_159
+from df_models.text import TEXT_TOKENS
 from df_models.time import pixel_length
 
 Buffer = memoryview
@@ -29,7 +29,7 @@ Buffer = memoryview
 _LENGTH = struct.Struct("<Q")
 _CODES = {torch.float16: "F16", torch.float32: "F32", torch.int32: "I32"}
 _TYPES = {code: np.dtype(name) for code, name in (("F16", "<f2"), ("F32", "<f4"), ("I32", "<i4"))}
-TAKEN = (*REQUIRED, "flame")
+TAKEN = (*REQUIRED, "flame", "text_features")
 """What a batch is made of; other tensors of a sample (the truth of synthetic clips) are passed over."""
 
 
@@ -41,7 +41,7 @@ class TensorPlace(NamedTuple):
     start: int
 
 
-def tensor_views(data: Buffer, start: int, size: int, where: str) -> dict[str, Tensor]:
+def tensor_views(data: Buffer, start: int, size: int, where: str) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file that stands in ``data`` from ``start``, sharing its memory.
 
     Raises:
@@ -57,10 +57,7 @@ def tensor_views(data: Buffer, start: int, size: int, where: str) -> dict[str, T
         raise UserError(
             f"{where}: the tensors cannot be read ({error}); the shard is damaged, build it again"
         ) from error
-    return {
-        name: torch.from_numpy(np.ndarray(place.shape, place.dtype, data, values + place.start))
-        for name, place in places.items()
-    }
+    return {name: np.ndarray(place.shape, place.dtype, data, values + place.start) for name, place in places.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -105,7 +102,10 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
         "reference_frames": (pictures,),
         "reference_latents": (pictures, LATENT_CHANNELS, height, width),
         "reference_features": (pictures, None, None),
+        "text_features": (None, None),
     }
     for name, shape in shapes.items():
         if len(shape) != len(wanted[name]) or any(b not in (None, a) for a, b in zip(shape, wanted[name])):
             raise ValueError(f"{name} has shape {shape}, wanted {wanted[name]}")
+    if shapes.get("text_features", (0,))[0] > TEXT_TOKENS:
+        raise ValueError(f"text_features has {shapes['text_features'][0]} rows, a text at most {TEXT_TOKENS}")
