@@ -1,7 +1,8 @@
 """Shot cuts: a clip of a talking head is one shot.
 
 A cut is a jump of the picture's colours that no motion of one shot makes: the distance of the colour histograms of
-neighbouring frames is large, and large against its neighbours in time.
+neighbouring frames is large, and large against its neighbours in time. A picture that is back within five frames was
+a flash. How well cuts are found and what is taken for one is measured in ``docs/results/stages.md``.
 
 Shape legend: T frames, H height, W width, G grid cells, K histogram bins.
 """
@@ -9,6 +10,7 @@ Shape legend: T frames, H height, W width, G grid cells, K histogram bins.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,24 +23,16 @@ THRESHOLD = 0.18
 CONTRAST = 4.0
 """A cut stands out this much against the median of the changes within half a second."""
 NEAR = 12
-
-
-def histogram_changes(frames_THWC: np.ndarray) -> np.ndarray:
-    """Return float64 ``[T - 1]``: the mean distance of the cells' colour histograms, frame to frame, in [0, 1]."""
-    previous: np.ndarray | None = None
-    changes = []
-    for frame in frames_THWC:
-        current = _histograms(frame)
-        if previous is not None:
-            changes.append(0.5 * np.abs(current - previous).sum(axis=1).mean())
-        previous = current
-    return np.array(changes)
+FLASH = 4
+"""Most frames that a flash lights, or a blank picture fills; a shot is longer."""
 
 
 @timed("shots")
 def shot_cuts(frames_THWC: np.ndarray) -> list[int]:
     """Return the indices of the frames that begin a new shot (never 0)."""
-    changes = histogram_changes(frames_THWC)
+    histograms = [_histograms(frame) for frame in frames_THWC]
+    changes = np.array([_distance(a, b) for a, b in itertools.pairwise(histograms)])
+    changes = without_flashes(changes, histograms)
     cuts = []
     for index in np.flatnonzero(changes > THRESHOLD):
         around = changes[max(0, index - NEAR) : index + NEAR + 1]
@@ -47,10 +41,26 @@ def shot_cuts(frames_THWC: np.ndarray) -> list[int]:
     return cuts
 
 
+def without_flashes(changes: np.ndarray, histograms: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the changes ``[T - 1]`` from frame to frame, 0 where a picture is back after at most ``FLASH`` frames."""
+    left = changes.copy()
+    for index in np.flatnonzero(changes > THRESHOLD).tolist():
+        for after in range(index + 2, min(index + 2 + FLASH, len(histograms))):
+            if _distance(histograms[index], histograms[after]) < THRESHOLD:
+                left[index:after] = 0.0
+                break
+    return left
+
+
 def longest_shot(cuts: list[int], num_frames: int) -> tuple[int, int]:
     """Return the longest stretch between cuts as (first frame, frame after the last)."""
     edges = [0, *cuts, num_frames]
     return max(itertools.pairwise(edges), key=lambda span: span[1] - span[0])
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean over cells and colours of the distance of two histograms, 0 to 1."""
+    return float(0.5 * np.abs(second - first).sum(axis=1).mean())
 
 
 def _histograms(frame_HWC: np.ndarray) -> np.ndarray:

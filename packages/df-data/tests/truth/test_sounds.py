@@ -1,0 +1,78 @@
+"""Shifted sound, noise of known level and speech of known share, found as ``docs/results/stages.md`` says."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice, silero_vad
+from df_data.truth import sounds, sync
+from df_data.truth.report import document
+from df_data.truth.tables import Tally
+
+CLIPS = 8
+
+
+@pytest.fixture(scope="module")
+def vad() -> SileroVAD:
+    pytest.importorskip("onnxruntime")
+    if find_spec("silero_vad") is None:
+        pytest.skip("the package silero-vad is not installed")
+    return silero_vad()
+
+
+def test_shifted_sound_is_noticed_and_sound_in_time_is_not() -> None:
+    figures = sync.measure({"exact": sync.exact_mouths(CLIPS)}).figures["exact"]
+    assert figures["refused"]["precision"] == figures["noticed"]["precision"] == 1
+    assert figures["noticed"]["recall"] >= 0.9 and figures["refused"]["recall"] >= 0.55
+
+
+@pytest.mark.parametrize("kind", sounds.KINDS)
+def test_noise_is_measured_and_judged(kind: str, vad: SileroVAD) -> None:
+    """Babble is speech itself: its level is told too low, and only the rule above 10 dB holds."""
+    rng = np.random.default_rng(1)
+    for level in (0, 5, 15, 20):
+        errors, low = [], []
+        for speech in sounds.voices(CLIPS):
+            spoken = sounds.spoken_samples(speech.wave, vad)
+            noisy = sounds.with_noise(speech.wave, sounds.noise(kind, len(speech.wave), rng), level, spoken)
+            found = sounds.measured_snr(noisy, vad)
+            errors.append(found - level)
+            low.append(found < 10)
+        if kind != "babble":
+            assert np.quantile(np.abs(errors), 0.9) < 3.5, (level, errors)
+            assert all(low) if level < 10 else not any(low), (level, low)
+        elif level > 10:
+            assert np.mean(low) < 0.2
+
+
+def test_noise_has_the_level_it_is_said_to_have(vad: SileroVAD) -> None:
+    wave = sounds.voices(1)[0].wave
+    spoken = sounds.spoken_samples(wave, vad)
+    added = np.random.default_rng(0).normal(0, 3.0, len(wave))
+    noisy = sounds.with_noise(wave, added, 12.0, spoken).astype(np.float64)
+    gain = np.dot(noisy, added) / np.dot(added, added)
+    clean = noisy - gain * added
+    ratio = np.square(clean[spoken]).mean() / np.square(gain * added).mean()
+    assert 10 * np.log10(ratio) == pytest.approx(12.0, abs=0.3)
+
+
+def test_the_share_of_speech_is_that_of_the_phones(vad: SileroVAD) -> None:
+    for speech in sounds.voices(CLIPS):
+        true = sounds.spoken_share(speech)
+        assert find_voice(speech.wave, vad, VoiceFilter()).scores["speech_share"] == pytest.approx(true, abs=0.12)
+        assert find_voice(sounds.with_silence(speech.wave, 0.0), vad, VoiceFilter()).scores["speech_share"] == 0
+
+
+def test_precision_and_recall_are_counted_as_they_are_named() -> None:
+    tally = Tally.of([(True, True)] * 6 + [(True, False)] * 2 + [(False, True)] * 4 + [(False, False)] * 8)
+    assert (tally.hits, tally.false_alarms, tally.misses, tally.rests) == (6, 2, 4, 8)
+    assert (tally.precision, tally.recall) == (0.75, 0.6)
+    assert tally.cells() == ["10", "10", "0.750", "0.600"]
+
+
+def test_the_report_holds_its_sections_in_order() -> None:
+    text = document({"b": {"title": "Second", "text": "two"}, "a": {"title": "First", "text": "one"}}, 3, real=False)
+    assert text.index("## Second\n\ntwo") < text.index("## First\n\none") and "3 people" in text and "none in" in text
