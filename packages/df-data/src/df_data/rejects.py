@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from df_models.containers import MOST_PIXELS, limit_pictures, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_write
 
 FOLDER = "rejects"
 HEIGHT = 120
 """Height of a strip in pixels."""
-MOST_PIXELS = 64_000_000
-"""Larger pictures are not decoded for the sake of a strip."""
 MOMENTS = (0.1, 0.5, 0.9)
 """Shares of the video's length at which its frames are taken."""
 MICROSECONDS = 1_000_000
@@ -83,19 +82,22 @@ def file_picture(path: Path) -> bytes | None:
     """
     import av
 
+    if not path.is_file():
+        return None
     try:
-        with av.open(str(path)) as container:
+        with open_media(path) as container:
             if not container.streams.video:
                 return None
             frames = list(_frames(container, container.streams.video[0]))
-    except (av.FFmpegError, OSError, ValueError, OverflowError):
+    except (av.FFmpegError, OSError, ValueError, OverflowError, IndexError):  # of a stream that begins late
         return None
     return strip_of(frames) if frames else None
 
 
 def _frames(container: Any, stream: Any) -> Iterator[np.ndarray]:
-    if stream.width * stream.height > MOST_PIXELS:
+    if stream.codec_context is None or stream.width * stream.height > MOST_PIXELS:
         return
+    limit_pictures(stream)
     seconds = float(container.duration or 0) / MICROSECONDS
     moments = [moment * seconds for moment in MOMENTS] if seconds > SHORTEST_S else [0.0]
     begin = float(container.start_time or 0) / MICROSECONDS

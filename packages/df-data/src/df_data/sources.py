@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from df_data.config import FrozenModel
 from df_data.fetch.records import Sidecar, read_sidecar
+from df_data.people.record import PersonRecord, read_people
 from df_models.errors import UserError
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_IDENTITY = re.compile(r"^(?P<rule>source|folder|top|file|sidecar)?(?:(?P<plus>\+)?people:(?P<people>.+))?$")
+_STRETCH = re.compile(r"(.+)-s[0-9]{4,}")
 _NOT_KEY = re.compile(r"[^A-Za-z0-9_-]+")
 GRID_TICKS_PER_SECOND = 25_000
+LARGEST_ALIGNMENT = 1 << 20
+"""Bytes of an ``.align`` file; a sentence has some hundred."""
 LONGEST_NAME = 72
 """Letters of an input's key; the samples made of it add up to 16 to it, and a sample's key has 88 at most."""
 SIDECAR = "sidecar"
@@ -36,7 +42,10 @@ class SourceConfig(FrozenModel):
         pattern: which files, as a glob relative to the folder.
         identity: ``source`` (the whole folder shows one person), ``folder`` (one person per sub-folder), ``top``
             (one person per folder of the first level, as GRID and VoxCeleb2 lie), ``file``, or ``sidecar`` (the person
-            that the record beside a fetched clip names).
+            that the record beside a fetched clip names). ``people:FILE`` takes the person from what ``df-data people``
+            found, ``sidecar+people:FILE`` (or another rule before the plus) too: what the rule names as one person
+            stays one, faces join more. An input whose person that file leaves open is named by the rule, ``file`` if
+            none is given.
         licence: of the videos, kept with every sample; ``sidecar`` takes each clip's own.
         alignments: folder of GRID's ``.align`` files with the words of each sentence, or none.
         limit: use only the first so many files by name; none for all.
@@ -45,10 +54,32 @@ class SourceConfig(FrozenModel):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     folder: str
     pattern: str = "*.mp4"
-    identity: Literal["source", "folder", "top", "file", "sidecar"] = "file"
+    identity: str = "file"
     licence: str
     alignments: str | None = None
     limit: int | None = Field(default=None, ge=1)
+
+    @field_validator("identity")
+    @classmethod
+    def _is_rule(cls, value: str) -> str:
+        match = _IDENTITY.match(value)
+        if not value or match is None or (match["people"] and bool(match["rule"]) != bool(match["plus"])):
+            raise ValueError(
+                "write source, folder, top, file, sidecar, people:FILE, or a rule and a file: top+people:FILE"
+            )
+        return value
+
+    @property
+    def rule(self) -> str:
+        """The rule of ``identity``, without the people file."""
+        match = _IDENTITY.match(self.identity)
+        return (match["rule"] if match else None) or "file"
+
+    @property
+    def people(self) -> str | None:
+        """The people file of ``identity``."""
+        match = _IDENTITY.match(self.identity)
+        return match["people"] if match else None
 
 
 class SplitConfig(FrozenModel):
@@ -71,9 +102,10 @@ class Input:
     """One video file of a build.
 
     Attributes:
-        name: stable name in the ledger, ``source/relative/path``.
+        name: stable name in the ledger, ``source/relative/path``, with escapes for what cannot be printed.
         key: the same as letters, digits, ``_`` and ``-``, for sample keys.
         provenance: where a fetched clip was cut from, for the sample's metadata.
+        listed: whether the source names the person: by its list or its folders, not by one file or video.
     """
 
     name: str
@@ -84,6 +116,7 @@ class Input:
     split: str
     alignment: Path | None
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    listed: bool = False
 
 
 def expand_path(text: str) -> Path:
@@ -113,19 +146,64 @@ def list_inputs(sources: tuple[SourceConfig, ...], split: SplitConfig) -> list[I
     """Return the inputs of all sources in order of name, each with its split.
 
     Raises:
-        UserError: a folder is missing or holds no matching file, two inputs have one key, or the hold-out takes all.
+        UserError: a folder is missing or holds no matching file, one file is matched twice, the hold-out takes all, or
+            a people file is missing or does not tell of an input.
     """
-    found = [made for source in sources for made in _inputs_of(source)]
-    keys: dict[str, str] = {}
-    for made in found:
-        if made.key in keys:
-            raise UserError(f"{keys[made.key]} and {made.name} would get the same key {made.key!r}; rename one")
-        keys[made.key] = made.name
+    files = {source.people for source in sources if source.people is not None}
+    people = {file: read_people(expand_path(file)) for file in sorted(files)}
+    listed = list_files(sources)
+    found = [made if source.people is None else _named(made, source, people) for source, made in listed]
     groups = sorted({_group(made, split) for made in found}, key=lambda name: _hash(split.salt, name))
     if len(groups) <= split.val:
-        raise UserError(f"split.val={split.val} would hold out all {len(groups)} of the inputs (by {split.by})")
+        groups_are, instead = ("inputs", "") if split.by == "sentence" else ("persons", ", or split.by=sentence")
+        raise UserError(
+            f"split.val={split.val} would hold out all {len(groups)} {groups_are} (split.by={split.by}); "
+            f"use a smaller split.val, more {groups_are}{instead}"
+        )
     held_out = set(groups[: split.val])
     return [replace(made, split="val" if _group(made, split) in held_out else "train") for made in found]
+
+
+def list_files(sources: tuple[SourceConfig, ...]) -> list[tuple[SourceConfig, Input]]:
+    """Return the inputs of all sources as their rules alone name them, people files and splits left out.
+
+    Raises:
+        UserError: a folder is missing or holds no matching file, or one file is matched twice.
+    """
+    listed = [(source, made) for source in sources for made in _inputs_of(source)]
+    return list(zip((source for source, _ in listed), _told_apart([made for _, made in listed])))
+
+
+class FileState(NamedTuple):
+    """By what a changed file is known; zeros for one that cannot be read (a dangling link), which the build records."""
+
+    bytes: int
+    mtime_ns: int
+
+
+def file_state(path: Path) -> FileState:
+    """Return a file's size and time of change."""
+    try:
+        found = path.stat()
+    except OSError:
+        return FileState(0, 0)
+    return FileState(found.st_size, found.st_mtime_ns)
+
+
+def _named(made: Input, source: SourceConfig, people: Mapping[str, Mapping[str, PersonRecord]]) -> Input:
+    """Return an input with the person that its source's people file names.
+
+    One that the file leaves open (no face, several) keeps its rule's: the build itself refuses nearly all of those,
+    and each must come to its ledger line.
+    """
+    assert source.people is not None
+    record = people[source.people].get(made.name)
+    again = f"run df-data people --config CONFIG --out {source.people} again (it looks only at what is new)"
+    if record is None:
+        raise UserError(f"{made.name} is not in the people file {source.people}; {again}")
+    if file_state(made.path).bytes != record.bytes:
+        raise UserError(f"{made.name} has another size than when people were looked for; {again}")
+    return made if record.person is None else replace(made, identity=record.person)
 
 
 def read_words(path: Path) -> list[tuple[str, float, float]]:
@@ -135,14 +213,16 @@ def read_words(path: Path) -> list[tuple[str, float, float]]:
         UserError: no such file, or lines that are not ``start end word`` in 1/25000 s.
     """
     try:
+        if path.exists() and (not path.is_file() or path.stat().st_size > LARGEST_ALIGNMENT):
+            raise ValueError("no file of words")
         rows = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
         words = [
             (word, int(start) / GRID_TICKS_PER_SECOND, int(end) / GRID_TICKS_PER_SECOND) for start, end, word in rows
         ]
     except FileNotFoundError as error:
-        raise UserError(f"no word times {path}; set alignments: null to do without") from error
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a GRID alignment (lines of: start end word)") from error
+        raise UserError(f"no word times {path.name}; set alignments: null to do without") from error
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{path.name} is not a GRID alignment (lines of: start end word)") from error
     return [entry for entry in words if entry[0] not in ("sil", "sp")]
 
 
@@ -150,7 +230,7 @@ def _inputs_of(source: SourceConfig) -> list[Input]:
     folder = expand_path(source.folder)
     if not folder.is_dir():
         raise UserError(f"source {source.name!r}: no folder {folder}; give another `folder`, or set the variable in it")
-    paths = sorted(path for path in folder.glob(source.pattern) if path.is_file())[: source.limit]
+    paths = sorted(path for path in folder.glob(source.pattern) if not path.is_dir())[: source.limit]
     if not paths:
         raise UserError(f"source {source.name!r}: no file in {folder} matches {source.pattern!r}")
     alignments = expand_path(source.alignments) if source.alignments else None
@@ -159,23 +239,63 @@ def _inputs_of(source: SourceConfig) -> list[Input]:
 
 def _input(source: SourceConfig, folder: Path, path: Path, alignments: Path | None) -> Input:
     relative = path.relative_to(folder)
-    stem = relative.with_suffix("").as_posix()
-    sidecar = read_sidecar(path) if SIDECAR in (source.identity, source.licence) else None
+    sidecar = read_sidecar(path) if SIDECAR in (source.rule, source.licence) else None
     return Input(
-        name=f"{source.name}/{relative.as_posix()}",
-        key=_plain(f"{source.name}-{stem}"),
+        name=f"{source.name}/{_printable(relative.as_posix())}",
+        key=f"{source.name}-{_printable(_stem(relative))}",
         path=path,
-        identity=_plain(source.name + _person(source, relative, sidecar)),
+        identity=source.name + _printable(_person(source, relative, sidecar)),
         licence=sidecar.licence if sidecar and source.licence == SIDECAR else source.licence,
         split="",
         alignment=alignments / f"{path.stem}.align" if alignments else None,
         provenance=_provenance(sidecar) if sidecar else {},
+        listed=sidecar.person_listed if sidecar and source.rule == SIDECAR else source.rule != "file",
+    )
+
+
+def _told_apart(found: list[Input]) -> list[Input]:
+    """Return inputs with keys and persons of plain letters; where two would then be one, both get a hash of their name.
+
+    (Names in other scripts are all ``_`` in plain letters; ``a.mp4`` and ``a.mkv`` differ in what a key leaves out;
+    ``a-s0001`` is what samples of a later stretch of ``a`` are called.)
+
+    Raises:
+        UserError: two sources match one file under one name.
+    """
+    keys = Counter(_plain(made.key) for made in found)
+    persons = Counter(_plain(identity) for identity in {made.identity for made in found})
+    twice = [name for name, count in Counter(made.name for made in found).items() if count > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is matched twice; give the sources different names")
+
+    def told(text: str, among: Counter[str], by: str) -> str:
+        plain = _plain(text)
+        return plain if among[plain] == 1 else _marked(plain, by)
+
+    def key(made: Input) -> str:
+        stretch = _STRETCH.fullmatch(_plain(made.key))
+        as_another = stretch is not None and stretch[1] in keys
+        return _marked(_plain(made.key), made.name) if as_another else told(made.key, keys, made.name)
+
+    return [replace(made, key=key(made), identity=told(made.identity, persons, made.identity)) for made in found]
+
+
+def _stem(relative: Path) -> str:
+    """Return a relative path without the last part's suffix (``with_suffix`` refuses names such as ``..mp4``)."""
+    return relative.as_posix().removesuffix(relative.suffix)
+
+
+def _printable(text: str) -> str:
+    """Return a text as one line of UTF-8, no two alike: what cannot be printed, and a backslash, is escaped."""
+    return "".join(
+        letter if letter.isprintable() and letter != "\\" else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
     )
 
 
 def _person(source: SourceConfig, relative: Path, sidecar: Sidecar | None) -> str:
     """What is added to the source's name to name the person."""
-    if source.identity == "top" and len(relative.parts) < 2:
+    if source.rule == "top" and len(relative.parts) < 2:
         raise UserError(
             f"source {source.name!r}: {relative} lies in no folder, so identity: top does not say who it is; "
             "give a pattern such as '*/*.mp4'"
@@ -184,9 +304,9 @@ def _person(source: SourceConfig, relative: Path, sidecar: Sidecar | None) -> st
         "source": "",
         "folder": "-" + relative.parent.as_posix(),
         "top": "-" + relative.parts[0],
-        "file": "-" + relative.with_suffix("").as_posix(),
+        "file": "-" + _stem(relative),
         SIDECAR: "-" + sidecar.person if sidecar else "",
-    }[source.identity]
+    }[source.rule]
 
 
 def _provenance(sidecar: Sidecar) -> dict[str, Provenance]:
@@ -208,8 +328,11 @@ def _provenance(sidecar: Sidecar) -> dict[str, Provenance]:
 def _plain(text: str) -> str:
     """Return a text as letters, digits, ``_`` and ``-``; a long one is cut, and told apart from its like by a hash."""
     plain = _NOT_KEY.sub("_", text)
-    if len(plain) <= LONGEST_NAME:
-        return plain
+    return plain if len(plain) <= LONGEST_NAME else _marked(plain, text)
+
+
+def _marked(plain: str, text: str) -> str:
+    """Return a name that ends with a hash of a text."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"{plain[: LONGEST_NAME - 13]}-{digest}"
 

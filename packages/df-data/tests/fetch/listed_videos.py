@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 
 from df_data.catalogue import CatalogueClip, CropBox
 
@@ -47,6 +48,7 @@ def write_video(
     wave_start: float = 0.0,
     pictures: bool = True,
     rotation: int = 0,
+    mirrored: bool = False,
     codec: str = "flac",
     ticks: int = 90_000,
 ) -> Path:
@@ -57,8 +59,8 @@ def write_video(
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             stream.options = {"crf": "12", "g": "48", "bf": "2"}
             stream.codec_context.time_base = Fraction(1, ticks)
-            if rotation:
-                stream.set_display_rotation(rotation)
+            if rotation or mirrored:
+                stream.set_display_rotation(rotation, hflip=mirrored)
         track: Any = None
         if wave is not None:
             track = out.add_stream(codec, rate=RATE, layout="mono" if wave.shape[1] == 1 else "stereo", format="s16")
@@ -78,6 +80,31 @@ def write_video(
                 out.mux(track.encode(sounding))
             out.mux(track.encode(None))
     return path
+
+
+def with_aspect(path: Path, aspect: str, rotation: int, frames: int) -> Path:
+    """Write a video whose pixels have this width over their height, as in "2/1", to be shown turned.
+
+    By way of a transport stream, whose H.264 says its pixels' shape in the stream itself, where a filter can change it.
+    """
+    plain = write_video(path.with_suffix(".plain.ts"), np.arange(frames) / 25, wave=sound(frames / 25), codec="mp2")
+    marked = _copied(plain, path.with_suffix(".ts"), marker=f"h264_metadata=sample_aspect_ratio={aspect}")
+    return _copied(marked, path, rotation=rotation)
+
+
+def _copied(source: Path, out: Path, *, marker: str = "null", rotation: int = 0) -> Path:
+    with av.open(str(source)) as container, av.open(str(out), "w") as copy:
+        streams = {stream.index: copy.add_stream_from_template(stream) for stream in container.streams}
+        if rotation:
+            streams[container.streams.video[0].index].set_display_rotation(rotation)
+        filtered = BitStreamFilterContext(marker, container.streams.video[0])
+        for packet in container.demux():
+            index, video = packet.stream.index, packet.stream.type == "video"
+            for piece in filtered.filter(packet) if video else [packet]:
+                if piece.dts is not None:
+                    piece.stream = streams[index]
+                    copy.mux(piece)
+    return out
 
 
 @dataclass

@@ -217,6 +217,11 @@ def test_missing_lists_are_a_users_mistake(name: str, tmp_path: Path) -> None:
             read_catalogue(other, tmp_path)  # type: ignore[arg-type]
 
 
+def test_a_missing_list_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^no list .*celebvhq_info\.json; give .* with --lists$"):
+        read_catalogue("celebvhq", tmp_path)
+
+
 def test_lists_of_noise_are_counted_not_crashed_on(tmp_path: Path) -> None:
     import random
 

@@ -10,12 +10,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from listed_videos import HEIGHT, RATE, WIDTH, make_clip, picture, read_clip, sound, write_video
+from listed_videos import HEIGHT, RATE, WIDTH, make_clip, number_of, picture, read_clip, sound, with_aspect, write_video
 
 from df_data.catalogue import CropBox
 from df_data.fetch import cut as cut_module
 from df_data.fetch.cut import BrokenVideo, CutRefused, cut_clip
 from df_data.fetch.cut_sound import place_pieces
+from df_data.stages.decode import decode_clip
 
 
 @pytest.mark.parametrize(("suffix", "ticks"), [("mp4", 90_000), ("mkv", 1000)])
@@ -129,11 +130,11 @@ def test_crops_of_every_kind_show_what_was_meant(tmp_path: Path) -> None:
     assert over.pixels(WIDTH, HEIGHT, expand=1.5) == (100, 40, 60, 56)
 
 
-@pytest.mark.parametrize("rotation", [90, 180, -90])
-def test_crops_count_on_the_upright_picture(tmp_path: Path, rotation: int) -> None:
-    source = write_video(tmp_path / "v.mov", np.arange(30) / 25, rotation=rotation)
+@pytest.mark.parametrize(("rotation", "mirrored"), [(90, False), (180, False), (-90, False), (0, True), (90, True)])
+def test_crops_count_on_the_upright_picture(tmp_path: Path, rotation: int, mirrored: bool) -> None:
+    source = write_video(tmp_path / "v.mov", np.arange(30) / 25, rotation=rotation, mirrored=mirrored)
     cut = cut_clip(source, None, make_clip(0, 1), tmp_path / "c.mp4")
-    upright = np.rot90(picture(10), rotation // 90)
+    upright = np.rot90(picture(10), rotation // 90)[:, :: -1 if mirrored else 1]
     frame = read_clip(tmp_path / "c.mp4").frames[10]
     assert frame.shape == upright.shape and (cut.height, cut.width) == upright.shape[:2]
     assert np.abs(frame.astype(int) - upright).mean() < 12
@@ -142,6 +143,25 @@ def test_crops_count_on_the_upright_picture(tmp_path: Path, rotation: int) -> No
     assert cut.crop is not None
     part = read_clip(tmp_path / "c.mp4").frames[10]
     assert np.abs(part.astype(int) - upright[: cut.crop[3], : cut.crop[2]]).mean() < 14
+
+
+@pytest.mark.parametrize(
+    ("aspect", "rotation", "shown"),
+    [("2/1", 0, (96, 320)), ("1/2", 0, (192, 160)), ("2/1", 90, (320, 96))],
+)
+def test_pixels_are_made_square(tmp_path: Path, aspect: str, rotation: int, shown: tuple[int, int]) -> None:
+    """As a player shows them, by the build and by a cut clip."""
+    source = with_aspect(tmp_path / "v.mov", aspect, rotation, frames=60)
+    decoded = decode_clip(source)
+    assert decoded.frames.shape[1:3] == shown
+    upright = np.rot90(decoded.frames[10], -rotation // 90)
+    assert number_of(upright) == 10
+    cut = cut_clip(source, None, make_clip(0, 1), tmp_path / "c.mp4")
+    assert (cut.height, cut.width) == shown
+    with av.open(str(tmp_path / "c.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio in (None, 1)
+    frame = read_clip(tmp_path / "c.mp4").frames[10]
+    assert frame.shape[:2] == shown and number_of(np.rot90(frame, -rotation // 90)) == 10
 
 
 def test_the_same_clip_has_the_same_bytes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from df_models.errors import UserError
+from df_models.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from df_data.catalogue import Catalogue
@@ -32,16 +32,20 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         ):
             # argparse takes positional words in one place only: overrides after an option are read as part of it.
             command.add_argument(f"--{option}", nargs="+", metavar=("PATH", "KEY=VALUE"), help=what)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, goes_on=name == "fetch")
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from df_data.fetch.plan import make_plan
+    from df_data.sources import expand_path
 
     config, catalogue = _read(arguments)
     print(make_plan(config, catalogue))
-    if not catalogue.local:
+    if catalogue.local:
+        folder = expand_path(config.lists)
+        print(f"next: df-data build with a source of folder {folder} (configs/data/grid.yaml is such a config)")
+    else:
         overrides, paths = _asked(arguments)
         options = [part for name, path in paths.items() for part in (f"--{name}", path)]
         out = [] if config.out else ["--out", "DIR"]
@@ -50,12 +54,17 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
-    """Fetch, print the summary; 1 if the run ended early."""
+    """Fetch, print the summary; 1 if the run ended early, or nothing is there of what was wanted."""
+    from df_data.fetch.records import JOURNAL_NAME
     from df_data.fetch.run import CLIPS, fetch
 
     config, catalogue = _read(arguments)
     summary = fetch(config, catalogue, downloaders(config, catalogue))
     print(summary)
+    if not summary.clips:
+        why = f"why not stands in {summary.out / JOURNAL_NAME}" if summary.listed else "the lists hold no usable clip"
+        print(f"nothing was fetched; {why}")
+        return 1
     print(f"next: df-data build with a source of folder {summary.out / CLIPS}, identity sidecar, licence sidecar")
     return 1 if summary.stopped else 0
 
@@ -91,9 +100,32 @@ def _read(arguments: argparse.Namespace) -> tuple[FetchConfig, Catalogue]:
     overrides += [f"{name}={path}" for name, path in paths.items()]
     named = not arguments.source.endswith((".yaml", ".yml"))
     if named:
+        _check_name(arguments.source, listed=any(text.startswith("lists=") for text in overrides))
         overrides.append(f"source={arguments.source}")
     config = load_config(FetchConfig, None if named else arguments.source, overrides)
     return config, read_catalogue(config.source, expand_path(config.lists))
+
+
+def _check_name(source: str, *, listed: bool) -> None:
+    """Do nothing if a source is a dataset's name, and ``listed``, where its lists are, is given.
+
+    Raises:
+        UserError: it is a folder or an unknown name, or the lists are missing.
+    """
+    from df_data.catalogue import LOCAL, READERS
+
+    if source not in READERS:
+        if Path(source).is_dir():
+            raise UserError(
+                f"{source} is a folder, not a dataset; write df-data plan folder --lists {source} for its videos"
+            )
+        raise UserError(
+            f"there is no dataset {source!r}{nearest(source, READERS)}; give a config (.yaml) or a source of these: "
+            f"{', '.join(READERS)}"
+        )
+    if not listed:
+        wanted = "folder of its videos" if source in LOCAL else "file or folder of the dataset's own lists"
+        raise UserError(f"{source} needs --lists PATH, the {wanted}")
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[list[str], dict[str, str]]:

@@ -19,7 +19,9 @@ from typing import Any
 from df_data.catalogue.clip import CatalogueClip
 from df_data.fetch.cut_sound import write_sound
 from df_data.fetch.download import raise_if_disk_full
-from df_data.stages.decode import upright_rotation
+from df_data.stages.aspect import square_size
+from df_data.stages.turn import Turn, upright_turn
+from df_models.containers import FormatNotRead, limit_pictures, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_path
 
@@ -86,8 +88,8 @@ def cut_clip(
 
     try:
         with contextlib.ExitStack() as stack:
-            pictures = stack.enter_context(av.open(str(video)))
-            sounds = stack.enter_context(av.open(str(audio or video)))
+            pictures = stack.enter_context(_opened(video))
+            sounds = stack.enter_context(_opened(audio or video))
             if not pictures.streams.video:
                 raise CutRefused("no_video_track", "the video has no pictures")
             zero = _zero(pictures, sounds)
@@ -96,10 +98,17 @@ def cut_clip(
             return _write(out, pictures, sounds, zero, clip, crf, expand)
     except UserError:
         raise
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, IndexError) as error:  # IndexError: of a stream that begins late
         raise_if_disk_full(error)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BrokenVideo(f"{video.name} cannot be decoded ({reason})") from error
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return open_media(path)
+    except FormatNotRead as error:
+        raise BrokenVideo(str(error)) from error
 
 
 def _zero(*containers: Any) -> float:
@@ -110,14 +119,16 @@ def _zero(*containers: Any) -> float:
 
 def _write(out: Any, pictures: Any, sounds: Any, zero: float, clip: CatalogueClip, crf: int, expand: float) -> Cut:
     stream = pictures.streams.video[0]
+    limit_pictures(stream)
     inside = _frames_between(pictures, stream, zero, clip.start_s, clip.end_s or math.inf)
     start, first = next(inside, (0.0, None))
     if first is None:
         raise CutRefused("outside_video", f"the video has no picture between {clip.start_s} and {clip.end_s} s")
-    rotation = upright_rotation(first)
-    width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+    turn = upright_turn(first)
+    square = square_size(first.width, first.height, stream.sample_aspect_ratio)
+    width, height = square[::-1] if turn.rotation % 180 else square
     crop = _crop(clip, width, height, expand)
-    writer = _PictureWriter(out, stream, first, _filters(first, rotation, crop), crf)
+    writer = _PictureWriter(out, stream, first, _filters(first, square, turn, crop), crf)
     sound = sounds.streams.audio[0] if sounds.streams.audio else None
     encoder = _sound_stream(out, sound) if sound is not None else None
     writer.write(first)
@@ -179,11 +190,16 @@ def _stamped(container: Any, stream: Any, zero: float) -> Iterator[tuple[float, 
             yield float(frame.time) - zero, frame
 
 
-def _filters(first: Any, rotation: int, crop: tuple[int, int, int, int] | None) -> list[tuple[str, str]]:
-    """The filters, with their arguments, that turn a frame upright, crop it and give it a format that x264 takes."""
-    turned = {90: [("transpose", "cclock")], 180: [("hflip", ""), ("vflip", "")], 270: [("transpose", "clock")]}
-    filters = list(turned.get(rotation, []))
-    width, height = (first.height, first.width) if rotation % 180 else (first.width, first.height)
+def _filters(
+    first: Any, square: tuple[int, int], turn: Turn, crop: tuple[int, int, int, int] | None
+) -> list[tuple[str, str]]:
+    """The filters, with their arguments, that make a frame's pixels square, turn it upright, crop it and give it a
+    format that x264 takes."""
+    stored = (first.width, first.height)
+    squared = [] if square == stored else [("scale", f"{square[0]}:{square[1]}"), ("setsar", "1")]
+    quarters = {90: [("transpose", "cclock")], 180: [("hflip", ""), ("vflip", "")], 270: [("transpose", "clock")]}
+    filters = squared + quarters.get(turn.rotation, []) + ([("hflip", "")] if turn.mirrored else [])
+    width, height = square[::-1] if turn.rotation % 180 else square
     x, y, w, h = crop or (0, 0, width // 2 * 2, height // 2 * 2)
     if (w, h) != (width, height):
         filters.append(("crop", f"{w}:{h}:{x}:{y}"))

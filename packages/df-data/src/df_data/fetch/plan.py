@@ -13,6 +13,7 @@ from df_data.fetch.config import FetchConfig
 from df_data.fetch.records import JOURNAL_NAME, Journal, is_fetched
 from df_data.fetch.run import chosen_videos, clip_path
 from df_data.fetch.ytdlp import INSTALL, JS_RUNTIMES
+from df_data.wording import counted
 
 ASSUMED_MBIT = {360: 0.7, 720: 2.2, 1080: 4.0, 2160: 16.0}
 """Megabits a second of pictures and sound together, by height: an assumption, of the order that video sites send."""
@@ -73,11 +74,16 @@ class Plan:
 
     def __str__(self) -> str:
         """Return the plan for a person."""
+        by = "folders" if self.local else "lists"
         lines = [
-            f"{self.dataset}: {self.clips} clips of {self.videos} videos, {self._length()}",
+            f"{self.dataset}: {counted(self.clips, 'clip')} of {counted(self.videos, 'video')}, {self._length()}",
             f"  licence: {self.licence}",
-            f"  persons: {self.persons} named by the lists"
-            + (f", {self.clips_without_person} clips of someone they do not name" if self.clips_without_person else ""),
+            f"  persons: {self.persons} named by the {by}"
+            + (
+                f", {counted(self.clips_without_person, 'clip')} of someone they do not name"
+                if self.clips_without_person
+                else ""
+            ),
         ]
         lines += ["  nothing to fetch: these are files already"] if self.local else self._to_fetch()
         lines += [f"  unusable entries: {len(self.bad)}"] if self.bad else []
@@ -87,6 +93,8 @@ class Plan:
         return "\n".join(lines)
 
     def _length(self) -> str:
+        if self.open_clips == self.clips > 0:
+            return "whole files, whose lengths df-data build measures" if self.local else "of unlisted length"
         unknown = f" and {self.open_clips} of unknown length" if self.open_clips else ""
         return f"{self.hours:.1f} h{unknown}"
 
@@ -96,10 +104,10 @@ class Plan:
         return [
             f"  download, at least: {sizes}",
             f"    (videos up to their last listed clip, {self.watched_hours:.1f} h; assuming {rates} Mbit/s)",
-            f"  there already: {self.there} clips",
-            *(f"  dead: {number} videos: {reason}" for reason, number in self.dead.items()),
-            *(f"  to be tried again: {number} videos: {reason}" for reason, number in self.later.items()),
-            *(f"  refused: {number} clips: {reason}" for reason, number in self.refused.items()),
+            f"  there already: {counted(self.there, 'clip')}",
+            *(f"  dead: {counted(number, 'video')}: {reason}" for reason, number in self.dead.items()),
+            *(f"  to be tried again: {counted(number, 'video')}: {reason}" for reason, number in self.later.items()),
+            *(f"  refused: {counted(number, 'clip')}: {reason}" for reason, number in self.refused.items()),
             *(f"  {tool.name}: {'there' if tool.present else 'MISSING; ' + tool.hint}" for tool in self.tools),
         ]
 
@@ -156,8 +164,9 @@ def needed_tools(clips: list[CatalogueClip]) -> tuple[Tool, ...]:
 
 
 def _clip_line(clip: CatalogueClip) -> str:
-    end = "end" if clip.end_s is None else f"{clip.end_s:g}"
+    start = f"{clip.start_s:g}"
+    span = f"{start}-{clip.end_s:g} s" if clip.end_s else f"{start} s to the end" if clip.start_s else "whole"
     where = clip.url or (clip.path.name if clip.path else "")
     box = clip.crop
     crop = f", crop {box.left:g},{box.top:g}-{box.right:g},{box.bottom:g}" if box else ""
-    return f"{clip.clip}: {where}, {clip.start_s:g}-{end} s{crop}, {clip.person or 'person not named'}"
+    return f"{clip.clip}: {where}, {span}{crop}, {clip.person or 'person not named'}"

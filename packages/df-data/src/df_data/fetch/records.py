@@ -10,9 +10,9 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from df_data.catalogue.clip import PLAIN_NAME
 from df_data.config import FrozenModel
@@ -20,6 +20,7 @@ from df_models.errors import UserError
 from df_models.files import atomic_write
 
 SIDECAR_VERSION = 1
+Pixels = Annotated[int, Field(ge=-(1 << 31), le=1 << 31)]
 JOURNAL_NAME = "journal.jsonl"
 CLIP_SUFFIX = ".mp4"
 
@@ -44,6 +45,8 @@ class Sidecar(FrozenModel):
         provenance: what else the lists say.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     version: int = SIDECAR_VERSION
     clip: str = Field(pattern=PLAIN_NAME)
     dataset: str = Field(pattern=PLAIN_NAME)
@@ -56,7 +59,7 @@ class Sidecar(FrozenModel):
     listed_end_s: float | None
     start_s: float
     end_s: float
-    crop: tuple[int, int, int, int] | None
+    crop: tuple[Pixels, Pixels, Pixels, Pixels] | None
     source_width: int
     source_height: int
     frames: int
@@ -81,6 +84,8 @@ def read_sidecar(clip: Path) -> Sidecar:
     """
     path = sidecar_path(clip)
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a plain file; delete it and fetch again")
         found = Sidecar.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from df_data.fetch.records import (
     write_sidecar,
 )
 from df_data.ledger import dataset_lock
+from df_data.wording import counted
 from df_models.errors import UserError
 from df_models.files import atomic_write, safe_join, sha256_file
 
@@ -65,10 +66,10 @@ class FetchSummary:
     def __str__(self) -> str:
         """Return the summary for a person."""
         lines = [
-            f"{self.out}: {self.clips} of {self.listed} clips, {self.new} of them new",
-            *(f"  dead: {number} videos: {reason}" for reason, number in self.dead.items()),
-            *(f"  to be tried again: {number} videos: {reason}" for reason, number in self.later.items()),
-            *(f"  refused: {number} clips: {reason}" for reason, number in self.refused.items()),
+            f"{self.out}: {self.clips} of {counted(self.listed, 'clip')}, {self.new} of them new",
+            *(f"  dead: {counted(number, 'video')}: {reason}" for reason, number in self.dead.items()),
+            *(f"  to be tried again: {counted(number, 'video')}: {reason}" for reason, number in self.later.items()),
+            *(f"  refused: {counted(number, 'clip')}: {reason}" for reason, number in self.refused.items()),
             *([f"  stopped early: {self.stopped}"] if self.stopped else []),
             f"  what became of each: {self.out / JOURNAL_NAME} (this run took {self.elapsed:.0f} s)",
         ]
@@ -134,7 +135,10 @@ class _Run:
     def all(self, progress: bool) -> FetchSummary:
         """Fetch every video that is wanted; end early when one after the other fails."""
         started, asked, failures, stopped = time.monotonic(), 0, 0, None
-        with tqdm(total=len(self.videos), desc="videos", unit="video", disable=not progress) as bar:
+        with (
+            self._without_empty_raw(),
+            tqdm(total=len(self.videos), desc="videos", unit="video", disable=not progress) as bar,
+        ):
             for key, clips in self.videos.items():
                 if todo := self.todo(key, clips):
                     if asked:
@@ -147,9 +151,18 @@ class _Run:
                 if failures >= self.config.stop_after:
                     stopped = f"{failures} videos in a row failed for a passing reason; run the command again later"
                     break
-        with contextlib.suppress(OSError):
-            (self.out / RAW).rmdir()
         return self._summary(time.monotonic() - started, stopped)
+
+    @contextlib.contextmanager
+    def _without_empty_raw(self) -> Iterator[None]:
+        """Remove the folders of downloads of which nothing came, however the run ends."""
+        try:
+            yield
+        finally:
+            raw = self.out / RAW
+            for folder in [*raw.glob("*/"), raw]:
+                with contextlib.suppress(OSError):  # it is not empty, or not there
+                    folder.rmdir()
 
     def todo(self, key: str, clips: tuple[CatalogueClip, ...]) -> list[CatalogueClip]:
         """The clips of a video that are still to be made; none of a dead one."""

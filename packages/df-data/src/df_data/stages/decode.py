@@ -1,4 +1,4 @@
-"""Decode a video once, front to back: upright RGB frames at exactly 25 fps, and the 16 kHz mono sound with them.
+"""Decode a video once, front to back: upright RGB frames of square pixels at exactly 25 fps, and 16 kHz mono sound.
 
 Both streams are placed on one clock by their time stamps; sound that is missing is silence. The video comes in segments
 of a bounded length, so memory does not grow with the file, however pictures and sound lie in it: each stream is
@@ -10,24 +10,33 @@ Shape legend: T frames at 25 fps, H height, W width, N samples.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from df_data.stages.aspect import square_size
 from df_data.stages.clock import Tick, steady_ticks
 from df_data.stages.rejection import Rejected
-from df_data.stages.sound import Chunk, SoundTrack
+from df_data.stages.sound import Chunk, SoundTrack, checked_sound
+from df_data.stages.turn import Turn, turned, upright_turn
 from df_data.timing import timed
+from df_models.containers import MOST_PIXELS, limit_pictures, open_media
 from df_models.errors import UserError
-from df_models.time import FPS, samples_for
+from df_models.time import FPS, SAMPLE_RATE, samples_for
 
 LATEST_START_S = 600.0
 """Streams that begin further apart than this have damaged time stamps."""
 MAX_GAP_S = 1.0
 """Pictures whose time stamps are further apart than this do not belong to one stretch of video."""
+LATEST_S = 1e10
+"""Time stamps beyond are damaged: a double no longer tells one frame from the next. (Unix time is 1.7e9.)"""
+MOST_CHANNELS = 8
+"""Of sound (7.1); what has more is no recording of a speaker."""
 MAX_SIDE = 1920
 """Larger pictures are decoded to this longer side: a segment of them would not fit into a worker's memory."""
 
@@ -37,13 +46,15 @@ class DecodedClip:
     """A stretch of a video as the later stages see it.
 
     Attributes:
-        frames: uint8 RGB [T, H, W, 3] at 25 fps, upright.
+        frames: uint8 RGB [T, H, W, 3] at 25 fps, upright, of square pixels.
         wave: float32 [640 T] mono at 16 kHz, sample 0 at the time of frame 0.
         start_s: time of frame 0 after the file's first picture.
         source_fps: mean frame rate of the stretch in the file.
         sound_offset_s: when the file's sound begins after its first picture (negative: before it).
         sound_share: share of the stretch that the file's sound covers.
         rotation: degrees that the frames were turned counter-clockwise to stand upright.
+        damaged_frames: how many of the frames the decoder could only guess.
+        mirrored: whether left and right were exchanged after the turn, as the file asks.
     """
 
     frames: np.ndarray
@@ -53,6 +64,8 @@ class DecodedClip:
     sound_offset_s: float
     sound_share: float
     rotation: int
+    damaged_frames: int = 0
+    mirrored: bool = False
 
 
 def decode_clip(path: Path, *, min_seconds: float = 2.0, max_seconds: float = 10.0) -> DecodedClip:
@@ -67,36 +80,56 @@ def iter_segments(
 ) -> Generator[DecodedClip, None, None]:
     """Yield a video file's stretches of at most ``segment_seconds``, one after the other, at least one.
 
-    A gap in the time stamps ends a stretch. What is left at an end and shorter than ``min_seconds`` is passed over.
+    A gap in the time stamps ends a stretch, and so does another size of the pictures. What is left at an end and
+    shorter than ``min_seconds`` is passed over.
 
     Args:
         max_seconds: use no more than the file's first so many seconds; None: all.
 
     Raises:
-        Rejected: ``no_video_track``, ``no_sound_track``, ``too_short``, ``broken_time_stamps``.
+        Rejected: ``no_video_track``, ``no_sound_track``, ``too_short``, ``broken_time_stamps``, ``broken_sound``,
+            ``picture_too_large``.
         UserError: no such file, or one that cannot be decoded.
     """
     import av
 
     if not path.is_file():
-        raise UserError(f"no such file: {path}")
+        raise UserError(f"no such file: {path.name}" if not path.exists() else f"{path.name} is not a plain file")
     try:
-        with av.open(str(path)) as pictures, av.open(str(path)) as sounds:
-            if not pictures.streams.video:
-                raise Rejected("no_video_track", "the file has no video track")
-            if not pictures.streams.audio:
+        with open_media(path) as pictures, open_media(path) as sounds:
+            video = video_stream(pictures)
+            if not sounds.streams.audio:
                 raise Rejected("no_sound_track", "the file has no sound track")
-            yield from _segments(pictures, sounds, min_seconds, segment_seconds, max_seconds)
+            yield from _segments(pictures, video, sounds, min_seconds, segment_seconds, max_seconds)
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"{path.name} cannot be decoded ({reason})") from error
 
 
+def video_stream(container: Any) -> Any:
+    """Return the stream of moving pictures: the first that is not a cover beside the sound.
+
+    Raises:
+        Rejected: ``no_video_track``, ``picture_too_large``.
+    """
+    from av.stream import Disposition
+
+    moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not moving:
+        raise Rejected("no_video_track", "the file has no video track")
+    stream = moving[0]
+    if stream.codec_context is None:
+        raise UserError("its video cannot be decoded (no decoder for it); convert it to H.264")
+    if stream.width * stream.height > MOST_PIXELS:
+        raise Rejected("picture_too_large", f"pictures of {stream.width}x{stream.height}, larger than 8K")
+    limit_pictures(stream)
+    return stream
+
+
 def _segments(
-    pictures: Any, sounds: Any, min_seconds: float, segment_seconds: float, max_seconds: float | None
+    pictures: Any, video: Any, sounds: Any, min_seconds: float, segment_seconds: float, max_seconds: float | None
 ) -> Iterator[DecodedClip]:
-    video, audio = pictures.streams.video[0], sounds.streams.audio[0]
-    track = SoundTrack(_chunks(sounds, audio), audio.codec_context.sample_rate)
+    track = _sound_track(sounds)
     longest, beginning, found, length = int(segment_seconds * FPS), None, 0, 0.0
     for stretch in _stretches(_ticks(pictures, video), longest):
         beginning = stretch.start_s if beginning is None else beginning
@@ -115,7 +148,9 @@ def _segments(
             source_fps=1 / stretch.interval,
             sound_offset_s=sound_offset,
             sound_share=covered,
-            rotation=stretch.rotation,
+            rotation=stretch.turn.rotation,
+            damaged_frames=stretch.damaged,
+            mirrored=stretch.turn.mirrored,
         )
     if beginning is None:
         raise Rejected("no_video_track", "the video track holds no picture")
@@ -129,6 +164,18 @@ def _joined(frames: list[np.ndarray]) -> np.ndarray:
     for index in range(len(frames)):
         joined[index], frames[index] = frames[index], frames[index][:0]
     return joined
+
+
+def _sound_track(container: Any) -> SoundTrack:
+    """Return a file's first sound track, its rate taken from what is decoded: headers of HE-AAC tell half of it."""
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise UserError("its sound cannot be decoded (no decoder for it); convert it to AAC")
+    frames = (frame for frame in _decoded(container, stream) if frame.time is not None and frame.samples)
+    first = next(frames, None)
+    if first is None:
+        return SoundTrack(iter(()), SAMPLE_RATE)
+    return SoundTrack(_chunks(itertools.chain([first], frames), first.sample_rate), first.sample_rate)
 
 
 def _sound_offset(track: SoundTrack, beginning: float) -> float:
@@ -147,52 +194,108 @@ class _Stretch:
 
     start_s: float
     interval: float
-    rotation: int
+    turn: Turn
     frames: list[np.ndarray]
+    damaged: int = 0
 
 
 class _Picture:
     """A decoded picture, turned into pixels when a tick first wants it."""
 
-    def __init__(self, frame: Any) -> None:
-        self.rotation = upright_rotation(frame)
+    def __init__(self, frame: Any, aspect: Fraction | None) -> None:
+        self.turn, self.damaged = upright_turn(frame), bool(frame.is_corrupt)
         self._frame: Any = frame
+        self._aspect = aspect
         self._pixels: np.ndarray | None = None
 
     def rgb(self) -> np.ndarray:
         """Return uint8 RGB ``[H, W, 3]``, upright."""
         if self._pixels is None:
-            self._pixels, self._frame = _to_rgb(self._frame, self.rotation), None
+            self._pixels, self._frame = _to_rgb(self._frame, self._aspect, self.turn), None
         return self._pixels
 
 
 def _ticks(container: Any, video: Any) -> Iterator[Tick[_Picture]]:
     video.thread_type = "SLICE"
-    duration = float(1 / video.average_rate) if video.average_rate else 1.0 / FPS
-    stamped = ((float(frame.time), _Picture(frame)) for frame in container.decode(video) if frame.time is not None)
-    return steady_ticks(stamped, FPS, MAX_GAP_S, duration)
+    shown = float(1 / video.average_rate) if video.average_rate else 0.0
+    duration = min(max(shown, 1.0 / FPS), MAX_GAP_S)
+    pictures = _stamped(_decoded(container, video), video.sample_aspect_ratio)
+    return steady_ticks(pictures, FPS, MAX_GAP_S, duration)
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield a stream's frames.
+
+    Raises:
+        UserError: another stream begins in the middle of the file, of which PyAV knows nothing (its
+            ``InputContainer.demux`` looks for it among those found at the beginning: IndexError).
+    """
+    try:
+        yield from container.decode(stream)
+    except IndexError as error:
+        raise UserError("a stream begins in the middle of the file; copy it with ffmpeg to an mp4 or mkv") from error
+
+
+def _stamped(frames: Iterator[Any], aspect: Fraction | None) -> Iterator[tuple[float, _Picture]]:
+    """Yield the pictures that have a time stamp.
+
+    Raises:
+        Rejected: ``broken_time_stamps``, none has.
+    """
+    stamped = unstamped = 0
+    for frame in frames:
+        if frame.time is None:
+            unstamped += 1
+            continue
+        stamped += 1
+        yield _time(frame), _Picture(frame, aspect)
+    if unstamped and not stamped:
+        raise Rejected("broken_time_stamps", f"none of {unstamped} pictures has a time stamp")
+
+
+def _time(frame: Any) -> float:
+    """Return a frame's time stamp in seconds.
+
+    Raises:
+        Rejected: ``broken_time_stamps``, it is no time of this world.
+    """
+    if abs(time := float(frame.time)) > LATEST_S:
+        raise Rejected("broken_time_stamps", f"a time stamp of {time:.2g} s")
+    return time
 
 
 def _stretches(ticks: Iterator[Tick[_Picture]], longest: int) -> Iterator[_Stretch]:
-    """Gather ticks to stretches of one run, at most ``longest`` frames each."""
+    """Gather ticks to stretches of one run and one size, at most ``longest`` frames each."""
     stretch: _Stretch | None = None
     run = -1
     for tick in ticks:
-        if stretch is not None and (tick.run != run or len(stretch.frames) == longest):
+        pixels = tick.picture.rgb()
+        if stretch is not None and (
+            tick.run != run or len(stretch.frames) == longest or stretch.frames[0].shape != pixels.shape
+        ):
             yield stretch
             stretch = None
         if stretch is None:
-            stretch = _Stretch(tick.start + tick.index / FPS, tick.interval, tick.picture.rotation, [])
+            stretch = _Stretch(tick.start + tick.index / FPS, tick.interval, tick.picture.turn, [])
         run, stretch.interval = tick.run, tick.interval
-        stretch.frames.append(tick.picture.rgb())
+        stretch.frames.append(pixels)
+        stretch.damaged += tick.picture.damaged
     if stretch is not None:
         yield stretch
 
 
-def _chunks(container: Any, audio: Any) -> Iterator[Chunk]:
-    for frame in container.decode(audio):
-        if frame.time is not None:
-            yield float(frame.time), _mono(frame)
+def _chunks(frames: Iterator[Any], rate: int) -> Iterator[Chunk]:
+    """Yield the sound of frames of one rate.
+
+    Raises:
+        Rejected: ``broken_sound``, ``broken_time_stamps``.
+    """
+    for frame in frames:
+        if frame.sample_rate != rate:
+            raise Rejected("broken_sound", f"the sample rate changes from {rate} to {frame.sample_rate} Hz")
+        if frame.layout.nb_channels > MOST_CHANNELS:
+            raise Rejected("broken_sound", f"{frame.layout.nb_channels} channels, at most {MOST_CHANNELS} are read")
+        yield _time(frame), checked_sound(_mono(frame))
 
 
 def _mono(frame: Any) -> np.ndarray:
@@ -205,13 +308,9 @@ def _mono(frame: Any) -> np.ndarray:
     return samples.astype(np.float32).mean(axis=0)
 
 
-def upright_rotation(picture: Any) -> int:
-    """Return the multiple of 90 degrees, counter-clockwise, that the container asks a player to turn a frame by."""
-    return round(getattr(picture, "rotation", 0) / 90.0) * 90 % 360
-
-
-def _to_rgb(picture: Any, rotation: int) -> np.ndarray:
-    scale = min(1.0, MAX_SIDE / max(picture.width, picture.height))
-    width, height = (max(2, round(side * scale)) for side in (picture.width, picture.height))
+def _to_rgb(picture: Any, aspect: Fraction | None, turn: Turn) -> np.ndarray:
+    square = square_size(picture.width, picture.height, aspect)
+    scale = min(1.0, MAX_SIDE / max(square))
+    width, height = (max(2, round(side * scale)) for side in square)
     rgb_HWC = picture.to_ndarray(format="rgb24", width=width, height=height)
-    return np.rot90(rgb_HWC, rotation // 90) if rotation else rgb_HWC
+    return turned(rgb_HWC, turn)

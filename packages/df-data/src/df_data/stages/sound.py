@@ -10,12 +10,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from df_data.stages.rejection import Rejected
 from df_models.time import SAMPLE_RATE
 
 GAP_S = 0.03
 """Sound frames further than this from where the last one ended leave silence, or overwrite, by their time stamp."""
 MARGIN_S = 0.05
 """Sound on either side of a piece that the rate conversion hears, so that pieces join without an edge."""
+
+RATES = (4_000, 768_000)
+"""Sample rates that sound is converted from, in Hz; speech has little below the first, and no recorder the second."""
+LOUDEST = 100.0
+"""Floating-point sound beyond this (40 dB over full scale) is damaged."""
+STUCK_S = 60.0
+"""Sound held longer than what was asked for, because its time stamps do not advance, is damaged."""
 
 Chunk = tuple[float, np.ndarray]
 """Time stamp in seconds, and mono float32 samples."""
@@ -27,10 +35,16 @@ class SoundTrack:
     Args:
         chunks: in file order; they are asked for only as far as they are needed.
         rate: their sample rate.
+
+    Raises:
+        Rejected: ``broken_sound``, a rate beyond :data:`RATES`.
     """
 
     def __init__(self, chunks: Iterator[Chunk], rate: int) -> None:
+        if not RATES[0] <= rate <= RATES[1]:
+            raise Rejected("broken_sound", f"a sample rate of {rate} Hz, not {RATES[0]} to {RATES[1]}")
         self.rate = rate
+        self._held_samples = 0
         self.start: float | None = None
         self._coming = _joined(chunks, rate)
         self._held: deque[Chunk] = deque()
@@ -39,28 +53,56 @@ class SoundTrack:
     def first(self) -> float | None:
         """Return the time at which the sound begins, None if there is none."""
         if self.start is None:
-            self._hold_until(-np.inf)
+            self._take()
         return self.start
 
     def read(self, start: float, num_samples: int) -> tuple[np.ndarray, float]:
         """Return 16 kHz sound from time ``start``, float32 ``[num_samples]``, and the share of it that is not missing.
 
         ``start`` must not fall from call to call; what lies before it is let go.
+
+        Raises:
+            Rejected: ``broken_time_stamps``, the sound's do not advance.
         """
         begin, end = start - MARGIN_S, start + num_samples / SAMPLE_RATE + MARGIN_S
-        self._hold_until(end)
-        while self._held and self._held[0][0] + len(self._held[0][1]) / self.rate < begin:
-            self._held.popleft()
+        self._hold(begin, end)
         return place_sound(list(self._held), self.rate, start, num_samples)
 
-    def _hold_until(self, end: float) -> None:
+    def _hold(self, begin: float, end: float) -> None:
+        """Hold what lies between two times, and no more than a chunk of what lies before."""
+        self._let_go(begin)
         while not self._ended and (not self._held or self._held[-1][0] < end):
-            chunk = next(self._coming, None)
-            if chunk is None:
-                self._ended = True
-                return
-            self.start = chunk[0] if self.start is None else self.start
-            self._held.append(chunk)
+            self._take()
+            self._let_go(begin)
+            if self._held_samples > (end - begin + STUCK_S) * self.rate:
+                raise Rejected("broken_time_stamps", f"more than {STUCK_S:g} s of sound at one time stamp")
+
+    def _take(self) -> None:
+        """Hold one chunk more, if there is one."""
+        chunk = next(self._coming, None)
+        if chunk is None:
+            self._ended = True
+            return
+        self.start = chunk[0] if self.start is None else self.start
+        self._held.append(chunk)
+        self._held_samples += len(chunk[1])
+
+    def _let_go(self, begin: float) -> None:
+        """Drop what ends before a time."""
+        while self._held and self._held[0][0] + len(self._held[0][1]) / self.rate < begin:
+            self._held_samples -= len(self._held.popleft()[1])
+
+
+def checked_sound(samples_N: np.ndarray) -> np.ndarray:
+    """Return samples as they are.
+
+    Raises:
+        Rejected: ``broken_sound``, some are not finite or louder than :data:`LOUDEST`.
+    """
+    peak = float(np.abs(samples_N).max(initial=0.0))
+    if not peak <= LOUDEST:  # NaN too
+        raise Rejected("broken_sound", f"samples of {peak:g}, where 1 is full scale")
+    return samples_N
 
 
 def _joined(chunks: Iterator[Chunk], rate: int) -> Iterator[Chunk]:
