@@ -16,7 +16,6 @@ Measured on the inputs of a build config, with its stages and encoders:
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -35,6 +34,7 @@ from df_data.config import load_config
 from df_data.crew.local import LocalSite
 from df_data.crew.messages import InputResult, MadeSample
 from df_data.crew.supervisor import SupervisedCrew
+from df_data.processes import one_thread
 from df_data.sample import DTYPES, SampleMeta, expected_shapes
 from df_data.shards import tar_members
 from df_data.sources import Input, list_inputs
@@ -66,7 +66,7 @@ def storage(size: int, widths: str, frames: int = 33, references: int = 4) -> di
     clips_per_hour = 3600 * FPS / frames
     found = {}
     for name, shape in expected_shapes(meta).items():
-        if name == "identity_vector":
+        if name in ("identity_vector", "text_features"):
             continue
         full = free[name] if name == "reference_features" else [
             side if side is not None else (references if index == 0 else free["audio"])
@@ -91,7 +91,7 @@ def take(models: WorkerModels, made: Input) -> tuple[InputResult, Counter[str]]:
     for outcome in models.process(made):
         if isinstance(outcome, InputResult):
             return outcome, written
-        for name, data in outcome.members.items():
+        for name, data in outcome.members.items() if isinstance(outcome, MadeSample) else ():
             written[name.partition(".")[2]] += len(data)
     raise AssertionError("an input without an end")
 
@@ -223,8 +223,7 @@ def main() -> None:
     if args.storage:
         print(storage_table())
         return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(1)
+    one_thread()
     config = load_config(BuildConfig, args.config, args.overrides)
     args.preset = f"{args.config.stem}-{config.stages.size}px"
     inputs = list_inputs(config.sources, config.split)[: args.clips]

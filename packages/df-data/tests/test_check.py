@@ -406,7 +406,9 @@ def test_a_flipped_bit_a_cut_and_a_missing_shard_are_named(dataset: Path) -> Non
     whole = path.read_bytes()
     for position in (0, 700, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert problems_of(dataset) == [f"{path}: its sha256 is not the manifest's; build it again"]
+        assert problems_of(dataset) == [
+            f"{path}: its sha256 is not the manifest's; build it again (df-data build --retry damaged)"
+        ]
     path.write_bytes(whole[:-1])
     assert problems_of(dataset) == [f"{path}: {len(whole) - 1} bytes, the manifest says {len(whole)}"]
     path.unlink()
@@ -475,6 +477,14 @@ def test_a_torn_and_a_damaged_ledger_are_named_and_left_alone(dataset: Path) -> 
     assert "line 1 is damaged" in found
 
 
+def test_a_missing_ledger_is_a_problem_of_the_dataset_and_not_of_a_split(dataset: Path) -> None:
+    path = dataset / "ledger.jsonl"
+    path.unlink()
+    (found,) = problems_of(dataset)
+    assert found.startswith(f"{path}: missing; ") and not path.exists()
+    assert problems_of(dataset / "train") == []
+
+
 def test_a_person_in_two_splits_is_named_unless_sentences_were_held_out(dataset: Path) -> None:
     damage(dataset, with_meta(identity="val-0"))
     assert problems_of(dataset) == [f"{dataset}: persons in more than one split: val-0"]
@@ -491,7 +501,7 @@ def test_workers_change_nothing(tmp_path: Path, make_split: Callable[..., object
     make_split(tmp_path, 8, num_shards=3)
     shard = next((tmp_path / "train").glob("shard-*.tar"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    alone, pooled = check_dataset(tmp_path), check_dataset(tmp_path, workers=2)
+    alone, pooled = check_dataset(tmp_path / "train"), check_dataset(tmp_path / "train", workers=2)
     assert alone == pooled and len(alone.problems) == 1
     assert check_split(tmp_path / "train") == list(alone.problems)
 
@@ -503,7 +513,7 @@ def test_the_command_prints_a_line_each_and_exits_with_1(dataset: Path, capsys: 
     edit_manifest(dataset, lambda m: m.update(complete=False))
     assert cli.main(["validate", str(dataset), "--no-video"]) == 1
     out = capsys.readouterr().out
-    assert "train: 1 problems" in out and "val: ok" in out and "not complete" in out and "belongs in" in out
+    assert "train: 1 problem\n" in out and "val: ok" in out and "not complete" in out and "belongs in" in out
     assert "checked: 2 problems" in out
     assert cli.main(["validate", str(dataset), "--workers", "0"]) == 2
 

@@ -32,7 +32,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
     assert all(word in out for word in ("synth", "build", "validate", "stats", "exit codes", "examples"))
-    for command in ("synth", "build", "merge", "plan", "fetch", "inspect", "validate", "stats"):
+    for command in ("synth", "people", "build", "merge", "plan", "fetch", "inspect", "validate", "stats"):
         assert run(capsys, command, "--help")[0] == 0
 
 
@@ -93,7 +93,7 @@ def test_validate_and_stats(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, make_split: Callable[..., object]
 ) -> None:
     make_split(tmp_path, 5, num_shards=2)
-    code, out, _ = run(capsys, "validate", tmp_path)
+    code, out, _ = run(capsys, "validate", tmp_path / "train")
     assert code == 0 and f"{tmp_path / 'train'}: ok\n" in out and "5 clips in 2 shards" in out and "no problems" in out
     Ledger(tmp_path / "ledger.jsonl").record(LedgerEntry(input="cat.mp4", status="rejected", reason="no_face"))
     code, out, _ = run(capsys, "stats", tmp_path)
@@ -105,7 +105,35 @@ def test_validate_and_stats(
     data[3000] ^= 1
     shard.write_bytes(bytes(data))
     code, out, _ = run(capsys, "validate", tmp_path / "train")
-    assert code == 1 and "1 problems" in out and shard.name in out and "sha256" in out
+    assert code == 1 and "checked: 1 problem\n" in out and shard.name in out and "sha256" in out
+
+
+@pytest.mark.parametrize(
+    ("commanded", "replaced", "goes_on"),
+    [
+        ("build", "df_data.build.build", True),
+        ("people", "df_data.people.find.find_people", True),
+        ("validate", "df_data.check.check_dataset", False),
+    ],
+)
+def test_an_interrupted_command_says_whether_it_goes_on(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    commanded: str,
+    replaced: str,
+    goes_on: bool,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    config = tmp_path / "c.yaml"
+    config.write_text("out: there\nsources: [{name: s, folder: here, licence: CC0-1.0}]\n")
+    monkeypatch.setattr(replaced, interrupted)
+    words = (commanded, tmp_path) if commanded == "validate" else (commanded, "--config", config)
+    code, _, err = run(capsys, *words)
+    assert code == 130 and "interrupted" in err
+    assert ("the same command goes on where it stopped" in err) == goes_on
 
 
 @pytest.mark.slow

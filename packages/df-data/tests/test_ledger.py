@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from df_data.ledger import Ledger, LedgerEntry, StagedSample, dataset_lock, staged_samples
+from df_data.locks import open_locked
 from df_models.errors import UserError
 
 STAGED = StagedSample(key="k", shard=0, bytes=1, sha256="s")
@@ -69,4 +72,43 @@ def test_two_builds_on_one_directory(tmp_path: Path) -> None:
     ):
         pass
     with dataset_lock(tmp_path / "d"):
+        (tmp_path / "d" / "ledger.jsonl").touch()
+    assert (tmp_path / "d" / "ledger.jsonl").exists()
+
+
+def test_a_directory_in_which_nothing_was_written_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), dataset_lock(tmp_path / "new"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with dataset_lock(tmp_path / "mine"):
         pass
+    assert (tmp_path / "mine").is_dir(), "one that was there stays"
+
+
+def _count_up(folder: Path, times: int) -> None:
+    for _ in range(times):
+        handle = open_locked(folder / "lock", wait=True)
+        number = int((folder / "number").read_text())
+        (folder / "number").write_text(str(number + 1))
+        (folder / "lock").unlink()
+        os.close(handle)
+
+
+def test_a_lock_that_is_removed_each_time_lets_one_in_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "number").write_text("0")
+    threads = [threading.Thread(target=_count_up, args=(tmp_path, 200)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "number").read_text() == "800" and not (tmp_path / "lock").exists()
+
+
+def test_halved_samples_are_counted_by_fault(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l.jsonl")
+    for name, halved in (("a", {"halved_noisy": 2.0}), ("b", {"halved_blurred": 5.0, "halved_noisy": 1.0})):
+        scores = halved | {"snr_db": 4.0}
+        ledger.record(LedgerEntry(input=name, status="accepted", split="train", samples=(STAGED,), scores=scores))
+    ledger.record(LedgerEntry(input="c", status="rejected", reason="no_face", scores={"halved_noisy": 9.0}))
+    assert ledger.halved() == {"blurred": 5, "noisy": 3}

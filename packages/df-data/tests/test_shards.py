@@ -60,6 +60,7 @@ def run_and_die(root: Path, make_sample: Callable[..., Sample], moment: int) -> 
     """
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # arithmetic threads do not survive a fork, and OpenMP would wait for them
         calls = [0]
 
         def dying(real: Callable[..., None]) -> Callable[..., None]:

@@ -22,6 +22,7 @@ from df_data.dataset import split_directories
 from df_data.manifest import Manifest, ShardEntry, StructureStatistics, read_manifest, structure_statistics
 from df_data.processes import be_a_worker
 from df_data.statistics import Moments, merge_moments, moments_of
+from df_data.wording import counted
 from df_models.files import sha256_file
 
 STATISTICS_TOLERANCE = 1e-6
@@ -81,11 +82,15 @@ def check_split(directory: Path, *, media: bool = True) -> list[str]:
 
 @dataclass
 class _ShardResult:
-    """What checking one shard leaves; `moments` is None where the shard could not be read."""
+    """What checking one shard leaves; `text_widths` are those of its samples' text features.
+
+    `read` is whether the file is the one of the manifest, so that its samples could be looked at.
+    """
 
     problems: list[str] = field(default_factory=list)
     samples: list[SampleFacts] = field(default_factory=list)
     read: bool = False
+    text_widths: set[int] = field(default_factory=set)
 
 
 def _check_split(directory: Path, media: bool, workers: int) -> tuple[list[str], SplitFacts, Manifest]:
@@ -96,15 +101,18 @@ def _check_split(directory: Path, media: bool, workers: int) -> tuple[list[str],
     problems += [f"{path}: not in the manifest" for path in strays]
     problems += [f"{directory}: {line}" for line in _manifest_problems(manifest)]
     samples: dict[str, SampleFacts] = {}
-    unread = set()
+    unread, text_widths = set(), set()
     for entry, result in zip(manifest.shards, _results(directory, manifest, media, workers)):
         problems += [f"{directory / entry.name}: {line}" for line in result.problems]
+        text_widths |= result.text_widths
         if not result.read:
             unread.add(entry.name)
         for sample in result.samples:
             if sample.key in samples:
                 problems.append(f"{directory / entry.name}: sample {sample.key} stands twice")
             samples[sample.key] = sample
+    if len(text_widths) > 1:
+        problems.append(f"{directory}: text_features of several widths: {', '.join(map(str, sorted(text_widths)))}")
     return problems, SplitFacts(manifest.split, manifest.complete, samples, frozenset(unread)), manifest
 
 
@@ -123,7 +131,7 @@ def _manifest_problems(manifest: Manifest) -> Iterator[str]:
     if len(set(names)) != len(names) or names != sorted(names):
         yield "the manifest's shards are not in the order of their names, each once"
     if len(names) > manifest.num_shards:
-        yield f"the manifest lists {len(names)} shards of at most {manifest.num_shards}"
+        yield f"the manifest lists {counted(len(names), 'shard')} of at most {manifest.num_shards}"
     if manifest.complete and not _same_statistics(manifest.structure_statistics, structure_statistics(manifest.shards)):
         yield "the manifest's structure_statistics are not those of its shards"
 
@@ -144,7 +152,7 @@ def _check_shard(job: tuple[Path, ShardEntry, Manifest, bool]) -> _ShardResult:
     if path.stat().st_size != entry.bytes:
         return _ShardResult([f"{path.stat().st_size} bytes, the manifest says {entry.bytes}"])
     if sha256_file(path) != entry.sha256:
-        return _ShardResult(["its sha256 is not the manifest's; build it again"])
+        return _ShardResult(["its sha256 is not the manifest's; build it again (df-data build --retry damaged)"])
     result, seen = _ShardResult(read=True), _Seen()
     for found in read_archive(path):
         if isinstance(found, str):
@@ -155,6 +163,8 @@ def _check_shard(job: tuple[Path, ShardEntry, Manifest, bool]) -> _ShardResult:
         identity = "" if found.sample is None else found.sample.meta.identity
         result.samples.append(SampleFacts(found.key, path.name, found.bytes, found.sha256, identity))
         seen.add(found)
+        if found.sample is not None and "text_features" in found.sample.tensors:
+            result.text_widths.update(found.sample.tensors["text_features"].shape[1:2])
     if not result.problems:
         result.problems += _entry_problems(entry, seen)
     return result

@@ -11,6 +11,7 @@ import numpy as np
 from df_data.dataset_cli import add_dataset_commands
 from df_data.fetch.command import add_parser as add_fetch_parsers
 from df_data.merge import add_parser as add_merge_parser
+from df_data.people.command import add_parser as add_people_parser
 from df_models.cli_support import add_version, run_cli
 from df_models.media import write_image, write_video
 
@@ -21,13 +22,15 @@ EPILOG = """examples:
   df-data synth --out data/synth --clips 1000 --seed 0
   df-data plan configs/fetch/hdtf.yaml
   df-data fetch configs/fetch/hdtf.yaml --out data/hdtf-clips
+  df-data people --config configs/data/hdtf.yaml --out data/people.jsonl
   df-data build --config configs/data/grid.yaml
   df-data build --config configs/data/grid.yaml --retry failed
   df-data validate data/synth
   df-data stats data/synth
   df-data inspect data/synth
 
-exit codes: 0 done; 1 a check failed; 2 a mistake in what was asked; 3 the machine lacks something; 130 interrupted"""
+exit codes: 0 done; 1 a check failed, or nothing came out; 2 a mistake in what was asked; 3 the machine lacks something;
+130 interrupted"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +40,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
-    return arguments.run(arguments)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt as interrupt:
+        if getattr(arguments, "goes_on", False):
+            raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from interrupt
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,8 +61,14 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="turn real video into shards through the stages")
     build.add_argument("--config", type=Path, required=True, help="a build config, such as configs/data/grid.yaml")
     build.add_argument("overrides", nargs="*", help="dotted overrides, such as out=data/grid workers=1")
-    build.add_argument("--retry", choices=["failed"], help="try the inputs again that ended so before")
-    build.set_defaults(run=_build)
+    build.add_argument(
+        "--retry",
+        choices=["failed", "damaged"],
+        help="failed: try the inputs again that ended so before; damaged: check the sha256 of all shards and make "
+        "those again that have changed (missing ones are made again in any case)",
+    )
+    build.set_defaults(run=_build, goes_on=True)
+    add_people_parser(commands)
     add_merge_parser(commands)
     add_fetch_parsers(commands)
     add_dataset_commands(commands)
@@ -79,7 +93,7 @@ def _synth_parser(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also write preview.png (six people) and preview.mp4 (with sound), larger",
     )
-    parser.set_defaults(run=_synth)
+    parser.set_defaults(run=_synth, goes_on=True)
 
 
 def _synth(arguments: argparse.Namespace) -> int:
@@ -111,10 +125,17 @@ def _preview(config: SynthConfig, out: Path) -> None:
 def _build(arguments: argparse.Namespace) -> int:
     from df_data.build import BuildConfig, build
     from df_data.config import load_config
+    from df_data.ledger import LEDGER_NAME
 
     config = load_config(BuildConfig, arguments.config, arguments.overrides)
-    summary = build(config, retry_failed=arguments.retry == "failed")
+    summary = build(config, retry_failed=arguments.retry == "failed", retry_damaged=arguments.retry == "damaged")
     print(summary)
+    if not any(summary.clips.values()) and any(summary.counts.values()):
+        print(
+            f"nothing was accepted; why not stands in {summary.out / LEDGER_NAME} and, in pictures, is shown by: "
+            f"uv run df-data inspect {summary.out}"
+        )
+        return 1
     print(f"next: uv run df-data validate {summary.out}")
     return 0
 

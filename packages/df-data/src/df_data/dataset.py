@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from df_data.build_config import BuildConfig
+from df_data.config import load_config
 from df_data.manifest import MANIFEST_NAME
 from df_models.errors import UserError
 
@@ -22,3 +24,17 @@ def split_directories(directory: Path) -> list[Path]:
     if not found:
         raise UserError(f"{directory} is no dataset: there is no {MANIFEST_NAME} in it or in a folder of it")
     return found
+
+
+def refuse_other_part(directory: Path, part: str) -> None:
+    """Do nothing if a build of ``part`` may write to a directory.
+
+    Raises:
+        UserError: it holds another part of the dataset, or the whole of it.
+    """
+    file = directory / CONFIG_NAME
+    held = load_config(BuildConfig, file).part if file.is_file() else part
+    if held != part:
+        raise UserError(
+            f"{directory} was made with part={held}, not part={part}; give each part a directory of its own (out=...)"
+        )

@@ -27,18 +27,20 @@ def add_dataset_commands(commands: Any) -> None:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from df_data.check import check_dataset
+    from df_data.wording import counted
     from df_models.errors import UserError
 
     if arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: use 1 or more")
     report = check_dataset(arguments.directory, media=not arguments.no_video, workers=arguments.workers)
     for directory, count in report.by_split.items():
-        print(f"{directory}: {f'{count} problems' if count else 'ok'}")
+        print(f"{directory}: {counted(count, 'problem') if count else 'ok'}")
     for problem in report.problems:
         print(f"  {problem}")
     size = report.bytes / 2**20
-    verdict = f"{len(report.problems)} problems" if report.problems else "no problems"
-    print(f"{report.clips} clips in {report.shards} shards ({size:.1f} MiB) checked: {verdict}")
+    verdict = counted(len(report.problems), "problem") if report.problems else "no problems"
+    read = f"{counted(report.clips, 'clip')} in {counted(report.shards, 'shard')} ({size:.1f} MiB)"
+    print(f"{read} checked: {verdict}")
     return 1 if report.problems else 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from df_data.ledger import LEDGER_NAME
+from df_data.people.across import PeopleAcross
 from df_data.summary import (
     SECONDS_PER_HOUR,
     FieldSummary,
@@ -18,6 +19,7 @@ from df_data.summary import (
     Spread,
     summarise,
 )
+from df_data.wording import counted
 
 WIDE_FIELD = 3
 """Fields with more entries than this are described by their extremes."""
@@ -31,6 +33,7 @@ def describe(directory: Path) -> list[str]:
     """
     summary = summarise(directory)
     lines = [line for split in summary.splits for line in split_lines(split)]
+    lines += [people_line(summary.people)] if summary.people else []
     return lines + (ledger_lines(directory / LEDGER_NAME, summary.ledger) if summary.ledger else [])
 
 
@@ -43,14 +46,27 @@ def split_lines(split: SplitSummary) -> list[str]:
     """Return lines on one split: size, people, lengths, storage, value ranges, scores, encoders, structure."""
     state = "complete" if split.complete else "NOT complete: run its build again"
     lines = [
-        f"{split.directory}: {split.clips} clips, {duration(split.seconds)}, {split.width}x{split.height}, "
+        f"{split.directory}: {counted(split.clips, 'clip')}, {duration(split.seconds)}, {split.width}x{split.height}, "
         f"crop {split.crop}",
-        f"  {split.shards} shards, {_size(split.shard_bytes)}, {_size(split.bytes_per_hour)} per hour, {state}",
+        f"  {counted(split.shards, 'shard')}, {_size(split.shard_bytes)}, {_size(split.bytes_per_hour)} per hour, "
+        f"{state}",
     ]
     if split.clips:
         lines += _content(split)
     lines += [f"  {role}: {made.id} (sha256 {made.sha256[:12]})" for role, made in sorted(split.encoders.items())]
     return lines + _structure(split)
+
+
+def people_line(people: PeopleAcross) -> str:
+    """Return a line on people who are in several splits, which a split by identity must not have."""
+    named = f"{people.by_name} by name" + (" (as split.by: sentence means it)" if people.by_name else "")
+    if people.by_face is None or people.pair is None or people.names is None:
+        return f"people in both splits: {named}; their faces were not compared (no identity vectors in both)"
+    (a, b), (one, other) = people.pair, people.names
+    return (
+        f"people in both splits: {people.by_face} by face above {people.threshold:g} (nearest pair cosine "
+        f"{people.nearest:.2f}: {a} of {one}, {b} of {other}), {named}"
+    )
 
 
 def ledger_lines(path: Path, ledger: LedgerSummary) -> list[str]:
@@ -68,19 +84,20 @@ def duration(seconds: float) -> str:
 
 def _content(split: SplitSummary) -> list[str]:
     lines = [
-        f"  people: {split.persons}, at most {split.most_clips_of_a_person} clips each; "
-        f"{split.with_video} clips have their mp4",
+        f"  people: {split.persons}, at most {counted(split.most_clips_of_a_person, 'clip')} each; "
+        f"{split.with_video} with mp4",
         "  licences: " + ", ".join(f"{name} ({count})" for name, count in split.licences.items()),
         "  pixel frames per clip: " + _lengths(split.lengths),
         f"  latents: {_mean_std(split.latents)} (about 0 and 1 is right); audio features: {_mean_std(split.audio)}",
         "  storage per clip: " + ", ".join(_storage(split)),
     ]
+    lines += [f"  halved: {number} x {fault}" for fault, number in split.halved.items()]
     return lines + _spreads("score", split.scores) + _spreads("measure", split.measures)
 
 
 def _lengths(bins: Iterable[LengthBin]) -> str:
     named = ((f"{b.shortest}" if b.shortest == b.longest else f"{b.shortest} to {b.longest}", b.clips) for b in bins)
-    return ", ".join(f"{name} ({clips} clips)" for name, clips in named)
+    return ", ".join(f"{name} ({counted(clips, 'clip')})" for name, clips in named)
 
 
 def _storage(split: SplitSummary) -> list[str]:

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from df_data.crew.messages import InputResult, MadeSample, Outcome
-from df_data.ledger import Ledger, LedgerEntry, StagedSample
+from df_data.ledger import InputFile, Ledger, LedgerEntry, StagedSample
 from df_data.rejects import store_picture
 from df_data.shards import SplitWriter, shard_of
-from df_data.sources import Input
+from df_data.sources import Input, file_state
+from df_models.errors import UserError
+from df_models.files import sha256_file
 
 
 @dataclass
@@ -22,6 +24,36 @@ class _Shard:
     index: int
     inputs: list[Input] = field(default_factory=list)
     waiting: set[str] = field(default_factory=set)
+
+
+def input_file(made: Input) -> InputFile:
+    """Return what an input's files are now."""
+    words = made.alignment
+    return InputFile(
+        bytes=file_state(made.path).bytes, words=sha256_file(words) if words is not None and words.is_file() else None
+    )
+
+
+def check_unchanged(ledger: Ledger, inputs: Iterable[Input]) -> None:
+    """Refuse to go on with inputs that have been changed since a sample was made of them, or they were rejected.
+
+    (One that failed may be mended, and is then tried again if that is asked for.)
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    entries = ((made, ledger.get(made.name)) for made in inputs)
+    changed = [
+        made.name
+        for made, entry in entries
+        if entry is not None and entry.status != "failed" and entry.file not in (None, input_file(made))
+    ]
+    if changed:
+        others = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise UserError(
+            f"{changed[0]}{others}: the video or its word times were changed since this build took them (their sizes, "
+            f"or `alignments`, are others than in {ledger.path}); put them back, or build into another directory"
+        )
 
 
 class Intake:
@@ -106,4 +138,5 @@ class Intake:
             scores={name: round(value, 6) for name, value in result.scores.items()},
             samples=tuple(staged[key] for key in result.samples),
             seconds={name: round(value, 4) for name, value in seconds.items()},
+            file=input_file(made),
         )

@@ -7,7 +7,6 @@ on with what is not in it; a last line torn by the kill is cut off, and its inpu
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections import Counter
@@ -18,9 +17,12 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from df_data.config import FrozenModel
+from df_data.locks import open_locked
 from df_models.errors import UserError
 
 LEDGER_NAME = "ledger.jsonl"
+HALVED = "halved_"
+"""Begins the name of the score that counts an input's samples which have half their weight for a fault."""
 Status = Literal["accepted", "rejected", "failed"]
 
 
@@ -31,6 +33,18 @@ class StagedSample(FrozenModel):
     shard: int
     bytes: int
     sha256: str
+
+
+class InputFile(FrozenModel):
+    """What an input's files were when it was taken: enough to see that they have been changed since.
+
+    Attributes:
+        bytes: size of the video.
+        words: sha256 of the file with its words' times, if it has one.
+    """
+
+    bytes: int
+    words: str | None = None
 
 
 class LedgerEntry(FrozenModel):
@@ -44,6 +58,7 @@ class LedgerEntry(FrozenModel):
         error: one line.
         samples: the samples made of it.
         seconds: time that its stages took, by name.
+        file: what its files were.
     """
 
     input: str
@@ -55,6 +70,7 @@ class LedgerEntry(FrozenModel):
     scores: dict[str, float] = Field(default_factory=dict)
     samples: tuple[StagedSample, ...] = ()
     seconds: dict[str, float] = Field(default_factory=dict)
+    file: InputFile | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> LedgerEntry:
@@ -123,6 +139,14 @@ class Ledger:
         found = Counter(entry.reason or "" for entry in self.of_status("rejected"))
         return dict(found.most_common())
 
+    def halved(self) -> dict[str, int]:
+        """Number of samples that have half their weight by fault, most frequent first; one may have several."""
+        found: Counter[str] = Counter()
+        for entry in self.of_status("accepted"):
+            counts = {name: value for name, value in entry.scores.items() if name.startswith(HALVED)}
+            found.update({name.removeprefix(HALVED): int(value) for name, value in counts.items()})
+        return dict(found.most_common())
+
     def seconds(self) -> dict[str, float]:
         """Time of all inputs by stage, the longest first."""
         found: Counter[str] = Counter()
@@ -141,13 +165,29 @@ def staged_samples(entries: Iterable[LedgerEntry], split: str) -> list[StagedSam
 def dataset_lock(root: Path) -> Iterator[None]:
     """Hold the one writer's place of a dataset directory; the system frees it even when the process is killed.
 
+    A directory that was made for it goes again if nothing was written there.
+
     Raises:
         UserError: another process is building there.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".lock", "w") as file:
+    new = not root.exists()
+    lock, handle = root / ".lock", _lock_in(root)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the directory is gone, or another process began there just now
+            if new and os.listdir(root) == [lock.name]:
+                lock.unlink()
+                root.rmdir()
+        os.close(handle)
+
+
+def _lock_in(root: Path) -> int:
+    while True:
+        root.mkdir(parents=True, exist_ok=True)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return open_locked(root / ".lock", wait=False)
+        except FileNotFoundError:  # another process that wrote nothing removed its directory just now
+            continue
         except BlockingIOError as error:
             raise UserError(f"another process is writing to {root}; wait for it or choose another directory") from error
-        yield

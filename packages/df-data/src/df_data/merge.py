@@ -14,12 +14,15 @@ from typing import Any
 
 from df_data.build_config import BuildConfig
 from df_data.config import dump_config, load_config
+from df_data.dataset import CONFIG_NAME, refuse_other_part, split_directories
 from df_data.ledger import LEDGER_NAME, Ledger, dataset_lock
 from df_data.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest, structure_statistics, write_manifest
+from df_data.wording import counted
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file
 
-CONFIG_NAME = "config.yaml"
+MARK_NAME = ".merging"
+"""Stands in the joined dataset while it is not finished and holds the fingerprint of its build."""
 PIECE = 1 << 22
 
 
@@ -28,13 +31,14 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("merge", help="join the parts of one build (part=1/2, part=2/2) to one dataset")
     parser.add_argument("parts", type=Path, nargs="+", help="the parts' directories, all of them")
     parser.add_argument("--out", type=Path, required=True, help="directory of the joined dataset")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, goes_on=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Join the parts and say what came of it."""
     for manifest in merge(arguments.parts, arguments.out):
-        print(f"{arguments.out / manifest.split}: {manifest.count} clips in {len(manifest.shards)} shards")
+        clips, shards = counted(manifest.count, "clip"), counted(len(manifest.shards), "shard")
+        print(f"{arguments.out / manifest.split}: {clips} in {shards}")
     print(f"next: uv run df-data validate {arguments.out}")
     return 0
 
@@ -45,17 +49,40 @@ def merge(parts: Sequence[Path], out: Path) -> list[Manifest]:
     Interrupted, it goes on where it stopped; the manifests come last, so nothing unfinished looks whole.
 
     Raises:
-        UserError: a part is missing, unfinished, damaged, or of another build.
+        UserError: a part is missing, unfinished, damaged, or of another build; ``out`` is a part or holds something
+            else.
     """
     config = _whole_config(parts)
-    splits = sorted(path.parent.name for path in parts[0].glob(f"*/{MANIFEST_NAME}"))
+    if out.resolve() in {part.resolve() for part in parts}:
+        raise UserError(f"--out {out} is one of the parts; give a directory of its own for the joined dataset")
+    splits = [path.name for path in split_directories(parts[0])]
+    build = read_manifest(parts[0] / splits[0]).build
     with dataset_lock(out):
+        _refuse_other_dataset(out, build)
+        atomic_write(out / MARK_NAME, build)
         joined = [_join([(part, read_manifest(part / split)) for part in parts], out) for split in splits]
         _join_ledgers(parts, out)
         atomic_write(out / CONFIG_NAME, dump_config(config.model_copy(update={"out": str(out), "part": "1/1"})))
         for manifest in joined:
             write_manifest(out / manifest.split, manifest)
+        (out / MARK_NAME).unlink()
     return joined
+
+
+def _refuse_other_dataset(out: Path, build: str) -> None:
+    """Do nothing if ``out`` holds no dataset, or what an earlier merge of the same build left or finished.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    mark = out / MARK_NAME
+    there = [read_manifest(path.parent) for path in out.glob(f"*/{MANIFEST_NAME}")]
+    ours = bool(there) or (mark.is_file() and mark.read_text(encoding="utf-8") == build)
+    traces = [out / name for name in (CONFIG_NAME, LEDGER_NAME, MANIFEST_NAME)]
+    foreign = any(not (manifest.complete and manifest.build == build) for manifest in there)
+    if foreign or (not ours and (any(path.exists() for path in traces) or any(out.glob("*/shard-*.tar")))):
+        raise UserError(f"{out} holds something else than these parts joined; give --out another directory or empty it")
+    refuse_other_part(out, "1/1")
 
 
 def _whole_config(parts: Sequence[Path]) -> BuildConfig:
@@ -112,7 +139,7 @@ def _copy(source: Path, target: Path, entry: ShardEntry) -> None:
             digest.update(piece)
             write.write(piece)
         if digest.hexdigest() != entry.sha256:
-            raise UserError(f"{source}: its sha256 is not the manifest's; build its part again")
+            raise UserError(f"{source}: its sha256 is not the manifest's; build its part again with --retry damaged")
 
 
 def _join_ledgers(parts: Sequence[Path], out: Path) -> None:

@@ -1,13 +1,31 @@
-"""Worker processes that do one thing at a time and never outlive their parent."""
+"""Worker processes that do one thing at a time on one thread of arithmetic, and never outlive their parent."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Callable
 from multiprocessing import parent_process
 
 import torch
+from threadpoolctl import threadpool_limits
+
+
+def one_thread() -> Callable[[], None]:
+    """Have torch and numpy's BLAS compute on one thread each in this process; return what gives the threads back.
+
+    There are as many workers as processors: more threads would only wait for each other (BLAS does so in a loop, which
+    doubled the time of a build), and the last bits of a sum depend on their number.
+    """
+    torch_threads, blas = torch.get_num_threads(), threadpool_limits(1, user_api="blas")
+    torch.set_num_threads(1)
+
+    def give_back() -> None:
+        blas.restore_original_limits()
+        torch.set_num_threads(torch_threads)
+
+    return give_back
 
 
 def be_a_worker() -> None:
@@ -15,7 +33,7 @@ def be_a_worker() -> None:
 
     A parent that is killed cannot stop its workers, and a worker that waits for work would wait for ever.
     """
-    torch.set_num_threads(1)
+    one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None

@@ -1,7 +1,7 @@
 """One sample of a shard: `<key>.json` (metadata), `<key>.safetensors` (tensors), optionally `<key>.mp4` (the clip).
 
 Shape legend: P pixel frames, T latent frames, A = 2P audio features, R reference pictures, N reference tokens,
-H, W pixels, h = H/8, w = W/8 latent cells, D feature widths, K named truth values.
+H, W pixels, h = H/8, w = W/8 latent cells, L text tokens, D feature widths, K named truth values.
 
 ====================  =======  =============  ======  ========================================================
 tensor                dtype    shape          needed  what
@@ -16,6 +16,7 @@ tensor                dtype    shape          needed  what
 `mouth_boxes`         float32  [P, 4]         yes     x0, y0, x1, y1 in pixels of the clip
 `truth`               float32  [P, K]         no      exact values of a synthetic clip, named by `truth_names`
 `identity_vector`     float32  [D_id]         no      identity of the face: exact of a synthetic clip
+`text_features`       float16  [L, D_t]       no      encoded prompt, as long as it is (no padding)
 ====================  =======  =============  ======  ========================================================
 """
 
@@ -34,6 +35,7 @@ from torch import Tensor
 from df_data.config import FrozenModel
 from df_models.errors import UserError
 from df_models.structure import FLAME_159, LIVEPORTRAIT_70, VectorLayout
+from df_models.text import TEXT_TOKENS
 from df_models.time import FPS, SPATIAL_STRIDE, latent_length
 
 SCHEMA_VERSION = 1
@@ -61,7 +63,12 @@ DTYPES: dict[str, torch.dtype] = {
     "mouth_boxes": torch.float32,
     "truth": torch.float32,
     "identity_vector": torch.float32,
+    "text_features": torch.float16,
 }
+
+
+WEIGHT_LOWERED_BY = "weight_lowered_by"
+"""Names in a sample's provenance the soft faults that lowered its weight, separated by commas."""
 
 
 class EncoderRecord(FrozenModel):
@@ -81,7 +88,9 @@ class SampleMeta(FrozenModel):
         num_frames: pixel frames P = 1 + 4n.
         scores: quality scores by name.
         weight: sampling weight of the clip, at most 1; soft quality problems lower it.
-        encoders: the frozen model by role (`video_vae`, `audio`, `reference`, `structure`).
+        encoders: the frozen model by role (`video_vae`, `audio`, `reference`, `structure`, `text`).
+        text: what is said.
+        prompt: what `text_features` encode: words that describe the clip, not those said in it.
         phonemes: (symbol, start, end), in seconds of the clip.
         provenance: anything needed to make the clip again (seed, crop, time span, tool versions).
     """
@@ -101,9 +110,15 @@ class SampleMeta(FrozenModel):
     weight: float = 1.0
     encoders: dict[str, EncoderRecord] = Field(default_factory=dict)
     text: str | None = None
+    prompt: str | None = None
     phonemes: tuple[tuple[str, float, float], ...] | None = None
     truth_names: tuple[str, ...] | None = None
     provenance: dict[str, str | int | float | bool | list[float] | None] = Field(default_factory=dict)
+
+    def weight_lowered_by(self) -> tuple[str, ...]:
+        """Names of the soft faults that lowered the weight, as far as the build recorded them."""
+        named = self.provenance.get(WEIGHT_LOWERED_BY)
+        return tuple(named.split(", ")) if isinstance(named, str) and named else ()
 
     @field_validator("key")
     @classmethod
@@ -146,6 +161,7 @@ def expected_shapes(meta: SampleMeta) -> dict[str, tuple[int | None, ...]]:
         "mouth_boxes": (frames, 4),
         "truth": (frames, len(meta.truth_names or ())),
         "identity_vector": (None,),
+        "text_features": (None, None),
     }
 
 
@@ -184,6 +200,8 @@ def _tensor_problem(sample: Sample) -> str | None:
         return f"tensors missing: {missing}" if missing else f"unknown tensors: {unknown}"
     if ("truth" in sample.tensors) != (sample.meta.truth_names is not None):
         return "`truth` and `truth_names` must come together"
+    if len({"text_features" in sample.tensors, sample.meta.prompt is not None, "text" in sample.meta.encoders}) != 1:
+        return "`text_features`, `prompt` and the encoder `text` must come together"
     for name, tensor in sample.tensors.items():
         shape = shapes[name]
         fits = tensor.ndim == len(shape) and all(b is None or a == b for a, b in zip(tensor.shape, shape))
@@ -204,6 +222,8 @@ def _range_problem(sample: Sample) -> str | None:
         return f"reference latents, frames and features differ in number: {sorted(counts)}"
     if int(frames.min()) < 0 or int(frames.max()) >= sample.meta.num_frames:
         return f"reference_frames lie outside 0..{sample.meta.num_frames - 1}"
+    if "text_features" in sample.tensors and len(sample.tensors["text_features"]) > TEXT_TOKENS:
+        return f"text_features has {len(sample.tensors['text_features'])} rows, a text at most {TEXT_TOKENS}"
     x0, y0, x1, y1 = sample.tensors["mouth_boxes"].unbind(-1)
     if bool((x1 < x0).any()) or bool((y1 < y0).any()):
         return "mouth_boxes are not (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1"

@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from df_data.ledger import StagedSample
 from df_data.manifest import MANIFEST_NAME, Manifest, ShardEntry, read_manifest, structure_statistics, write_manifest
@@ -27,10 +27,12 @@ from df_data.sample import EncoderRecord, Sample, check_key, from_members, to_me
 from df_data.staging import Staging, intact
 from df_data.statistics import Moments, merge_moments, moments_of
 from df_models.errors import UserError
-from df_models.files import atomic_path
+from df_models.files import atomic_path, sha256_file
 
 STAGING_NAME = ".staging"
 SUFFIXES = ("json", "mp4", "safetensors")
+LARGEST_HEADER = 1 << 20
+"""Bytes; a member's header has 512, those that `tarfile` knows beyond ustar some more."""
 _BLOCK = tarfile.BLOCKSIZE
 _END = b"\0" * (2 * _BLOCK)
 
@@ -147,6 +149,29 @@ class SplitWriter:
         For builds that finish a shard once, with all its samples; see :meth:`missing` for others.
         """
         return self.manifest.complete or self._entry(staged.shard) is not None or self.staging.get(staged) is not None
+
+    def forget_damaged(self, *, verify: bool = False) -> list[str]:
+        """Take shards off the manifest that are not there as it says; what they held is then :meth:`missing`.
+
+        Args:
+            verify: read every shard and compare its sha256 too, not only its size.
+
+        Returns:
+            Names of the shards.
+        """
+        damaged = [entry.name for entry in self.manifest.shards if not self._stands(entry, verify)]
+        if damaged:
+            kept = tuple(entry for entry in self.manifest.shards if entry.name not in damaged)
+            self._save(self.manifest.model_copy(update={"shards": kept, "complete": False}))
+            for name in damaged:
+                (self.directory / name).unlink(missing_ok=True)
+        return damaged
+
+    def _stands(self, entry: ShardEntry, verify: bool) -> bool:
+        path = self.directory / entry.name
+        if not path.is_file() or path.stat().st_size != entry.bytes:
+            return False
+        return not verify or sha256_file(path) == entry.sha256
 
     def missing(self, shard: int, samples: Sequence[StagedSample]) -> list[StagedSample]:
         """Return those of a shard's samples, all that the ledger has for it, that must be made again."""
@@ -287,14 +312,33 @@ def iter_members(file: IO[bytes], where: str) -> Iterator[tuple[str, str, int, i
         UserError: not a tar, a cut one, or a member that is no plain file with a plain name.
     """
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+        headers: Any = _Headers(file)
+        with tarfile.open(fileobj=headers, mode="r:") as archive:
             for info in archive:
                 if not info.isreg():
                     raise UserError(f"{where}: member {info.name!r} is not a plain file")
                 yield (*split_member_name(info.name, where), info.offset_data, info.size)
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # keeps memory flat
-    except (tarfile.TarError, EOFError) as error:
+    except UserError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, OSError) as error:  # tarfile believes its headers
         raise UserError(f"{where}: not a whole tar file ({error}); build the shard again or remove it") from error
+
+
+class _Headers:
+    """A tar as `tarfile` may see it: whatever a header says of its length, no more is read at once than any needs."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, LARGEST_HEADER))
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def iter_tar_samples(file: IO[bytes], where: str, *, video: bool = True) -> Iterator[Sample]:

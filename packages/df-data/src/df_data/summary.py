@@ -18,6 +18,7 @@ from df_data.dataset import split_directories
 from df_data.ledger import LEDGER_NAME, Ledger
 from df_data.manifest import Manifest, read_manifest
 from df_data.measures import measures_of
+from df_data.people.across import PeopleAcross, SplitComparison
 from df_data.sample import LAYOUTS, EncoderRecord, Sample
 from df_data.shards import iter_samples
 from df_data.statistics import Moments, merge_moments, moments_of
@@ -78,6 +79,7 @@ class SplitSummary(FrozenModel):
     Attributes:
         most_clips_of_a_person: clips of the person with the most.
         with_video: clips that have their mp4.
+        halved: clips that have half their weight by fault, as their build recorded it; one may have several.
         shard_bytes: size of the shard files, tar headers and all; `bytes_per_hour` the same per hour of clips.
         scores: spread of every score that the build recorded; `measures` of what the tensors themselves tell
             (:func:`df_data.measures.measures_of`).
@@ -93,6 +95,7 @@ class SplitSummary(FrozenModel):
     persons: int
     most_clips_of_a_person: int
     with_video: int
+    halved: dict[str, int]
     height: int
     width: int
     crop: str
@@ -123,10 +126,11 @@ class LedgerSummary(FrozenModel):
 
 
 class DatasetSummary(FrozenModel):
-    """All splits, and the ledger where there is one."""
+    """All splits, the ledger where there is one, and who is in several splits where there are several."""
 
     splits: tuple[SplitSummary, ...]
     ledger: LedgerSummary | None
+    people: PeopleAcross | None
 
 
 def summarise(directory: Path) -> DatasetSummary:
@@ -135,15 +139,25 @@ def summarise(directory: Path) -> DatasetSummary:
     Raises:
         UserError: no dataset, or a damaged shard.
     """
-    splits = tuple(summarise_split(path) for path in split_directories(directory))
-    return DatasetSummary(splits=splits, ledger=summarise_ledger(directory))
+    paths = split_directories(directory)
+    comparison, splits = SplitComparison(), {}
+    smallest_first = sorted(paths, key=lambda path: read_manifest(path).count)
+    for path in smallest_first:
+        splits[path] = summarise_split(path, comparison, last=path == smallest_first[-1])
+    return DatasetSummary(
+        splits=tuple(splits[path] for path in paths),
+        ledger=summarise_ledger(directory),
+        people=comparison.result() if len(paths) > 1 else None,
+    )
 
 
-def summarise_split(directory: Path) -> SplitSummary:
-    """Read one split."""
+def summarise_split(directory: Path, comparison: SplitComparison, *, last: bool) -> SplitSummary:
+    """Read one split, and compare its people with those of the splits before; the ``last`` one's need not be kept."""
     manifest, seen = read_manifest(directory), _Gathered()
     for sample in iter_samples(directory):
         seen.add(sample)
+        comparison.add(sample, hold=not last)
+    comparison.end_split()
     shard_bytes = sum(shard.bytes for shard in manifest.shards)
     hours = manifest.pixel_frames / FPS / SECONDS_PER_HOUR
     return SplitSummary(
@@ -156,6 +170,7 @@ def summarise_split(directory: Path) -> SplitSummary:
         persons=len(seen.identities),
         most_clips_of_a_person=max(seen.identities.values(), default=0),
         with_video=seen.with_video,
+        halved=dict(seen.halved.most_common()),
         height=manifest.height,
         width=manifest.width,
         crop=manifest.crop,
@@ -226,6 +241,7 @@ class _Gathered:
 
     identities: Counter[str] = field(default_factory=Counter)
     licences: Counter[str] = field(default_factory=Counter)
+    halved: Counter[str] = field(default_factory=Counter)
     lengths: list[int] = field(default_factory=list)
     latents: list[Moments] = field(default_factory=list)
     audio: list[Moments] = field(default_factory=list)
@@ -241,6 +257,7 @@ class _Gathered:
         meta, tensors = sample.meta, sample.tensors
         self.identities[meta.identity] += 1
         self.licences[meta.licence] += 1
+        self.halved.update(meta.weight_lowered_by())
         self.lengths.append(meta.num_frames)
         self.latents.append(_moments(tensors["video_latent"]))
         self.audio.append(_moments(tensors["audio"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,25 +12,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from df_data.build_config import BuildConfig
-from df_data.crew.messages import InputResult, MadeSample, Outcome
+from df_data.build_config import LANDMARK_STRUCTURE, BuildConfig
+from df_data.crew.faults import error_line, is_ours
+from df_data.crew.messages import AtWork, InputResult, MadeSample, Outcome
+from df_data.devices import resolve_devices
 from df_data.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.ledger import HALVED
+from df_data.prompt import encode_prompt
 from df_data.rejects import file_picture
-from df_data.sample import EncoderRecord, Sample, SampleMeta, to_members
+from df_data.sample import WEIGHT_LOWERED_BY, EncoderRecord, Sample, SampleMeta, to_members
 from df_data.sources import Input, expand_path, expand_variables, read_words
+from df_data.stages.face_vectors import FaceEncoders
 from df_data.stages.identity import FaceIdentity
+from df_data.stages.judges import load_judges
 from df_data.stages.landmarks import MediaPipeReader
-from df_data.stages.prepare import PreparedClip, clip_windows, prepare_clips
+from df_data.stages.prepare import PreparedClip, StageModels, check_detector, clip_windows, prepare_clips
 from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
 from df_data.stages.voice import silero_vad
 from df_data.timing import stage, stopwatch
+from df_models.encoders import load_flame_encoder, load_motion_extractor
 from df_models.encoders.face_detectors import load_face_detector
-from df_models.errors import UserError
 
 __all__ = ["InputResult", "WorkerModels", "reference_frames"]
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class WorkerModels:
@@ -46,8 +49,16 @@ class WorkerModels:
 
     def __init__(self, config: BuildConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self.config, self._clock = config, clock
+        device = resolve_devices(config.device)[0]
+        if device != "cpu":
+            torch.backends.cudnn.allow_tf32 = False  # float32 is float32, for angles above all
+        self.prompt = None if config.text is None else encode_prompt(config.text, config.dtype)
         self.detector = load_face_detector(expand_variables(config.models.face_detector))
-        self.encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
+        check_detector(config.stages, self.detector)
+        self.judges = load_judges(config.models, device)
+        named = map(expand_variables, (config.video_vae, config.audio_encoder, config.reference_encoder))
+        self.encoders = Encoders.load(*named, device=device, precision=config.dtype)
+        self.faces = _face_encoders(config, device)
         self.reader = MediaPipeReader(expand_path(config.models.face_landmarker))
         network = config.models.face_identity
         self.identity = None if network is None else FaceIdentity(expand_path(network))
@@ -64,14 +75,23 @@ class WorkerModels:
 
     def _others(self) -> dict[str, Any]:
         """Return the models beside the encoders that decide what a dataset holds, by role."""
-        others: dict[str, Any] = {"structure": self.reader, "face_detector": self.detector}
+        others: dict[str, Any] = {"face_detector": self.detector}
+        if self.faces.motion is None:
+            others["structure"] = self.reader
+        else:
+            others |= {"structure": self.faces.motion, "face_landmarker": self.reader}
+        if self.faces.flame is not None:
+            others["flame"] = self.faces.flame
+        if self.prompt is not None:
+            others["text"] = self.prompt.record
+        others |= self.judges.models()
         if self.config.stages.quality.voice.enabled:
             others["voice"] = silero_vad()
         if self.identity is not None:
             others["identity"] = self.identity
         return others
 
-    def process(self, made: Input) -> Iterator[Outcome]:
+    def process(self, made: Input) -> Iterator[Outcome | AtWork]:
         """Take one video through all stages; yield its samples and, last, how it ended.
 
         A refusal, a broken file and a fault of a stage are results, not exceptions.
@@ -85,31 +105,31 @@ class WorkerModels:
         with stopwatch(self._clock) as watch:
             try:
                 for sample in self._samples(made, scores):
-                    keys.append(sample.key)
+                    keys += [sample.key] if isinstance(sample, MadeSample) else []
                     with watch.counting(None):
                         yield sample
                 result = InputResult("accepted", scores=scores, samples=tuple(keys))
             except Rejected as rejected:
                 result = _refused(made, rejected)
-            except ImportError:
-                raise
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                if is_ours(error):
                     raise
-                result = InputResult("failed", error=_line(error))
+                result = InputResult("failed", error=error_line(error, made.path))
         yield replace(result, seconds=watch.seconds)
 
-    def _samples(self, made: Input, scores: dict[str, float]) -> Iterator[MadeSample]:
-        """Yield the samples of a video, stretch by stretch; ``scores`` is filled in on the way.
+    def _samples(self, made: Input, scores: dict[str, float]) -> Iterator[MadeSample | AtWork]:
+        """Yield the samples of a video, stretch by stretch, and a sign of life for each stretch that gives none.
 
-        A video is accepted if one of its stretches is. Its scores are then the first good stretch's, with
-        ``stretches`` and, by reason, how many were ``refused_...``.
+        ``scores`` is filled in on the way. A video is accepted if one of its stretches is. Its scores are then the
+        first good stretch's, with ``stretches`` and, by reason, how many were ``refused_...`` and how many samples have
+        half their weight for it, ``halved_...``.
 
         Raises:
             Rejected: all stretches were refused; the first one's reason.
         """
         words = read_words(made.alignment) if made.alignment else []
         refused: list[Rejected] = []
+        halved: Counter[str] = Counter()
         accepted = 0
         for index, found in enumerate(self._stretches(made)):
             try:
@@ -118,17 +138,21 @@ class WorkerModels:
                 clips = list(self._clips(made, found, index))
             except Rejected as rejected:
                 refused.append(rejected)
+                yield AtWork()
                 continue
             accepted += 1
             scores |= found.scores if accepted == 1 else {}
+            halved.update({fault: len(clips) for fault in found.faults})
             yield from self._encode(made, found, clips, words)
         if not accepted:
             raise refused[0]
         scores |= {"stretches": float(accepted + len(refused))}
         scores |= {f"refused_{reason}": float(n) for reason, n in Counter(r.reason for r in refused).items()}
+        scores |= {HALVED + fault: float(n) for fault, n in halved.items()}
 
     def _stretches(self, made: Input) -> Iterator[PreparedClip | Rejected]:
-        stretches = prepare_clips(made.path, self.config.stages, self.detector, self.reader, self.identity)
+        models = StageModels(self.detector, self.reader, self.identity, self.faces, self.judges)
+        stretches = prepare_clips(made.path, self.config.stages, models)
         while True:
             with stage("prepare"):
                 found = next(stretches, None)
@@ -161,7 +185,7 @@ class WorkerModels:
         clips: list[tuple[str, PreparedClip]],
         words: list[tuple[str, float, float]],
     ) -> Iterator[MadeSample]:
-        """Encode the clips of one video, all of one length, together.
+        """Encode the clips of one stretch, all of one length.
 
         The sound is encoded once for the whole video, so a clip's first and last features know what is said around
         it, as they do when a model generates.
@@ -171,7 +195,7 @@ class WorkerModels:
         frames = [clip.frames for _, clip in clips]
         references = [reference_frames(len(pixels), self.config.clips.references) for pixels in frames]
         with stage("vae"):
-            pictures = encode_pictures(self.encoders, frames, references)
+            pictures = encode_pictures(self.encoders, frames, references, self.config.batch)
         for (key, clip), tensors in zip(clips, pictures, strict=True):
             first = clip.start - whole.start
             tensors |= {
@@ -182,6 +206,10 @@ class WorkerModels:
             }
             if clip.identity is not None:
                 tensors["identity_vector"] = torch.from_numpy(clip.identity)
+            if clip.flame is not None:
+                tensors["flame"] = torch.from_numpy(clip.flame)
+            if self.prompt is not None:
+                tensors["text_features"] = self.prompt.features_LD
             mp4 = None
             if self.config.keep_video:
                 with stage("mp4"):
@@ -207,6 +235,7 @@ class WorkerModels:
             weight=clip.weight,
             encoders=self.records(),
             text=" ".join(word for word, _, _ in inside) or None,
+            prompt=None if self.config.text is None else self.config.text.prompt,
             truth_names=TRUTH_NAMES,
             provenance={
                 **made.provenance,
@@ -216,8 +245,17 @@ class WorkerModels:
                 "interpolated_frames": [float(i) for i in np.flatnonzero(clip.interpolated)],
                 "word_starts": [round(a, 4) for _, a, _ in inside],
                 "word_ends": [round(b, 4) for _, _, b in inside],
+                **({WEIGHT_LOWERED_BY: ", ".join(clip.faults)} if clip.faults else {}),
             },
         )
+
+
+def _face_encoders(config: BuildConfig, device: str) -> FaceEncoders:
+    """Load those that are asked for; always in float32: bfloat16 makes LivePortrait's angles jitter by 0.3 degrees."""
+    from_landmarks = config.structure == LANDMARK_STRUCTURE
+    motion = None if from_landmarks else load_motion_extractor(expand_variables(config.structure)).to(device=device)
+    flame = None if config.flame is None else load_flame_encoder(expand_variables(config.flame)).to(device=device)
+    return FaceEncoders(motion, flame, config.batch.faces)
 
 
 def _refused(made: Input, rejected: Rejected) -> InputResult:
@@ -236,11 +274,6 @@ def _public_id(name: str) -> str:
     A relative directory keeps its name: a run beside the dataset loads it again by that.
     """
     return Path(name).name if Path(name).is_absolute() else name
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def reference_frames(num_frames: int, count: int) -> list[int]:

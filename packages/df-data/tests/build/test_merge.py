@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_models import FakeModels, fake_config, shards
 
+from df_data import merge as merge_module
 from df_data.build import build
 from df_data.build_config import BuildConfig
 from df_data.check import check_split
@@ -52,11 +54,80 @@ def test_parts_joined_are_the_whole(tmp_path: Path, parts: list[Path], capsys: p
     assert len((out / "ledger.jsonl").read_text().splitlines()) == len(ORDERS)
 
 
-def test_one_part_after_the_other_in_one_place(tmp_path: Path) -> None:
-    make(fake_config(tmp_path, ORDERS, out=str(tmp_path / "whole")))
-    for part in ("2/2", "1/2"):
-        make(fake_config(tmp_path, ORDERS, part=part))
-    assert shards(tmp_path / "set") == shards(tmp_path / "whole")
+def tree(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_directory_keeps_its_part(tmp_path: Path, parts: list[Path]) -> None:
+    merge(parts, tmp_path / "whole")
+    for made, part in ((parts[0], "2/3"), (parts[0], "1/1"), (tmp_path / "whole", "2/3")):
+        before = tree(made)
+        with pytest.raises(UserError, match=rf"was made with part=1/[13], not part={part}; give each part a directory"):
+            make(fake_config(tmp_path, ORDERS, part=part, out=str(made)))
+        assert tree(made) == before
+    again = build(fake_config(tmp_path, ORDERS, part="1/3", out=str(parts[0])), progress=False, make=FakeModels)
+    assert "part 1/3 of the dataset" in str(again) and "df-data merge" in str(again)
+    whole = build(fake_config(tmp_path, ORDERS, out=str(tmp_path / "whole")), progress=False, make=FakeModels)
+    assert "df-data merge" not in str(whole)
+
+
+def test_out_is_not_another_dataset(tmp_path: Path, parts: list[Path]) -> None:
+    other, undone, bare = tmp_path / "other", tmp_path / "undone", tmp_path / "bare"
+    make(fake_config(tmp_path, ORDERS, out=str(other), clips_per_shard=4))
+    shutil.copytree(other, undone)
+    for manifest in undone.glob("*/manifest.json"):
+        manifest.unlink()
+    (bare / "train").mkdir(parents=True)
+    (bare / "train" / "shard-00000.tar").write_bytes(b"of someone else")
+    copied = shutil.copytree(parts[1], tmp_path / "copied")
+    for out, said in (
+        (other, "holds something else"),
+        (undone, "holds something else"),
+        (bare, "holds something else"),
+        (other / "train", "holds something else"),
+        (parts[1], "is one of the parts"),
+        (tmp_path / "x" / ".." / parts[0].name, "is one of the parts"),
+        (copied, "was made with part=2/3"),
+    ):
+        before = tree(out.resolve())
+        with pytest.raises(UserError, match=said):
+            merge(parts, out)
+        assert tree(out.resolve()) == before, out
+
+
+def test_an_interrupted_merge_goes_on(tmp_path: Path, parts: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    merge(parts, tmp_path / "whole")
+    wanted = shards(tmp_path / "whole")
+
+    def until(step: str, calls: int) -> None:
+        """Interrupt the merge in the so many-th call of one of its steps."""
+        real, left = getattr(merge_module, step), [calls]
+
+        def interrupted(*arguments: Any) -> Any:
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(merge_module, step, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                merge(parts, out)
+
+    for step, calls in (("_copy", 3), ("_join_ledgers", 1), ("atomic_write", 2), ("write_manifest", 2)):
+        out = tmp_path / step
+        until(step, calls)
+        with pytest.raises(UserError, match="holds something else"):
+            merge(others(tmp_path), out)
+        merge(parts[::-1], out)
+        assert shards(out) == wanted and not (out / ".merging").exists()
+
+
+def others(tmp_path: Path) -> list[Path]:
+    """The one part of another build."""
+    make(fake_config(tmp_path, ORDERS, part="1/1", out=str(tmp_path / "another"), clips_per_shard=4))
+    return [tmp_path / "another"]
 
 
 def test_what_cannot_be_joined_is_refused(tmp_path: Path, parts: list[Path]) -> None:

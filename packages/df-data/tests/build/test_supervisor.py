@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from df_data.crew import supervisor
-from df_data.crew.messages import InputResult, MadeSample, Message, Ready, Trouble
+from df_data.crew.messages import AtWork, InputResult, MadeSample, Message, Ready, Trouble
 from df_data.crew.supervisor import Seat, SupervisedCrew, WorkerLost
 from df_data.sources import Input
 from df_models.errors import UserError
@@ -125,6 +126,27 @@ def test_one_who_is_silent_is_killed() -> None:
     ends = work(site, 8)
     assert ends["2"] == InputResult("failed", error="took longer than 0.02 s")
     assert sum(end.status == "accepted" for end in ends.values()) == 7 and site.killed == 2
+
+
+def test_a_sign_of_life_is_no_silence_and_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = time.monotonic()
+    now = [begin]
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
+    site = PaperSite()
+
+    def slowly(seats: Sequence[Seat], timeout_s: float) -> list[Seat]:
+        now[0] += 0.9 if timeout_s else 0.0
+        return PaperSite.listen(site, seats, timeout_s)
+
+    monkeypatch.setattr(site, "listen", slowly)
+    monkeypatch.setattr(PaperSeat, "give", lambda seat, made: _work_long(seat, made))
+    assert work(site, 1, workers=1, timeout_s=1.0)["0"].status == "rejected" and site.killed == 0
+    assert now[0] > begin + 5, "far longer than the worker may be silent"
+
+
+def _work_long(seat: PaperSeat, made: Input) -> None:
+    seat.given.append(made.name)
+    seat.news += [*[AtWork()] * 6, InputResult("rejected", reason="no_face")]
 
 
 def test_everything_deadly_still_ends() -> None:

@@ -28,7 +28,7 @@ def orders(folder: Path) -> list[str]:
 def test_inputs_that_crash_or_hang_their_worker_are_set_aside(tmp_path: Path) -> None:
     healed = [order if order.startswith(("ok", "reject")) else "ok 2" for order in orders(tmp_path)]
     build(fake_config(tmp_path / "healed", healed), make=FakeModels, progress=False)
-    config = fake_config(tmp_path, orders(tmp_path), workers=2, timeout_s=1.5)
+    config = fake_config(tmp_path, kept := orders(tmp_path), workers=2, timeout_s=1.5)
     summary = build(config, make=FakeModels, progress=False)
     assert summary.counts == {"accepted": 9, "rejected": 1, "failed": 3}
     assert dict(summary.failures) == {
@@ -43,7 +43,8 @@ def test_inputs_that_crash_or_hang_their_worker_are_set_aside(tmp_path: Path) ->
     again = build(config, make=FakeModels, progress=False)
     assert again.counts == summary.counts, "they are skipped the next time"
 
-    fake_config(tmp_path, healed)
+    bad = [entry.input for entry in ledger.of_status("failed")]
+    fake_config(tmp_path, [new if f"s/{i:03d}.txt" in bad else old for i, (old, new) in enumerate(zip(kept, healed))])
     build(config.model_copy(update={"workers": 1}), retry_failed=True, make=FakeModels, progress=False)
     assert shards(tmp_path / "set") == shards(tmp_path / "healed" / "set")
 
@@ -64,6 +65,7 @@ def test_models_that_cannot_be_loaded_are_told_once(tmp_path: Path) -> None:
     config = fake_config(tmp_path, ["ok 1"] * 6, workers=2)
     with pytest.raises(UserError, match=r"detector\.onnx; download"):
         build(config, make=MissingModel, progress=False)
+    assert not Path(config.out).exists(), "nothing stays of a build that never began"
     with pytest.raises(UserError, match=r"loading the models crashed its worker \(signal 9"):
         build(config, make=DeadlyModel, progress=False)
 

@@ -19,10 +19,11 @@ from df_data.encode import mp4_bytes
 from df_data.inspect.choose import choose_clips, strangeness_of
 from df_data.inspect.gallery import MOST_REJECTS, write_gallery
 from df_data.inspect.keypoints import project_keypoints
-from df_data.inspect.pictures import clip_pictures
+from df_data.inspect.page import clip_card
+from df_data.inspect.pictures import ClipPictures, clip_pictures
 from df_data.inspect.scan import ClipFacts, scan_split
 from df_data.inspect.svg import BINS, histogram
-from df_data.inspect.timeline import TILES, WIDTH, spoken, tile_frames, timeline
+from df_data.inspect.timeline import TILES, WIDTH, Timeline, spoken, tile_frames, timeline
 from df_data.ledger import Ledger, LedgerEntry
 from df_data.manifest import read_manifest
 from df_data.rejects import store_picture, strip_of
@@ -141,7 +142,8 @@ def hostile(tmp_path: Path, make_sample: Callable[..., Sample]) -> Path:
             "text": ATTACK,
             "scores": {ATTACK: float(index), "snr": 10.0 + index},
             "phonemes": ((ATTACK, 0.0, 1.3),),
-            "provenance": {ATTACK: ATTACK},
+            "provenance": {ATTACK: ATTACK, "weight_lowered_by": ATTACK},
+            "weight": 0.5,
             "encoders": encoders,
         }
         staged.append(writer.stage(Sample(sample.meta.model_copy(update=update), sample.tensors, mp4)))
@@ -162,6 +164,21 @@ def test_text_from_outside_is_never_markup(hostile: Path) -> None:
     assert [tag for tag, _ in page.tags if tag == "script"] == ["script"]
     assert not any("onerror" in attributes or attributes.get("src") == "x" for _, attributes in page.tags)
     assert " ".join(page.texts).count("alert(1)") > 20, "it is all shown, as text"
+
+
+def test_a_lowered_weight_stands_beside_its_faults(make_sample: Callable[..., Sample]) -> None:
+    sample = make_sample(0)
+
+    def card(**update: object) -> str:
+        shown = Sample(sample.meta.model_copy(update=update), sample.tensors)
+        html = clip_card(shown, "", Timeline("", ("note",)), ClipPictures(None, ""), {}, {})
+        return " ".join(Page(html).texts)
+
+    faults = {"weight_lowered_by": "blurred, noisy", "seed": 7}
+    lowered = card(weight=0.25, provenance=faults)
+    assert "weight lowered by blurred, noisy" in lowered and lowered.count("blurred") == 1 and "seed = 7" in lowered
+    assert "weight lowered by (not recorded)" in card(weight=0.5, provenance={})
+    assert "lowered" not in card(weight=1.0, provenance={})
 
 
 def test_what_cannot_be_shown_is_told(hostile: Path) -> None:

@@ -18,6 +18,12 @@ from df_data.summary import length_histogram, spread, summarise
 from df_models.structure import LIVEPORTRAIT_70
 
 LENGTHS = (5, 5, 9, 33)
+HALVED: tuple[dict[str, object], ...] = (
+    {},
+    {"weight": 0.5, "provenance": {"weight_lowered_by": "noisy"}},
+    {"weight": 0.25, "provenance": {"weight_lowered_by": "blurred, noisy"}},
+    {"weight": 0.5},
+)
 
 
 @pytest.fixture
@@ -27,7 +33,9 @@ def dataset(tmp_path: Path, make_sample: Callable[..., Sample]) -> Path:
     staged = []
     for index, frames in enumerate(LENGTHS):
         sample = make_sample(index, frames=frames, video=b"v" * 100 if index else None)
-        meta = sample.meta.model_copy(update={"scores": {"snr": float(index)}, "identity": f"p{index // 2}"})
+        meta = sample.meta.model_copy(
+            update={"scores": {"snr": float(index)}, "identity": f"p{index // 2}"} | HALVED[index]
+        )
         staged.append(writer.stage(Sample(meta, sample.tensors, sample.video)))
     for shard in staged_shards(staged):
         writer.finish_shard(shard, staged)
@@ -46,7 +54,7 @@ def test_the_numbers_are_right(dataset: Path) -> None:
     assert [(b.shortest, b.longest, b.clips) for b in split.lengths] == [(5, 5, 2), (9, 9, 1), (33, 33, 1)]
     size = sum(path.stat().st_size for path in (dataset / "train").glob("*.tar"))
     assert split.shard_bytes == size and split.bytes_per_hour == pytest.approx(size / split.hours)
-    assert split.video_bytes == 300
+    assert split.video_bytes == 300 and split.halved == {"noisy": 2, "blurred": 1}
     for name in samples[0].tensors:
         stored = split.tensors[name]
         assert stored.bytes == sum(s.tensors[name].nbytes for s in samples) and stored.clips == 4
@@ -85,7 +93,15 @@ def test_lines_and_json_say_the_same(dataset: Path, capsys: pytest.CaptureFixtur
     assert document == json.loads(summarise(dataset).model_dump_json())
     assert cli.main(["stats", str(dataset)]) == 0
     out = capsys.readouterr().out
-    for said in ("4 clips", "per hour", "5 (2 clips), 9 (1 clips)", "score snr", "1 x no_face", "failed: b: cannot"):
+    for said in (
+        "4 clips",
+        "per hour",
+        "5 (2 clips), 9 (1 clip)",
+        "score snr",
+        "1 x no_face",
+        "failed: b: cannot",
+        "halved: 2 x noisy",
+    ):
         assert said in out
     assert "score of rejects snr: 5 % 4" in out and "yaw: " in out and "structure 3.6 KiB" in out
 

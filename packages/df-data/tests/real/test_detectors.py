@@ -78,8 +78,11 @@ def test_a_detector_is_named_in_the_config(real_weights: Path, tmp_path: Path) -
     assert isinstance(load_face_detector(str(yunet)), YuNet)
     assert isinstance(load_face_detector(f"yunet:{yunet}"), YuNet)
     assert isinstance(load_face_detector(f"retinaface:{real_weights / CHECKPOINT}"), RetinaFace)
-    with pytest.raises(UserError, match="known are retinaface, yunet"):
-        load_face_detector("scrfd:x.onnx")
+    with pytest.raises(UserError, match="known are retinaface, scrfd, yunet"):
+        load_face_detector("mtcnn:x.onnx")
+    (tmp_path / "junk.onnx").write_text("hello")
+    with pytest.raises(UserError, match=r"junk\.onnx is no ONNX model that can be read"):
+        load_face_detector(str(tmp_path / "junk.onnx"))
     with pytest.raises(UserError, match="no file"):
         load_face_detector(f"retinaface:{tmp_path}/gone.pth")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")

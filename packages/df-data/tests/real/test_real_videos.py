@@ -17,7 +17,7 @@ from df_data.sources import SourceConfig, SplitConfig
 from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceFilter
 from df_data.stages.landmarks import MediaPipeReader
-from df_data.stages.prepare import StageConfig, prepare_clip
+from df_data.stages.prepare import StageConfig, StageModels, prepare_clip
 from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
 from df_models.crop import CropRule, crop_resize, square_crop
@@ -30,7 +30,7 @@ GRID = StageConfig(size=64, faces=FaceFilter(min_face=64))
 
 
 def test_a_grid_clip_comes_through(real_data: Path, detector: YuNet, reader: MediaPipeReader) -> None:
-    clip = prepare_clip(real_data / "grid/s1/bbaf2n.mpg", GRID, detector, reader)
+    clip = prepare_clip(real_data / "grid/s1/bbaf2n.mpg", GRID, StageModels(detector, reader))
     assert clip.frames.shape == (73, 64, 64, 3) and clip.wave.shape == (73 * 640,)
     assert clip.structure.shape == (73, 70) and np.isfinite(clip.structure).all()
     assert clip.scores["landmark_rate"] >= 0.93 and clip.weight == 1.0
@@ -48,7 +48,7 @@ def test_a_grid_clip_comes_through(real_data: Path, detector: YuNet, reader: Med
 
 def test_a_blank_lead_in_is_cut_off(real_data: Path, detector: YuNet, reader: MediaPipeReader) -> None:
     """The file's first 12 frames are grey."""
-    clip = prepare_clip(real_data / "grid/s1/lgbf8n.mpg", GRID, detector, reader)
+    clip = prepare_clip(real_data / "grid/s1/lgbf8n.mpg", GRID, StageModels(detector, reader))
     assert clip.start == 12 and len(clip.frames) == 61 and len(clip.wave) == 61 * 640
 
 
@@ -66,7 +66,9 @@ def test_odd_videos_are_refused_for_their_reason(
     real_data: Path, detector: YuNet, reader: MediaPipeReader, name: str, reason: str
 ) -> None:
     with pytest.raises(Rejected) as refused:
-        prepare_clip(real_data / "odd" / name, GRID.model_copy(update={"max_seconds": 8.5}), detector, reader)
+        prepare_clip(
+            real_data / "odd" / name, GRID.model_copy(update={"max_seconds": 8.5}), StageModels(detector, reader)
+        )
     assert refused.value.reason == reason
 
 

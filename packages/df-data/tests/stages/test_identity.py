@@ -1,4 +1,4 @@
-"""Turning a face upright, and finding people among vectors, on cases whose answer is known."""
+"""Turning a face upright, on cases whose answer is known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from df_data.stages.identity import TEMPLATE, FaceIdentity, fit_similarity, same_people, upright_face
+from df_data.stages.identity import TEMPLATE, FaceIdentity, fit_similarity, upright_face
 from df_models.errors import UserError
 
 
@@ -37,27 +37,6 @@ def test_a_turned_and_enlarged_face_comes_out_upright() -> None:
     expected = 2 * np.arange(112)
     assert np.abs(face[60, 20:90, 0] - expected[20:90]).max() <= 2
     assert np.abs(face[20:90, 60, 1] - expected[20:90]).max() <= 2
-
-
-def test_people_are_the_groups_that_pairs_connect() -> None:
-    angles = np.radians([0, 40, 80, 170, 190, 300])  # 0-40-80 connect by steps of 40 degrees, 170-190 too
-    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    assert same_people(vectors, 0.7).tolist() == [0, 0, 0, 1, 1, 2]
-    assert same_people(vectors, 0.9).tolist() == [0, 1, 2, 3, 3, 4]
-    assert same_people(np.zeros((0, 128))).tolist() == []
-
-
-def test_people_do_not_depend_on_the_order() -> None:
-    rng = np.random.default_rng(0)
-    centres = np.linalg.qr(rng.normal(size=(128, 12)))[0].T
-    who = rng.integers(0, 12, 80)
-    vectors = centres[who] + 0.02 * rng.normal(size=(80, 128))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    order = rng.permutation(80)
-    found, again = same_people(vectors), np.empty(80, int)
-    again[order] = same_people(vectors[order])
-    for groups in (found, again):
-        assert ((groups[:, None] == groups) == (who[:, None] == who)).all()
 
 
 def test_a_missing_network_is_told(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from df_data.config import validate_config
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import OcclusionFilter, check_hidden, face_confidences, hidden_share
 from df_data.stages.picture import brightness, picture_scores, sharpness
-from df_data.stages.quality import QualityFilter, clip_weight
+from df_data.stages.quality import QualityFilter, clip_weight, soft_faults
 from df_data.stages.readings import TRUTH_NAMES, Readings
 from df_data.stages.rejection import Rejected
 from df_data.synth.clip import make_clip
@@ -60,23 +60,28 @@ def test_scores_are_the_readings_own_numbers(frames: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "off"),
+    ("name", "value", "off", "fault"),
     [
-        ("sharpness", 3.0, "min_sharpness"),
-        ("brightness", 0.05, "min_brightness"),
-        ("brightness", 0.95, "max_brightness"),
-        ("yaw_abs", 46.0, "max_yaw"),
-        ("mouth_std", 0.001, "min_mouth_std"),
-        ("snr_db", 9.0, "noise"),
+        ("sharpness", 3.0, "min_sharpness", "blurred"),
+        ("brightness", 0.05, "min_brightness", "too_dark"),
+        ("brightness", 0.95, "max_brightness", "too_bright"),
+        ("yaw_abs", 46.0, "max_yaw", "head_turned"),
+        ("mouth_std", 0.001, "min_mouth_std", "still_lips"),
+        ("snr_db", 9.0, "noise", "noisy"),
     ],
 )
-def test_each_soft_fault_halves_the_weight_and_can_be_switched_off(name: str, value: float, off: str) -> None:
+def test_each_soft_fault_has_a_name_and_can_be_switched_off(name: str, value: float, off: str, fault: str) -> None:
     scores = GOOD | {name: value}
-    assert clip_weight(GOOD, QualityFilter()) == 1.0
-    assert clip_weight(scores, QualityFilter()) == 0.5
-    assert clip_weight(scores, QualityFilter(), perhaps_out_of_sync=True) == 0.25
+    assert soft_faults(GOOD, QualityFilter()) == ()
+    assert soft_faults(scores, QualityFilter()) == (fault,)
     switched = validate_config(QualityFilter, {off: {"enabled": False} if off == "noise" else None})
-    assert clip_weight(scores, switched) == 1.0
+    assert soft_faults(scores, switched) == ()
+
+
+def test_each_soft_fault_halves_the_weight() -> None:
+    both = soft_faults(GOOD | {"sharpness": 3.0, "yaw_abs": 46.0}, QualityFilter())
+    assert both == ("blurred", "head_turned")
+    assert [clip_weight(faults) for faults in ((), both[:1], both)] == [1.0, 0.5, 0.25]
 
 
 def test_noise_without_voice_is_told() -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from df_data.catalogue import celebvhq, hdtf, layouts, talkvid, vfhq
 from df_data.catalogue.clip import BadEntry, Catalogue, CatalogueClip, CropBox
 
-__all__ = ["READERS", "BadEntry", "Catalogue", "CatalogueClip", "CropBox", "DatasetName", "read_catalogue"]
+__all__ = ["LOCAL", "READERS", "BadEntry", "Catalogue", "CatalogueClip", "CropBox", "DatasetName", "read_catalogue"]
 
 DatasetName = Literal["hdtf", "celebvhq", "vfhq", "talkvid", "grid", "voxceleb2", "folder"]
 READERS: dict[DatasetName, Callable[[Path], Catalogue]] = {
@@ -21,6 +21,8 @@ READERS: dict[DatasetName, Callable[[Path], Catalogue]] = {
     "voxceleb2": layouts.read_voxceleb2,
     "folder": layouts.read_folder,
 }
+LOCAL: frozenset[DatasetName] = frozenset({"grid", "voxceleb2", "folder"})
+"""Datasets that are had as files: nothing is fetched."""
 
 
 def read_catalogue(dataset: DatasetName, path: Path) -> Catalogue:

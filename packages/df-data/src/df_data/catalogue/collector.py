@@ -64,8 +64,9 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: no such file, or no JSON.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}); download the dataset's metadata again") from error
 

@@ -26,6 +26,7 @@ LIMITS = {
     "audio": 1000.0,
     "reference_features": 1000.0,
     "identity_vector": 1000.0,
+    "text_features": 1000.0,
     "truth": 1000.0,
 }
 """Greatest magnitude by tensor; latents are normalised, so those of a sound clip lie within about 8."""

@@ -39,13 +39,13 @@ class SplitFacts:
 
 
 def ledger_problems(root: Path, splits: Iterable[SplitFacts]) -> list[str]:
-    """Return where ledger and shards disagree; nothing if there is no ledger.
+    """Return where ledger and shards disagree; or that there is no ledger.
 
     The ledger is read as it stands: a torn last line is a problem, not something to repair.
     """
     path = root / LEDGER_NAME
     if not path.is_file():
-        return []
+        return [f"{path}: missing; copy it from where the dataset was made (it says what became of every input)"]
     if not path.read_bytes().endswith(b"\n") and path.stat().st_size:
         return [f"{path}: its last line is torn; run the build again, which does that input anew"]
     try:

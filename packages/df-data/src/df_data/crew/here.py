@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from df_data.build_config import BuildConfig
-from df_data.crew.messages import Models, ModelsFactory, Outcome
+from df_data.crew.messages import AtWork, Models, ModelsFactory, Outcome
+from df_data.devices import resolve_devices
+from df_data.processes import one_thread
 from df_data.sample import EncoderRecord
 from df_data.sources import Input
 
@@ -16,9 +16,9 @@ class HereCrew:
     """Does everything in this process, on one arithmetic thread as all workers do: the last bits depend on it."""
 
     def __init__(self, config: BuildConfig, make: ModelsFactory) -> None:
-        self._threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        self._config, self._make = config, make
+        device = resolve_devices(config.device)[0]
+        self._give_back_threads = one_thread()
+        self._config, self._make = config.model_copy(update={"device": device}), make
         self._models: Models | None = None
 
     def records(self) -> dict[str, EncoderRecord]:
@@ -29,13 +29,14 @@ class HereCrew:
         """See :class:`df_data.crew.messages.Crew`."""
         for made in todo:
             for outcome in self._loaded().process(made):
-                yield made, outcome
+                if not isinstance(outcome, AtWork):
+                    yield made, outcome
 
     def close(self, *, now: bool) -> None:
         """See :class:`df_data.crew.messages.Crew`."""
         if self._models is not None:
             self._models.close()
-        torch.set_num_threads(self._threads)
+        self._give_back_threads()
 
     def _loaded(self) -> Models:
         self._models = self._models or self._make(self._config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -12,6 +12,7 @@ from df_data.build_config import BuildConfig
 from df_data.crew.messages import Message, ModelsFactory
 from df_data.crew.supervisor import Seat, WorkerLost
 from df_data.crew.workbench import Workbench
+from df_data.devices import DeviceRota, resolve_devices
 from df_data.processes import be_a_worker
 from df_data.sources import Input
 
@@ -22,20 +23,27 @@ PRELOAD = ["df_data.workers"]
 
 
 class LocalSite:
-    """Starts workers by a fork server: they inherit nothing from this process, its threads and devices least of all."""
+    """Starts workers by a fork server: they inherit nothing from this process, its threads and devices least of all.
+
+    Raises:
+        UserError: a device is not there.
+    """
 
     def __init__(self, config: BuildConfig, make: ModelsFactory) -> None:
         self._config, self._make = config, make
+        self._devices = DeviceRota(resolve_devices(config.device))
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
     def hire(self) -> LocalSeat:
         """See :class:`df_data.crew.supervisor.Site`."""
         pipe, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self._config, self._make), daemon=True)
+        device = self._devices.take()
+        config = self._config.model_copy(update={"device": device})
+        process = self._context.Process(target=_work, args=(theirs, config, self._make), daemon=True)
         process.start()
         theirs.close()
-        return LocalSeat(process, pipe)
+        return LocalSeat(process, pipe, leave=lambda: self._devices.give_back(device))
 
     def listen(self, seats: Sequence[Seat], timeout_s: float) -> list[Seat]:
         """See :class:`df_data.crew.supervisor.Site`."""
@@ -47,10 +55,14 @@ class LocalSite:
 
 
 class LocalSeat:
-    """One worker process and this end of its pipe, which the system closes when the worker dies."""
+    """One worker process and this end of its pipe, which the system closes when the worker dies.
 
-    def __init__(self, process: BaseProcess, pipe: Connection) -> None:
-        self.process, self.pipe = process, pipe
+    Args:
+        leave: called once, when the process is gone.
+    """
+
+    def __init__(self, process: BaseProcess, pipe: Connection, leave: Callable[[], None]) -> None:
+        self.process, self.pipe, self._leave = process, pipe, leave
 
     def give(self, made: Input) -> None:
         """See :class:`df_data.crew.supervisor.Seat`."""
@@ -72,6 +84,7 @@ class LocalSeat:
         self.process.kill()
         self.process.join()
         self.pipe.close()
+        self._leave()
 
     def close(self) -> None:
         """See :class:`df_data.crew.supervisor.Seat`."""
@@ -80,6 +93,7 @@ class LocalSeat:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        self._leave()
 
 
 def _work(pipe: Connection, config: BuildConfig, make: ModelsFactory) -> None:

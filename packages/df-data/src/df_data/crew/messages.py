@@ -51,6 +51,11 @@ Outcome = MadeSample | InputResult
 
 
 @dataclass(frozen=True)
+class AtWork:
+    """A sign of life, from a long video of which nothing comes: a worker that is silent for too long hangs."""
+
+
+@dataclass(frozen=True)
 class Ready:
     """A worker has loaded its models: id and hash of each by role."""
 
@@ -64,7 +69,7 @@ class Trouble:
     error: Exception
 
 
-Message = Outcome | Ready | Trouble
+Message = Outcome | AtWork | Ready | Trouble
 
 
 class Models(Protocol):
@@ -74,8 +79,8 @@ class Models(Protocol):
         """Return id and hash of every model by role."""
         ...
 
-    def process(self, made: Input) -> Iterator[Outcome]:
-        """Yield the samples of an input as they are made and, once, last, how it ended."""
+    def process(self, made: Input) -> Iterator[Outcome | AtWork]:
+        """Yield the samples of an input as they are made, signs of life between, and, once, last, how it ended."""
         ...
 
     def close(self) -> None:

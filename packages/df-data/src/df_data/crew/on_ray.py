@@ -1,4 +1,4 @@
-"""Workers as actors of a Ray cluster: one processor each, on whatever machines the cluster has.
+"""Workers as actors of a Ray cluster: one processor each, and a share of a GPU where encoders compute on one.
 
 Every machine must see the videos, the models' files and the working directory under the same paths (shared storage).
 Shards and ledger are written by the process that builds, from the bytes that the actors send.
@@ -16,9 +16,11 @@ from typing import Any
 
 from df_data.build_config import BuildConfig
 from df_data.config import dump_config
-from df_data.crew.messages import MadeSample, Message, ModelsFactory, Trouble
+from df_data.crew.messages import AtWork, MadeSample, Message, ModelsFactory, Trouble
 from df_data.crew.supervisor import Seat, WorkerLost
 from df_data.crew.workbench import Workbench
+from df_data.devices import gpu_share
+from df_data.processes import one_thread
 from df_data.sources import Input
 from df_models.errors import UserError
 
@@ -30,7 +32,8 @@ class RaySite:
     """Starts actors on the cluster of ``RAY_ADDRESS``, or on one of this machine that ends with the build.
 
     Raises:
-        UserError: Ray is not installed, or its cluster cannot be reached or has fewer processors than workers.
+        UserError: Ray is not installed, or its cluster cannot be reached, has fewer processors than workers, or has
+            not the device that is asked for.
     """
 
     def __init__(self, config: BuildConfig, make: ModelsFactory) -> None:
@@ -38,7 +41,7 @@ class RaySite:
             import ray
         except ModuleNotFoundError as error:
             raise UserError("executor=ray needs the package ray; install df-data[ray] or use executor=local") from error
-        self._ray, self._config, self._make = ray, config, make
+        self._ray, self._make = ray, make
         self._ours = not ray.is_initialized()
         if self._ours:
             _connect(ray, config.workers)
@@ -48,7 +51,13 @@ class RaySite:
             raise UserError(
                 f"workers={config.workers}, but the Ray cluster has {cores} processors; ask for fewer workers"
             )
-        self._actor = ray.remote(num_cpus=1, max_restarts=0)(_RayWorker)
+        try:
+            share = gpu_share(config.device, config.workers, int(ray.cluster_resources().get("GPU", 0)))
+        except UserError:
+            self.close()
+            raise
+        self._config = config.model_copy(update={"device": "cuda" if share else "cpu"})
+        self._actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0)(_RayWorker)
 
     def hire(self) -> RaySeat:
         """See :class:`df_data.crew.supervisor.Site`."""
@@ -69,7 +78,10 @@ class RaySite:
 
 
 class RaySeat:
-    """One actor, and the streams of messages that were asked of it, in order; all but samples end their stream."""
+    """One actor, and the streams of messages that were asked of it, in order.
+
+    All messages but samples and signs of life end their stream.
+    """
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray, self._actor = ray, actor
@@ -92,7 +104,7 @@ class RaySeat:
             raise WorkerLost("crashed its worker (the Ray actor died)") from error
         except self._ray.exceptions.RayError as error:
             return Trouble(RuntimeError(f"Ray: {type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
-        if not isinstance(message, MadeSample):
+        if not isinstance(message, MadeSample | AtWork):
             self.streams.popleft()
         return message
 
@@ -112,9 +124,7 @@ class _RayWorker:
     """What runs in an actor."""
 
     def __init__(self, config: BuildConfig, make: ModelsFactory, folder: str, variables: dict[str, str]) -> None:
-        import torch
-
-        torch.set_num_threads(1)
+        one_thread()
         os.environ.update(variables)
         self._folder = folder
         self._bench = Workbench(config, make)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from df_data.crew.messages import InputResult, Message, Outcome, Ready, Trouble
+from df_data.crew.messages import InputResult, MadeSample, Message, Outcome, Ready, Trouble
 from df_data.sample import EncoderRecord
 from df_data.sources import Input
 from df_models.errors import UserError
@@ -93,7 +93,8 @@ class SupervisedCrew:
     """Workers of a :class:`Site` (see the module).
 
     Args:
-        timeout_s: a worker that gives no sign of life for so long (no sample, no end of an input) hangs.
+        timeout_s: a worker that gives no sign of life for so long hangs: no sample, no refused stretch, no end of an
+            input.
         retries: how often an input that lost its worker is tried again.
     """
 
@@ -196,7 +197,7 @@ class SupervisedCrew:
             desk.ready, self._records = True, message.records
         elif isinstance(message, InputResult):
             yield desk.given.popleft(), message
-        else:
+        elif isinstance(message, MadeSample):
             yield desk.given[0], message
 
     def _bury(self, desk: _Desk, lost: WorkerLost, waiting: deque[Input]) -> Iterator[tuple[Input, WorkerLost]]:

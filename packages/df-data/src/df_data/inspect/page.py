@@ -11,7 +11,7 @@ from df_data.inspect.style import CSS, SCRIPT, content_policy
 from df_data.inspect.svg import element, escape, histogram, number, range_mark
 from df_data.inspect.timeline import Timeline
 from df_data.ledger import LedgerEntry
-from df_data.sample import Sample
+from df_data.sample import WEIGHT_LOWERED_BY, Sample
 from df_data.summary import Spread
 from df_models.time import FPS
 
@@ -67,6 +67,7 @@ def clip_card(
     meta = sample.meta
     outside = sum(is_outside(value, ranges[name]) for name, value in values.items())
     tags = element("span", escape(meta.split), class_="tag")
+    tags += element("span", f"weight {number(meta.weight)}", class_="tag bad") if meta.weight < 1 else ""
     tags += element("span", f"{outside} unusual", class_="tag bad") if outside else ""
     head = element("h3", escape(meta.key) + tags) + element("div", "shown as: " + escape(why), class_="soft")
     card = element("div", head, class_="head") + drawn.drawing
@@ -132,7 +133,12 @@ def _facts(sample: Sample) -> dict[str, str]:
         "size": f"{duration_of(meta.num_frames)}, {meta.num_frames} frames, {meta.width}x{meta.height}, "
         f"weight {number(meta.weight)}",
     }
-    provenance = {name: value for name, value in meta.provenance.items() if not name.startswith("word_")}
+    if meta.weight < 1:
+        facts["weight lowered by"] = ", ".join(meta.weight_lowered_by()) or "(not recorded)"
+    if meta.prompt is not None:
+        facts["prompt"] = meta.prompt
+    shown = {name for name in meta.provenance if name.startswith("word_")} | {WEIGHT_LOWERED_BY}
+    provenance = {name: value for name, value in meta.provenance.items() if name not in shown}
     return facts | {"provenance": ", ".join(f"{name} = {value}" for name, value in provenance.items())}
 
 

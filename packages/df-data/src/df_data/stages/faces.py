@@ -58,6 +58,7 @@ class FaceTrack:
         boxes: float64 [N, 4] in source pixels, of the frames where it was detected.
         crop: one square for the whole clip.
         scores: ``face_size``, ``_presence``, ``_crowded``, ``_drift``, ``_confidence``, ``_seconds``, ``crop_inside``.
+        at: int64 [N], the frames of ``boxes``, counted from ``start``.
     """
 
     start: int
@@ -65,6 +66,15 @@ class FaceTrack:
     boxes: np.ndarray
     crop: CropBox
     scores: dict[str, float]
+    at: np.ndarray
+
+    def box_track(self, num_frames: int) -> np.ndarray:
+        """Return a box for each of the first ``num_frames`` frames, float64 ``[T, 4]``.
+
+        Between detections it moves evenly; after the last one it stays.
+        """
+        frames = np.arange(num_frames)
+        return np.stack([np.interp(frames, self.at, side) for side in self.boxes.T], axis=1)
 
 
 @timed("faces")
@@ -111,12 +121,13 @@ def track_face(
         "face_seconds": (stop - start) / FPS,
     }
     boxes = np.stack([face.box for face in largest])
+    at = filters.detect_every * np.flatnonzero([bool(found) for found in inside])
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     scores["face_drift"] = float(np.abs(centres - np.median(centres, axis=0)).max() / scores["face_size"])
     crop = square_crop(boxes, rule)
     scores["crop_inside"] = crop.inside(height, width)
     _judge(scores, filters)
-    return FaceTrack(start, stop, boxes, crop, scores)
+    return FaceTrack(start, stop, boxes, crop, scores, at)
 
 
 def _judge(scores: dict[str, float], filters: FaceFilter) -> None:

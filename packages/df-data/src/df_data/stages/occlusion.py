@@ -22,7 +22,8 @@ one side, 50 %                  100 % / 100 %                            100 % /
 
 So a hand that passes is found; a mask that covers only the mouth from the first frame to the last mostly is not, but
 its lips stand still (``mouth_std``) and agree with no sound. Blur (5 px of 256), gain below 0.2 or above 2.4 and tilt
-beyond 30 degrees lower the confidence too: such clips may be refused as hidden.
+beyond 30 degrees lower the confidence too: such clips may be refused as hidden. More areas and shares of the time:
+``docs/results/stages.md``.
 
 Shape legend: T frames, S side of the crop, K looked-at frames.
 """
@@ -61,17 +62,22 @@ class OcclusionFilter(FrozenModel):
     max_hidden: float = Field(default=0.3, ge=0, le=1)
 
 
+def require_yunet(detector: FaceDetector) -> None:
+    """Raise UserError unless the detector is YuNet, whose confidences the limits were measured on."""
+    if getattr(detector, "id", None) != "yunet":
+        raise UserError(
+            "the occlusion stage reads YuNet's confidence; choose that face detector or set "
+            "stages.quality.occlusion.enabled=false"
+        )
+
+
 def face_confidences(frames_TSSC: np.ndarray, detector: FaceDetector, every: int) -> np.ndarray:
     """Return the confidence of the surest face in every ``every``-th frame of a crop, float64 ``[K]``, 0 without one.
 
     Raises:
         UserError: the detector is not YuNet, whose confidences the limits were measured on.
     """
-    if getattr(detector, "id", None) != "yunet":
-        raise UserError(
-            "the occlusion stage reads YuNet's confidence; choose that face detector or set "
-            "quality.occlusion.enabled=false"
-        )
+    require_yunet(detector)
     looked = frames_TSSC[::every]
     if looked.shape[1] != LOOK_SIZE:
         looked = crop_resize(looked, CropBox(0.0, 0.0, float(looked.shape[1])), LOOK_SIZE)

@@ -7,24 +7,36 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from df_data.config import FrozenModel
+from df_data.stages.agreement import (
+    AgreementFilter,
+    agreement_scores,
+    doubts,
+    flame_view,
+    liveportrait_view,
+    mediapipe_view,
+)
 from df_data.stages.decode import DecodedClip, iter_segments
-from df_data.stages.faces import FaceDetector, FaceFilter, detect_faces, track_face
+from df_data.stages.face_vectors import FaceEncoders, FaceVectors
+from df_data.stages.faces import FaceDetector, FaceFilter, FaceTrack, detect_faces, track_face
 from df_data.stages.gaps import fill_gaps
 from df_data.stages.identity import FaceIdentity
+from df_data.stages.judges import Judges
 from df_data.stages.landmarks import READ_SIZE, MediaPipeReader
 from df_data.stages.measure import measure
-from df_data.stages.quality import QualityFilter, check_sound, sound_scores
+from df_data.stages.occlusion import require_yunet
+from df_data.stages.quality import QualityFilter, check_sound, clip_weight, sound_scores
 from df_data.stages.readings import mouth_boxes, readings_of, structure_vectors
 from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts
 from df_models.crop import CropBox, CropRule, crop_resize
+from df_models.errors import UserError
 from df_models.time import FPS, samples_for, valid_pixel_length
 
 
@@ -39,8 +51,10 @@ class StageConfig(FrozenModel):
         faces: filter on the detected faces.
         crop: ``detector:scale:vertical_offset`` (:class:`df_models.crop.CropRule`).
         size: side of the crop in pixels, a multiple of 16.
+        max_damaged: share of the pictures of a stretch that the decoder may have had to guess.
         max_gap: longest run of frames without landmarks that is interpolated.
         quality: limits on sound, picture and motion.
+        agreement: limits on how far those who read the head's motion are apart, where there are several.
     """
 
     min_seconds: float = Field(default=2.0, gt=0)
@@ -50,8 +64,10 @@ class StageConfig(FrozenModel):
     faces: FaceFilter = FaceFilter()
     crop: str = str(CropRule())
     size: int = Field(default=256, ge=16, multiple_of=16)
+    max_damaged: float = Field(default=0.02, ge=0, le=1)
     max_gap: int = Field(default=2, ge=0)
     quality: QualityFilter = QualityFilter()
+    agreement: AgreementFilter = AgreementFilter()
 
     @field_validator("crop")
     @classmethod
@@ -67,15 +83,16 @@ class PreparedClip:
     Attributes:
         frames: uint8 RGB [T, S, S, 3] at 25 fps, T = 1 + 4n.
         wave: float32 [N] at 16 kHz.
-        structure: float32 [T, 70], encoder ``mediapipe``.
+        structure: float32 [T, 70], of LivePortrait if its extractor was given, else of the encoder ``mediapipe``.
         truth: float32 [T, 7], the measures named by ``df_data.stages.readings.TRUTH_NAMES``.
         mouth_boxes: float32 [T, 4] in pixels of the crop.
         interpolated: bool [T], frames whose landmarks were filled in.
         crop: where the crop lies in the source.
         start: first frame used, counted at 25 fps from the source's first.
         scores: everything the filters looked at.
-        weight: sampling weight that follows from the scores.
+        faults: names of the soft faults that the scores show; each halves the sampling weight.
         identity: float32 [D], the face's identity vector, if a network for it was given.
+        flame: float32 [T, 159], if an encoder for it was given.
     """
 
     frames: np.ndarray
@@ -87,8 +104,14 @@ class PreparedClip:
     crop: CropBox
     start: int
     scores: dict[str, float]
-    weight: float
+    faults: tuple[str, ...]
     identity: np.ndarray | None = None
+    flame: np.ndarray | None = None
+
+    @property
+    def weight(self) -> float:
+        """Sampling weight."""
+        return clip_weight(self.faults)
 
     def window(self, start: int, num_frames: int) -> PreparedClip:
         """Return the part of ``num_frames`` frames from ``start``, sound and all; scores stay the whole clip's."""
@@ -103,17 +126,50 @@ class PreparedClip:
             crop=self.crop,
             start=self.start + start,
             scores=self.scores,
-            weight=self.weight,
+            faults=self.faults,
             identity=self.identity,
+            flame=None if self.flame is None else self.flame[part],
         )
 
 
+def check_detector(config: StageConfig, detector: FaceDetector) -> None:
+    """Refuse, before anything is decoded, a detector that the settings of the stages are not made for.
+
+    Raises:
+        UserError: the crop's rule names another detector, whose boxes have other margins, or the occlusion stage is on
+            and the detector is not YuNet.
+    """
+    rule, name = CropRule.parse(config.crop), getattr(detector, "id", None)
+    if rule.detector != name:
+        raise UserError(
+            f"stages.crop is {config.crop!r} but the face detector is {name}: boxes of another detector have other "
+            f"margins; set stages.crop={name}:{rule.scale:g}:{rule.vertical_offset:g} or models.face_detector"
+        )
+    if config.quality.occlusion.enabled:
+        require_yunet(detector)
+
+
+@dataclass(frozen=True)
+class StageModels:
+    """The frozen models that the stages up to the encoders ask.
+
+    Attributes:
+        detector: finds faces.
+        reader: finds landmarks.
+        identity: tells whose face it is; None: no identity vector.
+        encoders: of motion and FLAME vectors; empty: the structure vector comes from the landmarks.
+        judges: networks that only judge.
+    """
+
+    detector: FaceDetector
+    reader: MediaPipeReader
+    identity: FaceIdentity | None = None
+    encoders: FaceEncoders = field(default_factory=FaceEncoders)
+    judges: Judges = field(default_factory=Judges)
+
+
 def prepare_clips(
-    path: Path,
-    config: StageConfig,
-    detector: FaceDetector,
-    reader: MediaPipeReader,
-    identity: FaceIdentity | None = None,
+    path: Path, config: StageConfig, models: StageModels
 ) -> Generator[PreparedClip | Rejected, None, None]:
     """Decode a video once and yield, for each of its stretches, the clip or why it was refused.
 
@@ -130,28 +186,62 @@ def prepare_clips(
     for decoded in segments:
         scores = {"seconds": len(decoded.frames) / FPS, "source_fps": decoded.source_fps}
         try:
-            yield _prepare(decoded, config, detector, reader, identity, scores)
+            yield _prepare(decoded, config, models, scores)
         except Rejected as rejected:
             yield Rejected(rejected.reason, rejected.detail, scores | rejected.scores)
 
 
-def prepare_clip(path: Path, config: StageConfig, detector: FaceDetector, reader: MediaPipeReader) -> PreparedClip:
+def prepare_clip(path: Path, config: StageConfig, models: StageModels) -> PreparedClip:
     """Return a video's first stretch alone, or raise why it was refused; see :func:`prepare_clips`."""
-    with contextlib.closing(prepare_clips(path, config, detector, reader)) as stretches:
+    with contextlib.closing(prepare_clips(path, config, models)) as stretches:
         first = next(stretches)
     if isinstance(first, Rejected):
         raise first
     return first
 
 
-def _prepare(
-    decoded: DecodedClip,
-    config: StageConfig,
-    detector: FaceDetector,
-    reader: MediaPipeReader,
-    identity: FaceIdentity | None,
-    scores: dict[str, float],
-) -> PreparedClip:
+def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, scores: dict[str, float]) -> PreparedClip:
+    """Take one stretch through the stages; ``scores`` grows on the way, so that a refusal has them too."""
+    first, last = _usable_shot(decoded, config, scores)
+    track = _one_face(decoded.frames[first:last], config, models.detector, scores)
+    start = first + track.start
+    stop = start + valid_pixel_length(track.stop - track.start)
+    frames, wave = decoded.frames[start:stop], decoded.wave[samples_for(start) : samples_for(stop)]
+    large = crop_resize(frames, track.crop, max(READ_SIZE, config.size))
+    seen = models.reader.landmarks(large)
+    scores["landmark_rate"] = float(seen.detected.mean())
+    landmarks = fill_gaps(seen, config.max_gap)
+    readings = readings_of(landmarks)
+    judged = models.judges.scores(frames, track.box_track(len(frames)), wave, landmarks.rotation)
+    syncnet = models.judges.sync is not None
+    measured = measure(large, wave, readings, models.detector, config.quality, judged, syncnet=syncnet)
+    scores |= measured.scores
+    structure = structure_vectors(landmarks)
+    points = (landmarks.points[..., :2] + 1) * track.crop.side / 2 + [track.crop.x, track.crop.y]
+    vectors = models.encoders.read(frames, track.boxes, points)
+    agreed = _agreement(vectors, structure, readings.mouth_open)
+    scores |= agreed
+    return PreparedClip(
+        frames=large if large.shape[1] == config.size else crop_resize(frames, track.crop, config.size),
+        wave=wave,
+        structure=structure if vectors.motion is None else vectors.motion,
+        truth=readings.table().astype(np.float32),
+        mouth_boxes=mouth_boxes(landmarks.points, config.size),
+        interpolated=~seen.detected,
+        crop=track.crop,
+        start=round(decoded.start_s * FPS) + start,
+        scores=scores,
+        faults=measured.faults + doubts(agreed, config.agreement),
+        identity=None if models.identity is None else models.identity.clip_vector(large, landmarks),
+        flame=vectors.flame,
+    )
+
+
+def _usable_shot(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> tuple[int, int]:
+    """Return the frames of the longest shot, or refuse damaged pictures, bad sound, and videos cut too often."""
+    scores["damaged_share"] = decoded.damaged_frames / len(decoded.frames)
+    if scores["damaged_share"] > config.max_damaged:
+        raise Rejected("damaged_pictures", f"{scores['damaged_share']:.0%} of the pictures are damaged")
     scores |= sound_scores(decoded.wave, decoded.sound_share) | {"sound_offset_s": decoded.sound_offset_s}
     check_sound(scores, config.quality)
     cuts = shot_cuts(decoded.frames)
@@ -159,36 +249,24 @@ def _prepare(
     scores |= {"shot_cuts": float(len(cuts)), "shot_share": (last - first) / len(decoded.frames)}
     if scores["shot_share"] < config.min_shot_share:
         raise Rejected("shot_cut", f"{len(cuts)} cuts, the longest shot is {scores['shot_share']:.0%} of the video")
-    shot = decoded.frames[first:last]
-    faces = detect_faces(shot, detector, config.faces.detect_every)
-    num, height, width = shot.shape[:3]
-    track = track_face(faces, (num, height, width), config.faces, CropRule.parse(config.crop))
+    return first, last
+
+
+def _one_face(
+    shot_THWC: np.ndarray, config: StageConfig, detector: FaceDetector, scores: dict[str, float]
+) -> FaceTrack:
+    """Return the one face of a shot, or refuse it."""
+    found = detect_faces(shot_THWC, detector, config.faces.detect_every)
+    num, height, width = shot_THWC.shape[:3]
+    track = track_face(found, (num, height, width), config.faces, CropRule.parse(config.crop))
     scores |= track.scores
-    start = first + track.start
-    stop = start + valid_pixel_length(track.stop - track.start)
-    before = round(decoded.start_s * FPS)
-    frames = decoded.frames[start:stop]
-    large = crop_resize(frames, track.crop, max(READ_SIZE, config.size))
-    seen = reader.landmarks(large)
-    scores["landmark_rate"] = float(seen.detected.mean())
-    landmarks = fill_gaps(seen, config.max_gap)
-    readings = readings_of(landmarks)
-    wave = decoded.wave[samples_for(start) : samples_for(stop)]
-    measured = measure(large, wave, readings, detector, config.quality)
-    scores |= measured.scores
-    return PreparedClip(
-        frames=large if large.shape[1] == config.size else crop_resize(frames, track.crop, config.size),
-        wave=wave,
-        structure=structure_vectors(landmarks),
-        truth=readings.table().astype(np.float32),
-        mouth_boxes=mouth_boxes(landmarks.points, config.size),
-        interpolated=~seen.detected,
-        crop=track.crop,
-        start=before + start,
-        scores=scores,
-        weight=measured.weight,
-        identity=None if identity is None else identity.clip_vector(large, landmarks),
-    )
+    return track
+
+
+def _agreement(vectors: FaceVectors, structure_TD: np.ndarray, mouth_open_T: np.ndarray) -> dict[str, float]:
+    views = {} if vectors.motion is None else {"liveportrait": liveportrait_view(vectors.motion)}
+    views |= {} if vectors.flame is None else {"flame": flame_view(vectors.flame)}
+    return agreement_scores(views | {"mediapipe": mediapipe_view(structure_TD, mouth_open_T)})
 
 
 def clip_windows(num_frames: int, clip_frames: int, clip_stride: int) -> list[int]:

@@ -5,12 +5,14 @@ Shape legend: N samples.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Self
 
 import numpy as np
 from pydantic import model_validator
 
 from df_data.config import FrozenModel
+from df_data.stages.lip_sync import LipSyncFilter
 from df_data.stages.noise import NoiseFilter
 from df_data.stages.occlusion import OcclusionFilter
 from df_data.stages.picture import sharpness
@@ -18,7 +20,7 @@ from df_data.stages.rejection import Rejected
 from df_data.stages.sync import SyncFilter
 from df_data.stages.voice import VoiceFilter
 
-__all__ = ["QualityFilter", "check_sound", "clip_weight", "sharpness", "sound_scores"]
+__all__ = ["QualityFilter", "check_sound", "clip_weight", "sharpness", "soft_faults", "sound_scores"]
 
 
 class QualityFilter(FrozenModel):
@@ -29,12 +31,15 @@ class QualityFilter(FrozenModel):
         min_sound_share: least share of the clip that the sound track covers.
         voice: how much must be speech.
         noise: when sound is noisy.
-        sync: when sound and lips are apart.
+        sync: when sound and lips are apart, by the mouth's opening.
+        lip_sync: when they are apart by SyncNet, which judges in its place where its weights are given.
         occlusion: when the face counts as covered.
         min_sharpness: blurred below it (variance of the Laplacian of the crop): weight halved; none: never.
         min_brightness, max_brightness: darker or brighter (mean grey value, 0 to 1): weight halved; none: never.
         max_yaw: turned further (median of ``|yaw|``, degrees): weight halved; none: never.
         min_mouth_std: stiller lips (standard deviation of ``mouth_open``): weight halved; none: never.
+        max_pose_disagreement: pose network and landmarker further apart (``head_pose_disagreement``, degrees): weight
+            halved; none: never. It needs ``models.head_pose``.
     """
 
     min_sound_db: float = -60.0
@@ -42,12 +47,14 @@ class QualityFilter(FrozenModel):
     voice: VoiceFilter = VoiceFilter()
     noise: NoiseFilter = NoiseFilter()
     sync: SyncFilter = SyncFilter()
+    lip_sync: LipSyncFilter = LipSyncFilter()
     occlusion: OcclusionFilter = OcclusionFilter()
     min_sharpness: float | None = 15.0
     min_brightness: float | None = 0.12
     max_brightness: float | None = 0.85
     max_yaw: float | None = 45.0
     min_mouth_std: float | None = 0.004
+    max_pose_disagreement: float | None = None
 
     @model_validator(mode="after")
     def _noise_is_told_from_voice(self) -> Self:
@@ -74,20 +81,24 @@ def check_sound(scores: dict[str, float], filters: QualityFilter) -> None:
         raise Rejected("sound_too_short", f"sound covers {scores['sound_share']:.0%} of the clip", scores)
 
 
-def clip_weight(scores: dict[str, float], filters: QualityFilter, *, perhaps_out_of_sync: bool = False) -> float:
-    """Return the sampling weight: halved for each soft fault that the scores show.
-
-    Faults are blur, too dark or too bright, a head turned away, still lips, noise, and a doubtful sound offset.
-    """
+def soft_faults(scores: Mapping[str, float], filters: QualityFilter) -> tuple[str, ...]:
+    """Return the names of the soft faults that the scores show: each of them halves the weight."""
     bounds = (
-        ("sharpness", filters.min_sharpness, None),
-        ("brightness", filters.min_brightness, filters.max_brightness),
-        ("yaw_abs", None, filters.max_yaw),
-        ("mouth_std", filters.min_mouth_std, None),
-        ("snr_db", filters.noise.min_snr_db if filters.noise.enabled else None, None),
+        ("blurred", "sharpness", filters.min_sharpness, None),
+        ("too_dark", "brightness", filters.min_brightness, None),
+        ("too_bright", "brightness", None, filters.max_brightness),
+        ("head_turned", "yaw_abs", None, filters.max_yaw),
+        ("still_lips", "mouth_std", filters.min_mouth_std, None),
+        ("noisy", "snr_db", filters.noise.min_snr_db if filters.noise.enabled else None, None),
+        ("doubtful_head_pose", "head_pose_disagreement", None, filters.max_pose_disagreement),
     )
-    faults = sum(
-        (low is not None and scores[name] < low) or (high is not None and scores[name] > high)
-        for name, low, high in bounds
+    return tuple(
+        fault
+        for fault, name, low, high in bounds
+        if (low is not None and scores[name] < low) or (high is not None and scores[name] > high)
     )
-    return 0.5 ** (faults + perhaps_out_of_sync)
+
+
+def clip_weight(faults: Collection[str]) -> float:
+    """Return the sampling weight: 1, halved for each soft fault."""
+    return 0.5 ** len(faults)

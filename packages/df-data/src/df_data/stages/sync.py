@@ -4,7 +4,8 @@
 with the level of the sound, as the mean over five bands between 300 and 5000 Hz; positive when the sound is late. The
 bands count alike: the level of the whole is that of the lowest, which tells least of the mouth. All tracks lose their
 slow part first (a Gaussian of 0.1 s), without which the rhythm of whole words makes the peak broad and moves it.
-This is not SyncNet (no public weights of it are at hand) and is named for what it is.
+This is not SyncNet and is named for what it is; where SyncNet's weights are given it judges in the place of this
+(:mod:`df_data.stages.lip_sync`).
 
 The measure can be wrong: speech repeats itself. ``mouth_sound_margin`` is the best correlation less the best one
 within the tolerated offset (0 if that is the best); a clip is refused only by a margin that stands out, and otherwise
@@ -21,6 +22,8 @@ clips                    in sync: within  in sync: refused,   120 ms:       150 
 GRID, 257, landmarks     92 % (97 %)      0 %, 3 %            75 % (36 %)   95 % (74 %)   99 % (89 %)
 rendered, 60, the truth  100 % (100 %)    0 %, 0 %            97 % (8 %)    100 % (99 %)  100 % (100 %)
 =======================  ===============  ==================  ============  ============  =============
+
+More shifts: ``docs/results/stages.md``.
 
 Shape legend: T frames at 25 Hz, N samples at 16 kHz, M = 4 T - 3 steps of 10 ms, B bands, L lags.
 """

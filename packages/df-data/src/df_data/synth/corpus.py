@@ -27,7 +27,7 @@ from df_data.config import FrozenModel, dump_config
 from df_data.encode import Encoders, encode_pictures, mp4_bytes
 from df_data.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
 from df_data.manifest import MANIFEST_NAME, read_manifest
-from df_data.processes import be_a_worker
+from df_data.processes import be_a_worker, one_thread
 from df_data.sample import Sample, SampleMeta
 from df_data.shards import SplitWriter, num_shards_for, staged_shards
 from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
@@ -237,12 +237,11 @@ def _rendered(pool: ProcessPoolExecutor, jobs: Iterable[_Job], ahead: int) -> It
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
     """Encode on one thread: the renderers have the other cores, and the last bits do not depend on the machine's."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    give_back = one_thread()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        give_back()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,70 @@
+"""Networks that only judge a clip, and add nothing to it but scores: SyncNet and FSA-Net, each where it is given.
+
+They look at the pictures as they were decoded, each cut by its own rule from the face detector's boxes.
+
+Shape legend: T frames, N samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from df_data.sources import expand_path
+from df_data.stages.head_pose import head_pose_disagreement
+from df_data.stages.lip_sync import lip_sync_scores
+from df_models.encoders.head_pose import HeadPose
+from df_models.encoders.syncnet import SyncNet, load
+
+if TYPE_CHECKING:
+    from df_data.build_config import ModelPaths
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that a build uses.
+
+    Attributes:
+        sync: compares lips with sound.
+        pose: reads the head's pose.
+    """
+
+    sync: SyncNet | None = None
+    pose: HeadPose | None = None
+
+    def models(self) -> dict[str, SyncNet | HeadPose]:
+        """Return those that are given by their role."""
+        roles = {"sync": self.sync, "head_pose": self.pose}
+        return {role: model for role, model in roles.items() if model is not None}
+
+    def scores(
+        self, frames_THWC: np.ndarray, boxes_T4: np.ndarray, wave_N: np.ndarray, rotation_T33: np.ndarray
+    ) -> dict[str, float]:
+        """Return the scores of those that are given.
+
+        Args:
+            frames_THWC: uint8 RGB as decoded.
+            boxes_T4: the face's box in every frame, pixels.
+            wave_N: the sound of those frames, 16 kHz.
+            rotation_T33: the landmarker's head rotations.
+        """
+        scores: dict[str, float] = {}
+        if self.sync is not None:
+            scores |= lip_sync_scores(frames_THWC, boxes_T4, wave_N, self.sync)
+        if self.pose is not None:
+            scores["head_pose_disagreement"] = head_pose_disagreement(frames_THWC, boxes_T4, rotation_T33, self.pose)
+        return scores
+
+
+def load_judges(paths: ModelPaths, device: str) -> Judges:
+    """Load the networks whose files a config names; SyncNet computes on ``device``, FSA-Net on the processor.
+
+    Raises:
+        UserError: a file is missing or another model's.
+    """
+    file = None if paths.syncnet is None else str(expand_path(paths.syncnet).absolute())
+    sync = None if file is None else load("syncnet_v2", file).to(device=device)
+    pose = None if paths.head_pose is None else HeadPose([expand_path(path) for path in paths.head_pose])
+    return Judges(sync, pose)

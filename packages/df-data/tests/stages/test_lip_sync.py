@@ -1,0 +1,189 @@
+"""SyncNet's stage with a network made by hand, whose lips and sound carry a clock: sign, unit, crop, verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from df_data.build_config import BuildConfig, ModelPaths
+from df_data.config import load_config
+from df_data.stages.faces import FaceFilter, track_face
+from df_data.stages.judges import Judges, load_judges
+from df_data.stages.lip_sync import LipSyncFilter, check_lip_sync, lip_sync_scores
+from df_data.stages.measure import Measured, measure
+from df_data.stages.quality import QualityFilter
+from df_data.stages.readings import Readings
+from df_data.stages.rejection import Rejected
+from df_data.stages.sync import SyncFilter
+from df_models.crop import CropRule
+from df_models.encoders.syncnet import SyncNet, SyncNetTowers
+from df_models.encoders.yunet import Face
+from df_models.errors import UserError
+
+FRAMES = 75
+CODE = np.random.default_rng(0).uniform(20, 230, FRAMES + 40).astype(np.uint8)
+"""Grey value of every picture's face and, over 255, level of the sound of its 40 ms; 20 frames more on either side."""
+
+
+class Clock(SyncNet):
+    """Embeds five frames as their five grey values, and 0.2 s of sound as its five levels."""
+
+    def __init__(self) -> None:
+        self.crops: list[np.ndarray] = []
+
+    def lips(self, frames_THWC: np.ndarray) -> Tensor:
+        self.crops.append(frames_THWC)
+        inner = frames_THWC[:, 80:140, 80:140].astype(np.float64).mean(axis=(1, 2, 3)) / 255
+        return torch.from_numpy(inner).float().unfold(0, 5, 1)
+
+    def sound(self, wave_N: np.ndarray) -> Tensor:
+        levels = np.abs(wave_N[: len(wave_N) // 640 * 640]).reshape(-1, 640).mean(axis=1)
+        return torch.from_numpy(levels).float().unfold(0, 5, 1)
+
+
+def pictures() -> np.ndarray:
+    """A grey face of 80 px that is the clock, on a darker ground."""
+    frames = np.full((FRAMES, 160, 200, 3), 5, dtype=np.uint8)
+    frames[:, 30:140, 40:160] = CODE[20:-20, None, None, None]
+    return frames
+
+
+BOXES = np.tile([60.0, 40.0, 130.0, 120.0], (FRAMES, 1))
+
+
+def sound(late: int) -> np.ndarray:
+    """The clock's sound, ``late`` frames after its pictures."""
+    return np.repeat(CODE[20 - late :][:FRAMES] / 255, 640).astype(np.float32)
+
+
+@pytest.mark.parametrize("late", [-8, -3, -1, 0, 1, 2, 3, 8])
+def test_the_offset_is_in_seconds_and_positive_for_late_sound(late: int) -> None:
+    network = Clock()
+    scores = lip_sync_scores(pictures(), BOXES, sound(late), network)
+    assert scores["syncnet_offset"] == pytest.approx(0.04 * late)
+    assert scores["syncnet_confidence"] > 0.2 and 0 <= scores["syncnet_distance"] < 0.4
+    assert network.crops[0].shape == (FRAMES - 1, 224, 224, 3)  # the protocol leaves the last window out
+    filters = LipSyncFilter(min_confidence=0.2)
+    if abs(late) <= 2:
+        assert not check_lip_sync(scores, filters)
+    else:
+        with pytest.raises(Rejected, match=f"{40 * abs(late)} ms {'late' if late > 0 else 'early'}") as refused:
+            check_lip_sync(scores, filters)
+        assert refused.value.reason == "sound_offset" and refused.value.scores == scores
+
+
+def test_an_unsure_network_refuses_nothing() -> None:
+    scores = {"syncnet_offset": 0.4, "syncnet_confidence": 2.9, "syncnet_distance": 9.0}
+    assert check_lip_sync(scores, LipSyncFilter())
+    assert check_lip_sync(scores | {"syncnet_offset": 0.0}, LipSyncFilter())
+    with pytest.raises(Rejected, match="400 ms late"):
+        check_lip_sync(scores | {"syncnet_confidence": 3.0}, LipSyncFilter())
+
+
+def test_too_short_a_stretch_has_no_scores() -> None:
+    assert lip_sync_scores(pictures()[:34], BOXES[:34], sound(0)[: 34 * 640], Clock()) == {}
+    assert lip_sync_scores(pictures()[:35], BOXES[:35], sound(0)[: 35 * 640], Clock())
+
+
+def quiet_filters() -> QualityFilter:
+    """Only the two measures of the offset are on."""
+    off = {"enabled": False}
+    return QualityFilter.model_validate({"voice": off, "noise": off, "occlusion": off, "min_sharpness": None})
+
+
+def readings(mouth_open: np.ndarray) -> Readings:
+    zero = np.zeros(FRAMES)
+    return Readings(mouth_open, zero, zero, zero, zero, zero, zero, np.ones(FRAMES, bool))
+
+
+def test_with_the_network_the_mouths_opening_judges_no_more() -> None:
+    """The same clip: lips and sound 200 ms apart by the mouth's opening, together or apart by SyncNet."""
+    rng = np.random.default_rng(3)
+    opening = np.convolve(rng.random(FRAMES + 10), np.ones(3) / 3, mode="same")[5:-5]
+    level = np.repeat(np.roll(opening, 5), 640)
+    wave = (level * rng.standard_normal(level.size) * 0.2).astype(np.float32)
+    frames = np.full((FRAMES, 64, 64, 3), 128, dtype=np.uint8)
+    given = (frames, wave, readings(opening), None, quiet_filters())
+    with pytest.raises(Rejected, match=r"the sound is 2[02]0 ms late"):
+        measure(*given)  # type: ignore[arg-type]
+    judged = {"syncnet_offset": 0.0, "syncnet_confidence": 7.0, "syncnet_distance": 7.0}
+    together = measure(*given, judged)  # type: ignore[arg-type]
+    assert together.weight == 1.0 and together.scores["mouth_sound_offset"] == pytest.approx(0.2, abs=0.03)
+    assert judged.items() <= together.scores.items()
+    unsure = measure(*given, judged | {"syncnet_confidence": 1.0})  # type: ignore[arg-type]
+    assert unsure.weight == 0.5 and unsure.faults == ("perhaps_out_of_sync",)
+    with pytest.raises(Rejected, match="SyncNet finds the sound 120 ms early") as refused:
+        measure(*given, judged | {"syncnet_offset": -0.12})  # type: ignore[arg-type]
+    assert "mouth_sound_offset" in refused.value.scores
+
+
+def test_what_is_too_short_for_the_network_is_judged_by_the_mouths_opening() -> None:
+    """As without the network; where that can tell nothing either, or is off, the weight is halved: never a pass."""
+    rng = np.random.default_rng(3)
+    opening = np.convolve(rng.random(FRAMES + 10), np.ones(3) / 3, mode="same")[5:-5]
+    frames = np.full((FRAMES, 64, 64, 3), 128, dtype=np.uint8)
+
+    def judge(late: int, mouth: np.ndarray, filters: QualityFilter, syncnet: bool = True) -> Measured:
+        level = np.repeat(np.roll(opening, late), 640)
+        wave = (level * rng.standard_normal(level.size) * 0.2).astype(np.float32)
+        return measure(frames, wave, readings(mouth), None, filters, {}, syncnet=syncnet)  # type: ignore[arg-type]
+
+    filters = quiet_filters().model_copy(update={"min_mouth_std": None})
+    assert judge(0, opening, filters).faults == ()
+    with pytest.raises(Rejected, match=r"the sound is 2[02]0 ms late"):
+        judge(5, opening, filters)
+    still = np.full(FRAMES, 0.1)
+    assert judge(0, still, filters).faults == judge(0, still, filters, syncnet=False).faults == ("sync_not_measured",)
+    unasked = filters.model_copy(update={"sync": SyncFilter(enabled=False)})
+    assert judge(0, opening, unasked).faults == ("sync_not_measured",)
+    assert judge(0, opening, unasked).weight == 0.5
+    assert judge(0, opening, unasked, syncnet=False).faults == ()
+
+
+def test_a_pose_in_doubt_halves_the_weight() -> None:
+    frames, wave = np.full((FRAMES, 64, 64, 3), 128, dtype=np.uint8), np.zeros(640 * FRAMES, np.float32)
+    opening = np.sin(np.arange(FRAMES))
+    for limit, weight in ((None, 1.0), (20.0, 0.5), (30.0, 1.0)):
+        filters = quiet_filters().model_copy(update={"max_pose_disagreement": limit, "sync": SyncFilter(enabled=False)})
+        judged = {"head_pose_disagreement": 25.0}
+        assert measure(frames, wave, readings(opening), None, filters, judged).weight == weight  # type: ignore[arg-type]
+
+
+def test_boxes_move_evenly_between_detections() -> None:
+    """Faces are looked for in every third frame; the first two looks and one in between see none."""
+    boxes = [None, None, [0, 0, 60, 60], None, [12, 6, 72, 66], [15, 6, 75, 66]]
+    faces = [[] if box is None else [Face(np.array(box, float), np.zeros((5, 2)), 0.9)] for box in boxes]
+    filters = FaceFilter(min_face=10, min_seconds=0.1, min_presence=0.5, min_inside=0.5)
+    track = track_face(faces, (18, 200, 200), filters, CropRule())
+    assert (track.start, track.stop, track.at.tolist()) == (6, 18, [0, 6, 9])
+    found = track.box_track(12)
+    assert found[[0, 3, 6, 9, 11], 0].tolist() == [0, 6, 12, 15, 15] and found[1].tolist() == [2, 1, 62, 61]
+
+
+def test_wrong_paths_are_told_before_anything_begins(tmp_path) -> None:
+    assert load_judges(ModelPaths(), "cpu") == Judges() and Judges().models() == {}
+    with pytest.raises(UserError, match=r"syncnet_v2: there is no .*gone.model; fetch syncnet_v2.model"):
+        load_judges(ModelPaths(syncnet=str(tmp_path / "gone.model")), "cpu")
+    with pytest.raises(UserError, match=r"syncnet_v2: there is no .*/a/b.model; fetch"):
+        load_judges(ModelPaths(syncnet="a/b.model"), "cpu")  # never taken for a repository of the Hub
+    torch.save({"a": torch.zeros(2)}, tmp_path / "other.model")
+    with pytest.raises(UserError, match="is not syncnet_v2's checkpoint"):
+        load_judges(ModelPaths(syncnet=str(tmp_path / "other.model")), "cpu")
+    torch.save(SyncNetTowers().state_dict(), tmp_path / "syncnet_v2.model")
+    models = load_judges(ModelPaths(syncnet=str(tmp_path / "syncnet_v2.model")), "cpu").models()
+    assert list(models) == ["sync"] and models["sync"].id == "syncnet_v2"
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UserError, match=r"the head pose network is missing: no file .*x.onnx"):
+        load_judges(ModelPaths(head_pose=("x.onnx", "y.onnx")), "cpu")
+
+
+def test_a_limit_on_the_pose_needs_the_network(tmp_path) -> None:
+    (tmp_path / "build.yaml").write_text(
+        "out: o\nsources: [{name: s, folder: f, licence: x}]\nstages: {quality: {max_pose_disagreement: 20}}\n"
+    )
+    with pytest.raises(UserError, match=r"max_pose_disagreement needs models.head_pose"):
+        load_config(BuildConfig, tmp_path / "build.yaml")
+    found = load_config(BuildConfig, tmp_path / "build.yaml", ["models.head_pose=[a.onnx,b.onnx]"])
+    assert found.models.head_pose == ("a.onnx", "b.onnx")
