@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +47,24 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def random_sample(split: str, index: int, video: bytes | None = None) -> Sample:
+def random_sample(split: str, index: int, video: bytes | None = None, frames: int = FRAMES) -> Sample:
     """A clip of random latents whose structure follows its video, so that there is something to learn."""
     generator = torch.Generator().manual_seed(index + (0 if split == "train" else 10_000))
 
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    cells, latents = SIZE // 8, latent_length(FRAMES)
+    cells, latents = SIZE // 8, latent_length(frames)
     references = torch.tensor([0, 3], dtype=torch.int32)
     tensors = {
         "video_latent": (0.5 * noise(latents, 16, cells, cells) + 1.0).half(),
-        "structure": 3.0 + 2.0 * noise(FRAMES, 70),
-        "flame": 0.1 * noise(FRAMES, 159),
-        "audio": noise(2 * FRAMES, 64).half(),
+        "structure": 3.0 + 2.0 * noise(frames, 70),
+        "flame": 0.1 * noise(frames, 159),
+        "audio": noise(2 * frames, 64).half(),
         "reference_latents": noise(2, 16, cells, cells).half(),
         "reference_frames": references,
         "reference_features": noise(2, 16, 64).half(),
-        "mouth_boxes": torch.tensor([4.0, 8.0, 12.0, 16.0]).expand(FRAMES, 4).contiguous(),
+        "mouth_boxes": torch.tensor([4.0, 8.0, 12.0, 16.0]).expand(frames, 4).contiguous(),
     }
     meta = SampleMeta(
         key=f"{split}-{index:04d}",
@@ -72,7 +72,7 @@ def random_sample(split: str, index: int, video: bytes | None = None) -> Sample:
         licence="Apache-2.0",
         identity=f"{split}-person-{index}",
         split=split,
-        num_frames=FRAMES,
+        num_frames=frames,
         height=SIZE,
         width=SIZE,
         encoders=ENCODERS,
@@ -80,11 +80,12 @@ def random_sample(split: str, index: int, video: bytes | None = None) -> Sample:
     return Sample(meta, tensors, video)
 
 
-def write_dataset(root: Path, train: int = 24, val: int = 3) -> Path:
-    """A dataset of random clips, written by df-data's own writer."""
+def write_dataset(root: Path, train: int = 24, val: int = 3, frames: Sequence[int] = (FRAMES,)) -> Path:
+    """A dataset of random clips, of these pixel frames in turn, written by df-data's own writer."""
     for split, count in (("train", train), ("val", val)):
         writer = SplitWriter(root, split, num_shards=2, build="test", encoders=ENCODERS)
-        staged = [writer.stage(random_sample(split, index)) for index in range(count)]
+        samples = (random_sample(split, index, frames=frames[index % len(frames)]) for index in range(count))
+        staged = [writer.stage(sample) for sample in samples]
         for shard in staged_shards(staged):
             writer.finish_shard(shard, staged)
         writer.finish()
@@ -94,6 +95,12 @@ def write_dataset(root: Path, train: int = 24, val: int = 3) -> Path:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "random")
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset like `dataset`, of clips of 3, 4, 5 and 7 latent frames."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "mixed", frames=(9, 13, 17, 25))
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from df_data.config import dump_config, load_config
 from df_models.errors import UserError
-from df_train.config import TrainConfig
+from df_train.config import DataConfig, TrainConfig
 from df_train.state import build_model
+from df_train.tokenizer_config import TokenizerConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 
@@ -35,6 +37,32 @@ def test_the_resolved_configuration_reads_back_equal(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("root", "kept", "train"),
+    [
+        ("data/x", "data/x", "data/x/train"),
+        ("file:///data/x", "/data/x", "/data/x/train"),
+        ("https://host/x", "https://host/x", "https://host/x/train"),
+        ("pipe:cat /x/{}", "pipe:cat /x/{}", "pipe:cat /x/train/{}"),
+    ],
+)
+def test_a_dataset_may_be_a_directory_or_a_url(tmp_path: Path, root: str, kept: str, train: str):
+    config = load_config(TrainConfig, None, [f"data.root='{root}'", "sample.clips=0", "data.buckets=[5, 9]"])
+    assert (config.data.root, config.data.split("train")) == (kept, train)
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(TrainConfig, path) == config
+
+
+def test_a_path_is_a_root_too():
+    assert DataConfig.model_validate({"root": Path("data/x")}) == DataConfig(root="data/x")
+
+
+def test_the_tokenizer_reads_videos_from_a_directory_only():
+    with pytest.raises(UserError, match=r"data\.shards: videos are read from a directory"):
+        load_config(TokenizerConfig, None, ["data.shards=https://host/data"])
+
+
+@pytest.mark.parametrize(
     ("override", "named"),
     [
         ("optim.lrr=1", "optim.lr"),
@@ -57,11 +85,31 @@ def test_a_misspelt_key_names_the_right_one(override: str, named: str):
         (["name=a/b"], "name"),
         (["rollout.window=0"], "window"),
         (["objective.history.mode=bidirectional"], "independent"),
+        (["data.num_frames=5", "data.buckets=[5, 9]"], "give one of them"),
+        (["data.buckets=[9, 5]"], "rising lengths"),
+        (["data.buckets=[1, 5]"], "rising lengths"),
+        (["data.buckets=[2, 3, 4, 5, 6, 7, 8, 9, 10]"], "data.buckets: .* at most 8"),
+        (["data.start=marked"], "only one start"),
+        (["data.cache_dir=cache"], "root is a directory"),
+        (["data.root=https://host/data", "data.synth={}", "sample.clips=0"], "synth makes a corpus in a directory"),
+        (["data.root=pipe:cat manifest.json", "sample.clips=0"], "write {} there"),
+        (["data.root=https://host/data"], "set sample.clips=0"),
     ],
 )
 def test_values_that_cannot_work_are_refused(overrides: list[str], said: str):
     with pytest.raises(UserError, match=said):
         load_config(TrainConfig, None, overrides)
+
+
+def test_the_examples_of_the_documentation_are_configurations(tmp_path: Path):
+    document = CONFIGS.parents[1] / "docs" / "training-data.md"
+    examples = re.findall(r"```yaml\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) == 2
+    for text in examples:
+        path = tmp_path / "example.yaml"
+        path.write_text(text.replace("extends: ", f"extends: {CONFIGS}/"))
+        config = load_config(TrainConfig, path)
+        assert config.data.remote or config.data.buckets
 
 
 def test_an_unknown_model_setting_is_refused_with_the_nearest():

@@ -49,7 +49,7 @@ def test_a_vae_that_was_replaced_under_its_name_is_refused(real: Manifest):
 
 def test_a_vae_that_was_moved_is_known_by_its_hash(real: Manifest, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(of_run, "load_video_vae", lambda name: random_tiny_vae(0 if name == "moved" else 1))
-    names = {"audio_encoder": "logmel", "reference_encoder": "patches"}
+    names = {"audio_encoder": "logmel", "reference_encoder": "patches", "text_dim": 0}
     of_run.check_fit(SimpleNamespace(video_vae="moved", **names), real)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="video_vae encoder is runs/mine/vae"):
         of_run.check_fit(SimpleNamespace(video_vae="other", **names), real)  # type: ignore[arg-type]

@@ -9,9 +9,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from df_data.config import FrozenModel
+from df_data.peek import split_location
+from df_data.reading.source import is_remote
 from df_data.synth.corpus import SynthConfig
 from df_infer.config import RolloutConfig
 from df_models.flow import HistoryMode
+
+MOST_BUCKETS = 8
+"""Lengths of clips in one run (`df_models.masks.causal_mask` keeps 32 masks, and a length takes up to four)."""
 
 
 class ModelConfig(FrozenModel):
@@ -28,20 +33,81 @@ class ModelConfig(FrozenModel):
 
 
 class DataConfig(FrozenModel):
-    """Where the clips come from and how many make a step.
+    """Where the clips come from, how they are cut and how many make a step.
 
-    `root` holds `train/` and `val/`. If it is not there and `synth` is given, the synthetic corpus is made in it.
-    `batch_size` counts the clips of one optimizer step over all processes, so a run on two processes takes the same
-    steps as a run on one; `accumulate` splits each process's part into that many passes to save memory.
-    `num_frames` cuts clips to that many latent frames; null takes them whole.
+    Attributes:
+        root: a directory that holds `train/` and `val/`, or a URL or pipe under which they are found, as
+            `df_data.ShardReader` takes them (`https://host/data`, `pipe:aws s3 cp s3://bucket/data/{} -`).
+        synth: the synthetic corpus to make in `root` if it is not there.
+        batch_size: clips of one optimizer step over all processes, so a run on two processes takes the same steps as a
+            run on one.
+        accumulate: passes that each process's part of a step is split into to save memory.
+        num_frames: latent frames that clips are cut to; null takes them whole.
+        buckets: several such lengths instead. All clips of a pass have one of them, and each clip is cut to the longest
+            that it fills. At most 8, since a model keeps its attention masks for that many.
+        start: `anchored` clips begin at their stored clip's start, `marked` ones anywhere in it (`df_train.crops`).
+        on_error: `stop` at a damaged shard or sample, or `skip` it and count it in `data/skipped`.
+        verify: check the sha256 of shards that lie on a disk (those that are fetched always are checked).
+        num_workers: threads of each process that read ahead.
+        cache_bytes: memory of each process for clips that were read before.
+        cache_dir: where the shards of a URL are kept on this machine, and `cache_dir_bytes` how much of them.
+        stream_bytes: memory of each process for the shards of a URL without a `cache_dir`.
     """
 
-    root: Path = Path("data/synth")
+    root: str = "data/synth"
     synth: SynthConfig | None = None
     batch_size: int = Field(default=16, ge=1)
     accumulate: int = Field(default=1, ge=1)
     num_frames: int | None = Field(default=None, ge=2)
+    buckets: tuple[int, ...] | None = Field(default=None, min_length=1, max_length=MOST_BUCKETS)
+    start: Literal["anchored", "marked"] = "anchored"
+    on_error: Literal["stop", "skip"] = "stop"
+    verify: bool = False
     num_workers: int = Field(default=0, ge=0)
+    cache_bytes: int = Field(default=2 << 30, ge=0)
+    cache_dir: Path | None = None
+    cache_dir_bytes: int = Field(default=256 << 30, ge=1)
+    stream_bytes: int = Field(default=8 << 30, ge=1)
+
+    @field_validator("root", mode="before")
+    @classmethod
+    def _as_text(cls, root: object) -> object:
+        return str(root).removeprefix("file://") if isinstance(root, str | Path) else root
+
+    @field_validator("buckets")
+    @classmethod
+    def _lengths(cls, buckets: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if buckets is not None and (min(buckets) < 2 or list(buckets) != sorted(set(buckets))):
+            raise ValueError("give rising lengths of at least 2 latent frames")
+        return buckets
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> DataConfig:
+        if self.num_frames is not None and self.buckets is not None:
+            raise ValueError("num_frames and buckets both say how long clips are; give one of them")
+        if self.start == "marked" and self.num_frames is None and self.buckets is None:
+            raise ValueError("start=marked needs num_frames or buckets: a whole clip has only one start")
+        if self.remote and self.synth is not None:
+            raise ValueError("synth makes a corpus in a directory, but root is a URL; set synth=null, or another root")
+        if self.remote and self.root.startswith("pipe:") and "{}" not in self.root:
+            raise ValueError("the pipe in root does not say where a file's name belongs; write {} there")
+        if self.cache_dir is not None and not self.remote:
+            raise ValueError("cache_dir is for URLs and pipes, and root is a directory; leave cache_dir out")
+        return self
+
+    @property
+    def remote(self) -> bool:
+        """Whether `root` is a URL or a pipe."""
+        return is_remote(self.root)
+
+    def split(self, name: str) -> str:
+        """Where a split is: a directory, URL or pipe."""
+        return split_location(self.root, name)
+
+    @property
+    def cut(self) -> str:
+        """How clips are cut, in the words of the configuration, for messages."""
+        return f"data.num_frames={self.num_frames}" if self.buckets is None else f"data.buckets={list(self.buckets)}"
 
 
 class HistoryConfig(FrozenModel):
@@ -76,7 +142,8 @@ class ObjectiveConfig(FrozenModel):
     whose reference picture is their first frame, the share whose first frame is given clean, as in generation that
     starts on the portrait.
     `mouth_weight` is the extra weight of the video cells in the mouth box (0: all cells weigh the same). The `drop_`
-    shares train the model without that condition, which guidance needs.
+    shares train the model without that condition, which guidance needs; without text means zero rows only, no encoded
+    empty prompt, so that no text encoder is needed to make it.
     """
 
     history: HistoryConfig = HistoryConfig()
@@ -89,6 +156,7 @@ class ObjectiveConfig(FrozenModel):
     mouth_weight: float = Field(default=0.0, ge=0)
     drop_audio: float = Field(default=0.1, ge=0, le=1)
     drop_reference: float = Field(default=0.0, ge=0, le=1)
+    drop_text: float = Field(default=0.1, ge=0, le=1)
 
 
 class OptimConfig(FrozenModel):
@@ -195,6 +263,11 @@ class TrainConfig(FrozenModel):
             raise ValueError(
                 f"data.batch_size ({self.data.batch_size}) must be a multiple of data.accumulate "
                 f"({self.data.accumulate})"
+            )
+        if self.data.remote and self.sample.clips:
+            raise ValueError(
+                f"sample.clips={self.sample.clips}: sample videos are made of validation clips in a directory, but "
+                "data.root is a URL; set sample.clips=0"
             )
         return self
 

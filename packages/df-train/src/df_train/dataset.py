@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
-from df_data.manifest import Manifest, read_manifest
+from df_data.manifest import Manifest
+from df_data.peek import first_samples, manifest_of
 from df_data.reader import ShardReader
-from df_data.shards import iter_samples
+from df_data.reading.cache import ShardCache
 from df_data.synth.corpus import build_corpus
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
+from df_models.text import Prompt
 from df_models.time import latent_length
-from df_train.config import TrainConfig
+from df_train.config import DataConfig, TrainConfig
 from df_train.distributed import World
 from df_train.objective import FlameScale
+from df_train.text import check_text, check_text_width, prompt_of
 
 _SCALE_CLIPS = 64
 _SMALLEST_SPREAD = 1e-4
@@ -26,12 +31,12 @@ _SMALLEST_SPREAD = 1e-4
 
 def prepare_data(config: TrainConfig, world: World) -> Manifest:
     """Make the synthetic corpus if it is described (one process makes it), and read the training manifest."""
-    root = config.data.root
     if config.data.synth is not None and world.is_main:
+        root = Path(config.data.root)
         root.parent.mkdir(parents=True, exist_ok=True)
         build_corpus(config.data.synth, root)
     world.barrier()
-    return read_manifest(root / "train")
+    return manifest_of(config.data.split("train"))
 
 
 def taken_over(manifest: Manifest) -> dict[str, Any]:
@@ -66,8 +71,11 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
     Raises:
         UserError: naming the encoder that differs and both ways to mend it.
     """
+    check_text(model, manifest)
     wanted = {"video_vae": model.video_vae, "audio": model.audio_encoder, "reference": model.reference_encoder}
-    fields = {"video_vae": "video_vae", "audio": "audio_encoder", "reference": "reference_encoder"}
+    if model.text_dim:
+        wanted["text"] = model.text_encoder
+    fields = {role: role if role == "video_vae" else f"{role}_encoder" for role in wanted}
     for role, name in wanted.items():
         record = manifest.encoders.get(role)
         if record is None or record.id in (name, split_spec(name)[0]):
@@ -79,21 +87,35 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
             )
 
 
-def check_lengths(config: TrainConfig, manifest: Manifest) -> None:
-    """Refuse clips that are too short for `data.num_frames`, or of several lengths without it.
+def check_lengths(data: DataConfig, manifest: Manifest) -> None:
+    """Refuse clips that are too short for `data.num_frames` or `data.buckets`, or of several lengths without either.
 
     Raises:
         UserError: with the number of latent frames that would do.
     """
+    if not manifest.shards:
+        return  # the reader says what is wrong with it
     shortest = min(latent_length(shard.shortest) for shard in manifest.shards)
     longest = max(latent_length(shard.longest) for shard in manifest.shards)
-    wanted = config.data.num_frames
-    if wanted is not None and wanted > shortest:
-        raise UserError(f"data.num_frames={wanted}, but the shortest clip has {shortest} latent frames")
-    if wanted is None and shortest != longest:
+    check_cuts(data, shortest, longest)
+    if data.num_frames is None and data.buckets is None and shortest != longest:
         raise UserError(
-            f"the clips have {shortest} to {longest} latent frames; set data.num_frames to at most {shortest}"
+            f"the clips have {shortest} to {longest} latent frames; set data.num_frames to at most {shortest}, or "
+            f"data.buckets to several lengths such as [{max(shortest, 2)}, {longest}]"
         )
+
+
+def check_cuts(data: DataConfig, shortest: int, longest: int) -> None:
+    """Refuse cuts that clips of `shortest` to `longest` latent frames cannot be given.
+
+    Raises:
+        UserError: with the number of latent frames that would do.
+    """
+    wanted = data.num_frames if data.buckets is None else data.buckets[0]
+    if wanted is not None and wanted > shortest:
+        raise UserError(f"{data.cut}, but the shortest clip has {shortest} latent frames; begin with at most that")
+    if data.buckets is not None and data.buckets[-1] > longest:
+        raise UserError(f"{data.cut}, but the longest clip has {longest} latent frames; leave out longer ones")
 
 
 def set_statistics(model: DualForce, manifest: Manifest) -> None:
@@ -111,14 +133,45 @@ def set_statistics(model: DualForce, manifest: Manifest) -> None:
     )
 
 
-def flame_scale(config: TrainConfig, model: DualForceConfig) -> FlameScale | None:
-    """Mean and spread of the first clips' FLAME vectors; None if the model has no head or a clip has no FLAME."""
-    if not model.flame_dim:
-        return None
-    samples = itertools.islice(iter_samples(config.data.root / "train", video=False), _SCALE_CLIPS)
-    vectors = [sample.tensors.get("flame") for sample in samples]
+class FirstLook(NamedTuple):
+    """What the first clips tell.
+
+    Attributes:
+        audio_width: of stored audio features.
+        flame: scale of FLAME vectors, if all of these clips have one and the model has a head.
+        prompt: the first clip's, encoded, if the model reads text; `df-data build` gives all clips one prompt.
+    """
+
+    audio_width: int
+    flame: FlameScale | None
+    prompt: Prompt | None = None
+
+
+def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
+    """Look at the first clips as they are stored: at one, or at more for a model with a FLAME head.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    cache = None if data.cache_dir is None else ShardCache(data.cache_dir, data.cache_dir_bytes, verify=data.verify)
+    samples = first_samples(data.split("train"), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
+    audio_width, prompt = 0, None
+    flames: list[Tensor | None] = []
+    for sample in itertools.islice(samples, _SCALE_CLIPS if model.flame_dim else 1):
+        audio_width = audio_width or sample.tensors["audio"].shape[-1]
+        prompt = prompt or prompt_of(sample)
+        flame_PF = sample.tensors.get("flame")
+        flames.append(None if flame_PF is None else torch.tensor(flame_PF))  # a copy: the sample's bytes are let go
+    if not audio_width:
+        raise UserError(f"{data.split('train')} holds no sample that can be read; build the dataset again")
+    check_text_width(prompt, model)
+    flame = _flame_scale(flames) if model.flame_dim else None
+    return FirstLook(audio_width, flame, prompt if model.text_dim else None)
+
+
+def _flame_scale(vectors: list[Tensor | None]) -> FlameScale | None:
     known = [vector for vector in vectors if vector is not None]
-    if len(known) < len(vectors) or not known:
+    if len(known) < len(vectors):
         return None
     flame_PF = torch.cat(known)
     return FlameScale(flame_PF.mean(dim=0), flame_PF.std(dim=0))
@@ -132,6 +185,17 @@ def calibrate_flame_head(model: DualForce, scale: FlameScale) -> None:
     assert isinstance(last, torch.nn.Linear) and last.bias is not None
     last.weight.mul_(scale.std[:, None])
     last.bias.copy_(scale.mean)
+
+
+def skipped_samples(reader: ShardReader, world: World) -> dict[str, int]:
+    """Damaged samples left out so far, by the name of their shard; every process must call it.
+
+    Of a shard it is the largest number that one process met: processes read other parts of it, so that there may be
+    more single damaged samples, but of damaged shards it is all.
+    """
+    names = [entry.name for entry in reader.manifest.shards]
+    counts = world.max(torch.tensor([reader.skipped.get(name, 0) for name in names], device=world.device))
+    return {name: count for name, count in zip(names, counts.tolist()) if count}
 
 
 def audio_pooling(feature_dim: int, audio_dim: int) -> Literal["mean", "concat"]:
@@ -150,17 +214,24 @@ def audio_pooling(feature_dim: int, audio_dim: int) -> Literal["mean", "concat"]
     )
 
 
-def make_reader(config: TrainConfig, model: DualForceConfig, world: World) -> ShardReader:
-    """The training reader of this process."""
+def make_reader(config: TrainConfig, model: DualForceConfig, world: World, audio_width: int) -> ShardReader:
+    """The training reader of this process; `audio_width` is that of the stored audio features."""
     data = config.data
-    first = next(iter_samples(data.root / "train", video=False))
     return ShardReader(
-        data.root / "train",
+        data.split("train"),
         batch_size=data.batch_size // (world.size * data.accumulate),
         seed=config.seed,
         num_frames=data.num_frames,
+        buckets=data.buckets,
+        start=data.start,
         rank=world.rank,
         world_size=world.size,
-        audio_pool=audio_pooling(first.tensors["audio"].shape[-1], model.audio_dim),
+        audio_pool=audio_pooling(audio_width, model.audio_dim),
+        on_error=data.on_error,
+        verify=data.verify,
         num_workers=data.num_workers,
+        cache_bytes=data.cache_bytes,
+        cache_dir=data.cache_dir,
+        cache_dir_bytes=data.cache_dir_bytes,
+        stream_bytes=data.stream_bytes,
     )

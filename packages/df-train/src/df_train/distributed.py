@@ -46,6 +46,14 @@ class World:
         dist.all_reduce(total, op=dist.ReduceOp.SUM)
         return total
 
+    def max(self, values: Tensor) -> Tensor:
+        """The largest of each of ``values`` over all processes (a new tensor on the same device)."""
+        if self.size == 1:
+            return values
+        largest = values.clone()
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return largest
+
     def broadcast(self, value: int) -> int:
         """The first process's `value`, in every process."""
         if self.size == 1:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from df_data.reader import Batch
 from df_train import checkpoint, state
 from df_train.config import TrainConfig
+from df_train.dataset import skipped_samples
 from df_train.distributed import World
 from df_train.metrics import Sink
 from df_train.objective import Objective
@@ -68,9 +69,16 @@ class Interrupts:
 
 @dataclass
 class Timing:
-    """Wall-clock seconds since the last log line."""
+    """Wall-clock seconds since the last log line.
+
+    Attributes:
+        data: seconds of them that were spent waiting for the reader.
+        steps, frames: taken in them; latent frames of all clips of this process.
+    """
 
     data: float = 0.0
+    steps: int = 0
+    frames: int = 0
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -164,6 +172,8 @@ class Trainer:
             losses = self.objective(training.model, batch, training.step, training.banks)
             (losses.total / passes).backward()
             self.state.meter.add(losses.terms, losses.total)
+            self.state.lengths.add(batch.video.shape[1])
+            self._timing.frames += len(batch) * batch.video.shape[1]
         norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), optim.clip)
         self._norm = norm
         rate = learning_rate(training.step, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor)
@@ -173,12 +183,13 @@ class Trainer:
         training.optimizer.zero_grad()
         training.average.update(ema_decay(training.step, decay=self.config.ema.decay))
         training.step += 1
+        self._timing.steps += 1
 
     def _next_batch(self) -> Batch:
         started = time.perf_counter()
-        batch = next(self._batches).to(self.world.device)
-        self._timing.data += time.perf_counter() - started
-        return batch
+        batch = next(self._batches)
+        self._timing.data += time.perf_counter() - started  # a copy to a GPU waits for the step before
+        return batch.to(self.world.device)
 
     # ------------------------------------------------------------------------------------------------ logging, saving
 
@@ -190,6 +201,9 @@ class Trainer:
         self._require_finite(values)
         optim = config.optim
         values["lr"] = learning_rate(step - 1, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor)
+        values["data/latent_frames"] = self.state.lengths.read()
+        if config.data.on_error == "skip":
+            values["data/skipped"] = float(sum(skipped_samples(self.state.reader, self.world).values()))
         values |= self._speed()
         for sink in self._sinks:
             sink.write(step, values)
@@ -212,10 +226,11 @@ class Trainer:
     def _speed(self) -> dict[str, float]:
         timing, self._timing = self._timing, Timing()
         elapsed = self._timing.started - timing.started
-        steps = self.state.step % self.config.log.every or self.config.log.every
         return {
-            "time/step_seconds": elapsed / steps,
-            "time/data_seconds": timing.data / steps,
+            "time/step_seconds": elapsed / timing.steps,
+            "time/data_seconds": timing.data / timing.steps,
+            "time/data_share": timing.data / elapsed,
+            "time/latent_frames_per_second": self.world.size * timing.frames / elapsed,
             "time/minutes": self.state.seconds / 60.0,
         }
 

@@ -6,6 +6,7 @@ Shape legend: B clips, T latent frames, L losses, K sigma buckets.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,25 @@ class LossTerm(NamedTuple):
     error_BT: Tensor
     counts_BT: Tensor
     sigma_BT: Tensor
+
+
+@dataclass
+class ClipLengths:
+    """Latent frames per clip, summed over the passes between two log lines; equal on all processes."""
+
+    frames: int = 0
+    passes: int = 0
+
+    def add(self, frames: int) -> None:
+        """Count a pass over clips of that many latent frames."""
+        self.frames += frames
+        self.passes += 1
+
+    def read(self) -> float:
+        """The mean since the last call."""
+        mean = self.frames / max(self.passes, 1)
+        self.frames = self.passes = 0
+        return mean
 
 
 class LossMeter:

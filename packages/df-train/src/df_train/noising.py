@@ -43,8 +43,10 @@ class Shown:
     Attributes:
         clean, noise, noisy: both streams, normalised; the target is `noise - clean`.
         sigma: noise levels.
-        supervised: bool levels; False at frames given clean, whose noise is not to be seen.
-        audio, reference_latent, reference_tokens, reference_frame: conditions, with some clips' set to zero.
+        supervised: bool levels; False at frames given clean, whose noise is not to be seen, and at the first video
+            frame of crops that begin within their clip (`df_train.crops`).
+        audio, reference_latent, reference_tokens, reference_frame, text: conditions, with some clips' set to zero; text
+            is `[B, L, D]`, not yet padded to the rows that a model reads, None if the clips have none.
         history: the separate past of teacher forcing and error recycling.
     """
 
@@ -58,6 +60,7 @@ class Shown:
     reference_tokens: Tensor
     reference_frame: Tensor
     history: History | None
+    text: Tensor | None = None
 
 
 @dataclass
@@ -70,10 +73,16 @@ class Banks:
     _TYPICAL_SIGMA = 0.4
 
     @torch.no_grad()
-    def record(self, predicted: Streams, clean: Streams, sigma: Streams) -> None:
-        """Keep one frame's error of each clip and stream: where sigma is nearest to 0.4, half-way through denoising."""
+    def record(self, predicted: Streams, clean: Streams, sigma: Streams, anchored_B: Tensor) -> None:
+        """Keep one frame's error of each clip and stream: where sigma is nearest to 0.4, half-way through denoising.
+
+        It never is the first video frame of a crop that is not anchored, which the model does not learn.
+        """
         for name in Streams._fields:
-            frame_B1 = (getattr(sigma, name) - self._TYPICAL_SIGMA).abs().argmin(dim=1, keepdim=True)
+            distance_BT = (getattr(sigma, name) - self._TYPICAL_SIGMA).abs()
+            if name == "video":
+                distance_BT[:, 0].masked_fill_(~anchored_B, torch.inf)
+            frame_B1 = distance_BT.argmin(dim=1, keepdim=True)
             guess, truth = (torch.take_along_dim(x, _behind(frame_B1, x), dim=1) for x in _pair(predicted, clean, name))
             getattr(self, name).add(guess, truth)
 
@@ -135,12 +144,13 @@ def show(
     device, ids = clean.video.device, batch.sample_ids.tolist()
     drawn = sample_sigmas(levels, clean.video.shape[1], ids, seed=seed, step=step)
     drawn = Sigmas(*(None if value is None else value.to(device) for value in drawn))  # type: ignore[arg-type]
-    drop_audio, drop_reference, start = _chances(objective, ids, seed, step).to(device)
+    drop_audio, drop_reference, start, drop_text = _chances(objective, ids, seed, step).to(device)
     noise = _noise(clean, ids, seed, step, "")
     start_clean = start & (batch.reference_frame == 0)
     supervised = Streams(drawn.supervised.clone(), drawn.supervised)
     supervised.video[:, 0] &= ~start_clean
     sigma = Streams(drawn.video * supervised.video, drawn.structure)
+    supervised.video[:, 0] &= batch.anchored
     return Shown(
         clean,
         noise,
@@ -152,13 +162,14 @@ def show(
         _without(batch.reference_tokens, drop_reference),
         torch.where(drop_reference, -1, batch.reference_frame),
         _history(clean, drawn, banks, ids, seed, step) if levels.separate_history else None,
+        None if batch.text is None else _without(batch.text, drop_text),
     )
 
 
 def _chances(objective: ObjectiveConfig, ids: list[int], seed: int, step: int) -> Tensor:
-    """Bool [3, B]: whose audio is dropped, whose reference is dropped, whose first frame may be given clean."""
-    shares = torch.tensor([objective.drop_audio, objective.drop_reference, objective.start_clean])
-    draws = [torch.rand(3, generator=keyed_generator(seed, step, sample, "conditions")) for sample in ids]
+    """Bool [4, B]: whose audio is dropped, whose reference, whose first frame may be given clean, whose text drops."""
+    shares = torch.tensor([objective.drop_audio, objective.drop_reference, objective.start_clean, objective.drop_text])
+    draws = [torch.rand(4, generator=keyed_generator(seed, step, sample, "conditions")) for sample in ids]
     return (torch.stack(draws) < shares).T
 
 

@@ -1,7 +1,8 @@
 """The training objective: flow matching on both streams with a noise level per latent frame, and the FLAME alignment.
 
 Losses are means over frames that are learnt; a batch's total divides by all its frames, which every process has the
-same number of, so that gradients averaged over processes are those of the whole batch.
+same number of, so that gradients averaged over processes are those of the whole batch. A pass over long clips thus
+weighs what one over short clips does (`data.buckets`), and a clip the same at any length.
 
 Shape legend: B clips, T latent frames, C latent channels, h, w latent cells, S = 4 slots, D features, F FLAME entries.
 """
@@ -19,7 +20,9 @@ from df_models import DualForce, DualForceConfig
 from df_models.dualforce import Velocity
 from df_models.errors import UserError
 from df_models.flow import clean_from_velocity, velocity_target
+from df_models.text import pad_text
 from df_train.config import TrainConfig
+from df_train.crops import begun_anew
 from df_train.meter import LossTerm
 from df_train.noising import Banks, Shown, Streams, history_config, show
 from df_train.schedule import decayed_weight
@@ -75,6 +78,9 @@ class Objective:
 
     def __call__(self, model: DualForce, batch: Batch, step: int, banks: Banks | None) -> Losses:
         """Show the batch to the model at step `step` and measure its answer."""
+        if model.config.text_dim and batch.text is None:
+            raise UserError(f"a clip of {', '.join(batch.keys)} holds no text features; build the dataset again")
+        batch = begun_anew(batch)
         clean = Streams(batch.video, model.normalize_structure(batch.structure))
         shown = show(batch, clean, self._settings, self._levels, banks, seed=self._seed, step=step)
         velocity = predict(model, shown)
@@ -85,7 +91,7 @@ class Objective:
             terms["flame"] = flame_term(model, velocity.structure, shown, batch.flame, self._flame)
         terms = {name: clip_weighted(term, batch.weight) for name, term in terms.items()}
         if banks is not None:
-            banks.record(predicted_clean(velocity, shown), clean, shown.sigma)
+            banks.record(predicted_clean(velocity, shown), clean, shown.sigma, batch.anchored)
         return Losses(total_loss(terms, self.weights(step)), terms)
 
 
@@ -99,6 +105,7 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
         shown.sigma.structure,
         shown.reference_latent,
         shown.reference_tokens if model.config.reference_dim else None,
+        pad_text(shown.text) if model.config.text_dim and shown.text is not None else None,
         reference_frame=shown.reference_frame,
         history=shown.history,
     )

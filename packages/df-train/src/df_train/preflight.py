@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import torch
 
-from df_data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from df_data.manifest import MANIFEST_NAME, Manifest
+from df_data.peek import manifest_of
 from df_models import DualForce
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
 from df_models.time import latent_length
 from df_train import state
 from df_train.config import TrainConfig
-from df_train.dataset import check_vae, taken_over
+from df_train.dataset import check_cuts, check_lengths, check_vae, taken_over
 from df_train.distributed import launched_by_torchrun, pick_device
 
 _TENSORS_PER_CHECKPOINT = 4
@@ -30,6 +32,8 @@ def preflight(config: TrainConfig) -> None:
     device = pick_device(config.device)
     check_data(config)
     manifest = known_manifest(config)
+    if manifest:
+        check_lengths(config.data, manifest)
     model = state.build_model(config, taken_over(manifest) if manifest else None)
     if config.precision.bf16 == "on" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("precision.bf16=on, but this GPU has no bfloat16; use precision.bf16=off")
@@ -43,32 +47,29 @@ def preflight(config: TrainConfig) -> None:
 
 def known_manifest(config: TrainConfig) -> Manifest | None:
     """The training manifest; None while the synthetic corpus is still to be made, or to be finished."""
-    train = config.data.root / "train"
+    train = config.data.split("train")
     if config.data.synth is None:
-        return read_manifest(train)
-    if not (train / MANIFEST_NAME).exists():
+        return manifest_of(train)
+    if not (Path(train) / MANIFEST_NAME).exists():
         return None
-    manifest = read_manifest(train)
+    manifest = manifest_of(train)
     return manifest if manifest.complete else None
 
 
 def check_data(config: TrainConfig) -> None:
     """There is a dataset, or a description of one to make."""
-    root, synth, wanted = config.data.root, config.data.synth, config.data.num_frames
-    if synth is None:
-        if not (root / "train").is_dir():
-            raise UserError(
-                f"data.root: {root} holds no train/ directory; make the dataset with `df-data synth` or `df-data "
-                "build`, or give data.synth to have the synthetic corpus made there"
-            )
-        if config.sample.clips:
-            read_manifest(root / "val")
+    data = config.data
+    if data.synth is not None:
+        length = latent_length(data.synth.frames)
+        check_cuts(data, length, length)
         return
-    longest = latent_length(synth.frames)
-    if wanted is not None and wanted > longest:
+    if not data.remote and not Path(data.split("train")).is_dir():
         raise UserError(
-            f"data.num_frames is {wanted} latent frames, but clips of data.synth.frames={synth.frames} have {longest}"
+            f"data.root: {data.root} holds no train/ directory; make the dataset with `df-data synth` or `df-data "
+            "build`, or give data.synth to have the synthetic corpus made there"
         )
+    if config.sample.clips:
+        manifest_of(data.split("val"))
 
 
 def check_batch(config: TrainConfig) -> None:

@@ -12,18 +12,21 @@ from tqdm import tqdm
 from df_data.manifest import Manifest
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
+from df_models.text import PROMPT_FILE, Prompt, write_prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import state
 from df_train.checkpoint import CheckpointInfo, read_info
+from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
 from df_train.dataset import (
     calibrate_flame_head,
     check_fit,
     check_lengths,
-    flame_scale,
+    look_at,
     make_reader,
     prepare_data,
     set_statistics,
+    skipped_samples,
     taken_over,
 )
 from df_train.distributed import World, open_world
@@ -39,6 +42,7 @@ from df_train.run_dir import RunDir, Wish, choose_start
 from df_train.sampling import Sampler
 from df_train.sharding import shard
 from df_train.state import TrainState
+from df_train.text import unread_text
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,12 @@ def train(config: TrainConfig, wish: Wish = "default") -> Result:
         start = _agree_on_start(config, wish, world)
         if world.is_main and wish == "fresh":
             run.clear()
-        training, objective = build(config, world)
+        training, objective, prompt = build(config, world)
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
             run.write_config(config)
-        return _train_and_export(config, training, objective, world, run)
+        return _train_and_export(config, training, objective, prompt, world, run)
 
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
@@ -91,29 +95,35 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective]:
-    """Everything at step 0: the data made and checked, the model sharded, optimizer, reader and objective."""
+def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective, Prompt | None]:
+    """Everything at step 0: the data made and checked, the model sharded, optimizer, reader and objective; and the
+    prompt that the model is handed on with, if it reads text."""
     manifest = prepare_data(config, world)
     model = state.build_model(config, taken_over(manifest))
     check_fit(model.config, manifest)
-    check_lengths(config, manifest)
-    scale = flame_scale(config, model.config)
+    if (line := unread_text(model.config, manifest)) is not None:
+        say(line)
+    check_lengths(config.data, manifest)
+    look = look_at(config.data, model.config)
+    scale = look.flame
     if not model.has_structure_statistics:
         set_statistics(model, manifest)
         if scale is not None:
             calibrate_flame_head(model, scale)
     objective = Objective(config, model.config, scale)
+    if config.data.buckets is not None and world.device.type == "cuda":
+        allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
     shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
     training = TrainState(
         model=model,
         optimizer=build_optimizer(model, config.optim),
         average=ParameterAverage(model),
-        reader=make_reader(config, model.config, world),
+        reader=make_reader(config, model.config, world, look.audio_width),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
     )
-    return training, objective
+    return training, objective, look.prompt
 
 
 def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> Banks | None:
@@ -132,8 +142,16 @@ def _resume(training: TrainState, start: CheckpointInfo, world: World, config: T
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 
 
+def _tell_skipped(training: TrainState, world: World) -> None:
+    """One line at the end if damaged samples were left out; every process must call it."""
+    skipped = skipped_samples(training.reader, world)
+    if skipped:
+        shards = ", ".join(f"{name} ({count})" for name, count in skipped.items())
+        say(f"{sum(skipped.values())} damaged samples were left out (data.on_error=skip): {shards}; build them again")
+
+
 def _train_and_export(
-    config: TrainConfig, training: TrainState, objective: Objective, world: World, run: RunDir
+    config: TrainConfig, training: TrainState, objective: Objective, prompt: Prompt | None, world: World, run: RunDir
 ) -> Result:
     tree = config.model_dump(mode="json")
     sinks = open_sinks(run.root, config.log, tree, training.step) if world.is_main else []
@@ -143,11 +161,14 @@ def _train_and_export(
     finally:
         for sink in sinks:
             sink.close()
+    _tell_skipped(training, world)
     if stop is Stop.INTERRUPTED:
         return Result(stop, training.step, training.seconds)
     model = state.averaged_model(training)
     if world.is_main:
         model.save_pretrained(run.model)
+        if prompt is not None:
+            write_prompt(run.model / PROMPT_FILE, prompt)
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)

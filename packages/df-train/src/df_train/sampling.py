@@ -52,6 +52,7 @@ class ValidationClip:
     frames_PHWC: np.ndarray | None
     wave: np.ndarray | None
     reference: np.ndarray | None
+    text_LD: Tensor | None = None
 
 
 def validation_clips(directory: Path, count: int, frames: int, audio_dim: int) -> list[ValidationClip]:
@@ -89,6 +90,7 @@ def _clip(sample: Sample, frames: int, pool: Literal["mean", "concat"]) -> Valid
         frames_PHWC=None if truth is None else truth[:frames],
         wave=None if wave is None else wave[: samples_for(frames)],
         reference=picture,
+        text_LD=tensors["text_features"].float() if "text_features" in tensors else None,
     )
 
 
@@ -114,6 +116,7 @@ def generate(
             clip.audio_TSD[None].to(device),
             clip.reference_latent[None].to(device),
             clip.reference_tokens[None].to(device),
+            clip.text_LD[None] if model.config.text_dim and clip.text_LD is not None else None,
             config=rollout,
             seed=seed,
         )
@@ -208,6 +211,6 @@ class Sampler:
         if self._vae is None or self._clips is None:
             sample = self._config.sample
             self._vae = load_video_vae(model.config.video_vae).to(self._world.device)
-            directory = self._config.data.root / "val"
+            directory = Path(self._config.data.split("val"))
             self._clips = validation_clips(directory, sample.clips, sample.frames, model.config.audio_dim)
         return self._vae, self._clips

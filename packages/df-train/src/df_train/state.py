@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from df_train import checkpoint
 from df_train.config import TrainConfig
 from df_train.distributed import World
 from df_train.ema import ParameterAverage
-from df_train.meter import LossMeter
+from df_train.meter import ClipLengths, LossMeter
 from df_train.noising import Banks
 from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps
 
@@ -34,6 +34,7 @@ class TrainState:
     reader: ShardReader
     banks: Banks | None
     meter: LossMeter
+    lengths: ClipLengths = field(default_factory=ClipLengths)
     step: int = 0
     seconds: float = 0.0
 
@@ -85,11 +86,11 @@ def tensors_of(state: TrainState) -> dict[str, Any]:
 
 
 def own_state(state: TrainState) -> checkpoint.RankState:
-    """What this process alone knows: where its reader stands, the losses since the last log, the errors recorded."""
+    """What this process alone knows: where its reader stands, the figures since the last log, the errors recorded."""
     tensors = {"meter": state.meter.sums_LK2.cpu()}
     if state.banks is not None:
         tensors |= {f"{_ERRORS}{name}": value for name, value in state.banks.state_dict().items()}
-    return checkpoint.RankState({"reader": state.reader.state_dict()}, tensors)
+    return checkpoint.RankState({"reader": state.reader.state_dict(), "lengths": asdict(state.lengths)}, tensors)
 
 
 def restore(state: TrainState, info: checkpoint.CheckpointInfo, world: World) -> None:
@@ -114,6 +115,7 @@ def _restore_own(state: TrainState, info: checkpoint.CheckpointInfo, world: Worl
     old = [checkpoint.load_rank(info, rank) for rank in range(info.world_size)]
     mine = old[world.rank % info.world_size]
     state.reader.load_state_dict(mine.values["reader"])
+    state.lengths = ClipLengths(**mine.values.get("lengths", {}))
     for rank in range(world.rank, info.world_size, world.size):
         saved = old[rank].tensors["meter"]
         if saved.shape != state.meter.sums_LK2.shape:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from df_data.config import FrozenModel
+from df_data.reading.source import is_remote
 from df_models.encoders.wan_vae import TINY_CONFIG
 from df_models.time import latent_length
 
@@ -30,6 +31,13 @@ class TokenizerDataConfig(FrozenModel):
     val_frames: int = Field(default=33, ge=1)
     size: int = Field(default=64, ge=16, multiple_of=8)
     workers: int = Field(default=2, ge=1)
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _in_a_directory(cls, shards: object) -> object:
+        if isinstance(shards, str) and is_remote(shards):
+            raise ValueError("videos are read from a directory, not from a URL or pipe; copy the dataset to a disk")
+        return shards
 
     @field_validator("frames", "val_frames")
     @classmethod

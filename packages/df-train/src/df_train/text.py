@@ -1,0 +1,53 @@
+"""Text in training: does the dataset's fit the model, and which prompt the exported model is handed on with."""
+
+from __future__ import annotations
+
+import torch
+
+from df_data.manifest import Manifest
+from df_data.reading.shard import RawSample
+from df_models import DualForceConfig
+from df_models.errors import UserError
+from df_models.text import Prompt
+
+ROLE = "text"
+
+
+def check_text(model: DualForceConfig, manifest: Manifest) -> None:
+    """Refuse a dataset without text for a model that reads text.
+
+    Raises:
+        UserError: with both ways to mend it.
+    """
+    if model.text_dim and ROLE not in manifest.encoders:
+        raise UserError(
+            f"the model reads text (text_dim={model.text_dim}), but the dataset holds none; build the dataset with a "
+            "prompt, or set model.overrides.text_dim=0"
+        )
+
+
+def unread_text(model: DualForceConfig, manifest: Manifest) -> str | None:
+    """Return a line for the user if the dataset's text is left unread, which is no mistake: None if it is read."""
+    if model.text_dim or ROLE not in manifest.encoders:
+        return None
+    return "the dataset's text features are not used: the model reads no text (text_dim=0)"
+
+
+def prompt_of(sample: RawSample) -> Prompt | None:
+    """Return a stored clip's prompt, a copy, or None if it has none."""
+    features_LD = sample.tensors.get("text_features")
+    return None if features_LD is None else Prompt(sample.prompt or "", torch.tensor(features_LD))
+
+
+def check_text_width(prompt: Prompt | None, model: DualForceConfig) -> None:
+    """Refuse text features of another width than the model reads.
+
+    Raises:
+        UserError: with the setting to change.
+    """
+    if prompt is not None and model.text_dim not in (0, prompt.features_LD.shape[-1]):
+        width = prompt.features_LD.shape[-1]
+        raise UserError(
+            f"the dataset's text features are {width} wide, the model's text_dim is {model.text_dim}; set "
+            f"model.overrides.text_dim={width}"
+        )
