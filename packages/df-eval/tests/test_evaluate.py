@@ -16,7 +16,7 @@ from df_data.synth.corpus import sample_of
 from df_eval.cli import main
 from df_eval.clips import stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
-from df_eval.evaluate import held_out_clips
+from df_eval.evaluate import held_out_clips, structure_encoder
 from df_eval.measure import GENERATED, GROUND_TRUTH
 from df_eval.rundir import open_run_files
 from df_models import DualForce
@@ -97,6 +97,13 @@ def test_real_data_uses_what_there_is_and_says_when_there_is_nothing(stored: tup
     assert len(clips) == 3
     with pytest.raises(UserError, match="holds no clip of 129 frames"):
         held_out_clips(run, EvalConfig(clips=9, frames=(129,)), "mediapipe", 32)
+
+
+def test_a_run_from_a_url_wants_its_dataset_on_a_disk(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "config.yaml").write_text("data: {root: 'https://host/data'}\n")
+    with pytest.raises(UserError, match="trained on https://host/data, and evaluation reads clips from a directory"):
+        structure_encoder(open_run_files(tmp_path))
 
 
 @pytest.mark.slow

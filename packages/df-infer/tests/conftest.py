@@ -90,7 +90,7 @@ class SpyModel(nn.Module):
     def __init__(self, clean: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(structure_dim=6, audio_future=5, sigma_structure_max=0.7)
+        self.config = SimpleNamespace(structure_dim=6, audio_future=5, sigma_structure_max=0.7, text_dim=0)
         self.clean = clean
         self.calls: list[Call] = []
         self.cache_arguments: dict = {}

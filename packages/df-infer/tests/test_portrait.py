@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -5,6 +6,8 @@ import numpy as np
 import pytest
 
 from df_infer.portrait import portrait_from
+from df_models.encoders import face_detectors
+from df_models.encoders.yunet import Face
 from df_models.errors import UserError
 
 
@@ -27,6 +30,51 @@ def test_a_face_crop_needs_its_detector() -> None:
 def test_an_unknown_detector_is_named() -> None:
     with pytest.raises(UserError, match="'retina'"):
         portrait_from(np.zeros((64, 64, 3), np.uint8), 64, "retina:1.5:0", "x.onnx")
+
+
+def test_the_detector_is_the_rules_own() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(UserError, match=r"cropped by yunet.* retinaface's; give --face-detector yunet:FILE"):
+        portrait_from(image, 64, "yunet:1.5:0", "retinaface:x.pth")
+    with pytest.raises(UserError, match=r"gone\.pth; get mobilenet0\.25_Final"):
+        portrait_from(image, 64, "retinaface:1.5:0", "gone.pth")
+
+
+class Told:
+    """A detector that finds square faces of the given sizes, side by side."""
+
+    def __init__(self, *sizes: float) -> None:
+        starts = np.cumsum([0, *sizes]) + 10.0
+        self.faces = [Face(np.array([x, 40, x + s, 40 + s]), np.zeros((5, 2)), 0.9) for x, s in zip(starts, sizes)]
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return self.faces
+
+
+def crop(monkeypatch: pytest.MonkeyPatch, sizes: tuple[float, ...], rule: str = "yunet:1:0") -> np.ndarray:
+    """The portrait of a picture whose red is the column and whose green is the row."""
+    monkeypatch.setattr(face_detectors, "load_face_detector", lambda spec: Told(*sizes))
+    rows, columns = np.mgrid[:200, :250]
+    image = np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8)
+    return portrait_from(image, 64, rule, "x.onnx")
+
+
+def test_the_largest_face_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = crop(monkeypatch, (40, 100, 50))
+    assert abs(int(found[..., 0].min()) - 50) <= 1 and abs(int(found[..., 0].max()) - 149) <= 1
+
+
+def test_of_faces_of_like_size_none_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"2 faces of like size \(100, 80 px\); cut it to the one that is meant"):
+        crop(monkeypatch, (80, 30, 100))
+
+
+def test_a_crop_far_over_the_edge_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        crop(monkeypatch, (100,))
+        assert not caplog.records
+        crop(monkeypatch, (100,), "yunet:2:0")  # a square of 200 from (-40, -10): 160 x 190 of it are there
+    assert [record.getMessage().partition(" of")[0] for record in caplog.records] == ["only 76 %"]
 
 
 def test_refuses_what_is_no_rgb_picture() -> None:

@@ -1,6 +1,6 @@
 """The held-out clips: from the dataset's val shards, or rendered anew where those are too few or too short.
 
-Shape suffixes: T pixel frames, N samples at 16 kHz.
+Shape suffixes: T pixel frames, N samples at 16 kHz, L text tokens.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class EvalClip:
         wave_N: float32 sound at 16 kHz.
         audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``; None: the sound is to be encoded.
         latent_TChw: stored latents of the whole clip, made by the VAE of hash ``video_vae``; None: to be encoded.
+        text_LD: stored text features [L, D_t] made by ``text_encoder``, None if there are none.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
     """
 
@@ -48,6 +49,8 @@ class EvalClip:
     audio_encoder: str = ""
     latent_TChw: Tensor | None = None
     video_vae: str = ""
+    text_LD: Tensor | None = None
+    text_encoder: str = ""
 
     @property
     def length(self) -> int:
@@ -106,6 +109,8 @@ def _from_sample(sample: Sample) -> EvalClip:
         audio_encoder=encoders["audio"].id if "audio" in encoders else "",
         latent_TChw=sample.tensors["video_latent"].float(),
         video_vae=encoders["video_vae"].sha256 if "video_vae" in encoders else "",
+        text_LD=sample.tensors["text_features"].float() if "text_features" in sample.tensors else None,
+        text_encoder=encoders["text"].id if "text" in encoders else "",
     )
 
 

@@ -137,6 +137,7 @@ def protocol_facts(
         "truth": reader.truth_note,
         "video_vae": {"id": pipeline.vae.id, "sha256": pipeline.vae.sha256},
         "audio_encoder": {"id": pipeline.audio_encoder.id, "sha256": pipeline.audio_encoder.sha256},
+        "prompt": None if pipeline.prompt is None else pipeline.prompt.words,
         "rollout": dataclasses.asdict(rollout),
         "config": config.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),

@@ -15,7 +15,9 @@ from torch import Tensor
 from df_eval.clips import EvalClip
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig, generate_latents
+from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
+from df_models.text import PROMPT_FILE, pad_text
 from df_models.time import from_slots, latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
 
 Progress = Callable[[int], object]
@@ -51,6 +53,7 @@ def generate_clips(
             torch.stack([audio_slots(pipeline, clip, frames) for clip in batch]),
             reference,
             pipeline.reference_encoder.encode(pictures, reference),
+            text_rows(pipeline, batch),
             config=rollout,
             seed=seed,
             sample_ids=list(range(start, start + len(batch))),
@@ -98,6 +101,28 @@ def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
     else:
         features = encoder.encode(clip.wave_N[: samples_for(frames)], frames)
     return to_slots(pool_audio(features, encoder.pool))
+
+
+def text_rows(pipeline: Pipeline, clips: Sequence[EvalClip]) -> Tensor | None:
+    """The model's text input [B, 512, D_t]: the clips' stored features if the model's text encoder made them, else the
+    prompt that the run was trained with; None for a model that reads no text.
+
+    Raises:
+        UserError: a clip has neither.
+    """
+    config = pipeline.model.config
+    if not config.text_dim:
+        return None
+    own = None if pipeline.prompt is None else pipeline.prompt.features_LD
+    made_by = split_spec(config.text_encoder)[0]
+    chosen = [clip.text_LD if clip.text_encoder in (made_by, config.text_encoder) else own for clip in clips]
+    rows = [pad_text(text_LD[None].float()) for text_LD in chosen if text_LD is not None]
+    if len(rows) < len(clips):
+        raise UserError(
+            f"the model reads text of {config.text_encoder}, but a clip holds none and the run has no {PROMPT_FILE} "
+            "beside its weights; build the dataset with a prompt"
+        )
+    return torch.cat(rows)
 
 
 def decode(pipeline: Pipeline, latents: Tensor) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from df_data.reading.source import is_remote
 from df_models.errors import UserError
 
 
@@ -32,12 +33,17 @@ class RunFiles:
         """The dataset the run was trained on (`data.root`).
 
         Raises:
-            UserError: the config does not name it.
+            UserError: the config does not name it, or names a URL.
         """
         data = self.config.get("data")
         root = data.get("root") if isinstance(data, dict) else None
         if not isinstance(root, str):
             raise UserError(f"{self.path / 'config.yaml'} names no dataset (data.root); restore what df-train wrote")
+        if is_remote(root):
+            raise UserError(
+                f"the run was trained on {root}, and evaluation reads clips from a directory; copy the dataset's "
+                f"config.yaml and val/ to a disk and name that directory in {self.path / 'config.yaml'} (data.root)"
+            )
         return Path(root)
 
     @property

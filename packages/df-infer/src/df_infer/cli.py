@@ -71,6 +71,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed.add_argument("--image", required=True, type=Path, help="the portrait: PNG, JPEG, ... of any size")
     needed.add_argument("--audio", required=True, type=Path, help="the speech: WAV, FLAC, MP3, or a video with sound")
     needed.add_argument("--out", required=True, type=Path, help="the MP4 to write")
+    needed.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
     needed.add_argument("--structure-out", type=Path, help="also write the generated 3D motion to this .npz")
     needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the sound)")
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
@@ -78,7 +79,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     machine = parser.add_argument_group("machine and portrait")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     machine.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default: bfloat16 on CUDA)")
-    machine.add_argument("--face-detector", type=Path, help="YuNet's ONNX file, for models that crop around the face")
+    machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
     machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
     machine.add_argument("--quiet", action="store_true", help="show no progress bar")
 
@@ -104,7 +105,9 @@ def _generate(args: argparse.Namespace) -> int:
     from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
 
-    pipeline = Pipeline.from_run(args.run, args.device, args.dtype, face_detector=args.face_detector)
+    pipeline = Pipeline.from_run(
+        args.run, args.device, args.dtype, prompt=args.prompt, face_detector=args.face_detector
+    )
     rollout = rollout_from(args, pipeline.rollout)
     count = frames_covering(wave) if args.frames is None else args.frames
     clips = pipeline.stream(image, wave, num_frames=count, seed=args.seed, rollout=rollout, cropped=args.cropped)
@@ -123,6 +126,8 @@ def _generate(args: argparse.Namespace) -> int:
     taken = time.perf_counter() - began
     if args.structure_out is not None:
         write_structure(args.structure_out, np.concatenate(structure))
+    if pipeline.prompt is not None:
+        print(f"the model was told: {pipeline.prompt.words}")
     print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with sound, {count / FPS / taken:.2f}x real time")
     return 0
 

@@ -30,7 +30,10 @@ class RolloutConfig:
         struct_start: ``previous``: the structure starts at the model's ``sigma_structure_max`` from the previous
             frame's structure plus noise (the mean before frame 0); ``noise``: it starts from pure noise.
         context_noise: sigma at which finished frames enter the cache (0 clean; 0.02 is a usual small value).
-        audio_guidance: scale of classifier-free guidance on the audio; 1 is off, other values double the cost.
+        audio_guidance: scale of classifier-free guidance on the audio; 1 is off, another value adds one evaluation of
+            the model to each.
+        text_guidance: the same on the text, against the null text (zero rows), which ``objective.drop_text`` of
+            training teaches; each of the two is measured against the same prediction with all conditions.
     """
 
     steps: int = 12
@@ -45,6 +48,7 @@ class RolloutConfig:
     struct_start: StructStart = "previous"
     context_noise: float = 0.0
     audio_guidance: float = 1.0
+    text_guidance: float = 1.0
 
     def __post_init__(self) -> None:
         self._at_least("steps", 1)
@@ -58,8 +62,9 @@ class RolloutConfig:
                 raise UserError(f"rollout {name}={getattr(self, name)} must be greater than 0")
         if not 0 <= self.context_noise < 1:
             raise UserError(f"rollout context_noise={self.context_noise} must lie in [0, 1)")
-        if not self.audio_guidance >= 0:
-            raise UserError(f"rollout audio_guidance={self.audio_guidance} must not be negative; 1 is off")
+        for name in ("audio_guidance", "text_guidance"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"rollout {name}={getattr(self, name)} must not be negative; 1 is off")
         self._one_of("solver", get_args(Solver))
         self._one_of("start", get_args(Start))
         self._one_of("struct_start", get_args(StructStart))

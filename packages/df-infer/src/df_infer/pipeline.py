@@ -15,20 +15,23 @@ import torch
 from torch import Tensor
 
 from df_infer.portrait import NO_CROP, portrait_from
-from df_infer.rollout import Rollout, RolloutConfig, stream_latents
+from df_infer.rollout import Rollout, RolloutConfig, stream_latents, text_input
 from df_infer.run_dir import open_run
 from df_infer.speech import audio_pieces, frames_covering
-from df_models import DualForce
+from df_models import DualForce, DualForceConfig
 from df_models.encoders import (
     AudioEncoder,
     DecoderSession,
     ReferenceEncoder,
+    TextEncoder,
     VideoVAE,
     load_audio_encoder,
     load_reference_encoder,
+    load_text_encoder,
     load_video_vae,
 )
 from df_models.errors import UserError, nearest
+from df_models.text import Prompt, prompt_rows, read_prompt
 from df_models.time import SLOTS, latent_length
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -52,7 +55,8 @@ class Pipeline:
 
     Attributes:
         rollout: default settings; any call can give others.
-        face_detector: YuNet's file, for models whose portraits are cropped around the face.
+        face_detector: file of the face detector, for models whose portraits are cropped around the face.
+        prompt: what a model that reads text is told; None for others.
     """
 
     model: DualForce
@@ -61,6 +65,7 @@ class Pipeline:
     reference_encoder: ReferenceEncoder
     rollout: RolloutConfig
     face_detector: str | Path | None = None
+    prompt: Prompt | None = None
 
     @classmethod
     def from_run(
@@ -69,6 +74,7 @@ class Pipeline:
         device: str = "auto",
         dtype: str = "auto",
         *,
+        prompt: str | None = None,
         face_detector: str | Path | None = None,
         vae: VideoVAE | None = None,
     ) -> Pipeline:
@@ -77,11 +83,14 @@ class Pipeline:
         Args:
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
             dtype: of the model: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 on CUDA). The VAE stays in float32.
+            prompt: for a model that reads text; its text encoder is loaded into the processor's memory for as long as
+                encoding it takes. By default the run's own, which training left beside the weights, encoded.
             face_detector: see the class.
             vae: one that is loaded already, instead of the one that the model's config names.
 
         Raises:
-            UserError: the directory is no run, or an encoder, device or dtype is not there.
+            UserError: the directory is no run, or an encoder, device or dtype is not there; a prompt for a model that
+                reads no text.
         """
         run = open_run(path)
         target = choose_device(device)
@@ -94,6 +103,7 @@ class Pipeline:
             load_reference_encoder(config.reference_encoder).to(target),
             run.rollout,
             face_detector,
+            _choose_prompt(prompt, run.prompt, config),
         )
         pipeline._check_widths()
         return pipeline
@@ -147,6 +157,8 @@ class Pipeline:
         """
         count = frames_covering(wave_N) if num_frames is None else num_frames
         latent_length(count)
+        text = None if self.prompt is None else self.prompt.features_LD[None]
+        text_input(self.model.config, text, rollout or self.rollout)
         picture = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
         reference = self.vae.encode_image(picture)
         rollouts = stream_latents(
@@ -154,6 +166,7 @@ class Pipeline:
             audio_pieces(self.audio_encoder, wave_N, count),
             reference,
             self.reference_encoder.encode(picture, reference),
+            text,
             config=rollout or self.rollout,
             seed=seed,
         )
@@ -175,6 +188,26 @@ class Pipeline:
         ):
             if encoder != model:
                 raise UserError(f"the {role} gives {encoder} features, but the model takes {model}")
+
+
+def _choose_prompt(words: str | None, stored: Path | None, config: DualForceConfig) -> Prompt | None:
+    """Return the prompt given, encoded on the processor (the encoder is larger than the model), else the stored one."""
+    if words is None:
+        return None if stored is None or not config.text_dim else read_prompt(stored)
+    if not config.text_dim:
+        raise UserError("a prompt was given, but the model reads no text (text_dim=0); leave it out")
+    return encode_prompt(words, load_text_encoder(config.text_encoder), config.text_dim)
+
+
+def encode_prompt(words: str, encoder: TextEncoder, text_dim: int) -> Prompt:
+    """Encode a prompt for a model that reads features of width ``text_dim``, in half precision as datasets store it.
+
+    Raises:
+        UserError: the encoder's features are of another width.
+    """
+    if encoder.dim != text_dim:
+        raise UserError(f"the text encoder {encoder.id!r} gives {encoder.dim} features, but the model takes {text_dim}")
+    return Prompt(words, prompt_rows(encoder.encode([words])[0]).half())
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,27 +5,43 @@ Shape legend: H, W pixels of the picture, S side of the portrait.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from df_models.crop import CropBox, CropRule, crop_resize, square_crop
 from df_models.errors import UserError
 
+if TYPE_CHECKING:
+    from df_models.encoders.face_detectors import FaceDetector
+
 NO_CROP = "none"
+LIKE_SIZE = 0.7
+"""A second face of this share of the largest one's size may as well be meant. Detectors' boxes differ by 5 % and more:
+of two people side by side YuNet finds one the larger, RetinaFace the other."""
+MUCH_INSIDE = 0.8
+"""Share of the crop that lies within the picture in training clips (``stages.faces.min_inside`` of their build)."""
+
+_log = logging.getLogger(__name__)
 
 
 def portrait_from(image_HWC: np.ndarray, size: int, face_crop: str, detector: str | Path | None = None) -> np.ndarray:
     """Return the portrait, uint8 ``[S, S, 3]``.
 
+    Where the crop reaches over the picture's edge, the edge's pixels go on, as in training clips; when more of it does
+    than there, a warning says so.
+
     Args:
         image_HWC: uint8 RGB picture of any size.
         size: S.
-        face_crop: the model's rule: ``none`` takes the centre square, ``yunet:scale:offset`` crops around the face.
-        detector: the YuNet ONNX file, needed for the latter.
+        face_crop: the model's rule: ``none`` takes the centre square, ``detector:scale:offset`` crops around the
+            largest face.
+        detector: the file of the rule's face detector, which is needed for the latter; also ``NAME:FILE``.
 
     Raises:
-        UserError: no face where one is needed, or no detector to look for it.
+        UserError: no face where one is needed, several of like size, or not the rule's detector to look for them.
     """
     if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
         raise UserError(f"a portrait must be uint8 RGB [H, W, 3], not {image_HWC.dtype} {list(image_HWC.shape)}")
@@ -42,16 +58,49 @@ def centre_square(image_HWC: np.ndarray) -> CropBox:
 
 def _face_square(image_HWC: np.ndarray, face_crop: str, detector: str | Path | None) -> CropBox:
     rule = CropRule.parse(face_crop)
-    if rule.detector != "yunet":
-        raise UserError(f"this model's portraits are cropped by the detector {rule.detector!r}; only 'yunet' is known")
+    found = sorted(_load(rule, detector).detect(image_HWC), key=lambda face: -face.size)
+    if not found:
+        raise UserError("no face found in the portrait; give a picture with one clearly visible, frontal face")
+    alike = [face for face in found if face.size >= LIKE_SIZE * found[0].size]
+    if len(alike) > 1:
+        sizes = ", ".join(f"{face.size:.0f}" for face in alike)
+        raise UserError(
+            f"the portrait shows {len(alike)} faces of like size ({sizes} px); cut it to the one that is meant"
+        )
+    box = square_crop(found[0].box[None], rule)
+    inside = box.inside(*image_HWC.shape[:2])
+    if inside < MUCH_INSIDE:
+        _log.warning(
+            "only %.0f %% of the portrait lies within the picture, the rest repeats its edge; "
+            "a picture with more room around the head does better",
+            100 * inside,
+        )
+    return box
+
+
+def _load(rule: CropRule, detector: str | Path | None) -> FaceDetector:
+    """Load the detector that a crop rule names.
+
+    Raises:
+        UserError: the rule names one that is not known, or another one is given, or none.
+    """
+    from df_models.encoders.face_detectors import FACE_DETECTORS, load_face_detector
+
+    if rule.detector not in FACE_DETECTORS:
+        known = ", ".join(sorted(FACE_DETECTORS))
+        raise UserError(f"this model's portraits are cropped by the detector {rule.detector!r}; known are {known}")
     if detector is None:
         raise UserError(
-            "this model needs a face detector to crop the portrait: give the YuNet file with --face-detector "
-            "(opencv_zoo: face_detection_yunet_2023mar.onnx), or --cropped if the picture is cropped already"
+            f"this model needs the face detector {rule.detector} to crop the portrait: give its file with "
+            "--face-detector (yunet: face_detection_yunet_2023mar.onnx of opencv_zoo), or --cropped if the picture is "
+            "cropped already"
         )
-    from df_models.encoders.yunet import YuNet
-
-    faces = YuNet(detector).detect(image_HWC)
-    if not faces:
-        raise UserError("no face found in the portrait; give a picture with one clearly visible, frontal face")
-    return square_crop(max(faces, key=lambda face: face.size).box[None], rule)
+    named = str(detector).partition(":")[0]
+    if named not in FACE_DETECTORS:
+        return load_face_detector(f"{rule.detector}:{detector}")
+    if named != rule.detector:
+        raise UserError(
+            f"this model's portraits are cropped by {rule.detector}, whose boxes have other margins than {named}'s; "
+            f"give --face-detector {rule.detector}:FILE"
+        )
+    return load_face_detector(str(detector))

@@ -22,9 +22,10 @@ from df_infer.audio_feed import AudioFeed, lookahead_frames
 from df_infer.config import RolloutConfig
 from df_infer.noise import FrameNoise
 from df_infer.schedule import make_schedule, per_frame
-from df_models import DualForce
+from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import euler_step, expand_sigma, guided, heun_step, interpolate
+from df_models.text import pad_text
 
 __all__ = ["Rollout", "RolloutConfig", "generate_latents", "stream_latents"]
 
@@ -69,7 +70,8 @@ def stream_latents(
         audio: pooled features ``[B, T, 4, D_a]``, or an iterable of such pieces as they arrive.
         reference_latent: the portrait encoded alone, ``[B, 16, h, w]``.
         reference_tokens: ``[B, N, D_r]`` if the model takes them.
-        text: ``[B, L, D_t]`` if the model takes it.
+        text: encoded prompts ``[B, L, D_t]``, L <= 512, if the model reads text (and only then); rows after a prompt
+            are zeros, and more are appended up to 512.
         config: see :class:`RolloutConfig`.
         seed: keys all noise.
         sample_ids: the batch's own keys (default 0..B-1): a sample keeps its noise in any batch it stands in.
@@ -83,6 +85,7 @@ def stream_latents(
     ids = list(range(len(reference_latent))) if sample_ids is None else list(sample_ids)
     if len(ids) != len(reference_latent):
         raise UserError(f"{len(ids)} sample ids do not fit a batch of {len(reference_latent)} portraits")
+    text = text_input(model.config, text, config)
     sampler = _Sampler(model, reference_latent, reference_tokens, text, config, FrameNoise(seed, ids))
     feed = AudioFeed(audio, lookahead_frames(model.config.audio_future))
     frame = 0
@@ -115,6 +118,20 @@ def generate_latents(
     return Rollout(torch.cat([c.video for c in chunks], dim=1), torch.cat([c.structure for c in chunks], dim=1))
 
 
+def text_input(model: DualForceConfig, text: Tensor | None, config: RolloutConfig) -> Tensor | None:
+    """Return the text as the model reads it, ``[B, 512, D_t]``, or None if it reads none.
+
+    Raises:
+        UserError: the model reads text and there is none, or the other way round; guidance on a text not read.
+    """
+    if model.text_dim and text is None:
+        raise UserError("the model reads text, but there is none; give a prompt (df-infer generate --prompt '...')")
+    if not model.text_dim and (text is not None or config.text_guidance != 1.0):
+        what = "a text was given" if text is not None else f"text_guidance is {config.text_guidance}"
+        raise UserError(f"{what}, but the model reads no text (text_dim=0); leave it out")
+    return None if text is None else pad_text(text)
+
+
 class _Sampler:
     """The state of one rollout: the model, its cache and the last frame's structure."""
 
@@ -132,22 +149,24 @@ class _Sampler:
         self.device, self.dtype = parameter.device, parameter.dtype
         self.schedule = make_schedule(config, model.config.sigma_structure_max)
         self.reference = reference_latent.to(self.device, torch.float32)
-        self.guided = config.audio_guidance != 1.0
+        scales = {"audio": config.audio_guidance, "text": config.text_guidance}
+        self.scales = {condition: scale for condition, scale in scales.items() if scale != 1.0}
+        self.copies = 1 + len(self.scales)
         self.previous_structure: Tensor | None = None
         batch, _, height, width = self.reference.shape
         aligned = 0 if config.start == "reference" else -1
-        copies = 2 if self.guided else 1
+        aligned_B = torch.full((batch * self.copies,), aligned, dtype=torch.long, device=self.device)
         with _evaluating(model):
             self.cache = model.new_cache(
-                batch * copies,
+                batch * self.copies,
                 height,
                 width,
                 config.window,
                 config.sinks,
                 reference_latent=self._model_input(self.reference),
                 reference_tokens=None if reference_tokens is None else self._model_input(reference_tokens),
-                text=None if text is None else self._model_input(text),
-                reference_frame=torch.full((batch * copies,), aligned, dtype=torch.long, device=self.device),
+                text=None if text is None else self._without("text", text),
+                reference_frame=aligned_B,
                 device=self.device,
                 dtype=self.dtype,
             )
@@ -192,10 +211,7 @@ class _Sampler:
 
     def _velocity(self, state: _Pair, sigma: _Pair, audio: Tensor, frame: int) -> _Pair:
         raw = self._step(state, sigma, audio, frame, write=False)
-        if not self.guided:
-            return raw
-        scale = self.config.audio_guidance
-        return _Pair(*(guided(conditional, without, scale) for conditional, without in (v.chunk(2) for v in raw)))
+        return _Pair(*(combined(*stream.chunk(self.copies), scales=self.scales.values()) for stream in raw))
 
     def _write(self, finished: _Pair, audio: Tensor, frame: int) -> None:
         batch, count = finished.video.shape[:2]
@@ -208,13 +224,12 @@ class _Sampler:
         self._step(context, _Pair(sigma, sigma), audio, frame, write=True)
 
     def _step(self, state: _Pair, sigma: _Pair, audio: Tensor, frame: int, write: bool) -> _Pair:
-        copies = 2 if self.guided else 1
         velocity = self.model.step(
             self._model_input(state.video),
             self._model_input(state.structure),
             audio,
-            torch.cat([sigma.video] * copies),
-            torch.cat([sigma.structure] * copies),
+            torch.cat([sigma.video] * self.copies),
+            torch.cat([sigma.structure] * self.copies),
             self.cache,
             frame=frame,
             write=write,
@@ -225,15 +240,29 @@ class _Sampler:
         return self.noise.draw(frame, count, stream, shape).to(self.device)
 
     def _model_input(self, x: Tensor) -> Tensor:
-        """Move to the model's device and dtype; with guidance, the batch stands twice: with audio and without."""
+        """Move to the model's device and dtype; the batch stands once, and again without each guided condition."""
+        return torch.cat([x.to(self.device, self.dtype)] * self.copies)
+
+    def _without(self, condition: str, x: Tensor) -> Tensor:
+        """:meth:`_model_input` of a condition: zeros in the copy of the batch that lacks it."""
         x = x.to(self.device, self.dtype)
-        return torch.cat([x, x]) if self.guided else x
+        return torch.cat([x, *(torch.zeros_like(x) if left == condition else x for left in self.scales)])
 
     def _audio_input(self, audio: Tensor) -> Tensor:
-        audio = audio.to(self.device, self.dtype)
         if len(audio) != len(self.reference):
             raise UserError(f"audio for {len(audio)} samples does not fit {len(self.reference)} portraits")
-        return torch.cat([audio, torch.zeros_like(audio)]) if self.guided else audio
+        return self._without("audio", audio)
+
+
+def combined(conditional: Tensor, *without: Tensor, scales: Iterable[float]) -> Tensor:
+    """Return the prediction with all conditions, and what guidance on each adds to it.
+
+    ``v + sum_i (s_i - 1) (v - v_i)``, with v_i the prediction without condition i.
+    """
+    total = conditional
+    for other, scale in zip(without, scales, strict=True):
+        total = total + (guided(conditional, other, scale) - conditional)
+    return total
 
 
 def _corrected(x: Tensor, velocity: Tensor, second: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:

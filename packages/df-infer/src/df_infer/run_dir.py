@@ -9,6 +9,7 @@ import yaml
 
 from df_infer.config import RolloutConfig
 from df_models.errors import UserError
+from df_models.text import PROMPT_FILE
 
 CONFIG = "config.yaml"
 MODEL = "model"
@@ -22,10 +23,12 @@ class Run:
     Attributes:
         model: directory of safetensors and config.json.
         rollout: the run's own rollout settings, or the defaults for a bare model directory.
+        prompt: the encoded prompt that the model was trained with; None if there is none beside it.
     """
 
     model: Path
     rollout: RolloutConfig
+    prompt: Path | None = None
 
 
 def open_run(path: str | Path) -> Run:
@@ -40,14 +43,19 @@ def open_run(path: str | Path) -> Run:
     if _is_model(path):
         parent = path.resolve().parent
         rollout = _read_rollout(parent / CONFIG) if path.resolve().name == MODEL else RolloutConfig()
-        return Run(path, rollout)
+        return Run(path, rollout, _prompt(path))
     if not (path / CONFIG).is_file():
         raise UserError(
             f"{path} is no run and no model: a run holds {CONFIG} and {MODEL}/, a model {' and '.join(MODEL_FILES)}"
         )
     if not _is_model(path / MODEL):
         raise UserError(f"the run {path} has no trained model yet ({path / MODEL} is missing); let df-train finish it")
-    return Run(path / MODEL, _read_rollout(path / CONFIG))
+    return Run(path / MODEL, _read_rollout(path / CONFIG), _prompt(path / MODEL))
+
+
+def _prompt(model: Path) -> Path | None:
+    path = model / PROMPT_FILE
+    return path if path.is_file() else None
 
 
 def _is_model(path: Path) -> bool:
