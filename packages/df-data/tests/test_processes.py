@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,28 +13,22 @@ from threadpoolctl import threadpool_info
 from df_data.processes import be_a_worker, one_thread
 
 
-def threads() -> tuple[int, set[int]]:
-    """Threads of torch, and of every BLAS that is loaded."""
-    np.dot(np.ones((64, 64)), np.ones((64, 64)))
-    return torch.get_num_threads(), {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
-
-
-def _in_a_worker(pipe: multiprocessing.connection.Connection) -> None:  # type: ignore[name-defined]
-    be_a_worker()
-    pipe.send(threads())
+def blas(found: list[dict[str, Any]]) -> set[int]:
+    """Threads of every BLAS that is loaded."""
+    return {pool["num_threads"] for pool in found if pool["user_api"] == "blas"}
 
 
 def test_one_thread_until_they_are_given_back() -> None:
-    before = threads()
+    np.dot(np.ones((64, 64)), np.ones((64, 64)))
+    before = torch.get_num_threads(), blas(threadpool_info())
     give_back = one_thread()
-    assert threads() == (1, {1})
+    assert (torch.get_num_threads(), blas(threadpool_info())) == (1, {1})
     give_back()
-    assert threads() == before
+    assert (torch.get_num_threads(), blas(threadpool_info())) == before
 
 
 def test_a_worker_has_one_thread() -> None:
-    ours, theirs = multiprocessing.Pipe()
-    worker = multiprocessing.get_context("spawn").Process(target=_in_a_worker, args=(theirs,), daemon=True)
-    worker.start()
-    assert ours.poll(60) and ours.recv() == (1, {1})
-    worker.join(10)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=be_a_worker) as pool:
+        assert pool.submit(np.dot, np.ones((64, 64)), np.ones((64, 64))).result(60).shape == (64, 64)
+        assert pool.submit(torch.get_num_threads).result(60) == 1
+        assert blas(pool.submit(threadpool_info).result(60)) == {1}
