@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -51,63 +49,6 @@ def test_bytes_do_not_depend_on_the_order_of_work(tmp_path: Path, make_sample: C
     assert a == b
     assert sorted(a) == ["manifest.json", "shard-00000.tar", "shard-00001.tar"]
     assert check_split(tmp_path / "a" / "train", media=False) == [], "the mp4s here are no videos"
-
-
-def run_and_die(root: Path, make_sample: Callable[..., Sample], moment: int) -> bool:
-    """Build in a forked process that kills itself before (even) or after (odd) its moment/2-th change of the disk.
-
-    Returns whether it was killed.
-    """
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)  # arithmetic threads do not survive a fork, and OpenMP would wait for them
-        calls = [0]
-
-        def dying(real: Callable[..., None]) -> Callable[..., None]:
-            def call(*args: object, **options: object) -> None:
-                here = calls[0] == moment // 2
-                calls[0] += 1
-                if here and moment % 2 == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                real(*args, **options)
-                if here:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            return call
-
-        for name in ("replace", "fsync", "unlink"):
-            setattr(os, name, dying(getattr(os, name)))
-        build(root, make_sample)
-        os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
-def test_kill_at_every_write_then_resume_gives_the_same_bytes(
-    tmp_path: Path, make_sample: Callable[..., Sample]
-) -> None:
-    build(tmp_path / "whole", make_sample)
-    wanted = tree(tmp_path / "whole" / "train")
-    killed = 0
-    for moment in range(0, 300, 3):
-        root = tmp_path / f"m{moment}"
-        if not run_and_die(root, make_sample, moment):
-            break
-        killed += 1
-        for shard in (root / "train").glob("shard-*.tar"):
-            assert shard.read_bytes() == wanted[shard.name], "a shard under its final name is whole"
-        build(root, make_sample)
-        assert tree(root / "train") == wanted
-        assert not list(root.rglob("*.tmp*"))
-        assert not (root / ".staging").exists()
-    assert 14 <= killed < 100
-
-
-def test_shard_is_killed_again_and_again(tmp_path: Path, make_sample: Callable[..., Sample]) -> None:
-    build(tmp_path / "whole", make_sample)
-    for moment in (11, 14, 20, 11, 15, 20, 25, 30):
-        run_and_die(tmp_path / "cut", make_sample, moment)
-    build(tmp_path / "cut", make_sample)
-    assert tree(tmp_path / "cut" / "train") == tree(tmp_path / "whole" / "train")
 
 
 def test_damaged_staged_sample_is_done_again(tmp_path: Path, make_sample: Callable[..., Sample]) -> None:

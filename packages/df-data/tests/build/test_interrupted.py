@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import random
@@ -45,6 +46,7 @@ def forked(config: BuildConfig) -> int:
     """Start a build in a process of its own and return its id."""
     child = os.fork()
     if child == 0:
+        gc.disable()  # what other tests left may wait for threads that are not here
         try:
             make(config)
         finally:
@@ -283,6 +285,7 @@ def test_a_retry_that_is_killed_anywhere_loses_nothing(tmp_path: Path) -> None:
         fake_config(tmp_path / f"m{moment}", healed)
         child = os.fork()
         if child == 0:
+            gc.disable()
             with full_after(moment) as disk:
                 disk.full = lambda disk=disk: dying(disk)  # type: ignore[method-assign]
                 make(config, retry_failed=True)
