@@ -1,7 +1,8 @@
-"""Small random samples and datasets for the tests of shards, ledger and reader."""
+"""Small random samples and datasets, and real videos and models, whose tests are skipped where they are missing."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,23 @@ SIZE = 16
 
 MakeSample = Callable[..., Sample]
 MakeSplit = Callable[..., Manifest]
+
+
+def _folder(variable: str, fallback: str) -> Path:
+    folder = Path(os.environ.get(variable) or fallback).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no real test data: set {variable} (no folder {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    return _folder("DF_TEST_DATA", "../shared/data")
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    return _folder("DF_TEST_WEIGHTS", "../shared/weights")
 
 
 @pytest.fixture(scope="session")

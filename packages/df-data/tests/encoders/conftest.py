@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -18,27 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that `device_models` can be
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 
 
-def _folder(variable: str, fallback: str) -> Path:
-    folder = Path(os.environ.get(variable) or fallback).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"no real test data: set {variable} (no folder {folder})")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    return _folder("DF_TEST_DATA", "../shared/data")
-
-
-@pytest.fixture(scope="session")
-def real_weights() -> Path:
-    pytest.importorskip("mediapipe", exc_type=ImportError)
-    return _folder("DF_TEST_WEIGHTS", "../shared/weights")
-
-
 @pytest.fixture
 def grid_build(real_data: Path, real_weights: Path, tmp_path: Path) -> BuildConfig:
     """A build of the first 1.4 s of two sentences of GRID, one to train on and one held out, at 64 pixels."""
+    pytest.importorskip("mediapipe", exc_type=ImportError)
     stages = {
         "size": 64,
         "min_seconds": 1.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,23 +10,6 @@ import torch
 from df_data.stages.landmarks import MediaPipeReader
 from df_models.encoders.wan_vae import WanVAE
 from df_models.encoders.yunet import YuNet
-
-
-def _folder(variable: str, fallback: str) -> Path:
-    folder = Path(os.environ.get(variable) or fallback).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"no real test data: set {variable} (no folder {folder})")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    return _folder("DF_TEST_DATA", "../shared/data")
-
-
-@pytest.fixture(scope="session")
-def real_weights() -> Path:
-    return _folder("DF_TEST_WEIGHTS", "../shared/weights")
 
 
 @pytest.fixture(scope="session")
