@@ -8,6 +8,7 @@ import hashlib
 import json
 import multiprocessing
 import multiprocessing.connection
+import os
 import random
 import shutil
 import sys
@@ -307,9 +308,10 @@ def wait_for_changes(folder: Path, count: int, ended: int) -> None:
     before: dict[Path, int] = {}
     while count and not multiprocessing.connection.wait([ended], 0.001):
         now = {}
-        for path in folder.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):
-                now[path] = path.stat().st_size
+        for parent, _, names in os.walk(folder):  # which passes over what goes while it looks
+            for path in (Path(parent, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):
+                    now[path] = path.stat().st_size
         count -= now != before
         before = now
 
