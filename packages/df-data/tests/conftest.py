@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from df_data.manifest import Manifest
 from df_data.sample import EncoderRecord, Sample, SampleMeta
 from df_data.shards import SplitWriter, staged_shards
+from df_data.stages.voice import SileroVAD, silero_vad
 from df_models.time import latent_length
 
 ENCODERS = {"video_vae": EncoderRecord(id="vae", sha256="v"), "audio": EncoderRecord(id="audio", sha256="a")}
@@ -36,6 +38,14 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def real_weights() -> Path:
     return _folder("DF_TEST_WEIGHTS", "../shared/weights")
+
+
+@pytest.fixture(scope="session")
+def vad() -> SileroVAD:
+    pytest.importorskip("onnxruntime")
+    if find_spec("silero_vad") is None:
+        pytest.skip("the package silero-vad is not installed")
+    return silero_vad()
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def _texts() -> Iterator[Case]:
         "text.mp4": b"not a video\n" * 100,
         "page.mp4": b"<!DOCTYPE html><html><title>404 Not Found</title><body>nginx</body></html>",
         "answer.mp4": b'{"error": "quota exceeded", "code": 429}',
-        "program.mp4": b"#!/bin/sh\necho pwned > /tmp/pwned\n",
+        "program.mp4": b"#!/bin/sh\necho pwned > pwned\n",
         "noise.mp4": random.Random(1).randbytes(50_000),
         "zeros.mp4": bytes(50_000),
         "ones.mp4": b"\xff" * 50_000,

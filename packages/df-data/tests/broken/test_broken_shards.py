@@ -88,7 +88,7 @@ TRICKS: dict[str, Callable[[], bytes]] = {
     "a negative size": negative_size,
     "a wrong checksum": bad_checksum,
     "pax path outside": lambda: pax({"path": "../../evil.json"}) + member(f"{KEY}.json", b"{}"),
-    "pax absolute path": lambda: pax({"path": "/tmp/evil.json"}) + member(f"{KEY}.json", b"{}"),
+    "pax absolute path": lambda: pax({"path": "/nowhere/evil.json"}) + member(f"{KEY}.json", b"{}"),
     "pax size": lambda: pax({"size": str(HUGE)}) + member(f"{KEY}.json", b"{}"),
     "pax negative size": lambda: pax({"size": "-512"}) + member(f"{KEY}.json", b"{}"),
     "pax size of no number": lambda: pax({"size": "many"}) + member(f"{KEY}.json", b"{}"),

@@ -8,13 +8,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from fake_models import ENCODERS, fake_sample
 
 from df_data.ledger import Ledger, LedgerEntry, staged_samples
+from df_data.sample import EncoderRecord, Sample
 from df_data.shards import SplitWriter, staged_shards
 from df_data.sources import Input
 
@@ -22,13 +23,15 @@ CLIPS, SHARDS = 6, 2
 PATIENCE_S = 60.0
 
 
-def build(root: Path) -> None:
+def build(
+    root: Path,
+    samples: Iterable[Sample] | None = None,
+    encoders: Mapping[str, EncoderRecord] = ENCODERS,
+) -> None:
     """What every builder does: stage what the ledger lacks, join, finish."""
-    writer = SplitWriter(root, "train", num_shards=SHARDS, build="b", encoders=ENCODERS)
+    writer = SplitWriter(root, "train", num_shards=SHARDS, build="b", encoders=encoders)
     ledger = Ledger(root / "ledger.jsonl")
-    made = Input("clip", "clip", Path("clip"), "p", "CC0-1.0", "train", None)
-    for index in range(CLIPS):
-        sample = replace(fake_sample(made, index), video=b"mp4 of %d" % index)
+    for sample in small_samples() if samples is None else samples:
         entry = ledger.get(sample.key)
         if entry is None or not all(writer.has(staged) for staged in entry.samples):
             staged = writer.stage(sample)
@@ -37,6 +40,13 @@ def build(root: Path) -> None:
     for shard in staged_shards(everything):
         writer.finish_shard(shard, everything)
     writer.finish()
+
+
+def small_samples() -> Iterator[Sample]:
+    """Samples that are equal in every process."""
+    made = Input("clip", "clip", Path("clip"), "p", "CC0-1.0", "train", None)
+    for index in range(CLIPS):
+        yield replace(fake_sample(made, index), video=b"mp4 of %d" % index)
 
 
 def killed_at(root: Path, moment: int) -> bool:

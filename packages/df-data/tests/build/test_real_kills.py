@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -17,27 +16,25 @@ from fake_models import shards
 ROUNDS = 4
 
 
-def _folder(variable: str, fallback: str) -> Path:
-    folder = Path(os.environ.get(variable) or fallback).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"no real test data: set {variable} (no folder {folder})")
-    return folder
-
-
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
+def config(real_data: Path, real_weights: Path, tmp_path: Path) -> Path:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("mediapipe", exc_type=ImportError)
-    data, weights = _folder("DF_TEST_DATA", "../shared/data"), _folder("DF_TEST_WEIGHTS", "../shared/weights")
-    grid = {"name": "grid", "folder": f"{data}/grid/s1", "pattern": "bba*.mpg", "identity": "source", "licence": "CC"}
-    odd = {"name": "odd", "folder": f"{data}/odd", "pattern": "no_*.mp4", "licence": "test"}
+    grid = {
+        "name": "grid",
+        "folder": f"{real_data}/grid/s1",
+        "pattern": "bba*.mpg",
+        "identity": "source",
+        "licence": "CC",
+    }
+    odd = {"name": "odd", "folder": f"{real_data}/odd", "pattern": "no_*.mp4", "licence": "test"}
     tree = {
         "out": str(tmp_path / "unused"),
         "sources": [grid | {"limit": 4}, odd],
         "split": {"by": "sentence", "val": 1, "salt": "b"},
         "models": {
-            "face_detector": f"{weights}/yunet_n_dynamic.onnx",
-            "face_landmarker": f"{weights}/mediapipe_face_landmarker_v2_with_blendshapes.task",
+            "face_detector": f"{real_weights}/yunet_n_dynamic.onnx",
+            "face_landmarker": f"{real_weights}/mediapipe_face_landmarker_v2_with_blendshapes.task",
         },
         "stages": {"size": 64, "faces": {"min_face": 64}},
         "clips_per_shard": 2,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from df_data.stages.voice import (
     find_voice,
     longest_run,
     packaged_file,
-    silero_vad,
 )
 from df_data.synth.speech import make_speech
 from df_data.synth.voice import make_voice
@@ -28,14 +26,6 @@ from df_models.time import SAMPLE_RATE
 
 LEVELS_DB = (0, 5, 10, 15, 20, 30)
 CLIPS = 12
-
-
-@pytest.fixture(scope="module")
-def vad() -> SileroVAD:
-    pytest.importorskip("onnxruntime")
-    if find_spec("silero_vad") is None:
-        pytest.skip("the package silero-vad is not installed")
-    return silero_vad()
 
 
 @pytest.fixture(scope="module")

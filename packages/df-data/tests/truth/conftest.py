@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +12,13 @@ from df_data.synth.clip import make_clip
 from df_data.truth.talks import Models, Talk, grid_talks, rendered_talks
 
 
-def _folder(variable: str, fallback: str) -> Path:
-    folder = Path(os.environ.get(variable) or fallback).resolve()
-    if not folder.is_dir():
-        pytest.skip(f"no real test data: set {variable} (no folder {folder})")
-    return folder
-
-
 @pytest.fixture(scope="session")
-def model_paths() -> ModelPaths:
+def model_paths(real_weights: Path) -> ModelPaths:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("mediapipe", exc_type=ImportError)
-    folder = _folder("DF_TEST_WEIGHTS", "../shared/weights")
     return ModelPaths(
-        face_detector=str(folder / "yunet_n_dynamic.onnx"),
-        face_landmarker=str(folder / "mediapipe_face_landmarker_v2_with_blendshapes.task"),
+        face_detector=str(real_weights / "yunet_n_dynamic.onnx"),
+        face_landmarker=str(real_weights / "mediapipe_face_landmarker_v2_with_blendshapes.task"),
     )
 
 
@@ -37,8 +28,8 @@ def models(model_paths: ModelPaths) -> Models:
 
 
 @pytest.fixture(scope="session")
-def grid() -> Path:
-    return _folder("DF_TEST_DATA", "../shared/data") / "grid"
+def grid(real_data: Path) -> Path:
+    return real_data / "grid"
 
 
 @pytest.fixture(scope="session")

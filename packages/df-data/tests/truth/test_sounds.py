@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 
-from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice, silero_vad
+from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice
 from df_data.truth import sounds, sync
 from df_data.truth.report import document
 from df_data.truth.tables import Tally
 
 CLIPS = 8
-
-
-@pytest.fixture(scope="module")
-def vad() -> SileroVAD:
-    pytest.importorskip("onnxruntime")
-    if find_spec("silero_vad") is None:
-        pytest.skip("the package silero-vad is not installed")
-    return silero_vad()
 
 
 def test_shifted_sound_is_noticed_and_sound_in_time_is_not() -> None:

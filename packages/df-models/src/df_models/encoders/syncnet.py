@@ -269,8 +269,8 @@ def _resize(picture_HWC: np.ndarray) -> np.ndarray:
 def load(name: str, location: str | None) -> SyncNet:
     """Load the network from the file or directory that the user names.
 
-    ``syncnet_v2.model`` is a state dict. A module pickled whole is never loaded; where the original code runs, its
-    tensors are saved by ``torch.save(torch.load(FILE, weights_only=False).state_dict(), "syncnet_v2.model")``.
+    ``syncnet_v2.model`` is a state dict. A module pickled whole is never loaded: save its ``state_dict()`` by
+    ``torch.save`` where the original code runs, and give that file.
 
     Raises:
         UserError: the weights cannot be found, hold pickled objects, or are not this network's.

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dying_builds import CLIPS
+from dying_builds import build as build_small
 from webdataset import WebDataset  # pyright: ignore[reportAttributeAccessIssue]
 
 from df_data.check import check_split
-from df_data.ledger import Ledger, LedgerEntry, staged_samples
 from df_data.manifest import read_manifest
 from df_data.sample import EncoderRecord, Sample, from_members, to_members, validate_sample
-from df_data.shards import SplitWriter, iter_samples, iter_shard, shard_of, staged_shards, tar_members
+from df_data.shards import SplitWriter, iter_samples, iter_shard, shard_of, tar_members
 from df_models.errors import UserError
 
 ENCODERS = {"video_vae": EncoderRecord(id="vae", sha256="v"), "audio": EncoderRecord(id="audio", sha256="a")}
-CLIPS, SHARDS = 6, 2
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -27,19 +27,8 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def build(root: Path, make_sample: Callable[..., Sample], order: list[int] | None = None) -> None:
-    """What every builder does: stage what the ledger lacks, join, finish."""
-    writer = SplitWriter(root, "train", num_shards=SHARDS, build="b", encoders=ENCODERS)
-    ledger = Ledger(root / "ledger.jsonl")
-    for index in order or range(CLIPS):
-        sample = make_sample(index, video=b"mp4 of %d" % index)
-        entry = ledger.get(sample.key)
-        if entry is None or not all(writer.has(staged) for staged in entry.samples):
-            staged = writer.stage(sample)
-            ledger.record(LedgerEntry(input=sample.key, status="accepted", split="train", samples=(staged,)))
-    everything = staged_samples(ledger.entries.values(), "train")
-    for shard in staged_shards(everything):
-        writer.finish_shard(shard, everything)
-    writer.finish()
+    samples = (make_sample(index, video=b"mp4 of %d" % index) for index in order or range(CLIPS))
+    build_small(root, samples, ENCODERS)
 
 
 def test_bytes_do_not_depend_on_the_order_of_work(tmp_path: Path, make_sample: Callable[..., Sample]) -> None:
