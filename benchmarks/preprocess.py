@@ -29,20 +29,20 @@ import numpy as np
 import torch
 from common import RESULTS, peak_memory, reset_peak_memory, table, write_result
 
-from df_data.build_config import BuildConfig
-from df_data.config import load_config
-from df_data.crew.local import LocalSite
-from df_data.crew.messages import InputResult, MadeSample
-from df_data.crew.supervisor import SupervisedCrew
-from df_data.processes import one_thread
-from df_data.sample import DTYPES, SampleMeta, expected_shapes
-from df_data.shards import tar_members
-from df_data.sources import Input, list_inputs
-from df_data.staging import Staging
-from df_data.workers import WorkerModels
+from df_data.build.config import BuildConfig
+from df_data.build.crew.local import LocalSite
+from df_data.build.crew.messages import InputResult, MadeSample
+from df_data.build.crew.supervisor import SupervisedCrew
+from df_data.build.workers import WorkerModels
+from df_data.common.processes import one_thread
+from df_data.format.sample import DTYPES, SampleMeta, expected_shapes
+from df_data.format.shards import tar_members
+from df_data.format.staging import Staging
+from df_data.sources.listing import Input, list_inputs
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.media import read_audio, read_video, write_video
+from df_models.settings import load_config
 from df_models.time import FPS, samples_for
 
 CPU = torch.device("cpu")

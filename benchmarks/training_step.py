@@ -31,8 +31,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from df_models import DualForce
-from df_models.describe import BYTES_FP32, Workload, describe
 from df_models.flow import interpolate, velocity_target
+from df_models.model.describe import BYTES_FP32, Workload, describe
 from df_models.time import pixel_length
 
 

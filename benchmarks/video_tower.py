@@ -23,7 +23,7 @@ from common import DTYPES, add_common_arguments, clock, matmul_rate, resolve, ta
 from torch import Tensor
 
 from df_models import VideoDiT, VideoDiTConfig, preset_config
-from df_models.convert import load_wan
+from df_models.convert.wan import load_wan
 
 TEXT_TOKENS = 512
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from df_data.synth.clip import IDENTITIES, make_clip
-from df_data.synth.face_state import FaceTracks
-from df_data.synth.identity import Identity
-from df_data.synth.render import render
+from df_data.synth.head.face_state import FaceTracks
+from df_data.synth.head.identity import Identity
+from df_data.synth.head.render import render
 from df_models.media import write_image, write_wav
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from df_data.manifest import Manifest
-from df_data.sample import EncoderRecord, Sample, SampleMeta
-from df_data.shards import SplitWriter, staged_shards
+from df_data.format.manifest import Manifest
+from df_data.format.sample import EncoderRecord, Sample, SampleMeta
+from df_data.format.shards import SplitWriter, staged_shards
 from df_data.stages.voice import SileroVAD, silero_vad
 from df_models.time import latent_length
 

@@ -21,14 +21,14 @@ import torch
 from safetensors import torch as safetensors_torch
 
 from df_data import cli
-from df_data.check import check_dataset, check_split
-from df_data.checks.video import best_lag
-from df_data.encode import mp4_bytes
-from df_data.ledger import Ledger, LedgerEntry
-from df_data.sample import EncoderRecord, Sample, to_members
-from df_data.shards import SplitWriter, iter_shard, staged_shards, tar_members
-from df_data.statistics import merge_moments, moments_of
-from df_models.encoders.logmel import LogMel
+from df_data.build.encode import mp4_bytes
+from df_data.check.checks.video import best_lag
+from df_data.check.validate import check_dataset, check_split
+from df_data.format.ledger import Ledger, LedgerEntry
+from df_data.format.sample import EncoderRecord, Sample, to_members
+from df_data.format.shards import SplitWriter, iter_shard, staged_shards, tar_members
+from df_data.format.statistics import merge_moments, moments_of
+from df_models.encoders.audio.logmel import LogMel
 from df_models.errors import UserError
 from df_models.media import write_video
 from df_models.time import samples_for

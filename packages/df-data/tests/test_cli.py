@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from df_data import cli
-from df_data.ledger import Ledger, LedgerEntry
+from df_data.format.ledger import Ledger, LedgerEntry
 from df_data.synth import corpus
 from df_data.synth.corpus import SynthConfig
 from df_models.media import read_image, read_video
@@ -111,9 +111,9 @@ def test_validate_and_stats(
 @pytest.mark.parametrize(
     ("commanded", "replaced", "goes_on"),
     [
-        ("build", "df_data.build.build", True),
+        ("build", "df_data.build.build.build", True),
         ("people", "df_data.people.find.find_people", True),
-        ("validate", "df_data.check.check_dataset", False),
+        ("validate", "df_data.check.validate.check_dataset", False),
     ],
 )
 def test_an_interrupted_command_says_whether_it_goes_on(

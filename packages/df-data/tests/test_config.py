@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError, field_validator
 
-from df_data.config import FrozenModel, all_keys, dump_config, load_config
 from df_models.errors import UserError
+from df_models.settings import FrozenModel, all_keys, dump_config, load_config
 
 
 class Schedule(FrozenModel):

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from df_data import encode
-from df_data.check import check_split
-from df_data.config import load_config
-from df_data.manifest import read_manifest
-from df_data.reader import ShardReader
-from df_data.sample import Sample
-from df_data.shards import iter_samples
+from df_data.build.build import encode
+from df_data.check.validate import check_split
+from df_data.format.manifest import read_manifest
+from df_data.format.sample import Sample
+from df_data.format.shards import iter_samples
+from df_data.reading.reader import ShardReader
 from df_data.synth import corpus
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, build_corpus, jobs_of
 from df_models.encoders import load_audio_encoder, random_tiny_vae
 from df_models.errors import UserError
 from df_models.media import read_video
+from df_models.settings import load_config
 
 CONFIG = SynthConfig(
     clips=5, val_clips=2, frames=5, val_frames=9, size=32, seed=4, clips_per_identity=2, clips_per_shard=3, workers=1

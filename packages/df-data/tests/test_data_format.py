@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from df_data.config import FrozenModel
-from df_data.ledger import LedgerEntry, StagedSample
-from df_data.manifest import Manifest, ShardEntry, StructureStatistics, read_manifest
-from df_data.sample import DTYPES, REQUIRED, SCHEMA_VERSION, SampleMeta, expected_shapes
-from df_data.shards import iter_samples, shard_of, tar_members
-from df_data.statistics import Moments
+from df_data.format.ledger import LedgerEntry, StagedSample
+from df_data.format.manifest import Manifest, ShardEntry, StructureStatistics, read_manifest
+from df_data.format.sample import DTYPES, REQUIRED, SCHEMA_VERSION, SampleMeta, expected_shapes
+from df_data.format.shards import iter_samples, shard_of, tar_members
+from df_data.format.statistics import Moments
 from df_data.synth.corpus import SynthConfig, build_corpus
 from df_models.errors import UserError
+from df_models.settings import FrozenModel
 from df_models.structure import FLAME_159, LIVEPORTRAIT_70
 from df_models.time import latent_length, to_slots
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from df_data.ledger import Ledger, LedgerEntry, StagedSample, dataset_lock, staged_samples
-from df_data.locks import open_locked
+from df_data.common.locks import open_locked
+from df_data.format.ledger import Ledger, LedgerEntry, StagedSample, dataset_lock, staged_samples
 from df_models.errors import UserError
 
 STAGED = StagedSample(key="k", shard=0, bytes=1, sha256="s")

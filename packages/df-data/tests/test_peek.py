@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from df_data.peek import first_samples, manifest_of, split_location
+from df_data.format.shards import iter_samples
 from df_data.reading import source as sources
 from df_data.reading.cache import ShardCache
-from df_data.shards import iter_samples
+from df_data.reading.peek import first_samples, manifest_of, split_location
 from df_models.errors import UserError
 
 

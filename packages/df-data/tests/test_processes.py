@@ -11,7 +11,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from df_data.processes import be_a_worker, one_thread
+from df_data.common.processes import be_a_worker, one_thread
 
 
 def blas(found: list[dict[str, Any]]) -> set[int]:

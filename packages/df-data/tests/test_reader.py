@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from df_data.batch import mouth_mask
-from df_data.reader import Batch, ShardReader, rank_places
-from df_data.shards import iter_samples
+from df_data.format.shards import iter_samples
+from df_data.reading.batch import mouth_mask
+from df_data.reading.reader import Batch, ShardReader, rank_places
 from df_models.errors import UserError
 from df_models.time import pool_audio, to_slots
 
@@ -223,8 +223,8 @@ def test_mouth_mask_is_the_share_of_each_cell() -> None:
 
 
 def test_mixed_lengths_need_num_frames(tmp_path: Path, make_sample: Any) -> None:
-    from df_data.sample import EncoderRecord
-    from df_data.shards import SplitWriter
+    from df_data.format.sample import EncoderRecord
+    from df_data.format.shards import SplitWriter
 
     writer = SplitWriter(
         tmp_path, "train", num_shards=1, build="b", encoders={"audio": EncoderRecord(id="a", sha256="a")}

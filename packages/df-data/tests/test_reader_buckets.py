@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from df_data.reader import Batch, ShardReader
-from df_data.sample import EncoderRecord
-from df_data.shards import SplitWriter, iter_samples, staged_shards
+from df_data.format.sample import EncoderRecord
+from df_data.format.shards import SplitWriter, iter_samples, staged_shards
+from df_data.reading.reader import Batch, ShardReader
 from df_models.errors import UserError
 from df_models.time import latent_length
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from df_data.manifest import read_manifest
-from df_data.reader import Batch, ShardReader
-from df_data.shards import iter_shard
+from df_data.format.manifest import read_manifest
+from df_data.format.shards import iter_shard
+from df_data.reading.reader import Batch, ShardReader
 from df_models.errors import UserError
 
 CLIPS = 30
@@ -179,8 +179,8 @@ def test_a_changed_byte_of_a_tensor_is_found_by_its_sha256(split: Path) -> None:
 
 
 def test_buckets_count_what_cannot_be_read_as_the_shortest(tmp_path: Path, make_sample: Callable[..., Any]) -> None:
-    from df_data.sample import EncoderRecord
-    from df_data.shards import SplitWriter, staged_shards
+    from df_data.format.sample import EncoderRecord
+    from df_data.format.shards import SplitWriter, staged_shards
 
     encoders = {"audio": EncoderRecord(id="a", sha256="a")}
     writer = SplitWriter(tmp_path, "train", num_shards=3, build="b", encoders=encoders)

@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from df_data.batch import mouth_mask
 from df_data.mirror import NAMED_KEYPOINTS, keypoint_partners, mirror_boxes, mirror_structure
+from df_data.reading.batch import mouth_mask
 from df_data.stages.readings import KEYPOINTS, RIGID, structure_vectors
-from df_data.synth import camera
-from df_data.synth.keypoints import KEYPOINTS as SYNTH_KEYPOINTS
-from df_data.synth.structure import keypoints_from_structure
+from df_data.synth.head import camera
+from df_data.synth.head.keypoints import KEYPOINTS as SYNTH_KEYPOINTS
+from df_data.synth.head.structure import keypoints_from_structure
 from df_models.errors import UserError
 from df_models.structure import LIVEPORTRAIT_70
 

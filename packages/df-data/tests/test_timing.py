@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from df_data.timing import stage, stopwatch, timed
+from df_data.common.timing import stage, stopwatch, timed
 
 
 class Clock:

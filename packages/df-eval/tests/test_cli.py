@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from df_data.config import load_config
 from df_eval.cli import build_parser, main, parse_config
 from df_eval.config import EvalConfig
 from df_models.errors import UserError
+from df_models.settings import load_config
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "eval"
 

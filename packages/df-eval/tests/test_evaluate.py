@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from df_data.encode import Encoders, mp4_bytes
-from df_data.shards import SplitWriter
+from df_data.build.encode import Encoders, mp4_bytes
+from df_data.format.shards import SplitWriter
 from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
 from df_data.synth.corpus import sample_of
 from df_eval.cli import main

@@ -19,7 +19,7 @@ from df_data.stages.identity import SAME_PERSON, FaceIdentity, upright_face
 from df_infer.portrait import portrait_from
 from df_models.crop import CropRule, crop_resize
 from df_models.encoders import load_reference_encoder, load_video_vae
-from df_models.encoders.face_detectors import FaceDetector, load_face_detector
+from df_models.encoders.face.face_detectors import FaceDetector, load_face_detector
 from df_models.errors import UserError
 from df_models.media import read_image
 

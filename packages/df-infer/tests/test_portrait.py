@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from df_infer.portrait import portrait_from
-from df_models.encoders import face_detectors
-from df_models.encoders.yunet import Face
+from df_models.encoders.face import face_detectors
+from df_models.encoders.face.yunet import Face
 from df_models.errors import UserError
 
 

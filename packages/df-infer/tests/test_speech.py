@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from df_infer.speech import audio_pieces, frames_covering
-from df_models.encoders.logmel import LogMel
+from df_models.encoders.audio.logmel import LogMel
 from df_models.errors import UserError
 from df_models.time import pool_audio, to_slots
 

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from df_models.encoders import FaceEncoder, deca, load_flame_encoder
-from df_models.encoders.deca import DECA_236, ParameterEncoder, flame_parameters
-from df_models.encoders.resnet import ResNet50
+from df_models.encoders import FaceEncoder, load_flame_encoder
+from df_models.encoders.face import deca
+from df_models.encoders.face.deca import DECA_236, ParameterEncoder, flame_parameters
+from df_models.encoders.face.resnet import ResNet50
 from df_models.errors import UserError
 from df_models.files import sha256_file
 from df_models.structure import FLAME_159
@@ -249,7 +250,7 @@ def test_pickled_objects_are_refused_and_the_documented_lines_take_the_tensors_o
 ):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": emoca_state, "hyper_parameters": argparse.Namespace(n_exp=50)}, "EMOCA.ckpt")
-    with pytest.raises(UserError, match=re.escape("help('df_models.encoders.deca')")):
+    with pytest.raises(UserError, match=re.escape("help('df_models.encoders.face.deca')")):
         load_flame_encoder("emoca:EMOCA.ckpt")
     lines = [line for line in (deca.__doc__ or "").splitlines() if line.startswith("    ")]
     assert len(lines) == 2

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from df_models.encoders import head_pose
-from df_models.encoders.head_pose import HeadPose, angle_between, rotation_of
+from df_models.encoders.face import head_pose
+from df_models.encoders.face.head_pose import HeadPose, angle_between, rotation_of
 from df_models.errors import UserError
 
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from df_models.encoders import AUDIO_ENCODERS, AudioEncoder, hubert, load_audio_encoder
+from df_models.encoders import AUDIO_ENCODERS, AudioEncoder, load_audio_encoder
+from df_models.encoders.audio import hubert
 from df_models.errors import UserError
 from df_models.files import sha256_file
 

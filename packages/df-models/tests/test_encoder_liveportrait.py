@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from df_models.encoders import FaceEncoder, load_motion_extractor
-from df_models.encoders.convnextv2 import ConvNeXtV2
-from df_models.encoders.liveportrait import (
+from df_models.encoders.face.convnextv2 import ConvNeXtV2
+from df_models.encoders.face.liveportrait import (
     FILE,
     KEYPOINTS,
     MotionDetector,

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from df_models.encoders import REFERENCE_ENCODERS, ReferenceEncoder, clip, dinov2, load_reference_encoder
+from df_models.encoders import REFERENCE_ENCODERS, ReferenceEncoder, load_reference_encoder
+from df_models.encoders.image import clip, dinov2
 from df_models.errors import UserError
 from df_models.files import sha256_file
 

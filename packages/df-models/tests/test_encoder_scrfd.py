@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from df_models.encoders.face_detectors import load_face_detector
-from df_models.encoders.scrfd import SCRFD, anchor_centres, fit_picture
-from df_models.encoders.yunet import box_iou
+from df_models.encoders.face.face_detectors import load_face_detector
+from df_models.encoders.face.scrfd import SCRFD, anchor_centres, fit_picture
+from df_models.encoders.face.yunet import box_iou
 from df_models.errors import UserError
 from df_models.files import sha256_file
 

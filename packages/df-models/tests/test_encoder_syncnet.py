@@ -14,8 +14,8 @@ from scipy.signal import medfilt
 from torch import Tensor, nn
 
 from df_models.encoders import load_sync_network
-from df_models.encoders.mfcc import mel_filters, mfcc
-from df_models.encoders.syncnet import (
+from df_models.encoders.audio.mfcc import mel_filters, mfcc
+from df_models.encoders.face.syncnet import (
     MIN_FRAMES,
     SyncNetTowers,
     crop_faces,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from df_models.encoders import VideoVAE, load_video_vae
-from df_models.encoders.taehv import TAEHV, TaehvNet
+from df_models.encoders.video.taehv import TAEHV, TaehvNet
 from df_models.errors import UserError
 from df_models.files import sha256_file
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from df_models.encoders import TEXT_ENCODERS, TextEncoder, load_text_encoder, umt5
+from df_models.encoders import TEXT_ENCODERS, TextEncoder, load_text_encoder
+from df_models.encoders.text import umt5
 from df_models.errors import UserError
 from df_models.files import sha256_file
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from df_models.encoders import VideoVAE, load_video_vae, random_tiny_vae
-from df_models.encoders.wan_vae import ASSETS, WEIGHTS, WanVAE, new_autoencoder
-from df_models.encoders.wan_vae_files import ORIGINAL_WEIGHTS, wan_statistics
-from df_models.encoders.wan_vae_names import diffusers_name
+from df_models.encoders.video.wan_vae import ASSETS, WEIGHTS, WanVAE, new_autoencoder
+from df_models.encoders.video.wan_vae_files import ORIGINAL_WEIGHTS, wan_statistics
+from df_models.encoders.video.wan_vae_names import diffusers_name
 from df_models.errors import UserError
 from df_models.files import sha256_file
 

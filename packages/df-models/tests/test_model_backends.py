@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from df_models import History
-from df_models.masks import AttentionMask, FrameLayout, causal_table
-from df_models.sequence import WholeSequence
+from df_models.attention.masks import AttentionMask, FrameLayout, causal_table
+from df_models.model.sequence import WholeSequence
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 STREAMS = ("video", "structure")

@@ -9,9 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from df_models import DualForce, UserError, presets
-from df_models.masks import FrameLayout
-from df_models.passes import Geometry, clip_pass
-from df_models.rope import rotate, slot_offsets
+from df_models.attention.masks import FrameLayout
+from df_models.attention.rope import rotate, slot_offsets
+from df_models.model.plan import Geometry, clip_pass
 from df_models.time import latent_length
 
 TOLERANCE = 1e-5
@@ -105,7 +105,7 @@ def _windowed_forward(model, clip, chunk, window, sinks):
         attend_structure=lambda _: attend(structure_table, structure_table),
         exchange=lambda _: exchange,
     )
-    from df_models.inputs import with_reference
+    from df_models.model.inputs import with_reference
 
     inputs = with_reference(clip["video"], tuple(range(frames)), clip["reference_latent"], clip["reference_frame"])
     with torch.no_grad():

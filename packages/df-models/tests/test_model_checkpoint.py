@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from df_models import DualForce, UserError
-from df_models.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from df_models.model.pretrained import CONFIG_FILE, WEIGHTS_FILE
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from df_models import presets
-from df_models.audio import HeardAudio, audio_windows
-from df_models.inputs import with_reference
-from df_models.masks import FrameLayout
-from df_models.passes import Geometry, clip_pass
-from df_models.rope import aligned_time_table, pair_split, time_table, video_table
+from df_models.attention.masks import FrameLayout
+from df_models.attention.rope import aligned_time_table, pair_split, time_table, video_table
+from df_models.model.audio import HeardAudio, audio_windows
+from df_models.model.inputs import with_reference
+from df_models.model.plan import Geometry, clip_pass
 from df_models.time import SLOTS, pixels_of_latent, slot_positions, video_positions
 
 FRAMES = 5

@@ -201,7 +201,7 @@ def test_importing_and_building_loads_nothing_heavy():
     program = (
         "import sys, df_models; assert 'torch' not in sys.modules; "
         "m = df_models.DualForce.from_preset('quickstart', num_layers=1, structure_layers=1, fusion_depth=1); "
-        "import df_models.flow, df_models.cli, df_models.describe; "
+        "import df_models.flow, df_models.cli, df_models.model.describe; "
         "heavy = 'transformers diffusers accelerate pydantic torchvision webdataset av PIL huggingface_hub'; "
         "print([name for name in heavy.split() if name in sys.modules])"
     )

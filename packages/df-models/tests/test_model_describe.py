@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from df_models import preset_config, presets
 from df_models.cli import main
-from df_models.describe import Workload, count_cache_bytes, count_flops, count_parameters, describe
+from df_models.model.describe import Workload, count_cache_bytes, count_flops, count_parameters, describe
 
 
 @pytest.mark.parametrize("options", [{}, {"bridge_mask": "causal"}, {"bridge_direction": "struct_to_video"}])

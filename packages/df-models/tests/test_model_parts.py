@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from df_models.attention import attention, biased_attention, frame_attention
-from df_models.layers import Gate
-from df_models.masks import (
+from df_models.attention.backends import attention, biased_attention, frame_attention
+from df_models.attention.masks import (
     EMPTY,
     AttentionMask,
     FrameLayout,
@@ -19,9 +18,10 @@ from df_models.masks import (
     window_positions,
     window_table,
 )
-from df_models.norm import RMSNorm
-from df_models.rope import pair_split, rotate, time_table, video_table
-from df_models.tower import sinusoid
+from df_models.attention.rope import pair_split, rotate, time_table, video_table
+from df_models.model.layers import Gate
+from df_models.model.norm import RMSNorm
+from df_models.model.tower import sinusoid
 
 
 def test_a_clip_sees_itself_and_its_past():

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from df_data.config import merge, validate_config
-from df_data.sample import EncoderRecord, Sample, SampleMeta
-from df_data.shards import SplitWriter, staged_shards
+from df_data.format.sample import EncoderRecord, Sample, SampleMeta
+from df_data.format.shards import SplitWriter, staged_shards
+from df_models.settings import merge, validate_config
 from df_models.time import latent_length
 from df_train.config import TrainConfig
 

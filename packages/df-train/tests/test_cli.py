@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from df_data.config import dump_config
+from df_models.settings import dump_config
 from df_train.cli import main, task_of
 from df_train.config import TrainConfig
 

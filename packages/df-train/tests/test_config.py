@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from df_data.config import dump_config, load_config
 from df_models.errors import UserError
+from df_models.settings import dump_config, load_config
 from df_train.config import DataConfig, TrainConfig
 from df_train.state import build_model
-from df_train.tokenizer_config import TokenizerConfig
+from df_train.tokenizer.config import TokenizerConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from df_data.batch import Batch
-from df_data.reader import ShardReader
-from df_data.shards import iter_samples
+from df_data.format.shards import iter_samples
+from df_data.reading.batch import Batch
+from df_data.reading.reader import ShardReader
 from df_models import DualForce
-from df_models.dualforce import Velocity
 from df_models.flow import ErrorBank
+from df_models.model.dualforce import Velocity
 from df_models.time import pool_audio, to_slots
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.crops import begun_anew

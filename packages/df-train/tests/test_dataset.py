@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from df_data.manifest import Manifest, read_manifest
-from df_data.sample import EncoderRecord
+from df_data.format.manifest import Manifest, read_manifest
+from df_data.format.sample import EncoderRecord
 from df_data.synth.corpus import SynthConfig
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError

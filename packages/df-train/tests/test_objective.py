@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from df_data.batch import Batch
-from df_data.reader import ShardReader
+from df_data.reading.batch import Batch
+from df_data.reading.reader import ShardReader
 from df_models import DualForce
-from df_models.dualforce import Velocity
 from df_models.errors import UserError
 from df_models.flow import ErrorBank, velocity_target
+from df_models.model.dualforce import Velocity
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.noising import Banks, Shown, Streams, history_config, show
 from df_train.objective import FlameScale, Objective, flow_terms, inverse_spread, total_loss

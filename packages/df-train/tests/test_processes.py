@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from df_data.config import dump_config
+from df_models.settings import dump_config
 from df_train.config import TrainConfig
 from df_train.metrics import read_metrics
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from df_data.sample import Sample
+from df_data.format.sample import Sample
 from df_models import DualForce
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError

@@ -10,19 +10,20 @@ import torch
 from safetensors.torch import load_file
 from scipy import ndimage
 
-from df_data.config import load_config
-from df_data.encode import mp4_bytes
-from df_data.sample import Sample, SampleMeta
-from df_data.shards import SplitWriter
+from df_data.build.encode import mp4_bytes
+from df_data.format.sample import Sample, SampleMeta
+from df_data.format.shards import SplitWriter
 from df_models.encoders import load_video_vae
-from df_models.encoders.wan_vae import ASSETS, WEIGHTS
+from df_models.encoders.video.wan_vae import ASSETS, WEIGHTS
 from df_models.errors import UserError
+from df_models.settings import load_config
 from df_models.time import latent_length
-from df_train import tokenizer, tokenizer_data
 from df_train.cli import main
 from df_train.muon import orthogonalise, split_parameters
-from df_train.tokenizer_config import TokenizerConfig, TokenizerDataConfig
-from df_train.tokenizer_videos import video_pools
+from df_train.tokenizer.config import TokenizerConfig, TokenizerDataConfig
+from df_train.tokenizer.train import data as tokenizer_data
+from df_train.tokenizer.train import train as tokenizer
+from df_train.tokenizer.videos import video_pools
 
 SMALL = {
     "data": {"clips": 4, "val_clips": 1, "frames": 5, "val_frames": 5, "size": 32, "workers": 1},

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from df_data.config import load_config
 from df_models import DualForce
 from df_models.errors import UserError
+from df_models.settings import load_config
 from df_train import engine
 from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop

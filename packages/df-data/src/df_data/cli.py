@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from df_data.dataset_cli import add_dataset_commands
+from df_data.build.merge import add_parser as add_merge_parser
+from df_data.check.commands import add_dataset_commands
 from df_data.fetch.command import add_parser as add_fetch_parsers
-from df_data.merge import add_parser as add_merge_parser
 from df_data.people.command import add_parser as add_people_parser
 from df_models.cli_support import add_version, run_cli
 from df_models.media import write_image, write_video
@@ -97,8 +97,8 @@ def _synth_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _synth(arguments: argparse.Namespace) -> int:
-    from df_data.config import load_config
     from df_data.synth.corpus import SynthConfig, build_corpus
+    from df_models.settings import load_config
 
     names = ("clips", "seed", "val_clips", "frames", "val_frames", "size", "workers", "keep_train_video")
     config = load_config(SynthConfig, None, [f"{name}={str(getattr(arguments, name)).lower()}" for name in names])
@@ -123,9 +123,9 @@ def _preview(config: SynthConfig, out: Path) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from df_data.build import BuildConfig, build
-    from df_data.config import load_config
-    from df_data.ledger import LEDGER_NAME
+    from df_data.build.build import BuildConfig, build
+    from df_data.format.ledger import LEDGER_NAME
+    from df_models.settings import load_config
 
     config = load_config(BuildConfig, arguments.config, arguments.overrides)
     summary = build(config, retry_failed=arguments.retry == "failed", retry_damaged=arguments.retry == "damaged")

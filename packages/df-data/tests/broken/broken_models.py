@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from df_data import workers
-from df_data.build_config import BuildConfig
+from df_data.build.build import workers
+from df_data.build.config import BuildConfig
 from df_data.stages.landmarks import BLENDSHAPES, NUM_LANDMARKS, Landmarks
-from df_models.encoders.yunet import Face
+from df_models.encoders.face.yunet import Face
 
 LEAST_SIDE = 32
 

@@ -25,11 +25,12 @@ from broken_names import strangers
 from broken_odd import odd
 from broken_render import CONTAINERS, Recipe, render
 
-from df_data.build import build
-from df_data.build_config import BuildConfig, ClipConfig
-from df_data.check import check_dataset
-from df_data.ledger import LEDGER_NAME, Ledger, LedgerEntry
-from df_data.sources import SourceConfig, SplitConfig, list_inputs
+from df_data.build.build import build
+from df_data.build.config import BuildConfig, ClipConfig
+from df_data.check.validate import check_dataset
+from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.sources.listing import list_inputs
 from df_data.stages.decode import iter_segments
 from df_data.stages.faces import FaceFilter
 from df_data.stages.prepare import StageConfig

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from df_data.check import check_dataset
-from df_data.manifest import Manifest
-from df_data.reader import ShardReader
-from df_data.shards import iter_shard
+from df_data.check.validate import check_dataset
+from df_data.format.manifest import Manifest
+from df_data.format.shards import iter_shard
+from df_data.reading.reader import ShardReader
 from df_models.errors import UserError
 
 KEY = "train-0000"

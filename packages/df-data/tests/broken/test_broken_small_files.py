@@ -16,8 +16,11 @@ from broken_junk import lists, png
 from broken_models import PaperDetector, PaperReader
 from broken_render import CONTAINERS, Recipe, render
 
-from df_data.rejects import file_picture
-from df_data.sources import LONGEST_NAME, SourceConfig, SplitConfig, list_inputs, read_words
+from df_data.build.rejects import file_picture
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.sources.listing import list_inputs
+from df_data.sources.names import LONGEST_NAME
+from df_data.sources.words import read_words
 from df_data.stages.decode import _decoded, iter_segments
 from df_data.stages.faces import FaceFilter
 from df_data.stages.prepare import StageConfig, StageModels, prepare_clips

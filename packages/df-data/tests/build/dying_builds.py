@@ -14,10 +14,10 @@ from pathlib import Path
 
 from fake_models import ENCODERS, fake_sample
 
-from df_data.ledger import Ledger, LedgerEntry, staged_samples
-from df_data.sample import EncoderRecord, Sample
-from df_data.shards import SplitWriter, staged_shards
-from df_data.sources import Input
+from df_data.format.ledger import Ledger, LedgerEntry, staged_samples
+from df_data.format.sample import EncoderRecord, Sample
+from df_data.format.shards import SplitWriter, staged_shards
+from df_data.sources.listing import Input
 
 CLIPS, SHARDS = 6, 2
 PATIENCE_S = 60.0
@@ -55,7 +55,7 @@ def killed_at(root: Path, moment: int) -> bool:
     Returns whether it was killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["df_data.workers"])  # as a build does: the server is shared
+    context.set_forkserver_preload(["df_data.build.workers"])  # as a build does: the server is shared
     process = context.Process(target=_build_and_die, args=(root, moment))
     process.start()
     process.join(PATIENCE_S)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from df_data.build_config import BuildConfig
-from df_data.crew.messages import InputResult, MadeSample, Outcome
-from df_data.sample import EncoderRecord, Sample, SampleMeta, to_members
-from df_data.sources import Input, SourceConfig, SplitConfig
+from df_data.build.config import BuildConfig
+from df_data.build.crew.messages import InputResult, MadeSample, Outcome
+from df_data.format.sample import EncoderRecord, Sample, SampleMeta, to_members
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.sources.listing import Input
 from df_models.errors import UserError
 
 ENCODERS = {"video_vae": EncoderRecord(id="fake", sha256="0")}

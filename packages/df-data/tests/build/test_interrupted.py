@@ -18,10 +18,10 @@ from typing import IO, Any
 import pytest
 from fake_models import FakeModels, fake_config, shards
 
-from df_data.build import build
-from df_data.build_config import BuildConfig, ClipConfig
-from df_data.check import check_split
-from df_data.ledger import Ledger, dataset_lock
+from df_data.build.build import build
+from df_data.build.config import BuildConfig, ClipConfig
+from df_data.check.validate import check_split
+from df_data.format.ledger import Ledger, dataset_lock
 from df_models.cli_support import EXIT_MACHINE, run_cli
 from df_models.errors import UserError
 
@@ -159,8 +159,8 @@ def full_after(passes: int) -> Iterator[FullDisk]:
         return disk.write(lambda part: write_bytes(path, part), data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("df_data.ledger.open", opening, raising=False)
-        patch.setattr("df_data.shards.open", opening, raising=False)
+        patch.setattr("df_data.format.ledger.open", opening, raising=False)
+        patch.setattr("df_data.format.shards.open", opening, raising=False)
         patch.setattr(os, "replace", guarded(replace))
         patch.setattr(os, "fsync", guarded(fsync))
         patch.setattr(Path, "write_bytes", whole)

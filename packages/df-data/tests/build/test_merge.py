@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from fake_models import FakeModels, fake_config, shards
 
-from df_data import merge as merge_module
-from df_data.build import build
-from df_data.build_config import BuildConfig
-from df_data.check import check_split
+from df_data.build.build import build
+from df_data.build.build import merge as merge_module
+from df_data.build.config import BuildConfig
+from df_data.build.merge import merge
+from df_data.check.validate import check_split
 from df_data.cli import main
-from df_data.ledger import Ledger
-from df_data.merge import merge
+from df_data.format.ledger import Ledger
 from df_models.errors import UserError
 
 ORDERS = ["ok 2", "ok 1", "reject", "ok 3", "fail", "ok 2"] * 5

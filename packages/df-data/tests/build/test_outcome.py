@@ -8,15 +8,15 @@ import pytest
 from fake_models import FakeModels, fake_config
 
 from df_data import cli
-from df_data.build import build
-from df_data.config import dump_config
-from df_data.sources import list_inputs
+from df_data.build.build import build
+from df_data.sources.listing import list_inputs
+from df_models.settings import dump_config
 
 
 def outcome(root: Path, orders: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Exit code of a build of inputs with such orders."""
     (root / "c.yaml").write_text(dump_config(fake_config(root, orders)))
-    monkeypatch.setattr("df_data.build.build", lambda c, **o: build(c, make=FakeModels, progress=False, **o))
+    monkeypatch.setattr("df_data.build.build.build", lambda c, **o: build(c, make=FakeModels, progress=False, **o))
     return cli.main(["build", "--config", str(root / "c.yaml")])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fake_models import FakeModels, fake_config, shards
 
-from df_data.build import build
+from df_data.build.build import build
 
 pytest.importorskip("ray", reason="Ray is not installed (package extra df-data[ray])")
 

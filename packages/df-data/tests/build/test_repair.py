@@ -10,10 +10,10 @@ import pytest
 from fake_models import FakeModels, fake_config, shards
 
 from df_data import cli
-from df_data.build import build
-from df_data.build_config import BuildConfig
-from df_data.check import check_split
-from df_data.manifest import read_manifest
+from df_data.build.build import build
+from df_data.build.config import BuildConfig
+from df_data.check.validate import check_split
+from df_data.format.manifest import read_manifest
 from df_models.errors import UserError
 
 ORDERS = ["ok 1", "ok 3", "reject", "ok 2", "fail", "ok 1", "ok 2", "ok 1"]

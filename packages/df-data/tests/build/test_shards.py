@@ -13,10 +13,10 @@ from dying_builds import CLIPS
 from dying_builds import build as build_small
 from webdataset import WebDataset  # pyright: ignore[reportAttributeAccessIssue]
 
-from df_data.check import check_split
-from df_data.manifest import read_manifest
-from df_data.sample import EncoderRecord, Sample, from_members, to_members, validate_sample
-from df_data.shards import SplitWriter, iter_samples, iter_shard, shard_of, tar_members
+from df_data.check.validate import check_split
+from df_data.format.manifest import read_manifest
+from df_data.format.sample import EncoderRecord, Sample, from_members, to_members, validate_sample
+from df_data.format.shards import SplitWriter, iter_samples, iter_shard, shard_of, tar_members
 from df_models.errors import UserError
 
 ENCODERS = {"video_vae": EncoderRecord(id="vae", sha256="v"), "audio": EncoderRecord(id="audio", sha256="a")}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from df_data.crew import supervisor
-from df_data.crew.messages import AtWork, InputResult, MadeSample, Message, Ready, Trouble
-from df_data.crew.supervisor import Seat, SupervisedCrew, WorkerLost
-from df_data.sources import Input
+from df_data.build.crew import supervisor
+from df_data.build.crew.messages import AtWork, InputResult, MadeSample, Message, Ready, Trouble
+from df_data.build.crew.supervisor import Seat, SupervisedCrew, WorkerLost
+from df_data.sources.listing import Input
 from df_models.errors import UserError
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from fake_models import DeadlyModel, FakeModels, MissingModel, fake_config, shards
 
-from df_data.build import build
-from df_data.ledger import Ledger
+from df_data.build.build import build
+from df_data.format.ledger import Ledger
 from df_models.errors import UserError
 
 HERE = Path(__file__).parent
@@ -76,7 +76,7 @@ def test_workers_end_with_a_build_that_is_killed(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
         "from pathlib import Path\n"
         "from fake_models import *\n"
-        "from df_data.build import build\n"
+        "from df_data.build.build import build\n"
         "if __name__ == '__main__':\n"
         f"    build(fake_config(Path({str(tmp_path)!r}), [], workers=2), make=FakeModels, progress=False)\n"
     )

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from df_data.build_config import BuildConfig
-from df_data.sources import SourceConfig, SplitConfig
+from df_data.build.config import BuildConfig
+from df_data.sources.config import SourceConfig, SplitConfig
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that `device_models` can be imported, in worker processes too
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -66,7 +66,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write_wan(folder: Path) -> None:
-    from df_models.encoders.wan_vae import new_autoencoder
+    from df_models.encoders.video.wan_vae import new_autoencoder
 
     new_autoencoder({"base_dim": 8}).save_pretrained(folder)
 
@@ -107,8 +107,8 @@ def _write_umt5(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def face_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """LivePortrait's and DECA's as they are published, at full size: ``motion_extractor.pth``, ``deca_model.tar``."""
-    from df_models.encoders.deca import DECA_236, ParameterEncoder
-    from df_models.encoders.liveportrait import FILE, MotionDetector
+    from df_models.encoders.face.deca import DECA_236, ParameterEncoder
+    from df_models.encoders.face.liveportrait import FILE, MotionDetector
 
     root = tmp_path_factory.mktemp("faces")
     motion = _random_tensors(nn.ModuleDict({"detector": MotionDetector()}), 0)

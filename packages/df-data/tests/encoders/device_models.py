@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from df_data.build_config import BuildConfig
-from df_data.sample import EncoderRecord
+from df_data.build.config import BuildConfig
+from df_data.format.sample import EncoderRecord
 
 
 class DeviceModels:

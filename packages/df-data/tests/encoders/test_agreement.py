@@ -18,7 +18,7 @@ from df_data.stages.agreement import (
     liveportrait_view,
     mediapipe_view,
 )
-from df_data.synth.structure import keypoints_from_structure
+from df_data.synth.head.structure import keypoints_from_structure
 from df_models.structure import FLAME_159, LIVEPORTRAIT_70
 
 FRAMES = 250

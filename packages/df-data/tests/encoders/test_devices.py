@@ -6,16 +6,16 @@ import pytest
 import torch
 from device_models import DeviceModels
 
-from df_data.build import fingerprint
-from df_data.build_config import BuildConfig
-from df_data.config import load_config
-from df_data.crew import open_crew
-from df_data.crew.local import LocalSeat, LocalSite
-from df_data.crew.messages import Ready
-from df_data.devices import DeviceRota, gpu_share, resolve_devices
-from df_data.encode import native_bfloat16
-from df_data.sources import SourceConfig
+from df_data.build.build import fingerprint
+from df_data.build.config import BuildConfig
+from df_data.build.crew import open_crew
+from df_data.build.crew.local import LocalSeat, LocalSite
+from df_data.build.crew.messages import Ready
+from df_data.build.devices import DeviceRota, gpu_share, resolve_devices
+from df_data.build.encode import native_bfloat16
+from df_data.sources.config import SourceConfig
 from df_models.errors import UserError
+from df_models.settings import load_config
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from df_data.stages.face_vectors import (
     mean_boxes,
 )
 from df_models.crop import CropBox
-from df_models.encoders.deca import FlameEncoder
-from df_models.encoders.liveportrait import LivePortrait
+from df_models.encoders.face.deca import FlameEncoder
+from df_models.encoders.face.liveportrait import LivePortrait
 from df_models.structure import FLAME_159, LIVEPORTRAIT_70, VectorLayout
 
 

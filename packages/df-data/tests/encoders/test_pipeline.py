@@ -11,22 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from df_data import workers
-from df_data.build import build
-from df_data.build_config import BuildConfig
-from df_data.check import check_dataset
-from df_data.describe import describe
-from df_data.inspect.gallery import write_gallery
-from df_data.manifest import read_manifest
-from df_data.reader import ShardReader
-from df_data.sample import Sample
-from df_data.shards import iter_samples
+from df_data.build.build import build, workers
+from df_data.build.config import BuildConfig
+from df_data.check.inspect.gallery import write_gallery
+from df_data.check.stats import describe
+from df_data.check.validate import check_dataset
+from df_data.format.manifest import read_manifest
+from df_data.format.sample import Sample
+from df_data.format.shards import iter_samples
+from df_data.reading.reader import ShardReader
 from df_data.stages.agreement import AgreementFilter
 from df_data.stages.face_vectors import FaceEncoders
 from df_data.stages.landmarks import MediaPipeReader
 from df_data.stages.prepare import PreparedClip, StageModels, prepare_clips
 from df_models.encoders import FLAME_ENCODERS
-from df_models.encoders.face_detectors import load_face_detector
+from df_models.encoders.face.face_detectors import load_face_detector
 from df_models.errors import UserError
 from df_models.files import sha256_file
 from df_models.structure import FLAME_159, LIVEPORTRAIT_70, VectorLayout

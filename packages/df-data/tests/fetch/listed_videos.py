@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
-from df_data.catalogue import CatalogueClip, CropBox
+from df_data.sources.catalogue import CatalogueClip, CropBox
 
 RATE = 44_100
 BITS = 10

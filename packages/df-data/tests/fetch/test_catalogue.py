@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from df_data.catalogue import CatalogueClip, CropBox, read_catalogue
-from df_data.catalogue.clip import canonical_url, video_key, youtube_url
-from df_data.catalogue.hdtf import seconds
-from df_data.catalogue.pieces import into_pieces
+from df_data.sources.catalogue import CatalogueClip, CropBox, read_catalogue
+from df_data.sources.catalogue.clip import canonical_url, video_key, youtube_url
+from df_data.sources.catalogue.hdtf import seconds
+from df_data.sources.catalogue.pieces import into_pieces
 from df_models.errors import UserError
 
 WATCH = "https://www.youtube.com/watch?v="

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from listed_videos import HEIGHT, RATE, WIDTH, make_clip, number_of, picture, read_clip, sound, with_aspect, write_video
 
-from df_data.catalogue import CropBox
 from df_data.fetch import cut as cut_module
 from df_data.fetch.cut import BrokenVideo, CutRefused, cut_clip
 from df_data.fetch.cut_sound import place_pieces
+from df_data.sources.catalogue import CropBox
 from df_data.stages.decode import decode_clip
 
 

@@ -23,17 +23,18 @@ from bad_server import Site
 from listed_videos import make_clip, read_clip, sound, write_video
 
 from df_data import cli
-from df_data.catalogue import Catalogue, CatalogueClip, CropBox
 from df_data.fetch import cut as cut_module
 from df_data.fetch import run as run_module
 from df_data.fetch.config import FetchConfig
 from df_data.fetch.download import Downloaded, Downloader, DownloadFailed, Gone, Passing, Progress, Throttle
 from df_data.fetch.http import HttpDownloader
 from df_data.fetch.plan import make_plan
-from df_data.fetch.records import Journal, JournalEntry, read_sidecar
 from df_data.fetch.run import FetchSummary, fetch
-from df_data.ledger import dataset_lock
-from df_data.sources import SourceConfig, SplitConfig, list_inputs
+from df_data.format.ledger import dataset_lock
+from df_data.sources.catalogue import Catalogue, CatalogueClip, CropBox
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.sources.listing import list_inputs
+from df_data.sources.records import Journal, JournalEntry, read_sidecar
 from df_models.errors import UserError
 
 BOX = CropBox(left=40, top=10, right=120, bottom=90)

@@ -15,22 +15,22 @@ import pytest
 from PIL import Image
 
 from df_data import cli
-from df_data.encode import mp4_bytes
-from df_data.inspect.choose import choose_clips, strangeness_of
-from df_data.inspect.gallery import MOST_REJECTS, write_gallery
-from df_data.inspect.keypoints import project_keypoints
-from df_data.inspect.page import clip_card
-from df_data.inspect.pictures import ClipPictures, clip_pictures
-from df_data.inspect.scan import ClipFacts, scan_split
-from df_data.inspect.svg import BINS, histogram
-from df_data.inspect.timeline import TILES, WIDTH, Timeline, spoken, tile_frames, timeline
-from df_data.ledger import Ledger, LedgerEntry
-from df_data.manifest import read_manifest
-from df_data.rejects import store_picture, strip_of
-from df_data.sample import EncoderRecord, Sample
-from df_data.shards import SplitWriter, iter_samples, staged_shards
-from df_data.stored_video import probe_video, read_frames
-from df_data.summary import spread, spreads
+from df_data.build.encode import mp4_bytes
+from df_data.build.rejects import store_picture, strip_of
+from df_data.check.inspect.choose import choose_clips, strangeness_of
+from df_data.check.inspect.gallery import MOST_REJECTS, write_gallery
+from df_data.check.inspect.keypoints import project_keypoints
+from df_data.check.inspect.page import clip_card
+from df_data.check.inspect.pictures import ClipPictures, clip_pictures
+from df_data.check.inspect.scan import ClipFacts, scan_split
+from df_data.check.inspect.svg import BINS, histogram
+from df_data.check.inspect.timeline import TILES, WIDTH, Timeline, spoken, tile_frames, timeline
+from df_data.check.summary import spread, spreads
+from df_data.format.ledger import Ledger, LedgerEntry
+from df_data.format.manifest import read_manifest
+from df_data.format.sample import EncoderRecord, Sample
+from df_data.format.shards import SplitWriter, iter_samples, staged_shards
+from df_data.format.stored_video import probe_video, read_frames
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, build_corpus
 from df_models.errors import UserError

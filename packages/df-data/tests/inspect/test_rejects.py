@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from df_data.rejects import HEIGHT, file_picture, picture_path, read_picture, store_picture, strip_of
+from df_data.build.rejects import HEIGHT, file_picture, picture_path, read_picture, store_picture, strip_of
 from df_models.errors import UserError
 from df_models.media import write_image, write_video, write_wav
 

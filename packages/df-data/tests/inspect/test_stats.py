@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from df_data import cli
-from df_data.ledger import Ledger, LedgerEntry
-from df_data.sample import Sample
-from df_data.shards import SplitWriter, iter_samples, staged_shards
-from df_data.summary import length_histogram, spread, summarise
+from df_data.check.summary import length_histogram, spread, summarise
+from df_data.format.ledger import Ledger, LedgerEntry
+from df_data.format.sample import Sample
+from df_data.format.shards import SplitWriter, iter_samples, staged_shards
 from df_models.structure import LIVEPORTRAIT_70
 
 LENGTHS = (5, 5, 9, 33)

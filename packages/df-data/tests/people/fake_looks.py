@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from df_data.build_config import BuildConfig
-from df_data.crew.messages import InputResult, MadeSample, Outcome
+from df_data.build.config import BuildConfig
+from df_data.build.crew.messages import InputResult, MadeSample, Outcome
+from df_data.format.sample import EncoderRecord
 from df_data.people.worker import VECTOR
-from df_data.sample import EncoderRecord
-from df_data.sources import Input
+from df_data.sources.listing import Input
 
 SEEN: list[str] = []
 """Names of the inputs that were looked at in this process."""

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from df_data import cli
+from df_data.check.summary import summarise
+from df_data.format.sample import EncoderRecord, Sample
+from df_data.format.shards import SplitWriter, staged_shards
 from df_data.people.across import PeopleAcross
-from df_data.sample import EncoderRecord, Sample
-from df_data.shards import SplitWriter, staged_shards
-from df_data.summary import summarise
 
 NETWORK = {"identity": EncoderRecord(id="net", sha256="n")}
 Person = tuple[str, float | None]

@@ -11,13 +11,14 @@ import pytest
 from fake_looks import FakeLooks
 
 from df_data import cli
-from df_data.build import fingerprint
-from df_data.build_config import BuildConfig
+from df_data.build.build import fingerprint
+from df_data.build.config import BuildConfig
 from df_data.people import find
 from df_data.people.find import find_people
 from df_data.people.journal import open_journal
-from df_data.people.record import PersonRecord, read_people
-from df_data.sources import SourceConfig, SplitConfig, list_inputs
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.sources.listing import list_inputs
+from df_data.sources.person import PersonRecord, read_people
 from df_models.errors import UserError
 
 

@@ -12,7 +12,7 @@ import pytest
 from df_data.people import look
 from df_data.people.look import few_frames, look_at
 from df_data.stages.rejection import Rejected
-from df_models.encoders.yunet import Face
+from df_models.encoders.face.yunet import Face
 from df_models.errors import UserError
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from df_data.build_config import BuildConfig, ModelPaths
+from df_data.build.config import BuildConfig, ModelPaths
 from df_data.people.find import PeopleSummary, find_people
-from df_data.people.record import PersonRecord, read_people
-from df_data.sources import SourceConfig
+from df_data.sources.config import SourceConfig
+from df_data.sources.person import PersonRecord, read_people
 
 
 @pytest.fixture

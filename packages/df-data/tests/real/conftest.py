@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from df_data.stages.landmarks import MediaPipeReader
-from df_models.encoders.wan_vae import WanVAE
-from df_models.encoders.yunet import YuNet
+from df_models.encoders.face.yunet import YuNet
+from df_models.encoders.video.wan_vae import WanVAE
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from df_models.crop import CropBox, CropRule, crop_resize, resample_matrix, square_crop
-from df_models.encoders.yunet import Face, box_iou, suppress_overlaps
+from df_models.encoders.face.yunet import Face, box_iou, suppress_overlaps
 from df_models.errors import UserError
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from df_models.encoders.face_detectors import load_face_detector
-from df_models.encoders.retinaface import RetinaFace, RetinaFaceNet, decode_faces, make_priors
-from df_models.encoders.yunet import YuNet, box_iou
+from df_models.encoders.face.face_detectors import load_face_detector
+from df_models.encoders.face.retinaface import RetinaFace, RetinaFaceNet, decode_faces, make_priors
+from df_models.encoders.face.yunet import YuNet, box_iou
 from df_models.errors import UserError
 from df_models.media import read_image
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from df_data.build_config import BuildConfig, ClipConfig, ModelPaths
-from df_data.crew.messages import InputResult, MadeSample
-from df_data.sample import meta_from_json
-from df_data.sources import Input, SourceConfig, SplitConfig, list_inputs
+from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
+from df_data.build.crew.messages import InputResult, MadeSample
+from df_data.build.workers import WorkerModels
+from df_data.format.sample import meta_from_json
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.sources.listing import Input, list_inputs
 from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceFilter, detect_faces, track_face
 from df_data.stages.head_pose import head_pose_disagreement
@@ -20,15 +22,14 @@ from df_data.stages.landmarks import MediaPipeReader
 from df_data.stages.prepare import StageConfig
 from df_data.stages.quality import QualityFilter
 from df_data.stages.readings import euler_degrees
-from df_data.synth.camera import rotation_matrix
-from df_data.synth.face_state import FaceTracks
-from df_data.synth.identity import Identity
-from df_data.synth.render import render
-from df_data.workers import WorkerModels
+from df_data.synth.head.camera import rotation_matrix
+from df_data.synth.head.face_state import FaceTracks
+from df_data.synth.head.identity import Identity
+from df_data.synth.head.render import render
 from df_models.crop import CropRule, crop_resize
-from df_models.encoders.head_pose import HeadPose, angle_between
-from df_models.encoders.syncnet import SyncNet, SyncNetTowers, SyncScores
-from df_models.encoders.yunet import YuNet
+from df_models.encoders.face.head_pose import HeadPose, angle_between
+from df_models.encoders.face.syncnet import SyncNet, SyncNetTowers, SyncScores
+from df_models.encoders.face.yunet import YuNet
 from df_models.errors import UserError
 from df_models.files import sha256_file
 

@@ -23,7 +23,7 @@ from df_data.stages.rejection import Rejected
 from df_data.stages.sync import SyncFilter, check_offset, mouth_sound_offset
 from df_data.synth.clip import make_clip
 from df_models.crop import CropRule, crop_resize
-from df_models.encoders.yunet import YuNet
+from df_models.encoders.face.yunet import YuNet
 from df_models.time import samples_for
 
 FACES = FaceFilter(min_face=64)

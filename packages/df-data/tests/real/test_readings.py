@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from df_data.sources import SourceConfig, SplitConfig, expand_path, list_inputs, read_words
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.sources.listing import list_inputs
+from df_data.sources.words import read_words
 from df_data.stages.faces import FaceFilter, track_face
 from df_data.stages.gaps import fill_gaps, longest_gap
 from df_data.stages.landmarks import BLENDSHAPES, Landmarks, camera_rotation
@@ -28,11 +30,12 @@ from df_data.stages.readings import (
     structure_vectors,
 )
 from df_data.stages.rejection import Rejected
-from df_data.synth.keypoints import KEYPOINTS as SYNTHETIC_KEYPOINTS
-from df_data.synth.structure import keypoints_from_structure
+from df_data.synth.head.keypoints import KEYPOINTS as SYNTHETIC_KEYPOINTS
+from df_data.synth.head.structure import keypoints_from_structure
 from df_models.crop import CropRule
-from df_models.encoders.yunet import Face
+from df_models.encoders.face.yunet import Face
 from df_models.errors import UserError
+from df_models.settings import expand_path
 from df_models.structure import LIVEPORTRAIT_70
 
 FRAMES = 30

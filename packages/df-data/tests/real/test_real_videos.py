@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from df_data.build import BuildConfig, ClipConfig, build
-from df_data.config import load_config
-from df_data.encode import mp4_frames
-from df_data.manifest import read_manifest
-from df_data.shards import iter_samples
-from df_data.sources import SourceConfig, SplitConfig
+from df_data.build.build import BuildConfig, ClipConfig, build
+from df_data.build.encode import mp4_frames
+from df_data.format.manifest import read_manifest
+from df_data.format.shards import iter_samples
+from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceFilter
 from df_data.stages.landmarks import MediaPipeReader
@@ -22,9 +21,10 @@ from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
 from df_models.crop import CropRule, crop_resize, square_crop
 from df_models.encoders import load_audio_encoder
-from df_models.encoders.yunet import YuNet
+from df_models.encoders.face.yunet import YuNet
 from df_models.errors import UserError
 from df_models.media import read_image
+from df_models.settings import load_config
 
 GRID = StageConfig(size=64, faces=FaceFilter(min_face=64))
 
@@ -182,7 +182,7 @@ def test_a_long_video_is_taken_in_stretches(
 def test_an_interrupted_build_goes_on_and_ends_the_same(
     real_data: Path, real_weights: Path, vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from df_data import workers
+    from df_data.build.build import workers
 
     whole = small_build(real_data, real_weights, vae_folder, tmp_path / "whole")
     build(whole, progress=False)

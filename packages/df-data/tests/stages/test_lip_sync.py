@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from df_data.build_config import BuildConfig, ModelPaths
-from df_data.config import load_config
+from df_data.build.config import BuildConfig, ModelPaths
 from df_data.stages.faces import FaceFilter, track_face
 from df_data.stages.judges import Judges, load_judges
 from df_data.stages.lip_sync import LipSyncFilter, check_lip_sync, lip_sync_scores
@@ -18,9 +17,10 @@ from df_data.stages.readings import Readings
 from df_data.stages.rejection import Rejected
 from df_data.stages.sync import SyncFilter
 from df_models.crop import CropRule
-from df_models.encoders.syncnet import SyncNet, SyncNetTowers
-from df_models.encoders.yunet import Face
+from df_models.encoders.face.syncnet import SyncNet, SyncNetTowers
+from df_models.encoders.face.yunet import Face
 from df_models.errors import UserError
+from df_models.settings import load_config
 
 FRAMES = 75
 CODE = np.random.default_rng(0).uniform(20, 230, FRAMES + 40).astype(np.uint8)

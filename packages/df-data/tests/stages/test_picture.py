@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 
-from df_data.config import validate_config
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import OcclusionFilter, check_hidden, face_confidences, hidden_share
 from df_data.stages.picture import brightness, picture_scores, sharpness
@@ -15,8 +14,9 @@ from df_data.stages.quality import QualityFilter, clip_weight, soft_faults
 from df_data.stages.readings import TRUTH_NAMES, Readings
 from df_data.stages.rejection import Rejected
 from df_data.synth.clip import make_clip
-from df_models.encoders.yunet import Face
+from df_models.encoders.face.yunet import Face
 from df_models.errors import UserError
+from df_models.settings import validate_config
 
 GOOD = {"sharpness": 50.0, "brightness": 0.5, "yaw_abs": 5.0, "mouth_std": 0.02, "snr_db": 25.0}
 

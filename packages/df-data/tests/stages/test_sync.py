@@ -10,10 +10,10 @@ import pytest
 from df_data.stages.rejection import Rejected
 from df_data.stages.sync import SyncFilter, check_offset, mouth_sound_offset, without_slow_part
 from df_data.synth.clip import face_tracks
-from df_data.synth.identity import Identity
-from df_data.synth.speech import make_speech
-from df_data.synth.structure import truths
-from df_data.synth.voice import make_voice
+from df_data.synth.head.identity import Identity
+from df_data.synth.head.structure import truths
+from df_data.synth.speech.speech import make_speech
+from df_data.synth.speech.voice import make_voice
 from df_models.time import samples_for
 
 FRAMES = 75

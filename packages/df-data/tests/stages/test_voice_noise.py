@@ -19,8 +19,8 @@ from df_data.stages.voice import (
     longest_run,
     packaged_file,
 )
-from df_data.synth.speech import make_speech
-from df_data.synth.voice import make_voice
+from df_data.synth.speech.speech import make_speech
+from df_data.synth.speech.voice import make_voice
 from df_models.errors import UserError
 from df_models.time import SAMPLE_RATE
 

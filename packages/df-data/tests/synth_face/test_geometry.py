@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from df_data.synth import camera, flame
-from df_data.synth.face_state import FaceTracks
-from df_data.synth.identity import Identity, all_parameters
-from df_data.synth.keypoints import BROW_POINTS, EYE_POINTS, MOUTH_POINTS
-from df_data.synth.reader_data import random_tracks
-from df_data.synth.render import geometry, render
-from df_data.synth.structure import (
+from benchmarks.synth.reader_data import random_tracks
+from df_data.synth.head import camera, flame
+from df_data.synth.head.face_state import FaceTracks
+from df_data.synth.head.identity import Identity, all_parameters
+from df_data.synth.head.keypoints import BROW_POINTS, EYE_POINTS, MOUTH_POINTS
+from df_data.synth.head.render import geometry, render
+from df_data.synth.head.structure import (
     TRUTH_NAMES,
     canonical_expression,
     keypoints_from_structure,

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from df_data.synth.face_state import FaceTracks
-from df_data.synth.identity import IDENTITY_DIM, Identity
+from benchmarks.synth.reader_augment import coarsen, gaussian_blur, negatives, quantize_blocks
+from benchmarks.synth.reader_data import ReaderSet, random_set
+from benchmarks.synth.reader_report import TEST_IDENTITIES, as_images, disturbed, measure, report
+from benchmarks.synth.reader_train import ReaderRecipe, save_reader, train_reader
+from df_data.synth.head.face_state import FaceTracks
+from df_data.synth.head.identity import IDENTITY_DIM, Identity
+from df_data.synth.head.render import render
 from df_data.synth.reader import SynthReader, load_reader
-from df_data.synth.reader_augment import coarsen, gaussian_blur, negatives, quantize_blocks
-from df_data.synth.reader_data import ReaderSet, random_set
-from df_data.synth.reader_report import TEST_IDENTITIES, as_images, disturbed, measure, report
-from df_data.synth.reader_train import ReaderRecipe, save_reader, train_reader
-from df_data.synth.render import render
 from df_models.errors import UserError
 
 PEOPLE, STATES = 32, 6

@@ -8,18 +8,18 @@ import sys
 import numpy as np
 import pytest
 
-from df_data.synth import camera
-from df_data.synth.face_state import FaceTracks
-from df_data.synth.identity import IDENTITY_DIM, Identity, identity_vector
-from df_data.synth.reader_data import random_tracks
-from df_data.synth.render import render
+from benchmarks.synth.reader_data import random_tracks
+from df_data.synth.head import camera
+from df_data.synth.head.face_state import FaceTracks
+from df_data.synth.head.identity import IDENTITY_DIM, Identity, identity_vector
+from df_data.synth.head.render import render
 from df_models.errors import UserError
 
 HASH = """
 import hashlib, numpy as np
-from df_data.synth.identity import Identity
-from df_data.synth.reader_data import random_tracks
-from df_data.synth.render import render
+from df_data.synth.head.identity import Identity
+from benchmarks.synth.reader_data import random_tracks
+from df_data.synth.head.render import render
 shown = render(Identity.sample(5), random_tracks(np.random.default_rng(2), 3), 64)
 print(hashlib.sha256(shown.frames.tobytes() + shown.keypoints.tobytes()).hexdigest())
 """

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from df_data.synth.motion import Motion, make_motion
-from df_data.synth.sentences import Phone
-from df_data.synth.speech import speak_stream
-from df_data.synth.voice import make_voice
+from df_data.synth.head.motion import Motion, make_motion
+from df_data.synth.speech.sentences import Phone
+from df_data.synth.speech.speech import speak_stream
+from df_data.synth.speech.voice import make_voice
 
 FRAMES = 25 * 120
 LIMITS = {"yaw": 25, "pitch": 15, "roll": 10, "tx": 0.08, "ty": 0.08, "tz": 0.06, "brow": 1, "gaze_x": 1, "gaze_y": 1}

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from df_data.synth.phonemes import BILABIALS, PHONEMES, VOWELS
 from df_data.synth.seeding import rng_for
-from df_data.synth.sentences import lexicon, make_sentence, time_sentence
+from df_data.synth.speech.phonemes import BILABIALS, PHONEMES, VOWELS
+from df_data.synth.speech.sentences import lexicon, make_sentence, time_sentence
 
 
 def test_inventory_holds_english_like_phonemes() -> None:

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from scipy.signal import find_peaks
 
-from df_data.synth.phonemes import BILABIALS
-from df_data.synth.speech import Speech, make_speech, speak_stream
-from df_data.synth.speech_report import real_time_factor, ridge_correlations
-from df_data.synth.voice import make_voice
+from benchmarks.synth.speech_report import real_time_factor, ridge_correlations
+from df_data.synth.speech.phonemes import BILABIALS
+from df_data.synth.speech.speech import Speech, make_speech, speak_stream
+from df_data.synth.speech.voice import make_voice
 from df_models.time import FPS, samples_for
 
 SECONDS = 12
 DIGEST = (
-    "import hashlib; from df_data.synth.speech import make_speech; from df_data.synth.voice import make_voice;"
+    "import hashlib; from df_data.synth.speech.speech import make_speech;"
+    "from df_data.synth.speech.voice import make_voice;"
     "s = make_speech(3, 'train', make_voice(3), 16000);"
     "print(hashlib.sha256(s.wave.tobytes() + s.mouth.jaw.tobytes()).hexdigest())"
 )

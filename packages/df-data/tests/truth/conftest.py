@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from df_data.build_config import ModelPaths
+from benchmarks.stages.talks import Models, Talk, grid_talks, rendered_talks
+from df_data.build.config import ModelPaths
 from df_data.synth.clip import make_clip
-from df_data.truth.talks import Models, Talk, grid_talks, rendered_talks
 
 
 @pytest.fixture(scope="session")

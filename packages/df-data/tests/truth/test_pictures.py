@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
+from benchmarks.stages import cover, cuts, faces, soft
+from benchmarks.stages.talks import Models, Talk
 from df_data.stages.quality import QualityFilter
 from df_data.stages.shots import shot_cuts
-from df_data.truth import cover, cuts, faces, soft
-from df_data.truth.talks import Models, Talk
 
 
 @pytest.mark.parametrize("kind", [kind for kind in cuts.MAKERS if kind != cuts.NEITHER])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.stages import sounds, sync
+from benchmarks.stages.report import document
+from benchmarks.stages.tables import Tally
 from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice
-from df_data.truth import sounds, sync
-from df_data.truth.report import document
-from df_data.truth.tables import Tally
 
 CLIPS = 8
 

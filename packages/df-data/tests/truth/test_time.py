@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from df_data.build_config import ModelPaths
-from df_data.truth.files import FORMATS, FileFormat, resample_exactly
-from df_data.truth.scene import Scene, stamp_of, stamped
-from df_data.truth.timing import built_clocks, decoded_clock, sound_lag
+from benchmarks.stages.files import FORMATS, FileFormat, resample_exactly
+from benchmarks.stages.scene import Scene, stamp_of, stamped
+from benchmarks.stages.timing import built_clocks, decoded_clock, sound_lag
+from df_data.build.config import ModelPaths
 from df_models.crop import CropBox, crop_resize
 
 STAMP_MS = 1.0

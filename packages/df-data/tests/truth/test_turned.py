@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from df_data.truth.scene import Scene
-from df_data.truth.talks import Models, Talk
-from df_data.truth.turning import UPRIGHT_DB, mirrored_fields, psnr, turned_file
+from benchmarks.stages.scene import Scene
+from benchmarks.stages.talks import Models, Talk
+from benchmarks.stages.turning import UPRIGHT_DB, mirrored_fields, psnr, turned_file
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from df_data.config import load_config
 from df_eval.config import EvalConfig
 from df_models.cli_support import add_version, run_cli
 from df_models.errors import UserError
+from df_models.settings import load_config
 
 DESCRIPTION = """\
 Measure a trained run on held-out clips: people and sentences that training did not see.

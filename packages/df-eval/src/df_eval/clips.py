@@ -13,9 +13,9 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from df_data.manifest import read_manifest
-from df_data.sample import Sample
-from df_data.shards import iter_samples
+from df_data.format.manifest import read_manifest
+from df_data.format.sample import Sample
+from df_data.format.shards import iter_samples
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, jobs_of
 from df_models.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from df_data.config import FrozenModel
+from df_models.settings import FrozenModel
 from df_models.time import latent_length
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import yaml
 
-from df_data.sources import expand_path
 from df_eval.clips import SYNTHETIC, EvalClip, render_clips, stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
 from df_eval.generation import check_size, fitting_lengths
@@ -22,6 +21,7 @@ from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models.errors import UserError
+from df_models.settings import expand_path
 from df_models.time import covering_pixel_length
 
 

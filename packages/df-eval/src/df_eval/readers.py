@@ -60,8 +60,8 @@ def lip_gap(expression_TK3: np.ndarray, names: list[str]) -> np.ndarray:
 
 def synthetic_mouth(structure_TD: np.ndarray) -> np.ndarray:
     """The lip gap of the synthetic corpus's structure vectors, freed of the pose: [T]."""
-    from df_data.synth.keypoints import KEYPOINTS
-    from df_data.synth.structure import canonical_expression
+    from df_data.synth.head.keypoints import KEYPOINTS
+    from df_data.synth.head.structure import canonical_expression
 
     return lip_gap(canonical_expression(structure_TD), [group[0] for group in KEYPOINTS])
 
@@ -69,7 +69,7 @@ def synthetic_mouth(structure_TD: np.ndarray) -> np.ndarray:
 def mediapipe_mouth(structure_TD: np.ndarray) -> np.ndarray:
     """The lip gap of structure vectors named `mediapipe`, freed of the pose: [T]."""
     from df_data.stages.readings import KEYPOINTS
-    from df_data.synth.structure import canonical_expression
+    from df_data.synth.head.structure import canonical_expression
 
     return lip_gap(canonical_expression(structure_TD), list(KEYPOINTS))
 
@@ -89,7 +89,7 @@ def signals_of(truth: dict[str, np.ndarray]) -> FaceReadings:
 
 
 class SyntheticFaceReader:
-    """The exact reader of the synthetic corpus (`df_data.synth.reader`)."""
+    """The exact reader of the synthetic corpus (`df_data.synth.reader.reader`)."""
 
     id = "synthetic reader"
     truth_note = "exact: the values that the face was rendered with"

@@ -15,7 +15,7 @@ from df_models.crop import CropBox, CropRule, crop_resize, square_crop
 from df_models.errors import UserError
 
 if TYPE_CHECKING:
-    from df_models.encoders.face_detectors import FaceDetector
+    from df_models.encoders.face.face_detectors import FaceDetector
 
 NO_CROP = "none"
 LIKE_SIZE = 0.7
@@ -84,7 +84,7 @@ def _load(rule: CropRule, detector: str | Path | None) -> FaceDetector:
     Raises:
         UserError: the rule names one that is not known, or another one is given, or none.
     """
-    from df_models.encoders.face_detectors import FACE_DETECTORS, load_face_detector
+    from df_models.encoders.face.face_detectors import FACE_DETECTORS, load_face_detector
 
     if rule.detector not in FACE_DETECTORS:
         known = ", ".join(sorted(FACE_DETECTORS))

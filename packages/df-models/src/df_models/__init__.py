@@ -11,29 +11,29 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "DualForce": "dualforce",
-    "DualForceConfig": "config",
-    "History": "inputs",
-    "KVCache": "cache",
-    "StructureDiT": "structure_dit",
-    "StructureDiTConfig": "config",
+    "DualForce": "model.dualforce",
+    "DualForceConfig": "model.config",
+    "History": "model.inputs",
+    "KVCache": "model.cache",
+    "StructureDiT": "model.structure_dit",
+    "StructureDiTConfig": "model.config",
     "UserError": "errors",
-    "Velocity": "dualforce",
-    "VideoDiT": "video_dit",
-    "VideoDiTConfig": "config",
-    "preset_config": "sizes",
-    "presets": "sizes",
+    "Velocity": "model.dualforce",
+    "VideoDiT": "model.video_dit",
+    "VideoDiTConfig": "model.config",
+    "preset_config": "model.presets",
+    "presets": "model.presets",
 }
 
 if TYPE_CHECKING:
-    from df_models.cache import KVCache
-    from df_models.config import DualForceConfig, StructureDiTConfig, VideoDiTConfig
-    from df_models.dualforce import DualForce, Velocity
     from df_models.errors import UserError
-    from df_models.inputs import History
-    from df_models.sizes import preset_config, presets
-    from df_models.structure_dit import StructureDiT
-    from df_models.video_dit import VideoDiT
+    from df_models.model.cache import KVCache
+    from df_models.model.config import DualForceConfig, StructureDiTConfig, VideoDiTConfig
+    from df_models.model.dualforce import DualForce, Velocity
+    from df_models.model.inputs import History
+    from df_models.model.presets import preset_config, presets
+    from df_models.model.structure_dit import StructureDiT
+    from df_models.model.video_dit import VideoDiT
 
 __all__ = [
     "DualForce",

@@ -66,13 +66,13 @@ def _main(argv: list[str]) -> None:
     overrides = [text for text in argv if _OVERRIDE.match(text)]
     arguments = build_parser().parse_args([text for text in argv if text not in overrides])
     if arguments.command == "presets":
-        from df_models.sizes import presets
+        from df_models.model.presets import presets
 
         print("\n".join(presets()))
         return
     values = dict(_override(text) for text in overrides)
     if arguments.command == "convert-wan":
-        from df_models.convert_cli import convert_wan
+        from df_models.convert.command import convert_wan
 
         print(convert_wan(arguments, values))
         return
@@ -82,10 +82,10 @@ def _main(argv: list[str]) -> None:
 def _describe(arguments: argparse.Namespace, overrides: dict[str, object]) -> None:
     from pathlib import Path
 
-    from df_models.checkpoint import CONFIG_FILE, read_header
-    from df_models.config import DualForceConfig
-    from df_models.describe import Workload, describe, render
-    from df_models.sizes import preset_config
+    from df_models.model.config import DualForceConfig
+    from df_models.model.describe import Workload, describe, render
+    from df_models.model.presets import preset_config
+    from df_models.model.pretrained import CONFIG_FILE, read_header
 
     if arguments.size < 16 or arguments.size % 16:
         raise UserError(f"--size must be a multiple of 16, not {arguments.size}")

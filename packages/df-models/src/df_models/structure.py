@@ -52,7 +52,7 @@ LIVEPORTRAIT_70 = VectorLayout(
 """LivePortrait's canonical motion: expression is 21 keypoints x (x, y, z); angles are decoded, in degrees.
 
 Source: KwaiVGI/LivePortrait, ``src/live_portrait_wrapper.py``: keypoints = scale * (canonical @ R + expression) + t,
-of which t_z is not applied (:func:`df_models.encoders.liveportrait.compose_keypoints`).
+of which t_z is not applied (:func:`df_models.encoders.face.liveportrait.compose_keypoints`).
 """
 
 FLAME_159 = VectorLayout("flame159", (("shape", 100), ("expression", 50), ("pose", 6), ("camera", 3)))

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from df_data.config import load_config
 from df_models.cli_support import EXIT_INTERRUPTED, add_version, run_cli
 from df_models.errors import UserError, nearest
+from df_models.settings import load_config
 
 _DESCRIPTION = """\
 Train DualForce, or its video tokenizer, as a configuration file says.
@@ -102,8 +102,8 @@ def _known_task(task: str) -> str:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from df_train import tokenizer
-    from df_train.tokenizer_config import TokenizerConfig
+    from df_train.tokenizer.config import TokenizerConfig
+    from df_train.tokenizer.train import train as tokenizer
 
     config = load_config(TokenizerConfig, options.config, options.overrides)
     if options.resume or options.fresh:

@@ -9,8 +9,8 @@ _USUAL = 8
 def allow_lengths(count: int) -> None:
     """Let a compiled function be compiled for `count` lengths of clips besides what torch allows anyway.
 
-    FlexAttention is compiled once for each shape (`df_models.attention`). Beyond torch's limit it would run uncompiled,
-    which makes all scores of a sequence with itself at once.
+    FlexAttention is compiled once for each shape (`df_models.attention`). Beyond torch's limit it would run
+    uncompiled, which makes all scores of a sequence with itself at once.
     """
     import torch._dynamo
 

@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from df_data.config import FrozenModel
-from df_data.peek import split_location
+from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
 from df_data.synth.corpus import SynthConfig
 from df_infer.config import RolloutConfig
 from df_models.flow import HistoryMode
+from df_models.settings import FrozenModel
 
 MOST_BUCKETS = 8
-"""Lengths of clips in one run (`df_models.masks.causal_mask` keeps 32 masks, and a length takes up to four)."""
+"""Lengths of clips in one run (`df_models.attention.masks` keeps 32 masks, and a length takes up to four)."""
 
 
 class ModelConfig(FrozenModel):

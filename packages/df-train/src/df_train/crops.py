@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from df_data.batch import Batch
+from df_data.reading.batch import Batch
 
 
 def begun_anew(batch: Batch) -> Batch:

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from df_data.manifest import Manifest
-from df_data.peek import first_samples, manifest_of
-from df_data.reader import ShardReader
+from df_data.format.manifest import Manifest
 from df_data.reading.cache import ShardCache
+from df_data.reading.peek import first_samples, manifest_of
+from df_data.reading.reader import ShardReader
 from df_data.synth.corpus import build_corpus
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import VideoVAE, load_video_vae

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from df_data.reader import Batch
-from df_models.dualforce import History
+from df_data.reading.reader import Batch
 from df_models.flow import (
     ErrorBank,
     HistoryConfig,
@@ -24,6 +23,7 @@ from df_models.flow import (
     keyed_noise,
     sample_sigmas,
 )
+from df_models.model.dualforce import History
 from df_train.config import ObjectiveConfig
 
 HISTORY_STREAM = "history:"

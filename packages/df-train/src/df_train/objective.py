@@ -15,11 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from df_data.reader import Batch
+from df_data.reading.reader import Batch
 from df_models import DualForce, DualForceConfig
-from df_models.dualforce import Velocity
 from df_models.errors import UserError
 from df_models.flow import clean_from_velocity, velocity_target
+from df_models.model.dualforce import Velocity
 from df_models.text import pad_text
 from df_train.config import TrainConfig
 from df_train.crops import begun_anew

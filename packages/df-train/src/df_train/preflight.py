@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from df_data.manifest import MANIFEST_NAME, Manifest
-from df_data.peek import manifest_of
+from df_data.format.manifest import MANIFEST_NAME, Manifest
+from df_data.reading.peek import manifest_of
 from df_models import DualForce
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from df_data.manifest import Manifest
+from df_data.format.manifest import Manifest
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
 from df_models.text import PROMPT_FILE, Prompt, write_prompt

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from df_data.config import dump_config, load_config
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.settings import dump_config, load_config
 from df_train.checkpoint import CheckpointInfo, newest
 from df_train.config import TrainConfig
 from df_train.metrics import read_metrics

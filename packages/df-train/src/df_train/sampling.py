@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from df_data.sample import Sample
-from df_data.shards import iter_samples
+from df_data.format.sample import Sample
+from df_data.format.shards import iter_samples
 from df_infer.rollout import RolloutConfig, generate_latents
 from df_models import DualForce
 from df_models.encoders import VideoVAE, load_video_vae

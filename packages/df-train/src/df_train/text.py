@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from df_data.manifest import Manifest
+from df_data.format.manifest import Manifest
 from df_data.reading.shard import RawSample
 from df_models import DualForceConfig
 from df_models.errors import UserError

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from df_models.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from df_data.catalogue import Catalogue
     from df_data.fetch.config import FetchConfig
     from df_data.fetch.download import Downloader
+    from df_data.sources.catalogue import Catalogue
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -38,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run_plan(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from df_data.fetch.plan import make_plan
-    from df_data.sources import expand_path
+    from df_models.settings import expand_path
 
     config, catalogue = _read(arguments)
     print(make_plan(config, catalogue))
@@ -55,8 +55,8 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 def run_fetch(arguments: argparse.Namespace) -> int:
     """Fetch, print the summary; 1 if the run ended early, or nothing is there of what was wanted."""
-    from df_data.fetch.records import JOURNAL_NAME
     from df_data.fetch.run import CLIPS, fetch
+    from df_data.sources.records import JOURNAL_NAME
 
     config, catalogue = _read(arguments)
     summary = fetch(config, catalogue, downloaders(config, catalogue))
@@ -91,10 +91,9 @@ def downloaders(config: FetchConfig, catalogue: Catalogue) -> Callable[[str], Do
 
 
 def _read(arguments: argparse.Namespace) -> tuple[FetchConfig, Catalogue]:
-    from df_data.catalogue import read_catalogue
-    from df_data.config import load_config
     from df_data.fetch.config import FetchConfig
-    from df_data.sources import expand_path
+    from df_data.sources.catalogue import read_catalogue
+    from df_models.settings import expand_path, load_config
 
     overrides, paths = _asked(arguments)
     overrides += [f"{name}={path}" for name, path in paths.items()]
@@ -112,7 +111,7 @@ def _check_name(source: str, *, listed: bool) -> None:
     Raises:
         UserError: it is a folder or an unknown name, or the lists are missing.
     """
-    from df_data.catalogue import LOCAL, READERS
+    from df_data.sources.catalogue import LOCAL, READERS
 
     if source not in READERS:
         if Path(source).is_dir():

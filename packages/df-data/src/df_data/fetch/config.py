@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from df_data.catalogue import DatasetName
-from df_data.config import FrozenModel
+from df_data.sources.catalogue import DatasetName
+from df_models.settings import FrozenModel
 
 
 class FetchConfig(FrozenModel):

@@ -16,9 +16,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from df_data.catalogue.clip import CatalogueClip
 from df_data.fetch.cut_sound import write_sound
 from df_data.fetch.download import raise_if_disk_full
+from df_data.sources.catalogue.clip import CatalogueClip
 from df_data.stages.aspect import square_size
 from df_data.stages.turn import Turn, upright_turn
 from df_models.containers import FormatNotRead, limit_pictures, open_media

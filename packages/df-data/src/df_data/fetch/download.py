@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from df_data.config import FrozenModel
+from df_models.settings import FrozenModel
 
 Progress = Callable[[int], None]
 """Told the bytes that came since it was last told."""

@@ -7,13 +7,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from df_data.catalogue import BadEntry, Catalogue, CatalogueClip
-from df_data.catalogue.layouts import SUFFIXES
+from df_data.common.wording import counted
 from df_data.fetch.config import FetchConfig
-from df_data.fetch.records import JOURNAL_NAME, Journal, is_fetched
 from df_data.fetch.run import chosen_videos, clip_path
 from df_data.fetch.ytdlp import INSTALL, JS_RUNTIMES
-from df_data.wording import counted
+from df_data.sources.catalogue import BadEntry, Catalogue, CatalogueClip
+from df_data.sources.catalogue.layouts import SUFFIXES
+from df_data.sources.records import JOURNAL_NAME, Journal, is_fetched
 
 ASSUMED_MBIT = {360: 0.7, 720: 2.2, 1080: 4.0, 2160: 16.0}
 """Megabits a second of pictures and sound together, by height: an assumption, of the order that video sites send."""

@@ -17,12 +17,14 @@ from pathlib import Path
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from df_data.catalogue import Catalogue, CatalogueClip
-from df_data.catalogue.pieces import into_pieces
+from df_data.common.wording import counted
 from df_data.fetch.config import FetchConfig
 from df_data.fetch.cut import BrokenVideo, Cut, CutRefused, cut_clip
 from df_data.fetch.download import Downloaded, Downloader, DownloadFailed, Gone, Passing
-from df_data.fetch.records import (
+from df_data.format.ledger import dataset_lock
+from df_data.sources.catalogue import Catalogue, CatalogueClip
+from df_data.sources.catalogue.pieces import into_pieces
+from df_data.sources.records import (
     CLIP_SUFFIX,
     JOURNAL_NAME,
     Journal,
@@ -31,8 +33,6 @@ from df_data.fetch.records import (
     is_fetched,
     write_sidecar,
 )
-from df_data.ledger import dataset_lock
-from df_data.wording import counted
 from df_models.errors import UserError
 from df_models.files import atomic_write, safe_join, sha256_file
 

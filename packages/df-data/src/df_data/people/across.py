@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from df_data.config import FrozenModel
-from df_data.sample import Sample
+from df_data.format.sample import Sample
 from df_data.stages.identity import SAME_PERSON
+from df_models.settings import FrozenModel
 
 IDENTITY_ROLE = "identity"
 """Role of the face recognition network; without it an identity vector is no direction (synthetic people)."""

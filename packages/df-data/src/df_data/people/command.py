@@ -29,11 +29,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the people and say what came of it."""
-    from df_data.build_config import BuildConfig
-    from df_data.config import load_config
+    from df_data.build.config import BuildConfig
     from df_data.people.find import find_people
-    from df_data.sources import expand_path
     from df_models.errors import UserError
+    from df_models.settings import expand_path, load_config
 
     config = load_config(BuildConfig, arguments.config, arguments.overrides)
     named = sorted({source.people for source in config.sources if source.people is not None})

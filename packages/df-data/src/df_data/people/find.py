@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from df_data.build_config import BuildConfig
-from df_data.crew import Crew, open_crew
-from df_data.crew.messages import MadeSample, ModelsFactory
+from df_data.build.config import BuildConfig
+from df_data.build.crew import Crew, open_crew
+from df_data.build.crew.messages import MadeSample, ModelsFactory
+from df_data.common.wording import counted
+from df_data.format.sample import EncoderRecord
 from df_data.people.groups import Forest, Groups, Link, name_groups, strongest_links
 from df_data.people.journal import LookEntry, LookJournal, encode_vector, open_journal
 from df_data.people.look import SAME_FACE
-from df_data.people.record import PersonRecord, read_people, write_people
 from df_data.people.worker import VECTOR, PeopleModels
-from df_data.sample import EncoderRecord
-from df_data.sources import FileState, Input, file_state, list_files
+from df_data.sources.listing import FileState, Input, file_state, list_files
+from df_data.sources.person import PersonRecord, read_people, write_people
 from df_data.stages.identity import FRAMES, SAME_PERSON
-from df_data.wording import counted
 from df_models.errors import UserError
 
 LOOK = "2"

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from df_data.config import FrozenModel
-from df_data.sources import FileState
+from df_data.sources.listing import FileState
 from df_models.errors import UserError
+from df_models.settings import FrozenModel
 
 
 class LookEntry(FrozenModel):

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from df_data.build.rejects import MICROSECONDS
 from df_data.people.groups import Groups
-from df_data.rejects import MICROSECONDS
 from df_data.stages.aspect import square_size
 from df_data.stages.decode import video_stream
 from df_data.stages.faces import FaceDetector

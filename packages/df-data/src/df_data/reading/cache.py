@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from df_data.manifest import ShardEntry
+from df_data.format.manifest import ShardEntry
 from df_models.errors import UserError
 from df_models.files import atomic_path, sha256_file
 

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from df_data.manifest import ShardEntry
+from df_data.format.manifest import ShardEntry
 from df_data.reading.order import SHARDS_MIXED
 from df_data.reading.shard import OpenShard, RawSample, open_shard
 from df_data.reading.source import Source

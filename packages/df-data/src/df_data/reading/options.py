@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from df_data.batch import AudioPool, Recipe, Start
-from df_data.manifest import Manifest
+from df_data.format.manifest import Manifest
+from df_data.reading.batch import AudioPool, Recipe, Start
 from df_data.reading.order import SHARDS_MIXED
 from df_models.errors import UserError
 from df_models.time import latent_length

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from df_data.hashing import hash_int
+from df_data.common.hashing import hash_int
 
 SHARDS_MIXED = 16
 """Shards whose samples are shuffled among each other: enough to mix, few enough to read a disk in long runs."""

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from df_data.manifest import ShardEntry
+from df_data.format.manifest import ShardEntry
+from df_data.format.sample import SCHEMA_VERSION
+from df_data.format.shards import iter_groups, split_member_name
 from df_data.reading.tensors import Buffer, tensor_views
-from df_data.sample import SCHEMA_VERSION
-from df_data.shards import iter_groups, split_member_name
 from df_models.errors import UserError
 from df_models.time import latent_length, pixel_length
 
@@ -73,7 +73,7 @@ class RawSample(NamedTuple):
 
 
 class _Head(BaseModel):
-    """The metadata that reading needs (:class:`df_data.sample.SampleMeta` has it all)."""
+    """The metadata that reading needs (:class:`df_data.format.sample.SampleMeta` has it all)."""
 
     key: str
     schema_version: int = SCHEMA_VERSION

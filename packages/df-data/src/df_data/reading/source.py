@@ -28,7 +28,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from df_data.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest, read_manifest
+from df_data.format.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest, read_manifest
 from df_data.reading.cache import ShardCache
 from df_data.reading.shard import ShardBytes
 from df_data.reading.tensors import Buffer

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from df_data.sample import DTYPES, LATENT_CHANNELS, REQUIRED
+from df_data.format.sample import DTYPES, LATENT_CHANNELS, REQUIRED
 from df_models.errors import UserError
 from df_models.structure import FLAME_159
 from df_models.text import TEXT_TOKENS
@@ -90,7 +90,7 @@ def _place(name: str, entry: dict, size: int) -> TensorPlace:
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
-    """Shapes must agree with each other as `df_data.sample` lists them."""
+    """Shapes must agree with each other as `df_data.format.sample` lists them."""
     latents, _, height, width = shapes["video_latent"]
     pixels, pictures = pixel_length(latents), shapes["reference_frames"][0]
     wanted = {

@@ -45,8 +45,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from df_data.config import FrozenModel
-from df_models.encoders.liveportrait import head_rotation
+from df_models.encoders.face.liveportrait import head_rotation
+from df_models.settings import FrozenModel
 from df_models.structure import FLAME_159, LIVEPORTRAIT_70
 
 OPENING_KEYPOINT = 19

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from df_data.common.timing import timed
 from df_data.stages.aspect import square_size
 from df_data.stages.clock import Tick, steady_ticks
 from df_data.stages.rejection import Rejected
 from df_data.stages.sound import Chunk, SoundTrack, checked_sound
 from df_data.stages.turn import Turn, turned, upright_turn
-from df_data.timing import timed
 from df_models.containers import MOST_PIXELS, limit_pictures, open_media
 from df_models.errors import UserError
 from df_models.time import FPS, SAMPLE_RATE, samples_for

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from df_data.timing import timed
+from df_data.common.timing import timed
 from df_models.crop import CropBox, CropRule, crop_resize, square_crop
 from df_models.encoders import FaceEncoder
 

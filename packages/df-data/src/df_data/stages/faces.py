@@ -11,11 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
-from df_data.config import FrozenModel
+from df_data.common.timing import timed
 from df_data.stages.rejection import Rejected
-from df_data.timing import timed
 from df_models.crop import CropBox, CropRule, square_crop
-from df_models.encoders.yunet import Face
+from df_models.encoders.face.yunet import Face
+from df_models.settings import FrozenModel
 from df_models.time import FPS
 
 

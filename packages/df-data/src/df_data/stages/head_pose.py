@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from df_data.timing import timed
-from df_models.encoders.head_pose import HeadPose, angle_between
+from df_data.common.timing import timed
+from df_models.encoders.face.head_pose import HeadPose, angle_between
 
 FRAMES = 9
 

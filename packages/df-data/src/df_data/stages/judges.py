@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from df_data.sources import expand_path
 from df_data.stages.head_pose import head_pose_disagreement
 from df_data.stages.lip_sync import lip_sync_scores
-from df_models.encoders.head_pose import HeadPose
-from df_models.encoders.syncnet import SyncNet, load
+from df_models.encoders.face.head_pose import HeadPose
+from df_models.encoders.face.syncnet import SyncNet, load
+from df_models.settings import expand_path
 
 if TYPE_CHECKING:
-    from df_data.build_config import ModelPaths
+    from df_data.build.config import ModelPaths
 
 
 @dataclass(frozen=True)

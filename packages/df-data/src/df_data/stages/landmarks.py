@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from df_data.common.timing import timed
 from df_data.stages.readings import Readings, readings_of
-from df_data.timing import timed
 from df_models.crop import CropBox, crop_resize
 from df_models.errors import UserError
 from df_models.files import sha256_file

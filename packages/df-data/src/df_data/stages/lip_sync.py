@@ -1,9 +1,9 @@
 """The offset between sound and lips by SyncNet, where its weights are given.
 
 The network sees the face as it was decoded, cut by its own rule from the face detector's boxes, and the protocol is the
-published one (:mod:`df_models.encoders.syncnet`); only the boxes are not S3FD's, whose margins differ a little. In a
-stretch of 3 s the curve rests on 70 windows; the original drops tracks of 100 frames and less. Of fewer than 35 frames
-nothing can be said, and there are no scores.
+published one (:mod:`df_models.encoders.face.syncnet`); only the boxes are not S3FD's, whose margins differ a little.
+In a stretch of 3 s the curve rests on 70 windows; the original drops tracks of 100 frames and less. Of fewer than
+35 frames nothing can be said, and there are no scores.
 
 ``syncnet_offset`` has the unit and sign of ``mouth_sound_offset``: seconds, positive when the sound is late. That is
 the published "AV offset" (frames, positive when the sound is early) times -0.04. ``syncnet_confidence`` and
@@ -21,10 +21,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from df_data.config import FrozenModel
+from df_data.common.timing import timed
 from df_data.stages.rejection import Rejected
-from df_data.timing import timed
-from df_models.encoders.syncnet import MIN_FRAMES, SyncNet, crop_faces
+from df_models.encoders.face.syncnet import MIN_FRAMES, SyncNet, crop_faces
+from df_models.settings import FrozenModel
 from df_models.time import FPS
 
 

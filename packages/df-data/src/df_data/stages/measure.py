@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from df_data.common.timing import timed
 from df_data.stages.faces import FaceDetector
 from df_data.stages.lip_sync import check_lip_sync
 from df_data.stages.noise import snr_db
@@ -24,7 +25,6 @@ from df_data.stages.quality import QualityFilter, clip_weight, soft_faults
 from df_data.stages.readings import Readings
 from df_data.stages.sync import check_offset, mouth_sound_offset
 from df_data.stages.voice import check_voice, find_voice, silero_vad
-from df_data.timing import timed
 
 OUT_OF_SYNC = "perhaps_out_of_sync"
 SYNC_UNKNOWN = "sync_not_measured"

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from df_data.config import FrozenModel
 from df_data.stages.voice import WINDOW
+from df_models.settings import FrozenModel
 
 MIN_PAUSES = 5
 PAUSE_QUANTILE = 0.25

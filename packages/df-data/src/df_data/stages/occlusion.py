@@ -33,11 +33,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from df_data.config import FrozenModel
 from df_data.stages.faces import FaceDetector
 from df_data.stages.rejection import Rejected
 from df_models.crop import CropBox, crop_resize
 from df_models.errors import UserError
+from df_models.settings import FrozenModel
 
 LOOK_SIZE = 256
 GOOD_FRAMES = 0.9

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, field_validator
 
-from df_data.config import FrozenModel
 from df_data.stages.agreement import (
     AgreementFilter,
     agreement_scores,
@@ -37,6 +36,7 @@ from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts
 from df_models.crop import CropBox, CropRule, crop_resize
 from df_models.errors import UserError
+from df_models.settings import FrozenModel
 from df_models.time import FPS, samples_for, valid_pixel_length
 
 

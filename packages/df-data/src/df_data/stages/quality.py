@@ -11,7 +11,6 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
-from df_data.config import FrozenModel
 from df_data.stages.lip_sync import LipSyncFilter
 from df_data.stages.noise import NoiseFilter
 from df_data.stages.occlusion import OcclusionFilter
@@ -19,6 +18,7 @@ from df_data.stages.picture import sharpness
 from df_data.stages.rejection import Rejected
 from df_data.stages.sync import SyncFilter
 from df_data.stages.voice import VoiceFilter
+from df_models.settings import FrozenModel
 
 __all__ = ["QualityFilter", "check_sound", "clip_weight", "sharpness", "soft_faults", "sound_scores"]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from df_data.timing import timed
+from df_data.common.timing import timed
 
 GRID = 4
 BINS = 8

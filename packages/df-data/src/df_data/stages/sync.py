@@ -36,8 +36,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from df_data.config import FrozenModel
 from df_data.stages.rejection import Rejected
+from df_models.settings import FrozenModel
 from df_models.time import FPS, SAMPLE_RATE
 
 STEP_S = 0.01

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from df_data.config import FrozenModel
 from df_data.stages.rejection import Rejected
 from df_models.errors import UserError
 from df_models.files import sha256_file
+from df_models.settings import FrozenModel
 from df_models.time import SAMPLE_RATE
 
 WINDOW = 512

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from df_data.synth.articulation import CONTROL_RATE
-from df_data.synth.face_state import FaceTracks
-from df_data.synth.flame import flame_vectors
-from df_data.synth.identity import Identity, identity_vector
-from df_data.synth.motion import make_motion
-from df_data.synth.render import geometry, render
-from df_data.synth.sentences import SPLITS, Split
-from df_data.synth.speech import Speech, make_speech
-from df_data.synth.structure import structure_vectors, truths
-from df_data.synth.voice import make_voice
+from df_data.synth.head.face_state import FaceTracks
+from df_data.synth.head.flame import flame_vectors
+from df_data.synth.head.identity import Identity, identity_vector
+from df_data.synth.head.motion import make_motion
+from df_data.synth.head.render import geometry, render
+from df_data.synth.head.structure import structure_vectors, truths
+from df_data.synth.speech.articulation import CONTROL_RATE
+from df_data.synth.speech.sentences import SPLITS, Split
+from df_data.synth.speech.speech import Speech, make_speech
+from df_data.synth.speech.voice import make_voice
 from df_models.errors import UserError
 from df_models.time import FPS, samples_for
 
@@ -37,10 +37,10 @@ class SynthClip:
         flame: float32 ``[T, 159]``, :data:`df_models.structure.FLAME_159`.
         keypoints: ``[T, 21, 3]`` in the camera frame; landmarks2d: ``[T, 21, 2]`` in pixels.
         mouth_boxes: float32 ``[T, 4]``, x0, y0, x1, y1 in pixels.
-        truth: named measures, each float32 ``[T]`` (:func:`df_data.synth.structure.truths` and the articulators).
+        truth: named measures, each float32 ``[T]`` (:func:`df_data.synth.head.structure.truths` and the articulators).
         identity_vector: float32 ``[D_id]``.
         phonemes: (symbol, start, end) in s; text: the sentences as phonemes.
-        sentence_seed: seed of the first sentence heard (:func:`df_data.synth.sentences.make_sentence`).
+        sentence_seed: seed of the first sentence heard (:func:`df_data.synth.speech.sentences.make_sentence`).
         tracks: the motion that was rendered.
     """
 

@@ -23,19 +23,19 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from tqdm import tqdm
 
-from df_data.config import FrozenModel, dump_config
-from df_data.encode import Encoders, encode_pictures, mp4_bytes
-from df_data.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
-from df_data.manifest import MANIFEST_NAME, read_manifest
-from df_data.processes import be_a_worker, one_thread
-from df_data.sample import Sample, SampleMeta
-from df_data.shards import SplitWriter, num_shards_for, staged_shards
+from df_data.build.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.common.processes import be_a_worker, one_thread
+from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
+from df_data.format.manifest import MANIFEST_NAME, read_manifest
+from df_data.format.sample import Sample, SampleMeta
+from df_data.format.shards import SplitWriter, num_shards_for, staged_shards
 from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
 from df_data.synth.seeding import rng_for
-from df_data.synth.sentences import SPLITS, Split
+from df_data.synth.speech.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.settings import FrozenModel, dump_config
 from df_models.time import latent_length
 
 GENERATOR = "3"

@@ -15,8 +15,8 @@ lip sync   :func:`load_sync_network`       (none)                 ``syncnet_v2``
 A name may carry where its weights lie, ``NAME:LOCATION`` (:mod:`df_models.encoders.weights`). All but the embedded
 ones and LivePortrait, DECA, SyncNet and ``taew2_1`` need the extra ``df-models[encoders]``.
 
-Face detectors (:mod:`df_models.encoders.face_detectors`: YuNet, RetinaFace, SCRFD) and the head pose network
-(:mod:`df_models.encoders.head_pose`: FSA-Net) are given as files.
+Face detectors (:mod:`df_models.encoders.face.face_detectors`: YuNet, RetinaFace, SCRFD) and the head pose network
+(:mod:`df_models.encoders.face.head_pose`: FSA-Net) are given as files.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ from df_models.encoders.weights import split_spec
 from df_models.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from df_models.encoders.syncnet import SyncNet
+    from df_models.encoders.face.syncnet import SyncNet
 
-AUDIO_ENCODERS = {"logmel": "logmel", "hubert-large": "hubert", "hubert-base": "hubert"}
+AUDIO_ENCODERS = {"logmel": "audio.logmel", "hubert-large": "audio.hubert", "hubert-base": "audio.hubert"}
 REFERENCE_ENCODERS = {
-    "patches": "patches",
-    "dinov2-small": "dinov2",
-    "dinov2-base": "dinov2",
-    "dinov2-large": "dinov2",
-    "clip-vit-b": "clip",
-    "clip-vit-l": "clip",
-    "clip-vit-h": "clip",
+    "patches": "image.patches",
+    "dinov2-small": "image.dinov2",
+    "dinov2-base": "image.dinov2",
+    "dinov2-large": "image.dinov2",
+    "clip-vit-b": "image.clip",
+    "clip-vit-l": "image.clip",
+    "clip-vit-h": "image.clip",
 }
-TEXT_ENCODERS = {"umt5-xxl": "umt5"}
-MOTION_EXTRACTORS = {"liveportrait": "liveportrait"}
-FLAME_ENCODERS = {"deca": "deca", "emoca": "deca"}
-SYNC_NETWORKS = {"syncnet_v2": "syncnet"}
-VIDEO_VAES = {"wan": "wan_vae", "taew2_1": "taehv"}
+TEXT_ENCODERS = {"umt5-xxl": "text.umt5"}
+MOTION_EXTRACTORS = {"liveportrait": "face.liveportrait"}
+FLAME_ENCODERS = {"deca": "face.deca", "emoca": "face.deca"}
+SYNC_NETWORKS = {"syncnet_v2": "face.syncnet"}
+VIDEO_VAES = {"wan": "video.wan_vae", "taew2_1": "video.taehv"}
 """Modules by the names of their models; each has ``load(name, location)``."""
 
 
@@ -67,14 +67,14 @@ def load_video_vae(spec: str) -> VideoVAE:
     name, location = split_spec(spec)
     if name in VIDEO_VAES:
         return _load(VIDEO_VAES, "video VAE", spec)
-    from df_models.encoders.wan_vae import WanVAE
+    from df_models.encoders.video.wan_vae import WanVAE
 
     return WanVAE.load(spec if location is None else location)
 
 
 def random_tiny_vae(seed: int = 0) -> VideoVAE:
     """Return a VAE of ``df-tiny``'s shape with random weights, for tests of code that only needs the shapes."""
-    from df_models.encoders.wan_vae import WanVAE
+    from df_models.encoders.video.wan_vae import WanVAE
 
     return WanVAE.random(seed)
 

@@ -1,6 +1,6 @@
 """Flow matching with a noise level per latent frame: pure functions, usable with any model."""
 
-from df_models.flow.errors import ErrorBank
+from df_models.flow.error_bank import ErrorBank
 from df_models.flow.history import HistoryConfig, HistoryMode, Sigmas, sample_sigmas
 from df_models.flow.noise import keyed_generator, keyed_noise
 from df_models.flow.schedule import (

@@ -1,0 +1,1 @@
+"""Recipes and reports of the synthetic corpus: its reader's training and errors, its speech."""

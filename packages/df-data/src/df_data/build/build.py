@@ -1,0 +1,210 @@
+"""`df-data build`: videos to shards through the stages, with a ledger line for every input.
+
+This process lists the inputs, hands them to a crew (:mod:`df_data.build.crew`), stages what it returns and writes the
+ledger; a worker loads the models once and takes one input at a time. Whatever moment a build is killed at, the next
+run goes on with the inputs that have no ledger line and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
+from df_data.build.crew import Crew, open_crew
+from df_data.build.crew.messages import ModelsFactory
+from df_data.build.intake import Intake, check_unchanged
+from df_data.build.workers import WorkerModels
+from df_data.common.wording import counted
+from df_data.format.dataset import refuse_other_part
+from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
+from df_data.format.sample import EncoderRecord
+from df_data.format.shards import SplitWriter, num_shards_for, remove_leftovers, shard_of
+from df_data.sources.listing import Input, list_inputs
+from df_models.encoders.weights import split_spec
+from df_models.files import atomic_write
+from df_models.settings import dump_config
+from df_models.time import FPS
+
+__all__ = ["BuildConfig", "BuildSummary", "ClipConfig", "ModelPaths", "build"]
+
+SPLITS = ("train", "val")
+PIPELINE = "6"
+"""Raised when a stage is changed so that its output differs: a dataset half made by the old one is then refused."""
+NOT_IN_THE_BYTES = {"out", "models", "sources", "workers", "device", "executor", "timeout_s", "retries", "part"}
+"""Settings that do not decide the bytes of the shards; models and inputs do, but not by their paths."""
+ENCODERS = ("structure", "flame", "video_vae", "audio_encoder", "reference_encoder")
+"""Settings that name an encoder, perhaps with the place of its weights (``text.text_encoder`` is one too)."""
+SLOWEST = 5
+"""Stages that the summary names."""
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a build ended with.
+
+    Attributes:
+        out: the dataset's directory.
+        counts: inputs by status.
+        reasons: rejected inputs by reason.
+        halved: samples that have half their weight by fault; one may have several.
+        failures: input and error of each failed one.
+        clips: samples by split.
+        seconds: length of all samples, by split.
+        stage_seconds: time that the inputs took, by stage, the longest first; of all runs of this build together.
+        elapsed: seconds that this run took.
+        empty: splits that inputs belong to, but no sample.
+        part: which part of the dataset this is, ``1/1`` for all of it.
+    """
+
+    out: Path
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    halved: dict[str, int]
+    failures: tuple[tuple[str, str], ...]
+    clips: dict[str, int]
+    seconds: dict[str, float]
+    stage_seconds: dict[str, float]
+    elapsed: float
+    empty: tuple[str, ...] = ()
+    part: str = "1/1"
+
+    def __str__(self) -> str:
+        """Return the summary for a person."""
+        lines = [
+            f"{self.out}: " + ", ".join(f"{number} {status}" for status, number in self.counts.items()),
+            *(f"  rejected: {number} x {reason}" for reason, number in self.reasons.items()),
+            *(f"  halved: {number} x {fault}" for fault, number in self.halved.items()),
+            *(f"  failed: {name}: {error}" for name, error in self.failures[:10]),
+            *(f"  {split}: {counted(self.clips[split], 'clip')}, {self.seconds[split]:.0f} s" for split in self.clips),
+            *(f"  warning: no input of {split} was accepted, so that split is empty" for split in self.empty),
+            *self._slowest(),
+            f"  every input's reason and scores: {self.out / LEDGER_NAME} (this run took {self.elapsed:.0f} s)",
+            *self._merge(),
+        ]
+        return "\n".join(lines)
+
+    def _merge(self) -> list[str]:
+        if self.part == "1/1":
+            return []
+        return [f"  this is part {self.part} of the dataset, not to be trained on alone: join all with df-data merge"]
+
+    def _slowest(self) -> list[str]:
+        total = sum(self.stage_seconds.values())
+        if not total:
+            return []
+        shares = [f"{name} {time / total:.0%}" for name, time in list(self.stage_seconds.items())[:SLOWEST]]
+        return [f"  slowest stages: {', '.join(shares)} of {total:.0f} s of work"]
+
+
+def build(
+    config: BuildConfig,
+    *,
+    retry_failed: bool = False,
+    retry_damaged: bool = False,
+    progress: bool = True,
+    make: ModelsFactory = WorkerModels,
+) -> BuildSummary:
+    """Build the dataset, or go on with it where a killed build stopped.
+
+    Shards that have gone, or are shorter or longer than they were, are made again from their inputs.
+
+    Args:
+        retry_failed: try inputs again that failed before.
+        retry_damaged: read all shards, and make those again too whose bytes have changed.
+        make: makes the models of a worker, :class:`df_data.build.workers.WorkerModels` or others that do as it does.
+
+    Raises:
+        UserError: a missing folder, model or encoder; a directory made with another configuration or in use; inputs
+            that were changed since they were taken; a directory of another part.
+        OSError: the disk is full. What was done is kept; run again when there is space.
+    """
+    started = time.monotonic()
+    inputs = list_inputs(config.sources, config.split)
+    out = Path(config.out)
+    with dataset_lock(out), open_crew(config, make) as crew:
+        writers = _writers(config, out, inputs, crew.records())
+        remove_leftovers(out)
+        ledger = Ledger(out / LEDGER_NAME)
+        check_unchanged(ledger, inputs)
+        refuse_other_part(out, config.part)
+        atomic_write(out / "config.yaml", dump_config(config))
+        for writer in writers.values():
+            writer.forget_damaged(verify=retry_damaged)
+        mine = [m for m in inputs if config.takes(shard_of(m.key, writers[m.split].manifest.num_shards))]
+        intake = Intake(ledger, writers, mine, retry_failed=retry_failed)
+        _run(intake, len(mine), crew, ledger, progress)
+        intake.finish()
+    return _summary(out, ledger, writers, time.monotonic() - started, config.part)
+
+
+def fingerprint(config: BuildConfig, inputs: list[Input], records: Mapping[str, EncoderRecord]) -> str:
+    """Return the sha256 of everything that decides the bytes of the shards: settings, models, inputs and splits."""
+    settings = _without_locations(config.model_dump(mode="json", exclude=NOT_IN_THE_BYTES))
+    document = {
+        "pipeline": PIPELINE,
+        "settings": settings,
+        "models": {role: record.sha256 for role, record in sorted(records.items())},
+        "inputs": [(made.name, made.identity, made.licence, made.split, dict(made.provenance)) for made in inputs],
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _without_locations(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings whose encoders have names alone: where their weights lie decides nothing, their hashes do."""
+    named = {key: split_spec(settings[key])[0] for key in ENCODERS if settings[key] is not None}
+    text = settings["text"]
+    prompt = {} if text is None else {"text": text | {"text_encoder": split_spec(text["text_encoder"])[0]}}
+    return settings | named | prompt
+
+
+def _writers(
+    config: BuildConfig, out: Path, inputs: list[Input], records: Mapping[str, EncoderRecord]
+) -> dict[str, SplitWriter]:
+    made_by = fingerprint(config, inputs, records)
+    counts = {split: sum(made.split == split for made in inputs) for split in SPLITS}
+    return {
+        split: SplitWriter(
+            out,
+            split,
+            num_shards=num_shards_for(count, config.clips_per_shard),
+            build=made_by,
+            encoders=records,
+            crop=config.stages.crop,
+        )
+        for split, count in counts.items()
+    }
+
+
+def _run(intake: Intake, total: int, crew: Crew, ledger: Ledger, progress: bool) -> None:
+    todo = intake.todo()
+    with tqdm(total=total, initial=total - len(todo), desc="videos", unit="video", disable=not progress) as bar:
+        for made, outcome in crew.run(todo):
+            if intake.take(made, outcome):
+                bar.set_postfix_str(", ".join(f"{number} {status}" for status, number in ledger.counts().items()))
+                bar.update()
+
+
+def _summary(out: Path, ledger: Ledger, writers: Mapping[str, SplitWriter], elapsed: float, part: str) -> BuildSummary:
+    counts = {split: writer.manifest.count for split, writer in writers.items()}
+    wanted = {entry.split for entry in ledger.entries.values()}
+    return BuildSummary(
+        out=out,
+        counts=ledger.counts(),
+        reasons=ledger.reasons(),
+        halved=ledger.halved(),
+        failures=tuple((entry.input, entry.error or "") for entry in ledger.of_status("failed")),
+        clips=counts,
+        seconds={split: writer.manifest.pixel_frames / FPS for split, writer in writers.items()},
+        stage_seconds=ledger.seconds(),
+        elapsed=elapsed,
+        empty=tuple(split for split, count in counts.items() if split in wanted and not count),
+        part=part,
+    )

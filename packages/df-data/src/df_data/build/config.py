@@ -1,0 +1,165 @@
+"""Configuration of `df-data build`."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from df_data.build.devices import SETTING
+from df_data.build.encode import EncoderBatches, Precision
+from df_data.build.prompt import TextConfig
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.stages.prepare import StageConfig
+from df_models.encoders import FLAME_ENCODERS, MOTION_EXTRACTORS
+from df_models.encoders.weights import split_spec
+from df_models.errors import nearest
+from df_models.settings import FrozenModel
+from df_models.time import latent_length
+
+LANDMARK_STRUCTURE = "mediapipe"
+"""The structure encoder that is made of the landmarker's readings."""
+
+
+class ModelPaths(FrozenModel):
+    """Files of the small models of the stages; ``${NAME:-default}`` is replaced from the environment.
+
+    Attributes:
+        face_detector: YuNet's ONNX file, or ``NAME:PATH`` (``yunet``, ``retinaface``, ``scrfd``).
+        face_landmarker: MediaPipe's face landmarker with blendshapes (``.task``).
+        face_identity: MobileFaceNet (``.onnx``), whose vector of the face goes into every sample; null: none does.
+        syncnet: SyncNet v2 (``syncnet_v2.model``), which then judges whether sound and lips are apart
+            (``stages.quality.lip_sync``); null: the mouth's opening does (``stages.quality.sync``).
+        head_pose: FSA-Net's two files (``.onnx``), which give the score ``head_pose_disagreement``; null: none.
+    """
+
+    face_detector: str = "${DF_TEST_WEIGHTS:-../shared/weights}/yunet_n_dynamic.onnx"
+    face_landmarker: str = "${DF_TEST_WEIGHTS:-../shared/weights}/mediapipe_face_landmarker_v2_with_blendshapes.task"
+    face_identity: str | None = None
+    syncnet: str | None = None
+    head_pose: tuple[str, str] | None = None
+
+
+class ClipConfig(FrozenModel):
+    """How a video becomes clips.
+
+    Attributes:
+        frames: pixel frames of a training clip, 1 + 4n; every clip is encoded alone, anchored at its own start.
+        stride: pixel frames from one clip's start to the next; the last clip ends with the video.
+        val_frames: the same for validation clips, of which only the first is kept; none keeps the whole video.
+        references: pictures of the clip that are encoded alone, spread over its length.
+    """
+
+    frames: int | None = 33
+    stride: int = Field(default=20, ge=1)
+    val_frames: int | None = None
+    references: int = Field(default=4, ge=1)
+
+    @field_validator("frames", "val_frames")
+    @classmethod
+    def _anchored(cls, value: int | None) -> int | None:
+        if value is not None:
+            latent_length(value)
+        return value
+
+
+class BuildConfig(FrozenModel):
+    """Everything that `df-data build` does.
+
+    Attributes:
+        out: directory of the dataset.
+        sources: folders of videos.
+        split: what is held out.
+        models: files of the face detector and the landmarker.
+        stages: settings of the stages.
+        clips: how a video becomes clips.
+        structure: ``mediapipe``, made of the landmarks, or ``liveportrait[:LOCATION]``.
+        flame: ``deca[:LOCATION]``, ``emoca[:LOCATION]``, or null: no FLAME vectors.
+        video_vae, audio_encoder, reference_encoder: see ``df_models.encoders``. As in all these, ``NAME:LOCATION`` says
+            where weights lie, and ``${NAME:-default}`` is replaced from the environment.
+        text: the prompt of all clips and its encoder, or null: no text features.
+        dtype: what the encoders compute in (:meth:`df_data.build.encode.Encoders.load`).
+        batch: how much the encoders get at a time.
+        keep_video: store the crop with sound as an mp4 beside the tensors (evaluation compares with it).
+        clips_per_shard: inputs per shard, about.
+        workers: processes; 1 does everything in this one, so an input that crashes it ends the build. This and what
+            follows does not change the bytes of the shards.
+        device: what the encoders compute on: ``cpu``, ``cuda`` (all), ``cuda:1``, a list that the workers share out, or
+            ``auto``: cuda where it is there. Another kind of processor differs in the last bits.
+        executor: where they run: ``local``, on this machine, or ``ray``, on the cluster that ``RAY_ADDRESS`` names
+            (without it, one on this machine).
+        timeout_s: a worker that is silent for so many seconds, with no sample, no refused stretch and no input's end,
+            hangs and is killed.
+        retries: how often an input that crashed or hung its worker is tried again before it is failed.
+        part: ``2/8`` builds the second of eight parts of the shards, for eight machines that see the same inputs;
+            ``df-data merge`` joins the parts.
+    """
+
+    out: str
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    split: SplitConfig = SplitConfig()
+    models: ModelPaths = ModelPaths()
+    stages: StageConfig = StageConfig()
+    clips: ClipConfig = ClipConfig()
+    structure: str = LANDMARK_STRUCTURE
+    flame: str | None = None
+    video_vae: str = "df-tiny"
+    audio_encoder: str = "logmel"
+    reference_encoder: str = "patches"
+    text: TextConfig | None = None
+    dtype: Precision = "auto"
+    batch: EncoderBatches = EncoderBatches()
+    keep_video: bool = True
+    clips_per_shard: int = Field(default=64, ge=1)
+    workers: int = Field(default=2, ge=1)
+    device: str | tuple[str, ...] = "auto"
+    executor: Literal["local", "ray"] = "local"
+    timeout_s: float = Field(default=1800.0, gt=0)
+    retries: int = Field(default=1, ge=0)
+    part: str = "1/1"
+
+    @field_validator("structure")
+    @classmethod
+    def _reads_motion(cls, value: str) -> str:
+        if value.startswith(f"{LANDMARK_STRUCTURE}:"):
+            raise ValueError(f"write {LANDMARK_STRUCTURE} alone; its file is models.face_landmarker")
+        return _known(value, [LANDMARK_STRUCTURE, *MOTION_EXTRACTORS])
+
+    @field_validator("flame")
+    @classmethod
+    def _reads_flame(cls, value: str | None) -> str | None:
+        return None if value is None else _known(value, list(FLAME_ENCODERS))
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        listed = bool(value) and all(name.startswith("cuda:") and SETTING.fullmatch(name) for name in value)
+        if not (SETTING.fullmatch(value) if isinstance(value, str) else listed):
+            raise ValueError("write auto, cpu, cuda, cuda:1, or a list of GPUs such as [cuda:0,cuda:1]")
+        return value
+
+    @model_validator(mode="after")
+    def _pose_can_be_judged(self) -> Self:
+        if self.stages.quality.max_pose_disagreement is not None and self.models.head_pose is None:
+            raise ValueError("stages.quality.max_pose_disagreement needs models.head_pose: give its two files")
+        return self
+
+    @field_validator("part")
+    @classmethod
+    def _is_part(cls, value: str) -> str:
+        index, _, count = value.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise ValueError("write which part of how many, as in 2/8")
+        return value
+
+    def takes(self, shard: int) -> bool:
+        """Whether a shard belongs to the part that is to be built."""
+        index, count = map(int, self.part.split("/"))
+        return shard % count == index - 1
+
+
+def _known(spec: str, names: list[str]) -> str:
+    name = split_spec(spec)[0]
+    if name not in names:
+        raise ValueError(f"there is no {name!r}{nearest(name, names)}; there is {', '.join(names)}")
+    return spec

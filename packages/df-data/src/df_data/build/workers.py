@@ -1,0 +1,283 @@
+"""One input through the stages and the encoders: what a worker of a build does."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from df_data.build.config import LANDMARK_STRUCTURE, BuildConfig
+from df_data.build.crew.faults import error_line, is_ours
+from df_data.build.crew.messages import AtWork, InputResult, MadeSample, Outcome
+from df_data.build.devices import resolve_devices
+from df_data.build.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.build.prompt import encode_prompt
+from df_data.build.rejects import file_picture
+from df_data.common.timing import stage, stopwatch
+from df_data.format.ledger import HALVED
+from df_data.format.sample import WEIGHT_LOWERED_BY, EncoderRecord, Sample, SampleMeta, to_members
+from df_data.sources.listing import Input
+from df_data.sources.words import read_words
+from df_data.stages.face_vectors import FaceEncoders
+from df_data.stages.identity import FaceIdentity
+from df_data.stages.judges import load_judges
+from df_data.stages.landmarks import MediaPipeReader
+from df_data.stages.prepare import PreparedClip, StageModels, check_detector, clip_windows, prepare_clips
+from df_data.stages.readings import TRUTH_NAMES
+from df_data.stages.rejection import Rejected
+from df_data.stages.voice import silero_vad
+from df_models.encoders import load_flame_encoder, load_motion_extractor
+from df_models.encoders.face.face_detectors import load_face_detector
+from df_models.settings import expand_path, expand_variables
+
+__all__ = ["InputResult", "WorkerModels", "reference_frames"]
+
+
+class WorkerModels:
+    """The frozen models that one worker needs, loaded once.
+
+    Args:
+        clock: what the seconds of the stages are read from.
+
+    Raises:
+        UserError: a model is missing or unreadable.
+    """
+
+    def __init__(self, config: BuildConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.config, self._clock = config, clock
+        device = resolve_devices(config.device)[0]
+        if device != "cpu":
+            torch.backends.cudnn.allow_tf32 = False  # float32 is float32, for angles above all
+        self.prompt = None if config.text is None else encode_prompt(config.text, config.dtype)
+        self.detector = load_face_detector(expand_variables(config.models.face_detector))
+        check_detector(config.stages, self.detector)
+        self.judges = load_judges(config.models, device)
+        named = map(expand_variables, (config.video_vae, config.audio_encoder, config.reference_encoder))
+        self.encoders = Encoders.load(*named, device=device, precision=config.dtype)
+        self.faces = _face_encoders(config, device)
+        self.reader = MediaPipeReader(expand_path(config.models.face_landmarker))
+        network = config.models.face_identity
+        self.identity = None if network is None else FaceIdentity(expand_path(network))
+
+    def close(self) -> None:
+        """Free the landmarker's native memory."""
+        self.reader.close()
+
+    def records(self) -> dict[str, EncoderRecord]:
+        """Return id and hash of every model by role, as they stand in manifests and samples."""
+        records = self.encoders.records()
+        records |= {role: EncoderRecord(id=model.id, sha256=model.sha256) for role, model in self._others().items()}
+        return {role: record.model_copy(update={"id": _public_id(record.id)}) for role, record in records.items()}
+
+    def _others(self) -> dict[str, Any]:
+        """Return the models beside the encoders that decide what a dataset holds, by role."""
+        others: dict[str, Any] = {"face_detector": self.detector}
+        if self.faces.motion is None:
+            others["structure"] = self.reader
+        else:
+            others |= {"structure": self.faces.motion, "face_landmarker": self.reader}
+        if self.faces.flame is not None:
+            others["flame"] = self.faces.flame
+        if self.prompt is not None:
+            others["text"] = self.prompt.record
+        others |= self.judges.models()
+        if self.config.stages.quality.voice.enabled:
+            others["voice"] = silero_vad()
+        if self.identity is not None:
+            others["identity"] = self.identity
+        return others
+
+    def process(self, made: Input) -> Iterator[Outcome | AtWork]:
+        """Take one video through all stages; yield its samples and, last, how it ended.
+
+        A refusal, a broken file and a fault of a stage are results, not exceptions.
+
+        Raises:
+            OSError: the disk is full.
+            ImportError: a package is missing.
+        """
+        scores: dict[str, float] = {}
+        keys: list[str] = []
+        with stopwatch(self._clock) as watch:
+            try:
+                for sample in self._samples(made, scores):
+                    keys += [sample.key] if isinstance(sample, MadeSample) else []
+                    with watch.counting(None):
+                        yield sample
+                result = InputResult("accepted", scores=scores, samples=tuple(keys))
+            except Rejected as rejected:
+                result = _refused(made, rejected)
+            except Exception as error:
+                if is_ours(error):
+                    raise
+                result = InputResult("failed", error=error_line(error, made.path))
+        yield replace(result, seconds=watch.seconds)
+
+    def _samples(self, made: Input, scores: dict[str, float]) -> Iterator[MadeSample | AtWork]:
+        """Yield the samples of a video, stretch by stretch, and a sign of life for each stretch that gives none.
+
+        ``scores`` is filled in on the way. A video is accepted if one of its stretches is. Its scores are then the
+        first good stretch's, with ``stretches`` and, by reason, how many were ``refused_...`` and how many samples have
+        half their weight for it, ``halved_...``.
+
+        Raises:
+            Rejected: all stretches were refused; the first one's reason.
+        """
+        words = read_words(made.alignment) if made.alignment else []
+        refused: list[Rejected] = []
+        halved: Counter[str] = Counter()
+        accepted = 0
+        for index, found in enumerate(self._stretches(made)):
+            try:
+                if isinstance(found, Rejected):
+                    raise found
+                clips = list(self._clips(made, found, index))
+            except Rejected as rejected:
+                refused.append(rejected)
+                yield AtWork()
+                continue
+            accepted += 1
+            scores |= found.scores if accepted == 1 else {}
+            halved.update({fault: len(clips) for fault in found.faults})
+            yield from self._encode(made, found, clips, words)
+        if not accepted:
+            raise refused[0]
+        scores |= {"stretches": float(accepted + len(refused))}
+        scores |= {f"refused_{reason}": float(n) for reason, n in Counter(r.reason for r in refused).items()}
+        scores |= {HALVED + fault: float(n) for fault, n in halved.items()}
+
+    def _stretches(self, made: Input) -> Iterator[PreparedClip | Rejected]:
+        models = StageModels(self.detector, self.reader, self.identity, self.faces, self.judges)
+        stretches = prepare_clips(made.path, self.config.stages, models)
+        while True:
+            with stage("prepare"):
+                found = next(stretches, None)
+            if found is None:
+                return
+            yield found
+
+    def _clips(self, made: Input, prepared: PreparedClip, stretch: int) -> Iterator[tuple[str, PreparedClip]]:
+        """Yield the clips of a stretch with their keys; the first stretch's have no mark of it."""
+        name = f"{made.key}-s{stretch:04d}" if stretch else made.key
+        clips, num_frames = self.config.clips, len(prepared.frames)
+        length = clips.frames if made.split == "train" else clips.val_frames
+        if length is None:
+            yield name, prepared
+            return
+        starts = clip_windows(num_frames, length, clips.stride)
+        if not starts:
+            scores = prepared.scores | {"frames": float(num_frames)}
+            raise Rejected("too_short", f"{num_frames} frames, a clip has {length}", scores)
+        if made.split == "val":
+            yield name, prepared.window(0, length)
+            return
+        for start in starts:
+            yield f"{name}-{start:04d}", prepared.window(start, length)
+
+    def _encode(
+        self,
+        made: Input,
+        whole: PreparedClip,
+        clips: list[tuple[str, PreparedClip]],
+        words: list[tuple[str, float, float]],
+    ) -> Iterator[MadeSample]:
+        """Encode the clips of one stretch, all of one length.
+
+        The sound is encoded once for the whole video, so a clip's first and last features know what is said around
+        it, as they do when a model generates.
+        """
+        with stage("audio"):
+            audio = self.encoders.audio.encode(whole.wave, len(whole.frames)).half().cpu()
+        frames = [clip.frames for _, clip in clips]
+        references = [reference_frames(len(pixels), self.config.clips.references) for pixels in frames]
+        with stage("vae"):
+            pictures = encode_pictures(self.encoders, frames, references, self.config.batch)
+        for (key, clip), tensors in zip(clips, pictures, strict=True):
+            first = clip.start - whole.start
+            tensors |= {
+                "structure": torch.from_numpy(clip.structure),
+                "audio": audio[2 * first : 2 * (first + len(clip.frames))].clone(),
+                "mouth_boxes": torch.from_numpy(clip.mouth_boxes),
+                "truth": torch.from_numpy(clip.truth),
+            }
+            if clip.identity is not None:
+                tensors["identity_vector"] = torch.from_numpy(clip.identity)
+            if clip.flame is not None:
+                tensors["flame"] = torch.from_numpy(clip.flame)
+            if self.prompt is not None:
+                tensors["text_features"] = self.prompt.features_LD
+            mp4 = None
+            if self.config.keep_video:
+                with stage("mp4"):
+                    mp4 = mp4_bytes(clip.frames, clip.wave, lossless=False)
+            with stage("pack"):
+                members = to_members(Sample(self._meta(made, key, clip, words), tensors, mp4))
+            yield MadeSample(key, members)
+
+    def _meta(self, made: Input, key: str, clip: PreparedClip, words: list[tuple[str, float, float]]) -> SampleMeta:
+        num_frames, size = clip.frames.shape[:2]
+        begin, end = clip.start / 25, (clip.start + num_frames) / 25
+        inside = [(word, a - begin, b - begin) for word, a, b in words if begin <= (a + b) / 2 < end]
+        return SampleMeta(
+            key=key,
+            source=made.name,
+            licence=made.licence,
+            identity=made.identity,
+            split=made.split,
+            num_frames=num_frames,
+            height=size,
+            width=size,
+            scores={name: round(float(value), 6) for name, value in clip.scores.items()},
+            weight=clip.weight,
+            encoders=self.records(),
+            text=" ".join(word for word, _, _ in inside) or None,
+            prompt=None if self.config.text is None else self.config.text.prompt,
+            truth_names=TRUTH_NAMES,
+            provenance={
+                **made.provenance,
+                "start_s": begin,
+                "crop": [round(v, 3) for v in (clip.crop.x, clip.crop.y, clip.crop.side)],
+                "crop_rule": self.config.stages.crop,
+                "interpolated_frames": [float(i) for i in np.flatnonzero(clip.interpolated)],
+                "word_starts": [round(a, 4) for _, a, _ in inside],
+                "word_ends": [round(b, 4) for _, _, b in inside],
+                **({WEIGHT_LOWERED_BY: ", ".join(clip.faults)} if clip.faults else {}),
+            },
+        )
+
+
+def _face_encoders(config: BuildConfig, device: str) -> FaceEncoders:
+    """Load those that are asked for; always in float32: bfloat16 makes LivePortrait's angles jitter by 0.3 degrees."""
+    from_landmarks = config.structure == LANDMARK_STRUCTURE
+    motion = None if from_landmarks else load_motion_extractor(expand_variables(config.structure)).to(device=device)
+    flame = None if config.flame is None else load_flame_encoder(expand_variables(config.flame)).to(device=device)
+    return FaceEncoders(motion, flame, config.batch.faces)
+
+
+def _refused(made: Input, rejected: Rejected) -> InputResult:
+    return InputResult(
+        "rejected",
+        scores=rejected.scores,
+        reason=rejected.reason,
+        detail=rejected.detail,
+        picture=file_picture(made.path),
+    )
+
+
+def _public_id(name: str) -> str:
+    """A model given as an absolute directory is named by its last part alone, so that shards tell nothing of a machine.
+
+    A relative directory keeps its name: a run beside the dataset loads it again by that.
+    """
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def reference_frames(num_frames: int, count: int) -> list[int]:
+    """Return ``count`` pixel frames spread evenly over a clip, its first and last among them."""
+    return [round(index * (num_frames - 1) / max(1, count - 1)) for index in range(count)]

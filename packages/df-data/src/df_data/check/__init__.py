@@ -1,0 +1,1 @@
+"""Look into a dataset: validate it, describe it, and show it on a page."""

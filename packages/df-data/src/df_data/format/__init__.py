@@ -1,0 +1,1 @@
+"""What a dataset is on disk: samples, shards, manifest, ledger, statistics."""

@@ -1,0 +1,135 @@
+"""`manifest.json`: what a directory of shards holds, how to check it, and what made it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator
+
+from df_data.format.sample import SCHEMA_VERSION, EncoderRecord
+from df_data.format.statistics import Moments, merge_moments
+from df_models.errors import UserError
+from df_models.files import atomic_write
+from df_models.settings import FrozenModel
+from df_models.structure import LIVEPORTRAIT_70
+
+MANIFEST_NAME = "manifest.json"
+
+
+class ShardEntry(FrozenModel):
+    """One shard: its file, its bytes, its samples.
+
+    Attributes:
+        pixel_frames: sum of the clips' pixel frames; `shortest` and `longest` clip in pixel frames.
+        structure: moments of the raw structure vectors of the shard.
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+    count: int
+    pixel_frames: int
+    shortest: int
+    longest: int
+    structure: Moments
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if "/" in value or "\\" in value or value.startswith(".") or not value.endswith(".tar"):
+            raise ValueError("a shard's name is a plain file name ending in .tar")
+        return value
+
+
+class StructureStatistics(FrozenModel):
+    """Mean and standard deviation [D_s] of the raw structure vector over `count` pixel frames."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    count: int
+
+
+class Manifest(FrozenModel):
+    """What one split of a dataset holds.
+
+    Attributes:
+        build: fingerprint of the configuration and encoders the split was made with.
+        complete: all shards are there; a reader refuses a split that is not complete.
+        height, width: size of the clips in pixels.
+        crop: how faces were cropped (:class:`df_models.crop.CropRule`), `none` for rendered ones.
+        num_shards: how many shards the split was planned with (some may have stayed empty and are not listed).
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    split: str
+    build: str
+    complete: bool = False
+    num_shards: int = Field(ge=1)
+    structure_layout: str = LIVEPORTRAIT_70.name
+    height: int = 0
+    width: int = 0
+    crop: str = "none"
+    shards: tuple[ShardEntry, ...] = ()
+    encoders: dict[str, EncoderRecord] = Field(default_factory=dict)
+    structure_statistics: StructureStatistics | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return sum(shard.count for shard in self.shards)
+
+    @property
+    def pixel_frames(self) -> int:
+        """Pixel frames of all clips together."""
+        return sum(shard.pixel_frames for shard in self.shards)
+
+
+def structure_statistics(shards: tuple[ShardEntry, ...]) -> StructureStatistics | None:
+    """Statistics over all shards in the order of their names, or None when there are none."""
+    if not shards:
+        return None
+    merged = merge_moments(shard.structure for shard in sorted(shards, key=lambda shard: shard.name))
+    std: np.ndarray = merged.std
+    return StructureStatistics(mean=merged.mean, std=tuple(std.tolist()), count=merged.count)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a split's directory.
+
+    Raises:
+        UserError: no such directory, no manifest in it, or one that is damaged or of another schema version.
+    """
+    path = directory / MANIFEST_NAME
+    if not directory.is_dir():
+        raise UserError(f"no such dataset directory: {directory}; make one with df-data synth or df-data build")
+    if not path.is_file():
+        splits = sorted(child.name for child in directory.iterdir() if (child / MANIFEST_NAME).is_file())
+        hint = (
+            f"; did you mean {directory / splits[0]}?" if splits else "; make one with df-data synth or df-data build"
+        )
+        raise UserError(f"{directory} holds no {MANIFEST_NAME}{hint}")
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """A manifest from its file's bytes; `where` names the file in errors.
+
+    Raises:
+        UserError: it is damaged or of another schema version.
+    """
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{where}: damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise UserError(f"{where}: schema version {manifest.schema_version}, this program reads {SCHEMA_VERSION}")
+    return manifest
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write the manifest atomically; equal manifests give equal bytes."""
+    text = json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False)
+    atomic_write(directory / MANIFEST_NAME, text + "\n")

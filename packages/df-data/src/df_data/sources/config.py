@@ -1,0 +1,77 @@
+"""Sources and hold-outs of a build, as its config names them."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from df_models.settings import FrozenModel
+
+_IDENTITY = re.compile(r"^(?P<rule>source|folder|top|file|sidecar)?(?:(?P<plus>\+)?people:(?P<people>.+))?$")
+SIDECAR = "sidecar"
+
+
+class SourceConfig(FrozenModel):
+    """A folder of videos.
+
+    Attributes:
+        name: prefix of the samples' keys and of the persons' names.
+        folder: where the files lie; ``${NAME}`` and ``${NAME:-default}`` are replaced from the environment.
+        pattern: which files, as a glob relative to the folder.
+        identity: ``source`` (the whole folder shows one person), ``folder`` (one person per sub-folder), ``top``
+            (one person per folder of the first level, as GRID and VoxCeleb2 lie), ``file``, or ``sidecar`` (the person
+            that the record beside a fetched clip names). ``people:FILE`` takes the person from what ``df-data people``
+            found, ``sidecar+people:FILE`` (or another rule before the plus) too: what the rule names as one person
+            stays one, faces join more. An input whose person that file leaves open is named by the rule, ``file`` if
+            none is given.
+        licence: of the videos, kept with every sample; ``sidecar`` takes each clip's own.
+        alignments: folder of GRID's ``.align`` files with the words of each sentence, or none.
+        limit: use only the first so many files by name; none for all.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    folder: str
+    pattern: str = "*.mp4"
+    identity: str = "file"
+    licence: str
+    alignments: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+    @field_validator("identity")
+    @classmethod
+    def _is_rule(cls, value: str) -> str:
+        match = _IDENTITY.match(value)
+        if not value or match is None or (match["people"] and bool(match["rule"]) != bool(match["plus"])):
+            raise ValueError(
+                "write source, folder, top, file, sidecar, people:FILE, or a rule and a file: top+people:FILE"
+            )
+        return value
+
+    @property
+    def rule(self) -> str:
+        """The rule of ``identity``, without the people file."""
+        match = _IDENTITY.match(self.identity)
+        return (match["rule"] if match else None) or "file"
+
+    @property
+    def people(self) -> str | None:
+        """The people file of ``identity``."""
+        match = _IDENTITY.match(self.identity)
+        return match["people"] if match else None
+
+
+class SplitConfig(FrozenModel):
+    """Which inputs are held out for validation.
+
+    Attributes:
+        by: ``sentence`` holds out single files (the persons are then seen in training), ``identity`` all files of
+            some persons.
+        val: how many files or persons are held out: those with the smallest sha256 of ``salt`` and name.
+        salt: another one gives another choice.
+    """
+
+    by: Literal["sentence", "identity"] = "identity"
+    val: int = Field(default=1, ge=1)
+    salt: str = "dualforce"

@@ -1,0 +1,204 @@
+"""The files of a build's sources, each with its name, person, licence and split."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from df_data.sources.config import SIDECAR, SourceConfig, SplitConfig
+from df_data.sources.names import marked, plain, printable, stem
+from df_data.sources.person import PersonRecord, read_people
+from df_data.sources.records import Sidecar, read_sidecar
+from df_models.errors import UserError
+from df_models.settings import expand_path
+
+_STRETCH = re.compile(r"(.+)-s[0-9]{4,}")
+
+
+Provenance = str | int | float | bool | list[float] | None
+"""What a sample's metadata may hold of where it comes from."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One video file of a build.
+
+    Attributes:
+        name: stable name in the ledger, ``source/relative/path``, with escapes for what cannot be printed.
+        key: the same as letters, digits, ``_`` and ``-``, for sample keys.
+        provenance: where a fetched clip was cut from, for the sample's metadata.
+        listed: whether the source names the person: by its list or its folders, not by one file or video.
+    """
+
+    name: str
+    key: str
+    path: Path
+    identity: str
+    licence: str
+    split: str
+    alignment: Path | None
+    provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    listed: bool = False
+
+
+def list_inputs(sources: tuple[SourceConfig, ...], split: SplitConfig) -> list[Input]:
+    """Return the inputs of all sources in order of name, each with its split.
+
+    Raises:
+        UserError: a folder is missing or holds no matching file, one file is matched twice, the hold-out takes all, or
+            a people file is missing or does not tell of an input.
+    """
+    files = {source.people for source in sources if source.people is not None}
+    people = {file: read_people(expand_path(file)) for file in sorted(files)}
+    listed = list_files(sources)
+    found = [made if source.people is None else _named(made, source, people) for source, made in listed]
+    groups = sorted({_group(made, split) for made in found}, key=lambda name: _hash(split.salt, name))
+    if len(groups) <= split.val:
+        groups_are, instead = ("inputs", "") if split.by == "sentence" else ("persons", ", or split.by=sentence")
+        raise UserError(
+            f"split.val={split.val} would hold out all {len(groups)} {groups_are} (split.by={split.by}); "
+            f"use a smaller split.val, more {groups_are}{instead}"
+        )
+    held_out = set(groups[: split.val])
+    return [replace(made, split="val" if _group(made, split) in held_out else "train") for made in found]
+
+
+def list_files(sources: tuple[SourceConfig, ...]) -> list[tuple[SourceConfig, Input]]:
+    """Return the inputs of all sources as their rules alone name them, people files and splits left out.
+
+    Raises:
+        UserError: a folder is missing or holds no matching file, or one file is matched twice.
+    """
+    listed = [(source, made) for source in sources for made in _inputs_of(source)]
+    return list(zip((source for source, _ in listed), _told_apart([made for _, made in listed])))
+
+
+class FileState(NamedTuple):
+    """By what a changed file is known; zeros for one that cannot be read (a dangling link), which the build records."""
+
+    bytes: int
+    mtime_ns: int
+
+
+def file_state(path: Path) -> FileState:
+    """Return a file's size and time of change."""
+    try:
+        found = path.stat()
+    except OSError:
+        return FileState(0, 0)
+    return FileState(found.st_size, found.st_mtime_ns)
+
+
+def _named(made: Input, source: SourceConfig, people: Mapping[str, Mapping[str, PersonRecord]]) -> Input:
+    """Return an input with the person that its source's people file names.
+
+    One that the file leaves open (no face, several) keeps its rule's: the build itself refuses nearly all of those,
+    and each must come to its ledger line.
+    """
+    assert source.people is not None
+    record = people[source.people].get(made.name)
+    again = f"run df-data people --config CONFIG --out {source.people} again (it looks only at what is new)"
+    if record is None:
+        raise UserError(f"{made.name} is not in the people file {source.people}; {again}")
+    if file_state(made.path).bytes != record.bytes:
+        raise UserError(f"{made.name} has another size than when people were looked for; {again}")
+    return made if record.person is None else replace(made, identity=record.person)
+
+
+def _inputs_of(source: SourceConfig) -> list[Input]:
+    folder = expand_path(source.folder)
+    if not folder.is_dir():
+        raise UserError(f"source {source.name!r}: no folder {folder}; give another `folder`, or set the variable in it")
+    paths = sorted(path for path in folder.glob(source.pattern) if not path.is_dir())[: source.limit]
+    if not paths:
+        raise UserError(f"source {source.name!r}: no file in {folder} matches {source.pattern!r}")
+    alignments = expand_path(source.alignments) if source.alignments else None
+    return [_input(source, folder, path, alignments) for path in paths]
+
+
+def _input(source: SourceConfig, folder: Path, path: Path, alignments: Path | None) -> Input:
+    relative = path.relative_to(folder)
+    sidecar = read_sidecar(path) if SIDECAR in (source.rule, source.licence) else None
+    return Input(
+        name=f"{source.name}/{printable(relative.as_posix())}",
+        key=f"{source.name}-{printable(stem(relative))}",
+        path=path,
+        identity=source.name + printable(_person(source, relative, sidecar)),
+        licence=sidecar.licence if sidecar and source.licence == SIDECAR else source.licence,
+        split="",
+        alignment=alignments / f"{path.stem}.align" if alignments else None,
+        provenance=_provenance(sidecar) if sidecar else {},
+        listed=sidecar.person_listed if sidecar and source.rule == SIDECAR else source.rule != "file",
+    )
+
+
+def _told_apart(found: list[Input]) -> list[Input]:
+    """Return inputs with keys and persons of plain letters; where two would then be one, both get a hash of their name.
+
+    (Names in other scripts are all ``_`` in plain letters; ``a.mp4`` and ``a.mkv`` differ in what a key leaves out;
+    ``a-s0001`` is what samples of a later stretch of ``a`` are called.)
+
+    Raises:
+        UserError: two sources match one file under one name.
+    """
+    keys = Counter(plain(made.key) for made in found)
+    persons = Counter(plain(identity) for identity in {made.identity for made in found})
+    twice = [name for name, count in Counter(made.name for made in found).items() if count > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is matched twice; give the sources different names")
+
+    def told(text: str, among: Counter[str], by: str) -> str:
+        short = plain(text)
+        return short if among[short] == 1 else marked(short, by)
+
+    def key(made: Input) -> str:
+        stretch = _STRETCH.fullmatch(plain(made.key))
+        as_another = stretch is not None and stretch[1] in keys
+        return marked(plain(made.key), made.name) if as_another else told(made.key, keys, made.name)
+
+    return [replace(made, key=key(made), identity=told(made.identity, persons, made.identity)) for made in found]
+
+
+def _person(source: SourceConfig, relative: Path, sidecar: Sidecar | None) -> str:
+    """What is added to the source's name to name the person."""
+    if source.rule == "top" and len(relative.parts) < 2:
+        raise UserError(
+            f"source {source.name!r}: {relative} lies in no folder, so identity: top does not say who it is; "
+            "give a pattern such as '*/*.mp4'"
+        )
+    return {
+        "source": "",
+        "folder": "-" + relative.parent.as_posix(),
+        "top": "-" + relative.parts[0],
+        "file": "-" + stem(relative),
+        SIDECAR: "-" + sidecar.person if sidecar else "",
+    }[source.rule]
+
+
+def _provenance(sidecar: Sidecar) -> dict[str, Provenance]:
+    """What a sample says of the clip that it was made from."""
+    return {
+        "dataset": sidecar.dataset,
+        "url": sidecar.url,
+        "source_start_s": sidecar.start_s,
+        "source_end_s": sidecar.end_s,
+        "source_crop": [float(v) for v in sidecar.crop] if sidecar.crop else None,
+        "source_height": sidecar.source_height,
+        "person_listed": sidecar.person_listed,
+        "video_licence": sidecar.video_licence,
+        "clip_sha256": sidecar.sha256,
+        "fetched_with": sidecar.tool,
+    }
+
+
+def _group(made: Input, split: SplitConfig) -> str:
+    return made.name if split.by == "sentence" else made.identity
+
+
+def _hash(salt: str, name: str) -> str:
+    return hashlib.sha256(f"{salt}:{name}".encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The parametric head: identity, motion, geometry, rasteriser, shading, and its exact ground truth."""

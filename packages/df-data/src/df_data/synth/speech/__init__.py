@@ -1,0 +1,1 @@
+"""The speech synthesiser: sentences, phonemes, coarticulation, voices, formants."""

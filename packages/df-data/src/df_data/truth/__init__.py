@@ -1,4 +1,0 @@
-"""Known truth: videos, pictures and sound whose faults are known exactly, and what the stages find of them.
-
-``python -m df_data.truth.report --out docs/results/stages.md`` measures every stage and writes the tables.
-"""

@@ -1,0 +1,83 @@
+"""The one attention interface of the model.
+
+``sdpa`` with an additive mask is the reference and runs everywhere. ``flex`` is FlexAttention with a block mask, which
+skips what the mask hides; ``auto`` takes it on CUDA for long masked sequences. On a CPU in bfloat16 the fused kernel's
+backward is several times slower than two matrix products and a softmax, so short sequences take those.
+
+Shape legend: B batch, T latent frames, N tokens per frame, L = T * N tokens, H heads, K channels of a head.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from df_models.attention.masks import AttentionMask
+
+AttentionBackend = Literal["auto", "sdpa", "flex"]
+
+FLEX_MIN_TOKENS = 1024
+EXPLICIT_MAX_SCORES = 1 << 20
+
+
+def attention(
+    q_BLHK: Tensor,
+    k_BLHK: Tensor,
+    v_BLHK: Tensor,
+    mask: AttentionMask | None = None,
+    backend: AttentionBackend = "auto",
+) -> Tensor:
+    """Return ``[B, Lq, H, K]``; keys and values are ``[B, Lk, H, K]``; scores are scaled by ``K**-0.5``."""
+    q_BHLK, k_BHLK, v_BHLK = (x.transpose(1, 2) for x in (q_BLHK, k_BLHK, v_BLHK))
+    if mask is not None and _use_flex(q_BHLK.device, mask, backend):
+        out_BHLK: Tensor = _flex(q_BHLK.is_cuda)(q_BHLK, k_BHLK, v_BHLK, block_mask=mask.blocks(q_BHLK.device))
+        return out_BHLK.transpose(1, 2)
+    bias_LL = None if mask is None else mask.additive(q_BHLK.device, q_BHLK.dtype)
+    return biased_attention(q_BHLK, k_BHLK, v_BHLK, bias_LL).transpose(1, 2)
+
+
+def biased_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, bias: Tensor | None) -> Tensor:
+    """Return softmax attention ``[B, H, Lq, K]`` with an additive bias that broadcasts to ``[B, H, Lq, Lk]``."""
+    if _prefer_explicit(q_BHLK, k_BHLK):
+        scores = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
+        return (scores if bias is None else scores + bias).softmax(dim=-1) @ v_BHLK
+    return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=bias)
+
+
+def frame_attention(q_BTNHK: Tensor, k_BTMHK: Tensor, v_BTMHK: Tensor, bias_HNM: Tensor | None = None) -> Tensor:
+    """Return attention inside each latent frame, ``[B, T, N, H, K]``: a batch of ``B * T`` small problems.
+
+    ``bias_HNM`` is added to the scores, the same in every frame.
+    """
+    batch, frames = q_BTNHK.shape[:2]
+    q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q_BTNHK, k_BTMHK, v_BTMHK))
+    bias = None if bias_HNM is None else bias_HNM.to(q.dtype)
+    return biased_attention(q, k, v, bias).transpose(1, 2).unflatten(0, (batch, frames))
+
+
+def _prefer_explicit(q_BHLK: Tensor, k_BHLK: Tensor) -> bool:
+    short = q_BHLK.shape[-2] * k_BHLK.shape[-2] <= EXPLICIT_MAX_SCORES
+    return short and q_BHLK.device.type == "cpu" and q_BHLK.dtype == torch.bfloat16
+
+
+def prepare_mask(mask: AttentionMask | None, device: torch.device, backend: AttentionBackend) -> None:
+    """Make FlexAttention's block mask now, if attention will want it: compiled layers then find it ready."""
+    if mask is not None and _use_flex(device, mask, backend):
+        mask.blocks(device)
+
+
+def _use_flex(device: torch.device, mask: AttentionMask, backend: AttentionBackend) -> bool:
+    if backend != "auto":
+        return backend == "flex"
+    return device.type == "cuda" and min(mask.shape) >= FLEX_MIN_TOKENS
+
+
+@cache
+def _flex(compiled: bool) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False) if compiled else flex_attention

@@ -1,0 +1,1 @@
+"""Networks that look at faces: detectors, head pose, structure, FLAME, lip sync."""

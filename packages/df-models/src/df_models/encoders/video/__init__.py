@@ -1,0 +1,1 @@
+"""Video VAEs, whole and in streams."""

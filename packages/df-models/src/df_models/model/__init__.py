@@ -1,0 +1,1 @@
+"""The dual model: two towers, the bridge, conditioning, the KV cache, and its saved form."""

@@ -1,0 +1,202 @@
+"""The KV cache: fixed-size rings of keys and values, with sink frames that are kept for ever.
+
+A ring has ``sinks + window - 1`` places, one latent frame each: the first ``sinks`` frames of the clip, and the last
+``window - 1`` before the chunk (which is itself part of the window). Keys are stored before rotation and rotated when
+read, at positions relative to the window, so no temporal position ever reaches ``sinks + window``, however long the
+video. Everything is allocated once.
+
+Shape legend: Y layers, B batch, F places, C frames of a chunk, N tokens per frame, H heads, K channels of a head,
+P = K / 2 pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from df_models.attention.backends import attention
+from df_models.attention.masks import EMPTY, AttentionMask, FrameLayout, window_positions, window_table
+from df_models.attention.rope import rotate
+from df_models.errors import UserError
+from df_models.model.block import ProjectedContext
+
+
+@dataclass(frozen=True)
+class RingShape:
+    """Sizes of one ring beside its places and batch."""
+
+    layers: int
+    tokens: int
+    heads: int
+    head_dim: int
+
+
+class Ring:
+    """Keys (before rotation) and values of one attention in all its layers, ``[Y, B, F, N, H, K]`` each."""
+
+    def __init__(self, shape: RingShape, batch: int, places: int, device: torch.device, dtype: torch.dtype) -> None:
+        size = (shape.layers, batch, places, shape.tokens, shape.heads, shape.head_dim)
+        self.tokens = shape.tokens
+        self.keys = torch.zeros(size, device=device, dtype=dtype)
+        self.values = torch.zeros(size, device=device, dtype=dtype)
+        self._rotated = torch.zeros(size, device=device, dtype=dtype)
+        self._rotated_for = [(EMPTY, EMPTY)] * shape.layers
+
+    def read(self, layer: int, chunk: tuple[int, int], table_FNP: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the layer's keys, rotated for a chunk (first frame, end), and values, ``[B, F, N, H, K]``.
+
+        Rotated keys are kept until the next chunk, so the denoising steps of one chunk share them.
+        """
+        if self._rotated_for[layer] != chunk:
+            self._rotated[layer].copy_(rotate(self.keys[layer], table_FNP))
+            self._rotated_for[layer] = chunk
+        return self._rotated[layer], self.values[layer]
+
+    def write(self, layer: int, places: Tensor, k_BCNHK: Tensor, v_BCNHK: Tensor) -> None:
+        """Store keys and values of frames at their places."""
+        self.keys[layer].index_copy_(1, places, k_BCNHK.to(self.keys.dtype))
+        self.values[layer].index_copy_(1, places, v_BCNHK.to(self.values.dtype))
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the ring in bytes."""
+        return sum(x.numel() * x.element_size() for x in (self.keys, self.values, self._rotated))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk against the cache: which frames it sees, and where everything stands in the window.
+
+    Attributes:
+        frames: absolute indices of the chunk's own frames.
+        stored: absolute index at each place of the rings (``EMPTY`` where there is none).
+        table: bool ``[C, F + C]``, which stored and own frames each frame of the chunk sees.
+        stored_positions, own_positions: temporal positions, float64 ``[F]`` and ``[C]``.
+        kept: which frames of the chunk are written, as places in the chunk, and the rings' places they go to.
+    """
+
+    frames: tuple[int, ...]
+    stored: tuple[int, ...]
+    table: Tensor
+    stored_positions: Tensor
+    own_positions: Tensor
+    kept: tuple[Tensor, Tensor]
+
+
+@dataclass(eq=False)
+class KVCache:
+    """All that a generation remembers; made by :meth:`df_models.DualForce.new_cache`.
+
+    Attributes:
+        window: latent frames visible, the chunk included, beside the sinks.
+        sinks: first frames that stay visible for ever.
+        length: latent frames written so far; the next chunk starts there.
+        video, structure: rings of the towers' self-attention.
+        bridge_to_video, bridge_to_structure: rings of a causal bridge, else None.
+        audio_past_BAF: the audio slots before the next chunk.
+        video_context, structure_context: keys and values of reference and text, per layer.
+        reference_latent: ``[B, C, h, w]``; reference_frame: ``[B]``.
+    """
+
+    window: int
+    sinks: int
+    video: Ring
+    structure: Ring
+    bridge_to_video: Ring | None
+    bridge_to_structure: Ring | None
+    audio_past_BAF: Tensor
+    video_context: list[ProjectedContext]
+    structure_context: list[ProjectedContext]
+    reference_latent: Tensor
+    reference_frame: Tensor
+    length: int = 0
+    plans: dict[tuple[int, int], object] = field(default_factory=dict)
+
+    @property
+    def rings(self) -> list[Ring]:
+        """Return the rings in use."""
+        every = (self.video, self.structure, self.bridge_to_video, self.bridge_to_structure)
+        return [ring for ring in every if ring is not None]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the rings in bytes; it does not change during a generation."""
+        return sum(ring.bytes for ring in self.rings)
+
+    def stored_frames(self) -> tuple[int, ...]:
+        """Return the absolute frame at each place of the rings, ``EMPTY`` where nothing is stored."""
+        sinks = tuple(frame if frame < self.length else EMPTY for frame in range(self.sinks))
+        places = self.window - 1
+        newest = self.length - 1
+        recent = []
+        for place in range(places):
+            frame = newest - (newest - self.sinks - place) % places
+            recent.append(frame if frame >= self.sinks else EMPTY)
+        return sinks + tuple(recent)
+
+    def chunk(self, frame: int, num_frames: int) -> Chunk:
+        """Return the view of a chunk of ``num_frames`` frames that starts at ``frame``.
+
+        Raises:
+            UserError: the chunk is longer than the window, or ``frame`` is not the next one.
+        """
+        if not 1 <= num_frames <= self.window:
+            raise UserError(f"a chunk of {num_frames} latent frames does not fit a window of {self.window}")
+        if frame != self.length:
+            raise UserError(f"the cache holds frames 0 to {self.length - 1}: the next is {self.length}, not {frame}")
+        own = FrameLayout.clip(num_frames, frame)
+        stored = self.stored_frames()
+        end = frame + num_frames
+        both = FrameLayout(stored + own.frames, (False,) * (len(stored) + num_frames))
+        kept = [index for index, at in enumerate(own.frames) if at < self.sinks or at > end - self.window]
+        places = [self._place(own.frames[index]) for index in kept]
+        return Chunk(
+            own.frames,
+            stored,
+            window_table(own, both, self.window, self.sinks),
+            window_positions(stored, end, self.window, self.sinks),
+            window_positions(own.frames, end, self.window, self.sinks),
+            (torch.tensor(kept, dtype=torch.long), torch.tensor(places, dtype=torch.long)),
+        )
+
+    def _place(self, frame: int) -> int:
+        return frame if frame < self.sinks else self.sinks + (frame - self.sinks) % (self.window - 1)
+
+    def advance(self, num_frames: int, audio_BAF: Tensor) -> None:
+        """Count a written chunk and remember its audio slots ``[B, 4 C, F]``."""
+        self.length += num_frames
+        self.plans.clear()
+        past = self.audio_past_BAF
+        if past.shape[1]:
+            past.copy_(torch.cat([past, audio_BAF.to(past.dtype)], dim=1)[:, -past.shape[1] :])
+
+
+@dataclass(frozen=True)
+class CachedSequence:
+    """Attention of a chunk to what a ring holds and to itself; an :class:`df_models.model.block.Attend` for one layer.
+
+    With ``kept`` (places in the chunk, places in the ring) the chunk's keys and values are stored as well.
+    """
+
+    ring: Ring
+    layer: int
+    chunk: tuple[int, int]
+    query_table: Tensor
+    stored_table: Tensor
+    own_table: Tensor
+    mask: AttentionMask | None
+    kept: tuple[Tensor, Tensor] | None
+
+    def __call__(self, q_BTNHK: Tensor, k_BTNHK: Tensor, v_BTNHK: Tensor) -> Tensor:
+        """Return ``[B, C, N, H, K]``."""
+        q = rotate(q_BTNHK, self.query_table).flatten(1, 2)
+        stored_k, stored_v = self.ring.read(self.layer, self.chunk, self.stored_table)
+        k = torch.cat([stored_k, rotate(k_BTNHK, self.own_table).to(stored_k.dtype)], dim=1).flatten(1, 2)
+        v = torch.cat([stored_v, v_BTNHK.to(stored_v.dtype)], dim=1).flatten(1, 2)
+        out = attention(q.to(k.dtype), k, v, self.mask, "sdpa").to(q.dtype)
+        if self.kept is not None:
+            own, places = self.kept
+            self.ring.write(self.layer, places, k_BTNHK.index_select(1, own), v_BTNHK.index_select(1, own))
+        return out.unflatten(1, q_BTNHK.shape[1:3])

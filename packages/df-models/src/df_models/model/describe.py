@@ -1,0 +1,206 @@
+"""What a model costs: parameters by part, floating-point operations per latent frame, memory to train and to run.
+
+Operations are those of matrix products and attention (two per multiply-add), counted as :meth:`DualForce.step` runs
+them for one latent frame against a full cache; they equal ``torch.utils.flop_counter``. Memory is an estimate from
+sizes: weights, gradients, AdamW's two moments and the averaged weights in float32, a working copy of the weights and
+the activations in bfloat16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from df_models.model.config import DualForceConfig, VideoDiTConfig
+from df_models.model.dualforce import DualForce
+from df_models.model.fusion import FusionLayer
+from df_models.time import SLOTS, latent_length
+
+BYTES_FP32 = 4
+BYTES_BF16 = 2
+TRAINING_COPIES = 5
+RECOMPUTED_WIDTHS = 10
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is generated or trained on.
+
+    Attributes:
+        size: side of the square video in pixels.
+        frames: pixel frames of a training clip.
+        batch: clips trained on at once.
+        window, sinks: of the cache.
+        text_tokens: length of the text, if the model reads text.
+    """
+
+    size: int = 512
+    frames: int = 33
+    batch: int = 1
+    window: int = 8
+    sinks: int = 1
+    text_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Description:
+    """Costs of one configuration under one workload; memory in bytes."""
+
+    config: DualForceConfig
+    workload: Workload
+    parameters: dict[str, int]
+    flops: dict[str, int]
+    weights_bytes: int
+    cache_bytes: int
+    training_bytes: int
+    training_state_bytes: int
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters."""
+        return sum(self.parameters.values())
+
+    @property
+    def total_flops(self) -> int:
+        """All operations per latent frame and denoising step."""
+        return sum(self.flops.values())
+
+
+def describe(config: DualForceConfig, workload: Workload) -> Description:
+    """Work out what a configuration costs; nothing is allocated."""
+    with torch.device("meta"):
+        model = DualForce(config)
+    parameters = count_parameters(model)
+    total = sum(parameters.values())
+    state = total * (BYTES_FP32 * TRAINING_COPIES + BYTES_BF16)
+    return Description(
+        config,
+        workload,
+        parameters,
+        count_flops(config, workload),
+        sum(p.numel() * p.element_size() for p in model.bfloat16().parameters()),
+        count_cache_bytes(config, workload),
+        state + count_activation_bytes(config, workload),
+        state,
+    )
+
+
+def count_parameters(model: DualForce) -> dict[str, int]:
+    """Return the number of parameters of each part."""
+
+    def size(*modules: torch.nn.Module | None) -> int:
+        return sum(p.numel() for module in modules if module is not None for p in module.parameters())
+
+    layers = [layer for layer in model.fusion if isinstance(layer, FusionLayer)]
+    bridge = sum(size(layer.to_video, layer.to_structure) for layer in layers)
+    return {
+        "video tower": size(model.video),
+        "structure tower": size(model.structure),
+        "bridge": bridge,
+        "audio": size(model.audio, model.fusion) - bridge,
+        "reference": size(model.reference),
+        "flame head": size(model.flame),
+    }
+
+
+def _grid_tokens(config: DualForceConfig | VideoDiTConfig, size: int) -> int:
+    _, rows, columns = config.patch_size
+    return (size // 8 // rows) * (size // 8 // columns)
+
+
+def count_flops(config: DualForceConfig, workload: Workload) -> dict[str, int]:
+    """Return operations per part for one latent frame and one denoising step."""
+    tokens, places = _grid_tokens(config, workload.size), workload.window + workload.sinks
+    video, structure = config.video, config.structure
+    area = config.patch_size[1] * config.patch_size[2]
+    text = workload.text_tokens if config.text_dim else 0
+    context = text + (config.reference_tokens if config.reference_dim else 0)
+    structure_text = text if config.structure_text else 0
+    video_edges = tokens * area * video.dim * (video.in_dim + video.out_dim)
+    structure_edges = 2 * SLOTS * structure.vector_dim * structure.dim
+    return {
+        "video tower": 2 * (video_edges + _tower_products(video, tokens, places, context)),
+        "structure tower": 2 * (structure_edges + _tower_products(structure, SLOTS, places, structure_text)),
+        "bridge": 2 * config.fusion_depth * _bridge_products(config, tokens, places),
+        "audio": 2 * _audio_products(config, tokens),
+    }
+
+
+def _tower_products(tower: object, tokens: int, places: int, context: int) -> int:
+    dim, ffn_dim, layers, freq_dim = (getattr(tower, name) for name in ("dim", "ffn_dim", "num_layers", "freq_dim"))
+    layer = tokens * (4 * dim * dim + 2 * dim * ffn_dim) + 2 * tokens * places * tokens * dim
+    cross = tokens * 2 * dim * dim + 2 * tokens * context * dim if context else 0
+    return layers * (layer + cross) + freq_dim * dim + 7 * dim * dim
+
+
+def _bridge_products(config: DualForceConfig, tokens: int, places: int) -> int:
+    if config.bridge_direction == "none":
+        return 0
+    width, seen = config.bridge_width, places if config.bridge_mask == "causal" else 1
+    video, structure = tokens * config.dim * width, SLOTS * config.structure_width * width
+    attended = 2 * tokens * SLOTS * seen * width
+    one_way = 2 * video + 2 * structure + attended
+    return one_way if config.bridge_direction == "struct_to_video" else 2 * one_way
+
+
+def _audio_products(config: DualForceConfig, tokens: int) -> int:
+    if not config.fusion_depth:
+        return 0
+    width = config.audio_width
+    window = config.audio_past + SLOTS + config.audio_future
+    embedding = 2 * width * (window * (config.audio_dim + 1) + SLOTS * width)
+    both = 0
+    for count, dim in ((tokens, config.dim), (SLOTS, config.structure_width)):
+        both += 2 * count * dim * width + 2 * SLOTS * width * width + 2 * count * SLOTS * width
+    return embedding + config.fusion_depth * both
+
+
+def count_cache_bytes(config: DualForceConfig, workload: Workload, element: int = BYTES_BF16) -> int:
+    """Return the size of the cache's rings for one sequence: keys, rotated keys and values."""
+    tokens, places = _grid_tokens(config, workload.size), workload.window + workload.sinks - 1
+    widths = config.num_layers * tokens * config.dim + config.structure_layers * SLOTS * config.structure_width
+    if config.bridge_mask == "causal" and config.bridge_direction != "none":
+        sources = SLOTS + (tokens if config.bridge_direction == "both" else 0)
+        widths += config.fusion_depth * sources * config.bridge_width
+    return 3 * places * widths * element
+
+
+def count_activation_bytes(config: DualForceConfig, workload: Workload) -> int:
+    """Estimate the activations of a training step with gradient checkpointing.
+
+    Each block and fusion layer keeps its inputs; the one being recomputed holds about ten widths per token beside
+    its feed-forward's two hidden layers.
+    """
+    clip_frames = latent_length(workload.frames) * workload.batch
+    video, structure = clip_frames * _grid_tokens(config, workload.size), clip_frames * SLOTS
+    kept = (config.num_layers + config.fusion_depth) * video * config.dim
+    kept += (config.structure_layers + config.fusion_depth) * structure * config.structure_width
+    return BYTES_BF16 * (kept + video * (RECOMPUTED_WIDTHS * config.dim + 2 * config.ffn_dim))
+
+
+def render(name: str, description: Description) -> str:
+    """Return the description as a table for people."""
+    load = description.workload
+    total, flops = description.total_parameters, description.total_flops
+    lines = [f"{name}: {total / 1e6:.1f} M parameters", "", f"  {'part':<18}{'parameters':>14}{'GFLOP per frame':>18}"]
+    for part, count in description.parameters.items():
+        done = description.flops.get(part)
+        cost = "once a clip" if part == "reference" else "training" if done is None else f"{done / 1e9:.3f}"
+        lines.append(f"  {part:<18}{count:>14,}{cost:>18}")
+    lines += [
+        f"  {'total':<18}{total:>14,}{flops / 1e9:>18.3f}",
+        "",
+        f"  One latent frame (4 pixel frames) of {load.size} x {load.size}, one denoising step, "
+        f"window {load.window} + {load.sinks} sinks.",
+        f"  To run:   weights {_gib(description.weights_bytes)} + cache {_gib(description.cache_bytes)} (bfloat16)",
+        f"  To train: about {_gib(description.training_bytes)}, of which state "
+        f"{_gib(description.training_state_bytes)} (float32 weights, gradients, AdamW, average; bfloat16 weights), "
+        f"the rest activations of {load.batch} x {load.frames} frames with gradient checkpointing",
+        f"  Hears {description.config.audio_future / 25:.2f} s ahead (audio_future={description.config.audio_future}).",
+    ]
+    return "\n".join(lines)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

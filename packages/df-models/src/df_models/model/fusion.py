@@ -1,0 +1,66 @@
+"""One layer's exchange before the towers' blocks: the bridge between them, and the audio that both hear.
+
+All parts read the states from before the exchange; each update goes through its own gate, which starts closed.
+
+Shape legend: B batch, T latent frames, N video tokens and S = 4 structure tokens per frame, D and E their widths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from df_models.model.audio import AudioAttention, HeardAudio
+from df_models.model.block import Attend
+from df_models.model.bridge import BridgeDirection
+from df_models.model.config import DualForceConfig
+from df_models.model.layers import Gate, plain_norm
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a fusion layer needs beside the two states.
+
+    Attributes:
+        to_video, to_structure: how the bridge's queries read the other stream (None: the direction is off).
+        audio: what each latent frame hears.
+    """
+
+    to_video: Attend | None
+    to_structure: Attend | None
+    audio: HeardAudio
+
+
+class FusionLayer(nn.Module):
+    """Bridge and audio of one layer."""
+
+    def __init__(self, config: DualForceConfig) -> None:
+        super().__init__()
+        video, structure, eps = config.dim, config.structure_width, config.eps
+        self.eps = eps
+        bridge = (config.bridge_width, config.bridge_heads, eps)
+        self.to_video: BridgeDirection | None = None
+        self.to_structure: BridgeDirection | None = None
+        if config.bridge_direction != "none":
+            self.to_video = BridgeDirection(video, structure, *bridge)
+            self.gate_to_video = Gate(video, config.gate_gain)
+        if config.bridge_direction == "both":
+            self.to_structure = BridgeDirection(structure, video, *bridge)
+            self.gate_to_structure = Gate(structure, config.gate_gain)
+        self.audio_to_video = AudioAttention(video, config.audio_width, config.audio_heads, eps, slots=False)
+        self.gate_audio_to_video = Gate(video, config.gate_gain)
+        self.audio_to_structure = AudioAttention(structure, config.audio_width, config.audio_heads, eps, slots=True)
+        self.gate_audio_to_structure = Gate(structure, config.gate_gain)
+
+    def forward(self, video_BTND: Tensor, structure_BTSE: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor]:
+        """Return both updated states."""
+        video, structure = plain_norm(video_BTND, self.eps), plain_norm(structure_BTSE, self.eps)
+        new_video = self.gate_audio_to_video(video_BTND, self.audio_to_video(video, exchange.audio))
+        new_structure = self.gate_audio_to_structure(structure_BTSE, self.audio_to_structure(structure, exchange.audio))
+        if self.to_video is not None and exchange.to_video is not None:
+            new_video = self.gate_to_video(new_video, self.to_video(video, structure, exchange.to_video))
+        if self.to_structure is not None and exchange.to_structure is not None:
+            update = self.to_structure(structure, video, exchange.to_structure)
+            new_structure = self.gate_to_structure(new_structure, update)
+        return new_video, new_structure

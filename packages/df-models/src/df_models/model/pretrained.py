@@ -1,0 +1,174 @@
+"""Models on disk and on the Hub: ``config.json`` (configuration, hash of the weights) and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from df_models.errors import UserError
+from df_models.files import atomic_path, atomic_write, sha256_file
+from df_models.model.config import DualForceConfig, VideoDiTConfig, config_from_dict
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+
+
+class Pretrained(nn.Module):
+    """A module with a frozen configuration that can be saved, loaded and shared; base of the models.
+
+    Attributes:
+        model_type: what ``config.json`` calls this kind of model.
+        config_type: the class of its configuration, the constructor's only argument.
+        config: the configuration.
+    """
+
+    model_type: ClassVar[str]
+    config_type: ClassVar[type[DualForceConfig] | type[VideoDiTConfig]]
+    config: Any
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | os.PathLike[str],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Load what :meth:`save_pretrained` wrote, from a directory or from the Hub (``owner/name``).
+
+        Raises:
+            UserError: files are missing, truncated, altered, or belong to another kind of model.
+        """
+        directory = find_model(path_or_hub_id, revision)
+        header = read_header(directory / CONFIG_FILE, cls.model_type)
+        config = config_from_dict(cls.config_type, header["config"])
+        tensors = read_weights(directory / WEIGHTS_FILE, header.get("weights_sha256"))
+        with torch.device("meta"):
+            model = cls(config)  # type: ignore[call-arg]
+        _check_tensors(directory / WEIGHTS_FILE, model.state_dict(), tensors)
+        model.load_state_dict(tensors, strict=True, assign=True)
+        model.requires_grad_(True)
+        return model.to(device=device, dtype=dtype)
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Write ``model.safetensors`` and ``config.json`` into a directory, made if it is not there."""
+        save_model(self, path)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
+        """Upload the model to the Hugging Face Hub and return its address; needs a login (``hf auth login``)."""
+        return push_model(self, repo_id, private=private)
+
+
+def save_model(model: Pretrained, path: str | os.PathLike[str]) -> None:
+    """Write a model into a directory; the configuration comes last, so a broken write is not taken for a model."""
+    directory = Path(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    (directory / CONFIG_FILE).unlink(missing_ok=True)
+    with atomic_path(directory / WEIGHTS_FILE) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        digest = sha256_file(temporary)
+    header = {
+        "model_type": model.model_type,
+        "format": FORMAT,
+        "df_models": metadata.version("df-models"),
+        "weights_sha256": digest,
+        "config": asdict(model.config),
+    }
+    atomic_write(directory / CONFIG_FILE, json.dumps(header, indent=2) + "\n")
+
+
+def push_model(model: Pretrained, repo_id: str, *, private: bool) -> str:
+    """Upload a model to the Hub; see :meth:`Pretrained.push_to_hub`."""
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
+    address = hub.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as directory:
+        save_model(model, directory)
+        hub.upload_folder(repo_id=repo_id, folder_path=directory)
+    return str(address)
+
+
+def find_model(path_or_hub_id: str | os.PathLike[str], revision: str | None) -> Path:
+    """Return the directory of a model, fetching it from the Hub if the name is ``owner/name`` and no directory."""
+    directory = Path(path_or_hub_id)
+    if directory.is_dir():
+        return directory
+    if directory.exists():
+        raise UserError(f"{directory} is a file; give the directory that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
+    name = os.fspath(path_or_hub_id)
+    if not _HUB_ID.match(name):
+        raise UserError(f"there is no model directory {name}, and it is no Hub id (owner/name) either")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        fetched = snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE])
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{name} is no directory here, and the Hub did not give it: {reason}") from error
+    return Path(fetched)
+
+
+def read_header(path: Path, model_type: str = "dualforce") -> dict[str, Any]:
+    """Read and check the ``config.json`` of a kind of model."""
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no {CONFIG_FILE}: it is no saved DualForce model")
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}; fetch or save the model again") from error
+    found = header.get("model_type") if isinstance(header, dict) else None
+    if found != model_type:
+        raise UserError(
+            f"{path} describes a model of type {found!r}, not {model_type!r}; it may belong to another class or library"
+        )
+    if header.get("format") != FORMAT:
+        raise UserError(f"{path} has format {header.get('format')!r}; this version of df-models reads format {FORMAT}")
+    if not isinstance(header.get("config"), dict):
+        raise UserError(f"{path} has no configuration; fetch or save the model again")
+    return header
+
+
+def read_weights(path: Path, sha256: str | None) -> dict[str, torch.Tensor]:
+    """Read ``model.safetensors`` and check it against the recorded hash."""
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no {WEIGHTS_FILE}; fetch or save the model again")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is truncated or no safetensors file ({error}); fetch or save it again") from error
+    if sha256 is None:
+        raise UserError(f"{path.parent / CONFIG_FILE} records no hash of the weights; save the model again")
+    if sha256_file(path) != sha256:
+        raise UserError(f"{path} is not the file that {CONFIG_FILE} was saved with (sha256 differs); fetch it again")
+    return tensors
+
+
+def _check_tensors(path: Path, wanted: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or foreign:
+        example = f"{missing[0]} is missing" if missing else f"{foreign[0]} is unknown"
+        raise UserError(
+            f"{path} does not fit its {CONFIG_FILE}: {len(missing)} tensors missing, {len(foreign)} unknown ({example})"
+        )
+    for name, tensor in wanted.items():
+        if tensor.shape != found[name].shape:
+            raise UserError(
+                f"{path} does not fit its {CONFIG_FILE}: {name} is {list(found[name].shape)}, not {list(tensor.shape)}"
+            )

@@ -1,0 +1,110 @@
+"""What both towers share: noise-level embedding, text embedding, a stack of blocks, a modulated head.
+
+Shape legend: B batch, T latent frames, N tokens per frame, L text tokens, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from df_models.errors import UserError
+from df_models.model.block import Attend, Block, Context, ProjectedContext
+from df_models.model.config import StructureDiTConfig, VideoDiTConfig
+from df_models.model.layers import Float32Sequential, init_linear, modulate, plain_norm
+
+TIMESTEPS = 1000.0
+
+
+class NoiseEmbedding(NamedTuple):
+    """A noise level's embedding ``[B, T, D]`` (for the head) and projection ``[B, T, 6, D]`` (for blocks); float32."""
+
+    embedding_BTD: Tensor
+    projection_BT6D: Tensor
+
+
+def sinusoid(values: Tensor, dim: int) -> Tensor:
+    """Return Wan's sinusoidal embedding ``[..., dim]`` in float32: cosines, then sines, periods up to 10 000."""
+    half = dim // 2
+    steps = torch.arange(half, dtype=torch.float64, device=values.device) / half
+    angles = values.double()[..., None] * torch.exp(-math.log(1e4) * steps)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
+
+
+class Head(nn.Module):
+    """Modulated output layer; its weights start at zero, so the model's first velocity is zero."""
+
+    def __init__(self, dim: int, out_features: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.head = nn.Linear(dim, out_features)
+        self.modulation = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+
+    def forward(self, x_BTND: Tensor, embedding_BTD: Tensor) -> Tensor:
+        """Return ``[B, T, N, out_features]``; each latent frame is modulated by its own noise level."""
+        modulation = (self.modulation.float() + embedding_BTD.unsqueeze(2)).to(x_BTND.dtype).unsqueeze(3)
+        shift, scale = modulation.unbind(2)
+        return self.head(modulate(plain_norm(x_BTND, self.eps), shift, scale))
+
+
+class Tower(nn.Module):
+    """Base of the video and the structure tower; subclasses add the way in and the way out."""
+
+    def __init__(self, config: VideoDiTConfig | StructureDiTConfig, out_features: int, *, reference: bool) -> None:
+        super().__init__()
+        dim = config.dim
+        self.freq_dim = config.freq_dim
+        self.text_embedding: nn.Sequential | None = None
+        if config.text_dim:
+            self.text_embedding = nn.Sequential(
+                nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+            )
+        self.time_embedding = Float32Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = Float32Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.blocks = nn.ModuleList(
+            Block(dim, config.num_heads, config.ffn_dim, config.eps, text=config.text_dim > 0, reference=reference)
+            for _ in range(config.num_layers)
+        )
+        self.head = Head(dim, out_features, config.eps)
+
+    def reset_parameters(self) -> None:
+        """Give the tower Wan's initial values."""
+        init_linear(self)
+        for part in (self.text_embedding, self.time_embedding):
+            for layer in part or ():
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(self.head.head.weight)
+
+    def embed_noise(self, sigma_BT: Tensor) -> NoiseEmbedding:
+        """Embed noise levels ``[B, T]`` in [0, 1]; always in float32, since bfloat16 cannot tell timesteps apart."""
+        embedding = self.time_embedding(sinusoid(sigma_BT.double() * TIMESTEPS, self.freq_dim))
+        return NoiseEmbedding(embedding, self.time_projection(embedding).unflatten(-1, (6, -1)))
+
+    def embed_text(self, text_BLD: Tensor | None) -> Tensor | None:
+        """Embed text features ``[B, L, text_dim]`` (zero rows past their length, attended like Wan does)."""
+        if text_BLD is None:
+            return None
+        if self.text_embedding is None:
+            raise UserError("text was given, but this model reads no text; build it with a text_dim above 0")
+        return self.text_embedding(text_BLD.to(self.dtype))
+
+    def project_context(self, context: Context) -> list[ProjectedContext]:
+        """Return every layer's keys and values of a context, for a cache to keep."""
+        if all(part is None for part in context):
+            return [ProjectedContext(None, None)] * len(self.blocks)
+        return [block.cross_attn.project(context) for block in self.blocks]  # type: ignore[union-attr]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the tower computes in."""
+        return self.head.head.weight.dtype
+
+    def run_blocks(self, x_BTND: Tensor, noise: NoiseEmbedding, attend: Attend, context: Context) -> Tensor:
+        """Run all blocks of the tower, for use without the other tower."""
+        for block in self.blocks:
+            x_BTND = block(x_BTND, noise.projection_BT6D, attend, context)
+        return x_BTND

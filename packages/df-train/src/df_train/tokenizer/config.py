@@ -1,0 +1,106 @@
+"""Configuration of the tokenizer recipe (`task: tokenizer`): how a small video VAE is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from df_data.reading.source import is_remote
+from df_models.encoders.video.wan_vae import TINY_CONFIG
+from df_models.settings import FrozenModel
+from df_models.time import latent_length
+
+
+class TokenizerDataConfig(FrozenModel):
+    """What is looked at: rendered people, each clip another one, `val_clips` of people that training never sees.
+
+    With `shards`, a dataset whose clips have their mp4 (`keep_video` of `df-data build`), its videos take their place:
+    of train/ to train on and of val/ to measure with, the first `clips` and `val_clips` of at least `frames` and
+    `val_frames` pixel frames; `size` must be theirs.
+    """
+
+    shards: Path | None = None
+    clips: int = Field(default=3000, ge=1)
+    val_clips: int = Field(default=32, ge=1)
+    speaking: float = Field(
+        default=0.5, ge=0, le=1, description="share of clips that speak as the corpus does; the others move at random"
+    )
+    frames: int = Field(default=33, ge=1)
+    val_frames: int = Field(default=33, ge=1)
+    size: int = Field(default=64, ge=16, multiple_of=8)
+    workers: int = Field(default=2, ge=1)
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _in_a_directory(cls, shards: object) -> object:
+        if isinstance(shards, str) and is_remote(shards):
+            raise ValueError("videos are read from a directory, not from a URL or pipe; copy the dataset to a disk")
+        return shards
+
+    @field_validator("frames", "val_frames")
+    @classmethod
+    def _whole_latent_frames(cls, value: int) -> int:
+        latent_length(value)
+        return value
+
+
+class TokenizerStage(FrozenModel):
+    """A part of training: `steps` batches of `batch_size` windows of `frames` pixel frames."""
+
+    steps: int = Field(ge=1)
+    frames: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
+class TokenizerLossConfig(FrozenModel):
+    """Weights of the terms, each a mean over its elements.
+
+    `mouth` is extra weight on the pixels of the mouth box; `latent_noise` is the standard deviation, relative to the
+    latents', of noise added before decoding, so that the decoder forgives small errors of a generator.
+    """
+
+    l1: float = Field(default=1.0, ge=0)
+    mse: float = Field(default=4.0, ge=0)
+    gradient: float = Field(default=0.5, ge=0)
+    kl: float = Field(default=3e-4, ge=0)
+    mouth: float = Field(default=1.0, ge=0)
+    latent_noise: float = Field(default=0.05, ge=0)
+
+
+class TokenizerConfig(FrozenModel):
+    """Everything that `df-train` needs to train a small `AutoencoderKLWan` on rendered people or on videos."""
+
+    task: Literal["tokenizer"] = "tokenizer"
+    run_dir: Path = Path("runs/tokenizer")
+    seed: int = 0
+    architecture: dict[str, Any] = Field(default_factory=lambda: dict(TINY_CONFIG))
+    data: TokenizerDataConfig = Field(default_factory=TokenizerDataConfig)
+    stages: tuple[TokenizerStage, ...] = (
+        TokenizerStage(steps=6000, frames=17, batch_size=2),
+        TokenizerStage(steps=2000, frames=33, batch_size=1),
+    )
+    mixtures: float = Field(
+        default=0.0, ge=0, le=1, description="share of training clips that are mixtures, not people"
+    )
+    flips: float = Field(default=0.0, ge=0, le=1, description="share of training clips that are mirrored")
+    loss: TokenizerLossConfig = Field(default_factory=TokenizerLossConfig)
+    matrix_lr: float = Field(default=0.025, gt=0, description="of the convolutions, under Muon")
+    lr: float = Field(default=2e-3, gt=0, description="of everything else, under AdamW")
+    warmup: int = Field(default=50, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.995, ge=0, lt=1)
+    bf16: bool = True
+    log_every: int = Field(default=25, ge=1)
+    eval_every: int = Field(default=500, ge=1)
+    resume: str | None = Field(
+        default=None, description="the VAE to start from instead of random weights: `df-tiny` or a directory"
+    )
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> TokenizerConfig:
+        longest = max(stage.frames for stage in self.stages)
+        if longest > self.data.frames:
+            raise ValueError(f"stages: a window of {longest} frames does not fit in data.frames={self.data.frames}")
+        return self
