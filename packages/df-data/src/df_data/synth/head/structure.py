@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from df_data.synth.head import camera, shell
+from df_data.synth.head import camera
 from df_data.synth.head.face_state import FaceTracks
+from df_data.synth.head.head import shell
 from df_data.synth.head.identity import Identity
 from df_data.synth.head.keypoints import NUM_KEYPOINTS
 from df_data.synth.head.render import Geometry, geometry, pose_of
