@@ -22,6 +22,7 @@ from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, build_corpus, jobs_of
 from df_models.encoders import load_audio_encoder, random_tiny_vae
 from df_models.errors import UserError
+from df_models.machine import choose_precision
 from df_models.media import read_video
 from df_models.settings import load_config
 
@@ -77,8 +78,7 @@ def test_splits_share_no_person_and_no_words(built: Path) -> None:
 def test_sample_is_the_clip(built: Path) -> None:
     samples: dict[str, Sample] = {s.key: s for split in ("train", "val") for s in iter_samples(built / split)}
     vae, audio = random_tiny_vae(0), load_audio_encoder("logmel")
-    if encode.native_bfloat16():
-        vae.to(dtype=torch.bfloat16)
+    vae.to(dtype=choose_precision("auto", "cpu").dtype)
     for job in (jobs_of(CONFIG, "train")[3], jobs_of(CONFIG, "val")[1]):
         sample = samples[job.key]
         clip = make_clip(job.seed, job.identity, job.frames, 32, split=job.split)

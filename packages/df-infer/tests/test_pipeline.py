@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from df_infer.pipeline import Pipeline, choose_device, choose_dtype
+from df_infer.pipeline import Pipeline, choose_device
 from df_infer.run_dir import open_run
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
@@ -92,9 +92,6 @@ def test_a_directory_that_is_no_run_is_named(tmp_path, make, message: str) -> No
         open_run(tmp_path / "x")
 
 
-def test_devices_and_dtypes() -> None:
-    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
-    with pytest.raises(UserError, match="did you mean 'bfloat16'"):
-        choose_dtype("bfloat61", torch.device("cpu"))
+def test_devices() -> None:
     with pytest.raises(UserError, match="unknown device"):
         choose_device("gpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from device_models import DeviceModels
@@ -12,15 +14,16 @@ from df_data.build.crew import open_crew
 from df_data.build.crew.local import LocalSeat, LocalSite
 from df_data.build.crew.messages import Ready
 from df_data.build.devices import DeviceRota, gpu_share, resolve_devices
-from df_data.build.encode import native_bfloat16
 from df_data.sources.config import SourceConfig
 from df_models.errors import UserError
+from df_models.machine import choose_precision
 from df_models.settings import load_config
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(name=str(device)))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0) if "0" in str(device) else (7, 5))
 
 
@@ -97,7 +100,8 @@ def test_ray_gives_each_worker_a_part_of_a_gpu() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_bfloat16_is_native_from_the_a100_on() -> None:
-    assert native_bfloat16("cuda:0") and not native_bfloat16("cuda:1")
+    found = [choose_precision("auto", device).dtype for device in ("cuda:0", "cuda:1")]
+    assert found == [torch.bfloat16, torch.float32]
 
 
 def test_the_setting_is_checked_and_read_from_the_command_line() -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from df_data.build.encode import EncoderBatches, Encoders, encode_pictures, native_bfloat16
+from df_data.build.encode import EncoderBatches, Encoders, encode_pictures
 from df_data.build.prompt import TextConfig, _one_at_a_time, encode_prompt
 from df_data.common.locks import open_locked
 from df_models.encoders import load_audio_encoder, load_reference_encoder, load_text_encoder, random_tiny_vae
 from df_models.errors import UserError
+from df_models.machine import choose_precision
 
 PROMPT = "a person is talking"
 
@@ -83,7 +84,7 @@ def test_precision(checkpoints: Path, precision: str, vae: torch.dtype | None, o
     def dtype(model: object) -> torch.dtype:
         return next(model.module.parameters()).dtype  # type: ignore[attr-defined]
 
-    native = torch.bfloat16 if native_bfloat16() else torch.float32
+    native = choose_precision("auto", "cpu").dtype
     assert (dtype(made.video_vae), dtype(made.audio), dtype(made.reference)) == (vae or native, others, others)
     wave = np.random.default_rng(0).standard_normal(5 * 640).astype(np.float32)
     assert made.audio.encode(wave, 5).dtype == torch.float32, "what comes out is float32 all the same"

@@ -25,7 +25,7 @@ class EvalConfig(FrozenModel):
         videos: clips shown side by side in the report.
         rollout: settings of generation to change from the run's own, such as `rollout.steps=8`.
         device: `auto` takes a GPU if there is one.
-        dtype: of the model while generating; `auto` is bfloat16 on a GPU, float32 elsewhere.
+        dtype: of the model while generating; `auto` as in `df_models.machine.choose_precision`.
         landmarker: MediaPipe's face_landmarker.task, for runs whose structure was read with it; by default the file
             that the dataset was built with.
     """

@@ -78,7 +78,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     _add_rollout(parser.add_argument_group("how to sample (default: as the run says)"))
     machine = parser.add_argument_group("machine and portrait")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
-    machine.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default: bfloat16 on CUDA)")
+    machine.add_argument(
+        "--dtype",
+        default="auto",
+        help="float32, bfloat16, or auto (default): bfloat16 where the device has it",
+    )
     machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
     machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
     machine.add_argument("--quiet", action="store_true", help="show no progress bar")

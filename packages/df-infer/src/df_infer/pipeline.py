@@ -30,11 +30,10 @@ from df_models.encoders import (
     load_text_encoder,
     load_video_vae,
 )
-from df_models.errors import UserError, nearest
+from df_models.errors import UserError
+from df_models.machine import choose_precision
 from df_models.text import Prompt, prompt_rows, read_prompt
 from df_models.time import SLOTS, latent_length
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Clip(NamedTuple):
@@ -82,7 +81,8 @@ class Pipeline:
 
         Args:
             device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
-            dtype: of the model: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 on CUDA). The VAE stays in float32.
+            dtype: of the model: ``float32``, ``bfloat16`` or ``auto`` (:func:`df_models.machine.choose_precision`).
+                The VAE stays in float32.
             prompt: for a model that reads text; its text encoder is loaded into the processor's memory for as long as
                 encoding it takes. By default the run's own, which training left beside the weights, encoded.
             face_detector: see the class.
@@ -94,7 +94,7 @@ class Pipeline:
         """
         run = open_run(path)
         target = choose_device(device)
-        model = DualForce.from_pretrained(run.model).to(target, choose_dtype(dtype, target)).eval()
+        model = DualForce.from_pretrained(run.model).to(target, choose_precision(dtype, target).dtype).eval()
         config = model.config
         pipeline = cls(
             model,
@@ -221,15 +221,6 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"there is no device {name!r} here ({torch.cuda.device_count()} CUDA devices); use cpu")
     return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype called ``name``; ``auto`` is bfloat16 on CUDA, float32 elsewhere."""
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise UserError(f"unknown dtype {name!r}{nearest(name, DTYPES)}; use auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
 
 
 def _to_uint8(pixels_PCHW: Tensor) -> np.ndarray:

@@ -13,7 +13,10 @@ from df_data.reading.source import is_remote
 from df_data.synth.config import SynthConfig
 from df_infer.config import RolloutConfig
 from df_models.flow import HistoryMode
+from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel
+
+_PRECISIONS: dict[str, PrecisionName] = {"auto": "auto", "on": "bfloat16", "off": "float32"}
 
 MOST_BUCKETS = 8
 """Lengths of clips in one run (`df_models.attention.masks` keeps 32 masks, and a length takes up to four)."""
@@ -179,9 +182,15 @@ class EmaConfig(FrozenModel):
 
 
 class PrecisionConfig(FrozenModel):
-    """`bf16: auto` computes in bfloat16 on CUDA and in float32 on a CPU; parameters stay float32 in any case."""
+    """`bf16: auto` computes in bfloat16 where the device has matrix instructions for it (AMX, AVX-512 BF16, GPUs from
+    compute capability 8.0 on) and in float32 elsewhere; parameters stay float32 in any case."""
 
     bf16: Literal["auto", "on", "off"] = "auto"
+
+    @property
+    def name(self) -> PrecisionName:
+        """The setting as `df_models.machine.choose_precision` takes it."""
+        return _PRECISIONS[self.bf16]
 
 
 class ShardingConfig(FrozenModel):

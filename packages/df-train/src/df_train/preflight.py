@@ -6,13 +6,12 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
-
 from df_data.format.manifest import MANIFEST_NAME, Manifest
 from df_data.reading.peek import manifest_of
 from df_models import DualForce
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
+from df_models.machine import choose_precision
 from df_models.time import latent_length
 from df_train import state
 from df_train.config import TrainConfig
@@ -35,8 +34,7 @@ def preflight(config: TrainConfig) -> None:
     if manifest:
         check_lengths(config.data, manifest)
     model = state.build_model(config, taken_over(manifest) if manifest else None)
-    if config.precision.bf16 == "on" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError("precision.bf16=on, but this GPU has no bfloat16; use precision.bf16=off")
+    choose_precision(config.precision.name, device)
     check_batch(config)
     check_disk(config, model)
     if config.sample.clips:

@@ -8,19 +8,11 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from df_models.machine import choose_precision
 from df_train.config import PrecisionConfig, ShardingConfig
 from df_train.distributed import World
 
 _BLOCKS_FROM = 50_000_000
-
-
-def wants_bf16(precision: PrecisionConfig, device: torch.device) -> bool:
-    """Whether forward and backward compute in bfloat16: `auto` does where the device has instructions for it."""
-    if precision.bf16 != "auto":
-        return precision.bf16 == "on"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def shard(
@@ -34,12 +26,13 @@ def shard(
     group = sharding.group
     if group == "auto":
         group = "block" if size >= _BLOCKS_FROM else "model"
-    dtype = torch.bfloat16 if wants_bf16(precision, world.device) else None
+    dtype = choose_precision(precision.name, world.device).dtype
+    lower = None if dtype == torch.float32 else dtype
     # Inputs keep their dtype: rounding sigma to bfloat16 would merge neighbouring noise levels.
     # Where nothing is summed, converting before the (empty) reduction instead of after it costs 5 % of a step.
     summed = world.size > 1 or passes > 1
     policy = MixedPrecisionPolicy(
-        param_dtype=dtype, reduce_dtype=torch.float32 if summed else None, cast_forward_inputs=False
+        param_dtype=lower, reduce_dtype=torch.float32 if summed else None, cast_forward_inputs=False
     )
     if group == "block":
         for block in blocks_of(model):

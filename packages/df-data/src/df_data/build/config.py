@@ -7,13 +7,14 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from df_data.build.devices import SETTING
-from df_data.build.encode import EncoderBatches, Precision
+from df_data.build.encode import EncoderBatches
 from df_data.build.prompt import TextConfig
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.prepare import StageConfig
 from df_models.encoders import FLAME_ENCODERS, MOTION_EXTRACTORS
 from df_models.encoders.weights import split_spec
 from df_models.errors import nearest
+from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel
 from df_models.time import latent_length
 
@@ -107,7 +108,7 @@ class BuildConfig(FrozenModel):
     audio_encoder: str = "logmel"
     reference_encoder: str = "patches"
     text: TextConfig | None = None
-    dtype: Precision = "auto"
+    dtype: PrecisionName = "auto"
     batch: EncoderBatches = EncoderBatches()
     keep_video: bool = True
     clips_per_shard: int = Field(default=64, ge=1)

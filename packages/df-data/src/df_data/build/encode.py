@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,12 +27,11 @@ from df_models.encoders import (
     load_reference_encoder,
     load_video_vae,
 )
+from df_models.machine import PrecisionName, choose_precision
 from df_models.media import read_video, write_video
 from df_models.settings import FrozenModel
 
 T = TypeVar("T")
-Precision = Literal["auto", "float32", "bfloat16"]
-"""What the encoders compute in; see :meth:`Encoders.load`."""
 PIXELS_AT_ONCE = 33
 """Pixel frames of a clip that the VAE is given at a time (1 + 4n; it keeps the past, so the latents are the same)."""
 
@@ -61,22 +60,21 @@ class Encoders:
 
     @classmethod
     def load(
-        cls, video_vae: str, audio: str, reference: str, *, device: str = "cpu", precision: Precision = "auto"
+        cls, video_vae: str, audio: str, reference: str, *, device: str = "cpu", precision: PrecisionName = "auto"
     ) -> Encoders:
         """Load each by name, path or Hub id.
 
         Args:
             device: where they compute.
-            precision: ``auto``: the VAE in bfloat16 where the device computes in it, the rest in float32; else all that
-                have weights in this one. (Log-mel has none, and the readers of faces are always in float32.)
+            precision: ``auto``: the VAE in what :func:`df_models.machine.choose_precision` says, the rest in float32;
+                else all that have weights in this one. (Log-mel has none; faces are always read in float32.)
 
         Raises:
             UserError: one cannot be found; the message says how to get it.
         """
         vae = load_video_vae(video_vae)
         others = load_audio_encoder(audio), load_reference_encoder(reference)
-        if precision == "bfloat16" or (precision == "auto" and native_bfloat16(device)):
-            vae.to(dtype=torch.bfloat16)
+        vae.to(dtype=choose_precision(precision, device).dtype)
         if precision == "bfloat16":
             others = others[0].to(dtype=torch.bfloat16), others[1].to(dtype=torch.bfloat16)
         return cls(vae.to(device=device), others[0].to(device=device), others[1].to(device=device))
@@ -85,16 +83,6 @@ class Encoders:
         """Return id and hash by role, for manifests."""
         roles = {"video_vae": self.video_vae, "audio": self.audio, "reference": self.reference}
         return {role: EncoderRecord(id=model.id, sha256=model.sha256) for role, model in roles.items()}
-
-
-def native_bfloat16(device: str = "cpu") -> bool:
-    """Return whether a device has bfloat16 matrix instructions, with which the VAE runs twice as fast or more.
-
-    GPUs have them from compute capability 8.0 (A100) on.
-    """
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @torch.inference_mode()

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from df_data.build.encode import Precision
 from df_data.common.locks import open_locked
 from df_data.format.sample import EncoderRecord
 from df_models.encoders import load_text_encoder
+from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, expand_variables
 from df_models.text import prompt_rows
 
@@ -46,7 +46,7 @@ class EncodedPrompt:
 
 
 @torch.inference_mode()
-def encode_prompt(config: TextConfig, precision: Precision) -> EncodedPrompt:
+def encode_prompt(config: TextConfig, precision: PrecisionName) -> EncodedPrompt:
     """Load the text encoder, encode the prompt on the processor, and let the encoder go.
 
     Args:

@@ -1,0 +1,127 @@
+"""What this machine computes with: the processor's name, its cores, and the precision that suits it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from df_models.errors import UserError, nearest
+
+PrecisionName = Literal["auto", "float32", "bfloat16"]
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_FIRST_WITH_BFLOAT16 = (8, 0)
+"""Compute capability of the A100, the first NVIDIA GPU whose matrix units take bfloat16 (CUDA C++ Programming Guide,
+"Compute Capabilities"). `torch.cuda.is_bf16_supported` also says yes to older ones, which emulate it slowly."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a model computes in.
+
+    Attributes:
+        reason: why, as the end of a sentence: "this CPU has matrix instructions for it (AMX)".
+    """
+
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """``float32`` or ``bfloat16``."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def choose_precision(setting: str, device: torch.device | str) -> Precision:
+    """Return what to compute in on a device; ``auto`` is bfloat16 where the device has matrix instructions for it.
+
+    This is the one rule of all packages, for training, encoding and generating alike.
+
+    Args:
+        setting: ``auto``, ``float32`` or ``bfloat16``.
+
+    Raises:
+        UserError: another setting, or bfloat16 on a GPU that cannot compute in it at all.
+    """
+    device = torch.device(device)
+    native, reason = _bfloat16_instructions(device)
+    if setting == "auto":
+        return Precision(torch.bfloat16 if native else torch.float32, reason)
+    if setting not in DTYPES:
+        known = "auto", *DTYPES
+        raise UserError(f"unknown precision {setting!r}{nearest(setting, known)}; use {', '.join(known)}")
+    if setting == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError(f"bfloat16 was asked for, but {gpu_name(device)} has none; use float32 or auto")
+    return Precision(DTYPES[setting], "as asked for")
+
+
+def _bfloat16_instructions(device: torch.device) -> tuple[bool, str]:
+    if device.type == "cuda":
+        if torch.version.hip is not None:
+            return torch.cuda.is_bf16_supported(), f"{gpu_name(device)} is an AMD GPU, and ROCm says so"
+        capability = torch.cuda.get_device_capability(device)
+        return capability >= _FIRST_WITH_BFLOAT16, (
+            f"{gpu_name(device)} has compute capability {capability[0]}.{capability[1]}; bfloat16 matrix units begin "
+            f"with {_FIRST_WITH_BFLOAT16[0]}.{_FIRST_WITH_BFLOAT16[1]}"
+        )
+    if device.type != "cpu":
+        return False, f"bfloat16 is chosen on CPUs and CUDA devices only, not on {device.type}"
+    found = cpu_bfloat16()
+    if found is None:
+        return False, "this CPU has no bfloat16 instructions (neither AMX nor AVX-512 BF16)"
+    return True, f"this CPU has bfloat16 instructions ({found})"
+
+
+def cpu_bfloat16() -> str | None:
+    """Return what this CPU multiplies bfloat16 matrices with, ``AMX`` or ``AVX-512 BF16``; None if it cannot.
+
+    torch asks the processor (CPUID) and has no public name for the answer.
+    """
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX-512 BF16" if torch.cpu._is_avx512_bf16_supported() else None
+
+
+def describe_device(device: torch.device | str) -> str:
+    """Return the processor in a few words: ``AMD EPYC, 2 cores, AVX2, no AMX`` or a GPU's name and memory."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
+        return f"{gpu_name(device)}, {memory / 2**30:.0f} GiB"
+    if device.type != "cpu":
+        return device.type
+    cores, threads = usable_cores(), torch.get_num_threads()
+    told = [cpu_name(), f"{cores} core{'s' * (cores > 1)}"]
+    if threads != cores:
+        told.append(f"{threads} thread{'s' * (threads > 1)} of torch")
+    told.append(torch.backends.cpu.get_cpu_capability())
+    return ", ".join([*told, cpu_bfloat16() or "no AMX"])
+
+
+def gpu_name(device: torch.device | str) -> str:
+    """Return a CUDA device's name."""
+    return torch.cuda.get_device_properties(device).name
+
+
+def cpu_name() -> str:
+    """Return the processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.lower().startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on, which is fewer than the machine has under ``taskset`` or Slurm."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
