@@ -157,6 +157,34 @@ def test_broken_off_and_resumed_gives_the_same_bytes(
     assert data_bytes(tmp_path / "c") == data_bytes(built)
 
 
+def test_as_many_clips_as_a_trial_allows(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+
+    def five(seconds: float) -> int:
+        told.append(seconds)
+        return 5
+
+    many, out = CONFIG.model_copy(update={"clips": 50}), tmp_path / "c"
+    monkeypatch.setattr(corpus, "_TRIAL_CLIPS", 4)
+    assert corpus.corpus_config(out) is None
+    build_corpus(many, out, progress=False, fit=five)
+    assert data_bytes(out) == data_bytes(built) and corpus.corpus_config(out) == CONFIG
+    assert len(told) == 1 and 0 < told[0] < 60
+    build_corpus(many.model_copy(update={"workers": 3}), out, progress=False, fit=five)
+    assert len(told) == 1, "a corpus that was begun keeps its number of clips"
+    fewer, other = CONFIG.model_copy(update={"clips": 3}), many.model_copy(update={"seed": 9})
+    for refused in (fewer, other):
+        with pytest.raises(UserError, match="another configuration"):
+            build_corpus(refused, out, progress=False, fit=five)
+    assert len(told) == 1, "nothing is tried where nothing can be made"
+
+
+def test_a_fit_cannot_ask_for_more_than_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "_TRIAL_CLIPS", 1)
+    build_corpus(CONFIG.model_copy(update={"clips": 2}), tmp_path / "c", progress=False, fit=lambda seconds: 99)
+    assert read_manifest(tmp_path / "c" / "train").count == 2
+
+
 def test_reader_reads_the_corpus(built: Path) -> None:
     batch = next(iter(ShardReader(built / "train", batch_size=4, seed=0)))
     assert batch.video.shape == (4, 2, 16, 4, 4)

@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -35,13 +37,17 @@ from df_data.synth.speech.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
 from df_models.errors import UserError
 from df_models.files import atomic_write
-from df_models.settings import dump_config
+from df_models.settings import dump_config, load_config
 
 GENERATOR = "3"
 """Raised when a clip of the same seed changes: a corpus half made by the old generator is then refused."""
 
 ENCODE_FRAMES = 16 * 33
 """Pixel frames that are encoded together."""
+
+_CONFIG = "config.yaml"
+_TRIAL_CLIPS = 24
+"""Clips that a trial times: some seconds of work on two slow cores, and long enough that starting it hardly counts."""
 
 
 @dataclass(frozen=True)
@@ -67,42 +73,98 @@ class _Rendered:
     video: bytes | None
 
 
-def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True) -> Path:
+Fit = Callable[[float], int]
+"""How many training clips to make, from the seconds that one takes on this machine."""
+
+
+def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True, fit: Fit | None = None) -> Path:
     """Make the corpus in `out_dir` (``train/``, ``val/``, ``ledger.jsonl``, ``config.yaml``), or go on with it.
 
     A corpus that is whole and of the same configuration is left as it is.
+
+    Args:
+        fit: is asked, after a few clips on trial, how many training clips to make, at most ``config.clips``. A corpus
+            that was begun with fewer keeps its number and asks nobody. :func:`corpus_config` tells what came of it.
 
     Raises:
         UserError: the directory holds another dataset or is in use, or an encoder is missing.
     """
     out = Path(out_dir)
+    if fit is not None and (begun := begun_with_fewer(config, out)) is not None:
+        config, fit = begun, None
     if is_complete(config, out):
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
     encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
-    with dataset_lock(out):
-        made_by = fingerprint(config, {role: record.sha256 for role, record in encoders.records().items()})
-        writers = {
-            split: SplitWriter(
-                out,
-                split,
-                num_shards=num_shards_for(config.count(split), config.clips_per_shard),
-                build=made_by,
-                encoders=encoders.records(),
+    with dataset_lock(out), _renderers(config.workers) as pool, _one_thread():
+        if progress:
+            tqdm.write(
+                f"starting {config.workers} rendering processes; their first start on a machine also compiles the "
+                "renderer, which takes about half a minute"
             )
-            for split in SPLITS
-        }
-        atomic_write(out / "config.yaml", dump_config(config))
-        ledger = Ledger(out / LEDGER_NAME)
-        with _renderers(config.workers) as pool, _one_thread():
-            for split in SPLITS:
-                _make_split(config, split, pool, encoders, ledger, writers[split], progress)
-        for split, writer in writers.items():
-            staged = staged_samples(ledger.entries.values(), split)
-            for shard in staged_shards(staged):
-                writer.finish_shard(shard, staged)
-            writer.finish()
+        if fit is not None and not (out / LEDGER_NAME).exists():
+            clips = fit(seconds_per_clip(config, pool, encoders))
+            config = config.model_copy(update={"clips": min(config.clips, max(1, clips))})
+        _make(config, out, pool, encoders, progress)
     return out
+
+
+def _make(config: SynthConfig, out: Path, pool: ProcessPoolExecutor, encoders: Encoders, progress: bool) -> None:
+    made_by = fingerprint(config, {role: record.sha256 for role, record in encoders.records().items()})
+    writers = {
+        split: SplitWriter(
+            out,
+            split,
+            num_shards=num_shards_for(config.count(split), config.clips_per_shard),
+            build=made_by,
+            encoders=encoders.records(),
+        )
+        for split in SPLITS
+    }
+    atomic_write(out / _CONFIG, dump_config(config))
+    ledger = Ledger(out / LEDGER_NAME)
+    for split in SPLITS:
+        _make_split(config, split, pool, encoders, ledger, writers[split], progress)
+    for split, writer in writers.items():
+        staged = staged_samples(ledger.entries.values(), split)
+        for shard in staged_shards(staged):
+            writer.finish_shard(shard, staged)
+        writer.finish()
+
+
+def corpus_config(out: Path) -> SynthConfig | None:
+    """Return the configuration that the corpus in ``out`` was begun with; None if there is no synthetic one."""
+    path = out / _CONFIG
+    try:
+        return load_config(SynthConfig, path) if path.is_file() else None
+    except UserError:
+        return None  # another kind of dataset, which making the corpus refuses
+
+
+def begun_with_fewer(config: SynthConfig, out: Path) -> SynthConfig | None:
+    """Return the configuration of the corpus in ``out`` if only its number of training clips is smaller, else None."""
+    there = corpus_config(out)
+    if there is None or there.clips > config.clips:
+        return None
+    same = config.model_copy(update={"clips": there.clips})
+    return same if there.model_copy(update={"workers": config.workers}) == same else None
+
+
+def seconds_per_clip(config: SynthConfig, pool: ProcessPoolExecutor, encoders: Encoders) -> float:
+    """Return how long a training clip takes, rendered in the pool and encoded here at the same time; keeps none.
+
+    The first clips wait for the processes to start, and for the renderer's compiler, and are not counted.
+    """
+    trial = jobs_of(config.model_copy(update={"clips": _TRIAL_CLIPS}), "train")
+    ready: set[int] = set()
+    while len(ready) < config.workers:
+        ready |= set(pool.map(_warm_up, trial[: config.workers]))
+    began = time.monotonic()
+    together = max(1, _TRIAL_CLIPS // 2)
+    rendered = _rendered(pool, trial, len(trial))
+    while group := list(itertools.islice(rendered, together)):
+        _encode(config, group, encoders)
+    return (time.monotonic() - began) / len(trial)
 
 
 def is_complete(config: SynthConfig, out: Path) -> bool:
@@ -231,16 +293,27 @@ def _render(job: _Job) -> _Rendered:
     return _Rendered(clip, audio, video)
 
 
+def _warm_up(job: _Job) -> int:
+    """Render once and return the number of the process that did."""
+    _render(job)
+    return os.getpid()
+
+
 def _store(
     config: SynthConfig, batch: list[tuple[_Job, _Rendered]], encoders: Encoders, ledger: Ledger, writer: SplitWriter
 ) -> None:
-    references = [reference_frames(job.seed, job.frames, config.references) for job, _ in batch]
-    pictures = encode_pictures(encoders, [rendered.clip.frames for _, rendered in batch], references)
     entries = []
-    for (job, rendered), tensors in zip(batch, pictures):
+    for (job, rendered), tensors in zip(batch, _encode(config, batch, encoders)):
         sample = sample_of(job.key, config.seed, rendered.clip, rendered.audio, tensors, rendered.video, encoders)
         entries.append(LedgerEntry(input=job.key, status="accepted", split=job.split, samples=(writer.stage(sample),)))
     ledger.record(*entries)
+
+
+def _encode(
+    config: SynthConfig, batch: list[tuple[_Job, _Rendered]], encoders: Encoders
+) -> list[dict[str, Tensor]]:
+    references = [reference_frames(job.seed, job.frames, config.references) for job, _ in batch]
+    return encode_pictures(encoders, [rendered.clip.frames for _, rendered in batch], references)
 
 
 def reference_frames(seed: int, num_frames: int, count: int) -> list[int]:
