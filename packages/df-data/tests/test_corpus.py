@@ -16,7 +16,7 @@ from df_data.check.validate import check_split
 from df_data.format.manifest import read_manifest
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
-from df_data.reading.reader import ShardReader
+from df_data.reading import ShardReader
 from df_data.synth import corpus
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, build_corpus, jobs_of

@@ -14,9 +14,9 @@ import torch
 from df_data.check.validate import check_split
 from df_data.format.sample import EncoderRecord, Sample, from_members, to_members, validate_sample
 from df_data.format.shards import SplitWriter, iter_samples, staged_shards
+from df_data.reading import ShardReader
 from df_data.reading.batch import padded
 from df_data.reading.peek import first_samples
-from df_data.reading.reader import ShardReader
 from df_models.errors import UserError
 from df_models.text import pad_text
 

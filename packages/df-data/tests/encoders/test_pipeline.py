@@ -19,7 +19,7 @@ from df_data.check.validate import check_dataset
 from df_data.format.manifest import read_manifest
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
-from df_data.reading.reader import ShardReader
+from df_data.reading import ShardReader
 from df_data.stages.agreement import AgreementFilter
 from df_data.stages.face_vectors import FaceEncoders
 from df_data.stages.landmarks import MediaPipeReader
