@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(argv: list[str]) -> int:
+    began = time.monotonic()  # a time budget counts from here
     options = _parser().parse_intermixed_args(argv)
     task = task_of(options.config, options.overrides)
     if task == "tokenizer":
         return _train_tokenizer(options)
-    return _train_model(options)
+    return _train_model(options, began)
 
 
 def task_of(path: Path, overrides: list[str]) -> str:
@@ -116,7 +118,9 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train_model(options: argparse.Namespace) -> int:
+def _train_model(options: argparse.Namespace, began: float) -> int:
+    if os.environ.get("RANK", "0") == "0":
+        print("df-train: loading PyTorch and the model's code ...", flush=True)
     from df_train import run
     from df_train.config import TrainConfig
     from df_train.engine import NotFinite
@@ -127,7 +131,7 @@ def _train_model(options: argparse.Namespace) -> int:
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, "resume" if options.resume else "fresh" if options.fresh else "default")
+        result = run.train(config, "resume" if options.resume else "fresh" if options.fresh else "default", began)
     except NotFinite as error:
         print(f"df-train: error: {error}", file=sys.stderr)
         return 1

@@ -163,7 +163,11 @@ class ObjectiveConfig(FrozenModel):
 
 
 class OptimConfig(FrozenModel):
-    """AdamW with linear warm-up and a cosine down to `floor` times the peak. Steps are optimizer steps."""
+    """AdamW with linear warm-up and a cosine down to `floor` times the peak. Steps are optimizer steps.
+
+    `bends` is written by a time budget (`df_train.budget`): pairs of a step and of the `steps` that the schedule was
+    bound for until then.
+    """
 
     steps: int = Field(default=1200, ge=1)
     lr: float = Field(default=1e-3, gt=0)
@@ -173,6 +177,30 @@ class OptimConfig(FrozenModel):
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
+    bends: tuple[tuple[int, int], ...] = ()
+
+    @field_validator("bends")
+    @classmethod
+    def _in_order(cls, bends: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        places = [step for step, _ in bends]
+        if places != sorted(set(places)) or any(step < 0 or step >= steps for step, steps in bends):
+            raise ValueError("give pairs [step, steps] of rising steps, each before its steps")
+        return bends
+
+
+class BudgetConfig(FrozenModel):
+    """A time budget for the whole command (`df_train.budget`); off without `minutes`.
+
+    `minutes` from the start of `df-train` to its last line: the training clips of `data.synth` and `optim.steps` are
+    fitted to it, with their configured numbers as the upper bound. What was chosen is written into the run's
+    `config.yaml` together with `measure: false`, so that the run is repeated, or goes on, without a clock, and with the
+    numbers that it would have had in time enough (`full_clips`, `full_steps`).
+    """
+
+    minutes: float | None = Field(default=None, gt=0)
+    measure: bool = True
+    full_clips: int | None = Field(default=None, ge=1)
+    full_steps: int | None = Field(default=None, ge=1)
 
 
 class EmaConfig(FrozenModel):
@@ -238,7 +266,7 @@ class TrainConfig(FrozenModel):
     """One training run. `run_dir` null means `runs/<name>`.
 
     `max_minutes` ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the learning
-    rate's schedule is in steps and does not know of it.
+    rate's schedule is in steps and does not know of it. A `budget` fits data, steps and schedule to a time.
     """
 
     task: Literal["model"] = "model"
@@ -247,6 +275,7 @@ class TrainConfig(FrozenModel):
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_minutes: float | None = Field(default=None, gt=0)
+    budget: BudgetConfig = BudgetConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

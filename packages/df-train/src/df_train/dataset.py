@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,18 +24,25 @@ from df_train.distributed import World
 from df_train.objective import FlameScale
 from df_train.text import check_text, check_text_width, prompt_of
 
+if TYPE_CHECKING:
+    from df_data.synth.corpus import Fit
+
 _SCALE_CLIPS = 64
 _SMALLEST_SPREAD = 1e-4
 
 
-def prepare_data(config: TrainConfig, world: World) -> Manifest:
-    """Make the synthetic corpus if it is described (one process makes it), and read the training manifest."""
+def prepare_data(config: TrainConfig, world: World, fit: Fit | None = None) -> Manifest:
+    """Make the synthetic corpus if it is described (one process makes it), and read the training manifest.
+
+    Args:
+        fit: settles the number of clips (:func:`df_data.synth.corpus.build_corpus`).
+    """
     if config.data.synth is not None and world.is_main:
         from df_data.synth.corpus import build_corpus  # loads numba
 
         root = Path(config.data.root)
         root.parent.mkdir(parents=True, exist_ok=True)
-        build_corpus(config.data.synth, root)
+        build_corpus(config.data.synth, root, fit=fit)
     world.barrier()
     return manifest_of(config.data.split("train"))
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from df_data.reading import Batch
 from df_train import checkpoint, state
+from df_train.budget import Pace
 from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples
 from df_train.distributed import World
@@ -88,6 +89,7 @@ class Trainer:
     Args:
         sinks: take the figures; only the first process has any.
         sample: called with the state by every process when samples are due.
+        pace: fits the number of steps to a time budget while they are taken.
     """
 
     def __init__(
@@ -98,9 +100,10 @@ class Trainer:
         world: World,
         sinks: list[Sink],
         sample: Callable[[TrainState], None],
+        pace: Pace | None = None,
     ) -> None:
         self.config, self.state, self.objective, self.world = config, training, objective, world
-        self._sinks, self._sample = sinks, sample
+        self._sinks, self._sample, self._pace = sinks, sample, pace
         self._batches = iter(training.reader)
         self._timing = Timing()
         self._norm: Tensor | None = None
@@ -121,11 +124,14 @@ class Trainer:
         with Interrupts().watch() as interrupts, bar:
             self._timing = Timing()
             stop = Stop.DONE
-            while self.state.step < total:
+            while self.state.step < self.config.optim.steps:
                 started = time.perf_counter()
                 self.step()
                 self.state.seconds += time.perf_counter() - started
                 bar.update()
+                if self._pace is not None:
+                    self.config = self._pace.after_step(self.config, self.state.step)
+                    bar.total = self.config.optim.steps
                 self._after_step(bar)
                 reason = self._should_stop(interrupts)
                 if reason:
@@ -176,7 +182,7 @@ class Trainer:
             self._timing.frames += len(batch) * batch.video.shape[1]
         norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), optim.clip)
         self._norm = norm
-        rate = learning_rate(training.step, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor)
+        rate = self._rate(training.step)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         training.optimizer.step()
@@ -184,6 +190,12 @@ class Trainer:
         training.average.update(ema_decay(training.step, decay=self.config.ema.decay))
         training.step += 1
         self._timing.steps += 1
+
+    def _rate(self, step: int) -> float:
+        optim = self.config.optim
+        return learning_rate(
+            step, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor, bends=optim.bends
+        )
 
     def _next_batch(self) -> Batch:
         started = time.perf_counter()
@@ -199,8 +211,7 @@ class Trainer:
         values = self.state.meter.read(self.world)
         values["grad_norm"] = self._read_norm()
         self._require_finite(values)
-        optim = config.optim
-        values["lr"] = learning_rate(step - 1, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor)
+        values["lr"] = self._rate(step - 1)
         values["data/latent_frames"] = self.state.lengths.read()
         if config.data.on_error == "skip":
             values["data/skipped"] = float(sum(skipped_samples(self.state.reader, self.world).values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from tqdm import tqdm
 from df_data.format.manifest import Manifest
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
+from df_models.machine import choose_precision, describe_device
+from df_models.settings import load_config
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import state
+from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
@@ -37,7 +41,7 @@ from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
 from df_train.objective import Objective
 from df_train.optimizer import build_optimizer
-from df_train.preflight import preflight
+from df_train.preflight import known_manifest, preflight
 from df_train.run_dir import RunDir, Wish, choose_start
 from df_train.sampling import Sampler
 from df_train.sharding import shard
@@ -65,25 +69,62 @@ def say(message: str) -> None:
         tqdm.write(message)
 
 
-def train(config: TrainConfig, wish: Wish = "default") -> Result:
+def train(config: TrainConfig, wish: Wish = "default", began: float | None = None) -> Result:
     """Run a configuration to its end and export the model.
+
+    Args:
+        began: `time.monotonic()` at which a time budget starts to count; now by default.
 
     Raises:
         UserError: anything a user can mend, before work begins wherever that is possible.
         NotFinite: the loss is no longer a number.
     """
+    clock = None if config.budget.minutes is None else Clock(config.budget.minutes, began or time.monotonic())
     preflight(config)
     run = RunDir(config.directory)
     with open_world(config.device) as world:
         start = _agree_on_start(config, wish, world)
+        if start is not None:
+            config = as_chosen(config, load_config(TrainConfig, run.config))
+        if not wants_clock(config.budget):
+            clock = None
+        say(introduction(config, world))
         if world.is_main and wish == "fresh":
             run.clear()
-        training, objective, prompt = build(config, world)
+        config, manifest = _prepare(config, world, clock)
+        training, objective, prompt = build(config, world, manifest)
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
             run.write_config(config)
-        return _train_and_export(config, training, objective, prompt, world, run)
+        result = _train_and_export(config, training, objective, prompt, world, run, clock)
+    if clock is not None:
+        say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
+    return result
+
+
+def introduction(config: TrainConfig, world: World) -> str:
+    """One line: the machine, the precision with its reason, and how long it will take."""
+    processes = f", {world.size} processes" if world.size > 1 else ""
+    precision = choose_precision(config.precision.name, world.device)
+    minutes = config.budget.minutes
+    told = "the progress bar tells how long it takes"
+    if wants_clock(config.budget):
+        told = f"all of it within {minutes:g} minutes (budget.minutes)"
+    elif minutes is not None:
+        told = f"{config.optim.steps} steps, as a budget of {minutes:g} minutes chose when the run began"
+    return f"machine: {describe_device(world.device)}{processes}; computing in {precision}; {told}"
+
+
+def _prepare(config: TrainConfig, world: World, clock: Clock | None) -> tuple[TrainConfig, Manifest]:
+    """The data made, with as many clips as a time budget allows, and the configuration that says how many."""
+    synth = config.data.synth
+    if clock is None or synth is None:
+        return config, prepare_data(config, world)
+    if world.is_main and known_manifest(config) is not None:
+        say(f"{config.data.root} holds this corpus already and is taken as it is; other sizes need another data.root")
+    manifest = prepare_data(config, world, fit_clips(config, clock, say))
+    return with_clips(config, manifest.count), manifest
 
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
@@ -95,10 +136,9 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective, Prompt | None]:
-    """Everything at step 0: the data made and checked, the model sharded, optimizer, reader and objective; and the
-    prompt that the model is handed on with, if it reads text."""
-    manifest = prepare_data(config, world)
+def build(config: TrainConfig, world: World, manifest: Manifest) -> tuple[TrainState, Objective, Prompt | None]:
+    """Everything at step 0: the data checked, the model sharded, optimizer, reader and objective; and the prompt that
+    the model is handed on with, if it reads text."""
     model = state.build_model(config, taken_over(manifest))
     check_fit(model.config, manifest)
     if (line := unread_text(model.config, manifest)) is not None:
@@ -151,13 +191,21 @@ def _tell_skipped(training: TrainState, world: World) -> None:
 
 
 def _train_and_export(
-    config: TrainConfig, training: TrainState, objective: Objective, prompt: Prompt | None, world: World, run: RunDir
+    config: TrainConfig,
+    training: TrainState,
+    objective: Objective,
+    prompt: Prompt | None,
+    world: World,
+    run: RunDir,
+    clock: Clock | None = None,
 ) -> Result:
     tree = config.model_dump(mode="json")
     sinks = open_sinks(run.root, config.log, tree, training.step) if world.is_main else []
     sampler = Sampler(config, world, run)
+    record = run.write_config if world.is_main else (lambda changed: None)
+    pace = None if clock is None else Pace(config, clock, world, say, record, step=training.step)
     try:
-        stop = Trainer(config, training, objective, world, sinks, sampler).fit()
+        stop = Trainer(config, training, objective, world, sinks, sampler, pace).fit()
     finally:
         for sink in sinks:
             sink.close()

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
-def learning_rate(step: int, *, peak: float, warmup: int, total: int, floor: float) -> float:
+def learning_rate(
+    step: int, *, peak: float, warmup: int, total: int, floor: float, bends: Sequence[tuple[int, int]] = ()
+) -> float:
     """Linear warm-up over ``warmup`` steps, then a half cosine from ``peak`` to ``floor * peak`` at ``total``.
 
     Args:
         step: optimizer steps taken before this one, from 0. The first step already moves (``peak / warmup``).
+        bends: pairs (step, total): until that step the schedule was bound for that total, and went on from where it
+            was to the next one, faster or slower.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
-    share = min(1.0, (step - warmup) / max(1, total - warmup))
+    share, begin = 0.0, warmup
+    for until, bound in (*bends, (step, total)):
+        until = max(begin, min(step, until))
+        share += (1.0 - share) * min(1.0, (until - begin) / max(1, bound - begin))
+        begin = until
     return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * share)))
 
 

@@ -309,9 +309,7 @@ def _store(
     ledger.record(*entries)
 
 
-def _encode(
-    config: SynthConfig, batch: list[tuple[_Job, _Rendered]], encoders: Encoders
-) -> list[dict[str, Tensor]]:
+def _encode(config: SynthConfig, batch: list[tuple[_Job, _Rendered]], encoders: Encoders) -> list[dict[str, Tensor]]:
     references = [reference_frames(job.seed, job.frames, config.references) for job, _ in batch]
     return encode_pictures(encoders, [rendered.clip.frames for _, rendered in batch], references)
 
