@@ -16,7 +16,7 @@ from df_models.cli_support import add_version, run_cli
 from df_models.media import write_image, write_video
 
 if TYPE_CHECKING:
-    from df_data.synth.corpus import SynthConfig
+    from df_data.synth.config import SynthConfig
 
 EPILOG = """examples:
   df-data synth --out data/synth --clips 1000 --seed 0
