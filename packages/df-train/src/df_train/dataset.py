@@ -14,11 +14,7 @@ from df_data.format.manifest import Manifest
 from df_data.reading.cache import ShardCache
 from df_data.reading.peek import first_samples, manifest_of
 from df_data.reading.reader import ShardReader
-<<<<<<< HEAD
 from df_data.reading.same import other_clips
-from df_data.synth.corpus import build_corpus
-=======
->>>>>>> main
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.encoders.weights import split_spec
