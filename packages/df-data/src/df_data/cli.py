@@ -17,7 +17,7 @@ from df_models.media import write_image, write_video
 from df_models.settings import add_print_config
 
 if TYPE_CHECKING:
-    from df_data.synth.corpus import SynthConfig
+    from df_data.synth.config import SynthConfig
 
 EPILOG = """examples:
   df-data synth --out data/synth --clips 1000 --seed 0

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
-from df_data.synth.corpus import SynthConfig
+from df_data.synth.config import SynthConfig
 from df_infer.config import RolloutConfig
 from df_models.flow import HistoryMode
 from df_models.settings import FrozenModel

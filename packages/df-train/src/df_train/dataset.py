@@ -13,7 +13,6 @@ from df_data.format.manifest import Manifest
 from df_data.reading.cache import ShardCache
 from df_data.reading.peek import first_samples, manifest_of
 from df_data.reading.reader import ShardReader
-from df_data.synth.corpus import build_corpus
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.encoders.weights import split_spec
@@ -32,6 +31,8 @@ _SMALLEST_SPREAD = 1e-4
 def prepare_data(config: TrainConfig, world: World) -> Manifest:
     """Make the synthetic corpus if it is described (one process makes it), and read the training manifest."""
     if config.data.synth is not None and world.is_main:
+        from df_data.synth.corpus import build_corpus  # loads numba
+
         root = Path(config.data.root)
         root.parent.mkdir(parents=True, exist_ok=True)
         build_corpus(config.data.synth, root)
