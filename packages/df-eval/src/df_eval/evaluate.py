@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from df_data.format.manifest import read_manifest
 from df_eval.clips import SYNTHETIC, EvalClip, render_clips, stored_clips, structure_encoder_of
@@ -23,7 +21,7 @@ from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_infer.run_dir import open_run_dir
 from df_models.errors import UserError
-from df_models.settings import expand_path
+from df_models.settings import expand_path, read_tree
 from df_models.time import covering_pixel_length
 
 
@@ -35,9 +33,8 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     """
     run = open_run_dir(run_dir)
     root = dataset_of(run, config)
-    rollout_changes = dict(config.rollout)
     pipeline = Pipeline.from_run(run.root, config.device, config.dtype)
-    rollout = RolloutConfig.from_mapping({**dataclasses.asdict(pipeline.rollout), **rollout_changes})
+    rollout = config.rollout.applied_to(pipeline.rollout)
     encoder = structure_encoder(root)
     reader = choose_reader(encoder, config.landmarker or built_with_landmarker(root))
     clips, source = held_out_clips(root, config, encoder, pipeline.size)
@@ -75,8 +72,7 @@ def structure_encoder(root: Path | None) -> str:
 def built_with_landmarker(root: Path | None) -> Path | None:
     """The landmarker's file that a dataset's own config names (`models.face_landmarker`), if it is there."""
     file = None if root is None else root / "config.yaml"
-    tree = yaml.safe_load(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
-    models = tree.get("models") if isinstance(tree, dict) else None
+    models = read_tree(file).get("models") if file is not None and file.is_file() else None
     named = models.get("face_landmarker") if isinstance(models, dict) else None
     path = expand_path(named) if isinstance(named, str) else None
     return path if path is not None and path.is_file() else None
@@ -134,7 +130,7 @@ def protocol_facts(
         "video_vae": {"id": pipeline.vae.id, "sha256": pipeline.vae.sha256},
         "audio_encoder": {"id": pipeline.audio_encoder.id, "sha256": pipeline.audio_encoder.sha256},
         "prompt": None if pipeline.prompt is None else pipeline.prompt.words,
-        "rollout": dataclasses.asdict(rollout),
+        "rollout": rollout.model_dump(),
         "config": config.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -1,7 +1,7 @@
 """The run directory: what stands where in it. df-train writes it, df-infer and df-eval read it.
 
     runs/<name>/
-      run.json             who wrote it, and the identity of the dataset it was trained on
+      run.json             who wrote it, and the digests of the dataset it was trained on
       config.yaml          every setting, resolved
       metrics.jsonl        the log (`df_infer.run_log`)
       checkpoints/step-N/  to resume
@@ -11,7 +11,7 @@
       eval/                what df-eval measured
 
 Nothing in it depends on where it lies: a run may be moved, renamed or copied to another machine. What it needs from
-outside is its dataset, which is known by its identity and not by its place.
+outside is its dataset, which is known by its digest and not by its place.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from df_infer.config import RolloutConfig
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.settings import read_tree, validate_config
 from df_models.text import PROMPT_FILE
 
 WRITER = "df-train"
@@ -45,7 +44,7 @@ class RunRecord:
 
     Attributes:
         data_root: the dataset's directory at the time of training, absolute, or its URL; where to look first.
-        splits: the identity of each split that was there (`df_data.format.manifest.Manifest.identity`).
+        splits: the digest of each split that was there (`df_data.format.manifest.Manifest.digest`).
     """
 
     data_root: str = ""
@@ -139,13 +138,7 @@ class RunDir:
             raise UserError(
                 f"{self.root} is no run directory: it holds no {self.config.name}; give one that df-train wrote"
             )
-        try:
-            tree = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.config} is not valid YAML; restore the config that df-train wrote") from error
-        if not isinstance(tree, dict):
-            raise UserError(f"{self.config} holds no `key: value` lines; restore the config that df-train wrote")
-        return tree
+        return read_tree(self.config)
 
     def section(self, name: str) -> dict[str, Any]:
         """A section of `config.yaml`, empty if it has none.
@@ -280,4 +273,4 @@ def _prompt(model: Path) -> Path | None:
 
 
 def _rollout(run: RunDir) -> RolloutConfig:
-    return RolloutConfig.from_mapping(run.section("rollout"))
+    return validate_config(RolloutConfig, run.section("rollout"), f"{run.config}: rollout")

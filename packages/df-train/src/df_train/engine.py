@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from df_data.reading.reader import Batch
+from df_data.reading import Batch
 from df_infer.run_dir import RunDir
 from df_train import checkpoint, state
 from df_train.config import TrainConfig
