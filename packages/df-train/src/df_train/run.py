@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from df_data.format.manifest import Manifest
+from df_infer.run_dir import RunDir
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
 from df_models.machine import choose_precision, describe_device
@@ -26,6 +28,7 @@ from df_train.dataset import (
     calibrate_flame_head,
     check_fit,
     check_lengths,
+    check_same_dataset,
     look_at,
     make_reader,
     prepare_data,
@@ -42,9 +45,9 @@ from df_train.noising import Banks
 from df_train.objective import Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
-from df_train.run_dir import RunDir, Wish, choose_start
 from df_train.sampling import Sampler
 from df_train.sharding import shard
+from df_train.start import Wish, choose_start, clear, digests_known, located, record_of, write_config
 from df_train.state import TrainState
 from df_train.text import unread_text
 
@@ -80,7 +83,7 @@ def train(config: TrainConfig, wish: Wish = "default", began: float | None = Non
         NotFinite: the loss is no longer a number.
     """
     clock = None if config.budget.minutes is None else Clock(config.budget.minutes, began or time.monotonic())
-    preflight(config)
+    config = prepare(config, wish)
     run = RunDir(config.directory)
     with open_world(config.device) as world:
         start = _agree_on_start(config, wish, world)
@@ -89,14 +92,12 @@ def train(config: TrainConfig, wish: Wish = "default", began: float | None = Non
         if not wants_clock(config.budget):
             clock = None
         say(introduction(config, world))
-        if world.is_main and wish == "fresh":
-            run.clear()
-        config, manifest = _prepare(config, world, clock)
-        training, objective, prompt = build(config, world, manifest)
+        config, manifest = _make_data(config, world, clock)
+        training, objective, prompt = build(config, world, manifest, digests_known(run, start))
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
-            run.write_config(config)
+            _begin(run, config, wish)
         result = _train_and_export(config, training, objective, prompt, world, run, clock)
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
@@ -116,7 +117,7 @@ def introduction(config: TrainConfig, world: World) -> str:
     return f"machine: {describe_device(world.device)}{processes}; computing in {precision}; {told}"
 
 
-def _prepare(config: TrainConfig, world: World, clock: Clock | None) -> tuple[TrainConfig, Manifest]:
+def _make_data(config: TrainConfig, world: World, clock: Clock | None) -> tuple[TrainConfig, Manifest]:
     """The data made, with as many clips as a time budget allows, and the configuration that says how many."""
     synth = config.data.synth
     if clock is None or synth is None:
@@ -125,6 +126,17 @@ def _prepare(config: TrainConfig, world: World, clock: Clock | None) -> tuple[Tr
         say(f"{config.data.root} holds this corpus already and is taken as it is; other sizes need another data.root")
     manifest = prepare_data(config, world, fit_clips(config, clock, say))
     return with_clips(config, manifest.count), manifest
+
+
+def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
+    """The configuration as it will be run, with its dataset found, checked against this machine.
+
+    Raises:
+        UserError: the first thing that will not work, and how to mend it.
+    """
+    config = located(config, wish, say)
+    preflight(config)
+    return config
 
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
@@ -136,9 +148,24 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def build(config: TrainConfig, world: World, manifest: Manifest) -> tuple[TrainState, Objective, Prompt | None]:
-    """Everything at step 0: the data checked, the model sharded, optimizer, reader and objective; and the prompt that
-    the model is handed on with, if it reads text."""
+def _begin(run: RunDir, config: TrainConfig, wish: Wish) -> None:
+    """Every check has passed: make room if that was asked for, and write what makes the directory a run."""
+    if wish == "fresh":
+        clear(run)
+    run.write_record(record_of(config))
+    write_config(run, config)
+
+
+def build(
+    config: TrainConfig, world: World, manifest: Manifest, known: Mapping[str, str] | None = None
+) -> tuple[TrainState, Objective, Prompt | None]:
+    """Everything at step 0: the data checked, the model sharded, optimizer, reader and objective; and the
+    prompt that the model is handed on with, if it reads text.
+
+    Args:
+        known: digests of the dataset's splits that the run was begun with, if it goes on.
+    """
+    check_same_dataset(config, manifest, known or {})
     model = state.build_model(config, taken_over(manifest))
     check_fit(model.config, manifest)
     if (line := unread_text(model.config, manifest)) is not None:
@@ -200,10 +227,12 @@ def _train_and_export(
     clock: Clock | None = None,
 ) -> Result:
     tree = config.model_dump(mode="json")
-    sinks = open_sinks(run.root, config.log, tree, training.step) if world.is_main else []
+    sinks = open_sinks(run, config.log, tree, training.step) if world.is_main else []
     sampler = Sampler(config, world, run)
-    record = run.write_config if world.is_main else (lambda changed: None)
-    pace = None if clock is None else Pace(config, clock, world, say, record, step=training.step)
+    pace = None
+    if clock is not None:
+        record = partial(write_config, run) if world.is_main else lambda changed: None
+        pace = Pace(config, clock, world, say, record, step=training.step)
     try:
         stop = Trainer(config, training, objective, world, sinks, sampler, pace).fit()
     finally:
