@@ -106,7 +106,7 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
 
 def _train_model(options: argparse.Namespace, began: float) -> int:
     if os.environ.get("RANK", "0") == "0" and not options.print_config:
-        print("df-train: loading PyTorch and the model's code ...", file=sys.stderr, flush=True)
+        print("df-train: loading PyTorch and the model's code ...", flush=True)
     from df_train import run
     from df_train.config import TrainConfig
     from df_train.engine import NotFinite

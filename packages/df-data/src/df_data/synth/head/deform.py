@@ -13,7 +13,7 @@ ROUND_JAW_SHARE = 0.30
 """Share of the jaw's opening that fully rounded lips take away."""
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def articulate(vertices, eye_centers, state, out):
     """Vertices ``[N, 12]`` at rest to canonical positions ``out [N, 3]`` with the face in the given state.
 
@@ -60,7 +60,7 @@ def articulate(vertices, eye_centers, state, out):
         out[i, 0], out[i, 1], out[i, 2] = x, y, z
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def to_camera(canonical, head_share, scale, rotation, translation, out):
     """Rigid motion of canonical points to the camera frame; what belongs to the body only follows the translation."""
     for i in range(canonical.shape[0]):
@@ -71,7 +71,7 @@ def to_camera(canonical, head_share, scale, rotation, translation, out):
             out[i, c] = scale * (w * turned + (1.0 - w) * canonical[i, c]) + translation[c]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def vertex_normals(points, triangles, out):
     """Area-weighted vertex normals of camera-frame points, unit length, ``[N, 3]``."""
     out[:] = 0.0

@@ -8,7 +8,7 @@ from numba import njit
 from df_data.synth.head.head import HAIR
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def rasterize(points, triangles, material, sides, texture, focal, distance, center_y, depth, owner, weights):
     """Fill the buffers for camera-frame ``points [N, 3]``.
 

@@ -1,6 +1,8 @@
 """Compiled procedural materials and light: colour of a point from its material, texture coordinates and normal.
 
 Textures live in the face's own coordinates, so that they do not depend on the resolution and move with the skin.
+
+Most features of a face have an edge, beyond which they leave a colour bit by bit as it was: there they are not computed.
 """
 
 from __future__ import annotations
@@ -27,38 +29,41 @@ _C_SKIN, _C_LIPS, _C_HAIR, _C_BROWS, _C_IRIS, _C_CLOTHES = range(6)
 _MOUTH, _UPPER, _LOWER, _SPACING, _EYE, _BROW_Y, _BROW, _STUBBLE, _NOSE, _CURLY, _TILT = range(11)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _step(value, low, high):
     t = (value - low) / (high - low)
     t = min(max(t, 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _hump(value, width):
     """Smooth bump of half width ``width`` around 0, without exp."""
     t = 1.0 - (value / width) ** 2
     return t * t if t > 0.0 else 0.0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _mix(color, table, row, share):
     for c in range(3):
         color[c] += (table[row, c] - color[c]) * share
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _scale(color, r, g, b):
     color[0] *= r
     color[1] *= g
     color[2] *= b
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _lips(x, y, look, colors, color):
     """Lips and the line between them; returns the gloss of the lips."""
     reach = 1.0 - (x / (look[_MOUTH] * 1.03)) ** 2
     if reach <= 0.0:
+        return 0.0
+    thickest = look[_UPPER] * 1.15 if y < MOUTH_LINE else look[_LOWER] * 1.1
+    if abs(y - MOUTH_LINE) >= max(thickest + 0.012, 0.022):
         return 0.0
     if y < MOUTH_LINE:
         bow = 1.0 - 0.22 * _hump(x, 0.05)
@@ -75,16 +80,19 @@ def _lips(x, y, look, colors, color):
     return inside * (1.0 - line)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _brows_and_lids(x, y, look, colors, color):
     side = abs(x)
     offset = (side - look[_SPACING]) / look[_EYE]
+    if offset <= -1.45 or offset >= 1.5:
+        return
     arch = look[_BROW_Y] - 0.035 * (1.0 - offset * offset) + 0.02 * offset
     taper = look[_BROW] * (1.0 - 0.32 * offset)
-    ends = _step(offset, -1.45, -1.15) * (1.0 - _step(offset, 1.15, 1.5))
-    brow = ends * (1.0 - _step(abs(y - arch), 0.45 * taper, 1.25 * taper + 0.008))
-    _mix(color, colors, _C_BROWS, 0.88 * brow)
-    if abs(offset) < 1.35:
+    if abs(y - arch) < 1.25 * taper + 0.008:
+        ends = _step(offset, -1.45, -1.15) * (1.0 - _step(offset, 1.15, 1.5))
+        brow = ends * (1.0 - _step(abs(y - arch), 0.45 * taper, 1.25 * taper + 0.008))
+        _mix(color, colors, _C_BROWS, 0.88 * brow)
+    if abs(offset) < 1.35 and abs(y - EYE_LINE) < 0.18:
         slit = 1.0 - (offset / 1.12) ** 2
         if slit > 0.0:
             above = EYE_LINE - y
@@ -97,7 +105,7 @@ def _brows_and_lids(x, y, look, colors, color):
         _scale(color, 1 - shade, 1 - 1.1 * shade, 1 - 1.05 * shade)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _skin(x, y, third, look, colors, color):
     """Skin of the face and the ears (``third < -0.5``); returns its gloss."""
     for c in range(3):
@@ -110,8 +118,24 @@ def _skin(x, y, third, look, colors, color):
     if third <= 0.0:
         return 0.15
     side = abs(x)
+    if -0.07 < y < 0.47:
+        _blush(x, y, side, color)
+    if y > 0.21:
+        _lower_face(x, y, side, look, colors, color)
+    _brows_and_lids(x, y, look, colors, color)
+    return 0.28 + 0.5 * _lips(x, y, look, colors, color)
+
+
+@njit(cache=True, error_model="numpy")
+def _blush(x, y, side, color):
+    """Cheeks and the tip of the nose; nothing at ``y`` up to -0.06 or from 0.46 on."""
     blush = 0.10 * _hump(side - 0.43, 0.28) * _hump(y - 0.2, 0.26) + 0.07 * _hump(x, 0.16) * _hump(y - 0.25, 0.13)
     _scale(color, 1 + 0.3 * blush, 1 - blush, 1 - 0.8 * blush)
+
+
+@njit(cache=True, error_model="numpy")
+def _lower_face(x, y, side, look, colors, color):
+    """Beard, nostrils, folds and the shadow under the lip; nothing at ``y`` up to 0.22."""
     beard = look[_STUBBLE] * _step(y, 0.32, 0.52) * (1 - 0.5 * _hump(x, 0.09) * _hump(y - 0.38, 0.12))
     _mix(color, colors, _C_HAIR, 0.42 * beard * (1 - 0.6 * _hump(side - 0.38, 0.2) * _hump(y - 0.38, 0.15)))
     nostril = _hump(side - 0.55 * look[_NOSE], 0.040) * _hump(y - 0.318, 0.028)
@@ -121,11 +145,9 @@ def _skin(x, y, third, look, colors, color):
     under = 0.10 * _hump(y - (MOUTH_LINE + look[_LOWER] + 0.045), 0.05) * _hump(x, 0.22)
     dark = wing + fold + under
     _scale(color, 1 - dark, 1 - 1.1 * dark, 1 - 1.1 * dark)
-    _brows_and_lids(x, y, look, colors, color)
-    return 0.28 + 0.5 * _lips(x, y, look, colors, color)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _eyeball(x, y, z, colors, color):
     """White, iris and pupil by the direction from the ball's centre; returns its gloss."""
     color[0], color[1], color[2] = 0.93, 0.92, 0.91
@@ -143,7 +165,7 @@ def _eyeball(x, y, z, colors, color):
     return 1.0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _hair(lon, y, margin, look, colors, color):
     """Strands; returns their gloss."""
     for c in range(3):
@@ -157,7 +179,7 @@ def _hair(lon, y, margin, look, colors, color):
     return 0.35
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def surface(material, a, b, c, look, colors, color):
     """Colour of a surface point into ``color [3]``; returns ``(gloss, share of light that reaches it)``."""
     if material == SKIN:
@@ -193,7 +215,7 @@ def surface(material, a, b, c, look, colors, color):
     return 0.05, 0.80 + 0.20 * _step(b, 0.0, 0.25)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def shade(points, normals, texture, triangles, material, sides, owner, weights, look, colors, light, background, out):
     """Light every covered sub-pixel.
 
@@ -252,7 +274,7 @@ def shade(points, normals, texture, triangles, material, sides, owner, weights, 
             out[y, x, 2] = min(max(color[2] * (bright - warm) + shine * light[3], 0.0), 1.0)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def paint_background(top, bottom, spot, spot_x, spot_y, out):
     """A soft vertical gradient with one blurred patch of light, ``out [S, S, 3]``."""
     size = out.shape[0]
@@ -266,7 +288,7 @@ def paint_background(top, bottom, spot, spot_x, spot_y, out):
                 out[y, x, k] = plain + (spot[k] - plain) * glow
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def average_down(fine, factor, out):
     """Box filter ``[S*factor, S*factor, 3]`` in [0, 1] to uint8 ``out [S, S, 3]``."""
     size = out.shape[0]
