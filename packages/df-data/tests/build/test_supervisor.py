@@ -11,7 +11,7 @@ import pytest
 
 from df_data.build.pool import supervisor
 from df_data.build.pool.messages import Heartbeat, InputResult, MadeSample, Message, Ready, WorkerFailure
-from df_data.build.pool.supervisor import WorkerHandle, SupervisedPool, WorkerLost
+from df_data.build.pool.supervisor import SupervisedPool, WorkerHandle, WorkerLost
 from df_data.sources.listing import Input
 from df_models.errors import UserError
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 
 from df_data.build.config import BuildConfig
 from df_data.build.pool.inline import InlinePool
+from df_data.build.pool.messages import ModelsFactory, WorkerPool
 from df_data.build.pool.processes import LocalHost
-from df_data.build.pool.messages import WorkerPool, ModelsFactory
 from df_data.build.pool.supervisor import SupervisedPool
 
 __all__ = ["WorkerPool", "open_pool"]
