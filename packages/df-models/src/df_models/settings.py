@@ -66,7 +66,7 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, str | int | float | bool) and key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is a duplicate", key_node.start_mark)
         if isinstance(key, str | int | float | bool):
             seen.add(key)
     return loader.construct_mapping(node, deep=True)
