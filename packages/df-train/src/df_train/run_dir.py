@@ -110,7 +110,7 @@ def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) ->
 
 
 def _check_same_model(run: RunDir, config: TrainConfig) -> None:
-    old = load_config(TrainConfig, run.config)
+    old = load_config(TrainConfig, run.config, recorded=True)
     if old.model != config.model:
         raise UserError(
             f"{run.root} trains model {old.model.preset} {old.model.overrides}, the config now says "

@@ -53,8 +53,12 @@ def _attributes(docstring: str) -> dict[str, str]:
     return found
 
 
+def _written(location: str) -> str:
+    return getattr(location, "written", location)
+
+
 class Location(str):
-    """A path (or URL, or pipe) in a configuration: `~` and `${NAME}` are replaced when it is read.
+    """A path, URL, pipe or `NAME:PATH` in a configuration: `~` and `${NAME}` are replaced when it is read.
 
     The string itself is the expanded one, to be used; `written` is what the user wrote, and what a recorded
     configuration keeps, so that a run stays portable. Relative paths start at the cwd.
@@ -80,13 +84,12 @@ class Location(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        written = core_schema.plain_serializer_function_ser_schema(lambda location: location.written)
+        written = core_schema.plain_serializer_function_ser_schema(_written)
         return core_schema.with_info_plain_validator_function(cls._validate, serialization=written)
 
     @classmethod
     def _validate(cls, value: Any, info: ValidationInfo) -> Location:
-        if isinstance(value, Location):
-            return value
+        value = value.written if isinstance(value, Location) else value  # a default: its variables as they are now
         if not isinstance(value, str | os.PathLike):
             raise PydanticCustomError("location_type", "write a path as text")
         if not os.fspath(value):
