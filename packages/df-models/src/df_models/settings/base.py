@@ -77,6 +77,14 @@ class Location(str):
         location.written = written
         return location
 
+    @classmethod
+    def recorded(cls, text: str | os.PathLike[str]) -> Location:
+        """One that a run or build wrote, perhaps elsewhere: it stays as it is if a variable of it is not set here."""
+        try:
+            return cls(text)
+        except UserError:
+            return cls._of(os.fspath(text), os.fspath(text))
+
     @property
     def path(self) -> Path:
         """As a path on this machine; raises UserError if one of its variables is still not set."""
@@ -94,9 +102,4 @@ class Location(str):
             raise PydanticCustomError("location_type", "write a path as text")
         if not os.fspath(value):
             raise PydanticCustomError("location_type", "this path is empty; write one, or . for the current directory")
-        try:
-            return cls(value)
-        except UserError:
-            if info.context and info.context.get(RECORDED):  # it may never be used here
-                return cls._of(os.fspath(value), os.fspath(value))
-            raise
+        return cls.recorded(value) if info.context and info.context.get(RECORDED) else cls(value)
