@@ -96,8 +96,8 @@ def fetch(
     if config.out is None:
         raise UserError("give the directory to write to with --out")
     if catalogue.local:
-        raise UserError(f"{catalogue.dataset} is local files already: name its folder as a source of df-data build")
-    out = Path(config.out)
+        raise UserError(f"{catalogue.dataset} lies on your disk already: name its folder as a source of df-data build")
+    out = config.out.path
     with dataset_lock(out):
         return _Run(config, catalogue, downloader_for, out, sleep).all(progress)
 
