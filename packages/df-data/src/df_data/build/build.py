@@ -128,7 +128,7 @@ def build(
     """
     started = time.monotonic()
     inputs = list_inputs(config.sources, config.split)
-    out = Path(config.out)
+    out = config.out.path
     with dataset_lock(out), open_pool(config, make) as pool:
         writers = _writers(config, out, inputs, pool.records())
         remove_leftovers(out)

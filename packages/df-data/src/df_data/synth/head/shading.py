@@ -2,7 +2,7 @@
 
 Textures live in the face's own coordinates, so that they do not depend on the resolution and move with the skin.
 
-Most features of a face have an edge, beyond which they leave a colour as it was to the bit: there they are not computed.
+Most features of a face end at an edge, beyond which they leave a colour as it was, to the bit: they are left out there.
 """
 
 from __future__ import annotations
