@@ -11,7 +11,7 @@ import pytest
 
 from df_data.synth.config import SynthConfig
 from df_models.errors import UserError
-from df_models.settings import load_config
+from df_models.settings import Location, load_config
 from df_train import budget, engine
 from df_train.budget import CORPUS_SHARE, Clock, Pace, as_chosen, fit_clips, with_clips
 from df_train.config import BudgetConfig, OptimConfig, TrainConfig
@@ -180,7 +180,7 @@ def test_a_run_writes_down_what_it_chose_repeats_it_and_goes_on(
     assert result.stop is Stop.DONE and result.step == chosen.optim.steps < 30
     assert chosen.optim.bends == ((8, 100),) and chosen.budget.full_steps == 100 and not chosen.budget.measure
     monkeypatch.setattr(budget, "Pace", lambda *args, **more: pytest.fail("nothing is measured again"))
-    again = chosen.model_copy(update={"run_dir": tmp_path / "b"})
+    again = chosen.model_copy(update={"run_dir": Location(str(tmp_path / "b"))})
     train(again)
     for name in ("model/model.safetensors",):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -20,9 +22,9 @@ from df_models.settings import load_config
 from df_models.time import latent_length
 from df_train.cli import main
 from df_train.muon import orthogonalise, split_parameters
+from df_train.tokenizer import data as tokenizer_data
+from df_train.tokenizer import train as tokenizer
 from df_train.tokenizer.config import TokenizerConfig, TokenizerDataConfig
-from df_train.tokenizer.train import data as tokenizer_data
-from df_train.tokenizer.train import train as tokenizer
 from df_train.tokenizer.videos import video_pools
 
 SMALL = {
@@ -31,7 +33,7 @@ SMALL = {
     "log_every": 1,
     "eval_every": 15,
     "warmup": 2,
-    "bf16": False,
+    "precision": {"bf16": "off"},
 }
 
 
@@ -44,6 +46,50 @@ def test_training_lowers_the_error_and_its_vae_loads(tmp_path):
     assert vae.decode(vae.encode(torch.rand(1, 5, 3, 32, 32))).shape == (1, 5, 3, 32, 32)
 
 
+def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
+    """Interrupted in the first stage, between two checkpoints; the second command takes the rest."""
+    small = {**SMALL, "eval_every": 6, "checkpoint": {"every": 4}}
+    whole = TokenizerConfig.model_validate({**small, "run_dir": tmp_path / "whole"})
+    broken = TokenizerConfig.model_validate({**small, "run_dir": tmp_path / "broken"})
+    tokenizer.train(whole)
+    original, taken = tokenizer.take_step, []
+
+    def interrupted(state, *rest):
+        taken.append(state.step)
+        if state.step == 6 and len(taken) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(state, *rest)
+
+    monkeypatch.setattr(tokenizer, "take_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer.train(broken)
+    assert [path.name for path in (tmp_path / "broken" / "checkpoints").iterdir()] == ["step-7"]
+    path = tokenizer.train(broken)
+    assert taken == list(range(15)), "no step twice"
+    assert (path / WEIGHTS).read_bytes() == (tmp_path / "whole" / "vae" / WEIGHTS).read_bytes()
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("broken", "whole")]
+    assert logs[0] == logs[1]
+    for wish, said in (("default", "holds a finished run"), ("resume", "holds a finished run")):
+        with pytest.raises(UserError, match=said):
+            tokenizer.train(broken, wish)
+
+
+def test_fresh_clears_only_what_df_train_wrote(tmp_path):
+    config = TokenizerConfig.model_validate({**SMALL, "run_dir": tmp_path / "run"})
+    (tmp_path / "run" / "vae").mkdir(parents=True)
+    (tmp_path / "run" / "vae" / "mine.txt").write_text("kept")
+    with pytest.raises(UserError, match="did not write"):
+        tokenizer.train(config, "fresh")
+    assert (tmp_path / "run" / "vae" / "mine.txt").read_text() == "kept"
+    with pytest.raises(UserError, match="nothing to resume"):
+        tokenizer.train(config, "resume")
+
+
+def test_every_step_has_its_stage():
+    stages = TokenizerConfig.model_validate(SMALL).stages
+    assert [tokenizer_data.stage_at(step, stages).frames for step in (0, 11, 12, 14)] == [1, 1, 5, 5]
+
+
 def test_orthogonalised_matrices_have_singular_values_near_one():
     for shape in ((16, 40), (40, 16), (32, 32)):
         values = torch.linalg.svdvals(orthogonalise(torch.randn(shape, generator=torch.Generator().manual_seed(1))))
@@ -51,8 +97,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one():
 
 
 def test_every_parameter_has_one_optimizer():
-    config = TokenizerConfig()
-    vae = tokenizer._new_vae(config)
+    vae = tokenizer.new_state(TokenizerConfig(), torch.device("cpu")).vae
     matrices, others = split_parameters(vae)
     assert {id(p) for p in matrices}.isdisjoint(id(p) for p in others)
     assert len(matrices) + len(others) == len(list(vae.parameters()))
@@ -150,18 +195,18 @@ def test_training_on_videos_goes_on_from_the_embedded_vae(tmp_path):
     changes = {
         "data": {"shards": tmp_path / "data", "frames": 9, "val_frames": 9, "size": 32},
         "stages": [{"steps": 2, "frames": 5, "batch_size": 2}],
-        "resume": "df-tiny",
+        "start_from": "df-tiny",
         "matrix_lr": 1e-9,
         "lr": 1e-9,
         "run_dir": tmp_path / "run",
-        "bf16": False,
+        "precision": {"bf16": "off"},
     }
     config = TokenizerConfig.model_validate(changes)
     path = tokenizer.train(config)
     assert load_config(TokenizerConfig, tmp_path / "run" / "config.yaml") == config
     weights, embedded = load_file(path / WEIGHTS), load_file(ASSETS / "df-tiny" / WEIGHTS)
     assert all(torch.allclose(weights[name].float(), embedded[name].float(), atol=1e-3) for name in embedded)
-    again = TokenizerConfig.model_validate({**changes, "resume": str(path), "run_dir": tmp_path / "again"})
+    again = TokenizerConfig.model_validate({**changes, "start_from": str(path), "run_dir": tmp_path / "again"})
     assert (tokenizer.train(again) / WEIGHTS).is_file()
 
 
@@ -169,13 +214,12 @@ def test_the_command_checks_a_tokenizer_without_training_it(tmp_path, capsys):
     videos(tmp_path / "data")
     file = tmp_path / "videos.yaml"
     data = f"{{shards: {tmp_path / 'data'}, size: 32}}"
-    file.write_text(f"task: tokenizer\nrun_dir: {tmp_path / 'run'}\nresume: df-tiny\ndata: {data}\n")
+    file.write_text(f"task: tokenizer\nrun_dir: {tmp_path / 'run'}\nstart_from: df-tiny\ndata: {data}\n")
     assert main(["--config", str(file), "--check"]) == 0 and "ready to train" in capsys.readouterr().out
     for wrong, said in (
-        ("resume=df-tinny", "no video VAE 'df-tinny'"),
+        ("start_from=df-tinny", "no video VAE 'df-tinny'"),
         ("data.size=64", "set data.size"),
         (f"data.shards={tmp_path / 'gone'}", "no such dataset"),
-        ("--resume", "resume=RUN/vae"),
     ):
         assert main(["--config", str(file), "--check", wrong]) == 2 and said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

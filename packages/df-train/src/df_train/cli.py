@@ -7,11 +7,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from df_models.cli_support import EXIT_INTERRUPTED, add_version, run_cli
 from df_models.errors import UserError, nearest
 from df_models.settings import add_print_config, dump_config, load_config, read_tree
+
+if TYPE_CHECKING:
+    from df_train.start import Wish
 
 _DESCRIPTION = """\
 Train DualForce, or its video tokenizer, as a configuration file says.
@@ -94,14 +97,16 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     if options.print_config:
         print(dump_config(config), end="")
         return 0
-    if options.resume or options.fresh:
-        raise UserError("a tokenizer always starts at step 0; to go on from an earlier one's VAE say resume=RUN/vae")
     if options.check:
         tokenizer.preflight(config)
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
-    print(f"VAE: {tokenizer.train(config)}")
+    print(f"VAE: {tokenizer.train(config, _wish(options))}")
     return 0
+
+
+def _wish(options: argparse.Namespace) -> Wish:
+    return "resume" if options.resume else "fresh" if options.fresh else "default"
 
 
 def _train_model(options: argparse.Namespace, began: float) -> int:
@@ -115,7 +120,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
     config = load_config(TrainConfig, options.config, options.overrides)
     if options.resume and not any(text.startswith(("run_dir=", "name=")) for text in options.overrides):
         config = in_its_place(config, options.config)
-    wish = "resume" if options.resume else "fresh" if options.fresh else "default"
+    wish = _wish(options)
     if options.print_config:
         print(dump_config(config), end="")
         return 0

@@ -10,6 +10,7 @@ from df_data.reading.source import is_remote
 from df_models.encoders.video.wan_vae import TINY_CONFIG
 from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
+from df_train.config import CheckpointConfig, PrecisionConfig
 
 
 class TokenizerDataConfig(FrozenModel):
@@ -90,12 +91,19 @@ class TokenizerConfig(FrozenModel):
     warmup: int = Field(default=50, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.995, ge=0, lt=1)
-    bf16: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: PrecisionConfig = PrecisionConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig(every=500, keep=1)
     log_every: int = Field(default=25, ge=1)
     eval_every: int = Field(default=500, ge=1)
-    resume: Location | None = Field(
+    start_from: Location | None = Field(
         default=None, description="the VAE to start from instead of random weights: `df-tiny` or a directory"
     )
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
 
     @model_validator(mode="after")
     def _windows_fit(self) -> TokenizerConfig:

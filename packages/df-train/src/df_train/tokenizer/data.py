@@ -5,9 +5,10 @@ Shape legend: N clips, B batch, P pixel frames, H, W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from multiprocessing import get_context
 
 import numpy as np
@@ -95,20 +96,28 @@ def _speaking_tracks(job: _Job) -> FaceTracks:
     return face_tracks(job.identity, speech, job.frames)
 
 
-def batches(
-    stage: TokenizerStage, pool: Pool, config: TokenizerConfig, rng: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the stage's batches: video ``[B, 3, P, H, W]`` in [-1, 1] and the mouth's weight ``[B, 1, P, H, W]``."""
-    for _ in range(stage.steps):
-        clips = rng.integers(len(pool.frames), size=stage.batch_size)
-        start = int(rng.integers(pool.frames.shape[1] - stage.frames + 1))
-        window = slice(start, start + stage.frames)
-        frames = torch.from_numpy(pool.frames[clips, window]).permute(0, 4, 1, 2, 3)
-        video = mix(frames.float() / 127.5 - 1.0, config.mixtures, rng)
-        weights = mouth_weights(torch.from_numpy(pool.boxes[clips, window]), frames.shape[-1])
-        if config.flips:
-            video, weights = mirror(video, weights, config.flips, rng)
-        yield video.contiguous(memory_format=torch.channels_last_3d), weights
+def stage_at(step: int, stages: Sequence[TokenizerStage]) -> TokenizerStage:
+    """Return the stage that a step (from 0) belongs to."""
+    ends = accumulate(stage.steps for stage in stages)
+    return next(stage for stage, end in zip(stages, ends, strict=True) if step < end)
+
+
+def batch_at(step: int, pool: Pool, config: TokenizerConfig) -> tuple[Tensor, Tensor]:
+    """Return the batch of a step, which depends on the seed and the step alone, so that resuming is exact.
+
+    Returns:
+        Video ``[B, 3, P, H, W]`` in [-1, 1] and the mouth's weight ``[B, 1, P, H, W]``.
+    """
+    stage, rng = stage_at(step, config.stages), rng_for("tokenizer batch", config.seed, step)
+    clips = rng.integers(len(pool.frames), size=stage.batch_size)
+    start = int(rng.integers(pool.frames.shape[1] - stage.frames + 1))
+    window = slice(start, start + stage.frames)
+    frames = torch.from_numpy(pool.frames[clips, window]).permute(0, 4, 1, 2, 3)
+    video = mix(frames.float() / 127.5 - 1.0, config.mixtures, rng)
+    weights = mouth_weights(torch.from_numpy(pool.boxes[clips, window]), frames.shape[-1])
+    if config.flips:
+        video, weights = mirror(video, weights, config.flips, rng)
+    return video.contiguous(memory_format=torch.channels_last_3d), weights
 
 
 def mirror(video_BCPHW: Tensor, weights_B1PHW: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -6,84 +6,195 @@ Shape legend: B batch, P pixel frames, T latent frames, C channels, H, W pixels,
 from __future__ import annotations
 
 import json
-from itertools import chain
+import shutil
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from df_infer.run_dir import RunDir, RunRecord
+from df_infer.run_log import RunLog
 from df_models.encoders.video.wan_vae import WEIGHTS, WanVAE, decode_latents, encode_moments, new_autoencoder
+from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.machine import Precision, choose_precision, describe_device
 from df_models.settings import dump_config
 from df_models.time import latent_length
+from df_train import checkpoint, start
+from df_train.distributed import World, open_world
+from df_train.ema import ParameterAverage
+from df_train.engine import Interrupts
 from df_train.muon import Muon, split_parameters
+from df_train.schedule import ema_decay
+from df_train.start import Wish
 from df_train.tokenizer.config import TokenizerConfig, TokenizerLossConfig
-from df_train.tokenizer.data import Pool, batches, render_pools
+from df_train.tokenizer.data import Pool, batch_at, render_pools
 from df_train.tokenizer.videos import check_size, video_pools
 
+VAE = "vae"
+"""The folder of a run that holds the trained VAE."""
 
-def train(config: TokenizerConfig) -> Path:
+
+@dataclass
+class TokenizerState:
+    """Everything that a step changes, and therefore everything that a checkpoint holds."""
+
+    vae: nn.Module
+    average: ParameterAverage
+    muon: Muon
+    adam: torch.optim.AdamW
+    step: int = 0
+
+    def tensors(self) -> dict[str, Any]:
+        """The tensors that a checkpoint saves and loads in place; moments are made (as zeros) if they are not there."""
+        names = {parameter: name for name, parameter in self.vae.named_parameters()}
+        moments: dict[str, Tensor] = {}
+        for optimizer, kinds in ((self.muon, ("momentum",)), (self.adam, ("exp_avg", "exp_avg_sq"))):
+            for parameter in optimizer.param_groups[0]["params"]:
+                own = optimizer.state[parameter]
+                for kind in kinds:
+                    own.setdefault(kind, torch.zeros_like(parameter))
+                    moments[f"{kind}.{names[parameter]}"] = own[kind]
+        return {"model": self.vae.state_dict(), "average": self.average.state_dict(), "optimizer": moments}
+
+    def restore(self, info: checkpoint.CheckpointInfo) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            UserError: it is of another architecture.
+        """
+        checkpoint.load_tensors(info, self.tensors())
+        self.step = info.step
+        for parameter in self.adam.param_groups[0]["params"]:
+            self.adam.state[parameter]["step"] = torch.tensor(float(info.step))
+
+    def averaged(self) -> nn.Module:
+        """A copy with the averaged weights."""
+        copy = deepcopy(self.vae)
+        copy.load_state_dict(self.average.state_dict(), strict=False)
+        return copy
+
+
+def train(config: TokenizerConfig, wish: Wish = "default") -> Path:
     """Train, log to `metrics.jsonl`, and write `vae/` (config.json, safetensors in fp16); return its path.
 
+    A run that was stopped goes on from its newest checkpoint, step for step as if it had not stopped.
+
     Raises:
-        UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
+        UserError: no such dataset (`data.shards`) or VAE (`start_from`), or one that does not fit; a run that is
+            finished, or none to resume.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     preflight(config)
-    config.run_dir.path.mkdir(parents=True, exist_ok=True)
-    atomic_write(config.run_dir.path / "config.yaml", dump_config(config))
-    torch.manual_seed(config.seed)
-    train_pool, val_pools = _pools(config)
-    vae = _new_vae(config)
-    average = torch.optim.swa_utils.AveragedModel(
-        vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.ema)
-    )
-    optimizers = _optimizers(vae, config)
-    total = sum(stage.steps for stage in config.stages)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _linear(step, config.warmup, total))
-        for optimizer in optimizers
-    ]
-    with (
-        open(config.run_dir.path / "metrics.jsonl", "w") as log,
-        tqdm(total=total, desc="tokenizer", unit="step") as bar,
-    ):
-        rng = np.random.default_rng(config.seed)
-        stages = (batches(stage, train_pool, config, rng) for stage in config.stages)
-        for step, batch in enumerate(chain.from_iterable(stages), start=1):
-            losses = _step(vae, batch, config, optimizers)
-            for schedule in schedules:
-                schedule.step()
-            average.update_parameters(vae)
+    run = RunDir(config.run_dir.path)
+    begin = choose_start(run, config, wish)
+    with open_world(config.device) as world:
+        if world.size > 1:
+            raise UserError("the tokenizer trains in one process; leave torchrun or accelerate launch away")
+        precision = choose_precision(config.precision.name, world.device)
+        tqdm.write(f"machine: {describe_device(world.device)}; computing in {precision}")
+        if wish == "fresh":
+            clear(run)
+        run.write_record(RunRecord())
+        atomic_write(run.config, dump_config(config))
+        train_pool, val_pools = _pools(config)
+        state = new_state(config, world.device)
+        if begin is not None:
+            state.restore(begin)
+            tqdm.write(f"resuming {run.root} at step {state.step} of {config.steps}")
+        log = RunLog(run.metrics, state.step)
+        try:
+            _fit(state, config, precision, train_pool, val_pools, run, log, world)
+        finally:
+            log.close()
+    return run.root / VAE
+
+
+def _fit(
+    state: TokenizerState,
+    config: TokenizerConfig,
+    precision: Precision,
+    train_pool: Pool,
+    val_pools: dict[str, Pool],
+    run: RunDir,
+    log: RunLog,
+    world: World,
+) -> None:
+    total = config.steps
+    bar = tqdm(total=total, initial=state.step, desc="tokenizer", unit="step")
+    with Interrupts().watch() as interrupts, bar:
+        while state.step < total:
+            losses = take_step(state, train_pool, config, precision)
             bar.update()
-            if step % config.log_every == 0:
+            if state.step % config.log_every == 0:
                 values = {name: float(value.detach()) for name, value in losses.items()}
                 bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
-                print(json.dumps({"step": step, **values}), file=log, flush=True)
-            if step % config.eval_every == 0 or step == total:
-                psnr = {name: reconstruction_psnr(average.module, pool) for name, pool in val_pools.items()}
-                told = ", ".join(f"{name} {value:.2f} dB" for name, value in psnr.items())
-                tqdm.write(f"step {step}: PSNR on held-out clips: {told}")
-                print(json.dumps({"step": step, "val_psnr": psnr}), file=log, flush=True)
-                export(average.module, train_pool, config.run_dir.path / "vae")
-    return config.run_dir.path / "vae"
+                log.write(state.step, values)
+            if state.step % config.eval_every == 0 or state.step == total:
+                _look(state, train_pool, val_pools, run, log)
+            if state.step % config.checkpoint.every == 0 or state.step == total or interrupts.seen:
+                own = checkpoint.RankState({}, {})
+                checkpoint.save(run.checkpoints, state.step, state.tensors(), own, {}, world)
+                checkpoint.prune(run.checkpoints, config.checkpoint.keep)
+            if interrupts.seen and state.step < total:
+                tqdm.write(f"checkpoint saved in {run.checkpoints}; the same command continues the run")
+                raise KeyboardInterrupt
+
+
+def _look(state: TokenizerState, train_pool: Pool, val_pools: dict[str, Pool], run: RunDir, log: RunLog) -> None:
+    """Measure the averaged weights on held-out clips, and export them."""
+    averaged = state.averaged()
+    psnr = {name: reconstruction_psnr(averaged, pool) for name, pool in val_pools.items()}
+    told = ", ".join(f"{name} {value:.2f} dB" for name, value in psnr.items())
+    tqdm.write(f"step {state.step}: PSNR on held-out clips: {told}")
+    log.write(state.step, {"val_psnr": psnr})
+    export(averaged, train_pool, run.root / VAE)
+
+
+def choose_start(run: RunDir, config: TokenizerConfig, wish: Wish) -> checkpoint.CheckpointInfo | None:
+    """The checkpoint to continue from, or None to start at step 0.
+
+    Raises:
+        UserError: the run is finished, or there is nothing to resume, or `--fresh` would clear a directory that
+            df-train did not write.
+    """
+    if wish == "fresh":
+        if run.root.is_dir() and any(run.root.iterdir()) and not run.ours:
+            raise UserError(f"{run.root} holds files that df-train did not write; take another run_dir=")
+        return None
+    if wish == "default" and config.checkpoint.resume == "never" and run.config.is_file():
+        raise UserError(f"{run.root} holds a run and checkpoint.resume is never; say --fresh, or another run_dir=")
+    found = checkpoint.newest(run.checkpoints, tqdm.write)
+    if found is None and wish == "resume":
+        raise UserError(f"nothing to resume: {run.checkpoints} holds no checkpoint; leave out --resume")
+    if found is not None and found.step >= config.steps:
+        raise UserError(f"{run.root} holds a finished run; say --fresh to train it anew, or give it more steps")
+    return found
+
+
+def clear(run: RunDir) -> None:
+    """Remove what a run of this recipe has written."""
+    shutil.rmtree(run.root / VAE, ignore_errors=True)
+    start.clear(run)
 
 
 def preflight(config: TokenizerConfig) -> None:
     """Check what can be checked before any work.
 
     Raises:
-        UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
+        UserError: no such dataset (`data.shards`) or VAE (`start_from`), or one that does not fit.
     """
     if config.data.shards is not None:
         for split in ("train", "val"):
             check_size(config.data.shards.path / split, config.data.size)
-    if config.resume is not None:
-        WanVAE.load(config.resume)
+    if config.start_from is not None:
+        WanVAE.load(config.start_from)
 
 
 def _pools(config: TokenizerConfig) -> tuple[Pool, dict[str, Pool]]:
@@ -91,18 +202,24 @@ def _pools(config: TokenizerConfig) -> tuple[Pool, dict[str, Pool]]:
     return render_pools(config) if shards is None else video_pools(config.data, shards)
 
 
-def _step(
-    vae: nn.Module, batch: tuple[Tensor, Tensor], config: TokenizerConfig, optimizers: list[Any]
-) -> dict[str, Tensor]:
-    video, weights = batch
+def take_step(state: TokenizerState, pool: Pool, config: TokenizerConfig, precision: Precision) -> dict[str, Tensor]:
+    """One step; the batch and the noise of the latents depend on the seed and the step alone."""
+    vae = state.vae
+    device = next(vae.parameters()).device
+    video, weights = (part.to(device) for part in batch_at(state.step, pool, config))
+    torch.manual_seed(config.seed * 1_000_003 + state.step)
     vae.zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision.dtype == torch.bfloat16):
         output, mean, log_variance = reconstruct(vae, video, config.loss.latent_noise)
     losses = tokenizer_losses(output.float(), video, weights, mean.float(), log_variance.float(), config.loss)
     losses["loss"].backward()
     losses["grad_norm"] = nn.utils.clip_grad_norm_(vae.parameters(), config.clip_norm)
-    for optimizer in optimizers:
+    rate = _linear(state.step, config.warmup, config.steps)
+    for optimizer, peak in ((state.muon, config.matrix_lr), (state.adam, config.lr)):
+        optimizer.param_groups[0]["lr"] = peak * rate
         optimizer.step()
+    state.average.update(ema_decay(state.step, decay=config.ema))
+    state.step += 1
     return losses
 
 
@@ -137,9 +254,8 @@ def reconstruction_psnr(vae: nn.Module, pool: Pool) -> float:
     values = []
     for frames in pool.frames:
         video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 255.0
-        error = F.mse_loss(wrapped.decode(wrapped.encode(video)), video)
+        error = F.mse_loss(wrapped.decode(wrapped.encode(video)).cpu(), video)
         values.append(-10.0 * torch.log10(error))
-    vae.train().requires_grad_(True)
     return float(torch.stack(values).mean())
 
 
@@ -148,20 +264,22 @@ def export(vae: nn.Module, pool: Pool, directory: Path, clips: int = 128) -> Non
     """Write `config.json` with the latents' statistics, and the weights in fp16 as safetensors."""
     directory.mkdir(parents=True, exist_ok=True)
     video = torch.from_numpy(pool.frames[:clips]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
-    means = [encode_moments(vae, part, latent_length(part.shape[2])).chunk(2, 1)[0] for part in video.split(8)]
+    device = next(vae.parameters()).device
+    parts = [part.to(device) for part in video.split(8)]
+    means = [encode_moments(vae, part, latent_length(part.shape[2])).chunk(2, 1)[0].cpu() for part in parts]
     latents = torch.cat(means).transpose(0, 1).flatten(1)
     stored: Any = vae.config
     config: dict[str, Any] = {key: value for key, value in stored.items() if not key.startswith("_")}
     config["latents_mean"] = [round(float(x), 5) for x in latents.mean(dim=1)]
     config["latents_std"] = [round(float(x), 5) for x in latents.std(dim=1)]
     atomic_write(directory / "config.json", json.dumps(config, indent=2) + "\n")
-    weights = {name: value.half().contiguous() for name, value in vae.state_dict().items()}
+    weights = {name: value.half().cpu().contiguous() for name, value in vae.state_dict().items()}
     atomic_write(directory / WEIGHTS, save(weights))
 
 
 def _new_vae(config: TokenizerConfig) -> nn.Module:
-    if config.resume is not None:
-        vae = WanVAE.load(config.resume).module.train().requires_grad_(True)
+    if config.start_from is not None:
+        vae = WanVAE.load(config.start_from).module.train().requires_grad_(True)
     else:
         vae = new_autoencoder(config.architecture)
         _quiet_posterior(vae)
@@ -171,12 +289,18 @@ def _new_vae(config: TokenizerConfig) -> nn.Module:
     return vae
 
 
-def _optimizers(vae: nn.Module, config: TokenizerConfig) -> list[Any]:
+def new_state(config: TokenizerConfig, device: torch.device) -> TokenizerState:
+    """The state at step 0; new weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        vae = _new_vae(config).to(device)
     matrices, others = split_parameters(vae)
-    return [
+    return TokenizerState(
+        vae,
+        ParameterAverage(vae),
         Muon(matrices, config.matrix_lr),
         torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.99), weight_decay=0),
-    ]
+    )
 
 
 @torch.no_grad()
