@@ -92,9 +92,8 @@ def main() -> None:
     with FlopCounterMode(display=False) as counter:
         encode_images(encoders, frames, references)
     precision = choose_precision("auto", "cpu")
-    share = (
-        counter.get_total_flops() / len(frames) / statistics.median(encoding[1:]) / matmul_rate(device, precision.dtype)
-    )
+    rate = counter.get_total_flops() / len(frames) / statistics.median(encoding[1:])
+    share = rate / matmul_rate(device, precision.dtype)
     figures = {
         "clip": statistics.median(whole),
         **{name: parts[name] / len(jobs) for name in PARTS},
