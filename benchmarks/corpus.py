@@ -1,4 +1,4 @@
-"""What one clip of the synthetic corpus costs on one core: rendering by parts, encoding, and how much of it is matrices.
+"""What one clip of the synthetic corpus costs on one core: rendering by parts, encoding, its share of the matrix rate.
 
 CPU time of this process on one thread, the median over clips. The encoder's floating-point operations are counted by
 PyTorch and set against the rate of plain matrix products in the same process.
@@ -103,8 +103,8 @@ def main() -> None:
     rows = [(name, f"{1000 * seconds:.1f} ms") for name, seconds in figures.items()]
     rows.append(("share of the matrix-multiply rate while encoding", f"{100 * share:.0f} %"))
     text = (
-        f"A training clip of {config.frames} frames at {config.size} pixels, CPU time on one core; the encoder computes "
-        f"in {precision}. The parts belong to the clip.\n\n" + table(("", ""), rows)
+        f"A training clip of {config.frames} frames at {config.size} pixels, CPU time on one core; the encoder "
+        f"computes in {precision}. The parts belong to the clip.\n\n" + table(("", ""), rows)
     )
     print(text)
     record = {"seconds": figures, "encoder_share_of_matmul_rate": share, "precision": precision.name}
