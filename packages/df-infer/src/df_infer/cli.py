@@ -147,3 +147,7 @@ def _check_output(path: Path, suffix: str) -> None:
         raise UserError(f"cannot write {path}: it is a directory")
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: the directory {path.parent} does not exist; create it first")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -24,12 +24,13 @@ from df_data.build.intake import Intake, check_unchanged
 from df_data.build.part import refuse_other_part
 from df_data.build.workers import WorkerModels
 from df_data.common.wording import counted
-from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
+from df_data.format.ledger import LEDGER_NAME, Ledger
 from df_data.format.sample import EncoderRecord
-from df_data.format.shards import SplitWriter, num_shards_for, remove_leftovers, shard_of
+from df_data.format.shards import SplitWriter, num_shards_for, shard_of
 from df_data.sources.listing import Input, list_inputs
 from df_models.encoders.weights import split_spec
-from df_models.files import atomic_write
+from df_models.files import atomic_write, remove_leftovers
+from df_models.locks import one_writer
 from df_models.settings import dump_config
 from df_models.time import FPS
 
@@ -129,7 +130,7 @@ def build(
     started = time.monotonic()
     inputs = list_inputs(config.sources, config.split)
     out = Path(config.out)
-    with dataset_lock(out), open_crew(config, make) as crew:
+    with one_writer(out, "df-data build"), open_crew(config, make) as crew:
         writers = _writers(config, out, inputs, crew.records())
         remove_leftovers(out)
         ledger = Ledger(out / LEDGER_NAME)
