@@ -111,6 +111,29 @@ def check_output_directory(path: str | os.PathLike[str], *, inputs: Iterable[str
     _try_writing(there, final)
 
 
+def check_owned(directory: Path, program: str, names: Iterable[str]) -> None:
+    """Refuse a directory that holds something under a name that a program replaces, and that it did not write.
+
+    Args:
+        names: what the program removes or overwrites in its directories.
+
+    Raises:
+        UserError: naming what is there.
+    """
+    there = [f"{name}/" if (directory / name).is_dir() else name for name in names if (directory / name).exists()]
+    if there and not (directory / f".{program}").is_file():
+        raise UserError(
+            f"{directory} holds {', '.join(there)}, which {program} did not write; move them away, or choose another "
+            "directory"
+        )
+
+
+def mark_owned(directory: Path, program: str) -> None:
+    """Leave the mark by which :func:`check_owned` knows the program's own directories."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f".{program}").touch()
+
+
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 

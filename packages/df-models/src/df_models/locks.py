@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from df_models.errors import UserError
+from df_models.files import check_output_directory
 
 LOCK_NAME = ".lock"
 _held: set[int] = set()
@@ -24,8 +25,10 @@ def one_writer(directory: Path, program: str) -> Iterator[None]:
         program: who writes, for the message to others.
 
     Raises:
-        UserError: another process holds it; the message names it, its process id and its machine.
+        UserError: another process holds it (the message names it, its process id and its machine), or it cannot be
+            written.
     """
+    check_output_directory(directory)
     made = _make(directory)
     lock = directory / LOCK_NAME
     handle = _lock_in(directory)

@@ -29,9 +29,9 @@ from df_data.format.sample import EncoderRecord
 from df_data.format.shards import SplitWriter, num_shards_for, shard_of
 from df_data.sources.listing import Input, list_inputs
 from df_models.encoders.weights import split_spec
-from df_models.files import atomic_write, remove_leftovers
+from df_models.files import atomic_write, check_output_directory, remove_leftovers
 from df_models.locks import one_writer
-from df_models.settings import dump_config
+from df_models.settings import dump_config, expand_path
 from df_models.time import FPS
 
 __all__ = ["BuildConfig", "BuildSummary", "ClipConfig", "ModelPaths", "build"]
@@ -130,6 +130,7 @@ def build(
     started = time.monotonic()
     inputs = list_inputs(config.sources, config.split)
     out = Path(config.out)
+    check_output_directory(out, inputs=[expand_path(source.folder) for source in config.sources])
     with one_writer(out, "df-data build"), open_crew(config, make) as crew:
         writers = _writers(config, out, inputs, crew.records())
         remove_leftovers(out)

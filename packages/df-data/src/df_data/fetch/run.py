@@ -33,8 +33,9 @@ from df_data.sources.records import (
     write_sidecar,
 )
 from df_models.errors import UserError
-from df_models.files import atomic_write, remove_leftovers, safe_join, sha256_file
+from df_models.files import atomic_write, check_output_directory, remove_leftovers, safe_join, sha256_file
 from df_models.locks import one_writer
+from df_models.settings import expand_path
 
 CLIPS, RAW = "clips", "raw"
 _WHOLE = "whole.json"
@@ -98,6 +99,7 @@ def fetch(
     if catalogue.local:
         raise UserError(f"{catalogue.dataset} is had as files already: name its folder as a source of df-data build")
     out = Path(config.out)
+    check_output_directory(out, inputs=[expand_path(config.lists)])
     with one_writer(out, "df-data fetch"):
         return _Run(config, catalogue, downloader_for, out, sleep).all(progress)
 
