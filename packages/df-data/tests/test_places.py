@@ -44,6 +44,6 @@ def test_inspect_writes_a_page_and_nothing_else(tmp_path: Path, capsys: pytest.C
 def test_places_that_cannot_be_written_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert "not a directory" in told(capsys, "synth", "--out", tmp_path / "file" / "set", "--clips", "1")
-    assert "at most 255" in told(capsys, "synth", "--out", tmp_path / ("n" * 256), "--clips", "1")
+    assert "too long" in told(capsys, "synth", "--out", tmp_path / ("n" * 256), "--clips", "1")
     with one_writer(tmp_path / "set", "df-data synth"):
         assert "df-data synth (process" in told(capsys, "synth", "--out", tmp_path / "set", "--clips", "1")

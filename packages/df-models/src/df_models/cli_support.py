@@ -128,7 +128,7 @@ def command(text: str) -> str:
 def missing_package(prog: str, module: str) -> str:
     """How to install a package: by the extra of the command's own package, or another one's, that asks for it."""
     name = module.partition(".")[0]
-    extra = _extra_with(DISTRIBUTIONS.get(name, name), prog)
+    extra = _extra_with(DISTRIBUTIONS.get(name, name.replace("_", "-").lower()), prog)
     wanted = f"'{extra}'" if extra else DISTRIBUTIONS.get(name, name)
     return f"the package {name!r} is not installed; install it with: pip install {wanted} (in the workspace: uv sync)"
 

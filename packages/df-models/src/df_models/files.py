@@ -100,8 +100,9 @@ def check_output_directory(path: str | os.PathLike[str], *, inputs: Iterable[str
     """
     final = Path(path)
     there = final.absolute()
+    for path in (there, *there.parents):
+        _check_name(path, named=final)
     while not there.exists():
-        _check_name(there, named=final)
         there = there.parent
     if not there.is_dir():
         raise UserError(f"cannot write to {final}: {there} is not a directory")

@@ -128,9 +128,9 @@ def build(
         OSError: the disk is full. What was done is kept; run again when there is space.
     """
     started = time.monotonic()
-    inputs = list_inputs(config.sources, config.split)
     out = Path(config.out)
     check_output_directory(out, inputs=[expand_path(source.folder) for source in config.sources])
+    inputs = list_inputs(config.sources, config.split)
     with one_writer(out, "df-data build"), open_crew(config, make) as crew:
         writers = _writers(config, out, inputs, crew.records())
         remove_leftovers(out)

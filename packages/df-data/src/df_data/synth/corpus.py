@@ -34,7 +34,7 @@ from df_data.synth.seeding import rng_for
 from df_data.synth.speech.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output_directory
 from df_models.locks import one_writer
 from df_models.settings import dump_config, load_config
 
@@ -79,7 +79,7 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
     out = Path(out_dir)
     if is_complete(config, out):
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_output_directory(out)
     encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
     with one_writer(out, "df-data synth"):
         _refuse_other_config(out)
