@@ -128,10 +128,10 @@ def test_the_checkpoints_that_are_replaced_count_as_room(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 8 MiB."""
+    """A real file system of 32 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(place)], capture_output=True)
     if made.returncode:
         pytest.skip("a small file system can be mounted by root only")
     yield place
