@@ -1,8 +1,8 @@
 """`df-data build`: videos to shards through the stages, with a ledger line for every input.
 
-This process lists the inputs, hands them to a crew (:mod:`df_data.build.crew`), stages what it returns and writes the
-ledger; a worker loads the models once and takes one input at a time. Whatever moment a build is killed at, the next
-run goes on with the inputs that have no ledger line and ends with the same bytes.
+This process lists the inputs, hands them to a worker pool (:mod:`df_data.build.pool`), stages what it returns and
+writes the ledger; a worker loads the models once and takes one input at a time. Whatever moment a build is killed at,
+the next run goes on with the inputs that have no ledger line and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from tqdm import tqdm
 
 from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
-from df_data.build.crew import Crew, open_crew
-from df_data.build.crew.messages import ModelsFactory
 from df_data.build.intake import Intake, check_unchanged
 from df_data.build.part import refuse_other_part
+from df_data.build.pool import WorkerPool, open_pool
+from df_data.build.pool.messages import ModelsFactory
 from df_data.build.workers import WorkerModels
 from df_data.common.wording import counted
 from df_data.format.ledger import LEDGER_NAME, Ledger
@@ -31,7 +31,7 @@ from df_data.sources.listing import Input, list_inputs
 from df_models.encoders.weights import split_spec
 from df_models.files import atomic_write, check_output_directory, remove_leftovers
 from df_models.locks import one_writer
-from df_models.settings import dump_config, expand_path
+from df_models.settings import dump_config
 from df_models.time import FPS
 
 __all__ = ["BuildConfig", "BuildSummary", "ClipConfig", "ModelPaths", "build"]
@@ -128,11 +128,11 @@ def build(
         OSError: the disk is full. What was done is kept; run again when there is space.
     """
     started = time.monotonic()
-    out = Path(config.out)
-    check_output_directory(out, inputs=[expand_path(source.folder) for source in config.sources])
+    out = config.out.path
+    check_output_directory(out, inputs=[source.folder.path for source in config.sources])
     inputs = list_inputs(config.sources, config.split)
-    with one_writer(out, "df-data build"), open_crew(config, make) as crew:
-        writers = _writers(config, out, inputs, crew.records())
+    with one_writer(out, "df-data build"), open_pool(config, make) as pool:
+        writers = _writers(config, out, inputs, pool.records())
         remove_leftovers(out)
         ledger = Ledger(out / LEDGER_NAME)
         check_unchanged(ledger, inputs)
@@ -142,7 +142,7 @@ def build(
             writer.forget_damaged(verify=retry_damaged)
         mine = [m for m in inputs if config.takes(shard_of(m.key, writers[m.split].manifest.num_shards))]
         intake = Intake(ledger, writers, mine, retry_failed=retry_failed)
-        _run(intake, len(mine), crew, ledger, progress)
+        _run(intake, len(mine), pool, ledger, progress)
         intake.finish()
     return _summary(out, ledger, writers, time.monotonic() - started, config.part)
 
@@ -185,10 +185,10 @@ def _writers(
     }
 
 
-def _run(intake: Intake, total: int, crew: Crew, ledger: Ledger, progress: bool) -> None:
+def _run(intake: Intake, total: int, pool: WorkerPool, ledger: Ledger, progress: bool) -> None:
     todo = intake.todo()
     with tqdm(total=total, initial=total - len(todo), desc="videos", unit="video", disable=not progress) as bar:
-        for made, outcome in crew.run(todo):
+        for made, outcome in pool.run(todo):
             if intake.take(made, outcome):
                 bar.set_postfix_str(", ".join(f"{number} {status}" for status, number in ledger.counts().items()))
                 bar.update()

@@ -35,7 +35,6 @@ from df_data.sources.records import (
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output_directory, remove_leftovers, safe_join, sha256_file
 from df_models.locks import one_writer
-from df_models.settings import expand_path
 
 CLIPS, RAW = "clips", "raw"
 _WHOLE = "whole.json"
@@ -91,15 +90,15 @@ def fetch(
         downloader_for: gives the downloader for an address.
 
     Raises:
-        UserError: nowhere to write to, a dataset that is had as files, or another fetch is writing there.
+        UserError: nowhere to write to, a dataset of local files, or another fetch is writing there.
         OSError: the disk is full.
     """
     if config.out is None:
         raise UserError("give the directory to write to with --out")
     if catalogue.local:
-        raise UserError(f"{catalogue.dataset} is had as files already: name its folder as a source of df-data build")
-    out = Path(config.out)
-    check_output_directory(out, inputs=[expand_path(config.lists)])
+        raise UserError(f"{catalogue.dataset} lies on your disk already: name its folder as a source of df-data build")
+    out = config.out.path
+    check_output_directory(out, inputs=[config.lists.path])
     with one_writer(out, "df-data fetch"):
         return _Run(config, catalogue, downloader_for, out, sleep).all(progress)
 

@@ -38,13 +38,13 @@ def train(config: TokenizerConfig) -> Path:
         UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
     """
     preflight(config)
-    with one_writer(config.run_dir, "df-train"):
+    with one_writer(config.run_dir.path, "df-train"):
         return _train(config)
 
 
 def _train(config: TokenizerConfig) -> Path:
-    mark_owned(config.run_dir, OWNER)
-    atomic_write(config.run_dir / "config.yaml", dump_config(config))
+    mark_owned(config.run_dir.path, OWNER)
+    atomic_write(config.run_dir.path / "config.yaml", dump_config(config))
     torch.manual_seed(config.seed)
     train_pool, val_pools = _pools(config)
     vae = _new_vae(config)
@@ -57,7 +57,10 @@ def _train(config: TokenizerConfig) -> Path:
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _linear(step, config.warmup, total))
         for optimizer in optimizers
     ]
-    with open(config.run_dir / "metrics.jsonl", "w") as log, tqdm(total=total, desc="tokenizer", unit="step") as bar:
+    with (
+        open(config.run_dir.path / "metrics.jsonl", "w") as log,
+        tqdm(total=total, desc="tokenizer", unit="step") as bar,
+    ):
         rng = np.random.default_rng(config.seed)
         stages = (batches(stage, train_pool, config, rng) for stage in config.stages)
         for step, batch in enumerate(chain.from_iterable(stages), start=1):
@@ -75,8 +78,8 @@ def _train(config: TokenizerConfig) -> Path:
                 told = ", ".join(f"{name} {value:.2f} dB" for name, value in psnr.items())
                 tqdm.write(f"step {step}: PSNR on held-out clips: {told}")
                 print(json.dumps({"step": step, "val_psnr": psnr}), file=log, flush=True)
-                export(average.module, train_pool, config.run_dir / "vae")
-    return config.run_dir / "vae"
+                export(average.module, train_pool, config.run_dir.path / "vae")
+    return config.run_dir.path / "vae"
 
 
 def preflight(config: TokenizerConfig) -> None:
@@ -85,17 +88,17 @@ def preflight(config: TokenizerConfig) -> None:
     Raises:
         UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
     """
-    check_output_directory(config.run_dir, inputs=[] if config.resume is None else [config.resume])
-    check_owned(config.run_dir, OWNER, ("config.yaml", "metrics.jsonl", "vae"))
+    check_output_directory(config.run_dir.path, inputs=[] if config.resume is None else [str(config.resume)])
+    check_owned(config.run_dir.path, OWNER, ("config.yaml", "metrics.jsonl", "vae"))
     if config.data.shards is not None:
         for split in ("train", "val"):
-            check_size(config.data.shards / split, config.data.size)
+            check_size(config.data.shards.path / split, config.data.size)
     if config.resume is not None:
         WanVAE.load(config.resume)
 
 
 def _pools(config: TokenizerConfig) -> tuple[Pool, dict[str, Pool]]:
-    shards = config.data.shards
+    shards = None if config.data.shards is None else config.data.shards.path
     return render_pools(config) if shards is None else video_pools(config.data, shards)
 
 
