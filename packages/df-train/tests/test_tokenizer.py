@@ -81,8 +81,9 @@ def test_fresh_clears_only_what_df_train_wrote(tmp_path):
     with pytest.raises(UserError, match="did not write"):
         tokenizer.train(config, "fresh")
     assert (tmp_path / "run" / "vae" / "mine.txt").read_text() == "kept"
+    elsewhere = TokenizerConfig.model_validate({**SMALL, "run_dir": tmp_path / "other"})
     with pytest.raises(UserError, match="nothing to resume"):
-        tokenizer.train(config, "resume")
+        tokenizer.train(elsewhere, "resume")
 
 
 def test_every_step_has_its_stage():

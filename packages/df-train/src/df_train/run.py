@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from df_data.format.manifest import Manifest
 from df_infer.run_dir import RunDir
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
+from df_models.locks import one_writer
 from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
@@ -47,7 +49,7 @@ from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
 from df_train.sharding import shard
-from df_train.start import Wish, choose_start, clear, digests_known, located, record_of, write_config
+from df_train.start import Wish, check_place, choose_start, clear, digests_known, located, record_of, write_config
 from df_train.state import TrainState
 from df_train.text import unread_text
 
@@ -85,7 +87,7 @@ def train(config: TrainConfig, wish: Wish = "default", began: float | None = Non
     clock = None if config.budget.minutes is None else Clock(config.budget.minutes, began or time.monotonic())
     config = prepare(config, wish)
     run = RunDir(config.directory)
-    with open_world(config.device) as world:
+    with open_world(config.device) as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         if start is not None:
             config = as_chosen(config, load_config(TrainConfig, run.config))
@@ -128,6 +130,11 @@ def _make_data(config: TrainConfig, world: World, clock: Clock | None) -> tuple[
     return with_clips(config, manifest.count), manifest
 
 
+def _only_writer(run: RunDir, world: World) -> AbstractContextManager[None]:
+    """Hold the run's directory; the first process holds it for all."""
+    return one_writer(run.root, "df-train") if world.is_main else nullcontext()
+
+
 def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     """The configuration as it will be run, with its dataset found, checked against this machine.
 
@@ -135,6 +142,7 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
         UserError: the first thing that will not work, and how to mend it.
     """
     config = located(config, wish, say)
+    check_place(RunDir(config.directory), wish)
     preflight(config)
     return config
 

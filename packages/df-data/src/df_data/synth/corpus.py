@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from df_data.build.encode import Encoders, encode_images, mp4_bytes
 from df_data.common.processes import be_a_worker, one_thread
-from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
+from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, staged_samples
 from df_data.format.manifest import MANIFEST_NAME, read_manifest
 from df_data.format.sample import Sample, SampleMeta
 from df_data.format.shards import SplitWriter, num_shards_for, staged_shards
@@ -36,7 +36,8 @@ from df_data.synth.seeding import rng_for
 from df_data.synth.speech.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output_directory
+from df_models.locks import one_writer
 from df_models.settings import dump_config, load_config
 
 GENERATOR = "3"
@@ -94,9 +95,10 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
         config, fit = begun, None
     if is_complete(config, out):
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_output_directory(out)
     encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
-    with dataset_lock(out), _renderers(config.workers) as pool, _one_thread():
+    with one_writer(out, "df-data synth"), _renderers(config.workers) as pool, _one_thread():
+        _refuse_other_config(out)
         if progress:
             tqdm.write(
                 f"starting {config.workers} rendering processes; their first start on a machine also compiles the "
@@ -165,6 +167,20 @@ def seconds_per_clip(config: SynthConfig, pool: ProcessPoolExecutor, encoders: E
     while group := list(itertools.islice(rendered, together)):
         _encode(config, group, encoders)
     return (time.monotonic() - began) / len(trial)
+
+
+def _refuse_other_config(out: Path) -> None:
+    """Do nothing if the directory's config.yaml is a corpus's, or is not there.
+
+    Raises:
+        UserError: it is something else, which would be overwritten.
+    """
+    file = out / _CONFIG
+    if file.is_file():
+        try:
+            load_config(SynthConfig, file)
+        except UserError as error:
+            raise UserError(f"{file} is not a synthetic corpus's, so nothing is written there ({error})") from error
 
 
 def is_complete(config: SynthConfig, out: Path) -> bool:

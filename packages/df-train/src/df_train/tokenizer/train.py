@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from df_infer.run_dir import RunDir, RunRecord
+from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog
 from df_models.encoders.video.wan_vae import WEIGHTS, WanVAE, decode_latents, encode_moments, new_autoencoder
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output_directory, check_owned, mark_owned
+from df_models.locks import one_writer
 from df_models.machine import Precision, choose_precision, describe_device
 from df_models.settings import dump_config
 from df_models.time import latent_length
@@ -39,6 +40,9 @@ from df_train.tokenizer.videos import check_size, video_pools
 
 VAE = "vae"
 """The folder of a run that holds the trained VAE."""
+
+OWNER = "df-train-tokenizer"
+"""Marks the directories that this recipe may write over."""
 
 
 @dataclass
@@ -93,15 +97,15 @@ def train(config: TokenizerConfig, wish: Wish = "default") -> Path:
     """
     preflight(config)
     run = RunDir(config.run_dir.path)
-    begin = choose_start(run, config, wish)
-    with open_world(config.device) as world:
+    with one_writer(run.root, "df-train"), open_world(config.device) as world:
+        begin = choose_start(run, config, wish)
         if world.size > 1:
             raise UserError("the tokenizer trains in one process; leave torchrun or accelerate launch away")
         precision = choose_precision(config.precision.name, world.device)
         tqdm.write(f"machine: {describe_device(world.device)}; computing in {precision}")
         if wish == "fresh":
             clear(run)
-        run.write_record(RunRecord())
+        mark_owned(run.root, OWNER)
         atomic_write(run.config, dump_config(config))
         train_pool, val_pools = _pools(config)
         state = new_state(config, world.device)
@@ -161,12 +165,9 @@ def choose_start(run: RunDir, config: TokenizerConfig, wish: Wish) -> checkpoint
     """The checkpoint to continue from, or None to start at step 0.
 
     Raises:
-        UserError: the run is finished, or there is nothing to resume, or `--fresh` would clear a directory that
-            df-train did not write.
+        UserError: the run is finished, or there is nothing to resume.
     """
     if wish == "fresh":
-        if run.root.is_dir() and any(run.root.iterdir()) and not run.ours:
-            raise UserError(f"{run.root} holds files that df-train did not write; take another run_dir=")
         return None
     if wish == "default" and config.checkpoint.resume == "never" and run.config.is_file():
         raise UserError(f"{run.root} holds a run and checkpoint.resume is never; say --fresh, or another run_dir=")
@@ -190,6 +191,8 @@ def preflight(config: TokenizerConfig) -> None:
     Raises:
         UserError: no such dataset (`data.shards`) or VAE (`start_from`), or one that does not fit.
     """
+    check_output_directory(config.run_dir.path, inputs=[] if config.start_from is None else [str(config.start_from)])
+    check_owned(config.run_dir.path, OWNER, ("config.yaml", "metrics.jsonl", "checkpoints", VAE))
     if config.data.shards is not None:
         for split in ("train", "val"):
             check_size(config.data.shards.path / split, config.data.size)
