@@ -91,7 +91,7 @@ def task_of(path: Path, overrides: list[str]) -> str:
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
     from df_train.tokenizer.config import TokenizerConfig
-    from df_train.tokenizer.train import train as tokenizer
+    from df_train.tokenizer import train as tokenizer
 
     config = load_config(TokenizerConfig, options.config, options.overrides)
     if options.print_config:

@@ -59,11 +59,11 @@ class TokenizerState:
         """The tensors that a checkpoint saves and loads in place; moments are made (as zeros) if they are not there."""
         names = {parameter: name for name, parameter in self.vae.named_parameters()}
         moments: dict[str, Tensor] = {}
-        for optimizer, kinds in ((self.muon, ("momentum",)), (self.adam, ("exp_avg", "exp_avg_sq"))):
+        for optimizer, kinds in ((self.muon, ("momentum",)), (self.adam, ("exp_avg", "exp_avg_sq", "step"))):
             for parameter in optimizer.param_groups[0]["params"]:
                 own = optimizer.state[parameter]
                 for kind in kinds:
-                    own.setdefault(kind, torch.zeros_like(parameter))
+                    own.setdefault(kind, torch.zeros(()) if kind == "step" else torch.zeros_like(parameter))
                     moments[f"{kind}.{names[parameter]}"] = own[kind]
         return {"model": self.vae.state_dict(), "average": self.average.state_dict(), "optimizer": moments}
 
@@ -75,8 +75,6 @@ class TokenizerState:
         """
         checkpoint.load_tensors(info, self.tensors())
         self.step = info.step
-        for parameter in self.adam.param_groups[0]["params"]:
-            self.adam.state[parameter]["step"] = torch.tensor(float(info.step))
 
     def averaged(self) -> nn.Module:
         """A copy with the averaged weights."""
