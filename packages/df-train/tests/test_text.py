@@ -16,7 +16,7 @@ import torch
 from df_data.format.manifest import Manifest, read_manifest
 from df_data.format.sample import EncoderRecord, Sample
 from df_data.format.shards import SplitWriter, iter_samples, staged_shards
-from df_data.reading.reader import Batch, ShardReader
+from df_data.reading import Batch, ShardReader
 from df_infer.cli import main as df_infer
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import random_tiny_vae
