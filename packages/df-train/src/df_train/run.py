@@ -114,6 +114,9 @@ def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective, Pro
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
+    model.gradient_checkpointing = config.sharding.checkpointing
+    if config.sharding.compile:
+        model.compile_layers()
     shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
     training = TrainState(
         model=model,
