@@ -167,7 +167,7 @@ def test_the_first_look_tells_the_prompt_and_its_width(
 def test_validation_clips_are_generated_from_their_own_text(
     model: DualForce, told: Path, make_config: Callable[..., TrainConfig]
 ) -> None:
-    rollout = make_config(Path("run"), rollout={"steps": 2}).rollout_config
+    rollout = make_config(Path("run"), rollout={"steps": 2}).rollout
     clips = validation_clips(told / "val", 1, 9, 128)
     assert clips[0].text_LD is not None and clips[0].text_LD.shape == (ROWS, WIDTH)
     vae = random_tiny_vae()
