@@ -13,14 +13,15 @@
 #   log.txt        everything that was printed
 #
 # Each part has a budget of its own and its result is written when it ends, so that one that hangs costs only itself.
-# GPU_REHEARSAL=1 runs every part on the CPU with its smallest sizes.
+# GPU_REHEARSAL=1 runs every part on the CPU with its smallest sizes, and without budgets.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-${OUT:-runs/gpu}}
 wheels=${WHEELS:-.wheels}
 python=${PYTHON:-python3}
 rehearsal=${GPU_REHEARSAL:-0}
-limit=${GPU_LIMIT:-540} # seconds of all parts together
+limit=540 # seconds of all parts together
+[ "$rehearsal" = 0 ] || limit=3600
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -67,18 +68,17 @@ bench() {
 pip=("$python" -m pip install -q --no-index --no-deps --no-cache-dir --disable-pip-version-check
     --root-user-action ignore --target "$work/site")
 export PYTHONPATH="$work/site" PYTHONUNBUFFERED=1
-part wheels 60 "${pip[@]}" "$wheels"/*.whl
-part packages 60 "${pip[@]}" --no-build-isolation packages/*/
-[ "$failed" = 0 ] || exit 3
+part wheels 150 "${pip[@]}" "$wheels"/*.whl && [ "$failed" = 0 ] || exit 3
+part packages 150 "${pip[@]}" --no-build-isolation packages/*/ && [ "$failed" = 0 ] || exit 3
 
 tests=(-m gpu -o addopts= --import-mode=importlib -p no:cacheprovider -v --figures "$out/figures.md"
     packages/df-models/tests packages/df-train/tests)
 if [ "$rehearsal" = 1 ]; then
     device=cpu
-    part tests "$limit" "$python" -m pytest -n 2 --timeout 240 "${tests[@]}"
-    bench video-tower "$limit" video_tower --layers 1 --frames 2 --size 32 --repeats 1 --dtype bfloat16
-    bench training-step "$limit" training_step --preset quickstart --batch 2 --frames 3 --repeats 2 --checkpointing
-    bench generation "$limit" generation --preset quickstart --steps 1 --repeats 1 --lengths 9 13 --contexts 2 3
+    part tests 600 "$python" -m pytest -n 2 --timeout 240 "${tests[@]}"
+    bench video-tower 600 video_tower --layers 1 --frames 2 --size 32 --repeats 1 --dtype bfloat16
+    bench training-step 600 training_step --preset quickstart --batch 2 --frames 3 --repeats 2 --checkpointing
+    bench generation 600 generation --preset quickstart --steps 1 --repeats 1 --lengths 9 13 --contexts 2 3
 else
     device=cuda
     part tests 230 "$python" -m pytest -n 4 --timeout 100 "${tests[@]}"
