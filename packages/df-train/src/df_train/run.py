@@ -88,11 +88,13 @@ def train(config: TrainConfig, wish: Wish = "default") -> Result:
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
     """The first process verifies the checkpoints and decides; the others follow."""
-    chosen = choose_start(config, wish, say) if world.is_main else None
-    step = world.broadcast(-1 if chosen is None else chosen.step)
-    if step < 0 or world.is_main:
-        return chosen
-    return read_info(RunDir(config.directory).checkpoints / f"step-{step}")
+
+    def choose() -> int | None:
+        chosen = choose_start(config, wish, say)
+        return None if chosen is None else chosen.step
+
+    step = world.first_alone(choose)
+    return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
 def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective, Prompt | None]:
