@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can tell, in one command of at most nine minutes on one H100 or H200:
 #
-#   bash benchmarks/gpu.sh [DIR]
+#   bash benchmarks/gpu.sh wheels    before, where there is a network: fetches what gpu_wheels.txt lists into .wheels
+#   bash benchmarks/gpu.sh [DIR]     on the GPU machine, without one
 #
-# Needs Python 3.12 with torch 2.11 and numpy (PYTHON names another one than python3), and the wheels that
-# benchmarks/gpu_wheels.txt lists in .wheels (WHEELS names another folder); no network. Writes into DIR (default: $OUT,
-# or runs/gpu):
+# Needs Python 3.12 with torch 2.11 and numpy (PYTHON names another one than python3), pip, and .wheels (WHEELS names
+# another folder). Writes into DIR (default: $OUT, or runs/gpu):
 #
 #   summary.txt    each part, how it ended and how long it took
 #   report.md      the tables of the benchmarks, and results.jsonl their figures
@@ -13,7 +13,7 @@
 #   log.txt        everything that was printed
 #
 # Each part has a budget of its own and its result is written when it ends, so that one that hangs costs only itself.
-# GPU_REHEARSAL=1 runs every part on the CPU with its smallest sizes, and without budgets.
+# GPU_REHEARSAL=1 runs every part on the CPU with its smallest sizes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-${OUT:-runs/gpu}}
@@ -22,6 +22,18 @@ python=${PYTHON:-python3}
 rehearsal=${GPU_REHEARSAL:-0}
 limit=540 # seconds of all parts together
 [ "$rehearsal" = 0 ] || limit=3600
+
+if [ "${1:-}" = wheels ]; then
+    platforms=(--platform=manylinux_2_28 --platform=manylinux_2_27 --platform=manylinux_2_17 --platform=manylinux2014
+        --platform=manylinux1)
+    rm -rf "$wheels"
+    "$python" -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+        "${platforms[@]/%/_x86_64}" -r benchmarks/gpu_wheels.txt -d "$wheels" || exit 3
+    size=$(du -sm "$wheels" | cut -f1)
+    echo "$wheels: $size MiB"
+    [ "$size" -lt 60 ] # what a machine without a network is handed
+    exit
+fi
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -76,7 +88,7 @@ tests=(-m gpu -o addopts= --import-mode=importlib -p no:cacheprovider -v --figur
 if [ "$rehearsal" = 1 ]; then
     device=cpu
     part tests 600 "$python" -m pytest -n 2 --timeout 240 "${tests[@]}"
-    bench video-tower 600 video_tower --layers 1 --frames 2 --size 32 --repeats 1 --dtype bfloat16
+    bench video-tower 600 video_tower --preset quickstart --layers 1 --frames 2 --size 32 --repeats 1 --dtype bfloat16
     bench training-step 600 training_step --preset quickstart --batch 2 --frames 3 --repeats 2 --checkpointing
     bench generation 600 generation --preset quickstart --steps 1 --repeats 1 --lengths 9 13 --contexts 2 3
 else

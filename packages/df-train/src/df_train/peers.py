@@ -26,6 +26,7 @@ _FAILED, _CODE, _DONE = "df-train/failed", "df-train/code", "df-train/done"
 _LONGEST_PAUSE = 1.0
 _NEWS_SECONDS = 5.0
 """How long a process that fails waits to hear that another failed before it; news takes milliseconds."""
+_OF_COLLECTIVES = (RuntimeError, dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
 
 
 class PeerFailed(RuntimeError):
@@ -38,13 +39,17 @@ def launched() -> bool:
     Raises:
         UserError: it is described in part only: this process would wait for others that nobody starts.
     """
-    missing = [name for name in _NAMES if name not in os.environ]
+    missing = _missing()
     if missing and os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set without {', '.join(missing)}; start several processes with "
             "torchrun or accelerate launch, or unset WORLD_SIZE"
         )
     return not missing
+
+
+def _missing() -> list[str]:
+    return [name for name in _NAMES if name not in os.environ]
 
 
 def own_rank() -> int:
@@ -103,19 +108,20 @@ def heard_once(main: Callable[[list[str]], int], argv: list[str]) -> int:
         return main(argv)
     except PeerFailed:
         return _code_of_the_first()
-    except (UserError, KeyboardInterrupt, SystemExit):
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not error.code:
+            raise
+        # a collective that another process left says RuntimeError, and news of why may be on its way
+        if type(error) in _OF_COLLECTIVES:
+            _appears(_FAILED)
         if store().add(_FAILED, 1) == 1:
             raise
         return _code_of_the_first()
-    except Exception:  # perhaps a collective that another process left: news of that may be on its way
-        if _appears(_FAILED) or store().add(_FAILED, 1) != 1:
-            return _code_of_the_first()
-        raise
 
 
 def tell_code(code: int) -> None:
     """Tell the others with which code a process exits that let its error through."""
-    if code and count() > 1 and store().check([_FAILED]) and not store().check([_CODE]):
+    if code and not _missing() and store().check([_FAILED]) and not store().check([_CODE]):
         store().set(_CODE, str(code))
 
 

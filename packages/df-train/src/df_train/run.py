@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from df_models import DualForceConfig
 from df_models.flow import ErrorBank
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import state
+from df_train import peers, state
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
@@ -63,7 +62,7 @@ class Result:
 
 def say(message: str) -> None:
     """Tell the user something without breaking the progress bar; only the first process speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if peers.own_rank() == 0:
         tqdm.write(message)
 
 
