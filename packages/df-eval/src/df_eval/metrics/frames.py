@@ -6,7 +6,6 @@ Shape suffixes: T pixel frames, H W height and width, C channels.
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from df_eval.metrics.pair import Pair
 
 LUMA = np.array([0.299, 0.587, 0.114])
+_BORDER = 5
+"""Half of SSIM's window of 11 pixels."""
 _TOGETHER = 16
 """Frames whose SSIM is computed at once: torchmetrics keeps five filtered copies of them."""
 
@@ -39,8 +40,15 @@ def ssim(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> Pair:
     and wide.
     """
     pairs = zip(_images(frames_THWC).split(_TOGETHER), _images(true_THWC).split(_TOGETHER))
-    each = [structural_similarity_index_measure(*pair, data_range=1.0, reduction="none") for pair in pairs]
-    return Pair(float(torch.cat(cast("list[torch.Tensor]", each)).mean()))
+    each = [_ssim_of_frames(*pair) for pair in pairs]
+    return Pair(float(torch.cat(each).mean()))
+
+
+def _ssim_of_frames(a_TCHW: torch.Tensor, b_TCHW: torch.Tensor) -> torch.Tensor:
+    """The mean of each frame without its borders, which torchmetrics mirrors and counts, and Wang does not."""
+    options = {"data_range": 1.0, "reduction": "none", "return_full_image": True}
+    _, map_TCHW = structural_similarity_index_measure(a_TCHW, b_TCHW, **options)
+    return map_TCHW[..., _BORDER:-_BORDER, _BORDER:-_BORDER].mean(dim=(1, 2, 3))
 
 
 def _images(frames_THWC: np.ndarray) -> torch.Tensor:
