@@ -118,7 +118,7 @@ def losses_agree(found: list[dict[str, float]], wanted: list[dict[str, float]]) 
 @pytest.fixture(scope="module")
 def alone(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
     """The figures of six steps in one process."""
-    config = make_config(tmp_path_factory.mktemp("alone") / "run", optim={"steps": 6, "floor": 1.0}, **EXACT)
+    config = make_config(tmp_path_factory.mktemp("alone") / "run", optim={"steps": 6, "warmup": 1, "floor": 1.0}, **EXACT)
     train(config)
     return figures(config.directory)
 
@@ -127,7 +127,7 @@ def test_two_processes_hand_over_to_one_and_it_to_two(
     make_config: MakeConfig, tmp_path: Path, alone: list[dict[str, float]]
 ):
     def until(step: int) -> TrainConfig:
-        return make_config(tmp_path / "run", optim={"steps": step, "floor": 1.0}, **EXACT)
+        return make_config(tmp_path / "run", optim={"steps": step, "warmup": 1, "floor": 1.0}, **EXACT)
 
     launch("torchrun", until(2), tmp_path / "first.yaml")
     checkpoint = tmp_path / "run" / "checkpoints" / "step-2"
@@ -141,7 +141,7 @@ def test_two_processes_hand_over_to_one_and_it_to_two(
 def test_accelerate_launches_two_that_train_as_one(
     make_config: MakeConfig, tmp_path: Path, alone: list[dict[str, float]]
 ):
-    config = make_config(tmp_path / "run", optim={"steps": 2, "floor": 1.0}, **EXACT)
+    config = make_config(tmp_path / "run", optim={"steps": 2, "warmup": 1, "floor": 1.0}, **EXACT)
     launch("accelerate", config, tmp_path / "run.yaml")
     losses_agree(figures(config.directory), alone[:2])
 
