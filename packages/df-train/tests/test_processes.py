@@ -118,7 +118,9 @@ def losses_agree(found: list[dict[str, float]], wanted: list[dict[str, float]]) 
 @pytest.fixture(scope="module")
 def alone(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
     """The figures of six steps in one process."""
-    config = make_config(tmp_path_factory.mktemp("alone") / "run", optim={"steps": 6, "warmup": 1, "floor": 1.0}, **EXACT)
+    config = make_config(
+        tmp_path_factory.mktemp("alone") / "run", optim={"steps": 6, "warmup": 1, "floor": 1.0}, **EXACT
+    )
     train(config)
     return figures(config.directory)
 
