@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from df_infer.run_log import read_log
+from df_models import DualForce
 from df_train import engine
 from df_train.config import TrainConfig
 from df_train.run import train
@@ -64,15 +65,26 @@ def test_an_interrupted_run_goes_on(
 
 @pytest.mark.parametrize("sharding", [{"group": "block"}, {"checkpointing": True}, {"compile": True}])
 def test_how_layers_are_computed_changes_no_loss(
-    make_config: MakeConfig, tmp_path: Path, gpu: torch.device, rehearsal: bool, sharding: dict[str, Any]
+    make_config: MakeConfig,
+    tmp_path: Path,
+    gpu: torch.device,
+    rehearsal: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    sharding: dict[str, Any],
 ):
-    if rehearsal and "compile" in sharding:
-        pytest.skip("compiling for the CPU takes a minute; df-models' tests do it")
+    compile_layers, compiled = DualForce.compile_layers, []
+
+    def compile_once(model: DualForce) -> None:
+        compiled.append(model)
+        compile_layers(model, **({"backend": "eager"} if rehearsal else {}))  # making code for a CPU takes a minute
+
+    monkeypatch.setattr(DualForce, "compile_layers", compile_once)
     plain, other = (
         make_config(tmp_path / name, **settings(gpu, precision={"bf16": "off"}, sharding=chosen))
         for name, chosen in (("plain", {}), ("other", sharding))
     )
     train(plain)
     train(other)
+    assert len(compiled) == ("compile" in sharding)
     for one, two in zip(losses(other), losses(plain), strict=True):
         assert one == pytest.approx(two, rel=1e-3)
