@@ -240,11 +240,12 @@ def test_bfloat16_stays_close(gpu, rehearsal, build, make_clip, rollout, figure,
 def test_compiled_layers_are_the_eager_ones(
     gpu, rehearsal, build, make_clip, difference, figure, preset, teacher_forced
 ):
-    """With the attention that `auto` takes: FlexAttention on a GPU, inside the compiled layers."""
+    """With the attention that `auto` takes: FlexAttention on a GPU, inside the compiled layers. A rehearsal traces the
+    layers and makes no code of them, which takes a CPU minutes (`test_model_backends.py` does)."""
     frames, *size = LONG[rehearsal]
     sizes = {**heads_of(preset), "num_layers": 1, "structure_layers": 1}
     eager, compiled = (build(preset, bridge_mask="causal", **sizes).to(gpu) for _ in range(2))
-    compiled.compile_layers()
+    compiled.compile_layers(**({"backend": "aot_eager"} if rehearsal else {}))
     clip = on(gpu, make_clip(eager, frames, batch=1, size=tuple(size)))
     clip = with_history(clip) if teacher_forced else clip
     (wanted, wanted_gradients), (found, gradients) = learn(eager, clip), learn(compiled, clip)

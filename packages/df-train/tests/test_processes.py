@@ -103,7 +103,7 @@ EXACT: dict[str, Any] = {"precision": {"bf16": "off"}, "log": {"every": 1}, "che
 def launch(launcher: str, config: TrainConfig, path: Path, *options: str) -> None:
     """Train in two processes."""
     command = [sys.executable, *LAUNCHERS[launcher], "df_train.cli", "--config", str(write(config, path)), *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=420)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -125,6 +125,7 @@ def alone(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     return figures(config.directory)
 
 
+@pytest.mark.timeout(900)
 def test_two_processes_hand_over_to_one_and_it_to_two(
     make_config: MakeConfig, tmp_path: Path, alone: list[dict[str, float]]
 ):
