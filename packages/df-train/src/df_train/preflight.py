@@ -15,12 +15,8 @@ from df_models.encoders import load_video_vae
 from df_models.errors import UserError
 from df_models.files import check_output_directory
 from df_models.time import latent_length
-<<<<<<< HEAD
 from df_train import peers, state
-=======
-from df_train import state
 from df_train.checkpoint import bytes_held
->>>>>>> main
 from df_train.config import TrainConfig
 from df_train.dataset import check_cuts, check_lengths, check_vae, taken_over
 from df_train.distributed import pick_device
