@@ -53,6 +53,7 @@ def test_frames_are_shown_as_they_are_made(
     assert "1 + 4" in capsys.readouterr().err
 
 
+@pytest.mark.timeout(900)
 def test_a_folder_of_videos_becomes_a_model(
     tmp_path: Path, tiny_model: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
