@@ -3,8 +3,8 @@
     uv run python examples/folder_to_model.py VIDEOS --out my-model --steps 600
 
 One person speaks in each video (mp4, one file per person or not: every file counts as a person of its own here). The
-two small models that the stages need lie in ``$DF_TEST_WEIGHTS`` (docs/real-data.md says where they come from). The same
-in two commands: ``df-data build --config configs/data/grid.yaml``, ``df-train --config configs/train/grid.yaml``.
+two small models that the stages need lie in ``$DF_TEST_WEIGHTS`` (docs/real-data.md says where they come from). The
+same in two commands: ``df-data build --config configs/data/grid.yaml``, ``df-train --config configs/train/grid.yaml``.
 """
 
 import argparse
