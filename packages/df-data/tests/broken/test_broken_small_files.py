@@ -25,8 +25,6 @@ from df_data.stages.decode import _decoded, iter_segments
 from df_data.stages.faces import FaceFilter
 from df_data.stages.prepare import StageConfig, StageModels, prepare_clips
 from df_data.stages.quality import QualityFilter
-from df_data.stages.rejection import Rejected
-from df_data.stages.sound import SoundTrack
 from df_models.errors import UserError
 from df_models.media import read_audio
 
@@ -186,28 +184,6 @@ def test_what_is_no_file_is_an_input_too_so_that_it_leaves_a_line(tmp_path: Path
 
 
 # -------------------- sound and pictures
-
-
-def chunks(times: Iterator[float], rate: int, held: list[int]) -> Iterator[tuple[float, np.ndarray]]:
-    for time in times:
-        held.append(rate)
-        yield time, np.ones(rate, dtype=np.float32)
-
-
-def test_sound_whose_time_stands_still_is_refused_before_it_fills_the_memory() -> None:
-    asked: list[int] = []
-    track = SoundTrack(chunks((0.0 for _ in range(100_000)), 16_000, asked), 16_000)
-    with pytest.raises(Rejected, match="broken_time_stamps"):
-        track.read(0.0, 16_000)
-    assert len(asked) < 80
-
-
-def test_hours_of_sound_before_the_next_picture_are_not_held() -> None:
-    asked: list[int] = []
-    track = SoundTrack(chunks(iter(map(float, range(30_000))), 16_000, asked), 16_000)
-    wave, share = track.read(28_800.0, 160_000)
-    assert share == 1.0 and wave.min() == 1.0 and len(asked) > 28_800
-    assert sum(len(samples) for _, samples in track._held) <= 13 * 16_000
 
 
 def test_lists_are_followed_neither_for_sound_nor_for_a_picture(tmp_path: Path) -> None:
