@@ -59,16 +59,21 @@ class FoundFaces(NamedTuple):
 def find_faces(image_HWC: np.ndarray, detector: Detector) -> FoundFaces:
     """Look for faces of :data:`SMALLEST` pixels and more in an image of any size, however it is turned."""
     for scale in _scales(image_HWC):
-        best, best_score = FoundFaces(image_HWC, [], 0), 0.0
+        shrunk_HWC = shrink_picture(image_HWC, scale)
+        best: list[Face] = []
+        best_score, best_quarter = 0.0, 0
         for quarter in range(4):
-            turned = np.ascontiguousarray(np.rot90(image_HWC, quarter))
-            faces = sorted(_faces_at(turned, detector, scale), key=lambda face: -face.size)
+            faces = _faces_of(np.ascontiguousarray(np.rot90(shrunk_HWC, quarter)), detector)
             score = faces[0].score if faces and abs(lean(faces[0])) < LEAN else 0.0
-            if score > best_score + (MARGIN if best.faces else 0.0):
-                best, best_score = FoundFaces(turned, faces, 90 * quarter), score
-        if best.faces:
-            closer = [_closer(best.image, face, detector) for face in best.faces]
-            return best._replace(faces=sorted(closer, key=lambda face: -face.size))
+            if score > best_score + (MARGIN if best else 0.0):
+                best, best_score, best_quarter = faces, score, quarter
+        if best:
+            turned_HWC = np.ascontiguousarray(np.rot90(image_HWC, best_quarter))
+            height, width = np.rot90(shrunk_HWC, best_quarter).shape[:2]
+            back = np.array([turned_HWC.shape[1] / width, turned_HWC.shape[0] / height])
+            large = [Face(face.box * np.tile(back, 2), face.points * back, face.score) for face in best]
+            closer = [_closer(turned_HWC, face, detector) for face in large]
+            return FoundFaces(turned_HWC, sorted(closer, key=lambda face: -face.size), 90 * best_quarter)
     return FoundFaces(image_HWC, [], 0)
 
 
@@ -79,27 +84,25 @@ def lean(face: Face) -> float:
 
 
 def _scales(image_HWC: np.ndarray) -> Iterator[float]:
-    """Yield 0, for the detector's own way with an image, then what the image is shrunk by for ever finer looks."""
-    yield 0.0
-    scale = TILE / max(image_HWC.shape[:2])
+    """Yield what the image is shrunk by: to the size that detectors shrink it to, then for ever finer looks."""
+    scale = min(1.0, TILE / max(image_HWC.shape[:2]))
+    yield scale
     while scale < min(1.0, SEEN / SMALLEST):
         scale = min(2 * scale, 1.0)
         yield scale
 
 
-def _faces_at(image_HWC: np.ndarray, detector: Detector, scale: float) -> list[Face]:
-    if not scale:
-        return detector.detect(image_HWC)
-    shrunk = shrink_picture(image_HWC, scale)
-    back = np.array([image_HWC.shape[1] / shrunk.shape[1], image_HWC.shape[0] / shrunk.shape[0]])
+def _faces_of(image_HWC: np.ndarray, detector: Detector) -> list[Face]:
+    """Return the faces of an image, largest first, looking at it tile by tile."""
+    height, width = image_HWC.shape[:2]
     found = [
-        Face((face.box + np.array([x, y, x, y])) * np.tile(back, 2), (face.points + (x, y)) * back, face.score)
-        for y in _starts(shrunk.shape[0])
-        for x in _starts(shrunk.shape[1])
-        for face in detector.detect(np.ascontiguousarray(shrunk[y : y + TILE, x : x + TILE]))
+        Face(face.box + np.array([x, y, x, y]), face.points + (x, y), face.score)
+        for y in _starts(height)
+        for x in _starts(width)
+        for face in detector.detect(np.ascontiguousarray(image_HWC[y : y + TILE, x : x + TILE]))
     ]
     kept = suppress_overlaps(sorted(found, key=lambda face: -face.score), OVERLAP)
-    return [face for face in kept if face.size >= SMALLEST]
+    return sorted(kept, key=lambda face: -face.size)
 
 
 def _starts(length: int) -> list[int]:
