@@ -35,6 +35,7 @@ from df_data.synth.speech.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.media.levels import speech_level
 from df_models.settings import dump_config
 
 GENERATOR = "3"
@@ -284,6 +285,7 @@ def sample_of(
         text=clip.text,
         phonemes=tuple((symbol, round(start, 4), round(end, 4)) for symbol, start, end in clip.phonemes),
         truth_names=names,
+        scores=speech_level(clip.wave).scores(),
         provenance={"generator": GENERATOR, "seed": seed, "identity": clip.identity, "sentence": clip.sentence_seed},
     )
     return Sample(meta, tensors, video)

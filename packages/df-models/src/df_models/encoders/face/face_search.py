@@ -21,8 +21,8 @@ SMALLEST = 48.0
 SEEN = 16.0
 """Pixels that a face must have for a detector (YuNet finds 10 to 300, less surely near the ends)."""
 TILE, STEP = 640, 480
-"""Side of a tile, the size that detectors look at, and its distance from the next: a face of up to 160 pixels lies whole
-in one of them, and a larger one was found in the level before."""
+"""Side of a tile, the size that detectors look at, and its distance from the next: a face of up to 160 pixels lies
+whole in one of them, and a larger one was found in the level before."""
 OVERLAP = 0.3
 """Boxes that overlap by more are one face, as in YuNet."""
 SURE = 64.0
@@ -96,7 +96,7 @@ def _faces_of(image_HWC: np.ndarray, detector: Detector) -> list[Face]:
     """Return the faces of an image, largest first, looking at it tile by tile."""
     height, width = image_HWC.shape[:2]
     found = [
-        Face(face.box + np.array([x, y, x, y]), face.points + (x, y), face.score)
+        Face(face.box + np.array([x, y, x, y]), face.points + np.array([x, y]), face.score)
         for y in _starts(height)
         for x in _starts(width)
         for face in detector.detect(np.ascontiguousarray(image_HWC[y : y + TILE, x : x + TILE]))
