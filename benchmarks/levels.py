@@ -42,7 +42,7 @@ from df_models.time import samples_for
 GAINS_DB = (-40, -34, -28, -22, -16, -10, -5, 0, 5, 10)
 SNRS_DB = (30, 20, 15, 10, 5, 0)
 HEARD = 129
-"""Pixel frames of each clip whose audio is changed and levelled (5 s): levelling needs a pause or two to know speech."""
+"""Pixel frames of each clip whose audio is changed and levelled (5 s): levelling knows speech by its pauses."""
 
 
 def amplified(wave_N: np.ndarray, gain_db: float) -> np.ndarray:
@@ -147,19 +147,19 @@ def document(bench: Bench, gains: list[list[str]], noise: list[list[str]], comma
 
 `{command}`
 
-Run `{bench.run.name}`; {bench.source}; the first {bench.frames} frames of each, reader `{bench.reader.id}`. Lip-sync is
-df-eval's (the correlation of the mouth read from the pixels with the true one, 1 is perfect, a still mouth is 0); amplitude
-is the read mouth's movement over the true one's.
+Run `{bench.run.name}`; {bench.source}; the first {bench.frames} frames of each, reader `{bench.reader.id}`.
+Lip-sync is df-eval's (the correlation of the mouth read from the pixels with the true one; 1 is perfect, a still mouth
+is 0); amplitude is the read mouth's movement over the true one's.
 
-**What the model was trained on.** These clips come from where its training clips do: speech at {levels.mean():.1f} dB of full
-scale (standard deviation {levels.std():.1f}, from {levels.min():.1f} to {levels.max():.1f}), the quiet parts {ranges.mean():.0f}
-dB below the loud ones ({ranges.min():.0f} to {ranges.max():.0f}). Neither level nor noise was varied in training beyond
-that.
+**What the model was trained on.** These clips come from where its training clips do. Their speech is at
+{levels.mean():.1f} dB of full scale (standard deviation {levels.std():.1f}, from {levels.min():.1f} to
+{levels.max():.1f}), the quiet parts {ranges.mean():.0f} dB below the loud ones ({ranges.min():.0f} to
+{ranges.max():.0f}). Neither level nor noise was varied in training beyond that.
 
 ## Gain
 
-`df-infer` brings speech further than {TOLERANCE_DB:g} dB from {TARGET_DB:g} dB to that level, with a warning, where it is
-plainly speech; `--keep-level` leaves it alone.
+`df-infer` brings speech further than {TOLERANCE_DB:g} dB from {TARGET_DB:g} dB to that level, with a warning, where it
+is plainly speech; `--keep-level` leaves it alone.
 
 {table(gain_head, gains)}
 
