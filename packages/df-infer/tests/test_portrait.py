@@ -104,7 +104,7 @@ class OnlyHere:
         if not len(rows) or np.ptp(rows) < 15 or np.ptp(columns) < 15:
             return []
         x0, x1, y0, y1 = columns.min(), columns.max() + 1, rows.min(), rows.max() + 1
-        top = image[y0 : (y0 + y1) // 2, x0:x1, 1].mean() > image[(y0 + y1) // 2 : y1, x0:x1, 1].mean()
+        top = image[y0 : (y0 + y1) // 2, x0:x1, 1].mean() > image[(y0 + y1) // 2 : y1, x0:x1, 1].mean() + 50
         upright = np.array([[x0, y0], [x1, y0], [x0, y0], [x0, y1], [x1, y1]], np.float64)
         return [Face(np.array([x0, y0, x1, y1], np.float64), upright, 0.94 if top else 0.9)]
 

@@ -33,9 +33,9 @@ def levelled(wave_N: np.ndarray) -> np.ndarray:
     Raises:
         UserError: it is not finite.
     """
-    found = speech_level(wave_N)
-    if not np.isfinite(found.level):
+    if not np.isfinite(wave_N).all():
         raise UserError("the speech holds values that are no numbers (NaN or infinite)")
+    found = speech_level(wave_N)
     gain = TARGET_DB - found.level
     if abs(gain) <= TOLERANCE_DB:
         return wave_N

@@ -74,7 +74,7 @@ def _face_square(image_HWC: np.ndarray, rule: CropRule, detector: FaceDetector) 
     upright_HWC, found, turn = find_faces(image_HWC, detector)
     if not found:
         raise UserError(
-            f"no face of {SMALLEST:.0f} pixels or more found in the portrait; give an image with one clearly visible, "
+            f"no face found in the portrait, of {SMALLEST:.0f} pixels or more; give an image with one clearly visible, "
             "frontal face"
         )
     if turn:
