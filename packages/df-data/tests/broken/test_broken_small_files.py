@@ -16,7 +16,7 @@ from broken_junk import lists, png
 from broken_models import PaperDetector, PaperReader
 from broken_render import CONTAINERS, Recipe, render
 
-from df_data.build.rejects import file_picture
+from df_data.build.rejects import file_image
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.listing import list_inputs
 from df_data.sources.names import LONGEST_NAME
@@ -183,28 +183,28 @@ def test_what_is_no_file_is_an_input_too_so_that_it_leaves_a_line(tmp_path: Path
     assert found == ["a.mp4", "b.mp4", "gone.mp4", "pipe.mp4"]
 
 
-# -------------------- sound and pictures
+# -------------------- audio and images
 
 
-def test_lists_are_followed_neither_for_sound_nor_for_a_picture(tmp_path: Path) -> None:
-    render(tmp_path / "sound.ts", CONTAINERS["ts"])
-    render(tmp_path / "sound.mp4", CONTAINERS["mp4"])
-    assert len(read_audio(tmp_path / "sound.ts")) > 30_000 and file_picture(tmp_path / "sound.mp4") is not None
-    for case in lists("sound.ts", tmp_path / "sound.ts", "http://127.0.0.1:9"):
+def test_lists_are_followed_neither_for_audio_nor_for_an_image(tmp_path: Path) -> None:
+    render(tmp_path / "audio.ts", CONTAINERS["ts"])
+    render(tmp_path / "audio.mp4", CONTAINERS["mp4"])
+    assert len(read_audio(tmp_path / "audio.ts")) > 30_000 and file_image(tmp_path / "audio.mp4") is not None
+    for case in lists("audio.ts", tmp_path / "audio.ts", "http://127.0.0.1:9"):
         case.write(tmp_path / case.name)
         with pytest.raises(UserError):
             read_audio(tmp_path / case.name)
-        assert file_picture(tmp_path / case.name) is None
+        assert file_image(tmp_path / case.name) is None
 
 
-def test_no_picture_is_made_of_a_bomb(tmp_path: Path) -> None:
+def test_no_image_is_made_of_a_bomb(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(png(16_384, 16_384, 16_384))
     (tmp_path / "small.png").write_bytes(png(640, 480, 480))
-    assert file_picture(tmp_path / "bomb.png") is None and file_picture(tmp_path / "small.png") is not None
+    assert file_image(tmp_path / "bomb.png") is None and file_image(tmp_path / "small.png") is not None
 
 
-def test_a_picture_that_was_cut_off_refuses_its_stretch_and_no_other(tmp_path: Path) -> None:
-    """An MPEG of 8 s of which a third came: its last stretch holds a picture of which only a part came."""
+def test_an_image_that_was_cut_off_refuses_its_stretch_and_no_other(tmp_path: Path) -> None:
+    """An MPEG of 8 s of which a third came: its last stretch holds an image of which only a part came."""
     path = tmp_path / "a.mpg"
     render(path, replace(CONTAINERS["mpg"], times=tuple(np.arange(200) / 25)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 31 // 100])

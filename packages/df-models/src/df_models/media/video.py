@@ -75,9 +75,9 @@ def write_video(
         track = None if source is None else _AudioWriter(container, source)
         count = 0
         for frame in _chain(first, iterator):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts = count
-            container.mux(video.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            image.pts = count
+            container.mux(video.encode(image))
             count += 1
             if track is not None:
                 track.extend(Fraction(count, fps))

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from df_models.encoders.face.yunet import Face, box_iou, shrink_picture, suppress_overlaps
+from df_models.encoders.face.yunet import Face, box_iou, shrink_image, suppress_overlaps
 
 SMALLEST = 48.0
 """Pixels of the smallest face that is looked for: a portrait of less shows no lips."""
@@ -59,7 +59,7 @@ class FoundFaces(NamedTuple):
 def find_faces(image_HWC: np.ndarray, detector: Detector) -> FoundFaces:
     """Look for faces of :data:`SMALLEST` pixels and more in an image of any size, however it is turned."""
     for scale in _scales(image_HWC):
-        shrunk_HWC = shrink_picture(image_HWC, scale)
+        shrunk_HWC = shrink_image(image_HWC, scale)
         best: list[Face] = []
         best_score, best_quarter = 0.0, 0
         for quarter in range(4):
