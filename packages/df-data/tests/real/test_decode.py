@@ -193,9 +193,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     import gc
     import weakref
 
-    path = write(
-        tmp_path / "m.mov", np.arange(1000) / 25, [grey(i % 200) for i in range(1000)], pcm=np.ones(40 * RATE)
-    )
+    path = write(tmp_path / "m.mov", np.arange(1000) / 25, [grey(i % 200) for i in range(1000)], pcm=np.ones(40 * RATE))
     alive: list[weakref.ref] = []
     for part in iter_segments(path, segment_seconds=2):
         alive.append(weakref.ref(part.frames))

@@ -190,7 +190,9 @@ class Pipeline:
             structure_CSD = self.model.denormalize_structure(chunk.structure)[0].float().cpu()
             for index in range(chunk.video.shape[1]):
                 pixels = session.decode(chunk.video[:, index : index + 1])[0]
-                yield GeneratedClip(_to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0))
+                yield GeneratedClip(
+                    _to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
+                )
 
     def _check_widths(self) -> None:
         config, factor = self.model.config, 2 if self.audio_encoder.pool == "concat" else 1
