@@ -30,8 +30,8 @@ import torch
 from common import RESULTS, peak_memory, reset_peak_memory, table, write_result
 
 from df_data.build.config import BuildConfig
-from df_data.build.pool.processes import LocalHost
 from df_data.build.pool.messages import InputResult, MadeSample
+from df_data.build.pool.processes import LocalHost
 from df_data.build.pool.supervisor import SupervisedPool
 from df_data.build.workers import WorkerModels
 from df_data.common.processes import one_thread

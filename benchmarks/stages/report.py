@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stages import cover, cuts, faces, soft, audio, sync, timing, turning
+from benchmarks.stages import audio, cover, cuts, faces, soft, sync, timing, turning
 from benchmarks.stages.tables import Section
 from benchmarks.stages.talks import Models, Talk, grid_talks, rendered_talks
 from df_data.build.config import ModelPaths

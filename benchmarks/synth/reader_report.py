@@ -19,7 +19,7 @@ from df_data.synth.head.face_state import FaceTracks, random_tracks
 from df_data.synth.head.identity import Identity, hashed_generator, identity_vector
 from df_data.synth.head.render import render
 from df_data.synth.head.structure import truths
-from df_data.synth.reader import SynthReadings, SynthReader, identity_distance, load_reader
+from df_data.synth.reader import SynthReader, SynthReadings, identity_distance, load_reader
 from df_data.synth.reader.model import READINGS
 from df_models.cli_support import run_cli
 from df_models.encoders import load_video_vae

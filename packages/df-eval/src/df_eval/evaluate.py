@@ -36,7 +36,7 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     pipeline = Pipeline.from_run(run.root, config.device, config.dtype)
     rollout = config.rollout.applied_to(pipeline.rollout)
     encoder = structure_encoder(root)
-    reader = choose_reader(encoder, config.landmarker or built_with_landmarker(root))
+    reader = choose_reader(encoder, config.landmarker.path if config.landmarker else built_with_landmarker(root))
     clips, source = held_out_clips(root, config, encoder, pipeline.size)
     check_size(pipeline, clips)
     lengths, missing = fitting_lengths(config.frames, clips)

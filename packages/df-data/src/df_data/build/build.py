@@ -18,10 +18,10 @@ from typing import Any
 from tqdm import tqdm
 
 from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
-from df_data.build.pool import WorkerPool, open_pool
-from df_data.build.pool.messages import ModelsFactory
 from df_data.build.intake import Intake, check_unchanged
 from df_data.build.part import refuse_other_part
+from df_data.build.pool import WorkerPool, open_pool
+from df_data.build.pool.messages import ModelsFactory
 from df_data.build.workers import WorkerModels
 from df_data.common.wording import counted
 from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
@@ -128,7 +128,7 @@ def build(
     """
     started = time.monotonic()
     inputs = list_inputs(config.sources, config.split)
-    out = Path(config.out)
+    out = config.out.path
     with dataset_lock(out), open_pool(config, make) as pool:
         writers = _writers(config, out, inputs, pool.records())
         remove_leftovers(out)

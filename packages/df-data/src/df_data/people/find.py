@@ -1,7 +1,7 @@
 """`df-data people`: a short look at every input, then who is who among all of them.
 
-The looks run like a build's inputs, by the same worker pools, and are kept in a journal beside the people file, so a killed
-run goes on. The people file is written anew, whole, by every run; people keep the names that it gave them before.
+The looks run like a build's inputs, by the same worker pools, and are kept in a journal beside the people file, so a
+killed run goes on. Every run writes the people file anew, whole; people keep the names that it gave them before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one way from an audio stream to samples: packets decoded, channels mixed, rates converted, damage told.
 
 Every place that hears a file, in training and at inference, goes through :func:`decoded_frames` and
-:func:`audio_blocks`, so a file audio the same to all of them.
+:func:`audio_blocks`, so all of them hear a file alike.
 
 Shape legend: C channels, N samples.
 """

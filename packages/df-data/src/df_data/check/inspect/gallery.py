@@ -9,6 +9,7 @@ from pathlib import Path
 
 from df_data.build.rejects import read_image
 from df_data.check.inspect.choose import choose_clips
+from df_data.check.inspect.images import clip_images
 from df_data.check.inspect.keypoints import project_keypoints
 from df_data.check.inspect.page import (
     Chart,
@@ -21,7 +22,6 @@ from df_data.check.inspect.page import (
     toolbar,
     totals,
 )
-from df_data.check.inspect.images import clip_images
 from df_data.check.inspect.scan import ClipFacts, read_clips, scan_split
 from df_data.check.inspect.svg import element, escape
 from df_data.check.inspect.timeline import timeline
