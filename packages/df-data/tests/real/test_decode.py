@@ -9,7 +9,6 @@ import av
 import numpy as np
 import pytest
 
-from df_data.stages.audio import AudioTrack, place_audio
 from df_data.stages.clock import TOLERANCE_S, steady_ticks
 from df_data.stages.decode import decode_clip, iter_segments
 from df_data.stages.rejection import Rejected

@@ -20,7 +20,6 @@ import numpy as np
 
 from df_data.common.timing import timed
 from df_data.stages.aspect import square_size
-from df_data.stages.audio import AudioTrack, Chunk, checked_audio
 from df_data.stages.clock import Tick, steady_ticks
 from df_data.stages.rejection import Rejected
 from df_data.stages.turn import Turn, turned, upright_turn
