@@ -28,7 +28,9 @@ from df_train.objective import FlameScale
 from df_train.text import check_text, check_text_width, prompt_of
 
 _SCALE_CLIPS = 64
+"""Clips that the FLAME head's scale is taken from: some 2000 frames, enough for a mean and a spread."""
 _SMALLEST_SPREAD = 1e-4
+"""A field that varies less never changes (a constant of the dataset), and is not divided by its spread."""
 
 
 def prepare_data(config: TrainConfig, world: World) -> Manifest:

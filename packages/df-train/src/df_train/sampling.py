@@ -33,6 +33,7 @@ from df_train.distributed import World
 from df_train.state import TrainState
 
 _COLUMNS = 9
+"""Frames of a contact sheet's row: one for each latent frame of a training clip."""
 
 
 @dataclass(frozen=True)
