@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 
 from df_models.errors import UserError
@@ -111,7 +112,7 @@ class Pace:
             return config
         seconds = (time.monotonic() - self._since) / (step - self._counted_from)
         first = step == self._first
-        total = self._world.broadcast(self._total(step, config.optim.steps, seconds, first=first))
+        total = self._world.first_alone(partial(self._total, step, config.optim.steps, seconds, first=first))
         if total < 0:
             raise UserError(self._too_short(config, step, seconds))
         if first:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import state
+from df_train import peers, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
@@ -70,7 +69,7 @@ class Result:
 
 def say(message: str) -> None:
     """Tell the user something without breaking the progress bar; only the first process speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if peers.own_rank() == 0:
         tqdm.write(message)
 
 
@@ -149,11 +148,13 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
     """The first process verifies the checkpoints and decides; the others follow."""
-    chosen = choose_start(config, wish, say) if world.is_main else None
-    step = world.broadcast(-1 if chosen is None else chosen.step)
-    if step < 0 or world.is_main:
-        return chosen
-    return read_info(RunDir(config.directory).checkpoints / f"step-{step}")
+
+    def choose() -> int | None:
+        chosen = choose_start(config, wish, say)
+        return None if chosen is None else chosen.step
+
+    step = world.first_alone(choose)
+    return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
 def _begin(run: RunDir, config: TrainConfig, wish: Wish) -> None:
@@ -189,6 +190,9 @@ def build(
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
+    model.gradient_checkpointing = config.sharding.checkpointing
+    if config.sharding.compile:
+        model.compile_layers()
     shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
     training = TrainState(
         model=model,
