@@ -113,7 +113,7 @@ class DataConfig(FrozenModel):
         return f"data.num_frames={self.num_frames}" if self.buckets is None else f"data.buckets={list(self.buckets)}"
 
 
-class HistoryConfig(FrozenModel):
+class HistorySettings(FrozenModel):
     """What the frames before those being learnt look like in training (`df_models.flow.history`).
 
     Attributes:
@@ -164,7 +164,7 @@ class ObjectiveConfig(FrozenModel):
             prompt, so that no text encoder is needed to make it.
     """
 
-    history: HistoryConfig = HistoryConfig()
+    history: HistorySettings = HistorySettings()
     video_shift: float = Field(default=1.0, gt=0)
     structure_tail: float = Field(default=0.1, ge=0, le=1)
     start_clean: float = Field(default=0.5, ge=0, le=1)
