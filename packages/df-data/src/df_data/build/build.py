@@ -1,8 +1,8 @@
 """`df-data build`: videos to shards through the stages, with a ledger line for every input.
 
 This process lists the inputs, hands them to a worker pool (:mod:`df_data.build.pool`), stages what it returns and
-writes the ledger; a worker loads the models once and takes one input at a time. Whatever moment a build is killed at, the next
-run goes on with the inputs that have no ledger line and ends with the same bytes.
+writes the ledger; a worker loads the models once and takes one input at a time. Whatever moment a build is killed at,
+the next run goes on with the inputs that have no ledger line and ends with the same bytes.
 """
 
 from __future__ import annotations
