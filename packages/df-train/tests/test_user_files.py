@@ -136,7 +136,7 @@ def test_a_check_says_when_the_run_could_not_be_written(
     (tmp_path / "file").touch()
     for place, why in ((tmp_path / "file" / "run", "not a directory"), (tmp_path / ("n" * 256), "too long")):
         file = tmp_path / "c.yaml"
-        file.write_text(yaml.safe_dump(config_tree(place, optim=SHORT)))
+        file.write_text(json.dumps(config_tree(place, optim=SHORT)))
         assert main(["--config", str(file), "--check"]) == 2
         error = capsys.readouterr()
         assert why in error.err and "ready" not in error.out
