@@ -66,7 +66,7 @@ def test_the_large_preset_fits_one_card():
 def test_the_command_prints_a_table(capsys):
     assert main(["describe", "quickstart", "--size", "64", "num_layers=2", "fusion_depth=2"]) == 0
     text = capsys.readouterr().out
-    assert "video tower" in text and "To train: about" in text and "0.16 s ahead" in text
+    assert "video tower" in text and "To train: about" in text and "0.32 s = chunk 0.16 s + audio_future 0.16 s + logmel 0.00 s" in text
     assert main(["presets"]) == 0
     assert capsys.readouterr().out.split() == list(presets())
 

@@ -18,6 +18,7 @@ from df_data.format.dataset import CONFIG_NAME, refuse_other_part, split_directo
 from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
 from df_data.format.manifest import (
     MANIFEST_NAME,
+    Features,
     Manifest,
     ShardEntry,
     read_manifest,
@@ -126,7 +127,11 @@ def _join(parts: Sequence[tuple[Path, Manifest]], out: Path) -> Manifest:
     height, width = next(iter(sizes), (0, 0))
     entries = tuple(shards[name] for name in sorted(shards))
     statistics = structure_statistics(entries)
+    features: dict[str, Features] = {}
+    for _, manifest in parts:
+        features |= manifest.features  # an empty part has none
     changed = {"shards": entries, "height": height, "width": width, "structure_statistics": statistics}
+    changed |= {"features": features}
     return first.model_copy(update=changed)
 
 

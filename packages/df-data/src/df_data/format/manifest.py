@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from df_data.format.sample import SCHEMA_VERSION, EncoderRecord
 from df_data.format.statistics import Moments, merge_moments
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import FrozenModel
-from df_models.structure import LIVEPORTRAIT_70
+from df_models.encoders import AudioPool, find_entry
+from df_models.structure import LIVEPORTRAIT_70, StructureLayout
 
 MANIFEST_NAME = "manifest.json"
 
@@ -43,6 +45,18 @@ class ShardEntry(FrozenModel):
         return value
 
 
+class Features(FrozenModel):
+    """What an encoder's stored features look like; a model that is trained on them takes it from here.
+
+    Attributes:
+        dim: width of one.
+        pool: of audio: how the two of a pixel frame become one slot, unless a model's config says otherwise.
+    """
+
+    dim: int = Field(ge=1)
+    pool: AudioPool | None = None
+
+
 class StructureStatistics(FrozenModel):
     """Mean and standard deviation [D_s] of the raw structure vector over `count` pixel frames."""
 
@@ -60,6 +74,9 @@ class Manifest(FrozenModel):
         height, width: size of the clips in pixels.
         crop: how faces were cropped (:class:`df_models.crop.CropRule`), `none` for rendered ones.
         num_shards: how many shards the split was planned with (some may have stayed empty and are not listed).
+        structure: what the structure vectors mean; datasets of before it was recorded have none
+            (:func:`structure_of`).
+        features: widths of the stored features by role (`audio`, `reference`, `text`), as far as there are shards.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -73,7 +90,23 @@ class Manifest(FrozenModel):
     crop: str = "none"
     shards: tuple[ShardEntry, ...] = ()
     encoders: dict[str, EncoderRecord] = Field(default_factory=dict)
+    structure: StructureLayout | None = None
+    features: dict[str, Features] = Field(default_factory=dict)
     structure_statistics: StructureStatistics | None = None
+
+    @field_validator("structure", mode="before")
+    @classmethod
+    def _from_plain(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            return StructureLayout.from_dict(value)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
+    @field_serializer("structure")
+    def _as_plain(self, value: StructureLayout | None) -> dict[str, Any] | None:
+        return None if value is None else value.to_dict()
 
     @property
     def count(self) -> int:
@@ -84,6 +117,32 @@ class Manifest(FrozenModel):
     def pixel_frames(self) -> int:
         """Pixel frames of all clips together."""
         return sum(shard.pixel_frames for shard in self.shards)
+
+
+SYNTHETIC = "synthetic"
+"""The structure encoder of corpora that are rendered: no network made their vectors, so no record names one."""
+
+
+def structure_of(manifest: Manifest) -> StructureLayout | None:
+    """Return what a dataset's structure vectors mean, of one made before manifests said so too.
+
+    Those record the encoder, whose fields and units are known by its name; a rendered corpus records none. None: the
+    encoder is not one of :mod:`df_models.encoders.registry`.
+    """
+    if manifest.structure is not None:
+        return manifest.structure
+    return structure_layout(manifest.encoders.get("structure"))
+
+
+def structure_layout(record: EncoderRecord | None) -> StructureLayout | None:
+    """Return what the vectors of a structure encoder mean; no record: a rendered corpus's. None: an unknown encoder."""
+    name = SYNTHETIC if record is None else record.id
+    try:
+        layout = find_entry("structure", name).layout
+    except UserError:
+        return None
+    assert layout is not None
+    return StructureLayout.of(layout, name, None if record is None else record.sha256)
 
 
 def structure_statistics(shards: tuple[ShardEntry, ...]) -> StructureStatistics | None:
