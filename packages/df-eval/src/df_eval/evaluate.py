@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from df_eval.clips import SYNTHETIC, EvalClip, render_clips, stored_clips, structure_encoder_of
+from df_data.format.manifest import SYNTHETIC, read_manifest, structure_of
+from df_eval.clips import EvalClip, render_clips, stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
 from df_eval.generation import check_size, fitting_lengths
 from df_eval.goals import goals_of
@@ -22,6 +23,7 @@ from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models.errors import UserError
 from df_models.settings import expand_path
+from df_models.structure import require_same
 from df_models.time import covering_pixel_length
 
 
@@ -36,6 +38,9 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     pipeline = Pipeline.from_run(run.path, config.device, config.dtype)
     rollout = RolloutConfig.from_mapping({**dataclasses.asdict(pipeline.rollout), **rollout_changes})
     encoder = structure_encoder(run)
+    if (run.data_root / "val").is_dir():
+        theirs = structure_of(read_manifest(run.data_root / "val"))
+        require_same(pipeline.model.config.structure_layout, theirs, ("the model", f"the dataset {run.data_root}"))
     reader = choose_reader(encoder, config.landmarker or built_with_landmarker(run))
     clips, source = held_out_clips(run, config, encoder, pipeline.size)
     check_size(pipeline, clips)
@@ -105,7 +110,7 @@ def held_out_clips(run: RunFiles, config: EvalConfig, encoder: str, size: int) -
     stored = stored_clips(root, config.clips, needed) if (root / "val").is_dir() else []
     if len(stored) >= config.clips:
         return stored, f"{len(stored)} val clips of {root.name}"
-    if encoder.startswith(SYNTHETIC):
+    if encoder == SYNTHETIC:
         frames = covering_pixel_length(max(config.frames[-1], config.frames[0] + config.shifts[-1]))
         clips = render_clips(config.clips, frames, size, config.seed)
         return clips, f"{len(clips)} clips rendered from the val split's people and sentences (seed {config.seed})"

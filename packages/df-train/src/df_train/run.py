@@ -18,16 +18,15 @@ from df_train import state
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
+from df_train.contract import audio_note, check_continued, check_fit, taken_over
 from df_train.dataset import (
     calibrate_flame_head,
-    check_fit,
     check_lengths,
     look_at,
     make_reader,
     prepare_data,
     set_statistics,
     skipped_samples,
-    taken_over,
 )
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
@@ -99,10 +98,11 @@ def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective, Pro
     """Everything at step 0: the data made and checked, the model sharded, optimizer, reader and objective; and the
     prompt that the model is handed on with, if it reads text."""
     manifest = prepare_data(config, world)
-    model = state.build_model(config, taken_over(manifest))
+    model = state.build_model(config, taken_over(manifest, config.model.overrides))
     check_fit(model.config, manifest)
-    if (line := unread_text(model.config, manifest)) is not None:
-        say(line)
+    for line in (unread_text(model.config, manifest), audio_note(manifest)):
+        if line is not None:
+            say(line)
     check_lengths(config.data, manifest)
     look = look_at(config.data, model.config)
     scale = look.flame
@@ -119,7 +119,7 @@ def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective, Pro
         model=model,
         optimizer=build_optimizer(model, config.optim),
         average=ParameterAverage(model),
-        reader=make_reader(config, model.config, world, look.audio_width),
+        reader=make_reader(config, model.config, world),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
     )
@@ -138,6 +138,7 @@ def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> B
 
 
 def _resume(training: TrainState, start: CheckpointInfo, world: World, config: TrainConfig) -> None:
+    check_continued(start.values.get("model"), training.model.config)
     state.restore(training, start, world)
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 

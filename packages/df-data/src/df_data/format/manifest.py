@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from df_data.format.sample import SCHEMA_VERSION, EncoderRecord
 from df_data.format.statistics import Moments, merge_moments
+from df_models.encoders.registry import AudioPool, audio_pool, find_entry
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import FrozenModel
-from df_models.encoders import AudioPool, find_entry
 from df_models.structure import LIVEPORTRAIT_70, StructureLayout
 
 MANIFEST_NAME = "manifest.json"
@@ -117,6 +118,12 @@ class Manifest(FrozenModel):
     def pixel_frames(self) -> int:
         """Pixel frames of all clips together."""
         return sum(shard.pixel_frames for shard in self.shards)
+
+
+def features_of(widths: Mapping[str, int], encoders: Mapping[str, EncoderRecord]) -> dict[str, Features]:
+    """Return what a manifest says of stored features that are so wide, by role."""
+    pool = audio_pool(encoders["audio"].id) if "audio" in encoders else None
+    return {role: Features(dim=dim, pool=pool if role == "audio" else None) for role, dim in sorted(widths.items())}
 
 
 SYNTHETIC = "synthetic"

@@ -27,6 +27,7 @@ from df_data.format.manifest import (
     Features,
     Manifest,
     ShardEntry,
+    features_of,
     read_manifest,
     structure_layout,
     structure_statistics,
@@ -35,7 +36,6 @@ from df_data.format.manifest import (
 from df_data.format.sample import FEATURE_TENSORS, EncoderRecord, Sample, check_key, from_members, to_members
 from df_data.format.staging import Staging, intact
 from df_data.format.statistics import Moments, merge_moments, moments_of
-from df_models.encoders.registry import audio_pool
 from df_models.errors import UserError
 from df_models.files import atomic_path, sha256_file
 
@@ -276,12 +276,10 @@ class SplitWriter:
         widths = {role: set(dims) for role, dims in found.items()}
         for role, known in self.manifest.features.items():
             widths.setdefault(role, set()).add(known.dim)
-        audio = self.manifest.encoders.get("audio")
-        pools = {} if audio is None else {"audio": audio_pool(audio.id)}
-        for role, dims in widths.items():
-            if len(dims) != 1:
-                raise UserError(f"{role} features of different widths in one split: {sorted(dims)}; build it anew")
-        return {role: Features(dim=dims.pop(), pool=pools.get(role)) for role, dims in sorted(widths.items())}
+        mixed = next((role for role, dims in widths.items() if len(dims) != 1), None)
+        if mixed is not None:
+            raise UserError(f"{mixed} features of widths {sorted(widths[mixed])} in one split; build it anew")
+        return features_of({role: dims.pop() for role, dims in widths.items()}, self.manifest.encoders)
 
     def finish(self) -> Manifest:
         """Mark the split complete, with its statistics, and remove the staging directory."""

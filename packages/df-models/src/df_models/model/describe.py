@@ -69,7 +69,7 @@ class Latency:
         """Return the sum and its parts."""
         parts = f"chunk {self.chunk:.2f} s + audio_future {self.future:.2f} s"
         if self.total is None:
-            return f"the whole recording, which {self.encoder_id} needs (then {parts})"
+            return f"the whole recording, as {self.encoder_id} states no lookahead (then {parts})"
         return f"{self.total:.2f} s = {parts} + {self.encoder_id} {self.encoder:.2f} s"
 
 
