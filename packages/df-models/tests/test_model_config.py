@@ -62,7 +62,7 @@ TRAVELS = {
     "text_encoder": "umt5-xxl:elsewhere",
     "face_crop": "largest",
     "audio_pool": "mean",
-    "structure_layout": StructureLayout("six", "somebody", "a" * 64, (StructureField("all", 6, "1"),)),
+    "structure_layout": StructureLayout("six", "somebody", "a" * 64, (StructureField("all", 10, "1"),)),
     "encoder_hashes": (("audio", "b" * 64), ("reference", "c" * 64)),
     "video_size": 128,
 }

@@ -10,7 +10,7 @@ import pytest
 from df_models import DualForce, preset_config
 from df_models.encoders.registry import ENTRIES
 from df_models.errors import UserError
-from df_models.structure import LIVEPORTRAIT_70, MEDIAPIPE_70, StructureLayout, require_same
+from df_models.structure import LIVEPORTRAIT_70, MEDIAPIPE_70, StructureField, StructureLayout, require_same
 
 MEDIAPIPE = StructureLayout.of(MEDIAPIPE_70, "mediapipe", "a" * 64)
 LIVEPORTRAIT = StructureLayout.of(LIVEPORTRAIT_70, "liveportrait", "b" * 64)
@@ -44,10 +44,12 @@ def test_another_meaning_is_refused_in_one_line_that_names_both(other: Structure
 
 
 def test_it_travels_with_a_model(build, tmp_path) -> None:
-    model = DualForce(replace(build().config, structure_layout=MEDIAPIPE, encoder_hashes={"audio": "d"}))
+    base = build().config
+    layout = StructureLayout("tiny", "somebody", "e", (StructureField("all", base.structure_dim, "1"),))
+    model = DualForce(replace(base, structure_layout=layout, encoder_hashes={"audio": "d"}))
     model.save_pretrained(tmp_path)
     config = DualForce.from_pretrained(tmp_path).config
-    assert config.structure_layout == MEDIAPIPE
+    assert config.structure_layout == layout
     assert (config.encoder_hash("audio"), config.encoder_hash("reference")) == ("d", None)
 
 

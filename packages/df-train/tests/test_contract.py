@@ -46,19 +46,19 @@ def test_the_writer_records_what_the_samples_hold(manifest: Manifest, tmp_path: 
         "audio": (64, "concat"),
         "reference": (64, None),
     }
-    assert manifest.structure is not None and manifest.structure.encoder == "synthetic"
+    assert manifest.structure_vectors is not None and manifest.structure_vectors.encoder == "synthetic"
     write_manifest(tmp_path, manifest)
     assert read_manifest(tmp_path) == manifest
     records = {"structure": EncoderRecord(id="mediapipe", sha256="0")}
     writer = SplitWriter(tmp_path / "set", "train", num_shards=1, build="x", encoders=records)
-    assert writer.manifest.structure == MEDIAPIPE
+    assert writer.manifest.structure_vectors == MEDIAPIPE
 
 
 def test_a_new_model_takes_everything_from_its_dataset(manifest: Manifest, make_config: MakeConfig):
     found = made(make_config(Path("run")), manifest)
     assert (found.audio_encoder, found.audio_dim, found.audio_pool) == ("logmel", 128, "concat")
     assert (found.reference_encoder, found.reference_dim) == ("patches", 64)
-    assert found.structure_layout == manifest.structure and found.structure_dim == 70
+    assert found.structure_layout == manifest.structure_vectors and found.structure_dim == 70
     assert dict(found.encoder_hashes) == {role: manifest.encoders[role].sha256 for role in ("audio", "reference")}
 
 
@@ -106,7 +106,7 @@ def of_mediapipe(root: Path, dataset: Path) -> Path:
     shutil.copytree(dataset, root)
     for split in ("train", "val"):
         manifest = read_manifest(root / split)
-        write_manifest(root / split, manifest.model_copy(update={"structure": MEDIAPIPE}))
+        write_manifest(root / split, manifest.model_copy(update={"structure_vectors": MEDIAPIPE}))
     return root
 
 
@@ -118,7 +118,7 @@ def test_a_trained_model_refuses_other_structure_vectors(
     config = make_config(tmp_path / "run", **short)
     train(config)
     kept = DualForce.from_pretrained(tmp_path / "run" / "model").config
-    assert kept.structure_layout == read_manifest(dataset / "train").structure
+    assert kept.structure_layout == read_manifest(dataset / "train").structure_vectors
 
     other = {"root": str(of_mediapipe(tmp_path / "data", dataset))}
     both = r"synthetic's \(sha256 .*mediapipe's \(sha256 "
@@ -163,7 +163,7 @@ def test_a_manifest_of_before_is_completed_from_its_first_clip(
 ):
     root = Path(shutil.copytree(dataset, tmp_path / "old"))
     path = root / "train" / "manifest.json"
-    document = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("features", "structure")}
+    document = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("features", "structure_vectors")}
     path.write_text(json.dumps(document))
     assert read_manifest(root / "train").features == {}
     found = training_manifest(make_config(Path("run"), data={"root": str(root)}).data)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
+from df_infer.config import RolloutChanges
 from df_models.settings import FrozenModel
 from df_models.time import latent_length
 
@@ -26,6 +27,8 @@ class EvalConfig(FrozenModel):
         rollout: settings of generation to change from the run's own, such as `rollout.steps=8`.
         device: `auto` takes a GPU if there is one.
         dtype: of the model while generating; `auto` is bfloat16 on a GPU, float32 elsewhere.
+        data: the run's dataset, where it is not found by itself; another one is refused.
+        render: measure on held-out people rendered for it, where a run's synthetic corpus is not at hand.
         landmarker: MediaPipe's face_landmarker.task, for runs whose structure was read with it; by default the file
             that the dataset was built with.
     """
@@ -38,9 +41,11 @@ class EvalConfig(FrozenModel):
     shifts: tuple[int, ...] = (25, 30, 35, 40, 45, 50)
     resamples: int = Field(default=2000, ge=100)
     videos: int = Field(default=4, ge=0)
-    rollout: dict[str, Any] = Field(default_factory=dict)
+    rollout: RolloutChanges = RolloutChanges()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    data: Path | None = None
+    render: bool = False
     landmarker: Path | None = None
 
     @field_validator("frames")

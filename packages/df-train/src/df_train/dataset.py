@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from df_data.format.manifest import Manifest, features_of
 from df_data.format.sample import FEATURE_TENSORS
+from df_data.reading import ReaderOptions, ShardReader
 from df_data.reading.cache import ShardCache
 from df_data.reading.peek import first_samples, manifest_of
-from df_data.reading.reader import ShardReader
+from df_data.reading.same import other_clips
 from df_data.reading.shard import RawSample
-from df_data.synth.corpus import build_corpus
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.text import Prompt
@@ -33,6 +33,8 @@ _SMALLEST_SPREAD = 1e-4
 def prepare_data(config: TrainConfig, world: World) -> Manifest:
     """Make the synthetic corpus if it is described (one process makes it), and read the training manifest."""
     if config.data.synth is not None and world.is_main:
+        from df_data.synth.corpus import build_corpus  # loads numba
+
         root = Path(config.data.root)
         root.parent.mkdir(parents=True, exist_ok=True)
         build_corpus(config.data.synth, root)
@@ -59,6 +61,22 @@ def training_manifest(data: DataConfig) -> Manifest:
 def _stored(data: DataConfig) -> Iterator[RawSample]:
     cache = None if data.cache_dir is None else ShardCache(data.cache_dir, data.cache_dir_bytes, verify=data.verify)
     return first_samples(data.split("train"), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
+
+
+def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[str, str]) -> None:
+    """Refuse to go on with other clips than a run was begun with.
+
+    Args:
+        known: digests by split (`df_data.reading.same`), empty if nothing is known.
+
+    Raises:
+        UserError: the training split is another one.
+    """
+    if "train" in known and manifest.digest != known["train"]:
+        other = other_clips(manifest, known["train"], config.data.split("train"))
+        raise UserError(
+            f"the run was trained on another dataset: {other}; name its own with data.root=DIR, or take another name="
+        )
 
 
 def check_lengths(data: DataConfig, manifest: Manifest) -> None:
@@ -170,15 +188,12 @@ def make_reader(config: TrainConfig, model: DualForceConfig, world: World) -> Sh
     """The training reader of this process."""
     data = config.data
     assert model.audio_pool is not None
-    return ShardReader(
-        data.split("train"),
+    options = ReaderOptions(
         batch_size=data.batch_size // (world.size * data.accumulate),
         seed=config.seed,
         num_frames=data.num_frames,
         buckets=data.buckets,
         start=data.start,
-        rank=world.rank,
-        world_size=world.size,
         audio_pool=model.audio_pool,
         on_error=data.on_error,
         verify=data.verify,
@@ -188,3 +203,4 @@ def make_reader(config: TrainConfig, model: DualForceConfig, world: World) -> Sh
         cache_dir_bytes=data.cache_dir_bytes,
         stream_bytes=data.stream_bytes,
     )
+    return ShardReader(data.split("train"), options, rank=world.rank, world_size=world.size)

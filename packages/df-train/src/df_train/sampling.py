@@ -18,6 +18,7 @@ from torch import Tensor
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
 from df_infer.rollout import RolloutConfig, generate_latents
+from df_infer.run_dir import RunDir
 from df_models import DualForce
 from df_models.encoders import AudioPool, VideoVAE, load_video_vae
 from df_models.errors import UserError
@@ -27,7 +28,6 @@ from df_models.time import latent_length, pool_audio, samples_for, to_slots, val
 from df_train import state
 from df_train.config import TrainConfig
 from df_train.distributed import World
-from df_train.run_dir import RunDir
 from df_train.state import TrainState
 
 _COLUMNS = 9
@@ -194,7 +194,7 @@ class Sampler:
         shown: tuple[list[Path], Path | None] = ([], None)
         if self._world.is_main and self._config.sample.clips:
             vae, clips = self._open(model)
-            generated = generate(model, vae, clips, self._config.rollout_config, self._config.seed)
+            generated = generate(model, vae, clips, self._config.rollout, self._config.seed)
             shown = write_samples(self._run.samples / f"step-{step}", clips, generated, vae)
         self._world.barrier()
         return shown

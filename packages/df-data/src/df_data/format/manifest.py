@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +76,7 @@ class Manifest(FrozenModel):
         height, width: size of the clips in pixels.
         crop: how faces were cropped (:class:`df_models.crop.CropRule`), `none` for rendered ones.
         num_shards: how many shards the split was planned with (some may have stayed empty and are not listed).
-        structure: what the structure vectors mean; datasets of before it was recorded have none
+        structure_vectors: what the structure vectors mean; datasets of before it was recorded have none
             (:func:`structure_of`).
         features: widths of the stored features by role (`audio`, `reference`, `text`), as far as there are shards.
     """
@@ -91,11 +92,11 @@ class Manifest(FrozenModel):
     crop: str = "none"
     shards: tuple[ShardEntry, ...] = ()
     encoders: dict[str, EncoderRecord] = Field(default_factory=dict)
-    structure: StructureLayout | None = None
+    structure_vectors: StructureLayout | None = None
     features: dict[str, Features] = Field(default_factory=dict)
     structure_statistics: StructureStatistics | None = None
 
-    @field_validator("structure", mode="before")
+    @field_validator("structure_vectors", mode="before")
     @classmethod
     def _from_plain(cls, value: Any) -> Any:
         if not isinstance(value, dict):
@@ -105,7 +106,7 @@ class Manifest(FrozenModel):
         except UserError as error:
             raise ValueError(str(error)) from error
 
-    @field_serializer("structure")
+    @field_serializer("structure_vectors")
     def _as_plain(self, value: StructureLayout | None) -> dict[str, Any] | None:
         return None if value is None else value.to_dict()
 
@@ -118,6 +119,15 @@ class Manifest(FrozenModel):
     def pixel_frames(self) -> int:
         """Pixel frames of all clips together."""
         return sum(shard.pixel_frames for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the split's name and its shards' sha256: what the split holds, wherever it lies.
+
+        A shard's bytes carry the metadata of its clips with the encoders that made them, so nothing else is needed.
+        """
+        shards = sorted((shard.name, shard.sha256) for shard in self.shards)
+        return hashlib.sha256(json.dumps([self.split, shards]).encode()).hexdigest()
 
 
 def features_of(widths: Mapping[str, int], encoders: Mapping[str, EncoderRecord]) -> dict[str, Features]:
@@ -136,8 +146,8 @@ def structure_of(manifest: Manifest) -> StructureLayout | None:
     Those record the encoder, whose fields and units are known by its name; a rendered corpus records none. None: the
     encoder is not one of :mod:`df_models.encoders.registry`.
     """
-    if manifest.structure is not None:
-        return manifest.structure
+    if manifest.structure_vectors is not None:
+        return manifest.structure_vectors
     return structure_layout(manifest.encoders.get("structure"))
 
 

@@ -127,7 +127,7 @@ class SplitWriter:
             build=build,
             num_shards=num_shards,
             encoders=dict(encoders),
-            structure=structure_layout(encoders.get("structure")),
+            structure_vectors=structure_layout(encoders.get("structure")),
             crop=crop,
         )
         if (self.directory / MANIFEST_NAME).exists():
