@@ -20,7 +20,6 @@ from df_data.stages.readings import Readings, readings_of
 from df_data.synth.clip import SynthClip, make_clip
 from df_models.crop import CropRule, crop_resize
 from df_models.encoders.face.face_detectors import load_face_detector
-from df_models.settings import expand_path, expand_variables
 from df_models.time import samples_for
 
 FRAMES = 75
@@ -40,8 +39,8 @@ class Models:
     def load(cls, paths: ModelPaths) -> Models:
         """Load them; errors as theirs."""
         return cls(
-            load_face_detector(expand_variables(paths.face_detector)),
-            MediaPipeReader(expand_path(paths.face_landmarker)),
+            load_face_detector(paths.face_detector),
+            MediaPipeReader(paths.face_landmarker.path),
         )
 
 

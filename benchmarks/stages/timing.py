@@ -30,6 +30,7 @@ from df_data.stages.decode import decode_clip
 from df_data.stages.prepare import StageConfig
 from df_models.crop import CropBox
 from df_models.encoders import load_audio_encoder, load_video_vae
+from df_models.settings import Location
 from df_models.time import FPS, SAMPLE_RATE, samples_for
 
 SECONDS = 3.2
@@ -113,13 +114,13 @@ class SampleClock:
 def build_config(folder: Path, out: Path, models: ModelPaths, video_vae: str) -> BuildConfig:
     """Return the build of the files in a folder: clips of 33 frames every 20, 64 pixels, with their mp4s."""
     return BuildConfig(
-        out=str(out),
-        sources=(SourceConfig(name="truth", folder=str(folder), pattern="*.*", licence="CC0-1.0"),),
+        out=Location(out),
+        sources=(SourceConfig(name="truth", folder=Location(folder), pattern="*.*", licence="CC0-1.0"),),
         split=SplitConfig(by="sentence", val=1),
         models=models,
         stages=StageConfig(size=STORED, faces=FACES),
         clips=ClipConfig(frames=33, stride=20, references=2),
-        video_vae=video_vae,
+        video_vae=Location(video_vae),
         workers=1,
     )
 

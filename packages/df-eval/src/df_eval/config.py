@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from df_infer.config import RolloutChanges
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
 
@@ -44,9 +43,9 @@ class EvalConfig(FrozenModel):
     rollout: RolloutChanges = RolloutChanges()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    data: Path | None = None
+    data: Location | None = None
     render: bool = False
-    landmarker: Path | None = None
+    landmarker: Location | None = None
 
     @field_validator("frames")
     @classmethod

@@ -39,7 +39,7 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     encoder = structure_encoder(root)
     theirs = structure_layout(None) if root is None else structure_of(read_manifest(root / "val"))
     require_same(pipeline.model.config.structure_layout, theirs, ("the model", f"the dataset {root or 'to render'}"))
-    reader = choose_reader(encoder, config.landmarker or built_with_landmarker(root))
+    reader = choose_reader(encoder, config.landmarker.path if config.landmarker else built_with_landmarker(root))
     clips, source = held_out_clips(root, config, encoder, pipeline.size)
     check_size(pipeline, clips)
     lengths, missing = fitting_lengths(config.frames, clips)

@@ -12,7 +12,7 @@ from df_data.reading.source import is_remote
 from df_data.synth.config import SynthConfig
 from df_infer.config import RolloutConfig
 from df_models.flow import HistoryMode
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 
 MOST_BUCKETS = 8
 """Lengths of clips in one run (`df_models.attention.masks` keeps 32 masks, and a length takes up to four)."""
@@ -27,7 +27,7 @@ class ModelConfig(FrozenModel):
     """
 
     preset: str = "quickstart"
-    start_from: str | None = None
+    start_from: Location | None = None
     overrides: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -53,7 +53,7 @@ class DataConfig(FrozenModel):
         stream_bytes: memory of each process for the shards of a URL without a `cache_dir`.
     """
 
-    root: str = "data/synth"
+    root: Location = Location("data/synth")
     synth: SynthConfig | None = None
     batch_size: int = Field(default=16, ge=1)
     accumulate: int = Field(default=1, ge=1)
@@ -64,7 +64,7 @@ class DataConfig(FrozenModel):
     verify: bool = False
     num_workers: int = Field(default=0, ge=0)
     cache_bytes: int = Field(default=2 << 30, ge=0)
-    cache_dir: Path | None = None
+    cache_dir: Location | None = None
     cache_dir_bytes: int = Field(default=256 << 30, ge=1)
     stream_bytes: int = Field(default=8 << 30, ge=1)
 
@@ -233,7 +233,7 @@ class TrainConfig(FrozenModel):
 
     task: Literal["model"] = "model"
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    run_dir: Path | None = None
+    run_dir: Location | None = None
     seed: int = Field(default=0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_minutes: float | None = Field(default=None, gt=0)
@@ -268,4 +268,4 @@ class TrainConfig(FrozenModel):
     @property
     def directory(self) -> Path:
         """The run directory."""
-        return self.run_dir or Path("runs") / self.name
+        return Path("runs") / self.name if self.run_dir is None else self.run_dir.path

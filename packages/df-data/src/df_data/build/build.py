@@ -128,7 +128,7 @@ def build(
     """
     started = time.monotonic()
     inputs = list_inputs(config.sources, config.split)
-    out = Path(config.out)
+    out = config.out.path
     with dataset_lock(out), open_crew(config, make) as crew:
         writers = _writers(config, out, inputs, crew.records())
         remove_leftovers(out)

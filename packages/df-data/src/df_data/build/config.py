@@ -11,10 +11,10 @@ from df_data.build.encode import EncoderBatches, Precision
 from df_data.build.prompt import TextConfig
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.prepare import StageConfig
-from df_models.encoders import FLAME_ENCODERS, MOTION_EXTRACTORS
+from df_models.encoders import encoder_names
 from df_models.encoders.weights import split_spec
 from df_models.errors import nearest
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
 LANDMARK_STRUCTURE = "mediapipe"
@@ -33,11 +33,13 @@ class ModelPaths(FrozenModel):
         head_pose: FSA-Net's two files (``.onnx``), which give the score ``head_pose_disagreement``; null: none.
     """
 
-    face_detector: str = "${DF_TEST_WEIGHTS:-../shared/weights}/yunet_n_dynamic.onnx"
-    face_landmarker: str = "${DF_TEST_WEIGHTS:-../shared/weights}/mediapipe_face_landmarker_v2_with_blendshapes.task"
-    face_identity: str | None = None
-    syncnet: str | None = None
-    head_pose: tuple[str, str] | None = None
+    face_detector: Location = Location("${DF_TEST_WEIGHTS:-../shared/weights}/yunet_n_dynamic.onnx")
+    face_landmarker: Location = Location(
+        "${DF_TEST_WEIGHTS:-../shared/weights}/mediapipe_face_landmarker_v2_with_blendshapes.task"
+    )
+    face_identity: Location | None = None
+    syncnet: Location | None = None
+    head_pose: tuple[Location, Location] | None = None
 
 
 class ClipConfig(FrozenModel):
@@ -95,17 +97,17 @@ class BuildConfig(FrozenModel):
             ``df-data merge`` joins the parts.
     """
 
-    out: str
+    out: Location
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     split: SplitConfig = SplitConfig()
     models: ModelPaths = ModelPaths()
     stages: StageConfig = StageConfig()
     clips: ClipConfig = ClipConfig()
-    structure: str = LANDMARK_STRUCTURE
-    flame: str | None = None
-    video_vae: str = "df-tiny"
-    audio_encoder: str = "logmel"
-    reference_encoder: str = "patches"
+    structure: Location = Location(LANDMARK_STRUCTURE)
+    flame: Location | None = None
+    video_vae: Location = Location("df-tiny")
+    audio_encoder: Location = Location("logmel")
+    reference_encoder: Location = Location("patches")
     text: TextConfig | None = None
     dtype: Precision = "auto"
     batch: EncoderBatches = EncoderBatches()
@@ -120,15 +122,15 @@ class BuildConfig(FrozenModel):
 
     @field_validator("structure")
     @classmethod
-    def _reads_motion(cls, value: str) -> str:
+    def _reads_motion(cls, value: Location) -> Location:
         if value.startswith(f"{LANDMARK_STRUCTURE}:"):
             raise ValueError(f"write {LANDMARK_STRUCTURE} alone; its file is models.face_landmarker")
-        return _known(value, [LANDMARK_STRUCTURE, *MOTION_EXTRACTORS])
+        return _known(value, [LANDMARK_STRUCTURE, *encoder_names("structure", loadable=True)])
 
     @field_validator("flame")
     @classmethod
-    def _reads_flame(cls, value: str | None) -> str | None:
-        return None if value is None else _known(value, list(FLAME_ENCODERS))
+    def _reads_flame(cls, value: Location | None) -> Location | None:
+        return None if value is None else _known(value, list(encoder_names("flame")))
 
     @field_validator("device")
     @classmethod
@@ -158,7 +160,7 @@ class BuildConfig(FrozenModel):
         return shard % count == index - 1
 
 
-def _known(spec: str, names: list[str]) -> str:
+def _known(spec: Location, names: list[str]) -> Location:
     name = split_spec(spec)[0]
     if name not in names:
         raise ValueError(f"there is no {name!r}{nearest(name, names)}; there is {', '.join(names)}")

@@ -34,7 +34,6 @@ from df_data.stages.rejection import Rejected
 from df_data.stages.voice import silero_vad
 from df_models.encoders import load_flame_encoder, load_motion_extractor
 from df_models.encoders.face.face_detectors import load_face_detector
-from df_models.settings import expand_path, expand_variables
 
 __all__ = ["InputResult", "WorkerModels", "reference_frames"]
 
@@ -55,15 +54,15 @@ class WorkerModels:
         if device != "cpu":
             torch.backends.cudnn.allow_tf32 = False  # float32 is float32, for angles above all
         self.prompt = None if config.text is None else encode_prompt(config.text, config.dtype)
-        self.detector = load_face_detector(expand_variables(config.models.face_detector))
+        self.detector = load_face_detector(config.models.face_detector)
         check_detector(config.stages, self.detector)
         self.judges = load_judges(config.models.syncnet, config.models.head_pose, device)
-        named = map(expand_variables, (config.video_vae, config.audio_encoder, config.reference_encoder))
+        named = (config.video_vae, config.audio_encoder, config.reference_encoder)
         self.encoders = Encoders.load(*named, device=device, precision=config.dtype)
         self.faces = _face_encoders(config, device)
-        self.reader = MediaPipeReader(expand_path(config.models.face_landmarker))
+        self.reader = MediaPipeReader(config.models.face_landmarker.path)
         network = config.models.face_identity
-        self.identity = None if network is None else FaceIdentity(expand_path(network))
+        self.identity = None if network is None else FaceIdentity(network.path)
 
     def close(self) -> None:
         """Free the landmarker's native memory."""
@@ -255,8 +254,8 @@ class WorkerModels:
 def _face_encoders(config: BuildConfig, device: str) -> FaceEncoders:
     """Load those that are asked for; always in float32: bfloat16 makes LivePortrait's angles jitter by 0.3 degrees."""
     from_landmarks = config.structure == LANDMARK_STRUCTURE
-    motion = None if from_landmarks else load_motion_extractor(expand_variables(config.structure)).to(device=device)
-    flame = None if config.flame is None else load_flame_encoder(expand_variables(config.flame)).to(device=device)
+    motion = None if from_landmarks else load_motion_extractor(config.structure).to(device=device)
+    flame = None if config.flame is None else load_flame_encoder(config.flame).to(device=device)
     return FaceEncoders(motion, flame, config.batch.faces)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from df_data.sources.catalogue import DatasetName
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 
 
 class FetchConfig(FrozenModel):
@@ -36,8 +36,8 @@ class FetchConfig(FrozenModel):
     """
 
     source: DatasetName
-    lists: str
-    out: str | None = None
+    lists: Location
+    out: Location | None = None
     limit: int | None = Field(default=None, ge=1)
     piece_s: float | None = Field(default=None, ge=4)
     max_height: int = Field(default=1080, ge=144)
@@ -53,4 +53,4 @@ class FetchConfig(FrozenModel):
     max_gb: float = Field(default=8.0, gt=0)
     keep_raw: bool = False
     retry_dead: bool = False
-    cookies: str | None = None
+    cookies: Location | None = None

@@ -97,7 +97,7 @@ def fetch(
         raise UserError("give the directory to write to with --out")
     if catalogue.local:
         raise UserError(f"{catalogue.dataset} is had as files already: name its folder as a source of df-data build")
-    out = Path(config.out)
+    out = config.out.path
     with dataset_lock(out):
         return _Run(config, catalogue, downloader_for, out, sleep).all(progress)
 

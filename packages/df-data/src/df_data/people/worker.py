@@ -14,7 +14,6 @@ from df_data.stages.identity import HOW_TO_GET, FaceIdentity
 from df_data.stages.rejection import Rejected
 from df_models.encoders.face.face_detectors import load_face_detector
 from df_models.errors import UserError
-from df_models.settings import expand_path, expand_variables
 
 VECTOR = "vector"
 """Name of the one member that is made of an input."""
@@ -31,8 +30,8 @@ class PeopleModels:
         if config.models.face_identity is None:
             raise UserError(f"models.face_identity: null, but people are told apart by it; {HOW_TO_GET}")
         self._other_face = config.stages.faces.other_face
-        self._detector = load_face_detector(expand_variables(config.models.face_detector))
-        self._network = FaceIdentity(expand_path(config.models.face_identity))
+        self._detector = load_face_detector(config.models.face_detector)
+        self._network = FaceIdentity(config.models.face_identity.path)
 
     def records(self) -> dict[str, EncoderRecord]:
         """See :class:`df_data.build.crew.messages.Models`."""

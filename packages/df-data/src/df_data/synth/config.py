@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from df_data.synth.speech.sentences import Split
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
 
@@ -26,9 +26,9 @@ class SynthConfig(FrozenModel):
     clips_per_identity: int = Field(default=1, ge=1)
     references: int = Field(default=4, ge=1)
     keep_train_video: bool = False
-    video_vae: str = "df-tiny"
-    audio_encoder: str = "logmel"
-    reference_encoder: str = "patches"
+    video_vae: Location = Location("df-tiny")
+    audio_encoder: Location = Location("logmel")
+    reference_encoder: Location = Location("patches")
     clips_per_shard: int = Field(default=256, ge=1)
     workers: int = Field(default=2, ge=1)
 
