@@ -103,6 +103,7 @@ class SplitWriter:
         split: `train` or `val`.
         num_shards: fixed for the life of the dataset; clips are placed by hash among them.
         build: fingerprint of everything that decides the bytes (configuration, encoders); another one is refused.
+        older: what the same was called by a program that did not know all settings; it is called `build` from now on.
         encoders, crop: what made the tensors and how faces were cropped, for the manifest.
 
     Raises:
@@ -118,6 +119,7 @@ class SplitWriter:
         build: str,
         encoders: Mapping[str, EncoderRecord],
         crop: str = "none",
+        older: Sequence[str] = (),
     ) -> None:
         self.root, self.split = root, split
         self.directory = root / split
@@ -132,6 +134,8 @@ class SplitWriter:
         )
         if (self.directory / MANIFEST_NAME).exists():
             self.manifest = read_manifest(self.directory)
+            if self.manifest.build in older:
+                self._save(self.manifest.model_copy(update={"build": build}))
             if (self.manifest.build, self.manifest.num_shards) != (build, num_shards):
                 raise UserError(
                     f"{root} holds a dataset made with another configuration or other encoders; "

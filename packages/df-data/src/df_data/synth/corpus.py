@@ -6,9 +6,7 @@ Shape legend: P pixel frames, S pixels a side, K truths.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from df_data.build.encode import Encoders, encode_pictures, mp4_bytes
 from df_data.common.processes import be_a_worker, one_thread
+from df_data.format.fingerprint import fingerprints
 from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
 from df_data.format.manifest import MANIFEST_NAME, read_manifest
 from df_data.format.sample import Sample, SampleMeta
@@ -81,13 +81,15 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
     out.parent.mkdir(parents=True, exist_ok=True)
     encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
     with dataset_lock(out):
-        made_by = fingerprint(config, {role: record.sha256 for role, record in encoders.records().items()})
+        hashes = {role: record.sha256 for role, record in encoders.records().items()}
+        made_by, *older = fingerprint(config, out, hashes)
         writers = {
             split: SplitWriter(
                 out,
                 split,
                 num_shards=num_shards_for(config.count(split), config.clips_per_shard),
                 build=made_by,
+                older=older,
                 encoders=encoders.records(),
             )
             for split in SPLITS
@@ -115,8 +117,8 @@ def is_complete(config: SynthConfig, out: Path) -> bool:
         return False
     manifests = [read_manifest(out / split) for split in SPLITS]
     hashes = {role: record.sha256 for role, record in manifests[0].encoders.items()}
-    mine = fingerprint(config, hashes)
-    if not all(manifest.complete and manifest.build == mine for manifest in manifests):
+    mine = fingerprint(config, out, hashes)
+    if not all(manifest.complete and manifest.build in mine for manifest in manifests):
         return False
     for split, manifest in zip(SPLITS, manifests):
         for shard in manifest.shards:
@@ -126,14 +128,16 @@ def is_complete(config: SynthConfig, out: Path) -> bool:
     return True
 
 
-def fingerprint(config: SynthConfig, encoder_hashes: Mapping[str, str]) -> str:
-    """Return the sha256 of everything that decides the corpus."""
-    document = {
-        "generator": GENERATOR,
-        "config": config.model_dump(mode="json", exclude={"workers"}),
-        "encoders": dict(sorted(encoder_hashes.items())),
-    }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+def fingerprint(config: SynthConfig, out: Path, encoder_hashes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the hash of everything that decides the corpus.
+
+    After it comes that of a program that did not know all settings (:mod:`df_data.format.fingerprint`).
+    """
+
+    def made_by(settings: dict[str, Any]) -> dict[str, Any]:
+        return {"generator": GENERATOR, "config": settings, "encoders": dict(sorted(encoder_hashes.items()))}
+
+    return fingerprints(config, {"workers"}, out, made_by)
 
 
 def jobs_of(config: SynthConfig, split: Split) -> list[_Job]:
