@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from df_models import encoders
-from df_models.encoders import encoder_id, encoder_names, find_entry
+from df_models import encoders, preset_config
+from df_models.encoders import AudioEncoder, encoder_id, encoder_names, find_entry, registry
 from df_models.encoders.registry import CALLED, ENTRIES, EncoderEntry, audio_lookahead, audio_window
 from df_models.errors import UserError
+from df_models.model.describe import latency_of
 
 LOADERS = {
     "video": encoders.load_video_vae,
@@ -84,3 +90,25 @@ def test_a_window_that_is_none_is_refused(window: str) -> None:
 def test_log_mel_has_no_window() -> None:
     with pytest.raises(UserError, match="logmel hears less than a pixel frame"):
         encoders.load_audio_encoder("logmel@4+2")
+
+
+def test_the_page_on_adding_an_encoder_does_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "encoder.md"
+    module, entry = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    added = eval(entry, {"EncoderEntry": EncoderEntry})
+    name = f"df_models.encoders.{added.module}"
+    made = types.ModuleType(name)
+    exec(compile(module, str(page), "exec"), made.__dict__)
+    monkeypatch.setitem(sys.modules, name, made)
+    monkeypatch.setattr(registry, "ENTRIES", (*ENTRIES, added))
+    monkeypatch.setitem(registry._BY_NAME, added.name, added)
+
+    encoder = encoders.load_audio_encoder("loudness")
+    assert isinstance(encoder, AudioEncoder) and encoder.pool == added.pool
+    wave = np.random.default_rng(0).normal(scale=0.1, size=640 * 9).astype(np.float32)
+    features = encoder.encode(wave, 11)
+    assert features.shape == (22, 1) and torch.equal(features[18:], torch.zeros(4, 1))
+    assert torch.equal(encoder.encode_span(wave, 11, 3, 10), features[6:20])
+    config = preset_config("quickstart", audio_encoder="loudness", audio_dim=2)
+    assert config.audio_pool == "concat" and latency_of(config).total is not None
+    assert "loudness" in encoder_names("audio")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -142,7 +142,8 @@ class ObjectiveConfig(FrozenModel):
     starts on the portrait.
     `mouth_weight` is the extra weight of the video cells in the mouth box (0: all cells weigh the same). The `drop_`
     shares train the model without that condition, which guidance needs; without text means zero rows only, no encoded
-    empty prompt, so that no text encoder is needed to make it.
+    empty prompt, so that no text encoder is needed to make it. `extra` weighs losses that were added to
+    `df_train.objective.LOSSES` without a setting of their own, by their names.
     """
 
     history: HistoryConfig = HistoryConfig()
@@ -156,6 +157,7 @@ class ObjectiveConfig(FrozenModel):
     drop_audio: float = Field(default=0.1, ge=0, le=1)
     drop_reference: float = Field(default=0.0, ge=0, le=1)
     drop_text: float = Field(default=0.1, ge=0, le=1)
+    extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class OptimConfig(FrozenModel):
