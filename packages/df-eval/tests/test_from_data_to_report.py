@@ -117,7 +117,6 @@ def test_from_data_to_report(
     stated: dict[str, Any],
     found: tuple[str, int, str],
 ) -> None:
-    monkeypatch.setattr("torch._dynamo.config.disable", True)  # compiling takes longer than all the rest
     if encoder != "logmel":
         write_hubert(tmp_path / "weights" / "hubert-large")
         monkeypatch.setenv("DF_WEIGHTS", str(tmp_path / "weights"))
