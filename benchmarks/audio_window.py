@@ -3,7 +3,7 @@
     uv run python benchmarks/audio_window.py [--model hubert-base] [--weights DIR] [--seconds 60] [--windows 2+1 4+2]
 
 Prints the root mean square of the difference in units of the features' own deviation, for each window: of features in
-the middle of their piece, of those at its edges, and of the same sound cut out as a stretch of ten seconds and
+the middle of their piece, of those at its edges, and of the same audio cut out as a stretch of ten seconds and
 encoded as data does. Without --weights the weights are random in the published sizes: that says how the edges of a
 window act through the layers, not how much of the distance matters to speech.
 """

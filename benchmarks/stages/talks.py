@@ -25,7 +25,7 @@ from df_models.time import samples_for
 FRAMES = 75
 SIDE = 256
 FACES = FaceFilter(min_face=64, min_inside=0.6)
-"""The faces here have 110 (GRID) and 210 pixels (rendered), and rendered heads fill their picture to its edge."""
+"""The faces here have 110 (GRID) and 210 pixels (rendered), and rendered heads fill their image to its edge."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Talk:
 
     Attributes:
         name: of the person.
-        source: uint8 [T, H, W, 3], the whole picture.
+        source: uint8 [T, H, W, 3], the whole image.
         face_size: median size of the face in it, pixels.
         frames: uint8 [T, S, S, 3], the crop.
         wave: float32 [N].
@@ -69,16 +69,16 @@ class Talk:
 
 
 def read_talk(name: str, source: np.ndarray, wave: np.ndarray, models: Models, known: SynthClip | None = None) -> Talk:
-    """Take pictures through face detection, crop and landmarks as a build does."""
+    """Take images through face detection, crop and landmarks as a build does."""
     num, height, width = source.shape[:3]
     faces = detect_faces(source, models.detector, FACES.detect_every)
     track = track_face(faces, (num, height, width), FACES, CropRule())
     inside = slice(track.start, track.stop)
     frames = crop_resize(source[inside], track.crop, SIDE)
     landmarks = fill_gaps(models.reader.landmarks(frames), 2)
-    sound = wave[samples_for(track.start) : samples_for(track.stop)]
+    audio = wave[samples_for(track.start) : samples_for(track.stop)]
     return Talk(
-        name, source[inside], track.scores["face_size"], frames, sound, landmarks, readings_of(landmarks), known
+        name, source[inside], track.scores["face_size"], frames, audio, landmarks, readings_of(landmarks), known
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from df_data.build.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.build.encode import Encoders, encode_images, mp4_bytes
 from df_data.format.manifest import read_manifest
 from df_data.format.shards import SplitWriter
 from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
@@ -35,7 +35,7 @@ SMALL = {
 }
 SIZE = 32
 FRAMES = {"train": 9, "val": 53}
-"""What evaluation needs at least: 25 frames, and the sound of 25 later ones."""
+"""What evaluation needs at least: 25 frames, and the audio of 25 later ones."""
 
 
 def write_hubert(folder: Path) -> Path:
@@ -66,7 +66,7 @@ class Rendered(NamedTuple):
 
     split: str
     clip: SynthClip
-    pictures: dict[str, Tensor]
+    images: dict[str, Tensor]
     video: bytes
 
 
@@ -77,10 +77,10 @@ def rendered() -> list[Rendered]:
     splits: tuple[Split, ...] = ("train", "train", "val", "val")
     people = [IDENTITIES[split].start + index for index, split in enumerate(splits)]
     clips = [make_clip(seed, who, FRAMES[splits[seed]], SIZE, split=splits[seed]) for seed, who in enumerate(people)]
-    pictures = [encode_pictures(encoders, [clip.frames], [[0, 4]])[0] for clip in clips]
+    images = [encode_images(encoders, [clip.frames], [[0, 4]])[0] for clip in clips]
     return [
         Rendered(split, clip, tensors, mp4_bytes(clip.frames, clip.wave, lossless=True))
-        for split, clip, tensors in zip(splits, clips, pictures, strict=True)
+        for split, clip, tensors in zip(splits, clips, images, strict=True)
     ]
 
 
@@ -90,9 +90,9 @@ def write_dataset(root: Path, rendered: list[Rendered], audio: str) -> None:
     for split in ("train", "val"):
         writer = SplitWriter(root, split, num_shards=1, build=audio, encoders=encoders.records())
         staged = []
-        for index, (_, clip, pictures, video) in enumerate(r for r in rendered if r.split == split):
+        for index, (_, clip, images, video) in enumerate(r for r in rendered if r.split == split):
             features = encoders.audio.encode(clip.wave, FRAMES[split]).half()
-            sample = sample_of(f"{split}-{index}", 0, clip, features, pictures, video, encoders)
+            sample = sample_of(f"{split}-{index}", 0, clip, features, images, video, encoders)
             staged.append(writer.stage(sample))
         writer.finish_shard(0, staged)
         writer.finish()

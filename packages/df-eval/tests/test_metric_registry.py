@@ -12,12 +12,12 @@ from fabricated import outcome_of, rows_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, ROWS, SHIFTED, measure
 from df_eval.metrics import CATALOG, GROUPS, SPECS, MetricSpec
 from df_eval.metrics.seen import Seen
-from df_eval.output import Outcome
+from df_eval.output import EvalOutcome
 from df_eval.table import table_document
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> EvalOutcome:
     return outcome_of(tmp_path_factory.mktemp("run") / "metrics.jsonl", clips=2)
 
 
@@ -26,7 +26,7 @@ def test_no_two_metrics_have_one_name() -> None:
 
 
 @pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)
-def test_every_metric_has_its_entry_and_a_value_and_is_shown(spec: MetricSpec, outcome: Outcome) -> None:
+def test_every_metric_has_its_entry_and_a_value_and_is_shown(spec: MetricSpec, outcome: EvalOutcome) -> None:
     assert spec.definition.endswith(".") and spec.source and spec.title
     assert spec.better in ("higher", "lower", "truth") and spec.group in GROUPS
     assert all(isinstance(getattr(Seen, need), property) for need in spec.needs), "a need is a signal of Seen"

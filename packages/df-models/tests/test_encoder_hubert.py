@@ -1,4 +1,4 @@
-"""HuBERT: framing, level and length of the sound, parity with transformers, and checkpoints that do not fit."""
+"""HuBERT: framing, level and length of the audio, parity with transformers, and checkpoints that do not fit."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_it_equals_transformers(encoder, checkpoint):
     torch.testing.assert_close(features, directly(checkpoint, wave), atol=2e-5, rtol=1e-5)
 
 
-def test_missing_sound_is_silence_that_does_not_change_the_level(encoder, checkpoint):
+def test_missing_audio_is_silence_that_does_not_change_the_level(encoder, checkpoint):
     wave = speech(20)
     torch.testing.assert_close(
         encoder.encode(wave, 33), directly(checkpoint, wave, silence=13 * 640), atol=2e-5, rtol=1e-5
@@ -108,14 +108,14 @@ def test_missing_sound_is_silence_that_does_not_change_the_level(encoder, checkp
     assert (encoder.encode(wave, 33) - counted_in).abs().max() > 1e-3
 
 
-def test_sound_past_the_end_is_not_heard(encoder):
+def test_audio_past_the_end_is_not_heard(encoder):
     wave = speech(33)
     assert torch.equal(encoder.encode(wave, 25), encoder.encode(wave[: 25 * 640], 25))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 33])
 @pytest.mark.parametrize("samples", [0, 1, 639, 50_000])
-def test_there_are_two_features_per_frame_whatever_the_sound(encoder, frames, samples):
+def test_there_are_two_features_per_frame_whatever_the_audio(encoder, frames, samples):
     features = encoder.encode(speech(79)[:samples], frames)
     assert features.shape == (2 * frames, encoder.dim)
     assert torch.isfinite(features).all()
@@ -168,7 +168,7 @@ WINDOW = AudioWindow(20, 10)
 """In place of 4 s and 2 s: pieces of 20 pixel frames, 10 heard on either side."""
 
 
-class TestLongSound:
+class TestLongAudio:
     @pytest.fixture
     def windowed(self, raw) -> hubert.Hubert:
         raw.window = WINDOW
@@ -194,7 +194,7 @@ class TestLongSound:
         wave = speech(101)
         alone = self.whole(encoder, wave[30 * 640 : 70 * 640], 40)[2 * 10 : 2 * 30]
         inner = encoder.encode(wave, 101)[2 * 40 : 2 * 60]
-        # the 40 samples before and after the window are sound in one case, silence in the other
+        # the 40 samples before and after the window are audio in one case, silence in the other
         assert (inner - alone).square().mean().sqrt() < 0.05 * alone.std()
 
     def test_windows_are_near_the_whole(self, encoder, name):

@@ -27,9 +27,9 @@ PIECE = 1500
 
 
 def frames_covering(wave_N: np.ndarray) -> int:
-    """Return the smallest valid number of pixel frames (1 + 4 n) that lasts as long as the sound."""
+    """Return the smallest valid number of pixel frames (1 + 4 n) that lasts as long as the audio."""
     if wave_N.ndim != 1 or not len(wave_N):
-        raise UserError(f"sound must be a non-empty mono wave [N], not {list(wave_N.shape)}")
+        raise UserError(f"audio must be a non-empty mono wave [N], not {list(wave_N.shape)}")
     return covering_pixel_length(-(-len(wave_N) // SAMPLES_PER_FRAME))
 
 

@@ -109,7 +109,7 @@ class DataConfig(FrozenModel):
         return f"data.num_frames={self.num_frames}" if self.buckets is None else f"data.buckets={list(self.buckets)}"
 
 
-class HistoryConfig(FrozenModel):
+class HistorySettings(FrozenModel):
     """What the frames before those being learnt look like in training (`df_models.flow.history`).
 
     `independent`: every frame its own noise level. `clean_past`: the same, but with `clean_past_probability` all frames
@@ -138,7 +138,7 @@ class ObjectiveConfig(FrozenModel):
 
     `video_shift` is Wan's shift of the video's noise levels. The structure's go up to the model's
     `sigma_structure_max`; the share `structure_tail` of frames gets the levels above it. `start_clean`: of the clips
-    whose reference picture is their first frame, the share whose first frame is given clean, as in generation that
+    whose reference image is their first frame, the share whose first frame is given clean, as in generation that
     starts on the portrait.
     `mouth_weight` is the extra weight of the video cells in the mouth box (0: all cells weigh the same). The `drop_`
     shares train the model without that condition, which guidance needs; without text means zero rows only, no encoded
@@ -146,7 +146,7 @@ class ObjectiveConfig(FrozenModel):
     `df_train.objective.LOSSES` without a setting of their own, by their names.
     """
 
-    history: HistoryConfig = HistoryConfig()
+    history: HistorySettings = HistorySettings()
     video_shift: float = Field(default=1.0, gt=0)
     structure_tail: float = Field(default=0.1, ge=0, le=1)
     start_clean: float = Field(default=0.5, ge=0, le=1)

@@ -28,7 +28,7 @@ class ModelPaths(FrozenModel):
         face_detector: YuNet's ONNX file, or ``NAME:PATH`` (``yunet``, ``retinaface``, ``scrfd``).
         face_landmarker: MediaPipe's face landmarker with blendshapes (``.task``).
         face_identity: MobileFaceNet (``.onnx``), whose vector of the face goes into every sample; null: none does.
-        syncnet: SyncNet v2 (``syncnet_v2.model``), which then judges whether sound and lips are apart
+        syncnet: SyncNet v2 (``syncnet_v2.model``), which then judges whether audio and lips are apart
             (``stages.quality.lip_sync``); null: the mouth's opening does (``stages.quality.sync``).
         head_pose: FSA-Net's two files (``.onnx``), which give the score ``head_pose_disagreement``; null: none.
     """
@@ -49,7 +49,7 @@ class ClipConfig(FrozenModel):
         frames: pixel frames of a training clip, 1 + 4n; every clip is encoded alone, anchored at its own start.
         stride: pixel frames from one clip's start to the next; the last clip ends with the video.
         val_frames: the same for validation clips, of which only the first is kept; none keeps the whole video.
-        references: pictures of the clip that are encoded alone, spread over its length.
+        references: images of the clip that are encoded alone, spread over its length.
     """
 
     frames: int | None = 33
@@ -82,7 +82,7 @@ class BuildConfig(FrozenModel):
         text: the prompt of all clips and its encoder, or null: no text features.
         dtype: what the encoders compute in (:meth:`df_data.build.encode.Encoders.load`).
         batch: how much the encoders get at a time.
-        keep_video: store the crop with sound as an mp4 beside the tensors (evaluation compares with it).
+        keep_video: store the crop with audio as an mp4 beside the tensors (evaluation compares with it).
         clips_per_shard: inputs per shard, about.
         workers: processes; 1 does everything in this one, so an input that crashes it ends the build. This and what
             follows does not change the bytes of the shards.

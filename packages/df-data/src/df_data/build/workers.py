@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from df_data.build.config import LANDMARK_STRUCTURE, BuildConfig
-from df_data.build.crew.faults import error_line, is_ours
-from df_data.build.crew.messages import AtWork, InputResult, MadeSample, Outcome
+from df_data.build.pool.faults import error_line, is_ours
+from df_data.build.pool.messages import Heartbeat, InputResult, MadeSample, Outcome
 from df_data.build.devices import resolve_devices
-from df_data.build.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.build.encode import Encoders, encode_images, mp4_bytes
 from df_data.build.prompt import encode_prompt
-from df_data.build.rejects import file_picture
+from df_data.build.rejects import file_image
 from df_data.common.timing import stage, stopwatch
 from df_data.format.ledger import HALVED
 from df_data.format.sample import WEIGHT_LOWERED_BY, EncoderRecord, Sample, SampleMeta, to_members
@@ -92,7 +92,7 @@ class WorkerModels:
             others["identity"] = self.identity
         return others
 
-    def process(self, made: Input) -> Iterator[Outcome | AtWork]:
+    def process(self, made: Input) -> Iterator[Outcome | Heartbeat]:
         """Take one video through all stages; yield its samples and, last, how it ended.
 
         A refusal, a broken file and a fault of a stage are results, not exceptions.
@@ -118,7 +118,7 @@ class WorkerModels:
                 result = InputResult("failed", error=error_line(error, made.path))
         yield replace(result, seconds=watch.seconds)
 
-    def _samples(self, made: Input, scores: dict[str, float]) -> Iterator[MadeSample | AtWork]:
+    def _samples(self, made: Input, scores: dict[str, float]) -> Iterator[MadeSample | Heartbeat]:
         """Yield the samples of a video, stretch by stretch, and a sign of life for each stretch that gives none.
 
         ``scores`` is filled in on the way. A video is accepted if one of its stretches is. Its scores are then the
@@ -139,7 +139,7 @@ class WorkerModels:
                 clips = list(self._clips(made, found, index))
             except Rejected as rejected:
                 refused.append(rejected)
-                yield AtWork()
+                yield Heartbeat()
                 continue
             accepted += 1
             scores |= found.scores if accepted == 1 else {}
@@ -188,7 +188,7 @@ class WorkerModels:
     ) -> Iterator[MadeSample]:
         """Encode the clips of one stretch, all of one length.
 
-        The sound is encoded once for the whole video, so a clip's first and last features know what is said around
+        The audio is encoded once for the whole video, so a clip's first and last features know what is said around
         it, as they do when a model generates.
         """
         with stage("audio"):
@@ -196,8 +196,8 @@ class WorkerModels:
         frames = [clip.frames for _, clip in clips]
         references = [reference_frames(len(pixels), self.config.clips.references) for pixels in frames]
         with stage("vae"):
-            pictures = encode_pictures(self.encoders, frames, references, self.config.batch)
-        for (key, clip), tensors in zip(clips, pictures, strict=True):
+            images = encode_images(self.encoders, frames, references, self.config.batch)
+        for (key, clip), tensors in zip(clips, images, strict=True):
             first = clip.start - whole.start
             tensors |= {
                 "structure": torch.from_numpy(clip.structure),
@@ -265,7 +265,7 @@ def _refused(made: Input, rejected: Rejected) -> InputResult:
         scores=rejected.scores,
         reason=rejected.reason,
         detail=rejected.detail,
-        picture=file_picture(made.path),
+        image=file_image(made.path),
     )
 
 

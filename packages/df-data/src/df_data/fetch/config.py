@@ -13,7 +13,7 @@ class FetchConfig(FrozenModel):
 
     Attributes:
         source: name of the dataset.
-        lists: file or folder of its lists (of its videos, for one that is had as files); ``${NAME:-default}`` is
+        lists: file or folder of its lists (of its videos, for one of local files); ``${NAME:-default}`` is
             replaced from the environment.
         out: directory that gets ``clips/``, ``journal.jsonl`` and, while it works, ``raw/``.
         limit: use only the first so many videos of the lists; none for all.

@@ -15,7 +15,7 @@ from df_data.sources.catalogue.layouts import SUFFIXES
 from df_data.sources.records import JOURNAL_NAME, Journal, is_fetched
 
 ASSUMED_MBIT = {360: 0.7, 720: 2.2, 1080: 4.0, 2160: 16.0}
-"""Megabits a second of pictures and sound together, by height: an assumption, of the order that video sites send."""
+"""Megabits a second of images and audio together, by height: an assumption, of the order that video sites send."""
 SHOWN = 5
 
 

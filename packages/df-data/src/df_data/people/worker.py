@@ -1,12 +1,12 @@
-"""What a worker of ``df-data people`` does with one input; :mod:`df_data.build.crew` runs it as it runs a build's."""
+"""What a worker of ``df-data people`` does with one input; :mod:`df_data.build.pool` runs it as it runs a build's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from df_data.build.config import BuildConfig
-from df_data.build.crew.faults import error_line, is_ours
-from df_data.build.crew.messages import InputResult, MadeSample, Outcome
+from df_data.build.pool.faults import error_line, is_ours
+from df_data.build.pool.messages import InputResult, MadeSample, Outcome
 from df_data.format.sample import EncoderRecord
 from df_data.people.look import few_frames, look_at
 from df_data.sources.listing import Input
@@ -34,12 +34,12 @@ class PeopleModels:
         self._network = FaceIdentity(config.models.face_identity.path)
 
     def records(self) -> dict[str, EncoderRecord]:
-        """See :class:`df_data.build.crew.messages.Models`."""
+        """See :class:`df_data.build.pool.messages.Models`."""
         models = {"face_detector": self._detector, "identity": self._network}
         return {role: EncoderRecord(id=model.id, sha256=model.sha256) for role, model in models.items()}
 
     def close(self) -> None:
-        """See :class:`df_data.build.crew.messages.Models`."""
+        """See :class:`df_data.build.pool.messages.Models`."""
 
     def process(self, made: Input) -> Iterator[Outcome]:
         """Yield the input's vector as a sample's only member, if there is one, and how the look ended."""

@@ -1,6 +1,6 @@
 """Networks that only judge a clip, and add nothing to it but scores: SyncNet and FSA-Net, each where it is given.
 
-They look at the pictures as they were decoded, each cut by its own rule from the face detector's boxes.
+They look at the images as they were decoded, each cut by its own rule from the face detector's boxes.
 
 Shape legend: T frames, N samples.
 """
@@ -23,7 +23,7 @@ class Judges:
     """The networks that a build uses.
 
     Attributes:
-        sync: compares lips with sound.
+        sync: compares lips with audio.
         pose: reads the head's pose.
     """
 
@@ -43,7 +43,7 @@ class Judges:
         Args:
             frames_THWC: uint8 RGB as decoded.
             boxes_T4: the face's box in every frame, pixels.
-            wave_N: the sound of those frames, 16 kHz.
+            wave_N: the audio of those frames, 16 kHz.
             rotation_T33: the landmarker's head rotations.
         """
         scores: dict[str, float] = {}

@@ -14,7 +14,7 @@ class SynthConfig(FrozenModel):
 
     `clips` training clips of `frames` pixel frames and `val_clips` held-out ones of `val_frames`, of people and with
     words that training never meets. Each person appears in `clips_per_identity` clips. `keep_train_video` keeps the
-    training clips' pixels too (validation always has them). `references` pictures of each clip are encoded alone.
+    training clips' pixels too (validation always has them). `references` images of each clip are encoded alone.
     """
 
     clips: int = Field(default=1000, ge=1)

@@ -53,7 +53,7 @@ MOUTH = ("mouth", "true_mouth")
 POSE = ("angles", "true_angles")
 TO_REFERENCE = ("identity", "reference_identity")
 TO_PERSON = ("identity", "person_identity")
-_FREE_POSE = "the sound does not determine the pose: compare the pose statistics"
+_FREE_POSE = "the audio does not determine the pose: compare the pose statistics"
 _NO_STRUCTURE = "only a generated video has a structure stream of its own"
 ONLY_GENERATED = dict.fromkeys((row for row in ROWS if row != GENERATED), _NO_STRUCTURE)
 SAME_POSE = dict.fromkeys((row for row in ROWS if row not in (GROUND_TRUTH, RECONSTRUCTION)), _FREE_POSE)
@@ -90,7 +90,7 @@ CATALOG: list[MetricSpec] = [
         "lips",
         "higher",
         "Pearson correlation, at lag 0, of the mouth opening read from the pixels with the true mouth opening"
-        " of the sound. A clip whose mouth does not move counts as 0 (see still mouths).",
+        " of the audio. A clip whose mouth does not move counts as 0 (see still mouths).",
         lambda s: sync.correlation(s.mouth, s.true_mouth),
         needs=MOUTH,
         decimals=3,
@@ -113,7 +113,7 @@ CATALOG: list[MetricSpec] = [
         "lip-sync over other clips",
         "lips",
         "higher",
-        "Lip-sync minus that mean: what is owed to this clip's own sound.",
+        "Lip-sync minus that mean: what is owed to this clip's own audio.",
         _gain,
         needs=MOUTH,
         decimals=3,
@@ -174,7 +174,7 @@ CATALOG: list[MetricSpec] = [
         "lips",
         "higher",
         "Correlation, at lag 0, of the mouth opening decoded from the generated structure stream with the "
-        "true one: does the structure hear the sound?",
+        "true one: does the structure hear the audio?",
         lambda s: sync.correlation(s.structure_mouth, s.true_mouth),
         needs=("structure_mouth", "true_mouth"),
         decimals=3,
@@ -229,7 +229,7 @@ CATALOG: list[MetricSpec] = [
         "identity distance",
         "identity",
         "lower",
-        "RMS difference of the identity vector read in each frame to the one read from the reference picture "
+        "RMS difference of the identity vector read in each frame to the one read from the reference image "
         "(ACD, reference-to-frame variant; about 1.4 between two random synthetic people), mean over time.",
         lambda s: identity.mean_over_time(_to_reference(s)),
         needs=TO_REFERENCE,
@@ -273,7 +273,7 @@ CATALOG: list[MetricSpec] = [
         "lower",
         "RMS difference of the identity vector read in each frame to the mean of those read from the whole "
         "true video (the person as the reader sees them), mean over time. Unlike the distance to the "
-        "reference picture it does not start near 0 only because the first frames look like that picture.",
+        "reference image it does not start near 0 only because the first frames look like that image.",
         lambda s: identity.mean_over_time(_to_person(s)),
         needs=TO_PERSON,
         decimals=3,
@@ -302,7 +302,7 @@ CATALOG: list[MetricSpec] = [
         "motion / truth",
         "motion",
         "truth",
-        "Motion energy over the truth's, sums over clips: 1 is as lively as the truth, 0 a still picture.",
+        "Motion energy over the truth's, sums over clips: 1 is as lively as the truth, 0 a still image.",
         lambda s: frames.motion_ratio(s.video.frames_THWC, s.truth.frames_THWC),
     ),
     MetricSpec(
@@ -352,7 +352,7 @@ CATALOG: list[MetricSpec] = [
         "pose",
         "lower",
         "Mean absolute difference of the read yaw, pitch and roll to the true ones. Only where the pose is "
-        "the truth's: the sound does not determine the pose of a generated video.",
+        "the truth's: the audio does not determine the pose of a generated video.",
         lambda s: pose.average_pose_distance(s.angles, s.true_angles),
         needs=POSE,
         unit="deg",
@@ -424,7 +424,7 @@ CATALOG: list[MetricSpec] = [
 ]
 
 GROUPS: dict[str, str] = {
-    "lips": "Lips and sound",
+    "lips": "Lips and audio",
     "face": "Face and blinks",
     "identity": "Identity over time",
     "motion": "Motion",

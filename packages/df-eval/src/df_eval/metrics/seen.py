@@ -28,7 +28,7 @@ ROWS = (GROUND_TRUTH, RECONSTRUCTION, GENERATED, SHIFTED, STATIC)
 class Truth:
     """The true clip: frames of the measured length, and signals over the whole clip (for the shifted control).
 
-    ``reference_identity_D`` was read from the reference picture, ``person_identity_D`` is the mean read from the
+    ``reference_identity_D`` was read from the reference image, ``person_identity_D`` is the mean read from the
     whole true video. ``other_mouths`` are the true mouth openings of the other clips, from their beginnings.
     """
 

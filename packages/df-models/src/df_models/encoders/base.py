@@ -1,7 +1,7 @@
 """One protocol per role of a frozen encoder.
 
 Shape legend: B batch, T latent frames, P = 1 + 4 (T - 1) pixel frames, C = 16 latent channels, H, W pixels,
-h = H/8, w = W/8, N samples of 16 kHz sound, D features, K reference tokens, L text tokens.
+h = H/8, w = W/8, N samples of 16 kHz audio, D features, K reference tokens, L text tokens.
 
 Every encoder has an ``id`` (its name in configs and manifests), the ``sha256`` of the weights that it was loaded from,
 and the ``licence`` of those weights.
@@ -52,7 +52,7 @@ class VideoVAE(Protocol):
         ...
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """Encode single pictures ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``, float32."""
+        """Encode single images ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``, float32."""
         ...
 
     def decode(self, latents_BTChw: Tensor) -> Tensor:
@@ -74,13 +74,13 @@ class VideoVAE(Protocol):
 
 @runtime_checkable
 class AudioEncoder(Protocol):
-    """Sound to features at 50 Hz: exactly two per pixel frame.
+    """Audio to features at 50 Hz: exactly two per pixel frame.
 
     Attributes:
         id: with the window in it, where the encoder has one (``hubert-large@4+2``).
         dim: width of a feature.
         pool: how a model pools two features to one slot unless it says otherwise (:func:`df_models.time.pool_audio`).
-        lookahead_s: seconds of sound after a pixel frame that its features may depend on; None: all of it.
+        lookahead_s: seconds of audio after a pixel frame that its features may depend on; None: all of it.
     """
 
     id: str
@@ -91,9 +91,9 @@ class AudioEncoder(Protocol):
     lookahead_s: float | None
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
-        """Encode a recording of 16 kHz mono sound to ``[2 * num_pixel_frames, dim]``, float32.
+        """Encode a recording of 16 kHz mono audio to ``[2 * num_pixel_frames, dim]``, float32.
 
-        Missing sound is silence, sound past the end is not heard.
+        Missing audio is silence, audio past the end is not heard.
         """
         ...
 
@@ -111,7 +111,7 @@ class AudioEncoder(Protocol):
 
 @runtime_checkable
 class ReferenceEncoder(Protocol):
-    """The reference picture to a few tokens that the video tower attends to in every layer."""
+    """The reference image to a few tokens that the video tower attends to in every layer."""
 
     id: str
     sha256: str
@@ -120,7 +120,7 @@ class ReferenceEncoder(Protocol):
     num_tokens: int
 
     def encode(self, image_BCHW: Tensor, latent_BChw: Tensor) -> Tensor:
-        """Encode pictures ``[B, 3, H, W]`` in [0, 1] and their latents ``[B, 16, h, w]``: each encoder reads one.
+        """Encode images ``[B, 3, H, W]`` in [0, 1] and their latents ``[B, 16, h, w]``: each encoder reads one.
 
         Returns:
             Tokens ``[B, num_tokens, dim]``, float32.

@@ -40,7 +40,7 @@ class AudioWindow(NamedTuple):
     """How an encoder that hears everything it is given is shown a recording: piece by piece, on a fixed grid.
 
     The recording is cut into pieces of ``length`` pixel frames from its start; each is encoded together with ``margin``
-    pixel frames of sound on both sides, whose features are dropped. A feature so depends on what is near it alone, in
+    pixel frames of audio on both sides, whose features are dropped. A feature so depends on what is near it alone, in
     a clip of data and in an hour of generation alike.
     """
 
@@ -53,7 +53,7 @@ class AudioWindow(NamedTuple):
 
     @property
     def lookahead_s(self) -> float:
-        """How much later sound than its own a pixel frame's features may need: the first of a piece needs most."""
+        """How much later audio than its own a pixel frame's features may need: the first of a piece needs most."""
         return (self.length - 1 + self.margin) / FPS + _REACH_S
 
 
@@ -201,7 +201,7 @@ def encoder_id(role: Role, spec: str) -> str:
 
 
 def audio_lookahead(spec: str) -> float | None:
-    """Return the seconds of later sound that a pixel frame's features may need; None: an encoder that is not listed."""
+    """Return the seconds of later audio that a pixel frame's features may need; None: an encoder that is not listed."""
     try:
         window = audio_window(split_spec(spec)[0])
     except UserError:

@@ -49,9 +49,9 @@ class Latency:
     """How much later a frame can be shown than it is spoken, computing time apart, in seconds.
 
     Attributes:
-        chunk: latent frames denoised together; the first of their pixel frames waits for the last one's sound.
-        future: sound that the model hears ahead (``audio_future``).
-        encoder: sound after a pixel frame that the audio encoder's features depend on; None: all of the recording.
+        chunk: latent frames denoised together; the first of their pixel frames waits for the last one's audio.
+        future: audio that the model hears ahead (``audio_future``).
+        encoder: audio after a pixel frame that the audio encoder's features depend on; None: all of the recording.
         encoder_id: who that is.
     """
 

@@ -62,7 +62,7 @@ class VideoDiT(Tower, Pretrained):
         if height % rows or width % columns or height < rows or width < columns:
             raise UserError(
                 f"a latent of {height} x {width} does not divide into patches of {rows} x {columns}; "
-                f"use pictures whose sides are multiples of {8 * rows} and {8 * columns} pixels"
+                f"use images whose sides are multiples of {8 * rows} and {8 * columns} pixels"
             )
         return height // rows, width // columns
 
@@ -102,7 +102,7 @@ class VideoDiT(Tower, Pretrained):
             sigma: ``[B, T]`` in [0, 1], the noise level of each latent frame (float32 or float64).
             text: ``[B, L, text_dim]``, zero rows past its length; None leaves text cross-attention out.
             causal: each frame sees itself and earlier frames; False is Wan's own full attention.
-            reference: ``[B, L, dim]`` picture tokens, for a tower built with ``reference=True``.
+            reference: ``[B, L, dim]`` image tokens, for a tower built with ``reference=True``.
 
         Returns:
             ``[B, T, out_dim, h, w]`` in the dtype of ``video``.

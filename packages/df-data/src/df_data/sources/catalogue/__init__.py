@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from df_data.sources.catalogue import celebvhq, hdtf, layouts, talkvid, vfhq
-from df_data.sources.catalogue.clip import BadEntry, Catalogue, CatalogueClip, CropBox
+from df_data.sources.catalogue.clip import BadEntry, Catalogue, CatalogueClip, ListedCrop
 
-__all__ = ["LOCAL", "READERS", "BadEntry", "Catalogue", "CatalogueClip", "CropBox", "DatasetName", "read_catalogue"]
+__all__ = ["LOCAL", "READERS", "BadEntry", "Catalogue", "CatalogueClip", "ListedCrop", "DatasetName", "read_catalogue"]
 
 DatasetName = Literal["hdtf", "celebvhq", "vfhq", "talkvid", "grid", "voxceleb2", "folder"]
 LOCAL = frozenset(layouts.LAYOUTS)

@@ -1,4 +1,4 @@
-"""How sound is cut into frames: two features per pixel frame, as HuBERT's convolutions see it.
+"""How audio is cut into frames: two features per pixel frame, as HuBERT's convolutions see it.
 
 A feature's frame is 400 samples, one begins every 320, and the first begins 40 samples before the recording does:
 feature i covers samples ``320 i - 40 .. 320 i + 360``, and a pixel frame owns exactly two.

@@ -3,7 +3,7 @@
 ``last_hidden_state`` is kept: it stands after the last LayerNorm in all versions of transformers, whereas
 ``hidden_states[-1]`` of HuBERT-large stands before it from version 5 on.
 
-Shape legend: N samples of 16 kHz sound, P pixel frames, F = 2 P features, D width.
+Shape legend: N samples of 16 kHz audio, P pixel frames, F = 2 P features, D width.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ VARIANCE_FLOOR = 1e-7
 class Hubert(FrozenPretrained):
     """A frozen HuBERT: see :class:`df_models.encoders.base.AudioEncoder` for the protocol.
 
-    **Framing.** The convolutions have a window of 400 and a stride of 320 samples. Sound gets 40 samples of silence in
+    **Framing.** The convolutions have a window of 400 and a stride of 320 samples. Audio gets 40 samples of silence in
     front and 40 behind, so feature i covers samples ``320 i - 40 .. 320 i + 360`` and a pixel frame owns two.
 
     **Window.** Within a pass every feature sees every other by attention, so what is encoded at once is part of what a
     feature means. A recording is therefore encoded in pieces of ``window.length`` pixel frames on a fixed grid from its
-    start, each with ``window.margin`` of sound on both sides whose features are dropped. Data and generation cut alike,
+    start, each with ``window.margin`` of audio on both sides whose features are dropped. Data and generation cut alike,
     a feature depends on nothing further away, and memory does not grow with the length. How far that is from one pass
     over the whole: ``benchmarks/audio_window.py``.
 
-    **Level.** Where the checkpoint's ``preprocessor_config.json`` asks for it (``do_normalize``), the sound of a pass
-    is brought to mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does it. Silence that stands for missing sound
+    **Level.** Where the checkpoint's ``preprocessor_config.json`` asks for it (``do_normalize``), the audio of a pass
+    is brought to mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does it. Silence that stands for missing audio
     comes afterwards: counted in, it would make the same words louder the more is missing.
 
     Attributes:
@@ -69,16 +69,16 @@ class Hubert(FrozenPretrained):
 
     @property
     def lookahead_s(self) -> float | None:
-        """What the first pixel frame of a piece hears of the sound after it."""
+        """What the first pixel frame of a piece hears of the audio after it."""
         return None if self.window is None else self.window.lookahead_s
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
-        """Encode 16 kHz mono sound to ``[2 * num_pixel_frames, dim]``, float32, on the module's device.
+        """Encode 16 kHz mono audio to ``[2 * num_pixel_frames, dim]``, float32, on the module's device.
 
-        Sound past the end is not heard, missing sound is silence.
+        Audio past the end is not heard, missing audio is silence.
 
         Raises:
-            UserError: the sound has more than one axis.
+            UserError: the audio has more than one axis.
         """
         return self.encode_span(wave_N, num_pixel_frames, 0, num_pixel_frames)
 
@@ -86,7 +86,7 @@ class Hubert(FrozenPretrained):
     def encode_span(self, wave_N: np.ndarray, num_pixel_frames: int, first: int, last: int) -> Tensor:
         """Return the features of pixel frames ``first .. last - 1``; every piece they lie in is encoded whole."""
         if wave_N.ndim != 1:
-            raise UserError(f"sound must be a mono wave [N], not {list(wave_N.shape)}")
+            raise UserError(f"audio must be a mono wave [N], not {list(wave_N.shape)}")
         length, margin = self.window or AudioWindow(num_pixel_frames, 0)
         features_FD = torch.empty(2 * (last - first), self.dim, device=self.device)
         for begin in range(first - first % length, last, length):
@@ -108,7 +108,7 @@ class Hubert(FrozenPretrained):
 
 
 def level(wave_N: np.ndarray) -> tuple[float, float]:
-    """Return the mean of a sound and the root of its variance plus 1e-7; of no sound, 0 and 1.
+    """Return the mean of an audio signal and the root of its variance plus 1e-7; of no audio, 0 and 1.
 
     Source: transformers, ``Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm``.
     """
@@ -141,7 +141,7 @@ def load(name: str, location: str | None, window: AudioWindow | None = SPEECH_WI
 def _normalize(path: Path) -> bool:
     rate = read_setting(path, "sampling_rate")
     if rate != SAMPLE_RATE:
-        raise UserError(f"{path} asks for sound at {rate} Hz; only models for {SAMPLE_RATE} Hz fit")
+        raise UserError(f"{path} asks for audio at {rate} Hz; only models for {SAMPLE_RATE} Hz fit")
     return bool(read_setting(path, "do_normalize"))
 
 

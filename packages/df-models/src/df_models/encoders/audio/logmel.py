@@ -42,7 +42,7 @@ class LogMel:
         self.sha256 = hashlib.sha256(self._filters_KM.numpy().tobytes()).hexdigest()
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
-        """Encode 16 kHz mono sound to ``[2 * num_pixel_frames, 64]``; sound past the end is silence."""
+        """Encode 16 kHz mono audio to ``[2 * num_pixel_frames, 64]``; audio past the end is silence."""
         return self.encode_span(wave_N, num_pixel_frames, 0, num_pixel_frames)
 
     def encode_span(self, wave_N: np.ndarray, num_pixel_frames: int, first: int, last: int) -> Tensor:

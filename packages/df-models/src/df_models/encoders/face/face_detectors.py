@@ -8,11 +8,11 @@ from df_models.encoders.face.yunet import YuNet
 from df_models.errors import UserError
 from df_models.paths import expand_path, expand_variables
 
-FaceDetector = YuNet | RetinaFace | SCRFD
-FACE_DETECTORS: dict[str, type[FaceDetector]] = {made.id: made for made in (YuNet, RetinaFace, SCRFD)}
+LoadedFaceDetector = YuNet | RetinaFace | SCRFD
+FACE_DETECTORS: dict[str, type[LoadedFaceDetector]] = {made.id: made for made in (YuNet, RetinaFace, SCRFD)}
 
 
-def load_face_detector(spec: str) -> FaceDetector:
+def load_face_detector(spec: str) -> LoadedFaceDetector:
     """Return the detector named by ``NAME:PATH``; a path alone is YuNet's.
 
     Raises:
