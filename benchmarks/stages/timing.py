@@ -24,7 +24,7 @@ from df_data.build.build import build
 from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
-from df_data.format.stored_video import read_frames, read_audio
+from df_data.format.stored_video import read_audio, read_frames
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.decode import decode_clip
 from df_data.stages.prepare import StageConfig

@@ -124,9 +124,7 @@ def _streams() -> Iterator[Case]:
     yield _of("no audio stream", "mute.mp4", Recipe(audio=None), "no_sound_track")
     yield _of("no audio stream", "mute.webm", Recipe(format="webm", video="libvpx-vp9", audio=None), "no_sound_track")
     yield _of("no audio stream", "bare.h264", Recipe(format="h264", audio=None), "no_sound_track")
-    yield _of(
-        "no images", "empty-video.mkv", with_(MKV, times=[], tone=speech(2.4, 16_000)), FAILED, "no_video_track"
-    )
+    yield _of("no images", "empty-video.mkv", with_(MKV, times=[], tone=speech(2.4, 16_000)), FAILED, "no_video_track")
     yield _of("no samples", "empty-audio.mkv", with_(MKV, tone=np.zeros(0, np.float32)), "no_sound_track")
     yield _of("little audio", "short-audio.mkv", with_(MKV, tone=speech(0.4, 16_000)), "sound_too_short")
     large = Recipe(format="mpegts", size=(160, 128), times=tuple(STEADY + 2.4), audio_start=2.4)

@@ -1,7 +1,7 @@
 """A build over hundreds of broken inputs: each ends with one line of the ledger, and nothing else happens.
 
-What is allowed to come of each stands with it (:mod:`broken_cases`). Bits that were flipped at random may leave an audio signal
-video; a playlist may not.
+What is allowed to come of each stands with it (:mod:`broken_cases`). Bits that were flipped at random may leave an
+intact video; a playlist may not.
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.listing import list_inputs
 from df_data.sources.names import LONGEST_NAME
 from df_data.sources.words import read_words
+from df_data.stages.audio import AudioTrack
 from df_data.stages.decode import _decoded, iter_segments
 from df_data.stages.faces import FaceFilter
 from df_data.stages.prepare import StageConfig, StageModels, prepare_clips
 from df_data.stages.quality import QualityFilter
 from df_data.stages.rejection import Rejected
-from df_data.stages.audio import AudioTrack
 from df_models.errors import UserError
 from df_models.media import read_audio
 

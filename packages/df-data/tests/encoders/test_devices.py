@@ -8,11 +8,11 @@ from device_models import DeviceModels
 
 from df_data.build.build import fingerprint
 from df_data.build.config import BuildConfig
-from df_data.build.pool import open_pool
-from df_data.build.pool.processes import LocalHandle, LocalHost
-from df_data.build.pool.messages import Ready
 from df_data.build.devices import DeviceRota, gpu_share, resolve_devices
 from df_data.build.encode import native_bfloat16
+from df_data.build.pool import open_pool
+from df_data.build.pool.messages import Ready
+from df_data.build.pool.processes import LocalHandle, LocalHost
 from df_data.sources.config import SourceConfig
 from df_models.errors import UserError
 from df_models.settings import load_config

@@ -10,7 +10,18 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from listed_videos import HEIGHT, RATE, WIDTH, make_clip, number_of, drawn_image, read_clip, tone, with_aspect, write_video
+from listed_videos import (
+    HEIGHT,
+    RATE,
+    WIDTH,
+    drawn_image,
+    make_clip,
+    number_of,
+    read_clip,
+    tone,
+    with_aspect,
+    write_video,
+)
 
 from df_data.fetch import cut as cut_module
 from df_data.fetch.cut import BrokenVideo, CutRefused, cut_clip

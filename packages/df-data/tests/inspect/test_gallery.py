@@ -19,9 +19,9 @@ from df_data.build.encode import mp4_bytes
 from df_data.build.rejects import store_image, strip_of
 from df_data.check.inspect.choose import choose_clips, strangeness_of
 from df_data.check.inspect.gallery import MOST_REJECTS, write_gallery
+from df_data.check.inspect.images import ClipImages, clip_images
 from df_data.check.inspect.keypoints import project_keypoints
 from df_data.check.inspect.page import clip_card
-from df_data.check.inspect.images import ClipImages, clip_images
 from df_data.check.inspect.scan import ClipFacts, scan_split
 from df_data.check.inspect.svg import BINS, histogram
 from df_data.check.inspect.timeline import TILES, WIDTH, Timeline, spoken, tile_frames, timeline

@@ -9,11 +9,11 @@ import av
 import numpy as np
 import pytest
 
+from df_data.stages.audio import AudioTrack, place_audio
 from df_data.stages.clock import TOLERANCE_S, steady_ticks
 from df_data.stages.decode import decode_clip, iter_segments
 from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts
-from df_data.stages.audio import AudioTrack, place_audio
 from df_models.errors import UserError
 
 RATE = 16_000
@@ -222,9 +222,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     import gc
     import weakref
 
-    path = write(
-        tmp_path / "m.mov", np.arange(1000) / 25, [grey(i % 200) for i in range(1000)], pcm=np.ones(40 * RATE)
-    )
+    path = write(tmp_path / "m.mov", np.arange(1000) / 25, [grey(i % 200) for i in range(1000)], pcm=np.ones(40 * RATE))
     alive: list[weakref.ref] = []
     for part in iter_segments(path, segment_seconds=2):
         alive.append(weakref.ref(part.frames))

@@ -15,7 +15,7 @@ from df_data.stages.gaps import fill_gaps, longest_gap
 from df_data.stages.landmarker import camera_rotation
 from df_data.stages.landmarks import BLENDSHAPES, Landmarks
 from df_data.stages.prepare import clip_windows
-from df_data.stages.quality import QualityFilter, check_audio, sharpness, audio_scores
+from df_data.stages.quality import QualityFilter, audio_scores, check_audio, sharpness
 from df_data.stages.readings import (
     CHIN,
     FOREHEAD,

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from df_data.stages.image import brightness, image_scores, sharpness
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import OcclusionFilter, check_hidden, face_confidences, hidden_share
-from df_data.stages.image import brightness, image_scores, sharpness
 from df_data.stages.quality import QualityFilter, clip_weight, soft_faults
 from df_data.stages.readings import TRUTH_NAMES, Readings
 from df_data.stages.rejection import Rejected

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.stages.files import FORMATS, FileFormat, resample_exactly
 from benchmarks.stages.scene import Scene, stamp_of, stamped
-from benchmarks.stages.timing import built_clocks, decoded_clock, audio_lag
+from benchmarks.stages.timing import audio_lag, built_clocks, decoded_clock
 from df_data.build.config import ModelPaths
 from df_models.crop import CropBox, crop_resize
 

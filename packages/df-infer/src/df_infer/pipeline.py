@@ -179,7 +179,9 @@ class Pipeline:
             structure_CSD = self.model.denormalize_structure(chunk.structure)[0].float().cpu()
             for index in range(chunk.video.shape[1]):
                 pixels = session.decode(chunk.video[:, index : index + 1])[0]
-                yield GeneratedClip(_to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0))
+                yield GeneratedClip(
+                    _to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
+                )
 
 
 def pool_of(config: DualForceConfig) -> AudioPool:

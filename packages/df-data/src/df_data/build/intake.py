@@ -1,4 +1,4 @@
-"""What a worker pool makes, brought to disk: samples are staged, ends are written to the ledger, full shards are joined."""
+"""What a worker pool makes, brought to disk: samples are staged, ends written to the ledger, full shards joined."""
 
 from __future__ import annotations
 

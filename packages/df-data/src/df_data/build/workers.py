@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from df_data.build.config import LANDMARK_STRUCTURE, BuildConfig
-from df_data.build.pool.faults import error_line, is_ours
-from df_data.build.pool.messages import Heartbeat, InputResult, MadeSample, Outcome
 from df_data.build.devices import resolve_devices
 from df_data.build.encode import Encoders, encode_images, mp4_bytes
+from df_data.build.pool.faults import error_line, is_ours
+from df_data.build.pool.messages import Heartbeat, InputResult, MadeSample, Outcome
 from df_data.build.prompt import encode_prompt
 from df_data.build.rejects import file_image
 from df_data.common.timing import stage, stopwatch

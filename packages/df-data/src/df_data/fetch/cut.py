@@ -117,7 +117,9 @@ def _zero(*containers: Any) -> float:
     return min(starts, default=0.0)
 
 
-def _write(out: Any, video_file: Any, audio_file: Any, zero: float, clip: CatalogueClip, crf: int, expand: float) -> Cut:
+def _write(
+    out: Any, video_file: Any, audio_file: Any, zero: float, clip: CatalogueClip, crf: int, expand: float
+) -> Cut:
     stream = video_file.streams.video[0]
     limit_images(stream)
     inside = _frames_between(video_file, stream, zero, clip.start_s, clip.end_s or math.inf)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from df_data.format.manifest import Manifest
-from df_data.reading.batch import AudioPool, Recipe, CropStart
+from df_data.reading.batch import AudioPool, CropStart, Recipe
 from df_data.reading.order import SHARDS_MIXED
 from df_models.errors import UserError
 from df_models.time import latent_length

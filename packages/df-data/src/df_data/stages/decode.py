@@ -21,9 +21,9 @@ import numpy as np
 
 from df_data.common.timing import timed
 from df_data.stages.aspect import square_size
+from df_data.stages.audio import AudioTrack, Chunk, checked_audio
 from df_data.stages.clock import Tick, steady_ticks
 from df_data.stages.rejection import Rejected
-from df_data.stages.audio import Chunk, AudioTrack, checked_audio
 from df_data.stages.turn import Turn, turned, upright_turn
 from df_models.containers import MOST_PIXELS, limit_images, open_media
 from df_models.errors import UserError

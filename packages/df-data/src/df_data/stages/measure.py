@@ -17,10 +17,10 @@ import numpy as np
 
 from df_data.common.timing import timed
 from df_data.stages.faces import FaceDetector
+from df_data.stages.image import image_scores
 from df_data.stages.lip_sync import check_lip_sync
 from df_data.stages.noise import snr_db
 from df_data.stages.occlusion import check_hidden, face_confidences, hidden_share
-from df_data.stages.image import image_scores
 from df_data.stages.quality import QualityFilter, clip_weight, soft_faults
 from df_data.stages.readings import Readings
 from df_data.stages.sync import check_offset, mouth_sound_offset

@@ -29,7 +29,7 @@ from df_data.stages.judges import Judges
 from df_data.stages.landmarker import READ_SIZE, MediaPipeReader
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import require_yunet
-from df_data.stages.quality import QualityFilter, check_audio, clip_weight, audio_scores
+from df_data.stages.quality import QualityFilter, audio_scores, check_audio, clip_weight
 from df_data.stages.readings import mouth_boxes, readings_of, structure_vectors
 from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts

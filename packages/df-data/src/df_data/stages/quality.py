@@ -11,16 +11,16 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
+from df_data.stages.image import sharpness
 from df_data.stages.lip_sync import LipSyncFilter
 from df_data.stages.noise import NoiseFilter
 from df_data.stages.occlusion import OcclusionFilter
-from df_data.stages.image import sharpness
 from df_data.stages.rejection import Rejected
 from df_data.stages.sync import SyncFilter
 from df_data.stages.voice import VoiceFilter
 from df_models.settings import FrozenModel
 
-__all__ = ["QualityFilter", "check_audio", "clip_weight", "sharpness", "soft_faults", "audio_scores"]
+__all__ = ["QualityFilter", "audio_scores", "check_audio", "clip_weight", "sharpness", "soft_faults"]
 
 
 class QualityFilter(FrozenModel):

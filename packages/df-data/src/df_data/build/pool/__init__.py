@@ -1,12 +1,12 @@
 """Who does a build's work: this process, a few processes of this machine, or the workers of a Ray cluster.
 
-=================  ==================================  =========================================================
-config             worker pool                                an input that crashes or hangs
-=================  ==================================  =========================================================
-``workers: 1``     :mod:`df_data.build.pool.inline`            takes the build with it
-``workers: n``     processes, :mod:`df_data.build.pool.processes`  loses its worker; tried again alone, then failed
-``executor: ray``  actors, :mod:`df_data.build.pool.on_ray`  the same
-=================  ==================================  =========================================================
+=================  ===================================  ================================================
+config             worker pool                          an input that crashes or hangs
+=================  ===================================  ================================================
+``workers: 1``     :mod:`df_data.build.pool.inline`     takes the build with it
+``workers: n``     :mod:`df_data.build.pool.processes`  loses its worker; tried again alone, then failed
+``executor: ray``  :mod:`df_data.build.pool.on_ray`     the same
+=================  ===================================  ================================================
 
 What comes out does not depend on the choice.
 """
@@ -18,8 +18,8 @@ from contextlib import contextmanager
 
 from df_data.build.config import BuildConfig
 from df_data.build.pool.inline import InlinePool
+from df_data.build.pool.messages import ModelsFactory, WorkerPool
 from df_data.build.pool.processes import LocalHost
-from df_data.build.pool.messages import WorkerPool, ModelsFactory
 from df_data.build.pool.supervisor import SupervisedPool
 
 __all__ = ["WorkerPool", "open_pool"]
@@ -27,7 +27,7 @@ __all__ = ["WorkerPool", "open_pool"]
 
 @contextmanager
 def open_pool(config: BuildConfig, make: ModelsFactory) -> Iterator[WorkerPool]:
-    """Yield the worker pool that a configuration asks for; its workers start when they are needed and end with the block.
+    """Yield the worker pool that a configuration asks for; its workers start when needed and end with the block.
 
     Raises:
         UserError: Ray is not installed, or its cluster cannot be reached or is too small.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from df_data.build.config import BuildConfig
-from df_data.build.pool.messages import Heartbeat, Models, ModelsFactory, Outcome
 from df_data.build.devices import resolve_devices
+from df_data.build.pool.messages import Heartbeat, Models, ModelsFactory, Outcome
 from df_data.common.processes import one_thread
 from df_data.format.sample import EncoderRecord
 from df_data.sources.listing import Input

@@ -93,7 +93,7 @@ ModelsFactory = Callable[[BuildConfig], Models]
 
 
 class WorkerPool(Protocol):
-    """Those who do a build's work."""
+    """The workers that do a build's work."""
 
     def records(self) -> dict[str, EncoderRecord]:
         """Return id and hash of every model by role.
@@ -108,5 +108,5 @@ class WorkerPool(Protocol):
         ...
 
     def close(self, *, now: bool) -> None:
-        """Send everyone home, ``now`` without waiting for what they are at."""
+        """End all workers, ``now`` without waiting for what they are doing."""
         ...

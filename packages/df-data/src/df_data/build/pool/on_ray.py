@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from df_data.build.config import BuildConfig
+from df_data.build.devices import gpu_share
 from df_data.build.pool.messages import Heartbeat, MadeSample, Message, ModelsFactory, WorkerFailure
 from df_data.build.pool.supervisor import WorkerHandle, WorkerLost
 from df_data.build.pool.worker_loop import WorkerLoop
-from df_data.build.devices import gpu_share
 from df_data.common.processes import one_thread
 from df_data.sources.listing import Input
 from df_models.errors import UserError

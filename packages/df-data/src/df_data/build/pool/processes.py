@@ -9,10 +9,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from df_data.build.config import BuildConfig
+from df_data.build.devices import DeviceRota, resolve_devices
 from df_data.build.pool.messages import Message, ModelsFactory
 from df_data.build.pool.supervisor import WorkerHandle, WorkerLost
 from df_data.build.pool.worker_loop import WorkerLoop
-from df_data.build.devices import DeviceRota, resolve_devices
 from df_data.common.processes import be_a_worker
 from df_data.sources.listing import Input
 

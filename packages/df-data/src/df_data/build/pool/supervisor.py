@@ -200,7 +200,9 @@ class SupervisedPool:
         elif isinstance(message, MadeSample):
             yield queue.given[0], message
 
-    def _drop_worker(self, queue: _WorkerQueue, lost: WorkerLost, waiting: deque[Input]) -> Iterator[tuple[Input, WorkerLost]]:
+    def _drop_worker(
+        self, queue: _WorkerQueue, lost: WorkerLost, waiting: deque[Input]
+    ) -> Iterator[tuple[Input, WorkerLost]]:
         self._queues.remove(queue)
         queue.handle.kill()
         if not queue.ready:

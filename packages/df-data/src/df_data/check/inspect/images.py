@@ -15,7 +15,7 @@ import torch
 
 from df_data.build.encode import mp4_bytes
 from df_data.format.sample import Sample
-from df_data.format.stored_video import probe_video, read_frames, read_audio
+from df_data.format.stored_video import probe_video, read_audio, read_frames
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.errors import UserError
 

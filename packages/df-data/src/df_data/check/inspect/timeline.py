@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from df_data.check.inspect.keypoints import Keypoints
 from df_data.check.inspect.images import ClipImages, data_uri, jpeg_strip
+from df_data.check.inspect.keypoints import Keypoints
 from df_data.check.inspect.svg import element, escape, polygon, polyline
 from df_data.format.measures import mouth_opening
 from df_data.format.sample import Sample

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from df_data.sources.catalogue import celebvhq, hdtf, layouts, talkvid, vfhq
 from df_data.sources.catalogue.clip import BadEntry, Catalogue, CatalogueClip, ListedCrop
 
-__all__ = ["LOCAL", "READERS", "BadEntry", "Catalogue", "CatalogueClip", "ListedCrop", "DatasetName", "read_catalogue"]
+__all__ = ["LOCAL", "READERS", "BadEntry", "Catalogue", "CatalogueClip", "DatasetName", "ListedCrop", "read_catalogue"]
 
 DatasetName = Literal["hdtf", "celebvhq", "vfhq", "talkvid", "grid", "voxceleb2", "folder"]
 LOCAL = frozenset(layouts.LAYOUTS)
