@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from df_data.sources.catalogue import LOCAL, READERS, CatalogueClip, ListedCrop, DatasetName, layouts, read_catalogue
+from df_data.sources.catalogue import LOCAL, READERS, CatalogueClip, DatasetName, ListedCrop, layouts, read_catalogue
 from df_data.sources.catalogue.clip import canonical_url, video_key, youtube_url
 from df_data.sources.catalogue.hdtf import seconds
 from df_data.sources.catalogue.layouts import LocalName
