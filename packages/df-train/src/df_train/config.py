@@ -151,19 +151,19 @@ class ObjectiveConfig(FrozenModel):
     """Noise levels and losses.
 
     Attributes:
-    video_shift: Wan's shift of the video's noise levels.
-    structure_tail: share of frames whose structure gets a noise level above the model's `sigma_structure_max`.
-    start_clean: of the clips whose reference image is their first frame, the share whose first frame is given
-        clean, as in generation that starts on the portrait.
-    video_weight: weight of the video's loss.
-    structure_weight: weight of the structure's loss.
-    mouth_weight: extra weight of the video cells in the mouth box (0: all cells weigh the same).
-    drop_audio: share of clips that are learnt without audio, which guidance on it needs.
-    drop_reference: share of clips that are learnt without the reference image.
-    drop_text: share of clips that are learnt without text, which guidance on it needs: zero rows, no encoded empty
-        prompt, so that no text encoder is needed to make it.
-    extra: weights of losses that were added to `df_train.objective.LOSSES` without a setting of their own, by
-        their names.
+        video_shift: Wan's shift of the video's noise levels.
+        structure_tail: share of frames whose structure gets a noise level above the model's `sigma_structure_max`.
+        start_clean: of the clips whose reference image is their first frame, the share whose first frame is given
+            clean, as in generation that starts on the portrait.
+        video_weight: weight of the video's loss.
+        structure_weight: weight of the structure's loss.
+        mouth_weight: extra weight of the video cells in the mouth box (0: all cells weigh the same).
+        drop_audio: share of clips that are learnt without audio, which guidance on it needs.
+        drop_reference: share of clips that are learnt without the reference image.
+        drop_text: share of clips that are learnt without text, which guidance on it needs: zero rows, no encoded
+            empty prompt, so that no text encoder is needed to make it.
+        extra: weights of losses that were added to `df_train.objective.LOSSES` without a setting of their own, by
+            their names.
     """
 
     history: HistorySettings = HistorySettings()
