@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from df_models import DualForce, DualForceConfig, UserError, VideoDiT, VideoDiTConfig, preset_config, presets
+from df_models.structure import StructureField, StructureLayout
 
 BASE = {
     "text_dim": 12,
@@ -60,6 +61,9 @@ TRAVELS = {
     "reference_encoder": "dinov2-base",
     "text_encoder": "umt5-xxl:elsewhere",
     "face_crop": "largest",
+    "audio_pool": "mean",
+    "structure_layout": StructureLayout("six", "somebody", "a" * 64, (StructureField("all", 10, "1"),)),
+    "encoder_hashes": (("audio", "b" * 64), ("reference", "c" * 64)),
     "video_size": 128,
 }
 

@@ -118,7 +118,7 @@ def test_what_decides_the_bytes_is_in_the_fingerprint() -> None:
     there = {"structure": "liveportrait:/b/m.pth", "flame": "deca", "text": {"text_encoder": "umt5-xxl:/b"}}
 
     def made_by(**given: object) -> str:
-        return fingerprint(settings(**given), [], {})
+        return fingerprint(settings(**given), [], {})[0]
 
     assert made_by(**here, device="cpu") == made_by(**there, device="cuda:1")
     different = [

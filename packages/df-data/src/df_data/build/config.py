@@ -11,7 +11,7 @@ from df_data.build.encode import EncoderBatches
 from df_data.build.prompt import TextConfig
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.prepare import StageConfig
-from df_models.encoders import FLAME_ENCODERS, MOTION_EXTRACTORS
+from df_models.encoders import encoder_names
 from df_models.encoders.weights import split_spec
 from df_models.errors import nearest
 from df_models.machine import PrecisionName
@@ -126,12 +126,12 @@ class BuildConfig(FrozenModel):
     def _reads_motion(cls, value: Location) -> Location:
         if value.startswith(f"{LANDMARK_STRUCTURE}:"):
             raise ValueError(f"write {LANDMARK_STRUCTURE} alone; its file is models.face_landmarker")
-        return _known(value, [LANDMARK_STRUCTURE, *MOTION_EXTRACTORS])
+        return _known(value, [LANDMARK_STRUCTURE, *encoder_names("structure", loadable=True)])
 
     @field_validator("flame")
     @classmethod
     def _reads_flame(cls, value: Location | None) -> Location | None:
-        return None if value is None else _known(value, list(FLAME_ENCODERS))
+        return None if value is None else _known(value, list(encoder_names("flame")))
 
     @field_validator("device")
     @classmethod

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
+from df_models.encoders.registry import audio_lookahead
 from df_models.model.config import DualForceConfig, VideoDiTConfig
 from df_models.model.dualforce import DualForce
 from df_models.model.fusion import FusionLayer
-from df_models.time import SLOTS, latent_length
+from df_models.time import FPS, SLOTS, latent_length
 
 BYTES_FP32 = 4
 BYTES_BF16 = 2
@@ -41,6 +42,42 @@ class Workload:
     window: int = 8
     sinks: int = 1
     text_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How much later a frame can be shown than it is spoken, computing time apart, in seconds.
+
+    Attributes:
+        chunk: latent frames denoised together; the first of their pixel frames waits for the last one's audio.
+        future: audio that the model hears ahead (``audio_future``).
+        encoder: audio after a pixel frame that the audio encoder's features depend on; None: all of the recording.
+        encoder_id: who that is.
+    """
+
+    chunk: float
+    future: float
+    encoder: float | None
+    encoder_id: str
+
+    @property
+    def total(self) -> float | None:
+        """The sum; None: the whole recording must be there first."""
+        return None if self.encoder is None else self.chunk + self.future + self.encoder
+
+    def __str__(self) -> str:
+        """Return the sum and its parts."""
+        parts = f"chunk {self.chunk:.2f} s + audio_future {self.future:.2f} s"
+        if self.total is None:
+            return f"the whole recording, as {self.encoder_id} states no lookahead (then {parts})"
+        return f"{self.total:.2f} s = {parts} + {self.encoder_id} {self.encoder:.2f} s"
+
+
+def latency_of(config: DualForceConfig, chunk: int = 1) -> Latency:
+    """Return what a model must wait for, with ``chunk`` latent frames denoised together."""
+    return Latency(
+        chunk * SLOTS / FPS, config.audio_future / FPS, audio_lookahead(config.audio_encoder), config.audio_encoder
+    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +234,7 @@ def render(name: str, description: Description) -> str:
         f"  To train: about {_gib(description.training_bytes)}, of which state "
         f"{_gib(description.training_state_bytes)} (float32 weights, gradients, AdamW, average; bfloat16 weights), "
         f"the rest activations of {load.batch} x {load.frames} frames with gradient checkpointing",
-        f"  Hears {description.config.audio_future / 25:.2f} s ahead (audio_future={description.config.audio_future}).",
+        f"  Latency before computing: {latency_of(description.config)}",
     ]
     return "\n".join(lines)
 
