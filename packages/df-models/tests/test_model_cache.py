@@ -211,4 +211,4 @@ def test_mistakes_are_told(build, make_clip):
 
 
 def test_slot_offsets_mark_the_first_frame():
-    assert slot_offsets(torch.tensor([0, 5])).tolist() == [[0, 0, 0, 0], [-0.75, -0.5, -0.25, 0]]
+    assert slot_offsets((0, 5)).tolist() == [[0, 0, 0, 0], [-0.75, -0.5, -0.25, 0]]

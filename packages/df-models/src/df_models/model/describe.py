@@ -135,13 +135,10 @@ def _tower_products(tower: object, tokens: int, places: int, context: int) -> in
 
 
 def _bridge_products(config: DualForceConfig, tokens: int, places: int) -> int:
-    if config.bridge_direction == "none":
-        return 0
-    width, seen = config.bridge_width, places if config.bridge_mask == "causal" else 1
+    width, seen = config.bridge_width, places if config.causal_bridge else 1
     video, structure = tokens * config.dim * width, SLOTS * config.structure_width * width
     attended = 2 * tokens * SLOTS * seen * width
-    one_way = 2 * video + 2 * structure + attended
-    return one_way if config.bridge_direction == "struct_to_video" else 2 * one_way
+    return (config.bridge_to_video + config.bridge_to_structure) * (2 * video + 2 * structure + attended)
 
 
 def _audio_products(config: DualForceConfig, tokens: int) -> int:
@@ -160,8 +157,8 @@ def count_cache_bytes(config: DualForceConfig, workload: Workload, element: int 
     """Return the size of the cache's rings for one sequence: keys, rotated keys and values."""
     tokens, places = _grid_tokens(config, workload.size), workload.window + workload.sinks - 1
     widths = config.num_layers * tokens * config.dim + config.structure_layers * SLOTS * config.structure_width
-    if config.bridge_mask == "causal" and config.bridge_direction != "none":
-        sources = SLOTS + (tokens if config.bridge_direction == "both" else 0)
+    if config.causal_bridge:
+        sources = SLOTS * config.bridge_to_video + tokens * config.bridge_to_structure
         widths += config.fusion_depth * sources * config.bridge_width
     return 3 * places * widths * element
 

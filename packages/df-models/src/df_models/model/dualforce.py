@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from df_models.attention.backends import AttentionBackend
-from df_models.attention.masks import FrameLayout
+from df_models.attention.masks import BlockMasks, FrameLayout
 from df_models.errors import UserError
 from df_models.model.audio import AudioWindowEmbedding, HeardAudio
 from df_models.model.block import Context
-from df_models.model.cache import KVCache, Ring, RingShape
+from df_models.model.cache import KVCache, Ring, RingShape, Writes
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import FusionLayer
 from df_models.model.inputs import (
@@ -70,6 +70,7 @@ class DualForce(Pretrained):
         self.config = config
         self.gradient_checkpointing = False
         self.attention_backend: AttentionBackend = "auto"
+        self._block_masks = BlockMasks()
         self.video = VideoDiT(config.video)
         self.structure = StructureDiT(config.structure)
         self.fusion = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_depth))
@@ -192,11 +193,11 @@ class DualForce(Pretrained):
         rows, columns = self.video.grid(height, width)
         tokens, places = rows * columns, sinks + window - 1
 
+        @torch.inference_mode(False)  # so that steps outside of inference mode may write into it as well
         def ring(layers: int, stream_tokens: int, stream_width: int, heads: int) -> Ring:
             shape = RingShape(layers, stream_tokens, heads, stream_width // heads)
             return Ring(shape, batch_size, places, device, dtype)
 
-        causal_bridge = config.bridge_mask == "causal" and config.fusion_depth > 0
         bridge = (config.bridge_width, config.bridge_heads)
         if reference_latent is None:
             reference_latent = torch.zeros(batch_size, config.latent_channels, height, width, device=device)
@@ -205,8 +206,8 @@ class DualForce(Pretrained):
             contexts = self._contexts(reference_tokens, text)
             video_context = self.video.project_context(contexts[0])
             structure_context = self.structure.project_context(contexts[1])
-        to_video = causal_bridge and config.bridge_direction != "none"
-        to_structure = causal_bridge and config.bridge_direction == "both"
+        to_video = config.causal_bridge and config.bridge_to_video
+        to_structure = config.causal_bridge and config.bridge_to_structure
         return KVCache(
             window=window,
             sinks=sinks,
@@ -243,7 +244,7 @@ class DualForce(Pretrained):
             cache: from :meth:`new_cache`; ``frame`` must be the next frame, ``cache.length``.
             frame: absolute latent index of the chunk's first frame.
             write: store the chunk's keys, values and audio, computed in this very call. Give clean frames, at
-                sigma 0 or a small context noise; without it nothing in the cache changes.
+                sigma 0 or a small context noise; without it, or if the call fails, nothing in the cache changes.
 
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
@@ -258,10 +259,11 @@ class DualForce(Pretrained):
         known = torch.cat([past, slots.to(past.dtype)], dim=1)
         heard = self._hear(geometry, known, plan.chunk.frames, first_slot=SLOTS * frame - past.shape[1])
         inputs = with_reference(video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
-        layers = chunk_pass(geometry, cache, plan, heard, write=write)
+        writes = Writes(plan.chunk) if write else None
+        layers = chunk_pass(geometry, cache, plan, heard, writes)
         velocity = self._run(inputs, structure, sigma_video, sigma_structure, layers, last=chunk)
-        if write:
-            cache.advance(chunk, slots[:, : SLOTS * chunk])
+        if writes is not None:
+            cache.store(writes, chunk, slots[:, : SLOTS * chunk])
         return Velocity(velocity.video.to(video.dtype), velocity.structure.to(structure.dtype))
 
     def _run(
@@ -327,7 +329,8 @@ class DualForce(Pretrained):
         return Context(self.video.embed_text(text), reference), Context(structure_text, None)
 
     def _geometry(self, video: Tensor) -> Geometry:
-        return Geometry(self.config, self.video.grid(*video.shape[-2:]), video.device)
+        grid = self.video.grid(*video.shape[-2:])
+        return Geometry(self.config, grid, video.device, self.video.compute_dtype, self._block_masks)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from df_models.errors import UserError
 from df_models.model.config import StructureDiTConfig
+from df_models.model.layers import residual
 from df_models.model.tower import Tower
 from df_models.time import SLOTS
 
@@ -41,4 +42,4 @@ class StructureDiT(Tower):
             raise UserError(
                 f"structure must be [batch, latent frames, {wanted[0]}, {wanted[1]}], not {list(structure_BTSV.shape)}"
             )
-        return self.vector_embedding(structure_BTSV.to(self.dtype)) + self.slot_embedding
+        return residual(self.vector_embedding(structure_BTSV.to(self.dtype))) + self.slot_embedding

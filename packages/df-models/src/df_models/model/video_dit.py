@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from df_models.attention.backends import AttentionBackend
-from df_models.attention.masks import FrameLayout, causal_mask
 from df_models.attention.rope import video_table
 from df_models.errors import UserError
 from df_models.model.block import Context
 from df_models.model.config import VideoDiTConfig
+from df_models.model.layers import residual
 from df_models.model.pretrained import Pretrained
 from df_models.model.sequence import WholeSequence
 from df_models.model.tower import Tower
@@ -35,7 +34,6 @@ class VideoDiT(Tower, Pretrained):
         patch_volume = config.patch_size[1] * config.patch_size[2]
         super().__init__(config, config.out_dim * patch_volume, reference=config.reference)
         self.config = config
-        self.attention_backend: AttentionBackend = "auto"
         self.patch_embedding = nn.Conv3d(config.in_dim, config.dim, config.patch_size, config.patch_size)
         self.reset_parameters()
         nn.init.xavier_uniform_(self.patch_embedding.weight.view(config.dim, -1))
@@ -77,7 +75,7 @@ class VideoDiT(Tower, Pretrained):
         _, patch_h, patch_w = self.config.patch_size
         patches = video_BTChw.to(self.dtype).reshape(batch, frames, channels, rows, patch_h, columns, patch_w)
         patches = patches.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, frames, rows * columns, -1)
-        return F.linear(patches, self.patch_embedding.weight.flatten(1), self._patch_bias)
+        return residual(F.linear(patches, self.patch_embedding.weight.flatten(1), self._patch_bias))
 
     def unembed(self, tokens_BTNF: Tensor, height: int, width: int) -> Tensor:
         """Turn the head's output ``[B, T, N, patch * out_dim]`` into ``[B, T, out_dim, h, w]``."""
@@ -114,14 +112,13 @@ class VideoDiT(Tower, Pretrained):
         x = self.embed(video)
         noise = self.embed_noise(sigma)
         frames, tokens = x.shape[1:3]
-        positions = video_positions(frames).to(x.device)
         height, width = video.shape[-2:]
-        table = video_table(positions, self.grid(height, width), self.head_dim, self.config.rope_theta)
-        mask = causal_mask(FrameLayout.clip(frames), tokens, tokens) if causal else None
-        attend = WholeSequence(table, table, mask, self.attention_backend)
+        grid = self.grid(height, width)
+        table = video_table(video_positions(frames), grid, self.head_dim, self.config.rope_theta, x.device)
+        attend = WholeSequence(table, table, self.causal_mask(frames, tokens, x.device) if causal else None)
         if reference is not None and not self.config.reference:
             raise UserError("reference tokens were given, but this tower has reference=False")
-        context = Context(self.embed_text(text), None if reference is None else reference.to(x.dtype))
+        context = Context(self.embed_text(text), None if reference is None else reference.to(self.dtype))
         x = self.run_blocks(x, noise, attend, context)
         return self.unembed(self.head(x, noise.embedding_BTD), height, width).to(video.dtype)
 
