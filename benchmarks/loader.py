@@ -38,7 +38,7 @@ from training_step import make_batch, make_step
 
 from df_data.format.sample import EncoderRecord, Sample, SampleMeta
 from df_data.format.shards import SplitWriter, iter_samples, staged_shards
-from df_data.reading.reader import ShardReader
+from df_data.reading import ShardReader
 from df_models import DualForce
 from df_models.time import latent_length
 

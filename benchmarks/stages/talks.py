@@ -14,7 +14,8 @@ from df_data.build.config import ModelPaths
 from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceDetector, FaceFilter, detect_faces, track_face
 from df_data.stages.gaps import fill_gaps
-from df_data.stages.landmarks import Landmarks, MediaPipeReader
+from df_data.stages.landmarker import MediaPipeReader
+from df_data.stages.landmarks import Landmarks
 from df_data.stages.readings import Readings, readings_of
 from df_data.synth.clip import SynthClip, make_clip
 from df_models.crop import CropRule, crop_resize

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from benchmarks.stages.files import FileFormat, write_file
+from benchmarks.stages.mirror import mirror_structure
 from benchmarks.stages.scene import Scene
 from benchmarks.stages.tables import Section, table
 from benchmarks.stages.talks import Models, Talk, read_talk
-from df_data.mirror import mirror_structure
 from df_data.stages.decode import decode_clip
 from df_data.stages.gaps import fill_gaps
 from df_data.stages.measure import measure as measure_clip
@@ -45,7 +45,7 @@ def psnr(found: np.ndarray, meant: np.ndarray) -> float:
 
 def mirrored_fields(talk: Talk, models: Models) -> dict[str, tuple[float, float]]:
     """Read a clip and its mirror image; return, by field, correlation and slope of the second against what
-    :func:`df_data.mirror.mirror_structure` makes of the first."""
+    :func:`benchmarks.stages.mirror.mirror_structure` makes of the first."""
     first = torch.from_numpy(structure_vectors(talk.landmarks))
     seen = fill_gaps(models.reader.landmarks(np.ascontiguousarray(talk.frames[:, :, ::-1])), 2)
     second = structure_vectors(seen)
@@ -117,7 +117,7 @@ def measure(sets: Mapping[str, Sequence[Talk]], models: Models, folder: Path) ->
     parts = [
         "Files whose display matrix asks for a turn, and a mirror after it; upright means above 30 dB:",
         table(("turn by (degrees)", "mirror", "decoded as meant"), flags),
-        "The reading of a mirrored clip against the mirrored reading (`df_data.mirror`), median over clips "
+        "The reading of a mirrored clip against the mirrored reading (`benchmarks.stages.mirror`), median over clips "
         "(GRID's heads turn by less than a degree within a clip, so noise of the reading weighs more there):",
         table(("field", "clips of", "clips", "correlation", "slope"), mirrored),
         "Angles read of rendered heads against the truth:",

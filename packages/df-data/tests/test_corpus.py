@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from df_data.build.build import encode
-from df_data.check.validate import check_split
+from df_data.check.validate import check_dataset
 from df_data.format.manifest import read_manifest
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
-from df_data.reading.reader import ShardReader
+from df_data.reading import ShardReader
 from df_data.synth import corpus
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, build_corpus, jobs_of
@@ -57,7 +57,7 @@ def test_what_is_built(built: Path) -> None:
         "val",
     ]
     for split, count in (("train", 5), ("val", 2)):
-        assert check_split(built / split) == []
+        assert check_dataset(built / split).problems == ()
         manifest = read_manifest(built / split)
         assert (manifest.count, manifest.complete, manifest.height, manifest.split) == (count, True, 32, split)
         assert set(manifest.encoders) == {"video_vae", "audio", "reference"}

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from df_data.format.manifest import ShardEntry, read_manifest
-from df_data.reading import source
+from df_data.reading import ShardReader, source
 from df_data.reading.options import places_ahead
 from df_data.reading.order import SHARDS_MIXED, epoch_order
-from df_data.reading.reader import ShardReader
 from df_data.reading.shard import ShardBytes
 
 SHARDS = 3 * SHARDS_MIXED

@@ -14,7 +14,7 @@ import torch
 
 from df_data.format.sample import EncoderRecord
 from df_data.format.shards import SplitWriter, iter_samples, staged_shards
-from df_data.reading.reader import Batch, ShardReader
+from df_data.reading import Batch, ShardReader
 from df_models.errors import UserError
 from df_models.time import latent_length
 

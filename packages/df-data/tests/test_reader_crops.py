@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from df_data.format.shards import iter_samples
+from df_data.reading import ShardReader
 from df_data.reading.batch import mouth_mask, slots
-from df_data.reading.reader import ShardReader
 from df_models.errors import UserError
 from df_models.time import pixel_length, pixels_of_latent, pool_audio, to_slots
 

@@ -16,7 +16,7 @@ import torch
 
 from df_data.format.manifest import read_manifest
 from df_data.format.shards import iter_shard
-from df_data.reading.reader import Batch, ShardReader
+from df_data.reading import Batch, ShardReader
 from df_models.errors import UserError
 
 CLIPS = 30

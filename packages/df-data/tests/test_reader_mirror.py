@@ -6,8 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from df_data.mirror import NAMED_KEYPOINTS, keypoint_partners, mirror_boxes, mirror_structure
-from df_data.reading.batch import mouth_mask
+from benchmarks.stages.mirror import NAMED_KEYPOINTS, keypoint_partners, mirror_structure
 from df_data.stages.readings import KEYPOINTS, RIGID, structure_vectors
 from df_data.synth.head import camera
 from df_data.synth.head.keypoints import KEYPOINTS as SYNTH_KEYPOINTS
@@ -84,15 +83,6 @@ def test_vectors_read_from_mirrored_landmarks_are_the_mirrored_vectors() -> None
     mirrored = structure_vectors(seen)  # pyright: ignore[reportArgumentType]
     assert np.abs(plain).max() > 1
     assert np.abs(mirror_structure(torch.from_numpy(plain)).numpy() - mirrored).max() < 1e-4
-
-
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
-def test_mask_of_a_mirrored_box_is_the_mirrored_mask(seed: int) -> None:
-    corners = torch.rand(2, 4, 2, 2, generator=torch.Generator().manual_seed(seed)) * 64
-    boxes = torch.cat([corners.amin(dim=-2), corners.amax(dim=-2)], dim=-1)
-    assert torch.allclose(mouth_mask(mirror_boxes(boxes, 64), 8, 8), mouth_mask(boxes, 8, 8).flip(-1), atol=1e-5)
-    assert torch.allclose(mirror_boxes(mirror_boxes(boxes, 64), 64), boxes)
 
 
 def test_what_cannot_be_mirrored_is_refused() -> None:

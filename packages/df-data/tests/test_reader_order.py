@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from df_data.common.hashing import hash_int
+from df_data.reading import ShardReader
 from df_data.reading.order import Order, buckets_of, epoch_order, next_bucket, others, rank_places
-from df_data.reading.reader import ShardReader
 
 counts_of = st.lists(st.integers(1, 12), min_size=1, max_size=40)
 

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from df_data.format.manifest import read_manifest
+from df_data.reading import Batch, ShardReader
 from df_data.reading import source as sources
 from df_data.reading.cache import ShardCache
-from df_data.reading.reader import Batch, ShardReader
 from df_data.reading.source import file_url, is_remote, open_pieces
 from df_models.errors import UserError
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from df_data.check.validate import check_split
+from df_data.check.validate import check_dataset
 from df_data.format.sample import EncoderRecord, Sample, from_members, to_members, validate_sample
 from df_data.format.shards import SplitWriter, iter_samples, staged_shards
+from df_data.reading import ShardReader
 from df_data.reading.batch import padded
 from df_data.reading.peek import first_samples
-from df_data.reading.reader import ShardReader
 from df_models.errors import UserError
 from df_models.text import pad_text
 
@@ -149,24 +149,24 @@ def test_the_first_samples_tell_their_prompt(split: Path) -> None:
 
 
 def test_a_sound_split_has_no_problems(split: Path) -> None:
-    assert check_split(split) == []
+    assert check_dataset(split).problems == ()
 
 
 def test_validate_names_several_widths_wherever_they_stand(tmp_path: Path, told: MakeTold) -> None:
     split = write(tmp_path, [told(index, 3, width=4 + 2 * (index % 2)) for index in range(6)])
-    assert check_split(split) == [f"{split}: text_features of several widths: 4, 6"]
+    assert list(check_dataset(split).problems) == [f"{split}: text_features of several widths: 4, 6"]
 
 
 def test_validate_names_clips_that_lack_the_text_of_their_split(
     tmp_path: Path, told: MakeTold, make_sample: Callable[..., Sample]
 ) -> None:
     split = write(tmp_path, [told(0, 3), make_sample(1)])
-    (problem,) = check_split(split)
+    (problem,) = check_dataset(split).problems
     assert "sample train-0001" in problem and "other encoders than the manifest names (text)" in problem
 
 
 def test_validate_names_values_beyond_the_plausible(tmp_path: Path, told: MakeTold) -> None:
     sample = told(0, 3)
     sample.tensors["text_features"][0, 0] = 5000.0
-    (problem,) = check_split(write(tmp_path, [sample]))
+    (problem,) = check_dataset(write(tmp_path, [sample])).problems
     assert "text_features reaches 5000" in problem

@@ -8,6 +8,7 @@ import pytest
 
 from df_eval.cli import build_parser, main, parse_config
 from df_eval.config import EvalConfig
+from df_infer.config import RolloutChanges
 from df_models.errors import UserError
 from df_models.settings import load_config
 
@@ -22,7 +23,7 @@ def test_settings_come_from_options_overrides_and_files() -> None:
     assert config_of() == EvalConfig()
     assert config_of("--clips", "3", "--frames", "33", "65").frames == (33, 65)
     mixed = config_of("seed=4", "--frames", "65", "rollout.steps=7", "--clips", "2")
-    assert (mixed.seed, mixed.frames, mixed.clips, mixed.rollout) == (4, (65,), 2, {"steps": 7})
+    assert (mixed.seed, mixed.frames, mixed.clips, mixed.rollout) == (4, (65,), 2, RolloutChanges(steps=7))
     quick = config_of("--config", str(CONFIGS / "quick.yaml"), "--seed", "9")
     assert (quick.clips, quick.frames, quick.seed) == (4, (33,), 9)
 

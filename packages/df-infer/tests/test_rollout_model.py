@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
+from df_infer.config import RolloutChanges
 from df_infer.rollout import Rollout, RolloutConfig, generate_latents, stream_latents
 from df_models.errors import UserError
 
@@ -95,13 +94,13 @@ def test_a_sample_does_not_depend_on_its_batch(model, inputs) -> None:
     ],
 )
 def test_every_setting_reaches_the_result(model, inputs, change: dict) -> None:
-    out = roll(model, inputs, 7, replace(CONFIG, **change))
+    out = roll(model, inputs, 7, RolloutChanges(**change).applied_to(CONFIG))
     assert out.video.isfinite().all()
     assert not same(roll(model, inputs, 7), out, slice(1, None))
 
 
 def test_the_window_matters_only_once_it_is_full(model, inputs) -> None:
-    wide, narrow = (roll(model, inputs, 7, replace(CONFIG, window=w)) for w in (6, 4))
+    wide, narrow = (roll(model, inputs, 7, RolloutChanges(window=w).applied_to(CONFIG)) for w in (6, 4))
     torch.testing.assert_close(wide.video[:, :5], narrow.video[:, :5], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(wide.video[:, 5:], narrow.video[:, 5:], rtol=1e-3, atol=1e-4)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
+from df_infer.config import RolloutChanges
 from df_infer.noise import FrameNoise
 from df_infer.rollout import RolloutConfig, generate_latents, stream_latents
 from df_models.flow import interpolate
@@ -18,7 +17,7 @@ CONFIG = RolloutConfig(steps=4, structure_steps=2, start="generate")
 
 @pytest.mark.parametrize(("solver", "calls"), [("euler", 4), ("heun", 7)])
 def test_reaches_the_clean_point_and_writes_each_frame_once(spy, solver: str, calls: int) -> None:
-    out = generate_latents(spy, AUDIO, REFERENCE, config=replace(CONFIG, solver=solver))
+    out = generate_latents(spy, AUDIO, REFERENCE, config=RolloutChanges(solver=solver).applied_to(CONFIG))
     torch.testing.assert_close(out.video, torch.full((2, 5, 16, 2, 2), spy.clean))
     torch.testing.assert_close(out.structure, torch.full((2, 5, 4, 6), spy.clean))
     assert [c.frame for c in spy.calls] == [f for f in range(5) for _ in range(calls + 1)]
@@ -34,7 +33,7 @@ def test_structure_leads_and_both_streams_end_clean(spy) -> None:
 
 
 def test_the_write_pass_sees_the_finished_frame_at_the_context_noise(spy) -> None:
-    generate_latents(spy, AUDIO[:, :2], REFERENCE, config=replace(CONFIG, context_noise=0.02))
+    generate_latents(spy, AUDIO[:, :2], REFERENCE, config=RolloutChanges(context_noise=0.02).applied_to(CONFIG))
     write = spy.calls[-1]
     assert write.sigma_video.unique().item() == pytest.approx(0.02)
     assert write.sigma_structure.unique().item() == pytest.approx(0.02)
@@ -43,7 +42,7 @@ def test_the_write_pass_sees_the_finished_frame_at_the_context_noise(spy) -> Non
 
 
 def test_the_reference_is_pinned_as_frame_0(spy) -> None:
-    out = generate_latents(spy, AUDIO, REFERENCE, config=replace(CONFIG, start="reference", chunk=2))
+    out = generate_latents(spy, AUDIO, REFERENCE, config=RolloutChanges(start="reference", chunk=2).applied_to(CONFIG))
     assert torch.equal(out.video[:, 0], REFERENCE)
     first = [c for c in spy.calls if c.frame == 0]
     assert all(torch.equal(c.video[:, 0], REFERENCE) and not c.sigma_video[:, 0].any() for c in first)
@@ -57,7 +56,7 @@ def test_without_it_no_frame_is_aligned_with_the_reference(spy) -> None:
 
 
 def test_structure_starts_from_the_mean_then_from_the_previous_frame(spy) -> None:
-    generate_latents(spy, AUDIO, REFERENCE, config=replace(CONFIG, chunk=2), seed=3)
+    generate_latents(spy, AUDIO, REFERENCE, config=RolloutChanges(chunk=2).applied_to(CONFIG), seed=3)
     starts = {c.frame: c.structure for c in reversed(spy.calls)}
     noise = FrameNoise(3, [0, 1])
     sigma = torch.full((2, 2), 0.7)
@@ -67,19 +66,21 @@ def test_structure_starts_from_the_mean_then_from_the_previous_frame(spy) -> Non
 
 
 def test_structure_can_start_from_pure_noise(spy) -> None:
-    generate_latents(spy, AUDIO[:, :1], REFERENCE, config=replace(CONFIG, struct_start="noise"), seed=3)
+    generate_latents(
+        spy, AUDIO[:, :1], REFERENCE, config=RolloutChanges(struct_start="noise").applied_to(CONFIG), seed=3
+    )
     torch.testing.assert_close(spy.calls[0].structure, FrameNoise(3, [0, 1]).draw(0, 1, "structure", (4, 6)))
     assert spy.calls[0].sigma_structure.eq(1).all()
 
 
 def test_each_chunk_hears_its_own_audio_and_the_lookahead(spy) -> None:
-    generate_latents(spy, AUDIO, REFERENCE, config=replace(CONFIG, chunk=2))
+    generate_latents(spy, AUDIO, REFERENCE, config=RolloutChanges(chunk=2).applied_to(CONFIG))
     heard = {c.frame: c.audio[0, :, 0, 0].tolist() for c in spy.calls}
     assert heard == {0: [1, 2, 3, 4], 2: [3, 4, 5], 4: [5]}
 
 
 def test_guidance_asks_with_and_without_audio(spy) -> None:
-    config = replace(CONFIG, audio_guidance=2.0)
+    config = RolloutChanges(audio_guidance=2.0).applied_to(CONFIG)
     out = generate_latents(spy, AUDIO, REFERENCE, config=config)
     assert out.video.shape[0] == 2 and spy.cache_arguments["batch_size"] == 4
     call = spy.calls[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from df_infer import pipeline as pipeline_module
 from df_infer.cli import main
+from df_infer.config import RolloutChanges
 from df_infer.pipeline import Pipeline, encode_prompt
 from df_infer.rollout import Rollout, RolloutConfig, combined, generate_latents
 from df_models import DualForce
@@ -108,7 +109,7 @@ def test_text_and_model_must_fit(model: DualForce, reading: DualForce, inputs) -
     with pytest.raises(UserError, match="a text was given, but the model reads no text"):
         roll(model, inputs, torch.zeros(2, 5, WIDTH))
     with pytest.raises(UserError, match=r"text_guidance is 2\.0, but the model reads no text"):
-        roll(model, inputs, None, replace(CONFIG, text_guidance=2.0))
+        roll(model, inputs, None, RolloutChanges(text_guidance=2.0).applied_to(CONFIG))
     with pytest.raises(UserError, match=r"text must be \[batch, tokens, 12\]"):
         roll(reading, inputs, torch.zeros(2, 5, WIDTH + 1))
 
@@ -116,7 +117,7 @@ def test_text_and_model_must_fit(model: DualForce, reading: DualForce, inputs) -
 def test_guidance_of_zero_is_the_model_without_that_condition(reading: DualForce, inputs) -> None:
     """v + (0 - 1) (v - v without) = v without: the null text is zero rows."""
     text = torch.randn(2, 5, WIDTH)
-    guided = roll(reading, inputs, text, replace(CONFIG, text_guidance=0.0), frames=1)
+    guided = roll(reading, inputs, text, RolloutChanges(text_guidance=0.0).applied_to(CONFIG), frames=1)
     without = roll(reading, inputs, torch.zeros(2, 0, WIDTH), frames=1)
     torch.testing.assert_close(guided.structure, without.structure, rtol=1e-4, atol=1e-4)
 
@@ -142,7 +143,7 @@ def test_each_guidance_leaves_out_its_own_condition(reading: DualForce, inputs, 
 
     monkeypatch.setattr(DualForce, "new_cache", spy_cache)
     monkeypatch.setattr(DualForce, "step", spy_step)
-    roll(reading, inputs, text, replace(CONFIG, audio_guidance=2.0, text_guidance=3.0), frames=1)
+    roll(reading, inputs, text, RolloutChanges(audio_guidance=2.0, text_guidance=3.0).applied_to(CONFIG), frames=1)
     full, no_audio, no_text = seen["text"].chunk(3)
     assert torch.equal(full, pad_text(text)) and torch.equal(no_audio, full) and not no_text.any()
     full, no_audio, no_text = seen["audio"].chunk(3)

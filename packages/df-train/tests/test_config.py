@@ -20,7 +20,7 @@ def test_shipped_configurations_read_and_name_a_model(name: str):
     assert config.name == name
     assert config.directory == Path("runs") / name
     assert build_model(config).config.video_vae == "df-tiny"
-    assert config.rollout_config.steps >= 1
+    assert config.rollout.steps >= 1
 
 
 def test_the_resolved_configuration_reads_back_equal(tmp_path: Path):
@@ -32,8 +32,8 @@ def test_the_resolved_configuration_reads_back_equal(tmp_path: Path):
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(config))
     assert load_config(TrainConfig, path) == config
-    assert config.rollout["steps"] == 7
-    assert config.rollout["solver"] == "euler"
+    assert config.rollout.steps == 7
+    assert config.rollout.solver == "euler"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from df_data.format.shards import iter_samples
+from df_data.reading import ShardReader
 from df_data.reading.batch import Batch
-from df_data.reading.reader import ShardReader
 from df_models import DualForce
 from df_models.flow import ErrorBank
 from df_models.model.dualforce import Velocity

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from df_data.reading import ShardReader
 from df_data.reading.batch import Batch
-from df_data.reading.reader import ShardReader
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.flow import ErrorBank, velocity_target

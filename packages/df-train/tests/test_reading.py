@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from df_data.format.manifest import read_manifest
+from df_data.reading import ShardReader
 from df_data.reading import source as sources
 from df_data.reading.batch import Batch
-from df_data.reading.reader import ShardReader
 from df_models.errors import UserError
 from df_models.settings import dump_config, load_config
 from df_train import engine

@@ -41,7 +41,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def rollout(make_config: Callable[..., TrainConfig]) -> Any:
-    return make_config(Path("run"), rollout={"steps": 2}).rollout_config
+    return make_config(Path("run"), rollout={"steps": 2}).rollout
 
 
 @pytest.fixture

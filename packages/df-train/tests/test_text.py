@@ -16,7 +16,7 @@ import torch
 from df_data.format.manifest import Manifest, read_manifest
 from df_data.format.sample import EncoderRecord, Sample
 from df_data.format.shards import SplitWriter, iter_samples, staged_shards
-from df_data.reading.reader import Batch, ShardReader
+from df_data.reading import Batch, ShardReader
 from df_infer.cli import main as df_infer
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import random_tiny_vae
@@ -167,7 +167,7 @@ def test_the_first_look_tells_the_prompt_and_its_width(
 def test_validation_clips_are_generated_from_their_own_text(
     model: DualForce, told: Path, make_config: Callable[..., TrainConfig]
 ) -> None:
-    rollout = make_config(Path("run"), rollout={"steps": 2}).rollout_config
+    rollout = make_config(Path("run"), rollout={"steps": 2}).rollout
     clips = validation_clips(told / "val", 1, 9, 128)
     assert clips[0].text_LD is not None and clips[0].text_LD.shape == (ROWS, WIDTH)
     vae = random_tiny_vae()

@@ -14,9 +14,10 @@ from df_data.fetch.command import add_parser as add_fetch_parsers
 from df_data.people.command import add_parser as add_people_parser
 from df_models.cli_support import add_version, run_cli
 from df_models.media import write_image, write_video
+from df_models.settings import add_print_config
 
 if TYPE_CHECKING:
-    from df_data.synth.corpus import SynthConfig
+    from df_data.synth.config import SynthConfig
 
 EPILOG = """examples:
   df-data synth --out data/synth --clips 1000 --seed 0
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         help="failed: try the inputs again that ended so before; damaged: check the sha256 of all shards and make "
         "those again that have changed (missing ones are made again in any case)",
     )
+    add_print_config(build)
     build.set_defaults(run=_build, goes_on=True)
     add_people_parser(commands)
     add_merge_parser(commands)
@@ -125,9 +127,12 @@ def _preview(config: SynthConfig, out: Path) -> None:
 def _build(arguments: argparse.Namespace) -> int:
     from df_data.build.build import BuildConfig, build
     from df_data.format.ledger import LEDGER_NAME
-    from df_models.settings import load_config
+    from df_models.settings import dump_config, load_config
 
     config = load_config(BuildConfig, arguments.config, arguments.overrides)
+    if arguments.print_config:
+        print(dump_config(config), end="")
+        return 0
     summary = build(config, retry_failed=arguments.retry == "failed", retry_damaged=arguments.retry == "damaged")
     print(summary)
     if not any(summary.clips.values()) and any(summary.counts.values()):

@@ -21,7 +21,7 @@ import pytest
 from df_data.check.validate import check_dataset
 from df_data.format.manifest import Manifest
 from df_data.format.shards import iter_shard
-from df_data.reading.reader import ShardReader
+from df_data.reading import ShardReader
 from df_models.errors import UserError
 
 KEY = "train-0000"

@@ -20,7 +20,7 @@ from fake_models import FakeModels, fake_config, shards
 
 from df_data.build.build import build
 from df_data.build.config import BuildConfig, ClipConfig
-from df_data.check.validate import check_split
+from df_data.check.validate import check_dataset
 from df_data.format.ledger import Ledger, dataset_lock
 from df_models.cli_support import EXIT_MACHINE, run_cli
 from df_models.errors import UserError
@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("undisturbed")
     summary = make(fake_config(folder, ORDERS))
     assert summary.counts == {"accepted": 12, "rejected": 3, "failed": 3}
-    assert all(check_split(folder / "set" / split) == [] for split in ("train", "val"))
+    assert all(check_dataset(folder / "set" / split).problems == () for split in ("train", "val"))
     return shards(folder / "set")
 
 

@@ -13,7 +13,7 @@ from df_data.build.build import build
 from df_data.build.build import merge as merge_module
 from df_data.build.config import BuildConfig
 from df_data.build.merge import merge
-from df_data.check.validate import check_split
+from df_data.check.validate import check_dataset
 from df_data.cli import main
 from df_data.format.ledger import Ledger
 from df_models.errors import UserError
@@ -47,7 +47,7 @@ def test_parts_joined_are_the_whole(tmp_path: Path, parts: list[Path], capsys: p
     assert {n: e.model_copy(update={"seconds": {}, "scores": {}}) for n, e in joined.items()} == {
         n: e.model_copy(update={"seconds": {}, "scores": {}}) for n, e in whole.items()
     }
-    assert all(check_split(out / split) == [] for split in ("train", "val"))
+    assert all(check_dataset(out / split).problems == () for split in ("train", "val"))
     make(fake_config(tmp_path, ORDERS, out=str(out)))
     merge(parts[::-1], out)
     assert shards(out) == wanted, "building and joining it again change nothing"

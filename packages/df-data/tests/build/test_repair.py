@@ -12,7 +12,7 @@ from fake_models import FakeModels, fake_config, shards
 from df_data import cli
 from df_data.build.build import build
 from df_data.build.config import BuildConfig
-from df_data.check.validate import check_split
+from df_data.check.validate import check_dataset
 from df_data.format.manifest import read_manifest
 from df_models.errors import UserError
 
@@ -47,7 +47,7 @@ def test_shards_that_are_gone_or_cut_are_made_again(built: BuildConfig, damage: 
     damage(Path(built.out) / "train" / name)
     build(built, make=FakeModels, progress=False)
     assert shards(Path(built.out)) == whole and ledger_lines(built) > lines
-    assert all(check_split(Path(built.out) / split) == [] for split in ("train", "val"))
+    assert all(check_dataset(Path(built.out) / split).problems == () for split in ("train", "val"))
 
 
 def test_changed_bytes_are_found_if_that_is_asked_for(built: BuildConfig) -> None:

@@ -13,7 +13,7 @@ from dying_builds import CLIPS
 from dying_builds import build as build_small
 from webdataset import WebDataset  # pyright: ignore[reportAttributeAccessIssue]
 
-from df_data.check.validate import check_split
+from df_data.check.validate import check_dataset
 from df_data.format.manifest import read_manifest
 from df_data.format.sample import EncoderRecord, Sample, from_members, to_members, validate_sample
 from df_data.format.shards import SplitWriter, iter_samples, iter_shard, shard_of, tar_members
@@ -37,7 +37,7 @@ def test_bytes_do_not_depend_on_the_order_of_work(tmp_path: Path, make_sample: C
     a, b = tree(tmp_path / "a" / "train"), tree(tmp_path / "b" / "train")
     assert a == b
     assert sorted(a) == ["manifest.json", "shard-00000.tar", "shard-00001.tar"]
-    assert check_split(tmp_path / "a" / "train", media=False) == [], "the mp4s here are no videos"
+    assert check_dataset(tmp_path / "a" / "train", media=False).problems == (), "the mp4s here are no videos"
 
 
 def test_damaged_staged_sample_is_done_again(tmp_path: Path, make_sample: Callable[..., Sample]) -> None:
@@ -172,17 +172,17 @@ def test_damage_is_told_with_the_file_and_found_by_check(tmp_path: Path, make_sp
     whole = path.read_bytes()
     for tenth in range(10):
         path.write_bytes(whole[: len(whole) * tenth // 10])
-        problems = check_split(tmp_path / "train")
+        problems = check_dataset(tmp_path / "train").problems
         assert len(problems) == 1 and str(path) in problems[0] and "bytes" in problems[0]
         assert str(path) in told(path, 4)
     for position in range(7, len(whole), len(whole) // 40):
         damaged = bytearray(whole)
         damaged[position] ^= 0x55
         path.write_bytes(bytes(damaged))
-        assert any("sha256" in problem for problem in check_split(tmp_path / "train"))
+        assert any("sha256" in problem for problem in check_dataset(tmp_path / "train").problems)
         assert "shard-00000.tar" in told(path, 5)
     path.unlink()
-    assert check_split(tmp_path / "train") == [f"{path}: missing"]
+    assert list(check_dataset(tmp_path / "train").problems) == [f"{path}: missing"]
 
 
 def test_check_finds_wrong_samples_behind_right_hashes(tmp_path: Path, make_split: Callable[..., object]) -> None:
@@ -192,7 +192,7 @@ def test_check_finds_wrong_samples_behind_right_hashes(tmp_path: Path, make_spli
     manifest["split"] = "val"
     (tmp_path / "train" / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "train" / "stray.tar").write_bytes(b"")
-    problems = "\n".join(check_split(tmp_path / "train"))
+    problems = "\n".join(check_dataset(tmp_path / "train").problems)
     assert "stray.tar: not in the manifest" in problems
     assert "other encoders" in problems and "its split is 'train', the manifest says 'val'" in problems
 

@@ -19,10 +19,10 @@ from df_data.check.validate import check_dataset
 from df_data.format.manifest import read_manifest
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
-from df_data.reading.reader import ShardReader
+from df_data.reading import ShardReader
 from df_data.stages.agreement import AgreementFilter
 from df_data.stages.face_vectors import FaceEncoders
-from df_data.stages.landmarks import MediaPipeReader
+from df_data.stages.landmarker import MediaPipeReader
 from df_data.stages.prepare import PreparedClip, StageModels, prepare_clips
 from df_models.encoders import FLAME_ENCODERS
 from df_models.encoders.face.face_detectors import load_face_detector

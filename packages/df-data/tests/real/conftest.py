@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from df_data.stages.landmarks import MediaPipeReader
+from df_data.stages.landmarker import MediaPipeReader
+from df_data.stages.prepare import PreparedClip, StageConfig, StageModels, prepare_clips
+from df_data.stages.rejection import Rejected
 from df_models.encoders.face.yunet import YuNet
 from df_models.encoders.video.wan_vae import WanVAE
 
@@ -31,3 +35,17 @@ def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vae") / "random-vae"
     WanVAE.random(0).module.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepare_clip() -> Callable[[Path, StageConfig, StageModels], PreparedClip]:
+    """Return a video's first stretch alone, or raise why it was refused."""
+
+    def prepare(path: Path, config: StageConfig, models: StageModels) -> PreparedClip:
+        with contextlib.closing(prepare_clips(path, config, models)) as stretches:
+            first = next(stretches)
+        if isinstance(first, Rejected):
+            raise first
+        return first
+
+    return prepare

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from df_data.stages.clock import resample_indices, steady_ticks
+from df_data.stages.clock import TOLERANCE_S, steady_ticks
 from df_data.stages.decode import decode_clip, iter_segments
 from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts
@@ -17,6 +17,21 @@ from df_data.stages.sound import SoundTrack, place_sound
 from df_models.errors import UserError
 
 RATE = 16_000
+
+
+def resample_indices(times_F: np.ndarray, last_duration: float, fps: float) -> np.ndarray:
+    """Return for each tick ``k / fps`` after the first time stamp the frame whose time stamp is nearest, int64 ``[T]``.
+
+    The whole of one run at once: what :func:`steady_ticks`, which sees frames as they come, must decide.
+
+    Args:
+        times_F: rising time stamps in seconds.
+        last_duration: how long the last frame is shown, in seconds.
+    """
+    length = times_F[-1] - times_F[0] + last_duration
+    ticks = times_F[0] + np.arange(int(np.floor(length * fps + 1e-3))) / fps
+    middles = (times_F[1:] + times_F[:-1]) / 2
+    return np.searchsorted(middles, ticks - TOLERANCE_S, side="left")
 
 
 def write(

@@ -18,7 +18,7 @@ from df_data.sources.listing import Input, list_inputs
 from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceFilter, detect_faces, track_face
 from df_data.stages.head_pose import head_pose_disagreement
-from df_data.stages.landmarks import MediaPipeReader
+from df_data.stages.landmarker import MediaPipeReader
 from df_data.stages.prepare import StageConfig
 from df_data.stages.quality import QualityFilter
 from df_data.stages.readings import euler_degrees

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,10 +14,11 @@ from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceFilter, detect_faces, track_face
 from df_data.stages.gaps import fill_gaps
 from df_data.stages.identity import SAME_PERSON, FaceIdentity
-from df_data.stages.landmarks import Landmarks, MediaPipeReader
+from df_data.stages.landmarker import MediaPipeReader
+from df_data.stages.landmarks import Landmarks
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import OcclusionFilter, face_confidences, hidden_share
-from df_data.stages.prepare import StageConfig, StageModels, prepare_clip
+from df_data.stages.prepare import PreparedClip, StageConfig, StageModels
 from df_data.stages.quality import QualityFilter
 from df_data.stages.readings import Readings, readings_of
 from df_data.stages.rejection import Rejected
@@ -28,6 +30,8 @@ from df_models.time import samples_for
 
 FACES = FaceFilter(min_face=64)
 NEEDS_VOICE = pytest.mark.skipif(find_spec("silero_vad") is None, reason="the package silero-vad is not installed")
+
+Prepare = Callable[[Path, StageConfig, StageModels], PreparedClip]
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,9 @@ def test_sound_of_another_time_is_refused_by_its_reason(clips: list[Clip], detec
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @NEEDS_VOICE
-def test_every_grid_clip_comes_through(real_data: Path, detector: YuNet, reader: MediaPipeReader) -> None:
+def test_every_grid_clip_comes_through(
+    real_data: Path, detector: YuNet, reader: MediaPipeReader, prepare_clip: Prepare
+) -> None:
     config = StageConfig(size=64, faces=FACES)
     weights = []
     for path in sorted((real_data / "grid").glob("*/*.mpg")):

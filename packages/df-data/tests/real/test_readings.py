@@ -12,7 +12,8 @@ from df_data.sources.listing import list_inputs
 from df_data.sources.words import read_words
 from df_data.stages.faces import FaceFilter, track_face
 from df_data.stages.gaps import fill_gaps, longest_gap
-from df_data.stages.landmarks import BLENDSHAPES, Landmarks, camera_rotation
+from df_data.stages.landmarker import camera_rotation
+from df_data.stages.landmarks import BLENDSHAPES, Landmarks
 from df_data.stages.prepare import clip_windows
 from df_data.stages.quality import QualityFilter, check_sound, sharpness, sound_scores
 from df_data.stages.readings import (

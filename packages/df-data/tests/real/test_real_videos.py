@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from df_data.format.shards import iter_samples
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceFilter
-from df_data.stages.landmarks import MediaPipeReader
-from df_data.stages.prepare import StageConfig, StageModels, prepare_clip
+from df_data.stages.landmarker import MediaPipeReader
+from df_data.stages.prepare import PreparedClip, StageConfig, StageModels
 from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
 from df_models.crop import CropRule, crop_resize, square_crop
@@ -28,8 +29,12 @@ from df_models.settings import load_config
 
 GRID = StageConfig(size=64, faces=FaceFilter(min_face=64))
 
+Prepare = Callable[[Path, StageConfig, StageModels], PreparedClip]
 
-def test_a_grid_clip_comes_through(real_data: Path, detector: YuNet, reader: MediaPipeReader) -> None:
+
+def test_a_grid_clip_comes_through(
+    real_data: Path, detector: YuNet, reader: MediaPipeReader, prepare_clip: Prepare
+) -> None:
     clip = prepare_clip(real_data / "grid/s1/bbaf2n.mpg", GRID, StageModels(detector, reader))
     assert clip.frames.shape == (73, 64, 64, 3) and clip.wave.shape == (73 * 640,)
     assert clip.structure.shape == (73, 70) and np.isfinite(clip.structure).all()
@@ -46,7 +51,9 @@ def test_a_grid_clip_comes_through(real_data: Path, detector: YuNet, reader: Med
     assert np.corrcoef(small.mouth_open, mouth)[0, 1] > 0.93
 
 
-def test_a_blank_lead_in_is_cut_off(real_data: Path, detector: YuNet, reader: MediaPipeReader) -> None:
+def test_a_blank_lead_in_is_cut_off(
+    real_data: Path, detector: YuNet, reader: MediaPipeReader, prepare_clip: Prepare
+) -> None:
     """The file's first 12 frames are grey."""
     clip = prepare_clip(real_data / "grid/s1/lgbf8n.mpg", GRID, StageModels(detector, reader))
     assert clip.start == 12 and len(clip.frames) == 61 and len(clip.wave) == 61 * 640
@@ -63,7 +70,7 @@ def test_a_blank_lead_in_is_cut_off(real_data: Path, detector: YuNet, reader: Me
     ],
 )
 def test_odd_videos_are_refused_for_their_reason(
-    real_data: Path, detector: YuNet, reader: MediaPipeReader, name: str, reason: str
+    real_data: Path, detector: YuNet, reader: MediaPipeReader, prepare_clip: Prepare, name: str, reason: str
 ) -> None:
     with pytest.raises(Rejected) as refused:
         prepare_clip(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from df_data.build.config import BuildConfig, ModelPaths
+from df_data.build.config import BuildConfig
 from df_data.stages.faces import FaceFilter, track_face
 from df_data.stages.judges import Judges, load_judges
 from df_data.stages.lip_sync import LipSyncFilter, check_lip_sync, lip_sync_scores
@@ -163,20 +163,20 @@ def test_boxes_move_evenly_between_detections() -> None:
 
 
 def test_wrong_paths_are_told_before_anything_begins(tmp_path) -> None:
-    assert load_judges(ModelPaths(), "cpu") == Judges() and Judges().models() == {}
+    assert load_judges(None, None, "cpu") == Judges() and Judges().models() == {}
     with pytest.raises(UserError, match=r"syncnet_v2: there is no .*gone.model; fetch syncnet_v2.model"):
-        load_judges(ModelPaths(syncnet=str(tmp_path / "gone.model")), "cpu")
+        load_judges(str(tmp_path / "gone.model"), None, "cpu")
     with pytest.raises(UserError, match=r"syncnet_v2: there is no .*/a/b.model; fetch"):
-        load_judges(ModelPaths(syncnet="a/b.model"), "cpu")  # never taken for a repository of the Hub
+        load_judges("a/b.model", None, "cpu")  # never taken for a repository of the Hub
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.model")
     with pytest.raises(UserError, match="is not syncnet_v2's checkpoint"):
-        load_judges(ModelPaths(syncnet=str(tmp_path / "other.model")), "cpu")
+        load_judges(str(tmp_path / "other.model"), None, "cpu")
     torch.save(SyncNetTowers().state_dict(), tmp_path / "syncnet_v2.model")
-    models = load_judges(ModelPaths(syncnet=str(tmp_path / "syncnet_v2.model")), "cpu").models()
+    models = load_judges(str(tmp_path / "syncnet_v2.model"), None, "cpu").models()
     assert list(models) == ["sync"] and models["sync"].id == "syncnet_v2"
     pytest.importorskip("onnxruntime")
     with pytest.raises(UserError, match=r"the head pose network is missing: no file .*x.onnx"):
-        load_judges(ModelPaths(head_pose=("x.onnx", "y.onnx")), "cpu")
+        load_judges(None, ("x.onnx", "y.onnx"), "cpu")
 
 
 def test_a_limit_on_the_pose_needs_the_network(tmp_path) -> None:

@@ -8,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.synth.reader_data import random_tracks
 from df_data.synth.head import camera
-from df_data.synth.head.face_state import FaceTracks
+from df_data.synth.head.face_state import FaceTracks, random_tracks
 from df_data.synth.head.identity import IDENTITY_DIM, Identity, identity_vector
 from df_data.synth.head.render import render
 from df_models.errors import UserError
@@ -18,7 +17,7 @@ from df_models.errors import UserError
 HASH = """
 import hashlib, numpy as np
 from df_data.synth.head.identity import Identity
-from benchmarks.synth.reader_data import random_tracks
+from df_data.synth.head.face_state import random_tracks
 from df_data.synth.head.render import render
 shown = render(Identity.sample(5), random_tracks(np.random.default_rng(2), 3), 64)
 print(hashlib.sha256(shown.frames.tobytes() + shown.keypoints.tobytes()).hexdigest())

@@ -8,7 +8,7 @@ from pathlib import Path
 from df_eval.config import EvalConfig
 from df_models.cli_support import add_version, run_cli
 from df_models.errors import UserError
-from df_models.settings import load_config
+from df_models.settings import add_print_config, dump_config, load_config
 
 DESCRIPTION = """\
 Measure a trained run on held-out clips: people and sentences that training did not see.
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="directory to write to (default RUN/eval)")
     parser.add_argument("--require-goals", action="store_true", help="exit with 1 if a goal is not met")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_print_config(parser)
     add_version(parser, "df-eval")
     return parser
 
@@ -75,6 +76,9 @@ def parse_config(args: argparse.Namespace) -> EvalConfig:
 def _main(argv: list[str]) -> int:
     args = build_parser().parse_intermixed_args(argv)
     config = parse_config(args)
+    if args.print_config:
+        print(dump_config(config), end="")
+        return 0
     from df_eval.evaluate import evaluate
     from df_eval.table import goals_table, headline_table
 

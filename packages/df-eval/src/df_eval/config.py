@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
+from df_infer.config import RolloutChanges
 from df_models.settings import FrozenModel
 from df_models.time import latent_length
 
@@ -38,7 +39,7 @@ class EvalConfig(FrozenModel):
     shifts: tuple[int, ...] = (25, 30, 35, 40, 45, 50)
     resamples: int = Field(default=2000, ge=100)
     videos: int = Field(default=4, ge=0)
-    rollout: dict[str, Any] = Field(default_factory=dict)
+    rollout: RolloutChanges = RolloutChanges()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     landmarker: Path | None = None

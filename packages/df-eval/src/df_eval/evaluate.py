@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from df_eval.clips import SYNTHETIC, EvalClip, render_clips, stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
@@ -21,7 +19,7 @@ from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models.errors import UserError
-from df_models.settings import expand_path
+from df_models.settings import expand_path, read_tree
 from df_models.time import covering_pixel_length
 
 
@@ -32,9 +30,8 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
         UserError: no run, no held-out data, settings that do not fit.
     """
     run = open_run_files(run_dir)
-    rollout_changes = dict(config.rollout)
     pipeline = Pipeline.from_run(run.path, config.device, config.dtype)
-    rollout = RolloutConfig.from_mapping({**dataclasses.asdict(pipeline.rollout), **rollout_changes})
+    rollout = config.rollout.applied_to(pipeline.rollout)
     encoder = structure_encoder(run)
     reader = choose_reader(encoder, config.landmarker or built_with_landmarker(run))
     clips, source = held_out_clips(run, config, encoder, pipeline.size)
@@ -83,8 +80,7 @@ def structure_encoder(run: RunFiles) -> str:
 def built_with_landmarker(run: RunFiles) -> Path | None:
     """The landmarker's file that the dataset's own config names (`models.face_landmarker`), if it is there."""
     file = run.data_root / "config.yaml"
-    tree = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    models = tree.get("models") if isinstance(tree, dict) else None
+    models = read_tree(file).get("models") if file.is_file() else None
     named = models.get("face_landmarker") if isinstance(models, dict) else None
     path = expand_path(named) if isinstance(named, str) else None
     return path if path is not None and path.is_file() else None
@@ -138,7 +134,7 @@ def protocol_facts(
         "video_vae": {"id": pipeline.vae.id, "sha256": pipeline.vae.sha256},
         "audio_encoder": {"id": pipeline.audio_encoder.id, "sha256": pipeline.audio_encoder.sha256},
         "prompt": None if pipeline.prompt is None else pipeline.prompt.words,
-        "rollout": dataclasses.asdict(rollout),
+        "rollout": rollout.model_dump(),
         "config": config.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

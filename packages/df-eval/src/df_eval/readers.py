@@ -127,7 +127,7 @@ class MediaPipeFaceReader:
     truth_note = "what the face landmarker read from the original video when the dataset was built"
 
     def __init__(self, task: Path) -> None:
-        from df_data.stages.landmarks import MediaPipeReader
+        from df_data.stages.landmarker import MediaPipeReader
 
         self._reader = MediaPipeReader(task)
         reason = "the face landmarker gives no identity vector"

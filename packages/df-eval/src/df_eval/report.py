@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
 
 from df_eval.goals import Goal
 from df_eval.measure import GENERATED, ROWS
@@ -77,13 +76,6 @@ def render(report: Report) -> str:
         + "\n".join(parts)
         + "\n</main></body></html>\n"
     )
-
-
-def missing_files(report: Report, folder: Path) -> list[str]:
-    """Files that the page refers to and that are not in its folder."""
-    named = [path for path, *_ in [*report.videos, *report.sheets]]
-    named += [path for plots in report.plots.values() for path, *_ in plots]
-    return [path for path in named if not (folder / path).is_file()]
 
 
 def _goals(report: Report) -> str:

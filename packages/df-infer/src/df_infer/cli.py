@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from tqdm import tqdm
 
-from df_infer.config import RolloutConfig, Solver, Start, StructStart
+from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
+from df_infer.run_dir import open_run
 from df_models.cli_support import add_version, run_cli
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.media import read_audio, read_image, write_video
+from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 from df_models.structure import LIVEPORTRAIT_70
 from df_models.time import FPS, samples_for
+
+ROLLOUT = "rollout"
+"""Section of a run's config.yaml that generation reads."""
 
 EXAMPLE = """\
 example:
@@ -30,7 +33,6 @@ Settings that are not given are those of the run (`rollout:` in its config.yaml)
 
 exit codes: 0 done, 2 a mistake in what was asked, 3 the machine lacks something (disk, package), 130 interrupted
 """
-ROLLOUT_OPTIONS = ("steps", "structure_steps", "solver", "start", "struct_start", "window", "sinks", "context_noise")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,29 +77,21 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed.add_argument("--structure-out", type=Path, help="also write the generated 3D motion to this .npz")
     needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the sound)")
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
-    _add_rollout(parser.add_argument_group("how to sample (default: as the run says)"))
+    add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
     machine = parser.add_argument_group("machine and portrait")
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
     machine.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default: bfloat16 on CUDA)")
     machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
     machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
     machine.add_argument("--quiet", action="store_true", help="show no progress bar")
-
-
-def _add_rollout(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--steps", type=int, help="solver steps per latent frame: fewer are faster and rougher")
-    group.add_argument("--structure-steps", type=int, help="steps after which the structure is clean")
-    group.add_argument("--solver", choices=get_args(Solver), help="euler, or heun (more exact, twice the cost)")
-    group.add_argument("--start", choices=get_args(Start), help="frame 0 is the portrait itself, or generated like it")
-    group.add_argument(
-        "--struct-start", choices=get_args(StructStart), help="motion starts from the last frame, or noise"
-    )
-    group.add_argument("--window", type=int, help="most recent latent frames (160 ms each) that are visible")
-    group.add_argument("--sinks", type=int, help="first latent frames that stay visible for ever")
-    group.add_argument("--context-noise", type=float, help="noise level of finished frames in the cache (0 to 0.02)")
+    add_print_config(parser)
 
 
 def _generate(args: argparse.Namespace) -> int:
+    changes = validate_config(RolloutChanges, given_flags(args, ROLLOUT), ROLLOUT)
+    if args.print_config:
+        print(dump_config(GenerateConfig(rollout=changes.applied_to(open_run(args.run).rollout))), end="")
+        return 0
     _check_output(args.out, ".mp4")
     if args.structure_out is not None:
         _check_output(args.structure_out, ".npz")
@@ -108,7 +102,7 @@ def _generate(args: argparse.Namespace) -> int:
     pipeline = Pipeline.from_run(
         args.run, args.device, args.dtype, prompt=args.prompt, face_detector=args.face_detector
     )
-    rollout = rollout_from(args, pipeline.rollout)
+    rollout = changes.applied_to(pipeline.rollout)
     count = frames_covering(wave) if args.frames is None else args.frames
     clips = pipeline.stream(image, wave, num_frames=count, seed=args.seed, rollout=rollout, cropped=args.cropped)
     structure: list[np.ndarray] = []
@@ -130,12 +124,6 @@ def _generate(args: argparse.Namespace) -> int:
         print(f"the model was told: {pipeline.prompt.words}")
     print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with sound, {count / FPS / taken:.2f}x real time")
     return 0
-
-
-def rollout_from(args: argparse.Namespace, base: RolloutConfig) -> RolloutConfig:
-    """Return ``base`` with the options that were given."""
-    given = {name: getattr(args, name) for name in ROLLOUT_OPTIONS if getattr(args, name) is not None}
-    return dataclasses.replace(base, **given)
 
 
 def write_structure(path: Path, structure_PD: np.ndarray) -> None:

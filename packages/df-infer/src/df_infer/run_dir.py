@@ -9,6 +9,7 @@ import yaml
 
 from df_infer.config import RolloutConfig
 from df_models.errors import UserError
+from df_models.settings import validate_config
 from df_models.text import PROMPT_FILE
 
 CONFIG = "config.yaml"
@@ -74,4 +75,4 @@ def _read_rollout(path: Path) -> RolloutConfig:
         return RolloutConfig()
     if not isinstance(section, dict):
         raise UserError(f"{path}: the section 'rollout' must hold `key: value` lines")
-    return RolloutConfig.from_mapping(section)
+    return validate_config(RolloutConfig, section, f"{path}: rollout")

@@ -55,8 +55,9 @@ def valid_pixel_length(num_pixel: int) -> int:
 
 def covering_pixel_length(num_pixel: int) -> int:
     """Return the smallest ``1 + 4 n`` that is at least ``num_pixel``."""
-    shortest = valid_pixel_length(num_pixel)
-    return shortest if shortest == num_pixel else shortest + TEMPORAL_STRIDE
+    if num_pixel < 1:
+        raise UserError(f"a clip needs at least one pixel frame, not {num_pixel}")
+    return pixel_length(latent_of_pixel(num_pixel - 1) + 1)
 
 
 def latent_of_pixel(pixel: int) -> int:
@@ -82,8 +83,8 @@ def to_slots(x_PD: Tensor) -> Tensor:
 
 
 def from_slots(x_TSD: Tensor) -> Tensor:
-    """Undo :func:`to_slots`: ``[..., T, 4, D]`` to ``[..., P, D]``. Of frame 0 the last slot is kept."""
-    return x_TSD.flatten(-3, -2)[..., SLOTS - 1 :, :]
+    """Undo :func:`to_slots`: ``[..., T, 4, D]`` to ``[..., P, D]``; the repeats of frame 0 are left out."""
+    return x_TSD[..., slot_mask(x_TSD.shape[-3]), :]
 
 
 def slot_mask(num_latent: int) -> Tensor:

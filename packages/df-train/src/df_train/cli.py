@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from df_models.cli_support import EXIT_INTERRUPTED, add_version, run_cli
 from df_models.errors import UserError, nearest
-from df_models.settings import load_config
+from df_models.settings import add_print_config, dump_config, load_config, read_tree
 
 _DESCRIPTION = """\
 Train DualForce, or its video tokenizer, as a configuration file says.
@@ -61,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     wish = parser.add_mutually_exclusive_group()
     wish.add_argument("--resume", action="store_true", help="continue the run; also one that is finished")
     wish.add_argument("--fresh", action="store_true", help="remove what the run has written and start at step 0")
+    add_print_config(parser)
     parser.add_argument("--check", action="store_true", help="check configuration, device and disk, then stop")
     return parser
 
@@ -79,23 +78,7 @@ def task_of(path: Path, overrides: list[str]) -> str:
     Raises:
         UserError: there is no such file, it cannot be read, or no such task.
     """
-    for override in reversed(overrides):
-        if override.startswith("task="):
-            return _known_task(override.removeprefix("task="))
-    if not path.is_file():
-        raise UserError(f"config file not found: {path}")
-    try:
-        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML") from error
-    if not isinstance(tree, dict):
-        return "model"
-    if "task" not in tree and isinstance(tree.get("extends"), str):
-        return task_of(path.parent / tree["extends"], [])
-    return _known_task(str(tree.get("task", "model")))
-
-
-def _known_task(task: str) -> str:
+    task = str(read_tree(path, overrides).get("task", "model"))
     if task not in ("model", "tokenizer"):
         raise UserError(f"task: there is no {task!r}{nearest(task, ('model', 'tokenizer'))}; use model or tokenizer")
     return task
@@ -106,6 +89,9 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     from df_train.tokenizer.train import train as tokenizer
 
     config = load_config(TokenizerConfig, options.config, options.overrides)
+    if options.print_config:
+        print(dump_config(config), end="")
+        return 0
     if options.resume or options.fresh:
         raise UserError("a tokenizer always starts at step 0; to go on from an earlier one's VAE say resume=RUN/vae")
     if options.check:
@@ -122,6 +108,9 @@ def _train_model(options: argparse.Namespace) -> int:
     from df_train.engine import NotFinite
 
     config = load_config(TrainConfig, options.config, options.overrides)
+    if options.print_config:
+        print(dump_config(config), end="")
+        return 0
     if options.check:
         run.preflight(config)
         run.say(f"{options.config}: ready to train in {config.directory}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
-from df_data.synth.corpus import SynthConfig
+from df_data.synth.config import SynthConfig
 from df_infer.config import RolloutConfig
 from df_models.flow import HistoryMode
 from df_models.settings import FrozenModel
@@ -248,12 +247,7 @@ class TrainConfig(FrozenModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     sample: SampleConfig = SampleConfig()
-    rollout: dict[str, Any] = Field(default_factory=lambda: asdict(RolloutConfig()))
-
-    @field_validator("rollout")
-    @classmethod
-    def _known_rollout(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return asdict(RolloutConfig.from_mapping(values))
+    rollout: RolloutConfig = RolloutConfig()
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -275,8 +269,3 @@ class TrainConfig(FrozenModel):
     def directory(self) -> Path:
         """The run directory."""
         return self.run_dir or Path("runs") / self.name
-
-    @property
-    def rollout_config(self) -> RolloutConfig:
-        """The settings of sample videos, and the defaults of evaluation and generation."""
-        return RolloutConfig.from_mapping(self.rollout)

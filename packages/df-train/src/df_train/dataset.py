@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from df_data.format.manifest import Manifest
+from df_data.reading import ReaderOptions, ShardReader
 from df_data.reading.cache import ShardCache
 from df_data.reading.peek import first_samples, manifest_of
-from df_data.reading.reader import ShardReader
-from df_data.synth.corpus import build_corpus
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.encoders.weights import split_spec
@@ -32,6 +31,8 @@ _SMALLEST_SPREAD = 1e-4
 def prepare_data(config: TrainConfig, world: World) -> Manifest:
     """Make the synthetic corpus if it is described (one process makes it), and read the training manifest."""
     if config.data.synth is not None and world.is_main:
+        from df_data.synth.corpus import build_corpus  # loads numba
+
         root = Path(config.data.root)
         root.parent.mkdir(parents=True, exist_ok=True)
         build_corpus(config.data.synth, root)
@@ -217,15 +218,12 @@ def audio_pooling(feature_dim: int, audio_dim: int) -> Literal["mean", "concat"]
 def make_reader(config: TrainConfig, model: DualForceConfig, world: World, audio_width: int) -> ShardReader:
     """The training reader of this process; `audio_width` is that of the stored audio features."""
     data = config.data
-    return ShardReader(
-        data.split("train"),
+    options = ReaderOptions(
         batch_size=data.batch_size // (world.size * data.accumulate),
         seed=config.seed,
         num_frames=data.num_frames,
         buckets=data.buckets,
         start=data.start,
-        rank=world.rank,
-        world_size=world.size,
         audio_pool=audio_pooling(audio_width, model.audio_dim),
         on_error=data.on_error,
         verify=data.verify,
@@ -235,3 +233,4 @@ def make_reader(config: TrainConfig, model: DualForceConfig, world: World, audio
         cache_dir_bytes=data.cache_dir_bytes,
         stream_bytes=data.stream_bytes,
     )
+    return ShardReader(data.split("train"), options, rank=world.rank, world_size=world.size)

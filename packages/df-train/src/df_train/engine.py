@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
-from df_data.reading.reader import Batch
+from df_data.reading import Batch
 from df_train import checkpoint, state
 from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples

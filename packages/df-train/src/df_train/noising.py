@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from df_data.reading.reader import Batch
+from df_data.reading import Batch
 from df_models.flow import (
     ErrorBank,
     HistoryConfig,

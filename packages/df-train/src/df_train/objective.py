@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from df_data.reading.reader import Batch
+from df_data.reading import Batch
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import clean_from_velocity, velocity_target

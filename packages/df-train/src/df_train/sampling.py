@@ -196,7 +196,7 @@ class Sampler:
         shown: tuple[list[Path], Path | None] = ([], None)
         if self._world.is_main and self._config.sample.clips:
             vae, clips = self._open(model)
-            generated = generate(model, vae, clips, self._config.rollout_config, self._config.seed)
+            generated = generate(model, vae, clips, self._config.rollout, self._config.seed)
             shown = write_samples(self._run.samples / f"step-{step}", clips, generated, vae)
         self._world.barrier()
         return shown

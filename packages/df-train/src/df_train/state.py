@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from df_data.reading.reader import ShardReader
+from df_data.reading import ShardReader
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_train import checkpoint

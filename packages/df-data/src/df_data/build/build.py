@@ -21,9 +21,9 @@ from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
 from df_data.build.crew import Crew, open_crew
 from df_data.build.crew.messages import ModelsFactory
 from df_data.build.intake import Intake, check_unchanged
+from df_data.build.part import refuse_other_part
 from df_data.build.workers import WorkerModels
 from df_data.common.wording import counted
-from df_data.format.dataset import refuse_other_part
 from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
 from df_data.format.sample import EncoderRecord
 from df_data.format.shards import SplitWriter, num_shards_for, remove_leftovers, shard_of

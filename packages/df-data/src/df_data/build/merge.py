@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from df_data.build.config import BuildConfig
+from df_data.build.part import refuse_other_part
 from df_data.common.wording import counted
-from df_data.format.dataset import CONFIG_NAME, refuse_other_part, split_directories
+from df_data.format.dataset import CONFIG_NAME, split_directories
 from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
 from df_data.format.manifest import (
     MANIFEST_NAME,

@@ -27,7 +27,7 @@ from df_data.sources.words import read_words
 from df_data.stages.face_vectors import FaceEncoders
 from df_data.stages.identity import FaceIdentity
 from df_data.stages.judges import load_judges
-from df_data.stages.landmarks import MediaPipeReader
+from df_data.stages.landmarker import MediaPipeReader
 from df_data.stages.prepare import PreparedClip, StageModels, check_detector, clip_windows, prepare_clips
 from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
@@ -57,7 +57,7 @@ class WorkerModels:
         self.prompt = None if config.text is None else encode_prompt(config.text, config.dtype)
         self.detector = load_face_detector(expand_variables(config.models.face_detector))
         check_detector(config.stages, self.detector)
-        self.judges = load_judges(config.models, device)
+        self.judges = load_judges(config.models.syncnet, config.models.head_pose, device)
         named = map(expand_variables, (config.video_vae, config.audio_encoder, config.reference_encoder))
         self.encoders = Encoders.load(*named, device=device, precision=config.dtype)
         self.faces = _face_encoders(config, device)

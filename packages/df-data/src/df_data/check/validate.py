@@ -72,11 +72,6 @@ def check_dataset(directory: Path, *, media: bool = True, workers: int = 1) -> C
     )
 
 
-def check_split(directory: Path, *, media: bool = True) -> list[str]:
-    """Return every problem of a split as one line each; an empty list means that it is sound."""
-    return _check_split(directory, media, workers=1)[0]
-
-
 # -------------------- one split
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from df_data.build.config import BuildConfig
 from df_data.format.manifest import MANIFEST_NAME
 from df_models.errors import UserError
-from df_models.settings import load_config
 
 CONFIG_NAME = "config.yaml"
 
@@ -24,17 +22,3 @@ def split_directories(directory: Path) -> list[Path]:
     if not found:
         raise UserError(f"{directory} is no dataset: there is no {MANIFEST_NAME} in it or in a folder of it")
     return found
-
-
-def refuse_other_part(directory: Path, part: str) -> None:
-    """Do nothing if a build of ``part`` may write to a directory.
-
-    Raises:
-        UserError: it holds another part of the dataset, or the whole of it.
-    """
-    file = directory / CONFIG_NAME
-    held = load_config(BuildConfig, file).part if file.is_file() else part
-    if held != part:
-        raise UserError(
-            f"{directory} was made with part={held}, not part={part}; give each part a directory of its own (out=...)"
-        )

@@ -1,1 +1,7 @@
-"""What the reader is made of: order, where shards come from, and a sample's way from a tar's bytes to tensors."""
+"""Shards to batches: which samples come when, how their bytes are read, and what a batch is."""
+
+from df_data.reading.batch import Batch
+from df_data.reading.options import ReaderOptions
+from df_data.reading.reader import ShardReader
+
+__all__ = ["Batch", "ReaderOptions", "ShardReader"]

@@ -10,7 +10,7 @@ more starts is several anchored windows per video, which the build makes.
 
 There is no horizontal flip: the VAE is not symmetric, so mirrored latents are not the latents of the mirrored video,
 and audio would be all that is right about the batch. To train on mirrored clips, mirror the videos before they are
-encoded (:mod:`df_data.mirror` mirrors structure vectors and boxes that are known already).
+encoded.
 
 Shape legend: B clips, T latent frames, S = 4 slots, h, w latent cells, R reference pictures, N reference tokens,
 P pixel frames, A = 2P audio features, L text tokens, D feature widths.

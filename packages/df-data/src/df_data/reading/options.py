@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from df_data.format.manifest import Manifest
 from df_data.reading.batch import AudioPool, Recipe, Start
@@ -11,30 +13,76 @@ from df_data.reading.order import SHARDS_MIXED
 from df_models.errors import UserError
 from df_models.time import latent_length
 
+OnError = Literal["stop", "skip"]
 
-def checked_recipe(
-    seed: int, audio_pool: AudioPool, start: Start, drop_audio: float, drop_reference: float, cropped: bool
-) -> Recipe:
-    """Return how clips become batches; UserError for a share outside 0 to 1, or a start that is not to be had.
 
-    Args:
-        cropped: whether clips are cut, so that there are several starts.
+@dataclass(frozen=True)
+class ReaderOptions:
+    """How a split is read.
+
+    Attributes:
+        batch_size: clips per batch and rank.
+        seed: of the order and of all choices below.
+        num_frames: latent frames per clip; None takes clips whole (all must be equal then).
+        buckets: latent frames of several lengths instead; each clip is cut to the longest that it fills.
+        start: ``anchored`` crops begin at their clip's start; ``marked`` ones anywhere (:mod:`df_data.reading.batch`).
+        shuffle: permute each epoch; otherwise the order of the manifest.
+        audio_pool: how two audio features become one slot.
+        drop_audio, drop_reference: share of the clips whose condition is replaced by zeros, for training without
+            df-train (whose objective drops conditions itself).
+        loop: go on with the next epoch; otherwise an iteration ends with the epoch, and the next one is the next epoch.
+        on_error: ``stop`` with an error at the first damaged sample or shard, or ``skip`` it with a warning
+            (:mod:`df_data.reading.reader`) and count it in ``ShardReader.skipped``.
+        verify: check the sha256 of each shard of a directory or a cache when it is opened.
+        num_workers: threads that read ahead (0: read when asked).
+        cache_bytes: decoded clips kept in memory, the oldest forgotten first.
+        cache_dir, cache_dir_bytes: where the shards of a URL are kept, and how much of them.
+        stream_bytes: memory for shards of a URL without a `cache_dir`, which are read through.
+
+    Raises:
+        UserError: a value is outside its range, or two do not fit together.
     """
-    for name, share in (("drop_audio", drop_audio), ("drop_reference", drop_reference)):
-        if not 0.0 <= share <= 1.0:
-            raise UserError(f"{name}={share} is not a share in 0..1")
-    if start not in ("anchored", "marked"):
-        raise UserError(f"start={start!r}; use 'anchored' or 'marked'")
-    if start == "marked" and not cropped:
-        raise UserError("start='marked' needs num_frames or buckets: a whole clip has only one start")
-    return Recipe(seed, audio_pool, start, drop_audio, drop_reference)
 
+    batch_size: int
+    seed: int
+    num_frames: int | None = None
+    buckets: Sequence[int] | None = None
+    start: Start = "anchored"
+    shuffle: bool = True
+    audio_pool: AudioPool = "concat"
+    drop_audio: float = 0.0
+    drop_reference: float = 0.0
+    loop: bool = True
+    on_error: OnError = "stop"
+    verify: bool = False
+    num_workers: int = 0
+    cache_bytes: int = 2 << 30
+    cache_dir: Path | str | None = None
+    cache_dir_bytes: int = 256 << 30
+    stream_bytes: int = 8 << 30
 
-def check_amounts(**amounts: int) -> None:
-    """Refuse options that count threads or bytes and are below 0."""
-    for name, amount in amounts.items():
-        if amount < 0:
-            raise UserError(f"{name}={amount}: give 0 or more")
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size={self.batch_size}: give 1 or more")
+        for name in ("num_workers", "cache_bytes", "cache_dir_bytes", "stream_bytes"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: give 0 or more")
+        for name in ("drop_audio", "drop_reference"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"{name}={getattr(self, name)} is not a share in 0..1")
+        for name, choices in (("start", Start), ("audio_pool", AudioPool), ("on_error", OnError)):
+            if getattr(self, name) not in get_args(choices):
+                known = " or ".join(repr(choice) for choice in get_args(choices))
+                raise UserError(f"{name}={getattr(self, name)!r}; use {known}")
+        if self.num_frames is not None and self.buckets is not None:
+            raise UserError("num_frames and buckets both say how long clips are; give one of them")
+        if self.start == "marked" and not (self.num_frames or self.buckets):
+            raise UserError("start='marked' needs num_frames or buckets: a whole clip has only one start")
+
+    @property
+    def recipe(self) -> Recipe:
+        """How clips become batches."""
+        return Recipe(self.seed, self.audio_pool, self.start, self.drop_audio, self.drop_reference)
 
 
 def checked_place(state: Mapping[str, Any], num_buckets: int) -> tuple[int, ...]:
@@ -70,8 +118,6 @@ def checked_lengths(
 ) -> tuple[int | None, ...]:
     """The length of each bucket's crops in latent frames; one bucket without `buckets` (None: whole clips)."""
     shortest = latent_length(min(entry.shortest for entry in manifest.shards))
-    if num_frames is not None and buckets is not None:
-        raise UserError("num_frames and buckets both say how long clips are; give one of them")
     if num_frames is not None and not 1 <= num_frames <= shortest:
         raise UserError(
             f"num_frames={num_frames} latent frames, but the shortest clip of {where} has {shortest}: "

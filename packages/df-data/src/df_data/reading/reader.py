@@ -31,33 +31,31 @@ import warnings
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from df_data.common.hashing import hash_int
-from df_data.reading.batch import AudioPool, Batch, Clip, Start, clip_of, collate
+from df_data.reading.batch import Batch, Clip, clip_of, collate
 from df_data.reading.cache import ShardCache
 from df_data.reading.opened import DamagedShard, OpenShards
 from df_data.reading.options import (
-    check_amounts,
+    ReaderOptions,
     check_room,
     checked_lengths,
     checked_manifest,
     checked_place,
-    checked_recipe,
     places_ahead,
 )
 from df_data.reading.order import Order, Place, Step, buckets_of, next_bucket, others, rank_places
 from df_data.reading.shard import is_fetched_through
-from df_data.reading.source import is_remote, open_source
+from df_data.reading.source import Source, is_remote, open_source
 from df_models.errors import UserError
 from df_models.time import latent_length
 
-__all__ = ["Batch", "Clip", "ShardReader", "rank_places"]
-
-OnError = Literal["stop", "skip"]
+__all__ = ["Batch", "Clip", "ReaderOptions", "ShardReader", "rank_places"]
 
 
 class ShardReader:
@@ -65,24 +63,9 @@ class ShardReader:
 
     Args:
         directory: a split's directory, with ``manifest.json``, or a URL or pipe (:mod:`df_data.reading.source`).
-        batch_size: clips per batch and rank.
-        seed: of the order and of all choices below.
-        num_frames: latent frames per clip; None takes clips whole (all must be equal then).
-        buckets: latent frames of several lengths instead; each clip is cut to the longest that it fills.
-        start: ``anchored`` crops begin at their clip's start; ``marked`` ones anywhere (:mod:`df_data.reading.batch`).
-        shuffle: permute each epoch; otherwise the order of the manifest.
+        options: how it is read.
         rank, world_size: this process's part.
-        audio_pool: how two audio features become one slot.
-        drop_audio, drop_reference: share of the clips whose condition is replaced by zeros, for training without
-            df-train (whose objective drops conditions itself).
-        loop: go on with the next epoch; otherwise an iteration ends with the epoch, and the next one is the next epoch.
-        on_error: ``stop`` with an error at the first damaged sample or shard, or ``skip`` it with a warning (see the
-            module) and count it in ``skipped``.
-        verify: check the sha256 of each shard of a directory or a cache when it is opened.
-        num_workers: threads that read ahead (0: read when asked).
-        cache_bytes: decoded clips kept in memory, the oldest forgotten first.
-        cache_dir, cache_dir_bytes: where the shards of a URL are kept, and how much of them.
-        stream_bytes: memory for shards of a URL without a `cache_dir`, which are read through.
+        fields: fields of :class:`ReaderOptions` by name, in place of `options` or on top of them.
 
     Attributes:
         skipped: samples left out so far by the name of their shard.
@@ -96,60 +79,46 @@ class ShardReader:
     def __init__(
         self,
         directory: Path | str,
+        options: ReaderOptions | None = None,
         *,
-        batch_size: int,
-        seed: int,
-        num_frames: int | None = None,
-        buckets: Sequence[int] | None = None,
-        start: Start = "anchored",
-        shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
-        audio_pool: AudioPool = "concat",
-        drop_audio: float = 0.0,
-        drop_reference: float = 0.0,
-        loop: bool = True,
-        on_error: OnError = "stop",
-        verify: bool = False,
-        num_workers: int = 0,
-        cache_bytes: int = 2 << 30,
-        cache_dir: Path | str | None = None,
-        cache_dir_bytes: int = 256 << 30,
-        stream_bytes: int = 8 << 30,
+        **fields: Any,
     ) -> None:
-        if batch_size < 1 or not 0 <= rank < world_size:
-            raise UserError(f"batch_size={batch_size}, rank={rank}, world_size={world_size} do not fit together")
-        check_amounts(
-            num_workers=num_workers,
-            cache_bytes=cache_bytes,
-            cache_dir_bytes=cache_dir_bytes,
-            stream_bytes=stream_bytes,
-        )
-        self.directory, self.batch_size, self.seed, self.shuffle = directory, batch_size, seed, shuffle
-        self.rank, self.world_size, self.loop, self.num_workers = rank, world_size, loop, num_workers
-        if on_error not in ("stop", "skip"):
-            raise UserError(f"on_error={on_error!r}; use 'stop' or 'skip'")
-        self.on_error: OnError = on_error
-        self.recipe = checked_recipe(seed, audio_pool, start, drop_audio, drop_reference, bool(num_frames or buckets))
-        cache = None if cache_dir is None else ShardCache(cache_dir, cache_dir_bytes, verify=verify)
-        source = open_source(directory, cache=cache, verify=verify)
-        self.manifest = checked_manifest(source.manifest(), source.where)
-        room = None
-        if is_remote(directory):
-            room = stream_bytes if cache is None else cache_dir_bytes
-            check_room(self.manifest, shuffle, "stream_bytes" if cache is None else "cache_dir_bytes", room)
-        self._opens_ahead = places_ahead(self.manifest, shuffle, room)
+        self.options = options = ReaderOptions(**fields) if options is None else replace(options, **fields)
+        if options.batch_size < 1 or not 0 <= rank < world_size:
+            raise UserError(
+                f"batch_size={options.batch_size}, rank={rank}, world_size={world_size} do not fit together"
+            )
+        self.directory, self.rank, self.world_size = directory, rank, world_size
+        self.recipe = options.recipe
+        source, room = self._open(directory)
+        self._opens_ahead = places_ahead(self.manifest, options.shuffle, room)
         self._announces_samples = not all(is_fetched_through(entry) for entry in self.manifest.shards)
-        self.lengths = checked_lengths(self.manifest, source.where, num_frames, buckets)
+        self.lengths = checked_lengths(self.manifest, source.where, options.num_frames, options.buckets)
         self.skipped: dict[str, int] = {}
         self._damaged: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
-        self._shards = OpenShards(source, self.manifest.shards, stream_bytes)
+        self._shards = OpenShards(source, self.manifest.shards, options.stream_bytes)
         self._order = self._make_order()
         self._given = (0,) * len(self.lengths)
         self._fingerprint = hash_int(*(entry.sha256 for entry in self.manifest.shards))
         self._cache: OrderedDict[tuple[int, int], Clip] = OrderedDict()
-        self._cache_left = cache_bytes
+        self._cache_left = options.cache_bytes
+
+    def _open(self, directory: Path | str) -> tuple[Source, int | None]:
+        """Read the manifest; return where its shards come from, and the bytes that there is room for (None: all)."""
+        options, cache = self.options, None
+        if options.cache_dir is not None:
+            cache = ShardCache(options.cache_dir, options.cache_dir_bytes, verify=options.verify)
+        source = open_source(directory, cache=cache, verify=options.verify)
+        self.manifest = checked_manifest(source.manifest(), source.where)
+        if not is_remote(directory):
+            return source, None
+        limit = "stream_bytes" if cache is None else "cache_dir_bytes"
+        room: int = getattr(options, limit)
+        check_room(self.manifest, options.shuffle, limit, room)
+        return source, room
 
     def __len__(self) -> int:
         """Number of samples in the split."""
@@ -166,8 +135,8 @@ class ShardReader:
         """Return where the next batch begins, in samples of all ranks together; equal on all ranks."""
         state = {
             "position": sum(self._given),
-            "seed": self.seed,
-            "shuffle": self.shuffle,
+            "seed": self.options.seed,
+            "shuffle": self.options.shuffle,
             "count": self.manifest.count,
             "dataset": self._fingerprint,
         }
@@ -200,8 +169,8 @@ class ShardReader:
     # -------------------- steps
 
     def __iter__(self) -> Iterator[Batch]:
-        ends = [None if self.loop else (self.epoch + 1) * size for size in self._order.sizes]
-        made = self._read_ahead(ends) if self.num_workers > 0 else self._read_now(ends)
+        ends = [None if self.options.loop else (self.epoch + 1) * size for size in self._order.sizes]
+        made = self._read_ahead(ends) if self.options.num_workers > 0 else self._read_now(ends)
         for batch in made:
             if batch is not None:
                 yield batch
@@ -213,7 +182,7 @@ class ShardReader:
 
     def _after(self, given: tuple[int, ...], step: Step) -> tuple[int, ...]:
         """How many places of each bucket have been given after a step."""
-        following = step.position + self.batch_size * self.world_size
+        following = step.position + self.options.batch_size * self.world_size
         following = following if step.end is None else min(following, step.end)
         return (*given[: step.bucket], following, *given[step.bucket + 1 :])
 
@@ -228,12 +197,12 @@ class ShardReader:
         waiting: deque[tuple[Step, Future[Batch | None]]] = deque()
         ahead = self._given
         with (
-            ThreadPoolExecutor(self.num_workers, thread_name_prefix="shard-reader") as pool,
+            ThreadPoolExecutor(self.options.num_workers, thread_name_prefix="shard-reader") as pool,
             ThreadPoolExecutor(1, thread_name_prefix="shard-opener") as opener,
         ):
             try:
                 while True:
-                    while len(waiting) < 2 * self.num_workers and (step := self._next_step(ahead, ends)):
+                    while len(waiting) < 2 * self.options.num_workers and (step := self._next_step(ahead, ends)):
                         self._announce(step, opener)
                         waiting.append((step, pool.submit(self._batch, step)))
                         ahead = self._after(ahead, step)
@@ -251,12 +220,12 @@ class ShardReader:
     def _announce(self, step: Step, opener: ThreadPoolExecutor) -> None:
         """Have what a step reads fetched from the disk, and the shards opened that are met for the first time later."""
         if self._announces_samples:
-            places = rank_places(step.position, step.end, self.batch_size, self.rank, self.world_size)
+            places = rank_places(step.position, step.end, self.options.batch_size, self.rank, self.world_size)
             for shard, index in self._order.samples(step.bucket, places.start, places.stop).tolist():
                 self._shards.expect(shard, index)
         if self._opens_ahead:
             first = step.position + self._opens_ahead
-            last = first + self.batch_size * self.world_size
+            last = first + self.options.batch_size * self.world_size
             last = last if step.end is None else min(last, step.end)
             for shard in np.unique(self._order.samples(step.bucket, first, last)[:, 0]).tolist():
                 if not self._shards.is_open(shard):
@@ -264,7 +233,7 @@ class ShardReader:
 
     def _batch(self, step: Step) -> Batch | None:
         """This rank's batch of a step; None if all of it was damaged in a pass that ends, read by one rank."""
-        places = rank_places(step.position, step.end, self.batch_size, self.rank, self.world_size)
+        places = rank_places(step.position, step.end, self.options.batch_size, self.rank, self.world_size)
         found = [self._at(step.bucket, place, fill=step.end is None) for place in places]
         if not any(found) and self.world_size > 1:  # other ranks wait for this one
             found = [self._at(step.bucket, places[0], fill=True)]
@@ -283,7 +252,7 @@ class ShardReader:
         if clip is not None or not fill:
             return None if clip is None else (clip, own.epoch)
         size = self._order.sizes[bucket]
-        for other in others(size, self.seed, bucket, place):
+        for other in others(size, self.options.seed, bucket, place):
             clip = self._clip(bucket, self._order.at(bucket, own.epoch * size + other))
             if clip is not None:
                 return clip, own.epoch
@@ -321,7 +290,7 @@ class ShardReader:
 
     def _skip(self, shard: int, index: int, error: UserError) -> None:
         """Count a damaged sample, or all samples of its shard; the first of each shard is told."""
-        if self.on_error == "stop":
+        if self.options.on_error == "stop":
             raise error
         entry = self.manifest.shards[shard]
         whole = isinstance(error, DamagedShard)
@@ -338,7 +307,13 @@ class ShardReader:
     def _make_order(self) -> Order:
         counts = [entry.count for entry in self.manifest.shards]
         bucket_of = [self._buckets_of(shard) for shard in range(len(counts))] if self._bucketed else None
-        return Order(counts, seed=self.seed, shuffle=self.shuffle, bucket_of=bucket_of, num_buckets=len(self.lengths))
+        return Order(
+            counts,
+            seed=self.options.seed,
+            shuffle=self.options.shuffle,
+            bucket_of=bucket_of,
+            num_buckets=len(self.lengths),
+        )
 
     def _buckets_of(self, shard: int) -> np.ndarray:
         """The bucket of each sample of a shard; what cannot be read counts as the shard's shortest clip."""

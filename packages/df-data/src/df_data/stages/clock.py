@@ -82,18 +82,3 @@ def steady_ticks(
         last = (time, picture)
     if last is not None:
         yield from rest_of_run(last)
-
-
-def resample_indices(times_F: np.ndarray, last_duration: float, fps: float) -> np.ndarray:
-    """Return for each tick ``k / fps`` after the first time stamp the frame whose time stamp is nearest, int64 ``[T]``.
-
-    The whole of one run at once; :func:`steady_ticks` decides the same as frames come.
-
-    Args:
-        times_F: rising time stamps in seconds.
-        last_duration: how long the last frame is shown, in seconds.
-    """
-    length = times_F[-1] - times_F[0] + last_duration
-    ticks = times_F[0] + np.arange(int(np.floor(length * fps + 1e-3))) / fps
-    middles = (times_F[1:] + times_F[:-1]) / 2
-    return np.searchsorted(middles, ticks - TOLERANCE_S, side="left")

@@ -8,7 +8,6 @@ Shape legend: T frames, N samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from df_data.stages.lip_sync import lip_sync_scores
 from df_models.encoders.face.head_pose import HeadPose
 from df_models.encoders.face.syncnet import SyncNet, load
 from df_models.settings import expand_path
-
-if TYPE_CHECKING:
-    from df_data.build.config import ModelPaths
 
 
 @dataclass(frozen=True)
@@ -58,13 +54,17 @@ class Judges:
         return scores
 
 
-def load_judges(paths: ModelPaths, device: str) -> Judges:
-    """Load the networks whose files a config names; SyncNet computes on ``device``, FSA-Net on the processor.
+def load_judges(syncnet: str | None, head_pose: tuple[str, str] | None, device: str) -> Judges:
+    """Load the networks whose files are given; SyncNet computes on ``device``, FSA-Net on the processor.
+
+    Args:
+        syncnet: ``syncnet_v2.model``.
+        head_pose: FSA-Net's two files.
 
     Raises:
         UserError: a file is missing or another model's.
     """
-    file = None if paths.syncnet is None else str(expand_path(paths.syncnet).absolute())
+    file = None if syncnet is None else str(expand_path(syncnet).absolute())
     sync = None if file is None else load("syncnet_v2", file).to(device=device)
-    pose = None if paths.head_pose is None else HeadPose([expand_path(path) for path in paths.head_pose])
+    pose = None if head_pose is None else HeadPose([expand_path(path) for path in head_pose])
     return Judges(sync, pose)

@@ -5,7 +5,6 @@ Shape legend: T frames, S side of the crop in pixels, N = 640 T samples.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from df_data.stages.faces import FaceDetector, FaceFilter, FaceTrack, detect_fac
 from df_data.stages.gaps import fill_gaps
 from df_data.stages.identity import FaceIdentity
 from df_data.stages.judges import Judges
-from df_data.stages.landmarks import READ_SIZE, MediaPipeReader
+from df_data.stages.landmarker import READ_SIZE, MediaPipeReader
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import require_yunet
 from df_data.stages.quality import QualityFilter, check_sound, clip_weight, sound_scores
@@ -189,15 +188,6 @@ def prepare_clips(
             yield _prepare(decoded, config, models, scores)
         except Rejected as rejected:
             yield Rejected(rejected.reason, rejected.detail, scores | rejected.scores)
-
-
-def prepare_clip(path: Path, config: StageConfig, models: StageModels) -> PreparedClip:
-    """Return a video's first stretch alone, or raise why it was refused; see :func:`prepare_clips`."""
-    with contextlib.closing(prepare_clips(path, config, models)) as stretches:
-        first = next(stretches)
-    if isinstance(first, Rejected):
-        raise first
-    return first
 
 
 def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, scores: dict[str, float]) -> PreparedClip:

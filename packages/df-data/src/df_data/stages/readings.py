@@ -20,14 +20,11 @@ Shape legend: T frames, L = 478 landmarks, K = 21 keypoints, R rigid points.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from df_data.stages.landmarks import Landmarks
 from df_models.structure import LIVEPORTRAIT_70
-
-if TYPE_CHECKING:
-    from df_data.stages.landmarks import Landmarks
 
 KEYPOINTS: dict[str, tuple[int, ...]] = {
     "nose_tip": (1,), "brow_left": (105,), "brow_right": (334,), "jaw_left": (172,), "chin": (152,),

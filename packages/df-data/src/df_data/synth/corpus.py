@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,53 +29,19 @@ from df_data.format.manifest import MANIFEST_NAME, read_manifest
 from df_data.format.sample import Sample, SampleMeta
 from df_data.format.shards import SplitWriter, num_shards_for, staged_shards
 from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
+from df_data.synth.config import SynthConfig
 from df_data.synth.seeding import rng_for
 from df_data.synth.speech.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
 from df_models.errors import UserError
 from df_models.files import atomic_write
-from df_models.settings import FrozenModel, dump_config
-from df_models.time import latent_length
+from df_models.settings import dump_config
 
 GENERATOR = "3"
 """Raised when a clip of the same seed changes: a corpus half made by the old generator is then refused."""
 
 ENCODE_FRAMES = 16 * 33
 """Pixel frames that are encoded together."""
-
-
-class SynthConfig(FrozenModel):
-    """A synthetic corpus.
-
-    `clips` training clips of `frames` pixel frames and `val_clips` held-out ones of `val_frames`, of people and with
-    words that training never meets. Each person appears in `clips_per_identity` clips. `keep_train_video` keeps the
-    training clips' pixels too (validation always has them). `references` pictures of each clip are encoded alone.
-    """
-
-    clips: int = Field(default=1000, ge=1)
-    val_clips: int = Field(default=32, ge=1)
-    frames: int = Field(default=33, ge=1)
-    val_frames: int = Field(default=129, ge=1)
-    size: int = Field(default=64, ge=32, multiple_of=16)
-    seed: int = Field(default=0, ge=0)
-    clips_per_identity: int = Field(default=1, ge=1)
-    references: int = Field(default=4, ge=1)
-    keep_train_video: bool = False
-    video_vae: str = "df-tiny"
-    audio_encoder: str = "logmel"
-    reference_encoder: str = "patches"
-    clips_per_shard: int = Field(default=256, ge=1)
-    workers: int = Field(default=2, ge=1)
-
-    @field_validator("frames", "val_frames")
-    @classmethod
-    def _whole_latent_frames(cls, value: int) -> int:
-        latent_length(value)
-        return value
-
-    def count(self, split: Split) -> int:
-        """Number of clips of a split."""
-        return self.clips if split == "train" else self.val_clips
 
 
 @dataclass(frozen=True)

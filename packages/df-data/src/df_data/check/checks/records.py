@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from df_data.format.dataset import CONFIG_NAME
 from df_data.format.ledger import LEDGER_NAME, Ledger, StagedSample
 from df_data.format.shards import STAGING_NAME, shard_name
 from df_models.errors import UserError
+from df_models.settings import read_tree
 
 NAMED = 5
 """At most so many persons are named in a line."""
@@ -110,9 +109,5 @@ def _split_by(root: Path) -> str | None:
     path = root / CONFIG_NAME
     if not path.is_file():
         return None
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML that can be read; restore it from the build's --config") from error
-    split = document.get("split") if isinstance(document, dict) else None
+    split = read_tree(path).get("split")
     return split.get("by") if isinstance(split, dict) else None

@@ -41,11 +41,6 @@ def translation(tx: np.ndarray, ty: np.ndarray, tz: np.ndarray) -> np.ndarray:
     return np.stack([tx / PIXELS_PER_UNIT, ty / PIXELS_PER_UNIT, -tz * DISTANCE], axis=-1)
 
 
-def translation_tracks(translation_units: np.ndarray) -> np.ndarray:
-    """Inverse of :func:`translation`: ``[..., 3]`` head units to ``(tx, ty, tz)``."""
-    return np.asarray(translation_units) * np.array([PIXELS_PER_UNIT, PIXELS_PER_UNIT, -1.0 / DISTANCE])
-
-
 def project(points: np.ndarray, size: int) -> np.ndarray:
     """Pinhole projection of camera-frame points ``[..., 3]`` to pixels ``[..., 2]`` (pixel centres at +0.5)."""
     points = np.asarray(points, dtype=np.float64)

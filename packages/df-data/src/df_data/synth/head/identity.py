@@ -150,13 +150,6 @@ def all_parameters(identity: Identity) -> np.ndarray:
     return (np.array([_unit(identity, name) for name in _RANGES]) - 0.5) * np.sqrt(12.0)
 
 
-def from_parameters(values: np.ndarray, index: int, hair_style: str) -> Identity:
-    """Inverse of :func:`all_parameters`, given what is not continuous."""
-    unit = np.asarray(values, dtype=np.float64) / np.sqrt(12.0) + 0.5
-    named = {n: low + (high - low) * float(u) for (n, (low, high)), u in zip(_RANGES.items(), unit)}
-    return Identity(index=index, hair_style=hair_style, **named)
-
-
 def _unit(identity: Identity, name: str) -> float:
     low, high = _RANGES[name]
     return (getattr(identity, name) - low) / (high - low)

@@ -110,7 +110,7 @@ def test_wrong_values_are_one_line_each() -> None:
     ("text", "said"),
     [
         ("a: [1", "not valid YAML"),
-        ("seed: 1\nseed: 2\n", "twice"),
+        ("seed: 1\nseed: 2\n", 'at line 2: found duplicate key "seed"'),
         ("- 1\n", "key: value"),
         ("extends: none.yaml\n", "not found"),
         ("extends: self.yaml\n", "circle"),

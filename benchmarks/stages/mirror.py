@@ -72,9 +72,3 @@ def mirror_structure(structure_D: Tensor, names: Sequence[str] = NAMED_KEYPOINTS
     for angle in ("yaw", "roll"):
         mirrored[..., field(angle)] *= -1
     return mirrored
-
-
-def mirror_boxes(boxes_4: Tensor, width: int) -> Tensor:
-    """Boxes ``[..., 4]`` (x0, y0, x1, y1 in pixels) in the mirrored picture, which is ``width`` pixels wide."""
-    x0, y0, x1, y1 = boxes_4.unbind(-1)
-    return torch.stack([width - x1, y0, width - x0, y1], dim=-1)

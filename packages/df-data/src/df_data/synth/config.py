@@ -1,0 +1,43 @@
+"""What a synthetic corpus can be told; apart from the code that makes it, which loads a compiler (numba)."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from df_data.synth.speech.sentences import Split
+from df_models.settings import FrozenModel
+from df_models.time import latent_length
+
+
+class SynthConfig(FrozenModel):
+    """A synthetic corpus.
+
+    `clips` training clips of `frames` pixel frames and `val_clips` held-out ones of `val_frames`, of people and with
+    words that training never meets. Each person appears in `clips_per_identity` clips. `keep_train_video` keeps the
+    training clips' pixels too (validation always has them). `references` pictures of each clip are encoded alone.
+    """
+
+    clips: int = Field(default=1000, ge=1)
+    val_clips: int = Field(default=32, ge=1)
+    frames: int = Field(default=33, ge=1)
+    val_frames: int = Field(default=129, ge=1)
+    size: int = Field(default=64, ge=32, multiple_of=16)
+    seed: int = Field(default=0, ge=0)
+    clips_per_identity: int = Field(default=1, ge=1)
+    references: int = Field(default=4, ge=1)
+    keep_train_video: bool = False
+    video_vae: str = "df-tiny"
+    audio_encoder: str = "logmel"
+    reference_encoder: str = "patches"
+    clips_per_shard: int = Field(default=256, ge=1)
+    workers: int = Field(default=2, ge=1)
+
+    @field_validator("frames", "val_frames")
+    @classmethod
+    def _whole_latent_frames(cls, value: int) -> int:
+        latent_length(value)
+        return value
+
+    def count(self, split: Split) -> int:
+        """Number of clips of a split."""
+        return self.clips if split == "train" else self.val_clips

@@ -1,0 +1,99 @@
+"""The base of every configuration section, and the type of the settings that name a place."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from df_models.errors import UserError
+from df_models.paths import expand_path, expand_variables
+
+RECORDED = "recorded"
+"""Key of pydantic's validation context: true while a run's or dataset's own config is read back."""
+
+_ENTRY = re.compile(r"^(?P<names>\w+(?:, \w+)*): (?P<text>.*)$")
+
+
+class FrozenModel(BaseModel):
+    """Base of every configuration section: immutable, unknown keys forbidden, defaults validated too.
+
+    What the `Attributes:` of a class's docstring say of a field is the field's description, unless it has one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, text in _attributes(cls.__doc__ or "").items():
+            if name in cls.model_fields and cls.model_fields[name].description is None:
+                cls.model_fields[name].description = text
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """The entries of a docstring's `Attributes:` section."""
+    _, _, section = inspect.cleandoc(docstring).partition("\nAttributes:\n")
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc(section).splitlines():
+        entry = _ENTRY.match(line)
+        if entry:
+            names = entry["names"].split(", ")
+            found |= dict.fromkeys(names, entry["text"])
+        elif line.startswith(" "):
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+        elif line.strip():
+            break
+    return found
+
+
+class Location(str):
+    """A path (or URL, or pipe) in a configuration: `~` and `${NAME}` are replaced when it is read.
+
+    The string itself is the expanded one, to be used; `written` is what the user wrote, and what a recorded
+    configuration keeps, so that a run stays portable. Relative paths start at the cwd.
+    """
+
+    written: str
+
+    def __new__(cls, text: str | os.PathLike[str]) -> Location:
+        """Raises UserError: a variable in it is not set and has no default."""
+        written = os.fspath(text)
+        return cls._of(os.path.expanduser(expand_variables(written)), written)
+
+    @classmethod
+    def _of(cls, expanded: str, written: str) -> Location:
+        location = super().__new__(cls, expanded)
+        location.written = written
+        return location
+
+    @property
+    def path(self) -> Path:
+        """As a path on this machine; raises UserError if one of its variables is still not set."""
+        return expand_path(self)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        written = core_schema.plain_serializer_function_ser_schema(lambda location: location.written)
+        return core_schema.with_info_plain_validator_function(cls._validate, serialization=written)
+
+    @classmethod
+    def _validate(cls, value: Any, info: ValidationInfo) -> Location:
+        if isinstance(value, Location):
+            return value
+        if not isinstance(value, str | os.PathLike):
+            raise PydanticCustomError("location_type", "write a path as text")
+        if not os.fspath(value):
+            raise PydanticCustomError("location_type", "this path is empty; write one, or . for the current directory")
+        try:
+            return cls(value)
+        except UserError:
+            if info.context and info.context.get(RECORDED):  # it may never be used here
+                return cls._of(os.fspath(value), os.fspath(value))
+            raise

@@ -1,0 +1,42 @@
+"""What the command lines of all applications share about their configuration."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pydantic import BaseModel
+
+from df_models.settings.reference import type_of
+from df_models.settings.text import parse_yaml
+
+
+def add_print_config(parser: argparse.ArgumentParser) -> None:
+    """Add ``--print-config``; the command then prints `dump_config` of its configuration and does nothing else."""
+    parser.add_argument(
+        "--print-config", action="store_true", help="print all settings as they would be used, as YAML, then stop"
+    )
+
+
+def add_flags(group: argparse._ArgumentGroup, cls: type[BaseModel], section: str) -> None:
+    """Add one flag for every setting of a section; their help is the settings' own description.
+
+    Args:
+        section: the section's key, such as ``rollout``: `given_flags` finds the values by it.
+    """
+    for name, field in cls.model_fields.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=f"{section}.{name}",
+            metavar=name.upper(),
+            help=f"{field.description} ({type_of(field.annotation)})".replace("%", "%%"),
+        )
+
+
+def given_flags(options: argparse.Namespace, section: str) -> dict[str, Any]:
+    """The values that were given for a section's flags, by setting, parsed as YAML as in a configuration file."""
+    prefix = f"{section}."
+    given = {key.removeprefix(prefix): text for key, text in vars(options).items() if key.startswith(prefix)}
+    return {
+        name: parse_yaml(text, f"--{name.replace('_', '-')}={text}") for name, text in given.items() if text is not None
+    }

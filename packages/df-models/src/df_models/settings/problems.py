@@ -1,0 +1,67 @@
+"""What pydantic found wrong with a configuration, in one line per key, with the key's full dotted name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from df_models.settings.keys import all_keys, item_classes
+
+
+def problems(cls: type[BaseModel], error: ValidationError) -> list[str]:
+    """One line for each wrong key."""
+    return list(dict.fromkeys(_problem(cls, item) for item in error.errors()))
+
+
+def _walk(cls: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The keys a user would write for a pydantic location (union tags dropped) and the classes that stand there."""
+    path: list[str] = []
+    classes: list[type[BaseModel]] = [cls]
+    for part in location:
+        fields = [c.model_fields[part] for c in classes if isinstance(part, str) and part in c.model_fields]
+        if fields:
+            path.append(str(part))
+            classes = [found for field in fields for found in item_classes(field.annotation)]
+        elif isinstance(part, int):
+            path.append(str(part))
+        elif part in {c.__name__ for c in classes}:
+            classes = [c for c in classes if c.__name__ == part]
+    return path, classes
+
+
+def _unknown_key(cls: type[BaseModel], location: Sequence[str | int]) -> str:
+    path, classes = _walk(cls, location[:-1])
+    name = str(location[-1])
+    siblings = list(dict.fromkeys(key for c in classes for key in c.model_fields))
+    dotted = ".".join([*path, name])
+    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
+    if near:
+        return f"unknown key '{dotted}' (did you mean '{'.'.join([*path, near[0]])}'?)"
+    elsewhere = {key.rsplit(".", 1)[-1]: key for key in reversed(all_keys(cls))}
+    near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8)
+    if near:
+        return f"unknown key '{dotted}' (did you mean '{elsewhere[near[0]]}'?)"
+    return f"unknown key '{dotted}'; the keys there are: {', '.join(sorted(siblings)) or 'none'}"
+
+
+def _problem(cls: type[BaseModel], error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(cls, error["loc"])
+    dotted = ".".join(_walk(cls, error["loc"])[0])
+    if error["type"] == "missing":
+        return f"{dotted}: a value is required"
+    message = str(error["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    message = message[:1].lower() + message[1:]
+    given = error.get("input")
+    shown = "" if isinstance(given, Mapping | BaseModel) else f", got {_short(given)}"
+    return f"{dotted}: {message}{shown}" if dotted else message
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    """The value as a user would write it, cut to `limit` characters."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

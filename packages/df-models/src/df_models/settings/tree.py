@@ -1,0 +1,68 @@
+"""Configurations as nested mappings: a file on top of the one it extends, and dotted overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from df_models.errors import UserError
+from df_models.paths import expand_path
+from df_models.settings.text import parse_yaml
+
+
+def read_tree(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The mapping of a YAML file (none: empty) on top of the one it extends, below dotted overrides.
+
+    Raises:
+        UserError: a missing file, text that is no YAML, an `extends:` that runs in a circle, an override without `=`.
+    """
+    tree = {} if path is None else _read_file(Path(path), ())
+    return merge(tree, _override_tree(overrides))
+
+
+def _read_file(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The mapping of a file on top of the one it extends, whose path is relative to the file itself."""
+    resolved = path.resolve()
+    if resolved in seen:
+        raise UserError(f"{path}: `extends:` runs in a circle: {' -> '.join(p.name for p in (*seen, resolved))}")
+    if not path.is_file():
+        hint = f" (named by `extends:` in {seen[-1]})" if seen else ""
+        raise UserError(f"config file not found: {path}{hint}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8") from error
+    tree = parse_yaml(text, str(path))
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a config file holds `key: value` lines, this one holds a {type(tree).__name__}")
+    base = tree.pop("extends", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise UserError(f"{path}: `extends:` takes one path to another config file, got {base!r}")
+    return merge(_read_file(path.parent / expand_path(base), (*seen, resolved)), tree)
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`low` overlaid by `high`, mapping by mapping; anything else (lists too) is replaced as a whole."""
+    merged = dict(low)
+    for key, value in high.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _override_tree(overrides: Iterable[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for text in overrides:
+        dotted, equals, value = text.partition("=")
+        keys = dotted.strip().lstrip("-").split(".")
+        if not equals or not all(keys):
+            raise UserError(f"override '{text}': write key=value, with dots between nested keys, like optim.lr=3e-4")
+        nested = parse_yaml(value, f"override '{text}'")
+        for key in reversed(keys):
+            nested = {key: nested}
+        tree = merge(tree, nested)
+    return tree
