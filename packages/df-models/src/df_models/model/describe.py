@@ -15,6 +15,7 @@ import torch
 from df_models.model.config import DualForceConfig, VideoDiTConfig
 from df_models.model.dualforce import DualForce
 from df_models.model.fusion import FusionLayer
+from df_models.text import TEXT_TOKENS
 from df_models.time import SLOTS, latent_length
 
 BYTES_FP32 = 4
@@ -32,7 +33,6 @@ class Workload:
         frames: pixel frames of a training clip.
         batch: clips trained on at once.
         window, sinks: of the cache.
-        text_tokens: length of the text, if the model reads text.
     """
 
     size: int = 512
@@ -40,7 +40,6 @@ class Workload:
     batch: int = 1
     window: int = 8
     sinks: int = 1
-    text_tokens: int = 512
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def count_flops(config: DualForceConfig, workload: Workload) -> dict[str, int]:
     tokens, places = _grid_tokens(config, workload.size), workload.window + workload.sinks
     video, structure = config.video, config.structure
     area = config.patch_size[1] * config.patch_size[2]
-    text = workload.text_tokens if config.text_dim else 0
+    text = TEXT_TOKENS if config.text_dim else 0
     context = text + (config.reference_tokens if config.reference_dim else 0)
     structure_text = text if config.structure_text else 0
     video_edges = tokens * area * video.dim * (video.in_dim + video.out_dim)

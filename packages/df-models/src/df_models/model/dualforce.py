@@ -125,7 +125,8 @@ class DualForce(Pretrained):
             sigma_video, sigma_structure: noise level of each latent frame ``[B, T]`` in [0, 1]; float32.
             reference_latent: one picture encoded alone ``[B, C, h, w]``, shown to every frame.
             reference_tokens: picture features ``[B, L, reference_dim]``; None leaves them out.
-            text: ``[B, L, text_dim]``, zero rows past its length; None leaves it out.
+            text: ``[B, L, text_dim]``, L <= 512, zero rows past its length: it is read as 512 rows, as Wan reads it;
+                None leaves it out.
             reference_frame: ``[B]`` long, the latent frame that the reference picture is aligned with, -1 for none.
             history: teacher forcing: every noisy frame sees itself and, of the past, this history only.
 
@@ -323,8 +324,6 @@ class DualForce(Pretrained):
                 wanted = f"[batch, tokens, {self.config.reference_dim}]"
                 raise UserError(f"reference_tokens must be {wanted}, not {list(reference_tokens.shape)}")
             reference = self.reference(reference_tokens)
-        if text is not None and self.config.text_dim and (text.ndim, text.shape[-1]) != (3, self.config.text_dim):
-            raise UserError(f"text must be [batch, tokens, {self.config.text_dim}], not {list(text.shape)}")
         structure_text = self.structure.embed_text(text) if self.config.structure_text else None
         return Context(self.video.embed_text(text), reference), Context(structure_text, None)
 

@@ -18,6 +18,7 @@ from df_models.errors import UserError
 from df_models.model.block import Attend, Block, Context, ProjectedContext
 from df_models.model.config import StructureDiTConfig, VideoDiTConfig
 from df_models.model.layers import Float32Sequential, compute_dtype, computed, init_linear, modulate, plain_norm
+from df_models.text import pad_text
 
 TIMESTEPS = 1000.0
 
@@ -65,7 +66,7 @@ class Tower(nn.Module):
     def __init__(self, config: VideoDiTConfig | StructureDiTConfig, out_features: int, *, reference: bool) -> None:
         super().__init__()
         dim = config.dim
-        self.freq_dim = config.freq_dim
+        self.freq_dim, self.text_dim = config.freq_dim, config.text_dim
         self.text_embedding: nn.Sequential | None = None
         if config.text_dim:
             self.text_embedding = nn.Sequential(
@@ -96,12 +97,18 @@ class Tower(nn.Module):
         return NoiseEmbedding(embedding, self.time_projection(embedding).unflatten(-1, (6, -1)))
 
     def embed_text(self, text_BLD: Tensor | None) -> Tensor | None:
-        """Embed text features ``[B, L, text_dim]`` (zero rows past their length, attended like Wan does)."""
+        """Embed text features ``[B, L, text_dim]``, L <= 512, as Wan does: with zero rows up to 512, all attended.
+
+        Raises:
+            UserError: the tower reads no text, or the shape does not fit.
+        """
         if text_BLD is None:
             return None
         if self.text_embedding is None:
             raise UserError("text was given, but this model reads no text; build it with a text_dim above 0")
-        return self.text_embedding(text_BLD.to(self.dtype))
+        if text_BLD.shape[-1] != self.text_dim:
+            raise UserError(f"text must be [batch, tokens, {self.text_dim}], not {list(text_BLD.shape)}")
+        return self.text_embedding(pad_text(text_BLD).to(self.dtype))
 
     def project_context(self, context: Context) -> list[ProjectedContext]:
         """Return every layer's keys and values of a context, for a cache to keep."""

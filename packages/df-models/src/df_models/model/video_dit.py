@@ -98,7 +98,8 @@ class VideoDiT(Tower, Pretrained):
         Args:
             video: ``[B, T, in_dim, h, w]``, normalised latents with any conditioning channels behind them.
             sigma: ``[B, T]`` in [0, 1], the noise level of each latent frame (float32 or float64).
-            text: ``[B, L, text_dim]``, zero rows past its length; None leaves text cross-attention out.
+            text: ``[B, L, text_dim]``, L <= 512, zero rows past its length: it is read as 512 rows, as Wan reads it;
+                None leaves text cross-attention out.
             causal: each frame sees itself and earlier frames; False is Wan's own full attention.
             reference: ``[B, L, dim]`` picture tokens, for a tower built with ``reference=True``.
 
