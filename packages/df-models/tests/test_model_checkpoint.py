@@ -131,7 +131,7 @@ def test_a_model_comes_from_the_hub(saved, monkeypatch, tmp_path):
     model, path = saved
     asked = {}
 
-    def fetch(name, revision, allow_patterns):
+    def fetch(name, revision, allow_patterns, **_options):
         asked.update(name=name, revision=revision, patterns=allow_patterns)
         return str(path)
 

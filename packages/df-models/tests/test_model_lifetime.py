@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import weakref
 
@@ -40,7 +39,7 @@ def test_training_goes_on_after_a_validation_in_inference_mode(build, make_clip,
             _train_step(each, clip)
 
 
-def test_a_cache_made_in_inference_mode_serves_outside_of_it(build, make_clip, rollout):
+def test_a_cache_made_in_inference_mode_serves_outside_of_it(build, make_clip):
     model = build(bridge_mask="causal")
     clip = make_clip(model, 2)
     with torch.inference_mode():
@@ -58,9 +57,8 @@ def test_export_and_fake_tensors_leave_real_passes_alone(build, make_clip, backe
     with torch.no_grad():
         wanted = model(*inputs).video
         model.attention_backend = backend
-        with FakeTensorMode() as mode:
-            fake = copy.deepcopy(model)
-            fake(*(mode.from_tensor(x) for x in inputs))
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            model(*(mode.from_tensor(x) for x in inputs))
         if backend == "sdpa":
             torch.export.export(model, inputs, strict=False)
         for each in (model, build(dim=64, structure_width=64)):
@@ -74,12 +72,12 @@ class _Made(TorchDispatchMode):
 
     def __init__(self, least):
         super().__init__()
-        self.least, self.tensors = least, weakref.WeakSet()
+        self.least, self.tensors = least, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor) and out.numel() >= self.least:
-            self.tensors.add(out)
+            self.tensors.append(weakref.ref(out))
         return out
 
 
@@ -89,7 +87,7 @@ def test_nothing_of_a_pass_outlives_its_model(build, make_clip):
     with _Made(tokens * tokens) as made, torch.no_grad():
         build()(**clip)
     gc.collect()
-    assert len(made.tensors) == 0
+    assert made.tensors and not any(ref() is not None for ref in made.tensors)
 
 
 def _step(model, clip, cache, frame, write=True):

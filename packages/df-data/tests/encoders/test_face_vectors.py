@@ -77,12 +77,13 @@ def test_each_encoder_gets_the_box_that_its_rule_is_laid_on() -> None:
 
 
 def _published_centre(points: np.ndarray, scale: float, ratio: float) -> np.ndarray:
-    """LivePortrait's rule written out (``parse_rect_from_landmark``) for landmarks without a forehead."""
+    """LivePortrait's rule written out (``parse_rect_from_landmark``); its landmarks have no forehead (point 10)."""
     eyes, lips = points[list(EYES)].mean(axis=0), points[list(LIP_CORNERS)].mean(axis=0)
     across_y = (lips - eyes) / np.linalg.norm(lips - eyes)
     across_x = np.array([across_y[1], -across_y[0]])
-    middle = points.mean(axis=0)
-    turned = (points - middle) @ np.stack([across_x, across_y]).T
+    faces = np.delete(points, 10, axis=0)
+    middle = faces.mean(axis=0)
+    turned = (faces - middle) @ np.stack([across_x, across_y]).T
     low, high = turned.min(axis=0), turned.max(axis=0)
     x, y = (low + high) / 2
     size = scale * (high - low).max()
@@ -96,8 +97,7 @@ def test_liveportraits_square_moves_along_the_heads_own_axis(tilt: float, apart:
     boxes = landmark_boxes(points)
     square = face_square(boxes, LivePortrait, head_down(points))  # type: ignore[arg-type]
     found = np.array([square.x, square.y]) + square.side / 2
-    faces = np.delete(points[0], 10, axis=0)  # the forehead
-    assert found == pytest.approx(_published_centre(faces, 2.2, -0.1), abs=1e-6)
+    assert found == pytest.approx(_published_centre(points[0], 2.2, -0.1), abs=1e-6)
     upright = face_square(boxes, LivePortrait)  # type: ignore[arg-type]
     shift = np.hypot(square.x - upright.x, square.y - upright.y) * 256 / square.side
     assert shift == pytest.approx(apart, abs=0.1)

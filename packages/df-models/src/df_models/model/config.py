@@ -225,7 +225,7 @@ class DualForceConfig:
         return config_from_dict(cls, values)
 
 
-ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig")
+ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig | StructureDiTConfig")
 
 
 def config_from_dict(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:

@@ -7,7 +7,7 @@ h and w latent height and width, N video tokens per frame, V structure vector, D
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,7 @@ class DualForce(Pretrained):
 
     model_type = "dualforce"
     config_type = DualForceConfig
+    config: DualForceConfig
     structure_mean: Tensor
     structure_std: Tensor
 
@@ -155,6 +156,9 @@ class DualForce(Pretrained):
         velocity = self._run(inputs, structure, sigma_video, sigma_structure, plan, last=frames)
         return Velocity(velocity.video.to(dtypes[0]), velocity.structure.to(dtypes[1]))
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def new_cache(
         self,
         batch_size: int,
@@ -194,11 +198,13 @@ class DualForce(Pretrained):
         rows, columns = self.video.grid(height, width)
         tokens, places = rows * columns, sinks + window - 1
 
-        @torch.inference_mode(False)  # so that steps outside of inference mode may write into it as well
         def ring(layers: int, stream_tokens: int, stream_width: int, heads: int) -> Ring:
             shape = RingShape(layers, stream_tokens, heads, stream_width // heads)
-            return Ring(shape, batch_size, places, device, dtype)
+            with torch.inference_mode(False):  # so that steps outside of inference mode may write into it as well
+                return Ring(shape, batch_size, places, device, dtype)
 
+        with torch.inference_mode(False):
+            audio_past = torch.zeros(batch_size, config.audio_past, config.audio_dim, device=device, dtype=dtype)
         bridge = (config.bridge_width, config.bridge_heads)
         if reference_latent is None:
             reference_latent = torch.zeros(batch_size, config.latent_channels, height, width, device=device)
@@ -216,7 +222,7 @@ class DualForce(Pretrained):
             structure=ring(config.structure_layers, SLOTS, config.structure_width, config.structure_heads),
             bridge_to_video=ring(config.fusion_depth, SLOTS, *bridge) if to_video else None,
             bridge_to_structure=ring(config.fusion_depth, tokens, *bridge) if to_structure else None,
-            audio_past_BAF=torch.zeros(batch_size, config.audio_past, config.audio_dim, device=device, dtype=dtype),
+            audio_past_BAF=audio_past,
             video_context=video_context,
             structure_context=structure_context,
             reference_latent=reference_latent.to(device),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from df_models.errors import UserError
 from df_models.model.config import DualForceConfig
-from df_models.model.video_dit import check_sigma
+from df_models.model.tower import check_sigma
 from df_models.time import SLOTS
 
 MASK_CHANNELS = 4

@@ -138,3 +138,14 @@ class Tower(nn.Module):
         for block in self.blocks:
             x_BTND = block(x_BTND, noise.projection_BT6D, attend, context)
         return x_BTND
+
+
+def check_sigma(name: str, sigma_BT: Tensor, stream: Tensor) -> None:
+    """Raise UserError unless ``sigma`` is ``[B, T]`` like the stream's first two axes."""
+    if tuple(sigma_BT.shape) != tuple(stream.shape[:2]):
+        raise UserError(
+            f"{name} must be [batch, latent frames] = {list(stream.shape[:2])}, not {list(sigma_BT.shape)}: "
+            "every latent frame has its own noise level"
+        )
+    if not torch.is_floating_point(sigma_BT):
+        raise UserError(f"{name} must be a floating-point tensor in [0, 1], not {sigma_BT.dtype}")

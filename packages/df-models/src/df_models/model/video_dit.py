@@ -6,6 +6,8 @@ L text tokens, D width.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from df_models.model.config import VideoDiTConfig
 from df_models.model.layers import residual
 from df_models.model.pretrained import Pretrained
 from df_models.model.sequence import WholeSequence
-from df_models.model.tower import Tower
+from df_models.model.tower import Tower, check_sigma
 from df_models.time import video_positions
 
 
@@ -29,6 +31,7 @@ class VideoDiT(Tower, Pretrained):
 
     model_type = "video-dit"
     config_type = VideoDiTConfig
+    config: VideoDiTConfig
 
     def __init__(self, config: VideoDiTConfig) -> None:
         patch_volume = config.patch_size[1] * config.patch_size[2]
@@ -123,13 +126,5 @@ class VideoDiT(Tower, Pretrained):
         x = self.run_blocks(x, noise, attend, context)
         return self.unembed(self.head(x, noise.embedding_BTD), height, width).to(video.dtype)
 
-
-def check_sigma(name: str, sigma_BT: Tensor, stream: Tensor) -> None:
-    """Raise UserError unless ``sigma`` is ``[B, T]`` like the stream's first two axes."""
-    if tuple(sigma_BT.shape) != tuple(stream.shape[:2]):
-        raise UserError(
-            f"{name} must be [batch, latent frames] = {list(stream.shape[:2])}, not {list(sigma_BT.shape)}: "
-            "every latent frame has its own noise level"
-        )
-    if not torch.is_floating_point(sigma_BT):
-        raise UserError(f"{name} must be a floating-point tensor in [0, 1], not {sigma_BT.dtype}")
+    if TYPE_CHECKING:
+        __call__ = forward
