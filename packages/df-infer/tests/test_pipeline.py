@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from df_infer.pipeline import Pipeline, choose_device, choose_dtype
+from df_infer.pipeline import Pipeline, choose_dtype
 from df_infer.run_dir import open_run
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
@@ -96,5 +96,3 @@ def test_devices_and_dtypes() -> None:
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
     with pytest.raises(UserError, match="did you mean 'bfloat16'"):
         choose_dtype("bfloat61", torch.device("cpu"))
-    with pytest.raises(UserError, match="unknown device"):
-        choose_device("gpu")

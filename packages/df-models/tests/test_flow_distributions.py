@@ -1,4 +1,4 @@
-"""Every sampler draws from the distribution that it states: Kolmogorov-Smirnov, in every mode, at the ends of ranges."""
+"""Every sampler draws from the distribution that it states, in every mode and at the ends of every range."""
 
 from __future__ import annotations
 

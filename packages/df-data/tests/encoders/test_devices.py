@@ -39,7 +39,7 @@ def test_a_setting_names_the_devices_of_a_machine() -> None:
     assert resolve_devices("auto") == resolve_devices("cuda") == ["cuda:0", "cuda:1"]
     assert resolve_devices("cuda:1") == ["cuda:1"] and resolve_devices("cpu") == ["cpu"]
     assert resolve_devices(("cuda:1", "cpu")) == ["cuda:1", "cpu"]
-    with pytest.raises(UserError, match=r"device=cuda:2: this machine has cuda:0, cuda:1"):
+    with pytest.raises(UserError, match=r"no device 'cuda:2' here: this machine has cuda:0, cuda:1"):
         resolve_devices(("cuda:0", "cuda:2"))
 
 
@@ -49,7 +49,7 @@ def test_an_absent_device_is_told_before_anything_starts(workers: int) -> None:
     assert resolve_devices("auto") == ["cpu"]
     threads = torch.get_num_threads()
     crew = open_crew(settings(device="cuda:1", workers=workers), make=pytest.fail)
-    with pytest.raises(UserError, match=r"device=cuda:1: this machine has no CUDA device"), crew:
+    with pytest.raises(UserError, match=r"no device 'cuda:1' here: this machine has no CUDA device"), crew:
         pytest.fail("work began")
     assert torch.get_num_threads() == threads
 

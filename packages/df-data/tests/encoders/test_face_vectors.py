@@ -14,8 +14,8 @@ from df_data.stages.face_vectors import (
     FaceEncoders,
     black_outside,
     face_square,
-    head_down,
     face_vectors,
+    head_down,
     landmark_boxes,
     mean_boxes,
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from df_infer.config import RolloutChanges
+from df_models.device import check_device_name
 from df_models.settings import FrozenModel
 from df_models.time import latent_length
 
@@ -40,7 +41,7 @@ class EvalConfig(FrozenModel):
     resamples: int = Field(default=2000, ge=100)
     videos: int = Field(default=4, ge=0)
     rollout: RolloutChanges = RolloutChanges()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     landmarker: Path | None = None
 

@@ -22,9 +22,9 @@ _RULE = re.compile(r"^(?P<detector>[a-z0-9_]+):(?P<scale>[0-9.]+):(?P<offset>-?[
 class CropRule:
     """How a crop follows from a face box: ``side = scale * max(width, height)``.
 
-    The centre is moved by ``vertical_offset * side`` (negative: up, to keep the forehead). Such a rule is LivePortrait's
-    (``src/utils/crop.py``: scale 2.3, vertical offset -0.125, there on landmarks and along the head's own axis); a tighter
-    scale suits small crops.
+    The centre is moved by ``vertical_offset * side`` (negative: up, to keep the forehead). Such a rule is
+    LivePortrait's (``src/utils/crop.py``: scale 2.3, vertical offset -0.125, there on landmarks and along the head's
+    own axis); a tighter scale suits small crops.
 
     Attributes:
         detector: which detector the box comes from; boxes of another one have other margins.

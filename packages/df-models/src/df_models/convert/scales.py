@@ -1,9 +1,9 @@
 """Scales of float8 checkpoints: a stored weight times its scale is the weight.
 
 Known layouts, all with one scale per tensor or per row: ComfyUI's ``fp8_scaled`` files (``X.scale_weight`` beside
-``X.weight``, a marker ``scaled_fp8``, sometimes ``X.scale_input`` for activations; Comfy-Org/Wan_2.1_ComfyUI_repackaged,
-and Kijai/WanVideo_comfy in the same names) and its later ones (``X.weight_scale``, ``X.input_scale``, ``X.comfy_quant``).
-Float8 files without any scale hold weights that were simply cast; they are taken as they are.
+``X.weight``, a marker ``scaled_fp8``, sometimes ``X.scale_input`` for activations: Comfy-Org/Wan_2.1_ComfyUI_repackaged
+and, in the same names, Kijai/WanVideo_comfy) and its later ones (``X.weight_scale``, ``X.input_scale``,
+``X.comfy_quant``). Float8 files without any scale hold weights that were simply cast; they are taken as they are.
 """
 
 from __future__ import annotations

@@ -152,9 +152,9 @@ def _notes(unused: Sequence[str], scales: int) -> tuple[str, ...]:
         notes.append(f"{scales} float8 weights were multiplied by their scales; they keep float8's 3 bits of mantissa")
     if any(name.startswith(IMAGE_EMBEDDERS) for name in unused):
         notes.append(
-            "img_emb projects CLIP's features of the picture to the tokens that k_img and v_img were trained on. "
-            "DualForce makes such tokens from its own reference encoder by a resampler that is trained anew, so it has no "
-            "place for img_emb; a tower alone takes tokens of its width (reference=)"
+            "img_emb projects CLIP's features of the image to the tokens that k_img and v_img were trained on. "
+            "DualForce makes such tokens from its own reference encoder by a resampler that is trained anew, so it has "
+            "no place for img_emb; a tower alone takes tokens of its width (reference=)"
         )
     return tuple(notes)
 

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from df_models.model.pretrained import Pretrained
 
 _WHAT = {
-    "dualforce": "A DualForce model: a video and a structure tower that make a talking head from one reference image and "
-    "speech, denoised together with a noise level per latent frame.",
+    "dualforce": "A DualForce model: a video and a structure tower that make a talking head from one reference image "
+    "and speech, denoised together with a noise level per latent frame.",
     "video-dit": "The video tower of a DualForce model by itself: Wan 2.1's transformer with a noise level per latent "
     "frame.",
-    "structure-dit": "The structure tower of a DualForce model by itself: a transformer over the face's motion vectors.",
+    "structure-dit": "The structure tower of a DualForce model by itself: a transformer over a face's motion vectors.",
 }
 TEMPLATE = """---
 {{ card_data }}
@@ -31,8 +31,8 @@ from df_models import {{ kind }}
 model = {{ kind }}.from_pretrained("{{ name }}")
 ```
 
-`pip install df-models` installs what it needs. {{ parameters }} parameters, {{ dtypes }}; the weights are safetensors, and
-`config.json` records their sha256.
+`pip install df-models` installs what it needs. {{ parameters }} parameters, {{ dtypes }}; the weights are safetensors,
+and `config.json` records their sha256.
 
 ## Configuration
 
@@ -74,8 +74,8 @@ def _statistics(model: Pretrained) -> str:
     if not getattr(model, "has_structure_statistics", False):
         return "\n## Statistics\n\nNone were set: structure vectors are taken as they are.\n"
     rows = [(i, f"{m:.4g}", f"{s:.4g}") for i, (m, s) in enumerate(zip(mean.tolist(), std.tolist()))]
-    head = "\n## Statistics\n\nMean and standard deviation of each entry of a raw structure vector, in the checkpoint:\n\n"
-    return head + _table(("entry", "mean", "std"), rows)
+    head = "Mean and standard deviation of each entry of a raw structure vector, as in the checkpoint:"
+    return f"\n## Statistics\n\n{head}\n\n" + _table(("entry", "mean", "std"), rows)
 
 
 def _table(head: tuple[str, ...], rows: Any) -> str:

@@ -181,9 +181,7 @@ def plan_chunk(geometry: Geometry, cache: KVCache, frame: int, num_frames: int) 
     return plan
 
 
-def chunk_pass(
-    geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio: HeardAudio, writes: Writes | None
-) -> Pass:
+def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio: HeardAudio, writes: Writes | None) -> Pass:
     """Plan a pass of one chunk against the cache; ``writes`` gathers what it will leave there."""
     config, chunk, tokens = geometry.config, plan.chunk, geometry.tokens
     span = (chunk.frames[0], chunk.frames[-1] + 1)

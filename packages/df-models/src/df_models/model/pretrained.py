@@ -81,8 +81,8 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="ap
     def push_to_hub(self, repo_id: str, *, private: bool | None = True, **options: Any) -> str:
         """Save the model and upload it to the Hugging Face Hub; return the commit's address.
 
-        Needs a login (``hf auth login``) or a ``token``; other options are those of ``ModelHubMixin.push_to_hub``. A new
-        repository is private unless said otherwise.
+        Needs a login (``hf auth login``) or a ``token``; other options are those of ``ModelHubMixin.push_to_hub``. A
+        new repository is private unless said otherwise.
         """
         card = {"name": repo_id, **(options.pop("model_card_kwargs", None) or {})}
         return super().push_to_hub(repo_id, private=private, model_card_kwargs=card, **options)

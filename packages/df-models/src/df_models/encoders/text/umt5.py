@@ -75,10 +75,10 @@ class UMT5(FrozenPretrained):
 
 
 def clean(prompt: str) -> str:
-    """Return a prompt as Wan reads it: characters mended by ftfy, HTML escapes undone twice, white space made one space.
+    """Return a prompt as Wan reads it: mended by ftfy, HTML escapes undone twice, white space made one space.
 
     Source: Wan-Video/Wan2.1, ``wan/modules/tokenizers.py`` (``basic_clean``, ``whitespace_clean``); diffusers'
-    ``prompt_clean``. ftfy also makes curly quotes straight and wide punctuation narrow, as in Wan's own negative prompt.
+    ``prompt_clean``. ftfy also makes curly quotes straight and wide punctuation narrow: Wan's negative prompt has some.
     """
     import ftfy
 
