@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,17 @@ import pytest
 import torch
 
 from df_data.build.encode import Encoders, mp4_bytes
+from df_data.format.manifest import read_manifest, write_manifest
 from df_data.format.shards import SplitWriter
 from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
 from df_data.synth.corpus import sample_of
 from df_eval.cli import main
 from df_eval.clips import stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
-from df_eval.evaluate import held_out_clips, structure_encoder
+from df_eval.dataset import dataset_of
+from df_eval.evaluate import held_out_clips
 from df_eval.measure import GENERATED, GROUND_TRUTH
-from df_eval.rundir import open_run_files
+from df_infer.run_dir import RunDir, RunRecord
 from df_models import DualForce
 from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae
 from df_models.errors import UserError
@@ -81,8 +84,8 @@ def test_people_take_turns(stored: tuple[Path, list[SynthClip]]) -> None:
 
 
 def test_the_run_s_own_clips_are_taken_if_they_do_and_rendered_if_not(stored: tuple[Path, list[SynthClip]]) -> None:
-    run = open_run_files(stored[0])
-    encoder = structure_encoder_of(run.data_root)
+    run = stored[0] / "data"
+    encoder = structure_encoder_of(run)
     assert encoder.startswith("synth")
     clips, source = held_out_clips(run, EvalConfig(clips=3, frames=(25, 53)), encoder, 32)
     assert {clip.key for clip in clips} == {"clip-0", "clip-1", "clip-2"} and "val clips" in source
@@ -92,7 +95,7 @@ def test_the_run_s_own_clips_are_taken_if_they_do_and_rendered_if_not(stored: tu
 
 
 def test_real_data_uses_what_there_is_and_says_when_there_is_nothing(stored: tuple[Path, list[SynthClip]]) -> None:
-    run = open_run_files(stored[0])
+    run = stored[0] / "data"
     clips, _ = held_out_clips(run, EvalConfig(clips=9, frames=(33, 129)), "mediapipe", 32)
     assert len(clips) == 3
     with pytest.raises(UserError, match="holds no clip of 129 frames"):
@@ -100,10 +103,9 @@ def test_real_data_uses_what_there_is_and_says_when_there_is_nothing(stored: tup
 
 
 def test_a_run_from_a_url_wants_its_dataset_on_a_disk(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
     (tmp_path / "config.yaml").write_text("data: {root: 'https://host/data'}\n")
     with pytest.raises(UserError, match="trained on https://host/data, and evaluation reads clips from a directory"):
-        structure_encoder(open_run_files(tmp_path))
+        dataset_of(RunDir(tmp_path), EvalConfig())
 
 
 @pytest.mark.slow
@@ -123,3 +125,38 @@ def test_the_command_from_a_run_to_the_report(tmp_path: Path, capsys: pytest.Cap
     assert rows[GROUND_TRUTH]["lip_sync"]["value"] > 0.95
     assert rows[GENERATED]["motion_ratio"]["n"] == 2
     assert (run / "eval" / "report.html").is_file()
+
+
+def _recorded(root: Path, run: Path) -> RunDir:
+    """A run that was trained on the dataset at ``root``, as it says itself."""
+    held = RunDir(run)
+    held.write_record(RunRecord(str(root), {"train": "?", "val": read_manifest(root / "val").digest}))
+    held.config.write_text("data: {root: data, synth: {size: 32}}\n")
+    return held
+
+
+def test_the_run_s_dataset_is_found_from_any_directory(
+    stored: tuple[Path, list[SynthClip]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _recorded(stored[0] / "data", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert dataset_of(run, EvalConfig()) == stored[0] / "data"
+
+
+def test_another_dataset_is_refused_wherever_it_comes_from(
+    stored: tuple[Path, list[SynthClip]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _recorded(stored[0] / "data", tmp_path / "run")
+    other = tmp_path / "elsewhere" / "data" / "val"
+    shutil.copytree(stored[0] / "data" / "val", other)
+    manifest = read_manifest(other)
+    write_manifest(other, manifest.model_copy(update={"shards": ()}))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert dataset_of(run, EvalConfig()) == stored[0] / "data"
+    with pytest.raises(UserError, match="holds 0 other clips"):
+        dataset_of(run, EvalConfig(data=Path("data")))
+    run.write_record(RunRecord(str(tmp_path / "gone"), {"val": manifest.digest}))
+    with pytest.raises(UserError, match=r"not found: data/val holds 0 other clips.*--data DIR.*render=true"):
+        dataset_of(run, EvalConfig())
+    assert dataset_of(run, EvalConfig(data=stored[0] / "data")) == stored[0] / "data"
+    assert dataset_of(run, EvalConfig(render=True)) is None

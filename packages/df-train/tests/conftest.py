@@ -98,6 +98,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dataset_at() -> Callable[..., Path]:
+    """Writes a dataset like `dataset`, of any size, to a directory."""
+    return write_dataset
+
+
+@pytest.fixture(scope="session")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset like `dataset`, of clips of 3, 4, 5 and 7 latent frames."""
     return write_dataset(tmp_path_factory.mktemp("data") / "mixed", frames=(9, 13, 17, 25))

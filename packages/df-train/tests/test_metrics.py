@@ -1,29 +1,12 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from df_infer.run_dir import RunDir
 from df_train.config import LogConfig
-from df_train.metrics import JsonLines, open_sinks, plot_losses, read_metrics
-
-
-def test_every_line_is_on_disk_when_it_is_written(tmp_path: Path):
-    path = tmp_path / "metrics.jsonl"
-    sink = JsonLines(path, 0)
-    sink.write(1, {"loss": 0.1})
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"step": 1, "loss": 0.1}]
-    sink.close()
-
-
-def test_resuming_drops_the_steps_that_will_be_taken_again_and_a_torn_line(tmp_path: Path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
-    sink = JsonLines(path, 2)
-    sink.write(3, {"loss": 1.5})
-    sink.close()
-    assert read_metrics(path) == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": 1.5}]
+from df_train.metrics import open_sinks, plot_losses
 
 
 def test_the_plot_is_a_png_and_needs_two_points(tmp_path: Path):
@@ -37,8 +20,8 @@ def test_the_plot_is_a_png_and_needs_two_points(tmp_path: Path):
 
 
 def test_nothing_but_json_lines_is_opened_by_default(tmp_path: Path):
-    sinks = open_sinks(tmp_path, LogConfig(), {}, 0)
-    assert [type(sink).__name__ for sink in sinks] == ["JsonLines"]
+    sinks = open_sinks(RunDir(tmp_path), LogConfig(), {}, 0)
+    assert [type(sink).__name__ for sink in sinks] == ["RunLog"]
     for sink in sinks:
         sink.close()
 
@@ -47,7 +30,7 @@ def test_tensorboard_gets_the_figures(tmp_path: Path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    sinks = open_sinks(tmp_path, LogConfig(tensorboard=True), {}, 0)
+    sinks = open_sinks(RunDir(tmp_path), LogConfig(tensorboard=True), {}, 0)
     for sink in sinks:
         sink.write(5, {"loss": 0.25})
         sink.close()
@@ -59,7 +42,7 @@ def test_tensorboard_gets_the_figures(tmp_path: Path):
 def test_wandb_offline_writes_a_run_and_keeps_its_id(tmp_path: Path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    sinks = open_sinks(tmp_path, LogConfig(wandb="offline"), {"seed": 3}, 0)
+    sinks = open_sinks(RunDir(tmp_path), LogConfig(wandb="offline"), {"seed": 3}, 0)
     for sink in sinks:
         sink.write(5, {"loss": 0.25})
         sink.close()

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from df_infer.run_log import read_log
 from df_models.settings import dump_config
 from df_train.config import TrainConfig
-from df_train.metrics import read_metrics
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -35,7 +35,7 @@ sys.exit(main(["--config", sys.argv[1]]))
 
 
 def figures(run: Path) -> list[dict[str, float]]:
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_log(run / "metrics.jsonl")
     return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]
 
 

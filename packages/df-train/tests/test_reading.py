@@ -19,13 +19,13 @@ from df_data.format.manifest import read_manifest
 from df_data.reading import ShardReader
 from df_data.reading import source as sources
 from df_data.reading.batch import Batch
+from df_infer.run_log import read_log
 from df_models.errors import UserError
 from df_models.settings import dump_config, load_config
 from df_train import engine
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
 from df_train.engine import Stop
-from df_train.metrics import read_metrics
 from df_train.preflight import preflight
 from df_train.run import train
 
@@ -35,7 +35,7 @@ BUCKETS = [3, 5, 7]
 
 def figures(run: Path) -> list[dict[str, float]]:
     """The metrics without what depends on the clock."""
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_log(run / "metrics.jsonl")
     return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]
 
 
@@ -102,7 +102,7 @@ def test_the_log_tells_the_lengths_and_the_wait(
         optim={"steps": 8, "warmup": 2},
     )
     train(config)
-    lines = read_metrics(config.directory / "metrics.jsonl")
+    lines = read_log(config.directory / "metrics.jsonl")
     assert {line["data/latent_frames"] for line in lines} == set(BUCKETS)
     for line in lines:
         assert line["time/data_seconds"] >= 0.02

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from df_infer.run_log import read_log
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.settings import load_config
 from df_train import engine
 from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop
-from df_train.metrics import read_metrics
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]
@@ -23,7 +23,7 @@ MakeConfig = Callable[..., TrainConfig]
 
 def figures(run: Path) -> list[dict[str, float]]:
     """The metrics without what depends on the clock."""
-    lines = read_metrics(run / "metrics.jsonl")
+    lines = read_log(run / "metrics.jsonl")
     return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]
 
 

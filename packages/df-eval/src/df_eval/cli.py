@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from df_eval.config import EvalConfig
@@ -29,10 +30,11 @@ examples:
   df-eval runs/quickstart                                   16 clips, 33 and 129 frames
   df-eval runs/quickstart --clips 4 --frames 33             a quick look
   df-eval runs/quickstart rollout.steps=8 --out eval8       another sampler setting, elsewhere
+  df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
   df-eval runs/grid --config configs/eval/grid.yaml         real videos, read with MediaPipe
 
 settings (key=value): clips, frames, seed, batch_size, max_lag, shifts, resamples, videos, rollout.*, device, dtype,
-landmarker. A config file with the same keys can be given by --config; the command line wins.
+data, render, landmarker. A config file with the same keys can be given by --config; the command line wins.
 
 exit codes: 0 measured; 1 measured and a goal is not met (only with --require-goals); 2 a mistake in what was asked;
 3 the machine lacks something; 130 interrupted.
@@ -51,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", nargs="+", help="lengths in pixel frames, each 1 + 4 n (default 33 129)")
     parser.add_argument("--seed", type=int, help="seed of the generation noise and of the bootstrap (default 0)")
     parser.add_argument("--device", help=f"where to run: {DEVICE_NAMES} (default auto)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the run's dataset, if it is not found by itself")
     parser.add_argument("--out", type=Path, help="directory to write to (default RUN/eval)")
     parser.add_argument("--require-goals", action="store_true", help="exit with 1 if a goal is not met")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -69,6 +72,8 @@ def parse_config(args: argparse.Namespace) -> EvalConfig:
             raise UserError(f"--frames {text!r} is no number of frames; give numbers such as --frames 33 129")
     options = {"clips": args.clips, "seed": args.seed, "device": args.device}
     overrides += [f"{name}={value}" for name, value in options.items() if value is not None]
+    if args.data is not None:
+        overrides.append(f"data={json.dumps(str(args.data))}")
     if lengths:
         overrides.append(f"frames=[{','.join(lengths)}]")
     return load_config(EvalConfig, args.config, overrides)

@@ -28,6 +28,8 @@ class EvalConfig(FrozenModel):
         rollout: settings of generation to change from the run's own, such as `rollout.steps=8`.
         device: `auto` takes a GPU if there is one.
         dtype: of the model while generating; `auto` is bfloat16 on a GPU, float32 elsewhere.
+        data: the run's dataset, where it is not found by itself; another one is refused.
+        render: measure on held-out people rendered for it, where a run's synthetic corpus is not at hand.
         landmarker: MediaPipe's face_landmarker.task, for runs whose structure was read with it; by default the file
             that the dataset was built with.
     """
@@ -43,6 +45,8 @@ class EvalConfig(FrozenModel):
     rollout: RolloutChanges = RolloutChanges()
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    data: Path | None = None
+    render: bool = False
     landmarker: Path | None = None
 
     @field_validator("frames")

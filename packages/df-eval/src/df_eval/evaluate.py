@@ -8,16 +8,18 @@ from typing import Any
 
 import torch
 
+from df_data.format.manifest import read_manifest
 from df_eval.clips import SYNTHETIC, EvalClip, render_clips, stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
+from df_eval.dataset import dataset_of
 from df_eval.generation import check_size, fitting_lengths
 from df_eval.goals import goals_of
 from df_eval.output import Outcome, write_outcome
 from df_eval.readers import FaceReader, choose_reader
-from df_eval.rundir import RunFiles, open_run_files
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
+from df_infer.run_dir import open_run_dir
 from df_models.errors import UserError
 from df_models.settings import expand_path, read_tree
 from df_models.time import covering_pixel_length
@@ -29,12 +31,13 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     Raises:
         UserError: no run, no held-out data, settings that do not fit.
     """
-    run = open_run_files(run_dir)
-    pipeline = Pipeline.from_run(run.path, config.device, config.dtype)
+    run = open_run_dir(run_dir)
+    root = dataset_of(run, config)
+    pipeline = Pipeline.from_run(run.root, config.device, config.dtype)
     rollout = config.rollout.applied_to(pipeline.rollout)
-    encoder = structure_encoder(run)
-    reader = choose_reader(encoder, config.landmarker or built_with_landmarker(run))
-    clips, source = held_out_clips(run, config, encoder, pipeline.size)
+    encoder = structure_encoder(root)
+    reader = choose_reader(encoder, config.landmarker or built_with_landmarker(root))
+    clips, source = held_out_clips(root, config, encoder, pipeline.size)
     check_size(pipeline, clips)
     lengths, missing = fitting_lengths(config.frames, clips)
     if not lengths:
@@ -61,47 +64,35 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     return outcome, write_outcome(outcome, out, quiet)
 
 
-def structure_encoder(run: RunFiles) -> str:
-    """Id of the encoder that made the run's structure, from the dataset; it decides the reader.
-
-    Raises:
-        UserError: the dataset is gone and the run does not say that it was synthetic.
-    """
-    if (run.data_root / "val").is_dir():
-        return structure_encoder_of(run.data_root)
-    if run.synth is not None:
-        return SYNTHETIC
-    raise UserError(
-        f"the run's dataset has no val split at {run.data_root / 'val'}, so there is nothing held out to measure with; "
-        "put the dataset back or build it again"
-    )
+def structure_encoder(root: Path | None) -> str:
+    """Id of the encoder that made a dataset's structure; it decides the reader."""
+    return SYNTHETIC if root is None else structure_encoder_of(root)
 
 
-def built_with_landmarker(run: RunFiles) -> Path | None:
-    """The landmarker's file that the dataset's own config names (`models.face_landmarker`), if it is there."""
-    file = run.data_root / "config.yaml"
-    models = read_tree(file).get("models") if file.is_file() else None
+def built_with_landmarker(root: Path | None) -> Path | None:
+    """The landmarker's file that a dataset's own config names (`models.face_landmarker`), if it is there."""
+    file = None if root is None else root / "config.yaml"
+    models = read_tree(file).get("models") if file is not None and file.is_file() else None
     named = models.get("face_landmarker") if isinstance(models, dict) else None
     path = expand_path(named) if isinstance(named, str) else None
     return path if path is not None and path.is_file() else None
 
 
-def held_out_clips(run: RunFiles, config: EvalConfig, encoder: str, size: int) -> tuple[list[EvalClip], str]:
+def held_out_clips(root: Path | None, config: EvalConfig, encoder: str, size: int) -> tuple[list[EvalClip], str]:
     """The clips and where they come from.
 
-    The run's own val clips are taken if there are enough of them, long enough for the longest length and, at the
+    The val clips of the dataset are taken if there are enough of them, long enough for the longest length and, at the
     shortest, for the shifted-audio control. Otherwise synthetic ones are rendered (people and sentences of the val
     split, which training never draws); for real data what is there is used.
 
     Raises:
         UserError: real data without any usable val clip.
     """
-    root = run.data_root
     needed = max(config.frames[-1], config.frames[0] + config.shifts[0])
-    stored = stored_clips(root, config.clips, needed) if (root / "val").is_dir() else []
-    if len(stored) >= config.clips:
-        return stored, f"{len(stored)} val clips of {root.name}"
-    if encoder.startswith(SYNTHETIC):
+    stored = [] if root is None else stored_clips(root, config.clips, needed)
+    if root is not None and len(stored) >= config.clips:
+        return stored, _from(root, stored)
+    if root is None or encoder.startswith(SYNTHETIC):
         frames = covering_pixel_length(max(config.frames[-1], config.frames[0] + config.shifts[-1]))
         clips = render_clips(config.clips, frames, size, config.seed)
         return clips, f"{len(clips)} clips rendered from the val split's people and sentences (seed {config.seed})"
@@ -111,7 +102,12 @@ def held_out_clips(run: RunFiles, config: EvalConfig, encoder: str, size: int) -
             f"the val split at {root / 'val'} holds no clip of {min(config.frames)} frames with video to compare with; "
             "build it with more or longer clips, or measure shorter lengths (--frames)"
         )
-    return usable, f"{len(usable)} val clips of {root.name}"
+    return usable, _from(root, usable)
+
+
+def _from(root: Path, clips: Sequence[EvalClip]) -> str:
+    digest = read_manifest(root / "val").digest
+    return f"{len(clips)} val clips of {root.resolve().name} (digest {digest[:12]})"
 
 
 def protocol_facts(

@@ -19,11 +19,12 @@ from df_eval.config import EvalConfig
 from df_eval.goals import Goal
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, Video
 from df_eval.metrics import SPECS
-from df_eval.plots import plot_lags, plot_losses, plot_mouths, plot_over_time, read_metrics
+from df_eval.plots import plot_lags, plot_losses, plot_mouths, plot_over_time
 from df_eval.report import Report, render
 from df_eval.results import LengthResults, clip_lines, mean_curve
 from df_eval.table import Table, table_document
 from df_eval.videos import write_contact_sheet, write_side_by_side
+from df_infer.run_log import read_log
 from df_models.files import atomic_write
 from df_models.time import samples_for
 
@@ -147,7 +148,7 @@ def _write_plots(outcome: Outcome, out: Path, report: Report) -> None:
 
 
 def _loss_plots(metrics_jsonl: Path, out: Path) -> list[tuple[str, str, bool]]:
-    lines = [line for line in read_metrics(metrics_jsonl) if "step" in line]
+    lines = [line for line in read_log(metrics_jsonl) if "step" in line]
     found: list[tuple[str, str, bool]] = []
     for path, title, keep in (
         ("plots/loss.png", "Training loss", _is_loss),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -116,14 +115,6 @@ def plot_over_time(results: LengthResults, path: Path, name: str, label: str) ->
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, frameon=False)
     return save(figure, path)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's metrics.jsonl (one cut short by a crash is left out); none without such a file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
 def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], bool], title: str) -> bool:

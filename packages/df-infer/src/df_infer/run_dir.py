@@ -1,20 +1,196 @@
-"""Finding the model and the rollout settings in a run directory (a file contract; see its README)."""
+"""The run directory: what stands where in it. df-train writes it, df-infer and df-eval read it.
+
+    runs/<name>/
+      run.json             who wrote it, and the digests of the dataset it was trained on
+      config.yaml          every setting, resolved
+      metrics.jsonl        the log (`df_infer.run_log`)
+      checkpoints/step-N/  to resume
+      model/               averaged weights (safetensors and config.json), to use
+      models/step-N/       milestones, in the same form
+      samples/             videos of validation clips; loss.png is drawn beside them
+      eval/                what df-eval measured
+
+Nothing in it depends on where it lies: a run may be moved, renamed or copied to another machine. What it needs from
+outside is its dataset, which is known by its digest and not by its place.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from df_infer.config import RolloutConfig
 from df_models.errors import UserError
-from df_models.settings import validate_config
+from df_models.files import atomic_write
+from df_models.settings import read_tree, validate_config
 from df_models.text import PROMPT_FILE
 
-CONFIG = "config.yaml"
+WRITER = "df-train"
 MODEL = "model"
 MODEL_FILES = ("config.json", "model.safetensors")
+FORMAT = 1
+
+_STEP = re.compile(r"step-(\d+)")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run.json` says.
+
+    Attributes:
+        data_root: the dataset's directory at the time of training, absolute, or its URL; where to look first.
+        splits: the digest of each split that was there (`df_data.format.manifest.Manifest.digest`).
+    """
+
+    data_root: str = ""
+    splits: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of one run, and what can be read from them."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        return self.root.resolve().name
+
+    @property
+    def record(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.root / MODEL
+
+    @property
+    def milestones(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples"
+
+    @property
+    def eval(self) -> Path:
+        return self.root / "eval"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def wandb(self) -> Path:
+        return self.root / "wandb"
+
+    @property
+    def wandb_id(self) -> Path:
+        return self.root / "wandb-id.txt"
+
+    @property
+    def loss_plot(self) -> Path:
+        return self.root / "loss.png"
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Everything that a run may hold; `run.json` comes last."""
+        folders = self.checkpoints, self.model, self.milestones, self.samples, self.eval, self.tensorboard, self.wandb
+        return (*folders, self.config, self.metrics, self.loss_plot, self.wandb_id, self.record)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a trained model was exported."""
+        return is_model(self.model)
+
+    @property
+    def ours(self) -> bool:
+        """Whether df-train wrote this directory: its `run.json` is the proof."""
+        try:
+            return read_record(self.record) is not None
+        except UserError:
+            return False
+
+    def read_config(self) -> dict[str, Any]:
+        """`config.yaml` as plain data.
+
+        Raises:
+            UserError: there is none, or it cannot be read.
+        """
+        if not self.config.is_file():
+            raise UserError(
+                f"{self.root} is no run directory: it holds no {self.config.name}; give one that df-train wrote"
+            )
+        return read_tree(self.config)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A section of `config.yaml`, empty if it has none.
+
+        Raises:
+            UserError: the config cannot be read, or the section is no mapping.
+        """
+        section = self.read_config().get(name)
+        if section is None:
+            return {}
+        if not isinstance(section, dict):
+            raise UserError(f"{self.config}: the section {name!r} must hold `key: value` lines")
+        return section
+
+    def places(self, root: str, record: RunRecord) -> list[Path]:
+        """Where the run's dataset may lie, likeliest first: as the config says it, where it was, beside the run.
+
+        Args:
+            root: a directory as the config names it (`data.root`). A relative one is looked for in the working
+                directory, and in every directory above the run, for runs that were moved together with their data.
+        """
+        named = [] if Path(root).is_absolute() else [above / root for above in self.root.resolve().parents]
+        was = [Path(record.data_root)] if Path(record.data_root).is_absolute() else []
+        return [Path(root), *was, *named]
+
+    def write_record(self, record: RunRecord) -> None:
+        """Write `run.json`."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        dataset = {"root": record.data_root, "splits": dict(record.splits)}
+        version = metadata.version("df-infer")
+        tree = {"format": FORMAT, "written_by": WRITER, "version": version, "dataset": dataset}
+        atomic_write(self.record, json.dumps(tree, indent=1) + "\n")
+
+
+def read_record(path: Path) -> RunRecord | None:
+    """What a `run.json` says; None if there is no such file.
+
+    Raises:
+        UserError: it is damaged, or of another format or program.
+    """
+    if not path.is_file():
+        return None
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if tree["written_by"] != WRITER or tree["format"] != FORMAT:
+            raise UserError(f"{path} is not of {WRITER} or not of format {FORMAT}, which this version reads")
+        splits = {str(name): str(identity) for name, identity in tree["dataset"]["splits"].items()}
+        return RunRecord(str(tree["dataset"]["root"]), splits)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be read; restore what df-train wrote") from error
 
 
 @dataclass(frozen=True)
@@ -33,7 +209,7 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open ``runs/<name>`` (config.yaml and model/), its ``model`` directory, or any saved model's directory.
+    """Open ``runs/<name>``, a model in it (``model/`` or ``models/step-N/``), or any saved model's directory.
 
     Raises:
         UserError: it is none of these, or training has not written a model into it yet.
@@ -41,17 +217,54 @@ def open_run(path: str | Path) -> Run:
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such run: {path}; give a directory that df-train wrote, such as runs/quickstart")
-    if _is_model(path):
-        parent = path.resolve().parent
-        rollout = _read_rollout(parent / CONFIG) if path.resolve().name == MODEL else RolloutConfig()
-        return Run(path, rollout, _prompt(path))
-    if not (path / CONFIG).is_file():
-        raise UserError(
-            f"{path} is no run and no model: a run holds {CONFIG} and {MODEL}/, a model {' and '.join(MODEL_FILES)}"
-        )
-    if not _is_model(path / MODEL):
-        raise UserError(f"the run {path} has no trained model yet ({path / MODEL} is missing); let df-train finish it")
-    return Run(path / MODEL, _read_rollout(path / CONFIG), _prompt(path / MODEL))
+    if is_model(path):
+        run = _run_around(path.resolve())
+        return Run(path, RolloutConfig() if run is None else _rollout(run), _prompt(path))
+    run = RunDir(path)
+    if not run.config.is_file():
+        files = " and ".join(MODEL_FILES)
+        raise UserError(f"{path} is no run and no model: a run holds {run.config.name} and {MODEL}/, a model {files}")
+    require_model(run)
+    return Run(run.model, _rollout(run), _prompt(run.model))
+
+
+def open_run_dir(path: str | Path) -> RunDir:
+    """Open ``runs/<name>`` whose training has written a model.
+
+    Raises:
+        UserError: it is not there, or is no run, its config cannot be read, or there is no model in it yet.
+    """
+    run = RunDir(Path(path))
+    if not run.root.is_dir():
+        raise UserError(f"no such run: {path}; give a directory that df-train wrote, such as runs/quickstart")
+    run.read_config()
+    require_model(run)
+    return run
+
+
+def require_model(run: RunDir) -> None:
+    """Refuse a run without a trained model.
+
+    Raises:
+        UserError: there is none yet.
+    """
+    if not run.finished:
+        raise UserError(f"the run {run.root} has no trained model yet ({run.model} is missing); let df-train finish it")
+
+
+def is_model(path: Path) -> bool:
+    """Whether a directory holds a saved model."""
+    return all((path / name).is_file() for name in MODEL_FILES)
+
+
+def _run_around(model: Path) -> RunDir | None:
+    """The run whose ``model`` or milestone a directory is."""
+    root = model.parent
+    if root.name == "models" and _STEP.fullmatch(model.name):
+        root = root.parent
+    elif model.name != MODEL:
+        return None
+    return RunDir(root) if (root / "config.yaml").is_file() else None
 
 
 def _prompt(model: Path) -> Path | None:
@@ -59,20 +272,5 @@ def _prompt(model: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _is_model(path: Path) -> bool:
-    return all((path / name).is_file() for name in MODEL_FILES)
-
-
-def _read_rollout(path: Path) -> RolloutConfig:
-    if not path.is_file():
-        return RolloutConfig()
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML; restore the config that df-train wrote") from error
-    section = tree.get("rollout") if isinstance(tree, dict) else None
-    if section is None:
-        return RolloutConfig()
-    if not isinstance(section, dict):
-        raise UserError(f"{path}: the section 'rollout' must hold `key: value` lines")
-    return validate_config(RolloutConfig, section, f"{path}: rollout")
+def _rollout(run: RunDir) -> RolloutConfig:
+    return validate_config(RolloutConfig, run.section("rollout"), f"{run.config}: rollout")

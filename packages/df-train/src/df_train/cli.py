@@ -106,17 +106,21 @@ def _train_model(options: argparse.Namespace) -> int:
     from df_train import run
     from df_train.config import TrainConfig
     from df_train.engine import NotFinite
+    from df_train.start import in_its_place
 
     config = load_config(TrainConfig, options.config, options.overrides)
+    if options.resume and not any(text.startswith(("run_dir=", "name=")) for text in options.overrides):
+        config = in_its_place(config, options.config)
+    wish = "resume" if options.resume else "fresh" if options.fresh else "default"
     if options.print_config:
         print(dump_config(config), end="")
         return 0
     if options.check:
-        run.preflight(config)
+        run.prepare(config, wish)
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, "resume" if options.resume else "fresh" if options.fresh else "default")
+        result = run.train(config, wish)
     except NotFinite as error:
         print(f"df-train: error: {error}", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from df_data.format.manifest import Manifest
 from df_data.reading import ReaderOptions, ShardReader
 from df_data.reading.cache import ShardCache
 from df_data.reading.peek import first_samples, manifest_of
+from df_data.reading.same import other_clips
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.encoders.weights import split_spec
@@ -86,6 +88,22 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
                 f"the dataset's {role} encoder is {record.id}, the model is for {name}; build the dataset with {name}, "
                 f"or set model.overrides.{fields[role]}={record.id}"
             )
+
+
+def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[str, str]) -> None:
+    """Refuse to go on with other clips than a run was begun with.
+
+    Args:
+        known: digests by split (`df_data.reading.same`), empty if nothing is known.
+
+    Raises:
+        UserError: the training split is another one.
+    """
+    if "train" in known and manifest.digest != known["train"]:
+        other = other_clips(manifest, known["train"], config.data.split("train"))
+        raise UserError(
+            f"the run was trained on another dataset: {other}; name its own with data.root=DIR, or take another name="
+        )
 
 
 def check_lengths(data: DataConfig, manifest: Manifest) -> None:

@@ -17,13 +17,13 @@ from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from df_data.reading import Batch
+from df_infer.run_dir import RunDir
 from df_train import checkpoint, state
 from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples
 from df_train.distributed import World
 from df_train.metrics import Sink
 from df_train.objective import Objective
-from df_train.run_dir import RunDir
 from df_train.schedule import ema_decay, learning_rate
 from df_train.sharding import set_gradient_sync
 from df_train.state import TrainState

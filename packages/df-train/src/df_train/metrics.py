@@ -5,12 +5,13 @@ Nothing is opened on import; the optional packages are imported when the configu
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from df_infer.run_dir import RunDir
+from df_infer.run_log import RunLog, read_log
 from df_models.files import atomic_path, atomic_write
 from df_train.config import LogConfig
 
@@ -23,37 +24,19 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class JsonLines:
-    """`metrics.jsonl`: one line per logged step, on disk when `write` returns."""
-
-    def __init__(self, path: Path, resume_step: int) -> None:
-        """Append to `path`; lines of steps after `resume_step` (they will be taken again) are dropped first."""
-        if path.exists():
-            kept = [line for line in _whole_lines(path) if line["step"] <= resume_step]
-            atomic_write(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
 class WandbSink:
     """Weights & Biases, online or offline; a resumed run continues under its id."""
 
-    def __init__(self, run_dir: Path, log: LogConfig, config: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunDir, log: LogConfig, config: Mapping[str, Any]) -> None:
         import wandb
 
-        marker = run_dir / "wandb-id.txt"
+        marker = run.wandb_id
         known = marker.read_text(encoding="utf-8").strip() if marker.is_file() else None
         self._run = wandb.init(
             project=log.wandb_project,
-            name=run_dir.name,
+            name=run.name,
             id=known,
-            dir=str(run_dir),
+            dir=str(run.root),
             mode="offline" if log.wandb == "offline" else "online",
             resume="allow" if log.wandb == "online" else None,
             config=dict(config),
@@ -70,11 +53,11 @@ class WandbSink:
 class TensorBoardSink:
     """TensorBoard event files in `tensorboard/`; steps after the one resumed from are hidden."""
 
-    def __init__(self, run_dir: Path, resume_step: int) -> None:
+    def __init__(self, run: RunDir, resume_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         purge = resume_step + 1 if resume_step else None
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
+        self._writer = SummaryWriter(str(run.tensorboard), purge_step=purge)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -84,32 +67,19 @@ class TensorBoardSink:
         self._writer.close()
 
 
-def open_sinks(run_dir: Path, log: LogConfig, config: Mapping[str, Any], resume_step: int) -> list[Sink]:
+def open_sinks(run: RunDir, log: LogConfig, config: Mapping[str, Any], resume_step: int) -> list[Sink]:
     """The sinks the configuration asks for; JSON lines are always among them."""
-    sinks: list[Sink] = [JsonLines(run_dir / "metrics.jsonl", resume_step)]
+    sinks: list[Sink] = [RunLog(run.metrics, resume_step)]
     if log.wandb != "off":
-        sinks.append(WandbSink(run_dir, log, config))
+        sinks.append(WandbSink(run, log, config))
     if log.tensorboard:
-        sinks.append(TensorBoardSink(run_dir, resume_step))
+        sinks.append(TensorBoardSink(run, resume_step))
     return sinks
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a `metrics.jsonl`; a last line that was cut short by a crash is left out."""
-    return _whole_lines(path)
-
-
-def _whole_lines(path: Path) -> list[dict[str, float]]:
-    lines: list[dict[str, float]] = []
-    for text in path.read_text(encoding="utf-8").split("\n")[:-1]:
-        if text.startswith("{") and text.endswith("}"):
-            lines.append(json.loads(text))
-    return lines
 
 
 def plot_losses(metrics: Path, out: Path) -> bool:
     """Draw the loss curves of a `metrics.jsonl` as a PNG; False if there are fewer than two points to draw."""
-    lines = read_metrics(metrics) if metrics.is_file() else []
+    lines = read_log(metrics)
     if len(lines) < 2:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from df_data.format.manifest import Manifest
+from df_infer.run_dir import RunDir
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
@@ -22,6 +23,7 @@ from df_train.dataset import (
     calibrate_flame_head,
     check_fit,
     check_lengths,
+    check_same_dataset,
     look_at,
     make_reader,
     prepare_data,
@@ -38,9 +40,9 @@ from df_train.noising import Banks
 from df_train.objective import Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import preflight
-from df_train.run_dir import RunDir, Wish, choose_start
 from df_train.sampling import Sampler
 from df_train.sharding import shard
+from df_train.start import Wish, choose_start, clear, digests_known, located, record_of, write_config
 from df_train.state import TrainState
 from df_train.text import unread_text
 
@@ -72,18 +74,27 @@ def train(config: TrainConfig, wish: Wish = "default") -> Result:
         UserError: anything a user can mend, before work begins wherever that is possible.
         NotFinite: the loss is no longer a number.
     """
-    preflight(config)
+    config = prepare(config, wish)
     run = RunDir(config.directory)
     with open_world(config.device) as world:
         start = _agree_on_start(config, wish, world)
-        if world.is_main and wish == "fresh":
-            run.clear()
-        training, objective, prompt = build(config, world)
+        training, objective, prompt = build(config, world, digests_known(run, start))
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
-            run.write_config(config)
+            _begin(run, config, wish)
         return _train_and_export(config, training, objective, prompt, world, run)
+
+
+def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
+    """The configuration as it will be run, with its dataset found, checked against this machine.
+
+    Raises:
+        UserError: the first thing that will not work, and how to mend it.
+    """
+    config = located(config, wish, say)
+    preflight(config)
+    return config
 
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
@@ -95,10 +106,25 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def build(config: TrainConfig, world: World) -> tuple[TrainState, Objective, Prompt | None]:
+def _begin(run: RunDir, config: TrainConfig, wish: Wish) -> None:
+    """Every check has passed: make room if that was asked for, and write what makes the directory a run."""
+    if wish == "fresh":
+        clear(run)
+    run.write_record(record_of(config))
+    write_config(run, config)
+
+
+def build(
+    config: TrainConfig, world: World, known: Mapping[str, str] | None = None
+) -> tuple[TrainState, Objective, Prompt | None]:
     """Everything at step 0: the data made and checked, the model sharded, optimizer, reader and objective; and the
-    prompt that the model is handed on with, if it reads text."""
+    prompt that the model is handed on with, if it reads text.
+
+    Args:
+        known: digests of the dataset's splits that the run was begun with, if it goes on.
+    """
     manifest = prepare_data(config, world)
+    check_same_dataset(config, manifest, known or {})
     model = state.build_model(config, taken_over(manifest))
     check_fit(model.config, manifest)
     if (line := unread_text(model.config, manifest)) is not None:
@@ -154,7 +180,7 @@ def _train_and_export(
     config: TrainConfig, training: TrainState, objective: Objective, prompt: Prompt | None, world: World, run: RunDir
 ) -> Result:
     tree = config.model_dump(mode="json")
-    sinks = open_sinks(run.root, config.log, tree, training.step) if world.is_main else []
+    sinks = open_sinks(run, config.log, tree, training.step) if world.is_main else []
     sampler = Sampler(config, world, run)
     try:
         stop = Trainer(config, training, objective, world, sinks, sampler).fit()

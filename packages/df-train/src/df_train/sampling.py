@@ -19,6 +19,7 @@ from torch import Tensor
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
 from df_infer.rollout import RolloutConfig, generate_latents
+from df_infer.run_dir import RunDir
 from df_models import DualForce
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.errors import UserError
@@ -29,7 +30,6 @@ from df_train import state
 from df_train.config import TrainConfig
 from df_train.dataset import audio_pooling
 from df_train.distributed import World
-from df_train.run_dir import RunDir
 from df_train.state import TrainState
 
 _COLUMNS = 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -84,6 +85,15 @@ class Manifest(FrozenModel):
     def pixel_frames(self) -> int:
         """Pixel frames of all clips together."""
         return sum(shard.pixel_frames for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the split's name and its shards' sha256: what the split holds, wherever it lies.
+
+        A shard's bytes carry the metadata of its clips with the encoders that made them, so nothing else is needed.
+        """
+        shards = sorted((shard.name, shard.sha256) for shard in self.shards)
+        return hashlib.sha256(json.dumps([self.split, shards]).encode()).hexdigest()
 
 
 def structure_statistics(shards: tuple[ShardEntry, ...]) -> StructureStatistics | None:

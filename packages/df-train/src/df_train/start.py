@@ -1,0 +1,117 @@
+"""Where a run starts: at step 0, or at a checkpoint of the run that stands in its directory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from df_data.reading.peek import manifest_of
+from df_data.reading.same import digests_of, find_dataset
+from df_infer.run_dir import RunDir, RunRecord, read_record
+from df_infer.run_log import read_log
+from df_models.errors import UserError
+from df_models.files import atomic_write
+from df_models.settings import dump_config, load_config
+from df_train.checkpoint import CheckpointInfo, newest
+from df_train.config import TrainConfig
+
+Wish = Literal["default", "resume", "fresh"]
+
+
+def clear(run: RunDir) -> None:
+    """Remove what a run has written, and nothing else that someone may have put there."""
+    for path in run.written:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_config(run: RunDir, config: TrainConfig) -> None:
+    """Write the resolved configuration; it reads back equal."""
+    run.root.mkdir(parents=True, exist_ok=True)
+    atomic_write(run.config, dump_config(config))
+
+
+def steps_taken(run: RunDir) -> int:
+    """The last step that was logged, 0 if none."""
+    lines = read_log(run.metrics)
+    return int(lines[-1]["step"]) if lines else 0
+
+
+def record_of(config: TrainConfig) -> RunRecord:
+    """What `run.json` says of a run on a dataset that is made."""
+    data = config.data
+    root = data.root if data.remote else str(Path(data.root).resolve())
+    return RunRecord(root, digests_of(data.root, manifest_of(data.split("train"))))
+
+
+def in_its_place(config: TrainConfig, file: Path) -> TrainConfig:
+    """A configuration read from a run's own `config.yaml` means that run, wherever it was moved."""
+    run = RunDir(file.parent)
+    if not run.ours or file.resolve() != run.config.resolve():
+        return config
+    return config.model_copy(update={"run_dir": run.root})
+
+
+def located(config: TrainConfig, wish: Wish, say: Callable[[str], None]) -> TrainConfig:
+    """The configuration with the dataset's place as it is now.
+
+    A run that goes on, and finds nothing at `data.root`, looks where its dataset was and beside the run.
+    """
+    run = RunDir(config.directory)
+    record = None if wish == "fresh" else read_record(run.record)
+    root = config.data.root
+    if record is None or config.data.remote or (Path(root) / "train").is_dir():
+        return config
+    found = find_dataset(run.places(root, record), record.splits, "train")
+    if found is None:
+        return config
+    say(f"the run's dataset is found at {found}")
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": str(found)})})
+
+
+def digests_known(run: RunDir, start: CheckpointInfo | None) -> Mapping[str, str]:
+    """The digests that the dataset of a run that goes on must have; none at step 0, or in a run without a record."""
+    record = None if start is None else read_record(run.record)
+    return {} if record is None else record.splits
+
+
+def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) -> CheckpointInfo | None:
+    """The checkpoint to continue from, or None to start at step 0. It never restarts a run unless asked to.
+
+    Args:
+        wish: `resume` (there must be something to resume), `fresh` (what is there will be removed), or `default`.
+
+    Raises:
+        UserError: the run is finished, or has taken steps but left no whole checkpoint, or is another model's.
+    """
+    run = RunDir(config.directory)
+    if wish == "fresh":
+        return None
+    if run.finished and wish == "default":
+        raise UserError(f"{run.root} holds a finished run; say --fresh to train it anew, --resume to train it further")
+    resume = wish == "resume" or config.checkpoint.resume == "auto"
+    if not resume:
+        if run.config.is_file():
+            raise UserError(f"{run.root} holds a run and checkpoint.resume is never; say --fresh, or another name=")
+        return None
+    info = newest(run.checkpoints, say)
+    if info is None and wish == "resume":
+        raise UserError(f"nothing to resume: {run.checkpoints} holds no checkpoint; leave out --resume")
+    if info is None and (taken := steps_taken(run)):
+        raise UserError(f"{run.root} stopped at step {taken} before its first checkpoint; say --fresh to start over")
+    if info is not None:
+        _check_same_model(run, config)
+    return info
+
+
+def _check_same_model(run: RunDir, config: TrainConfig) -> None:
+    old = load_config(TrainConfig, run.config)
+    if old.model != config.model:
+        raise UserError(
+            f"{run.root} trains model {old.model.preset} {old.model.overrides}, the config now says "
+            f"{config.model.preset} {config.model.overrides}; take another name=, or --fresh"
+        )
