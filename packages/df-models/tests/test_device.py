@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from df_models import UserError
 from df_models.device import check_device_name, choose_device, widest_float
 
-MPS = torch.device("mps")
+MPS = torch.device("mps", 0)
 REFUSED = (torch.float64, torch.complex64, torch.complex128)
 
 
@@ -42,7 +42,7 @@ def test_devices_that_are_not_there_are_told(monkeypatch):
     with pytest.raises(UserError, match="this machine has cuda:0, cuda:1"):
         choose_device("cuda:2")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert choose_device("mps") == MPS and widest_float(MPS) == torch.float32
+    assert choose_device("mps").type == "mps" and widest_float(MPS) == torch.float32
 
 
 class _OnMps(Tensor):

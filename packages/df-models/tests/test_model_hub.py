@@ -42,7 +42,14 @@ class _Hub(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def _body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def do_POST(self) -> None:
         body, server = self._body(), self.server
@@ -90,7 +97,11 @@ class _Hub(BaseHTTPRequestHandler):
         if path.startswith(f"/api/models/{server.name}"):
             names = [{"rfilename": name, "size": len(data)} for name, data in server.files.items()]
             info = {"_id": "1", "id": server.name, "sha": COMMIT, "siblings": names, "private": True, "tags": []}
-            return self._answer([] if "/tree/" in path else info)
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in server.files.items()
+            ]
+            return self._answer(tree if "/tree/" in path else info)
         prefix = f"/{server.name}/resolve/{COMMIT}/"
         if path.startswith(prefix) and path.removeprefix(prefix) in server.files:
             data = server.files[path.removeprefix(prefix)]
