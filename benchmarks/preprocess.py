@@ -30,9 +30,9 @@ import torch
 from common import RESULTS, peak_memory, reset_peak_memory, table, write_result
 
 from df_data.build.config import BuildConfig
-from df_data.build.crew.local import LocalSite
-from df_data.build.crew.messages import InputResult, MadeSample
-from df_data.build.crew.supervisor import SupervisedCrew
+from df_data.build.pool.messages import InputResult, MadeSample
+from df_data.build.pool.processes import LocalHost
+from df_data.build.pool.supervisor import SupervisedPool
 from df_data.build.workers import WorkerModels
 from df_data.common.processes import one_thread
 from df_data.format.sample import DTYPES, SampleMeta, expected_shapes
@@ -114,10 +114,10 @@ def measure_stages(config: BuildConfig, inputs: Sequence[Input]) -> dict[str, An
     return {"core_seconds": dict(seconds.most_common()), "clip_seconds": clip_seconds, "bytes": dict(written)}
 
 
-def pass_through(crew: SupervisedCrew, inputs: Sequence[Input], staging: Staging) -> float:
-    """Take inputs through a crew, stage what comes, and return the seconds of the wall clock."""
+def pass_through(pool: SupervisedPool, inputs: Sequence[Input], staging: Staging) -> float:
+    """Take inputs through a worker pool, stage what comes, and return the seconds of the wall clock."""
     began = time.perf_counter()
-    for _, outcome in crew.run(list(inputs)):
+    for _, outcome in pool.run(list(inputs)):
         if isinstance(outcome, MadeSample):
             staging.put(outcome.key, tar_members(outcome.members), 0)
     return time.perf_counter() - began
@@ -127,18 +127,18 @@ def measure_workers(config: BuildConfig, inputs: Sequence[Input], repeats: int) 
     """Return the seconds of all inputs with one and with two workers, medians of ``repeats`` in turn."""
     with tempfile.TemporaryDirectory() as folder:
         staging = Staging(Path(folder) / "staging")
-        crews = {
-            number: SupervisedCrew(LocalSite(config, WorkerModels), workers=number, timeout_s=3600, retries=0)
+        pools = {
+            number: SupervisedPool(LocalHost(config, WorkerModels), workers=number, timeout_s=3600, retries=0)
             for number in (1, 2)
         }
         found: dict[int, list[float]] = {1: [], 2: []}
-        for crew in crews.values():
-            pass_through(crew, inputs[:4], staging)
+        for pool in pools.values():
+            pass_through(pool, inputs[:4], staging)
         for _ in range(repeats):
-            for number, crew in crews.items():
-                found[number].append(pass_through(crew, inputs, staging))
-        for crew in crews.values():
-            crew.close(now=False)
+            for number, pool in pools.items():
+                found[number].append(pass_through(pool, inputs, staging))
+        for pool in pools.values():
+            pool.close(now=False)
     one, two = (statistics.median(found[number]) for number in (1, 2))
     return {"one_worker_s": one, "two_workers_s": two, "speed_up": one / two}
 

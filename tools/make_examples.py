@@ -1,4 +1,4 @@
-"""Make the synthetic portrait and the speech of `examples/`, and the corpus picture of the documents.
+"""Make the synthetic portrait and the speech of `examples/`, and the corpus image of the documents.
 
     uv run python tools/make_examples.py
 

@@ -56,13 +56,13 @@ def fade(frames_TSSC: np.ndarray, at: int, length: int = 15) -> Case:
 
 
 def dissolve(first_TSSC: np.ndarray, second_TSSC: np.ndarray, at: int, length: int = 12) -> Case:
-    """Return one clip passing into another over some frames: no hard cut, but another picture afterwards."""
+    """Return one clip passing into another over some frames: no hard cut, but another image afterwards."""
     share = np.clip((np.arange(len(first_TSSC)) - at) / length, 0, 1)[:, None, None, None]
     return ((1 - share) * first_TSSC + share * second_TSSC).astype(np.uint8), []
 
 
 def shaken(frames_TSSC: np.ndarray, rng: np.random.Generator) -> Case:
-    """Return frames of a camera that pans by up to 8 % of the picture from one frame to the next."""
+    """Return frames of a camera that pans by up to 8 % of the image from one frame to the next."""
     side = frames_TSSC.shape[1]
     inner, path = 0.7 * side, rng.uniform(-0.08, 0.08, (len(frames_TSSC), 2)).cumsum(axis=0)
     path = np.abs((path + 1.0) % 2.0 - 1.0) * (side - inner)
@@ -75,7 +75,7 @@ MAKERS: dict[str, Callable[[np.ndarray, np.ndarray, int, np.random.Generator], C
     "cut, same person, other light and side": lambda a, b, at, rng: joined(a, relit(a), at),
     "cut, same person, zoom 1.6": lambda a, b, at, rng: joined(a, zoomed(a, 1.6), at),
     "cut, same person, zoom 1.25": lambda a, b, at, rng: joined(a, zoomed(a, 1.25), at),
-    "cut to a black picture": lambda a, b, at, rng: joined(a, np.zeros_like(a), at),
+    "cut to a black image": lambda a, b, at, rng: joined(a, np.zeros_like(a), at),
     "cut to another person, a flash 6 frames before": lambda a, b, at, rng: (
         joined(flash(a, at - 6, 2)[0], b, at)[0], [at]
     ),

@@ -29,8 +29,8 @@ def beside(talk: Talk, other: Talk, size: float, *, cut: float = 0.0, still: boo
 
     Args:
         size: of the second face in sizes of the first.
-        cut: share of the second person's square that lies beyond the picture's right edge.
-        still: the second person is a picture that does not move.
+        cut: share of the second person's square that lies beyond the image's right edge.
+        still: the second person is an image that does not move.
     """
     looked = talk.source[:: FACES.detect_every]
     side = round(size * talk.face_size * CropRule().scale)
@@ -83,7 +83,7 @@ def verdicts(talk: Talk, other: Talk, models: Models) -> dict[str, tuple[str, bo
         true = round(share * len(alone)) / len(alone) > FACES.max_crowded
         said[f"second face of {SEEN_SIZE:g} in {share:.0%} of the frames"] = (reason(faces, plain), true)
     for name, options in {
-        "second face of 0.7 as a still picture": {"still": True},
+        "second face of 0.7 as a still image": {"still": True},
         "second face of 0.7, half beyond the edge": {"cut": 0.5},
     }.items():
         frames = beside(talk, other, SEEN_SIZE, **options)

@@ -1,6 +1,6 @@
-"""Video files whose time stamps, sound track and turn are chosen, as cameras and sites write them.
+"""Video files whose time stamps, audio track and turn are chosen, as cameras and sites write them.
 
-Shape legend: F pictures of the file, N samples, C channels.
+Shape legend: F images of the file, N samples, C channels.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ class FileFormat:
 
     Attributes:
         name: for tables.
-        fps: rate of the pictures, on average if the schedule is not even.
+        fps: rate of the images, on average if the schedule is not even.
         schedule: ``jittered`` by up to 40 % of a frame, ``dropped``: three frames in ten are left out at random,
             ``slow then fast``: half the rate in the first half.
-        start: time stamp of the first picture in seconds.
-        sound_delay: seconds by which the sound track begins after the first picture (negative: before).
-        sound_rate, channels: of the sound track.
-        trimmed: pictures before time 0 that an edit list hides.
-        b_frames: between two others, so pictures are not stored in their order.
-        turn: degrees counter-clockwise that a player has to turn the stored pictures by.
-        flipped: a player has to mirror the stored pictures left to right.
+        start: time stamp of the first image in seconds.
+        audio_delay: seconds by which the audio track begins after the first image (negative: before).
+        sound_rate, channels: of the audio track.
+        trimmed: images before time 0 that an edit list hides.
+        b_frames: between two others, so images are not stored in their order.
+        turn: degrees counter-clockwise that a player has to turn the stored images by.
+        flipped: a player has to mirror the stored images left to right.
         suffix: of the file, which decides the container.
-        codecs: of pictures and sound.
+        codecs: of images and audio.
     """
 
     name: str
     fps: Fraction = Fraction(25)
     schedule: Schedule = "even"
     start: float = 0.0
-    sound_delay: float = 0.0
+    audio_delay: float = 0.0
     sound_rate: int = 44_100
     channels: int = 2
     trimmed: int = 0
@@ -54,7 +54,7 @@ class FileFormat:
     codecs: tuple[str, str] = ("libx264", "aac")
 
     def times(self, seconds: float, seed: int = 0) -> np.ndarray:
-        """Return the seconds of the scene's video that the file's pictures show, float64 ``[F]``, the first at 0."""
+        """Return the seconds of the scene's video that the file's images show, float64 ``[F]``, the first at 0."""
         count = int(seconds * self.fps)
         steps = np.arange(-self.trimmed, count, dtype=np.float64)
         rng = np.random.default_rng([seed, count])
@@ -80,8 +80,8 @@ FORMATS = (
     FileFormat("30 fps, 3 of 10 frames dropped", Fraction(30), "dropped"),
     FileFormat("30 fps, 15 in the first half", Fraction(30), "slow then fast"),
     FileFormat("25 fps, begins at 7.3 s", start=7.3),
-    FileFormat("25 fps, sound begins 0.12 s later", sound_delay=0.12),
-    FileFormat("25 fps, sound begins 0.25 s earlier", start=1.0, sound_delay=-0.25),
+    FileFormat("25 fps, audio begins 0.12 s later", audio_delay=0.12),
+    FileFormat("25 fps, audio begins 0.25 s earlier", start=1.0, audio_delay=-0.25),
     FileFormat("25 fps, edit list hides 6 frames", trimmed=6, b_frames=2),
     FileFormat("25 fps, 3 B-frames", b_frames=3),
     FileFormat("25 fps, 16 kHz mono", sound_rate=16_000, channels=1),
@@ -94,16 +94,16 @@ FORMATS = (
 """The files of the table of times."""
 
 
-def write_file(path: Path, made: FileFormat, scene: Scene, pictures: Sequence[np.ndarray], times_F: np.ndarray) -> None:
-    """Write a scene's pictures, shown at these seconds of its video, and its sound.
+def write_file(path: Path, made: FileFormat, scene: Scene, images: Sequence[np.ndarray], times_F: np.ndarray) -> None:
+    """Write a scene's images, shown at these seconds of its video, and its audio.
 
-    The pictures are stored turned and mirrored so that a player that heeds the file's flags shows them as given.
+    The images are stored turned and mirrored so that a player that heeds the file's flags shows them as given.
     """
     import av
 
     with av.open(str(path), "w") as container:
         video: Any = container.add_stream(made.codecs[0], rate=made.fps)
-        stored = [_stored(picture, made) for picture in pictures]
+        stored = [_stored(image, made) for image in images]
         video.height, video.width = stored[0].shape[:2]
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = 1 / made.fps if made.codecs[0] == "mpeg2video" else Fraction(1, 90_000)
@@ -118,32 +118,32 @@ def write_file(path: Path, made: FileFormat, scene: Scene, pictures: Sequence[np
             video.set_display_rotation(made.turn, hflip=made.flipped)
         audio: Any = container.add_stream(made.codecs[1], rate=made.sound_rate)
         audio.layout = "stereo" if made.channels == 2 else "mono"
-        _mux_pictures(container, video, stored, made.start + times_F)
-        _mux_sound(container, audio, scene, made)
+        _mux_images(container, video, stored, made.start + times_F)
+        _mux_audio(container, audio, scene, made)
 
 
-def _stored(picture_HWC: np.ndarray, made: FileFormat) -> np.ndarray:
-    turned = picture_HWC[:, ::-1] if made.flipped else picture_HWC
+def _stored(image_HWC: np.ndarray, made: FileFormat) -> np.ndarray:
+    turned = image_HWC[:, ::-1] if made.flipped else image_HWC
     return np.ascontiguousarray(np.rot90(turned, -made.turn // 90))
 
 
-def _mux_pictures(container: Any, stream: Any, pictures: Sequence[np.ndarray], stamps_F: np.ndarray) -> None:
+def _mux_images(container: Any, stream: Any, images: Sequence[np.ndarray], stamps_F: np.ndarray) -> None:
     import av
 
     base = stream.codec_context.time_base
-    for stamp, picture in zip(stamps_F, pictures, strict=True):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    for stamp, image in zip(stamps_F, images, strict=True):
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame.time_base, frame.pts = base, round(stamp / base)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
 
 
-def _mux_sound(container: Any, stream: Any, scene: Scene, made: FileFormat) -> None:
-    """Write the scene's sound from where the track begins to the video's end."""
+def _mux_audio(container: Any, stream: Any, scene: Scene, made: FileFormat) -> None:
+    """Write the scene's audio from where the track begins to the video's end."""
     import av
 
-    begin = made.sound_delay
-    wave = scene.sound(begin, round((scene.seconds - begin) * SAMPLE_RATE))
+    begin = made.audio_delay
+    wave = scene.audio(begin, round((scene.seconds - begin) * SAMPLE_RATE))
     line = resample_exactly(wave, made.sound_rate)
     stream.codec_context.time_base = Fraction(1, made.sound_rate)
     first = round((made.start + begin) * made.sound_rate)
@@ -163,7 +163,7 @@ def _mux_sound(container: Any, stream: Any, scene: Scene, made: FileFormat) -> N
 
 
 def resample_exactly(wave_N: np.ndarray, rate: int) -> np.ndarray:
-    """Resample 16 kHz sound by its Fourier series, without delay: another way than the stages' own, float32."""
+    """Resample 16 kHz audio by its Fourier series, without delay: another way than the stages' own, float32."""
     count = round(len(wave_N) * rate / SAMPLE_RATE)
     spectrum = np.fft.rfft(np.asarray(wave_N, dtype=np.float64))
     kept = np.zeros(count // 2 + 1, dtype=np.complex128)

@@ -1,4 +1,4 @@
-"""What mirroring a picture left to right does to what is known about it.
+"""What mirroring an image left to right does to what is known about it.
 
 A mirror negates x: with ``M = diag(-1, 1, 1)`` a rotation R becomes ``M R M``, which for ``Rz(roll) Ry(yaw) Rx(pitch)``
 keeps the pitch and negates yaw and roll; the x of translations, keypoints and offsets changes its sign; and what was

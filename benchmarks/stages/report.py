@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stages import cover, cuts, faces, soft, sounds, sync, timing, turning
+from benchmarks.stages import audio, cover, cuts, faces, soft, sync, timing, turning
 from benchmarks.stages.tables import Section
 from benchmarks.stages.talks import Models, Talk, grid_talks, rendered_talks
 from df_data.build.config import ModelPaths
@@ -29,7 +29,7 @@ INTRODUCTION = """\
 
 Faults of known size are put into clips in which nothing is wrong: rendered heads, whose every state is known exactly
 ({rendered} people, 3 s each, 256 px), and real ones ({grid}). The stages run with their defaults, two limits
-on the face apart (64 px at least, 60 % of its crop within the picture). *To be found* counts the cases
+on the face apart (64 px at least, 60 % of its crop within the image). *To be found* counts the cases
 with the fault, *to be left alone* those without; precision is the share of the alarms that are right, recall the share
 of the faults that are found. Nothing was set by these tables: what misses its mark stands here as it was measured.
 
@@ -44,7 +44,7 @@ def sections(
     mouths = {"rendered, the exact mouth": sync.exact_mouths(options.voices * 2)}
     for name, clips in talks.items():
         mouths[f"{name}, the mouth as read"] = [(talk.readings.mouth_open, talk.wave) for talk in clips]
-    speeches = sounds.voices(options.voices)
+    speeches = audio.voices(options.voices)
     waves = {"synthetic": [speech.wave for speech in speeches]}
     if grid is not None:
         waves["GRID"] = [talk.wave for talk in talks["GRID"]]
@@ -56,8 +56,8 @@ def sections(
         "faces": lambda: faces.measure(talks, models),
         "cover": lambda: cover.measure(talks, models),
         "soft": lambda: soft.measure(talks, models, options.people),
-        "noise": lambda: sounds.noise_section(waves),
-        "voice": lambda: sounds.voice_section(speeches, grid, 4 * options.clips),
+        "noise": lambda: audio.noise_section(waves),
+        "voice": lambda: audio.voice_section(speeches, grid, 4 * options.clips),
     }
 
 

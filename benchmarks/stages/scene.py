@@ -1,7 +1,7 @@
-"""A scene: a rendered head that speaks, known at every instant, and pictures that carry their own number.
+"""A scene: a rendered head that speaks, known at every instant, and images that carry their own number.
 
-The clock of a scene begins at its first sample of sound. A video of it begins ``LEAD_S`` later, so that a sound track
-may begin before the pictures and still hold the scene's own sound.
+The clock of a scene begins at its first sample of audio. A video of it begins ``LEAD_S`` later, so that an audio track
+may begin before the images and still hold the scene's own audio.
 
 Shape legend: T frames, S side in pixels, N samples.
 """
@@ -27,7 +27,7 @@ TAIL_S = 0.6
 SIDE = 256
 BITS = 10
 BLOCK = (14, 26)
-"""Width and height of a bit's block in pixels of a picture of 256."""
+"""Width and height of a bit's block in pixels of an image of 256."""
 TOP = 30
 """Where the column of blocks begins: five blocks at the left edge, five at the right, beside the head."""
 
@@ -66,19 +66,19 @@ class Scene:
         """Return the exact measures of the face at these seconds of the video (:mod:`df_data.synth.head.structure`)."""
         return truths(Identity.sample(self.person), self.tracks_at(times_T))
 
-    def pictures(self, times_T: np.ndarray, size: int = SIDE) -> np.ndarray:
-        """Return uint8 ``[T, S, S, 3]``: the face at these seconds, each picture stamped with its place in the row."""
+    def images(self, times_T: np.ndarray, size: int = SIDE) -> np.ndarray:
+        """Return uint8 ``[T, S, S, 3]``: the face at these seconds, each image stamped with its place in the row."""
         drawn = render(Identity.sample(self.person), self.tracks_at(times_T), size).frames
         return np.stack([stamped(frame, number) for number, frame in enumerate(drawn)])
 
-    def sound(self, start: float, num_samples: int) -> np.ndarray:
-        """Return the sound from a second of the video on, float32 ``[num_samples]``."""
+    def audio(self, start: float, num_samples: int) -> np.ndarray:
+        """Return the audio from a second of the video on, float32 ``[num_samples]``."""
         first = round((LEAD_S + start) * SAMPLE_RATE)
         return self.wave[first : first + num_samples]
 
 
 def blocks(size: int) -> list[tuple[slice, slice]]:
-    """Return rows and columns of each bit's block in a picture of ``size``, the least bit first."""
+    """Return rows and columns of each bit's block in an image of ``size``, the least bit first."""
     scale = size / SIDE
     width, height = BLOCK
     found = []
@@ -90,20 +90,20 @@ def blocks(size: int) -> list[tuple[slice, slice]]:
     return found
 
 
-def stamped(picture_SSC: np.ndarray, number: int) -> np.ndarray:
-    """Return the picture with ``number`` (below 1024) in blocks of white (1) and black (0) at its edges."""
-    out = picture_SSC.copy()
+def stamped(image_SSC: np.ndarray, number: int) -> np.ndarray:
+    """Return the image with ``number`` (below 1024) in blocks of white (1) and black (0) at its edges."""
+    out = image_SSC.copy()
     for bit, where in enumerate(blocks(len(out))):
         out[where] = 235 if number >> bit & 1 else 20
     return out
 
 
 def stamp_of(frame_HWC: np.ndarray, crop: CropBox | None = None, size: int | None = None) -> int:
-    """Read the number of a picture, or of a crop of it.
+    """Read the number of an image, or of a crop of it.
 
     Args:
-        crop: where the crop lies in the source picture; None: the frame is the whole picture.
-        size: side of the source picture; needed with ``crop``.
+        crop: where the crop lies in the source image; None: the frame is the whole image.
+        size: side of the source image; needed with ``crop``.
     """
     side = len(frame_HWC)
     box = CropBox(0.0, 0.0, float(side)) if crop is None else crop

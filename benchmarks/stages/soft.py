@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.stages.tables import RULE_HEADER, Section, Tally, percent, table
 from benchmarks.stages.talks import SIDE, Models, Talk
 from df_data.stages.gaps import fill_gaps
-from df_data.stages.picture import brightness, sharpness
+from df_data.stages.image import brightness, sharpness
 from df_data.stages.quality import QualityFilter
 from df_data.stages.readings import readings_of
 from df_data.stages.rejection import Rejected
@@ -83,8 +83,8 @@ def lip_rows(talks: Sequence[Talk], models: Models, filters: QualityFilter, fram
             assert talk.known is not None
             tracks = _part(talk.known.tracks, frames)
             calm = {name: _calmed(getattr(tracks, name), amplitude) for name in ("jaw", "lip_width", "lip_round")}
-            pictures = render(Identity.sample(talk.known.identity), replace(tracks, **calm), SIDE).frames
-            readings = readings_of(fill_gaps(models.reader.landmarks(pictures), 2))
+            images = render(Identity.sample(talk.known.identity), replace(tracks, **calm), SIDE).frames
+            readings = readings_of(fill_gaps(models.reader.landmarks(images), 2))
             scores.append(float(np.nanstd(readings.mouth_open)))
         halved = [score < (filters.min_mouth_std or 0.0) for score in scores]
         found.append((amplitude, scores, halved, {0.0: True, 1.0: False}.get(amplitude)))
@@ -99,9 +99,9 @@ def yaw_rows(people: int, models: Models, filters: QualityFilter, frames: int = 
         for person in range(people):
             turn = yaw * (-1) ** person + np.linspace(-1, 1, frames)
             tracks = FaceTracks.neutral(frames, yaw=turn, jaw=np.linspace(0, 0.4, frames))
-            pictures = render(Identity.sample(person), tracks, SIDE).frames
+            images = render(Identity.sample(person), tracks, SIDE).frames
             try:
-                readings = readings_of(fill_gaps(models.reader.landmarks(pictures), 2))
+                readings = readings_of(fill_gaps(models.reader.landmarks(images), 2))
             except Rejected:
                 continue
             scores.append(float(np.nanmedian(np.abs(readings.yaw))))
@@ -142,7 +142,7 @@ def measure(sets: Mapping[str, Sequence[Talk]], models: Models, people: int) -> 
     figures["least mouth_std of the clips as they are"] = least
     told = ", ".join(f"{value:.3f} ({name})" for name, value in least.items())
     text = (
-        "Exposure is the light let in; brightness is the mean grey value after the curve of the picture, so the limits "
+        "Exposure is the light let in; brightness is the mean grey value after the curve of the image, so the limits "
         f"of {filters.min_brightness:g} and {filters.max_brightness:g} are reached only by extreme exposures. The "
         f"least `mouth_std` of the clips as they are is {told}; the limit is {filters.min_mouth_std:g}. A size that is "
         "neither to be halved nor not is told by *either*, and left out of precision and recall.\n\n"

@@ -1,4 +1,4 @@
-"""Sound shifted against the lips by a known time: what the offset rule finds.
+"""Audio shifted against the lips by a known time: what the offset rule finds.
 
 Shape legend: T frames, N samples.
 """
@@ -23,11 +23,11 @@ from df_models.time import SAMPLE_RATE, samples_for
 SHIFTS_MS = (-200, -160, -120, -80, -40, 0, 40, 80, 120, 160, 200)
 TOLERATED_MS = 100
 Outcome = Literal["passed", "halved", "refused"]
-MouthAndSound = tuple[np.ndarray, np.ndarray]
+MouthAndAudio = tuple[np.ndarray, np.ndarray]
 
 
-def exact_mouths(count: int, frames: int = 75) -> list[MouthAndSound]:
-    """Return exact openings of the mouth ``[T]`` and the sound ``[N]`` of rendered people, without pictures."""
+def exact_mouths(count: int, frames: int = 75) -> list[MouthAndAudio]:
+    """Return exact openings of the mouth ``[T]`` and the audio ``[N]`` of rendered people, without images."""
     found = []
     for number in range(count):
         speech = make_speech(number, "train", make_voice(number), samples_for(frames))
@@ -37,7 +37,7 @@ def exact_mouths(count: int, frames: int = 75) -> list[MouthAndSound]:
 
 
 def shifted(wave_N: np.ndarray, ms: int) -> np.ndarray:
-    """Return sound that comes ``ms`` later; what it leaves free is silent."""
+    """Return audio that comes ``ms`` later; what it leaves free is silent."""
     by = abs(ms) * SAMPLE_RATE // 1000
     return np.pad(wave_N, (by, 0))[: len(wave_N)] if ms >= 0 else np.pad(wave_N[by:], (0, by))
 
@@ -54,8 +54,8 @@ def outcome(mouth_T: np.ndarray, wave_N: np.ndarray, filters: SyncFilter) -> tup
     return "halved" if doubtful else "passed", 1000 * found.offset
 
 
-def measure(sets: Mapping[str, Sequence[MouthAndSound]]) -> Section:
-    """Shift every clip's sound by each of ``SHIFTS_MS``."""
+def measure(sets: Mapping[str, Sequence[MouthAndAudio]]) -> Section:
+    """Shift every clip's audio by each of ``SHIFTS_MS``."""
     filters, parts, figures = SyncFilter(), [], {}
     rules = []
     for name, clips in sets.items():
@@ -71,11 +71,11 @@ def measure(sets: Mapping[str, Sequence[MouthAndSound]]) -> Section:
         noticed = Tally.of((kind != "passed", truth) for kind, truth in decisions)
         rules += [[f"{name}: refused", *refused.cells()], [f"{name}: refused or halved", *noticed.cells()]]
         figures[name] = {"rows": rows, "refused": refused.figures(), "noticed": noticed.figures()}
-        header = ("sound late by (ms)", "refused", "halved", "passed", "median error", "within a frame")
+        header = ("audio late by (ms)", "refused", "halved", "passed", "median error", "within a frame")
         parts.append(f"{name}, {len(clips)} clips of 3 s:\n\n{table(header, rows)}")
     text = (
         f"The rule should act beyond {TOLERATED_MS} ms: shifts of 120, 160 and 200 ms are to be found, 0, 40 and 80 ms "
         "to be left alone.\n\n"
     )
     text += table(("rule", *RULE_HEADER), rules) + "\n\n" + "\n\n".join(parts)
-    return Section("Offset of sound and lips (`mouth_sound_offset`)", text, figures)
+    return Section("Offset of audio and lips (`mouth_sound_offset`)", text, figures)

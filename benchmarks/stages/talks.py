@@ -20,13 +20,12 @@ from df_data.stages.readings import Readings, readings_of
 from df_data.synth.clip import SynthClip, make_clip
 from df_models.crop import CropRule, crop_resize
 from df_models.encoders.face.face_detectors import load_face_detector
-from df_models.settings import expand_path, expand_variables
 from df_models.time import samples_for
 
 FRAMES = 75
 SIDE = 256
 FACES = FaceFilter(min_face=64, min_inside=0.6)
-"""The faces here have 110 (GRID) and 210 pixels (rendered), and rendered heads fill their picture to its edge."""
+"""The faces here have 110 (GRID) and 210 pixels (rendered), and rendered heads fill their image to its edge."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Models:
     def load(cls, paths: ModelPaths) -> Models:
         """Load them; errors as theirs."""
         return cls(
-            load_face_detector(expand_variables(paths.face_detector)),
-            MediaPipeReader(expand_path(paths.face_landmarker)),
+            load_face_detector(paths.face_detector),
+            MediaPipeReader(paths.face_landmarker.path),
         )
 
 
@@ -51,7 +50,7 @@ class Talk:
 
     Attributes:
         name: of the person.
-        source: uint8 [T, H, W, 3], the whole picture.
+        source: uint8 [T, H, W, 3], the whole image.
         face_size: median size of the face in it, pixels.
         frames: uint8 [T, S, S, 3], the crop.
         wave: float32 [N].
@@ -70,16 +69,16 @@ class Talk:
 
 
 def read_talk(name: str, source: np.ndarray, wave: np.ndarray, models: Models, known: SynthClip | None = None) -> Talk:
-    """Take pictures through face detection, crop and landmarks as a build does."""
+    """Take images through face detection, crop and landmarks as a build does."""
     num, height, width = source.shape[:3]
     faces = detect_faces(source, models.detector, FACES.detect_every)
     track = track_face(faces, (num, height, width), FACES, CropRule())
     inside = slice(track.start, track.stop)
     frames = crop_resize(source[inside], track.crop, SIDE)
     landmarks = fill_gaps(models.reader.landmarks(frames), 2)
-    sound = wave[samples_for(track.start) : samples_for(track.stop)]
+    audio = wave[samples_for(track.start) : samples_for(track.stop)]
     return Talk(
-        name, source[inside], track.scores["face_size"], frames, sound, landmarks, readings_of(landmarks), known
+        name, source[inside], track.scores["face_size"], frames, audio, landmarks, readings_of(landmarks), known
     )
 
 

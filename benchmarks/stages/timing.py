@@ -1,9 +1,9 @@
-"""Pictures, sound, structure and latents on one clock: files of every kind, and what a build stores of them.
+"""Images, audio, structure and latents on one clock: files of every kind, and what a build stores of them.
 
-A frame that a stage calls p is held against the instant p / 25 s after the file's first picture: the number stamped on
-the picture tells which instant it truly shows; the sound's place is found by correlation with the scene's own.
+A frame that a stage calls p is held against the instant p / 25 s after the file's first image: the number stamped on
+the image tells which instant it truly shows; the audio's place is found by correlation with the scene's own.
 
-Shape legend: P frames at 25 fps, N samples at 16 kHz, F pictures of a file.
+Shape legend: P frames at 25 fps, N samples at 16 kHz, F images of a file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from df_data.build.build import build
 from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
-from df_data.format.stored_video import read_frames, read_sound
+from df_data.format.stored_video import read_audio, read_frames
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.decode import decode_clip
 from df_data.stages.prepare import StageConfig
 from df_models.crop import CropBox
 from df_models.encoders import load_audio_encoder, load_video_vae
+from df_models.settings import Location
 from df_models.time import FPS, SAMPLE_RATE, samples_for
 
 SECONDS = 3.2
@@ -45,18 +46,18 @@ class Clock:
 
     Attributes:
         worst_ms: largest distance of a frame's true instant from p / 25 s.
-        bound_ms: half the largest distance between the file's pictures, the best that any choice of pictures can do.
+        bound_ms: half the largest distance between the file's images, the best that any choice of images can do.
         mean_ms: mean of the signed distances.
-        sound_ms: by how much the sound is late, at the clip's beginning and its end.
+        audio_ms: by how much the audio is late, at the clip's beginning and its end.
     """
 
     worst_ms: float
     bound_ms: float
     mean_ms: float
-    sound_ms: tuple[float, float]
+    audio_ms: tuple[float, float]
 
 
-def sound_lag(found_N: np.ndarray, true_N: np.ndarray) -> int:
+def audio_lag(found_N: np.ndarray, true_N: np.ndarray) -> int:
     """Return by how many samples ``found`` comes later than ``true``, by their correlation."""
     size = 1 << int(np.ceil(np.log2(2 * len(true_N))))
     curve = np.fft.irfft(np.fft.rfft(found_N, size) * np.conj(np.fft.rfft(true_N, size)), size)
@@ -66,19 +67,19 @@ def sound_lag(found_N: np.ndarray, true_N: np.ndarray) -> int:
 
 def _clock(times_P: np.ndarray, start: float, times_F: np.ndarray, wave_N: np.ndarray, scene: Scene) -> Clock:
     errors = times_P - start - np.arange(len(times_P)) / FPS
-    true = scene.sound(start, len(wave_N))
+    true = scene.audio(start, len(wave_N))
     piece = len(wave_N) // 2
-    lags = [1000 * sound_lag(wave_N[part], true[part]) / SAMPLE_RATE for part in (slice(piece), slice(-piece, None))]
+    lags = [1000 * audio_lag(wave_N[part], true[part]) / SAMPLE_RATE for part in (slice(piece), slice(-piece, None))]
     return Clock(
         worst_ms=1000 * float(np.abs(errors).max()),
         bound_ms=500 * float(np.diff(times_F).max()),
         mean_ms=1000 * float(errors.mean()),
-        sound_ms=(lags[0], lags[1]),
+        audio_ms=(lags[0], lags[1]),
     )
 
 
 def decoded_clock(made: FileFormat, seed: int, folder: Path) -> Clock:
-    """Write a file of stamped grey pictures and a scene's sound, decode it and compare."""
+    """Write a file of stamped grey images and a scene's audio, decode it and compare."""
     scene = Scene.make(seed, seed, SECONDS)
     times = made.times(SECONDS, seed)
     plain = np.full((128, 128, 3), 90, np.uint8)
@@ -95,11 +96,11 @@ class SampleClock:
 
     Attributes:
         start_s: where in the file's video the sample begins, by its metadata.
-        clock: of the stored mp4's pictures and sound.
+        clock: of the stored mp4's images and audio.
         structure_ms: by how much the measured opening of the mouth is late.
         structure_r: its correlation with the truth there.
-        audio_features: by how many features of 20 ms the sound's features are late.
-        latent_frames: by how many frames the decoded latents are late against the stored pictures.
+        audio_features: by how many features of 20 ms the audio's features are late.
+        latent_frames: by how many frames the decoded latents are late against the stored images.
     """
 
     start_s: float
@@ -113,13 +114,13 @@ class SampleClock:
 def build_config(folder: Path, out: Path, models: ModelPaths, video_vae: str) -> BuildConfig:
     """Return the build of the files in a folder: clips of 33 frames every 20, 64 pixels, with their mp4s."""
     return BuildConfig(
-        out=str(out),
-        sources=(SourceConfig(name="truth", folder=str(folder), pattern="*.*", licence="CC0-1.0"),),
+        out=Location(out),
+        sources=(SourceConfig(name="truth", folder=Location(folder), pattern="*.*", licence="CC0-1.0"),),
         split=SplitConfig(by="sentence", val=1),
         models=models,
         stages=StageConfig(size=STORED, faces=FACES),
         clips=ClipConfig(frames=33, stride=20, references=2),
-        video_vae=video_vae,
+        video_vae=Location(video_vae),
         workers=1,
     )
 
@@ -141,7 +142,7 @@ def built_clocks(
         scene = Scene.make(40 + number, number % 12, seconds)
         times = made.times(seconds, number)
         name = f"{number:02d}{made.suffix}"
-        write_file(videos / name, made, scene, list(scene.pictures(times, SIDE)), times)
+        write_file(videos / name, made, scene, list(scene.images(times, SIDE)), times)
         scenes[f"truth/{name}"] = (made, scene, times)
     out = folder / "set"
     build(build_config(videos, out, models, video_vae), progress=False)
@@ -161,7 +162,7 @@ def sample_clock(sample: Sample, scene: Scene, times_F: np.ndarray, video_vae: s
     assert sample.video is not None
     start = float(meta.provenance["start_s"])  # type: ignore[arg-type]
     box = CropBox(*meta.provenance["crop"])  # type: ignore[misc]
-    frames, wave = read_frames(sample.video), read_sound(sample.video)[: samples_for(meta.num_frames)]
+    frames, wave = read_frames(sample.video), read_audio(sample.video)[: samples_for(meta.num_frames)]
     shown = times_F[[stamp_of(frame, box, SIDE) for frame in frames]]
     names = list(meta.truth_names or ())
     mouth = tensors["truth"][:, names.index("mouth_open")].numpy()
@@ -192,7 +193,7 @@ def feature_lag(features_AD: np.ndarray, scene: Scene, start: float) -> int:
     """Return by how many features of 20 ms those of a sample are late against the scene's own log-mel."""
     encoder = load_audio_encoder("logmel")
     frames = int((scene.seconds) * FPS)
-    true = encoder.encode(scene.sound(0.0, samples_for(frames)), frames).float().numpy()
+    true = encoder.encode(scene.audio(0.0, samples_for(frames)), frames).float().numpy()
     first = round(2 * FPS * start)
     errors = {}
     for lag in LAGS:
@@ -204,12 +205,12 @@ def feature_lag(features_AD: np.ndarray, scene: Scene, start: float) -> int:
 
 @torch.inference_mode()
 def latent_lag(latent: torch.Tensor, frames_PSSC: np.ndarray, video_vae: str) -> int:
-    """Return by how many frames the decoded latents are late against the pictures."""
+    """Return by how many frames the decoded latents are late against the images."""
     vae = load_video_vae(video_vae)
     decoded = vae.decode(latent[None].float())[0].permute(0, 2, 3, 1).float().numpy()
-    pictures = frames_PSSC / 255.0
-    inner = range(max(LAGS), len(pictures) - max(LAGS))
-    errors = {lag: np.mean([np.square(decoded[p] - pictures[p - lag]).mean() for p in inner]) for lag in LAGS}
+    images = frames_PSSC / 255.0
+    inner = range(max(LAGS), len(images) - max(LAGS))
+    errors = {lag: np.mean([np.square(decoded[p] - images[p - lag]).mean() for p in inner]) for lag in LAGS}
     return min(errors, key=lambda lag: errors[lag])
 
 
@@ -221,14 +222,14 @@ def measure(folder: Path, models: ModelPaths, seeds: int) -> Section:
         clocks = [decoded_clock(made, seed, folder) for seed in range(seeds)]
         samples = built[made.name]
         worst = max(clock.worst_ms for clock in clocks)
-        sound = max((lag for clock in clocks for lag in clock.sound_ms), key=abs)
+        audio = max((lag for clock in clocks for lag in clock.audio_ms), key=abs)
         stored = [sample.clock for sample in samples]
         late = [sample.structure_ms for sample in samples]
         figures[made.name] = {
             "decoded_worst_ms": worst, "half_interval_ms": max(clock.bound_ms for clock in clocks),
-            "decoded_mean_ms": float(np.mean([clock.mean_ms for clock in clocks])), "decoded_sound_ms": sound,
+            "decoded_mean_ms": float(np.mean([clock.mean_ms for clock in clocks])), "decoded_sound_ms": audio,
             "samples": len(samples), "stored_worst_ms": max(clock.worst_ms for clock in stored),
-            "stored_sound_ms": max((lag for clock in stored for lag in clock.sound_ms), key=abs),
+            "stored_sound_ms": max((lag for clock in stored for lag in clock.audio_ms), key=abs),
             "structure_ms": float(np.median(late)), "structure_worst_ms": max(late, key=abs),
             "structure_r": float(np.median([sample.structure_r for sample in samples])),
             "audio_features": max((sample.audio_features for sample in samples), key=abs),
@@ -236,14 +237,14 @@ def measure(folder: Path, models: ModelPaths, seeds: int) -> Section:
         }  # fmt: skip
         f = figures[made.name]
         rows.append([
-            made.name, f"{worst:.1f} ({f['half_interval_ms']:.1f})", f"{f['decoded_mean_ms']:+.1f}", f"{sound:+.2f}",
+            made.name, f"{worst:.1f} ({f['half_interval_ms']:.1f})", f"{f['decoded_mean_ms']:+.1f}", f"{audio:+.2f}",
             len(samples), f"{f['stored_worst_ms']:.1f}", f"{f['stored_sound_ms']:+.2f}",
             f"{f['structure_ms']:+.0f} ({f['structure_worst_ms']:+d})", f"{f['structure_r']:.2f}",
             f["audio_features"], f["latent_frames"],
         ])  # fmt: skip
     header = (
-        "file", "decoded: worst distance of a frame (half the largest interval), ms", "mean, ms", "sound late by, ms",
-        "samples built", "stored: worst distance, ms", "sound late by, ms", "mouth late by, ms: median (worst)",
+        "file", "decoded: worst distance of a frame (half the largest interval), ms", "mean, ms", "audio late by, ms",
+        "samples built", "stored: worst distance, ms", "audio late by, ms", "mouth late by, ms: median (worst)",
         "correlation", "audio features late by", "latents late by, frames",
     )  # fmt: skip
     return Section("Time", f"{TEXT.format(seeds=seeds)}\n\n{table(header, rows)}", figures)
@@ -251,7 +252,7 @@ def measure(folder: Path, models: ModelPaths, seeds: int) -> Section:
 
 TEXT = """\
 Decoded: {seeds} files each. Built: one file each with a rendered head through `df-data build`, as windows of 33 frames
-that begin at the file's first picture and later (one file whole). A frame p is held against p / 25 s, plus the
-`start_s` of a window; sound against the scene's own by correlation, in halves of the clip; the mouth's opening in
+that begin at the file's first image and later (one file whole). A frame p is held against p / 25 s, plus the
+`start_s` of a window; audio against the scene's own by correlation, in halves of the clip; the mouth's opening in
 `truth` against the exact one; audio features and decoded latents against the right ones in steps of 20 and 40 ms. The
-0.75 ms of files whose sound or picture begins late are the file's own: an mp4's edit list counts in milliseconds."""
+0.75 ms of files whose audio or image begins late are the file's own: an mp4's edit list counts in milliseconds."""

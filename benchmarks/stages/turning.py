@@ -25,19 +25,19 @@ from df_data.stages.rejection import Rejected
 from df_models.structure import LIVEPORTRAIT_70
 
 UPRIGHT_DB = 30.0
-"""PSNR from which a decoded picture is the one that was meant; any other way up has less than 20 dB."""
+"""PSNR from which a decoded image is the one that was meant; any other way up has less than 20 dB."""
 
 
-def turned_file(turn: int, flipped: bool, scene: Scene, pictures: np.ndarray, folder: Path) -> np.ndarray:
-    """Write pictures turned and mirrored with the flags that undo it; return what is decoded."""
+def turned_file(turn: int, flipped: bool, scene: Scene, images: np.ndarray, folder: Path) -> np.ndarray:
+    """Write images turned and mirrored with the flags that undo it; return what is decoded."""
     made = FileFormat("turned", turn=turn, flipped=flipped)
-    times = np.arange(len(pictures)) / 25
-    write_file(folder / "turned.mp4", made, scene, list(pictures), times)
+    times = np.arange(len(images)) / 25
+    write_file(folder / "turned.mp4", made, scene, list(images), times)
     return decode_clip(folder / "turned.mp4").frames
 
 
 def psnr(found: np.ndarray, meant: np.ndarray) -> float:
-    """Return the peak signal-to-noise ratio in dB, 0 of pictures of another shape."""
+    """Return the peak signal-to-noise ratio in dB, 0 of images of another shape."""
     if found.shape != meant.shape:
         return 0.0
     return float(-10 * np.log10(np.square(found / 255.0 - meant / 255.0).mean() + 1e-12))
@@ -91,11 +91,11 @@ def measure(sets: Mapping[str, Sequence[Talk]], models: Models, folder: Path) ->
     """Turn, mirror and read."""
     figures: dict[str, object] = {}
     scene = Scene.make(1, 1, 2.2)
-    pictures = scene.pictures(np.arange(55) / 25, 128)
+    images = scene.images(np.arange(55) / 25, 128)
     flags = []
     for turn in (0, 90, 180, 270):
         for flipped in (False, True):
-            quality = psnr(turned_file(turn, flipped, scene, pictures, folder), pictures)
+            quality = psnr(turned_file(turn, flipped, scene, images, folder), images)
             flags.append([f"{turn}", "yes" if flipped else "no", "yes" if quality > UPRIGHT_DB else "no"])
             figures[f"flag {turn} {flipped}"] = quality
     mirrored, lying = [], []

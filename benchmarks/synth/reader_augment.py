@@ -1,6 +1,6 @@
-"""What a generator or a codec may do to a picture, so that the reader is used to it.
+"""What a generator or a codec may do to an image, so that the reader is used to it.
 
-Shapes: B batch, H, W pixels; pictures are float ``[B, 3, H, W]`` in [0, 1].
+Shapes: B batch, H, W pixels; images are float ``[B, 3, H, W]`` in [0, 1].
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _degrade_group(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _blur_somewhere(images: Tensor, generator: torch.Generator, sigma: float) -> Tensor:
-    """Blur one soft-edged spot of each picture, most often where the mouth is."""
+    """Blur one soft-edged spot of each image, most often where the mouth is."""
     count, _, height, width = images.shape
     x = _uniform(generator, 0.3, 0.7, count, 1, 1)
     y = _uniform(generator, 0.35, 0.95, count, 1, 1)
@@ -104,7 +104,7 @@ def _blur_somewhere(images: Tensor, generator: torch.Generator, sigma: float) ->
 
 
 def negatives(faces: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures that are no face of the corpus, made from faces ``[B, 3, 64, 64]``: one of five kinds each."""
+    """Images that are no face of the corpus, made from faces ``[B, 3, 64, 64]``: one of five kinds each."""
     out = []
     for number, face in enumerate(faces):
         kind = number % 5

@@ -19,7 +19,7 @@ from df_data.synth.head.face_state import FaceTracks, random_tracks
 from df_data.synth.head.identity import Identity, hashed_generator, identity_vector
 from df_data.synth.head.render import render
 from df_data.synth.head.structure import truths
-from df_data.synth.reader import Readings, SynthReader, identity_distance, load_reader
+from df_data.synth.reader import SynthReader, SynthReadings, identity_distance, load_reader
 from df_data.synth.reader.model import READINGS
 from df_models.cli_support import run_cli
 from df_models.encoders import load_video_vae
@@ -33,7 +33,7 @@ BLURS, NOISES = (0.0, 1.0, 2.0), (0.0, 0.02, 0.05)
 @dataclass(frozen=True)
 class ReaderErrors:
     """Errors of one condition: mean absolute error and correlation per reading, the identity distance between two
-    pictures of one person and of two people, the error of the identity against the truth, and the share of pictures
+    images of one person and of two people, the error of the identity against the truth, and the share of images
     with ``presence > 0.5``."""
 
     mae: dict[str, float]
@@ -129,7 +129,7 @@ _INTRODUCTION = """\
 {people} people that the reader was not trained on, {states} random independent states each (pose, articulators, light),
 64x64. Mean absolute errors: angles in degrees, the mouth's opening in shares of the face's height, its width in shares
 of the face's width, blink from 0 to 1; correlation with the truth in brackets. Identity distance is the RMS difference
-of standardised identity vectors, between two pictures of one person and of two people, and to the true vector. Blur and
+of standardised identity vectors, between two images of one person and of two people, and to the true vector. Blur and
 noise are standard deviations in pixels and in shares of white.
 
 Command: `{command}`. Weights: sha256 `{sha256}`.
@@ -138,10 +138,10 @@ Command: `{command}`. Weights: sha256 `{sha256}`.
 
 def _negatives_line(reader: SynthReader, images: Tensor) -> str:
     generator = torch.Generator().manual_seed(1)
-    found: Readings = reader.read(negatives(images, generator))
-    kinds = ("shuffled tiles", "blur beyond recognition", "upside down", "noise", "no face in the picture")
+    found: SynthReadings = reader.read(negatives(images, generator))
+    kinds = ("shuffled tiles", "blur beyond recognition", "upside down", "noise", "no face in the image")
     shares = [f"{kind} {100 * float((found.presence[i::5] < 0.5).mean()):.1f} %" for i, kind in enumerate(kinds)]
-    return "Pictures rejected by `presence < 0.5`: " + ", ".join(shares) + "."
+    return "Images rejected by `presence < 0.5`: " + ", ".join(shares) + "."
 
 
 def report(reader: SynthReader, people: int, states: int, vae: str | None, command: str) -> str:

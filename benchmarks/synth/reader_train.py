@@ -67,7 +67,7 @@ def train_reader(recipe: ReaderRecipe, progress: bool = True) -> ReaderNet:
 
 
 def reader_loss(net: ReaderNet, images: Tensor, readings: Tensor, identity: Tensor) -> dict[str, Tensor]:
-    """Losses of one batch whose last ``len(images) - len(readings)`` pictures are negatives."""
+    """Losses of one batch whose last ``len(images) - len(readings)`` images are negatives."""
     count = len(readings)
     with torch.autocast("cpu", torch.bfloat16):
         output = net(images.contiguous(memory_format=torch.channels_last))

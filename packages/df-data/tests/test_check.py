@@ -54,7 +54,7 @@ def pixels(frames: int = FRAMES, size: int = SIZE) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clip(make_sample: Callable[..., Sample]) -> Callable[[int, str], Sample]:
-    """A whole sample with sound, mp4 and log-mel features that belong together."""
+    """A whole sample with audio, mp4 and log-mel features that belong together."""
 
     def make(index: int, split: str) -> Sample:
         wave = speech(index)
@@ -92,7 +92,7 @@ def problems_of(root: Path) -> list[str]:
     return list(check_dataset(root).problems)
 
 
-def test_a_sound_dataset_has_no_problem(dataset: Path) -> None:
+def test_an_audio_dataset_has_no_problem(dataset: Path) -> None:
     report = check_dataset(dataset)
     assert report.problems == () and report.by_split == {dataset / "train": 0, dataset / "val": 0}
     assert (report.clips, report.shards) == (3, 2)
@@ -192,7 +192,7 @@ TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], object]]] = {
     "video_latent has shape 8x16x2x2, wanted 9x16x2x2": ("video_latent", lambda t: t[:-1]),
     "structure is torch.float16": ("structure", lambda t: t.half()),
     "reference_frames lie outside 0..32": ("reference_frames", put(2, value=33)),
-    "mouth_boxes reach outside the 16x16 picture in 1 of 33 frames, the first 7": ("mouth_boxes", put(7, 2, value=19)),
+    "mouth_boxes reach outside the 16x16 image in 1 of 33 frames, the first 7": ("mouth_boxes", put(7, 2, value=19)),
     "mouth_boxes are empty in 2 of 33 frames, the first 4": ("mouth_boxes", put(slice(4, 6), 3, value=8.0)),
     "reference latent 0 is of pixel frame 0, but differs": ("reference_latents", put(0, 3, value=2.0)),
 }
@@ -273,8 +273,8 @@ VIDEOS: dict[str, Callable[[Path], bytes]] = {
     "its mp4 has 32 frames, the metadata says 33": lambda p: video(p, pixels(32), speech(0)),
     "its mp4 is 32x32, the metadata says 16x16": lambda p: video(p, pixels(size=32), speech(0)),
     "off its place at 25 frames a second": lambda p: video(p, pixels(), speech(0), fps=24),
-    "its mp4 has no sound": lambda p: video(p, pixels(), None),
-    "the sound of its mp4 lasts 0.70 s, its pictures 1.32 s": lambda p: video(p, pixels(), speech(0)[:10_700]),
+    "its mp4 has no audio": lambda p: video(p, pixels(), None),
+    "the audio of its mp4 lasts 0.70 s, its images 1.32 s": lambda p: video(p, pixels(), speech(0)[:10_700]),
     "lies 80 ms later than its audio features": lambda p: video(p, pixels(), shifted(0.08)),
     "lies 40 ms earlier than its audio features": lambda p: video(p, pixels(), shifted(-0.04)),
     "its mp4 cannot be decoded": lambda p: b"no video" * 100,
@@ -350,7 +350,7 @@ def test_a_sample_in_two_shards_is_named(dataset: Path) -> None:
     data = (dataset / "train" / "shard-00000.tar").read_bytes()
     (dataset / "train" / "shard-00001.tar").write_bytes(data)
     found = problems_of(dataset)
-    assert sum("stands twice" in line for line in found) == 2
+    assert sum("is a duplicate" in line for line in found) == 2
     assert any("structure_statistics are not those of its shards" in line for line in found)
 
 

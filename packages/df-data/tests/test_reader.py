@@ -160,7 +160,7 @@ def test_rank_places_cover_and_never_leave() -> None:
 def test_contents_of_a_batch(split: Path) -> None:
     samples = {sample.key: sample for sample in iter_samples(split)}
     first = {0: 0, 1: -1, 4: -1}
-    pictures: Counter[int] = Counter()
+    images: Counter[int] = Counter()
     for batch in take(reader(split), 40):
         assert batch.video.dtype == batch.audio.dtype == batch.weight.dtype == torch.float32
         assert batch.sample_ids.dtype == batch.reference_frame.dtype == torch.int64
@@ -173,10 +173,10 @@ def test_contents_of_a_batch(split: Path) -> None:
             assert float(batch.weight[i]) == pytest.approx(samples[key].meta.weight)
             match = [torch.equal(batch.reference_latent[i], r.float()) for r in tensors["reference_latents"]]
             pick = match.index(True)
-            pictures[pick] += 1
+            images[pick] += 1
             assert torch.equal(batch.reference_tokens[i], tensors["reference_features"][pick].float())
             assert int(batch.reference_frame[i]) == first[int(tensors["reference_frames"][pick])]
-    assert min(pictures.values()) > 0.2 * pictures.total(), "every picture is chosen about equally often"
+    assert min(images.values()) > 0.2 * images.total(), "every image is chosen about equally often"
 
 
 def test_reference_and_ids_change_with_the_epoch_and_not_with_ranks(split: Path) -> None:

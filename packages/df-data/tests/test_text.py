@@ -148,7 +148,7 @@ def test_the_first_samples_tell_their_prompt(split: Path) -> None:
     assert next(first_samples(split)).prompt == PROMPT
 
 
-def test_a_sound_split_has_no_problems(split: Path) -> None:
+def test_an_audio_split_has_no_problems(split: Path) -> None:
     assert check_dataset(split).problems == ()
 
 

@@ -1,4 +1,4 @@
-"""A tiny evaluation made of constructed signals and pictures: no model, no reader."""
+"""A tiny evaluation made of constructed signals and images: no model, no reader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from df_eval.config import EvalConfig
 from df_eval.curves import add_curves
 from df_eval.goals import goals_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC, Truth, Video, measure
-from df_eval.output import Outcome
+from df_eval.output import EvalOutcome
 from df_eval.readings import FaceReadings
 from df_eval.results import LengthResults
 
@@ -25,7 +25,7 @@ def signal(length: int, *seed: int, width: float = 1.5) -> np.ndarray:
     return ndimage.gaussian_filter1d(noise, width)[20 : 20 + length]
 
 
-def picture(mouth_T: np.ndarray, seed: int) -> np.ndarray:
+def image(mouth_T: np.ndarray, seed: int) -> np.ndarray:
     """A textured square with a dark bar that grows with the mouth: uint8 [T, S, S, 3]."""
     base = np.random.default_rng(seed).integers(90, 200, size=(SIZE, SIZE, 3))
     frames = np.repeat(base[None], len(mouth_T), axis=0)
@@ -48,9 +48,9 @@ def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth,
     """A clip whose generated mouth is the truth plus ``noise``, and whose identity drifts by ``drift``."""
     mouth = signal(frames + max(SHIFTS), 1000 + index)
     signals = readings(mouth, index)
-    true_frames = picture(mouth[:frames], index)
+    true_frames = image(mouth[:frames], index)
     made_mouth = mouth[:frames] + noise * signal(frames, 2000 + index)
-    made = picture(made_mouth, index)
+    made = image(made_mouth, index)
     near = np.clip(true_frames.astype(int) + 2, 0, 255).astype(np.uint8)
     read = signals.first(frames)
     generated = Video(made, readings(made_mouth, index, drift), made_mouth * 3 - 1)
@@ -76,12 +76,12 @@ def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[Len
     return results, shown
 
 
-def outcome_of(metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: float = 0.0) -> Outcome:
+def outcome_of(metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: float = 0.0) -> EvalOutcome:
     config = EvalConfig(clips=clips, frames=(33, 65), videos=1, shifts=SHIFTS, resamples=200)
     results, videos = {}, {}
     for frames in config.frames:
         results[frames], videos[frames] = results_of(clips, frames, noise, drift)
-    return Outcome(
+    return EvalOutcome(
         run="fabricated",
         config=config,
         clips=[

@@ -46,7 +46,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[SynthCl
     first = IDENTITIES["val"].start
     clips = [make_clip(seed, first + person, FRAMES, 32, split="val") for seed, person in ((1, 0), (2, 0), (3, 1))]
     writer = SplitWriter(root / "data", "val", num_shards=1, build="test", encoders=encoders.records())
-    pictures = {
+    images = {
         "video_latent": torch.zeros(latent_length(FRAMES), 16, 4, 4).half(),
         "reference_latents": torch.zeros(2, 16, 4, 4).half(),
         "reference_frames": torch.tensor([0, 5], dtype=torch.int32),
@@ -56,7 +56,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[SynthCl
     for index, clip in enumerate(clips):
         audio = encoders.audio.encode(clip.wave, FRAMES).half()
         video = mp4_bytes(clip.frames, clip.wave, lossless=True)
-        staged.append(writer.stage(sample_of(f"clip-{index}", 0, clip, audio, pictures, video, encoders)))
+        staged.append(writer.stage(sample_of(f"clip-{index}", 0, clip, audio, images, video, encoders)))
     writer.finish_shard(0, staged)
     writer.finish()
     (root / "model").mkdir()

@@ -199,7 +199,7 @@ def test_per_clip_lines_pool_to_the_table(written: Path) -> None:
     assert document["lengths"]["65"]["rows"][GENERATED]["motion_ratio"]["value"] == pytest.approx(pooled)
 
 
-def test_videos_play_side_by_side_with_sound(written: Path) -> None:
+def test_videos_play_side_by_side_with_audio(written: Path) -> None:
     video = written / "videos" / "65-clip-0.mp4"
     frames, fps = read_video(video)
     assert frames.shape == (65, 256 + 24, 3 * 256, 3) and fps == 25

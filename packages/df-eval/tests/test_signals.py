@@ -56,7 +56,7 @@ def test_signals_of_different_length_are_refused() -> None:
 def test_lag_is_positive_when_the_video_is_late(late: int) -> None:
     long = smooth_signal(120, 4)
     true = long[20:80]
-    read = long[20 - late : 80 - late]  # read[t] = true[t - late]: the mouth moves `late` frames after the sound
+    read = long[20 - late : 80 - late]  # read[t] = true[t - late]: the mouth moves `late` frames after the audio
     curve = lag_curve(read, true, max_lag=5)
     lag, value = curve.best or (None, None)
     assert lag == late
@@ -116,7 +116,7 @@ def test_shifted_control_compares_with_later_truth_and_is_near_zero_for_a_perfec
     assert abs(np.mean(values)) < 0.05
 
 
-def test_shifted_control_finds_a_repeated_sound_and_compares_without_wrap_around() -> None:
+def test_shifted_control_finds_a_repeated_audio_and_compares_without_wrap_around() -> None:
     beat = smooth_signal(25, 11)
     long = np.tile(beat, 6)
     assert sync.shifted_correlation(long[:50], long, None, (25, 50)).value == pytest.approx(1.0)

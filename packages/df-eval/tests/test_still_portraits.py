@@ -19,7 +19,7 @@ from df_data.stages.identity import SAME_PERSON, FaceIdentity, upright_face
 from df_infer.portrait import portrait_from
 from df_models.crop import CropRule, crop_resize
 from df_models.encoders import load_reference_encoder, load_video_vae
-from df_models.encoders.face.face_detectors import FaceDetector, load_face_detector
+from df_models.encoders.face.face_detectors import LoadedFaceDetector, load_face_detector
 from df_models.errors import UserError
 from df_models.media import read_image
 
@@ -58,7 +58,7 @@ def rule(request: pytest.FixtureRequest) -> CropRule:
 
 
 @pytest.fixture(scope="module")
-def detector(real_weights: Path, rule: CropRule) -> FaceDetector:
+def detector(real_weights: Path, rule: CropRule) -> LoadedFaceDetector:
     return load_face_detector(f"{rule.detector}:{real_weights / FILES[rule.detector]}")
 
 
@@ -67,18 +67,18 @@ def portrait(real_weights: Path, rule: CropRule) -> Callable[[np.ndarray], np.nd
     return lambda image: portrait_from(image, SIZE, str(rule), real_weights / FILES[rule.detector])
 
 
-def place_of(detector: FaceDetector, crop_SSC: np.ndarray) -> np.ndarray:
+def place_of(detector: LoadedFaceDetector, crop_SSC: np.ndarray) -> np.ndarray:
     """Size of the face and middle of its box (x, y), as shares of the crop."""
     (face,) = detector.detect(crop_SSC)
     return np.array([face.size, *(face.box[:2] + face.box[2:]) / 2]) / SIZE
 
 
-def vector_of(detector: FaceDetector, network: FaceIdentity, image_HWC: np.ndarray) -> np.ndarray:
+def vector_of(detector: LoadedFaceDetector, network: FaceIdentity, image_HWC: np.ndarray) -> np.ndarray:
     (face,) = detector.detect(image_HWC)
     return network.embed(upright_face(image_HWC, face.points))
 
 
-def clip_crop(path: Path, detector: FaceDetector, rule: CropRule) -> np.ndarray:
+def clip_crop(path: Path, detector: LoadedFaceDetector, rule: CropRule) -> np.ndarray:
     """The middle frame of a clip in the crop that a build gives it."""
     frames = decode_clip(path).frames
     faces = detect_faces(frames, detector, 9)
@@ -87,7 +87,7 @@ def clip_crop(path: Path, detector: FaceDetector, rule: CropRule) -> np.ndarray:
 
 
 def test_a_portrait_is_cropped_as_clips_are(
-    real_data: Path, detector: FaceDetector, rule: CropRule, portrait: Callable[[np.ndarray], np.ndarray]
+    real_data: Path, detector: LoadedFaceDetector, rule: CropRule, portrait: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     """The face lies where, and is as large as, the rule says, of clips and of stills (measured: within 0.04)."""
     clips = [*sorted((real_data / "grid/others").glob("*.mpg"))[:3], real_data / "grid/s1/bbaf2n.mpg"]
@@ -99,7 +99,7 @@ def test_a_portrait_is_cropped_as_clips_are(
 
 
 def test_a_still_of_a_clip_gives_the_clips_crop(
-    real_data: Path, detector: FaceDetector, rule: CropRule, portrait: Callable[[np.ndarray], np.ndarray]
+    real_data: Path, detector: LoadedFaceDetector, rule: CropRule, portrait: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     path = real_data / "grid/s1/bbaf2n.mpg"
     frame = decode_clip(path).frames[37]
@@ -108,11 +108,11 @@ def test_a_still_of_a_clip_gives_the_clips_crop(
 
 
 def test_it_is_still_the_same_person(
-    real_data: Path, detector: FaceDetector, network: FaceIdentity, portrait: Callable[[np.ndarray], np.ndarray]
+    real_data: Path, detector: LoadedFaceDetector, network: FaceIdentity, portrait: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    pictures = [read_image(real_data / "faces" / name) for name in STILLS]
-    whole = np.stack([vector_of(detector, network, picture) for picture in pictures])
-    crops = np.stack([vector_of(detector, network, portrait(picture)) for picture in pictures])
+    images = [read_image(real_data / "faces" / name) for name in STILLS]
+    whole = np.stack([vector_of(detector, network, photo) for photo in images])
+    crops = np.stack([vector_of(detector, network, portrait(photo)) for photo in images])
     cosines = whole @ crops.T
     assert np.diag(cosines).mean() > 0.9 and np.diag(cosines).min() > SAME_PERSON  # measured: mean 0.93, least 0.87
     assert (cosines - 2 * np.eye(3)).max() < 0.3  # the painting, too, is like itself alone; measured: 0.11
@@ -127,10 +127,10 @@ def test_every_kind_of_file_gives_the_same_portrait(
     def cut(image_HWC: np.ndarray) -> np.ndarray:
         return portrait_from(image_HWC, SIZE, RULES[0], real_weights / FILES["yunet"]).astype(int)
 
-    picture = read_image(real_data / "faces" / STILLS[1])
-    image, exif = Image.fromarray(picture), Image.Exif()
+    photo = read_image(real_data / "faces" / STILLS[1])
+    image, exif = Image.fromarray(photo), Image.Exif()
     grey = np.asarray(image.convert("L"))
-    wanted = np.repeat(grey[..., None], 3, axis=2) if kind in ("L.png", "16.png") else picture
+    wanted = np.repeat(grey[..., None], 3, axis=2) if kind in ("L.png", "16.png") else photo
     if kind == "turned.jpg":
         exif[0x0112] = 6
         image = image.transpose(Image.Transpose.ROTATE_90)
@@ -143,10 +143,10 @@ def test_every_kind_of_file_gives_the_same_portrait(
 
 
 def test_two_people_are_an_error_of_one_line(real_data: Path, portrait: Callable[[np.ndarray], np.ndarray]) -> None:
-    picture = read_image(real_data / "odd/two_people.jpg")
+    photo = read_image(real_data / "odd/two_people.jpg")
     with pytest.raises(UserError, match=r"^the portrait shows 2 faces of like size \(\d+, \d+ px\); cut it [^\n]*$"):
-        portrait(picture)
-    for half in (picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]):
+        portrait(photo)
+    for half in (photo[:, : photo.shape[1] // 2], photo[:, photo.shape[1] // 2 :]):
         assert portrait(half).shape == (SIZE, SIZE, 3)
 
 
@@ -157,14 +157,14 @@ def test_the_embedded_encoders_take_them_in(real_data: Path, real_weights: Path)
         portrait_from(read_image(real_data / "faces" / name), 64, RULES[0], real_weights / FILES["yunet"])
         for name in STILLS
     ]
-    pictures = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
     vae, patches = load_video_vae("df-tiny"), load_reference_encoder("patches")
     with torch.inference_mode():
-        latents = vae.encode_image(pictures)
-        tokens = patches.encode(pictures, latents)
+        latents = vae.encode_image(images)
+        tokens = patches.encode(images, latents)
         back = vae.decode(latents[:, None])[:, 0]
     assert latents.shape == (3, 16, 8, 8) and tokens.shape == (3, patches.num_tokens, patches.dim)
     assert torch.isfinite(latents).all() and torch.isfinite(tokens).all() and latents.abs().max() < 30
-    errors = (back[:, None] - pictures[None]).square().mean(dim=(2, 3, 4))
+    errors = (back[:, None] - images[None]).square().mean(dim=(2, 3, 4))
     assert errors.argmin(dim=1).tolist() == [0, 1, 2]
     assert (-10 * torch.log10(errors.diagonal())).min() > 18  # measured: 22.5 dB or more; the VAE has seen no real face

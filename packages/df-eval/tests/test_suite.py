@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from fabricated import SHIFTS, picture, signal
+from fabricated import SHIFTS, image, signal
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
@@ -56,12 +56,12 @@ def clips() -> list[EvalClip]:
     for index in range(3):
         mouth = signal(33 + max(SHIFTS), index)
         wave = np.random.default_rng(index).normal(size=640 * len(mouth)).astype(np.float32) * 0.1
-        made.append(EvalClip(f"c{index}", str(index), picture(mouth, index), wave, {"mouth_open": mouth}))
+        made.append(EvalClip(f"c{index}", str(index), image(mouth, index), wave, {"mouth_open": mouth}))
     return made
 
 
 class DarkBarReader:
-    """Reads the mouth of the constructed pictures: how dark the bar is."""
+    """Reads the mouth of the constructed images: how dark the bar is."""
 
     id = "dark bar"
     truth_note = "constructed"

@@ -121,7 +121,7 @@ class Files(NamedTuple):
 
 @pytest.fixture(scope="session")
 def files(model: DualForce, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A run directory with the tiny model, a picture and one second of sound (25 pixel frames)."""
+    """A run directory with the tiny model, an image and one second of audio (25 pixel frames)."""
     folder = tmp_path_factory.mktemp("files")
     run = folder / "run"
     run.mkdir()

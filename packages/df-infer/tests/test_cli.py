@@ -27,19 +27,19 @@ def run(files, out: Path, *more: str, **replaced: Path) -> int:
     return cli.main(["generate", *options, "--out", str(out), "--quiet", *more])
 
 
-def test_writes_a_video_with_the_sound(files, tmp_path: Path, capsys) -> None:
+def test_writes_a_video_with_the_audio(files, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out.mp4"
     assert run(files, out) == 0
     frames, fps = read_video(out)
     assert len(frames) == 25 and frames.shape[1:] == (16, 16, 3) and fps == 25
-    sound, given = read_audio(out), read_audio(files.audio)
-    assert abs(len(sound) - len(given)) <= 2048
-    assert 0.5 < np.abs(sound).mean() / np.abs(given).mean() < 2
+    audio, given = read_audio(out), read_audio(files.audio)
+    assert abs(len(audio) - len(given)) <= 2048
+    assert 0.5 < np.abs(audio).mean() / np.abs(given).mean() < 2
     assert "25 frames" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_sound_shorter_than_the_video_is_padded(files, tmp_path: Path) -> None:
+def test_audio_shorter_than_the_video_is_padded(files, tmp_path: Path) -> None:
     write_wav(tmp_path / "short.wav", np.ones(640 * 2) * 0.1)
     assert run(files, tmp_path / "out.mp4", audio=tmp_path / "short.wav") == 0
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -82,8 +82,8 @@ def expect_error(capsys, code: int, message: str, folder: Path, expected: int = 
     [
         ("image", None, "no such file"),
         ("audio", None, "no such file"),
-        ("image", b"not a picture", "not a picture"),
-        ("audio", b"not sound at all", "no sound"),
+        ("image", b"not an image", "not an image"),
+        ("audio", b"not audio at all", "no audio"),
         ("run", None, "no such run"),
         ("run", b"", "no run and no model"),
     ],
@@ -97,8 +97,8 @@ def test_a_wrong_input_is_one_line(files, tmp_path: Path, capsys, name: str, con
     expect_error(capsys, run(files, tmp_path / "out.mp4", **{name: wrong}), message, tmp_path)
 
 
-def test_a_picture_has_no_sound(files, tmp_path: Path, capsys) -> None:
-    expect_error(capsys, run(files, tmp_path / "out.mp4", audio=files.image), "no sound", tmp_path)
+def test_an_image_has_no_audio(files, tmp_path: Path, capsys) -> None:
+    expect_error(capsys, run(files, tmp_path / "out.mp4", audio=files.image), "no audio", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_full_disk_leaves_nothing_behind(files, tmp_path: Path, capsys, monkey
     def full(self, *arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("df_models.media._mux_sound", full)
+    monkeypatch.setattr("df_models.media._mux_audio", full)
     expect_error(capsys, run(files, tmp_path / "out.mp4"), "disk is full", tmp_path, expected=3)
 
 
@@ -132,7 +132,7 @@ def test_an_interrupted_run_leaves_nothing_behind(files, tmp_path: Path, capsys,
     def stop(self, *arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("df_models.media._mux_sound", stop)
+    monkeypatch.setattr("df_models.media._mux_audio", stop)
     expect_error(capsys, run(files, tmp_path / "out.mp4"), "interrupted", tmp_path, expected=130)
 
 

@@ -25,7 +25,7 @@ def test_takes_the_run_s_own_rollout(pipeline: Pipeline) -> None:
     assert (pipeline.rollout.steps, pipeline.rollout.window) == (2, 3)
 
 
-def test_frames_last_as_long_as_the_sound(pipeline: Pipeline, files) -> None:
+def test_frames_last_as_long_as_the_audio(pipeline: Pipeline, files) -> None:
     frames = list(pipeline.generate(read_image(files.image), WAVE))
     assert len(frames) == 9 and all(f.shape == (16, 16, 3) and f.dtype == np.uint8 for f in frames)
 

@@ -17,7 +17,7 @@ def test_takes_the_centre_square() -> None:
     assert portrait_from(image, 16, "none")[1:-1, 1:-1].min() >= 199
 
 
-def test_keeps_a_picture_of_the_right_size() -> None:
+def test_keeps_an_image_of_the_right_size() -> None:
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     assert np.array_equal(portrait_from(image, 64, "none"), image)
 
@@ -52,7 +52,7 @@ class Told:
 
 
 def crop(monkeypatch: pytest.MonkeyPatch, sizes: tuple[float, ...], rule: str = "yunet:1:0") -> np.ndarray:
-    """The portrait of a picture whose red is the column and whose green is the row."""
+    """The portrait of an image whose red is the column and whose green is the row."""
     monkeypatch.setattr(face_detectors, "load_face_detector", lambda spec: Told(*sizes))
     rows, columns = np.mgrid[:200, :250]
     image = np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8)
@@ -77,12 +77,12 @@ def test_a_crop_far_over_the_edge_is_told(monkeypatch: pytest.MonkeyPatch, caplo
     assert [record.getMessage().partition(" of")[0] for record in caplog.records] == ["only 76 %"]
 
 
-def test_refuses_what_is_no_rgb_picture() -> None:
+def test_refuses_what_is_no_rgb_image() -> None:
     with pytest.raises(UserError, match="uint8 RGB"):
         portrait_from(np.zeros((64, 64), np.uint8), 64, "none")
 
 
-def test_a_picture_without_a_face_is_an_error() -> None:
+def test_an_image_without_a_face_is_an_error() -> None:
     beside = Path(__file__).parents[4] / "shared" / "weights"
     found = sorted(Path(os.environ.get("DF_TEST_WEIGHTS", beside)).glob("*yunet*.onnx"))
     if not found:

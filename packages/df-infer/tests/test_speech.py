@@ -11,11 +11,11 @@ from df_models.time import pool_audio, to_slots
 @pytest.mark.parametrize(
     ("samples", "frames"), [(1, 1), (640, 1), (641, 5), (640 * 5, 5), (640 * 5 + 1, 9), (640 * 33, 33)]
 )
-def test_frames_cover_the_sound(samples: int, frames: int) -> None:
+def test_frames_cover_the_audio(samples: int, frames: int) -> None:
     assert frames_covering(np.zeros(samples, np.float32)) == frames
 
 
-def test_no_sound_is_an_error() -> None:
+def test_no_audio_is_an_error() -> None:
     with pytest.raises(UserError, match="non-empty"):
         frames_covering(np.zeros(0, np.float32))
 

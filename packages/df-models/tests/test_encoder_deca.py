@@ -203,7 +203,7 @@ def test_an_emoca_that_predicts_the_jaw_too_is_read(emoca_state, deca_encoder, f
     assert not torch.allclose(pose[:, 3:], decas[:, 3:])
 
 
-def test_a_batch_equals_its_pictures_one_by_one(emoca_encoder, faces_BCHW):
+def test_a_batch_equals_its_images_one_by_one(emoca_encoder, faces_BCHW):
     together = emoca_encoder.encode(faces_BCHW)
     alone = torch.cat([emoca_encoder.encode(face[None]) for face in faces_BCHW])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4 * float(together.abs().max()))

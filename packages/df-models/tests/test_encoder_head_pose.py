@@ -25,7 +25,7 @@ def test_the_rotation_is_about_x_then_y_then_z_of_the_head():
     [((30, 0, 0), (-0.5, 0, -np.sqrt(0.75))), ((0, 30, 0), (0, -0.5, -np.sqrt(0.75))), ((0, 0, 30), (0, 0, -1))],
 )
 def test_where_the_nose_goes(angles, nose):
-    """Yaw > 0: to the left of the picture; FSA-Net's pitch > 0: up; roll > 0 lowers the head's right in the picture."""
+    """Yaw > 0: to the left of the image; FSA-Net's pitch > 0: up; roll > 0 lowers the head's right in the image."""
     rotation = rotation_of(np.array([angles], dtype=float))[0]
     np.testing.assert_allclose(rotation @ [0, 0, -1], nose, atol=1e-12)
     assert (rotation @ [1, 0, 0])[1] == pytest.approx(0.5 if angles[2] else 0, abs=1e-12)

@@ -1,4 +1,4 @@
-"""HuBERT: framing, level and length of the sound, parity with transformers, and checkpoints that do not fit."""
+"""HuBERT: framing, level and length of the audio, parity with transformers, and checkpoints that do not fit."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_it_equals_transformers(encoder, checkpoint):
     torch.testing.assert_close(features, directly(checkpoint, wave), atol=2e-5, rtol=1e-5)
 
 
-def test_missing_sound_is_silence_that_does_not_change_the_level(encoder, checkpoint):
+def test_missing_audio_is_silence_that_does_not_change_the_level(encoder, checkpoint):
     wave = speech(20)
     torch.testing.assert_close(
         encoder.encode(wave, 33), directly(checkpoint, wave, silence=13 * 640), atol=2e-5, rtol=1e-5
@@ -107,14 +107,14 @@ def test_missing_sound_is_silence_that_does_not_change_the_level(encoder, checkp
     assert (encoder.encode(wave, 33) - counted_in).abs().max() > 1e-3
 
 
-def test_sound_past_the_end_is_not_heard(encoder):
+def test_audio_past_the_end_is_not_heard(encoder):
     wave = speech(33)
     assert torch.equal(encoder.encode(wave, 25), encoder.encode(wave[: 25 * 640], 25))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 33])
 @pytest.mark.parametrize("samples", [0, 1, 639, 50_000])
-def test_there_are_two_features_per_frame_whatever_the_sound(encoder, frames, samples):
+def test_there_are_two_features_per_frame_whatever_the_audio(encoder, frames, samples):
     features = encoder.encode(speech(79)[:samples], frames)
     assert features.shape == (2 * frames, encoder.dim)
     assert torch.isfinite(features).all()
@@ -163,7 +163,7 @@ def _without_reach(encoder: hubert.Hubert) -> None:
             parameter.data.zero_()
 
 
-class TestLongSound:
+class TestLongAudio:
     """Chunks of 40 features with margins of 20, in place of 1000 and 250."""
 
     @pytest.fixture(autouse=True)
@@ -194,7 +194,7 @@ class TestLongSound:
     def test_features_do_not_depend_on_the_total_length(self, raw):
         wave = speech(200)
         short, long = raw.encode(wave[: 151 * 640], 151), raw.encode(wave, 200)
-        assert torch.equal(short[:280], long[:280])  # the chunk ends at 280, the sound 22 features later
+        assert torch.equal(short[:280], long[:280])  # the chunk ends at 280, the audio 22 features later
         assert not torch.equal(short[280:], long[280:302])
 
     def test_a_pass_never_grows(self, raw):

@@ -179,14 +179,14 @@ def test_keypoints_are_scaled_after_expression_and_moved_in_the_plane():
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-9)
 
 
-def test_a_picture_gives_keypoints_that_its_own_vector_composes(encoder, faces_BCHW):
+def test_an_image_gives_keypoints_that_its_own_vector_composes(encoder, faces_BCHW):
     canonical, vector = encoder.canonical_keypoints(faces_BCHW), encoder.encode(faces_BCHW)
     upright = vector.clone()
     upright[:, :69] = 0
     torch.testing.assert_close(compose_keypoints(canonical, upright), vector[:, 69:, None] * canonical)
 
 
-def test_a_batch_equals_its_pictures_one_by_one(encoder, faces_BCHW):
+def test_a_batch_equals_its_images_one_by_one(encoder, faces_BCHW):
     together = encoder.encode(faces_BCHW)
     alone = torch.cat([encoder.encode(face[None]) for face in faces_BCHW])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-3)

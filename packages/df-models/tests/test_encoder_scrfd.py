@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from df_models.encoders.face.face_detectors import load_face_detector
-from df_models.encoders.face.scrfd import SCRFD, anchor_centres, fit_picture
+from df_models.encoders.face.scrfd import SCRFD, anchor_centres, fit_image
 from df_models.encoders.face.yunet import box_iou
 from df_models.errors import UserError
 from df_models.files import sha256_file
@@ -66,7 +66,7 @@ def model(path: Path, nodes: list[bytes], constants: dict[str, np.ndarray], give
 
 
 def constant_model(path: Path, outputs: list[np.ndarray], side: int = 64) -> Path:
-    """A file that gives the same outputs for every picture."""
+    """A file that gives the same outputs for every image."""
     names = [f"{440 + index}" for index in range(len(outputs))]
     constants = {f"c{name}": array.astype(np.float32) for name, array in zip(names, outputs)}
     nodes = [node("Identity", [f"c{name}"], name) for name in names]
@@ -156,23 +156,23 @@ def test_a_batch_dimension_is_taken_off(tmp_path):
     outputs = random_outputs(64, seed=1)
     flat = SCRFD(constant_model(tmp_path / "flat.onnx", outputs))
     deep = SCRFD(constant_model(tmp_path / "deep.onnx", [array[None] for array in outputs]))
-    picture = np.zeros((64, 64, 3), np.uint8)
-    assert [face.score for face in flat.detect(picture)] == [face.score for face in deep.detect(picture)]
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert [face.score for face in flat.detect(image)] == [face.score for face in deep.detect(image)]
 
 
 @pytest.mark.parametrize("side", [320, "?"])
-def test_a_face_is_found_where_it_is_in_pictures_of_any_size(tmp_path, side):
+def test_a_face_is_found_where_it_is_in_images_of_any_size(tmp_path, side):
     """The letter box keeps the sides' ratio, lies top left, and red is the first channel."""
     detector = SCRFD(red_model(tmp_path / "red.onnx", side), max_side=320)
     assert (detector.height, detector.width) == (320, 320)
     for height, width in ((320, 320), (640, 480), (120, 160), (1000, 250)):
         scale = 320 / max(height, width)
-        picture = np.zeros((height, width, 3), np.uint8)
-        picture[..., 2] = 255
+        image = np.zeros((height, width, 3), np.uint8)
+        image[..., 2] = 255
         y, x = (round(n / scale) for n in (160, 40))
         size = round(8 / scale)
-        picture[y : y + size, x : x + size] = (255, 0, 0)
-        faces = detector.detect(picture)
+        image[y : y + size, x : x + size] = (255, 0, 0)
+        faces = detector.detect(image)
         assert len(faces) == 1, (height, width, faces)
         corner = np.array([40 - 16, 160 - 16, 40 + 24, 160 + 24])
         np.testing.assert_allclose(faces[0].box, corner / scale, atol=0.5 / scale)
@@ -183,22 +183,22 @@ def test_a_face_is_found_where_it_is_in_pictures_of_any_size(tmp_path, side):
 
 def test_two_faces_come_best_first_and_dark_ones_not(tmp_path):
     detector = SCRFD(red_model(tmp_path / "red.onnx", 160))
-    picture = np.zeros((160, 160, 3), np.uint8)
-    picture[0:8, 0:8, 0], picture[80:88, 80:88, 0], picture[80:88, 0:8, 0] = 200, 255, 180
-    faces = detector.detect(picture)
+    image = np.zeros((160, 160, 3), np.uint8)
+    image[0:8, 0:8, 0], image[80:88, 80:88, 0], image[80:88, 0:8, 0] = 200, 255, 180
+    faces = detector.detect(image)
     assert [face.box.tolist() for face in faces] == [[64, 64, 104, 104], [-16, -16, 24, 24]]
-    assert detector.detect(np.zeros_like(picture)) == []
+    assert detector.detect(np.zeros_like(image)) == []
 
 
 def test_anchors_are_two_for_every_cell_row_by_row():
     assert anchor_centres(2, 3, 8).tolist() == [[x, y] for y in (0, 8) for x in (0, 0, 8, 8, 16, 16)]
 
 
-def test_a_picture_is_fitted_by_its_longer_side():
-    picture = np.arange(30 * 40 * 3, dtype=np.uint32).reshape(30, 40, 3).astype(np.uint8)
-    assert fit_picture(picture, 64, 64).shape == (48, 64, 3)
-    assert fit_picture(picture, 15, 64).shape == (15, 20, 3)
-    assert np.array_equal(fit_picture(picture, 30, 100), picture)
+def test_an_image_is_fitted_by_its_longer_side():
+    image = np.arange(30 * 40 * 3, dtype=np.uint32).reshape(30, 40, 3).astype(np.uint8)
+    assert fit_image(image, 64, 64).shape == (48, 64, 3)
+    assert fit_image(image, 15, 64).shape == (15, 20, 3)
+    assert np.array_equal(fit_image(image, 30, 100), image)
 
 
 def test_a_detector_of_the_config_and_wrong_files(tmp_path):

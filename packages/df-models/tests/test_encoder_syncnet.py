@@ -69,7 +69,7 @@ def syncnet(published):
 
 
 def faces(count: int, seed: int = 0) -> np.ndarray:
-    """Smooth pictures that change from frame to frame."""
+    """Smooth images that change from frame to frame."""
     coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
     smooth = nn.functional.interpolate(coarse, size=(224, 224), mode="bilinear")
     return (smooth * 255).byte().permute(0, 2, 3, 1).numpy()
@@ -119,7 +119,7 @@ def test_the_mfcc_of_silence_are_finite_and_its_filters_whole():
     assert filters.shape == (26, 257) and (filters.max(axis=1) == 1).all() and filters[:, 256].sum() == 0
 
 
-def test_sound_becomes_the_integers_of_a_wav_file():
+def test_audio_becomes_the_integers_of_a_wav_file():
     assert to_int16(np.array([0.0, 1.0, -1.0, 2.0, 0.5 / 32768, 1.6 / 32768])).tolist() == [
         0,
         32767,
@@ -173,7 +173,7 @@ def window_by_window(tensors: dict[str, Tensor], frames: np.ndarray, wave: np.nd
 
     bgr = torch.from_numpy(frames[..., ::-1].astype(np.float32)).permute(3, 0, 1, 2)[None]
     coefficients = torch.from_numpy(mfcc_by_loops(to_int16(wave)).T).float()[None, None]
-    lips, sounds = [], []
+    lips, audio = [], []
     for start in range(min(len(frames), len(wave) // 640) - 5):
         x = unit(bgr[:, :, start : start + 5], "netcnnlip.0", 1, f.conv3d, stride=(1, 2, 2))
         x = f.max_pool3d(x, (1, 3, 3), (1, 2, 2))
@@ -187,26 +187,26 @@ def window_by_window(tensors: dict[str, Tensor], frames: np.ndarray, wave: np.nd
         x = f.max_pool2d(unit(x, "netcnnaud.4", 1, f.conv2d, padding=1), (3, 3), (1, 2))
         for layer in (8, 11, 14):
             x = unit(x, f"netcnnaud.{layer}", 1, f.conv2d, padding=1)
-        sounds.append(head(unit(f.max_pool2d(x, 3, 2), "netcnnaud.18", 1, f.conv2d), "netfcaud"))
-    return torch.cat(lips), torch.cat(sounds)
+        audio.append(head(unit(f.max_pool2d(x, 3, 2), "netcnnaud.18", 1, f.conv2d), "netfcaud"))
+    return torch.cat(lips), torch.cat(audio)
 
 
 def test_a_clip_equals_the_originals_loop_over_windows(syncnet, tensors):
     frames, wave = faces(10), speech(9)
-    lips, sounds = window_by_window(tensors, frames, wave)
-    assert lips.shape == sounds.shape == (4, 1024)
-    assert (lips[0] - lips[1]).norm() > 0.01 * lips.norm() and (sounds[0] - sounds[1]).norm() > 0.01 * sounds.norm()
+    lips, audio = window_by_window(tensors, frames, wave)
+    assert lips.shape == audio.shape == (4, 1024)
+    assert (lips[0] - lips[1]).norm() > 0.01 * lips.norm() and (audio[0] - audio[1]).norm() > 0.01 * audio.norm()
     torch.testing.assert_close(syncnet.lips(frames)[:4], lips, rtol=1e-4, atol=1e-4 * float(lips.abs().max()))
-    torch.testing.assert_close(syncnet.sound(wave)[:4], sounds, rtol=1e-4, atol=1e-4 * float(sounds.abs().max()))
-    found, expected = syncnet.compare(frames, wave), sync_scores(torch.tensor(curve_by_loops(lips, sounds, 15)))
+    torch.testing.assert_close(syncnet.audio(wave)[:4], audio, rtol=1e-4, atol=1e-4 * float(audio.abs().max()))
+    found, expected = syncnet.compare(frames, wave), sync_scores(torch.tensor(curve_by_loops(lips, audio, 15)))
     assert found.offset == expected.offset
     assert found.confidence == pytest.approx(expected.confidence, rel=1e-3, abs=1e-5)
     assert found.distance == pytest.approx(expected.distance, rel=1e-4)
 
 
-def curve_by_loops(lips: Tensor, sounds: Tensor, shift: int) -> list[float]:
+def curve_by_loops(lips: Tensor, audio: Tensor, shift: int) -> list[float]:
     """``calc_pdist`` and the mean over windows, one distance at a time, in float64."""
-    a, b = lips.double().numpy(), sounds.double().numpy()
+    a, b = lips.double().numpy(), audio.double().numpy()
     padded = [np.zeros(b.shape[1])] * shift + list(b) + [np.zeros(b.shape[1])] * shift
     each = [[math.sqrt(((x - padded[i + k] + 1e-6) ** 2).sum()) for k in range(2 * shift + 1)] for i, x in enumerate(a)]
     return [sum(row[k] for row in each) / len(each) for k in range(2 * shift + 1)]
@@ -215,13 +215,13 @@ def curve_by_loops(lips: Tensor, sounds: Tensor, shift: int) -> list[float]:
 @pytest.mark.parametrize(("windows", "shift"), [(1, 15), (12, 15), (40, 15), (40, 3)])
 def test_the_curve_equals_the_originals_loop(windows, shift):
     generator = torch.Generator().manual_seed(windows)
-    lips, sounds = (torch.randn(windows, 16, generator=generator) for _ in range(2))
-    np.testing.assert_allclose(offset_curve(lips, sounds, shift), curve_by_loops(lips, sounds, shift), rtol=1e-5)
+    lips, audio = (torch.randn(windows, 16, generator=generator) for _ in range(2))
+    np.testing.assert_allclose(offset_curve(lips, audio, shift), curve_by_loops(lips, audio, shift), rtol=1e-5)
 
 
 @pytest.mark.parametrize("late", [-15, -3, 0, 1, 7])
 def test_the_sign_of_the_offset(late):
-    """Sound that comes ``late`` frames after its lips: the published offset is ``-late``."""
+    """Audio that comes ``late`` frames after its lips: the published offset is ``-late``."""
     track = torch.randn(80, 32, generator=torch.Generator().manual_seed(1))
     lips = track[20:60]
     scores = sync_scores(offset_curve(lips, track[20 - late : 60 - late]))
@@ -239,11 +239,11 @@ def test_batches_change_nothing_and_too_little_is_refused(syncnet):
     frames = faces(26)
     whole = syncnet.lips(frames)
     torch.testing.assert_close(whole[20:], syncnet.lips(frames[20:]), rtol=1e-4, atol=1e-5)
-    assert len(syncnet.sound(speech(30))) == 25  # the 26th window of 0.2 s lacks the last 2.5 ms of its last frame
+    assert len(syncnet.audio(speech(30))) == 25  # the 26th window of 0.2 s lacks the last 2.5 ms of its last frame
     for action, what in (
         (lambda: syncnet.lips(frames[:4]), "4 are too few"),
         (lambda: syncnet.lips(frames[:, :200]), r"not uint8 \[26, 200, 224, 3\]"),
-        (lambda: syncnet.sound(speech(4)), "0.160 s are too short"),
+        (lambda: syncnet.audio(speech(4)), "0.160 s are too short"),
         (lambda: syncnet.compare(frames[:5], speech(5)), "6 frames"),
         (lambda: offset_curve(torch.zeros(3, 4), torch.zeros(2, 4)), "equally many"),
     ):
@@ -253,7 +253,7 @@ def test_batches_change_nothing_and_too_little_is_refused(syncnet):
 
 
 def crop_by_loops(frames: np.ndarray, boxes: np.ndarray) -> list[np.ndarray]:
-    """``crop_video`` of run_pipeline.py up to its resize: padded picture, python slices."""
+    """``crop_video`` of run_pipeline.py up to its resize: padded image, python slices."""
     sizes = medfilt(np.maximum(boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]) / 2, 13)
     ys, xs = medfilt((boxes[:, 1] + boxes[:, 3]) / 2, 13), medfilt((boxes[:, 0] + boxes[:, 2]) / 2, 13)
     crops = []
@@ -269,12 +269,12 @@ def test_crops_are_the_originals():
     cv2 = pytest.importorskip("cv2")
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (20, 24, 30, 3)).astype(np.uint8)
-    frames = np.stack([cv2.resize(picture, (300, 240), interpolation=cv2.INTER_CUBIC) for picture in coarse])
+    frames = np.stack([cv2.resize(image, (300, 240), interpolation=cv2.INTER_CUBIC) for image in coarse])
     corner = np.cumsum(rng.normal(0, 4, (20, 2)), axis=0) + np.array([150, 90])
     boxes = np.concatenate([corner, corner + np.array([110, 140]) + rng.normal(0, 3, (20, 2))], axis=1)
     theirs = np.stack([cv2.resize(crop, (224, 224)) for crop in crop_by_loops(frames, boxes)])
     ours = crop_faces(frames, boxes)
-    assert (theirs == 110).all(axis=(0, 3)).any()  # the crop reaches beyond the picture
+    assert (theirs == 110).all(axis=(0, 3)).any()  # the crop reaches beyond the image
     assert np.abs(ours.astype(int) - theirs).max() <= 1
     assert (ours == theirs).mean() > 0.85  # the rest: cv2 counts in steps of 1 / 2048
     np.testing.assert_allclose(running_median(boxes[:, 0]), medfilt(boxes[:, 0], 13))
@@ -291,7 +291,7 @@ def test_files_that_are_read_and_files_that_are_not(published, tensors, tmp_path
     monkeypatch.setenv("DF_WEIGHTS", str(tmp_path))
     wave = speech(6)
     for other in (load_sync_network(f"syncnet_v2:{tmp_path / 'old.model'}"), load_sync_network("syncnet_v2")):
-        assert torch.equal(other.sound(wave), syncnet.sound(wave))
+        assert torch.equal(other.audio(wave), syncnet.audio(wave))
     monkeypatch.delenv("DF_WEIGHTS")
     torch.save(nn.Linear(2, 2), tmp_path / "module.model")
     torch.save({**tensors, "netfcaud.3.weight": torch.zeros(256, 512)}, tmp_path / "narrow.model")

@@ -175,7 +175,7 @@ def test_no_frame_sees_a_later_one(vae, video_BPCHW, latents_BTChw):
     assert not torch.equal(vae.decode(latents)[:, 9], decoded[:, 9])
 
 
-def test_a_picture_alone_is_the_first_latent(vae, video_BPCHW):
+def test_an_image_alone_is_the_first_latent(vae, video_BPCHW):
     assert torch.equal(vae.encode_image(video_BPCHW[:, 0]), vae.encode(video_BPCHW)[:, 0])
 
 

@@ -127,7 +127,7 @@ def test_the_vae_is_causal(vae, video_BPCHW):
     assert torch.equal(vae.decode(after)[:, :9], vae.decode(before)[:, :9])
 
 
-def test_a_picture_alone_is_the_first_latent(vae, video_BPCHW):
+def test_an_image_alone_is_the_first_latent(vae, video_BPCHW):
     assert torch.equal(vae.encode_image(video_BPCHW[:, 0]), vae.encode(video_BPCHW)[:, 0])
 
 
@@ -186,9 +186,9 @@ def test_the_embedded_vae_reconstructs_and_names_its_hash():
     assert (vae.id, vae.licence) == ("df-tiny", "Apache-2.0")
     assert vae.sha256 == sha256_file(ASSETS / "df-tiny" / WEIGHTS)
     ramp = torch.linspace(0.2, 0.8, 64)
-    picture = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.full((64, 64), 0.5)])
-    again = vae.decode(vae.encode(picture.expand(1, 5, 3, 64, 64)))
-    assert (again - picture).abs().mean() < 0.1
+    image = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.full((64, 64), 0.5)])
+    again = vae.decode(vae.encode(image.expand(1, 5, 3, 64, 64)))
+    assert (again - image).abs().mean() < 0.1
 
 
 def test_latents_of_the_embedded_vae_are_normalised():

@@ -1,4 +1,4 @@
-"""The embedded encoders of sound and of the reference: shapes, times, and errors that say how to mend them."""
+"""The embedded encoders of audio and of the reference: shapes, times, and errors that say how to mend them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound, pictures, video and files: what is read back, what is refused, and that nothing stands half written."""
+"""Audio, images, video and files: what is read back, what is refused, and that nothing stands half written."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def test_wav_round_trip(tmp_path):
     assert np.abs(media.read_audio(tmp_path / "a.wav") - TONE).max() < 1e-4
 
 
-def test_lossless_video_round_trip_with_sound_in_time(tmp_path):
+def test_lossless_video_round_trip_with_audio_in_time(tmp_path):
     assert media.write_video(tmp_path / "a.mp4", FRAMES, audio=TONE, lossless=True) == len(FRAMES)
     frames, fps = media.read_video(tmp_path / "a.mp4")
     assert fps == 25 and np.array_equal(frames, FRAMES)
-    sound = media.read_audio(tmp_path / "a.mp4")[1000:8000]
-    assert np.corrcoef(sound, TONE[1000:8000])[0, 1] > 0.99
+    audio = media.read_audio(tmp_path / "a.mp4")[1000:8000]
+    assert np.corrcoef(audio, TONE[1000:8000])[0, 1] > 0.99
 
 
-def test_picture_round_trip(tmp_path):
+def test_image_round_trip(tmp_path):
     media.write_image(tmp_path / "a.png", FRAMES[0])
     assert np.array_equal(media.read_image(tmp_path / "a.png"), FRAMES[0])
 
@@ -45,9 +45,9 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, read):
         assert "\n" not in str(caught.value)
 
 
-def test_a_picture_has_no_sound(tmp_path):
+def test_an_image_has_no_audio(tmp_path):
     media.write_image(tmp_path / "a.png", FRAMES[0])
-    with pytest.raises(UserError, match="sound"):
+    with pytest.raises(UserError, match="audio"):
         media.read_audio(tmp_path / "a.png")
 
 

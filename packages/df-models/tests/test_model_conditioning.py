@@ -81,7 +81,7 @@ def _raised(tokens, slot):
 
 
 def test_audio_is_told_apart_by_time_only_relative_to_the_frame(build):
-    """The same sound one latent frame later does the same to the next frame: no 4x and no off-by-one position."""
+    """The same audio one latent frame later does the same to the next frame: no 4x and no off-by-one position."""
     model = build(bridge_direction="none", audio_past=4, audio_future=4)
     video, structure = _states(model, frames=1)
     video, structure = video.expand(-1, 7, -1, -1), structure.expand(-1, 7, -1, -1)

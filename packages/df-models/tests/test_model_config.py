@@ -202,7 +202,8 @@ def test_importing_and_building_loads_nothing_heavy():
         "import sys, df_models; assert 'torch' not in sys.modules; "
         "m = df_models.DualForce.from_preset('quickstart', num_layers=1, structure_layers=1, fusion_depth=1); "
         "import df_models.flow, df_models.cli, df_models.model.describe; "
-        "heavy = 'transformers diffusers accelerate pydantic torchvision webdataset av PIL huggingface_hub'; "
+        "heavy = 'transformers diffusers accelerate pydantic yaml ruamel.yaml torchvision webdataset av PIL'; "
+        "heavy += ' huggingface_hub'; "
         "print([name for name in heavy.split() if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

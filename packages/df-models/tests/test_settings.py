@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator
 
 from df_models.errors import UserError
-from df_models.settings import FrozenModel, all_keys, dump_config, load_config
+from df_models.settings import FrozenModel, Location, all_keys, dump_config, load_config, parse_yaml
+from df_models.settings.text import dump_yaml
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
 class Schedule(FrozenModel):
@@ -29,7 +35,7 @@ class Optim(FrozenModel):
 
 
 class Data(FrozenModel):
-    root: Path = Path("data")
+    root: Location = Location("data")
     text: str | None = None
     stages: tuple[Schedule, ...] = ()
 
@@ -63,7 +69,7 @@ def test_overrides_are_yaml(tmp_path: Path) -> None:
     )
     assert run.optim.lr == 3e-4
     assert run.optim.betas == (0.8, 0.9)
-    assert run.data.root == Path("there")
+    assert run.data.root == "there"
     assert run.seed == 4
     assert load_config(Run, None, ["name=off"]).name == "off"
     assert load_config(Run, None, ["extra.lr=2"]).extra == Optim(lr=2)
@@ -147,3 +153,115 @@ def test_frozen_and_keys() -> None:
     with pytest.raises(ValidationError):
         Run().seed = 3  # pyright: ignore[reportAttributeAccessIssue]
     assert "optim.schedule.warmup" in all_keys(Run)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("1:30", "1:30"), ("2024-99-99", "2024-99-99"), ("2026-01-01", "2026-01-01"), ("on", "on"), ("=", "=")],
+)
+def test_text_that_yaml_1_1_took_for_something_else_is_text(tmp_path: Path, text: str, name: str) -> None:
+    assert load_config(Run, write(tmp_path / "a.yaml", f"name: {text}\n")).name == name
+    assert load_config(Run, None, [f"name={text}"]).name == name
+
+
+def test_a_time_is_no_number(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"optim\.lr: input should be a valid number, .*, got '1:30'$"):
+        load_config(Run, write(tmp_path / "a.yaml", "optim: {lr: 1:30}\n"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optim.lr=null", "optim.lr: input should be a valid number, got null"),
+        ("optim.lr=abc", "optim.lr: input should be a valid number, .*, got 'abc'"),
+        ("optim=3", "optim: .*, got 3"),
+        ("optim=null", "optim: .*, got null"),
+        ("data.root=3", "data.root: write a path as text, got 3"),
+        ("data.root=", "data.root: .*, got null"),
+        ("data.root=''", "data.root: .*empty"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_one_line(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"^config: {said}[^\n]*$"):
+        load_config(Run, None, [override])
+
+
+def test_merge_keys_fill_in_and_anchors_may_be_repeated(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "optim: &o\n  <<: {lr: 0.5, betas: [0.1, 0.2]}\n  lr: 0.25\nextra: *o\n")
+    run = load_config(Run, path)
+    assert (run.optim.lr, run.optim.betas) == (0.25, (0.1, 0.2))
+    assert run.extra is not None and run.extra.lr == 0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: x\ndata:\n\troot: a\n", "line 3: .*indent with spaces"),
+        ("name: x\noptim: [1\nseed: 2\n", "line 3"),
+        ("name: *gone\n", "line 1: .*gone"),
+        ("name: x\nseed: !!python/name:os.system\n", "line 2"),
+        ("name: x\n---\nname: y\n", "line 2"),
+        ("? {x: 1}\n: 2\n", "line 1"),
+        ("seed: !!int many\n", "many"),
+    ],
+)
+def test_a_syntax_error_tells_its_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path}/a.yaml: not valid YAML.*{said}") as error:
+        load_config(Run, write(tmp_path / "a.yaml", text))
+    assert "\n" not in str(error.value)
+
+
+def test_two_files_that_extend_each_other_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", "extends: b.yaml\n")
+    write(tmp_path / "b.yaml", "extends: a.yaml\n")
+    with pytest.raises(UserError, match=r"circle: a\.yaml -> b\.yaml -> a\.yaml"):
+        load_config(Run, tmp_path / "a.yaml")
+
+
+def test_paths_are_expanded_and_recorded_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DISK", "/mnt/disk")
+    for written, used in (
+        ("~/data", "/home/me/data"),
+        ("${DISK}/data", "/mnt/disk/data"),
+        ("${NO_SUCH:-../x}/data", "../x/data"),
+        ("pipe:cat ${DISK}/{}", "pipe:cat /mnt/disk/{}"),
+        ("data", "data"),
+    ):
+        run = load_config(Run, None, [f"data.root='{written}'"])
+        assert run.data.root == used and run.data.root.path == Path(used)
+        assert f"root: {written}\n" in dump_config(run)
+        assert load_config(Run, write(tmp_path / "run.yaml", dump_config(run))) == run
+        assert pickle.loads(pickle.dumps(run)).data.root.written == written
+
+
+def test_defaults_are_expanded_when_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Files(FrozenModel):
+        file: Location = Location("${DF_SETTINGS_TEST:-there}/file")
+
+    assert load_config(Files, None).file == "there/file"
+    monkeypatch.setenv("DF_SETTINGS_TEST", "here")
+    assert load_config(Files, None).file == "here/file"
+
+
+def test_a_variable_that_is_not_set_is_told_with_the_key_unless_the_file_is_a_record(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "data: {root: '${NO_SUCH_VARIABLE}/x'}\n")
+    with pytest.raises(UserError, match=r"data\.root: .*NO_SUCH_VARIABLE is not set"):
+        load_config(Run, path)
+    run = load_config(Run, path, recorded=True)
+    assert "${NO_SUCH_VARIABLE}/x" in dump_config(run)
+    with pytest.raises(UserError, match="NO_SUCH_VARIABLE is not set"):
+        _ = run.data.root.path
+
+
+def test_extends_may_lie_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "base.yaml", "seed: 7\n")
+    (tmp_path / "elsewhere").mkdir()
+    assert load_config(Run, write(tmp_path / "elsewhere" / "a.yaml", "extends: ~/base.yaml\n")).seed == 7
+
+
+@given(st.dictionaries(st.text(min_size=1), st.recursive(LEAVES, st.lists, max_leaves=4), max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_any_plain_values_read_back_equal(tree: dict[str, object]) -> None:
+    assert parse_yaml(dump_yaml(tree), "it") == tree

@@ -140,23 +140,23 @@ def test_added_input_channels_change_nothing(difference):
     assert difference(found, wanted) < TOLERANCE
 
 
-def test_a_picture_branch_that_wan_lacks_changes_nothing_at_first(difference):
+def test_an_image_branch_that_wan_lacks_changes_nothing_at_first(difference):
     theirs = _theirs(CONFIGS["small"])
     ours = _ours(theirs, reference=True)
     report = load_wan(ours, theirs.state_dict())
     assert {name.split(".")[3] for name in report.missing} == {"k_img", "v_img", "norm_k_img"}
     assert set(report.zeroed) == {name for name in report.missing if "v_img" in name}
     video, sigma, text = torch.randn(1, 3, 16, 4, 4), torch.rand(1, 3), torch.randn(1, 5, 20)
-    pictures = torch.randn(1, 4, ours.config.dim)
+    images = torch.randn(1, 4, ours.config.dim)
     without = ours(video, sigma, text)
-    with_pictures = ours(video, sigma, text, reference=pictures)
-    assert difference(with_pictures.detach(), without.detach()) < 1e-6
-    with_pictures.square().sum().backward()
+    with_images = ours(video, sigma, text, reference=images)
+    assert difference(with_images.detach(), without.detach()) < 1e-6
+    with_images.square().sum().backward()
     assert ours.blocks[0].cross_attn.v_img.weight.grad.abs().max() > 0
 
 
-def test_wans_own_picture_branch_is_taken_over(difference):
-    """Image-to-video Wan: 512 text tokens behind the picture's, a picture branch in every layer."""
+def test_wans_own_image_branch_is_taken_over(difference):
+    """Image-to-video Wan: 512 text tokens behind the image's, an image branch in every layer."""
     theirs = _theirs({**CONFIGS["small"], "in_channels": 36, "image_dim": 10, "added_kv_proj_dim": 48})
     ours = _ours(theirs, reference=True)
     report = load_wan(ours, theirs.state_dict())
@@ -164,11 +164,11 @@ def test_wans_own_picture_branch_is_taken_over(difference):
     assert report.unused and all("image_embedder" in name for name in report.unused)
     assert len(report.notes) == 1 and "note: img_emb projects CLIP's features" in report.summary()
     assert not load_wan(_ours(_theirs(CONFIGS["small"])), _theirs(CONFIGS["small"]).state_dict()).notes
-    video, text, pictures = torch.randn(1, 3, 36, 4, 4), torch.randn(1, 512, 20), torch.randn(1, 6, 10)
+    video, text, images = torch.randn(1, 3, 36, 4, 4), torch.randn(1, 512, 20), torch.randn(1, 6, 10)
     with torch.no_grad():
-        given = {"encoder_hidden_states": text, "encoder_hidden_states_image": pictures}
+        given = {"encoder_hidden_states": text, "encoder_hidden_states_image": images}
         wanted = theirs(video.transpose(1, 2), timestep=torch.tensor([300]), **given).sample.transpose(1, 2)
-        tokens = theirs.condition_embedder.image_embedder(pictures)
+        tokens = theirs.condition_embedder.image_embedder(images)
         found = ours(video, torch.full((1, 3), 0.3), text, causal=False, reference=tokens)
     assert difference(found, wanted) < TOLERANCE
 

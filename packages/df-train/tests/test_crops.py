@@ -66,7 +66,7 @@ def shown_of(batch: Batch, **changes: Any):
     return show(batch, clean, objective, history_config(objective, 0.7), None, seed=5, step=3)
 
 
-def test_their_first_latent_is_neither_a_clean_start_nor_a_picture(batch: Batch):
+def test_their_first_latent_is_neither_a_clean_start_nor_an_image(batch: Batch):
     tricked = replace(batch, reference_frame=torch.zeros_like(batch.reference_frame))
     shown = shown_of(tricked, history={"mode": "independent"}, start_clean=1.0, drop_reference=0.0)
     assert torch.equal(shown.sigma.video[:, 0] == 0, batch.anchored)

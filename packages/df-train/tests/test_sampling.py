@@ -31,7 +31,7 @@ def model(tiny_model: dict[str, int]) -> DualForce:
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A clip with sound, as shards keep it; frame i is grey of value 20 i."""
+    """A clip with audio, as shards keep it; frame i is grey of value 20 i."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     frames = np.stack([np.full((SIZE, SIZE, 3), 20 * i, dtype=np.uint8) for i in range(FRAMES)])
     wave = np.sin(np.arange(640 * FRAMES) / 10).astype(np.float32) * 0.3
@@ -91,7 +91,7 @@ def test_what_is_written_can_be_watched_heard_and_compared(
     assert read_image(sheet).ndim == 3
 
 
-def test_the_example_is_the_reference_picture_and_the_sound(clips: list[sampling.ValidationClip], tmp_path: Path):
+def test_the_example_is_the_reference_image_and_the_audio(clips: list[sampling.ValidationClip], tmp_path: Path):
     example = write_example(tmp_path, clips[0])
     assert example is not None
     face, speech = example

@@ -93,7 +93,7 @@ def _synth_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preview",
         action="store_true",
-        help="also write preview.png (six people) and preview.mp4 (with sound), larger",
+        help="also write preview.png (six people) and preview.mp4 (with audio), larger",
     )
     parser.set_defaults(run=_synth, goes_on=True)
 
@@ -137,7 +137,7 @@ def _build(arguments: argparse.Namespace) -> int:
     print(summary)
     if not any(summary.clips.values()) and any(summary.counts.values()):
         print(
-            f"nothing was accepted; why not stands in {summary.out / LEDGER_NAME} and, in pictures, is shown by: "
+            f"nothing was accepted; why not stands in {summary.out / LEDGER_NAME} and, in images, is shown by: "
             f"uv run df-data inspect {summary.out}"
         )
         return 1

@@ -1,4 +1,4 @@
-"""Files that are no videos: text, pages, programs, noise, stills, sound alone, and lists of other files."""
+"""Files that are no videos: text, pages, programs, noise, stills, audio alone, and lists of other files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from broken_cases import FAILED, Case, case, put
-from broken_render import Recipe, picture, render
+from broken_render import Recipe, drawn_image, render
 from PIL import Image
 
 
 def junk() -> list[Case]:
-    return [*_texts(), *_stills(), *_bombs(), *_sound_alone()]
+    return [*_texts(), *_stills(), *_bombs(), *_audio_alone()]
 
 
 def _texts() -> Iterator[Case]:
@@ -45,15 +45,15 @@ def _texts() -> Iterator[Case]:
 
 
 def _stills() -> Iterator[Case]:
-    image = Image.fromarray(picture(0, 96, 96))
+    image = Image.fromarray(drawn_image(0, 96, 96))
     for name, kind in {"photo.mp4": "JPEG", "drawing.mp4": "PNG", "still.mp4": "WEBP", "photo.jpg": "JPEG"}.items():
         data = io.BytesIO()
         image.save(data, kind)
-        yield case("a still picture", name, put(data.getvalue()), "no_sound_track", FAILED)
+        yield case("a still image", name, put(data.getvalue()), "no_sound_track", FAILED)
     moving = io.BytesIO()
-    frames = [Image.fromarray(picture(5 * i, 96, 96)) for i in range(3)]
+    frames = [Image.fromarray(drawn_image(5 * i, 96, 96)) for i in range(3)]
     frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
-    yield case("a moving picture", "moving.mp4", put(moving.getvalue()), "no_sound_track")
+    yield case("a moving image", "moving.mp4", put(moving.getvalue()), "no_sound_track")
 
 
 def png(width: int, height: int, rows: int) -> bytes:
@@ -83,7 +83,7 @@ def _mjpeg(path: Path) -> bytes:
 
 
 def _lying_mjpeg(path: Path) -> None:
-    """Pictures that turn out to be 16000 pixels a side once they are decoded; the container says 96."""
+    """Images that turn out to be 16000 pixels a side once they are decoded; the container says 96."""
     data, at = bytearray(_mjpeg(path)), 0
     while (at := data.find(b"\xff\xc0\x00\x11\x08", at + 1)) >= 0:
         data[at + 5 : at + 9] = struct.pack(">HH", 16_000, 16_000)
@@ -91,7 +91,7 @@ def _lying_mjpeg(path: Path) -> None:
 
 
 def _lying_header(path: Path) -> None:
-    """A container that says 30000 pixels a side; so do its pictures."""
+    """A container that says 30000 pixels a side; so do its images."""
     _lying_mjpeg(path)
     data = bytearray(path.read_bytes())
     strf = data.index(b"strf") + 8
@@ -99,7 +99,7 @@ def _lying_header(path: Path) -> None:
     path.write_bytes(data)
 
 
-def _sound_alone() -> Iterator[Case]:
+def _audio_alone() -> Iterator[Case]:
     for name, form, codec in (
         ("speech.mp4", "wav", "pcm_s16le"),
         ("song.mp4", "flac", "flac"),
@@ -109,21 +109,21 @@ def _sound_alone() -> Iterator[Case]:
     ):
         recipe = Recipe(format=form, video=None, audio=codec)
         yield case("no video stream", name, lambda path, recipe=recipe: render(path, recipe), "no_video_track")
-    yield case("cover picture alone", "cover.mp3", _with_cover, "no_video_track")
+    yield case("cover image alone", "cover.mp3", _with_cover, "no_video_track")
 
 
 def _with_cover(path: Path) -> None:
     render(path, Recipe(format="mp3", video=None, audio="mp3"))
     image = io.BytesIO()
-    Image.fromarray(picture(0, 64, 64)).save(image, "JPEG")
+    Image.fromarray(drawn_image(0, 64, 64)).save(image, "JPEG")
     body = b"\0image/jpeg\0\x03\0" + image.getvalue()
     frame = b"APIC" + struct.pack(">I", len(body)) + b"\0\0" + body
     size = bytes((len(frame) >> shift) & 0x7F for shift in (21, 14, 7, 0))
-    sound = path.read_bytes()
-    if sound.startswith(b"ID3"):
-        old = sum(byte << shift for byte, shift in zip(sound[6:10], (21, 14, 7, 0)))
-        sound = sound[10 + old :]
-    path.write_bytes(b"ID3\x03\0\0" + size + frame + sound)
+    tone = path.read_bytes()
+    if tone.startswith(b"ID3"):
+        old = sum(byte << shift for byte, shift in zip(tone[6:10], (21, 14, 7, 0)))
+        tone = tone[10 + old :]
+    path.write_bytes(b"ID3\x03\0\0" + size + frame + tone)
 
 
 def lists(base: str, secret: Path, address: str) -> list[Case]:

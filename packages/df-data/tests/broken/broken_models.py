@@ -14,7 +14,7 @@ LEAST_SIDE = 32
 
 
 class PaperDetector:
-    """A face in the middle of every picture of at least 32 pixels a side."""
+    """A face in the middle of every image of at least 32 pixels a side."""
 
     id, sha256 = "paper", "p"
 
@@ -28,7 +28,7 @@ class PaperDetector:
 
 
 class PaperReader:
-    """Landmarks that do not depend on the picture, with lips that move."""
+    """Landmarks that do not depend on the image, with lips that move."""
 
     id, sha256 = "paper", "p"
 

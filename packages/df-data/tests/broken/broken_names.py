@@ -10,12 +10,12 @@ from pathlib import Path
 from broken_cases import ACCEPTED, FAILED, Case, case, put, void
 
 
-def strangers(sound: bytes, short: bytes, other: Path) -> list[Case]:
+def strangers(tone: bytes, short: bytes, other: Path) -> list[Case]:
     """Videos under strange names, most of them too short; strange things under plain ones; ``other`` lies elsewhere."""
-    return [*_names(sound, short), *_things(sound, other)]
+    return [*_names(tone, short), *_things(tone, other)]
 
 
-def _names(sound: bytes, short: bytes) -> Iterator[Case]:
+def _names(tone: bytes, short: bytes) -> Iterator[Case]:
     names = [
         "line\nbreak.mp4", "tab\t.mp4", "quote'\".mp4", "..mp4", "...mp4", "--output=x.mp4", "-", "a b.mp4", "a_b.mp4",
         "a  b.mp4", "50%d.mp4", "frame%03d.jpg", "frame*.png", "x:y.mp4", "file:x.mp4", "pipe:0.mp4", "pipe:",
@@ -34,10 +34,10 @@ def _names(sound: bytes, short: bytes) -> Iterator[Case]:
     for name in names:
         yield case("strange name", name, put(short), "too_short")
     for name in alike:
-        yield case("names alike", name, put(sound), ACCEPTED)
+        yield case("names alike", name, put(tone), ACCEPTED)
 
 
-def _things(sound: bytes, other: Path) -> Iterator[Case]:
+def _things(tone: bytes, other: Path) -> Iterator[Case]:
     things = {
         "nowhere.mp4": lambda path: path.symlink_to("gone.mp4"),
         "circle.mp4": lambda path: path.symlink_to(path.name),
@@ -51,7 +51,7 @@ def _things(sound: bytes, other: Path) -> Iterator[Case]:
     yield case("link", "link.mp4", lambda path: path.symlink_to(other), ACCEPTED)
     yield case("sparse", "hole.mp4", _sparse, FAILED)
     unread = FAILED if os.geteuid() else ACCEPTED  # the superuser reads everything
-    yield case("may not be read", "locked.mp4", lambda path: void((path.write_bytes(sound), path.chmod(0))), unread)
+    yield case("may not be read", "locked.mp4", lambda path: void((path.write_bytes(tone), path.chmod(0))), unread)
 
 
 def _socket(path: Path) -> None:

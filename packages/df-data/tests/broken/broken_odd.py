@@ -1,4 +1,4 @@
-"""Videos that are whole and yet strange: in size, in time, in their streams, in their sound."""
+"""Videos that are whole and yet strange: in size, in time, in their streams, in their audio."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = ("no_face", "face_too_small", FAILED)
 
 
 def odd() -> list[Case]:
-    return [*_sizes(), *_times(), *_patched(), *_streams(), *_sounds()]
+    return [*_sizes(), *_times(), *_patched(), *_streams(), *_audio()]
 
 
 def _of(kind: str, name: str, recipe: Recipe, *ends: str) -> Case:
@@ -36,10 +36,10 @@ def with_(recipe: Recipe, **changes: object) -> Recipe:
 def _sizes() -> Iterator[Case]:
     for width, height in ((1, 1), (2, 2), (2, 64), (64, 2), (3, 3), (16, 16)):
         recipe = with_(MKV, video="ffv1", pix_fmt="bgr0", size=(width, height))
-        yield _of("tiny picture", f"size-{width}x{height}.mkv", recipe, *SMALL, "shot_cut")
+        yield _of("tiny image", f"size-{width}x{height}.mkv", recipe, *SMALL, "shot_cut")
     for width, height in ((2, 4000), (4000, 2)):
         recipe = with_(MKV, video="ffv1", pix_fmt="bgr0", size=(width, height))
-        yield _of("strip of a picture", f"size-{width}x{height}.mkv", recipe, *SMALL)
+        yield _of("strip of an image", f"size-{width}x{height}.mkv", recipe, *SMALL)
     yield _of("odd size", "size-95x97.mkv", with_(MKV, video="ffv1", pix_fmt="yuv444p", size=(95, 97)), ACCEPTED)
     for pix_fmt in ("gray", "gray16le", "yuva420p", "rgb48le", "yuv420p10le", "gbrp10le", "yuv410p"):
         yield _of("rare pixels", f"pixels-{pix_fmt}.mkv", with_(MKV, video="ffv1", pix_fmt=pix_fmt), ACCEPTED)
@@ -48,18 +48,18 @@ def _sizes() -> Iterator[Case]:
 def _times() -> Iterator[Case]:
     later = speech(FRAMES / 25, 16_000)
     kind, mov = "time stamps", with_(MKV, format="mov")
-    yield _of(kind, "time-begin-8h.mkv", with_(MKV, times=STEADY + HOURS_8, sound_start=HOURS_8), ACCEPTED)
-    yield _of(kind, "time-begin-8h.mov", with_(mov, times=STEADY + HOURS_8, sound_start=HOURS_8), ACCEPTED)
-    yield _of(kind, "time-picture-8h.mkv", with_(MKV, times=STEADY + HOURS_8), "broken_time_stamps")
-    yield _of(kind, "time-sound-8h.mkv", with_(MKV, sound=later, sound_start=HOURS_8), "broken_time_stamps")
+    yield _of(kind, "time-begin-8h.mkv", with_(MKV, times=STEADY + HOURS_8, audio_start=HOURS_8), ACCEPTED)
+    yield _of(kind, "time-begin-8h.mov", with_(mov, times=STEADY + HOURS_8, audio_start=HOURS_8), ACCEPTED)
+    yield _of(kind, "time-image-8h.mkv", with_(MKV, times=STEADY + HOURS_8), "broken_time_stamps")
+    yield _of(kind, "time-audio-8h.mkv", with_(MKV, tone=later, audio_start=HOURS_8), "broken_time_stamps")
     jump = np.concatenate([STEADY, HOURS_8 + STEADY])
-    yield _of(kind, "time-gap-8h.mkv", with_(MKV, times=jump, sound=later), ACCEPTED)
+    yield _of(kind, "time-gap-8h.mkv", with_(MKV, times=jump, tone=later), ACCEPTED)
     apart = np.array([0.0, HOURS_8])
-    yield _of(kind, "time-two-pictures-8h.mkv", with_(MKV, times=apart, sound=later), "too_short")
-    yield _of(kind, "time-one-picture.mkv", with_(MKV, times=[0.0], sound=later), "too_short")
-    yield _of(kind, "time-one-picture.mov", with_(mov, times=[0.0], sound=later), "too_short")
-    yield _of(kind, "time-0.1-fps.mkv", with_(MKV, times=np.arange(20) * 10.0, sound=later), "too_short")
-    fast = with_(MKV, times=np.arange(2200) / 1000, size=(32, 32), sound=later)
+    yield _of(kind, "time-two-images-8h.mkv", with_(MKV, times=apart, tone=later), "too_short")
+    yield _of(kind, "time-one-image.mkv", with_(MKV, times=[0.0], tone=later), "too_short")
+    yield _of(kind, "time-one-image.mov", with_(mov, times=[0.0], tone=later), "too_short")
+    yield _of(kind, "time-0.1-fps.mkv", with_(MKV, times=np.arange(20) * 10.0, tone=later), "too_short")
+    fast = with_(MKV, times=np.arange(2200) / 1000, size=(32, 32), tone=later)
     yield _of(kind, "time-1000-fps.mkv", fast, ACCEPTED)
     ticks = [int(40 * i) for i in range(FRAMES)]
     stamps = {
@@ -101,7 +101,7 @@ def _patched() -> Iterator[Case]:
         "chunk-samples": (b"stsc", 16, ">I"),
         "edit": (b"elst", 16, ">I"),
         "width": (b"avc1", 28, ">H"),
-        "sound-rate": (b"mp4a", 26, ">H"),
+        "audio-rate": (b"mp4a", 26, ">H"),
         "channels": (b"mp4a", 20, ">H"),
     }
     for name, (box, offset, form) in places.items():
@@ -121,19 +121,17 @@ def _patch(box: bytes, offset: int, value: bytes, path: Path) -> None:
 
 
 def _streams() -> Iterator[Case]:
-    yield _of("no sound stream", "mute.mp4", Recipe(audio=None), "no_sound_track")
-    yield _of("no sound stream", "mute.webm", Recipe(format="webm", video="libvpx-vp9", audio=None), "no_sound_track")
-    yield _of("no sound stream", "bare.h264", Recipe(format="h264", audio=None), "no_sound_track")
-    yield _of(
-        "no pictures", "empty-video.mkv", with_(MKV, times=[], sound=speech(2.4, 16_000)), FAILED, "no_video_track"
-    )
-    yield _of("no samples", "empty-sound.mkv", with_(MKV, sound=np.zeros(0, np.float32)), "no_sound_track")
-    yield _of("little sound", "short-sound.mkv", with_(MKV, sound=speech(0.4, 16_000)), "sound_too_short")
-    large = Recipe(format="mpegts", size=(160, 128), times=tuple(STEADY + 2.4), sound_start=2.4)
+    yield _of("no audio stream", "mute.mp4", Recipe(audio=None), "no_sound_track")
+    yield _of("no audio stream", "mute.webm", Recipe(format="webm", video="libvpx-vp9", audio=None), "no_sound_track")
+    yield _of("no audio stream", "bare.h264", Recipe(format="h264", audio=None), "no_sound_track")
+    yield _of("no images", "empty-video.mkv", with_(MKV, times=[], tone=speech(2.4, 16_000)), FAILED, "no_video_track")
+    yield _of("no samples", "empty-audio.mkv", with_(MKV, tone=np.zeros(0, np.float32)), "no_sound_track")
+    yield _of("little audio", "short-audio.mkv", with_(MKV, tone=speech(0.4, 16_000)), "sound_too_short")
+    large = Recipe(format="mpegts", size=(160, 128), times=tuple(STEADY + 2.4), audio_start=2.4)
     yield case("size changes", "resized.ts", partial(_chained, Recipe(format="mpegts"), large), ACCEPTED)
     back = Recipe(format="mpegts", size=(160, 128))
     yield case("time begins anew", "again.ts", partial(_chained, Recipe(format="mpegts"), back), ACCEPTED, FAILED)
-    slow = Recipe(format="mpegts", audio="mp2", rate=32_000, size=(96, 96), times=tuple(STEADY + 2.4), sound_start=2.4)
+    slow = Recipe(format="mpegts", audio="mp2", rate=32_000, size=(96, 96), times=tuple(STEADY + 2.4), audio_start=2.4)
     first = Recipe(format="mpegts", audio="mp2", rate=48_000)
     yield case("rate changes", "rates.ts", partial(_chained, first, slow), "broken_sound", ACCEPTED, FAILED)
 
@@ -145,13 +143,13 @@ def _chained(first: Recipe, second: Recipe, path: Path) -> None:
     path.write_bytes(data + path.read_bytes())
 
 
-def _sounds() -> Iterator[Case]:
-    kind, sound = "corrupt sound", speech(2.4, 16_000)
+def _audio() -> Iterator[Case]:
+    kind, tone = "corrupt audio", speech(2.4, 16_000)
     for codec, form in (("aac", "matroska"), ("mp2", "matroska"), ("libopus", "matroska"), ("flac", "matroska")):
         for fill in (b"\0", b"\x5a\xa5\x13"):
             recipe = Recipe(format=form, audio=codec)
             ends = (FAILED, "no_sound_track", "silent_sound_track", "sound_too_short", "broken_sound", ACCEPTED)
-            yield case(kind, f"sound-{codec}-{fill.hex()}.mkv", partial(_filled, recipe, fill), *ends)
+            yield case(kind, f"audio-{codec}-{fill.hex()}.mkv", partial(_filled, recipe, fill), *ends)
     values: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
         "nan": (lambda wave: np.where(wave > 0.3, np.nan, wave), "broken_sound"),
         "infinite": (lambda wave: np.where(wave > 0.3, np.inf, wave), "broken_sound"),
@@ -160,17 +158,17 @@ def _sounds() -> Iterator[Case]:
         "tiny": (lambda wave: wave * 1e-30, "silent_sound_track"),
     }
     for name, (change, end) in values.items():
-        recipe = with_(MKV, audio="pcm_f32le", sound=change(sound).astype(np.float32))
-        yield _of(kind, f"sound-{name}.mkv", recipe, end)
+        recipe = with_(MKV, audio="pcm_f32le", tone=change(tone).astype(np.float32))
+        yield _of(kind, f"audio-{name}.mkv", recipe, end)
     for rate in (8, 1000, 3999):
         yield _of(
-            "rate of sound", f"sound-{rate}-hz.mkv", with_(MKV, rate=rate, sound=speech(2.4, rate)), "broken_sound"
+            "rate of audio", f"audio-{rate}-hz.mkv", with_(MKV, rate=rate, tone=speech(2.4, rate)), "broken_sound"
         )
     for rate in (4000, 8000, 192_000, 768_000):
-        yield _of("rate of sound", f"sound-{rate}-hz.mkv", with_(MKV, rate=rate, sound=speech(2.4, rate)), ACCEPTED)
-    yield case("rate of sound", "sound-2-ghz.mkv", _fastest, "broken_sound", FAILED)
+        yield _of("rate of audio", f"audio-{rate}-hz.mkv", with_(MKV, rate=rate, tone=speech(2.4, rate)), ACCEPTED)
+    yield case("rate of audio", "audio-2-ghz.mkv", _fastest, "broken_sound", FAILED)
     for layout, end in {"22.2": "broken_sound", "hexadecagonal": "broken_sound", "7.1": ACCEPTED}.items():
-        yield _of("many channels", f"sound-{layout}.mkv", with_(MKV, layout=layout), end)
+        yield _of("many channels", f"audio-{layout}.mkv", with_(MKV, layout=layout), end)
 
 
 def _filled(recipe: Recipe, fill: bytes, path: Path) -> None:

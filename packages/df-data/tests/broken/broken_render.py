@@ -15,12 +15,12 @@ import numpy as np
 
 FRAMES, SIDE = 60, 96
 CLOCK = 90_000
-"""Ticks per second in which pictures are stamped."""
+"""Ticks per second in which images are stamped."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A video; ``times`` are the pictures' time stamps in seconds, ``sound`` is float32 ``[N]``, None for no track."""
+    """A video; ``times`` are the images' time stamps in seconds, ``tone`` is float32 ``[N]``, None for no track."""
 
     format: str = "mp4"
     video: str | None = "libx264"
@@ -30,8 +30,8 @@ class Recipe:
     times: Sequence[float] = tuple(np.arange(FRAMES) / 25)
     rate: int = 48_000
     layout: str = "mono"
-    sound: np.ndarray | None = None
-    sound_start: float = 0.0
+    tone: np.ndarray | None = None
+    audio_start: float = 0.0
     rotation: int = 0
     options: dict[str, str] = field(default_factory=dict)
     clock: int = CLOCK
@@ -54,7 +54,7 @@ CONTAINERS = {
     "avi": Recipe(format="avi", video="mjpeg", pix_fmt="yuvj420p", audio="pcm_s16le"),
     "ts": Recipe(format="mpegts"),
 }
-"""Sound videos by the end of their names."""
+"""Intact videos by the end of their names."""
 
 
 def speech(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
@@ -64,8 +64,8 @@ def speech(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
     return (0.2 * rng.standard_normal(len(time)) * np.sin(8 * time) ** 2).clip(-1, 1).astype(np.float32)
 
 
-def picture(index: int, width: int, height: int) -> np.ndarray:
-    """A textured picture that changes a little from frame to frame, uint8 RGB ``[H, W, 3]``."""
+def drawn_image(index: int, width: int, height: int) -> np.ndarray:
+    """A textured image that changes a little from frame to frame, uint8 RGB ``[H, W, 3]``."""
     y, x = np.mgrid[:height, :width]
     wave = 128 + 60 * np.sin((x + index / 3) / 5) + 40 * np.cos(y / 7)
     return np.stack([wave, wave[::-1], 255 - wave], axis=-1).clip(0, 255).astype(np.uint8)
@@ -87,23 +87,23 @@ def render(path: Path, recipe: Recipe) -> None:
             audio = out.add_stream(recipe.audio, rate=recipe.rate, layout=recipe.layout)
         if video is not None:
             for index, time in enumerate(recipe.times):
-                frame = av.VideoFrame.from_ndarray(picture(index, *recipe.size), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(drawn_image(index, *recipe.size), format="rgb24")
                 frame.pts, frame.time_base = round(time / base), base
                 out.mux(video.encode(frame))
             out.mux(video.encode(None))
         if audio is not None:
-            _write_sound(out, audio, recipe)
+            _write_audio(out, audio, recipe)
 
 
-def _write_sound(out: av.container.OutputContainer, audio: av.AudioStream, recipe: Recipe) -> None:
-    sound = speech(recipe.seconds(), recipe.rate) if recipe.sound is None else recipe.sound
-    if len(sound):
+def _write_audio(out: av.container.OutputContainer, audio: av.AudioStream, recipe: Recipe) -> None:
+    tone = speech(recipe.seconds(), recipe.rate) if recipe.tone is None else recipe.tone
+    if len(tone):
         channels = audio.codec_context.layout.nb_channels
         format = "flt" if channels > 1 else "fltp"  # arrays of many planes cannot be given to PyAV
-        values = np.repeat(sound, channels)[None]
+        values = np.repeat(tone, channels)[None]
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(values), format=format, layout=recipe.layout)
         frame.sample_rate, frame.time_base = recipe.rate, Fraction(1, recipe.rate)
-        frame.pts = round(recipe.sound_start * recipe.rate)
+        frame.pts = round(recipe.audio_start * recipe.rate)
         length = audio.codec_context.frame_size or 1024
         convert = av.AudioResampler(audio.format.name, recipe.layout, recipe.rate, frame_size=length)
         for piece in [*convert.resample(frame), *convert.resample(None)]:
@@ -112,7 +112,7 @@ def _write_sound(out: av.container.OutputContainer, audio: av.AudioStream, recip
 
 
 def restamp(source: Path, target: Path, format: str, times: Sequence[int | None]) -> None:
-    """Copy a video's packets into another container, its pictures with these presentation stamps in 1/1000 s."""
+    """Copy a video's packets into another container, its images with these presentation stamps in 1/1000 s."""
     as_they_are = {"avoid_negative_ts": "disabled"}
     with av.open(str(source)) as inside, av.open(str(target), "w", format=format, options=as_they_are) as out:
         streams = {s.index: out.add_stream_from_template(s) for s in inside.streams if s.type in ("video", "audio")}

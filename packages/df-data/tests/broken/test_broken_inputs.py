@@ -1,7 +1,7 @@
 """A build over hundreds of broken inputs: each ends with one line of the ledger, and nothing else happens.
 
-What is allowed to come of each stands with it (:mod:`broken_cases`). Bits that were flipped at random may leave a sound
-video; a playlist may not.
+What is allowed to come of each stands with it (:mod:`broken_cases`). Bits that were flipped at random may leave an
+intact video; a playlist may not.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ pytestmark = pytest.mark.timeout(600)
 GOOD = ("fast.mp4", "mpg", "webm", "ts")
 LEAST = 200
 RSS_MIB = 1400
-"""A worker's peak: 480 MiB of Python, torch and encoders, and what a segment of these small videos takes; a picture of
-16384 pixels a side would alone take 800 MiB more, 10 s of sound at 2 GHz 80 GiB."""
+"""A worker's peak: 480 MiB of Python, torch and encoders, and what a segment of these small videos takes; an image of
+16384 pixels a side would alone take 800 MiB more, 10 s of audio at 2 GHz 80 GiB."""
 REAL_RSS_MIB = 2200
 """The same with the real detector and landmarker and 3 s of 360x288."""
 OUT_MIB = 20
@@ -96,9 +96,9 @@ class Listener:
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The bytes of sound videos by the end of their names."""
-    path, found = tmp_path_factory.mktemp("sound") / "video", {}
+def tone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The bytes of intact videos by the end of their names."""
+    path, found = tmp_path_factory.mktemp("audio") / "video", {}
     for suffix, recipe in CONTAINERS.items():
         render(path, recipe)
         found[suffix] = path.read_bytes()
@@ -112,29 +112,29 @@ def listener() -> Iterator[Listener]:
     opened.close()
 
 
-def fill(place: Path, sound: Mapping[str, bytes], address: str, visits: list[str], seeds: int = 1) -> Folder:
-    """Write all broken inputs and some sound ones."""
+def fill(place: Path, tone: Mapping[str, bytes], address: str, visits: list[str], seeds: int = 1) -> Folder:
+    """Write all broken inputs and some intact ones."""
     secret = place / "elsewhere" / "secret.ts"
     secret.parent.mkdir(parents=True)
-    secret.write_bytes(sound["ts"])
+    secret.write_bytes(tone["ts"])
     render(place / "short", replace(CONTAINERS["mp4"], times=CONTAINERS["mp4"].times[:20]))
     short = (place / "short").read_bytes()
     cases = [
-        *damaged(sound, seeds), *junk(), *lists("sound.ts", secret, address), *odd(),
-        *strangers(sound["webm"], short, secret),
+        *damaged(tone, seeds), *junk(), *lists("audio.ts", secret, address), *odd(),
+        *strangers(tone["webm"], short, secret),
     ]  # fmt: skip
     for case in cases:
         path = place / "in" / case.name
         path.parent.mkdir(parents=True, exist_ok=True)
         case.write(path)
     for suffix in GOOD:
-        (place / "in" / f"sound.{suffix}").write_bytes(sound[suffix])
+        (place / "in" / f"audio.{suffix}").write_bytes(tone[suffix])
     return Folder(place, tuple(cases), visits)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, sound: dict[str, bytes], listener: Listener) -> Folder:
-    return fill(tmp_path_factory.mktemp("broken"), sound, listener.address, listener.visits)
+def folder(tmp_path_factory: pytest.TempPathFactory, tone: dict[str, bytes], listener: Listener) -> Folder:
+    return fill(tmp_path_factory.mktemp("broken"), tone, listener.address, listener.visits)
 
 
 def config(place: Path, out: str = "out", **settings: object) -> BuildConfig:
@@ -251,7 +251,7 @@ def check_ends(built: Built) -> None:
         if end_of(built.entries[case.name]) not in case.ends
     }
     assert not wrong
-    assert {built.entries[f"sound.{suffix}"].status for suffix in GOOD} == {"accepted"}
+    assert {built.entries[f"audio.{suffix}"].status for suffix in GOOD} == {"accepted"}
     for entry in built.entries.values():
         told = entry.detail if entry.status == "rejected" else entry.error
         assert entry.status == "accepted" or (told and "\n" not in told and len(told) < 300), entry
@@ -279,7 +279,7 @@ def test_nothing_outside_the_dataset_is_touched(built: Built) -> None:
     assert not Path("pwned").exists(), "no input is run"
 
 
-def test_the_dataset_of_the_rest_is_sound(built: Built) -> None:
+def test_the_dataset_of_the_rest_is_audio(built: Built) -> None:
     report = check_dataset(built.folder.place / "out")
     assert report.problems == () and report.clips >= len(GOOD)
 
@@ -312,8 +312,8 @@ def by_file_of(out: Path) -> dict[str, LedgerEntry]:
 
 
 @pytest.mark.slow
-def test_more_of_them(tmp_path: Path, sound: dict[str, bytes], listener: Listener) -> None:
-    built = build_over(fill(tmp_path, sound, listener.address, listener.visits, seeds=12))
+def test_more_of_them(tmp_path: Path, tone: dict[str, bytes], listener: Listener) -> None:
+    built = build_over(fill(tmp_path, tone, listener.address, listener.visits, seeds=12))
     check_ends(built)
     assert not listener.visits and built.watch.most < RSS_MIB
     print(len(built.lines), Counter(map(end_of, built.entries.values())), f"{built.watch.most:.0f} MiB")
@@ -351,8 +351,8 @@ def test_a_real_clip_in_pieces_through_the_real_stages(tmp_path: Path) -> None:
     print(Counter(ends.values()), f"{watch.most:.0f} MiB")
     assert len(ends) == len(cases) + 3 and {ends[clip.name] for clip in clips[1:]} == {"accepted"}
     of_faces = {"too_short", "no_face", "more_than_one_face", "face_moves_away", "landmarks_missing", "sound_offset"}
-    of_sound = {"too_little_speech", "sound_too_short", "silent_sound_track", "broken_sound"}
-    wrong = {case.name: ends[case.name] for case in cases if ends[case.name] not in case.ends | of_faces | of_sound}
+    of_audio = {"too_little_speech", "sound_too_short", "silent_sound_track", "broken_sound"}
+    wrong = {case.name: ends[case.name] for case in cases if ends[case.name] not in case.ends | of_faces | of_audio}
     assert not wrong and watch.most < REAL_RSS_MIB
 
 
@@ -369,9 +369,9 @@ def ends_of_decoding(path: Path) -> Counter[str]:
         return Counter({FAILED: 1})
 
 
-def fuzz(tmp_path: Path, sound: Mapping[str, bytes], seeds: range, flips: int) -> Counter[str]:
+def fuzz(tmp_path: Path, tone: Mapping[str, bytes], seeds: range, flips: int) -> Counter[str]:
     ends: Counter[str] = Counter()
-    for suffix, data in sound.items():
+    for suffix, data in tone.items():
         for region, bounds in REGIONS.items():
             for seed in seeds:
                 path = tmp_path / "fuzzed"
@@ -384,10 +384,10 @@ def fuzz(tmp_path: Path, sound: Mapping[str, bytes], seeds: range, flips: int) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flips", [1, 5, 40])
-def test_no_flipped_bit_brings_the_decoder_down(tmp_path: Path, sound: dict[str, bytes], flips: int) -> None:
-    fuzz(tmp_path, sound, range(2), flips)
+def test_no_flipped_bit_brings_the_decoder_down(tmp_path: Path, tone: dict[str, bytes], flips: int) -> None:
+    fuzz(tmp_path, tone, range(2), flips)
     before = resident()
-    ends = fuzz(tmp_path, sound, range(2, 20), flips)
+    ends = fuzz(tmp_path, tone, range(2, 20), flips)
     print(dict(ends))
     assert ends["segments"] and ends[FAILED] and resident() - before < 200
 
@@ -400,7 +400,7 @@ def resident() -> float:
 
 @pytest.mark.slow
 def test_two_hours_of_black_in_a_small_file_take_no_memory(tmp_path: Path) -> None:
-    """One picture a second, 7200 of them; every segment of ten seconds is made of 250 frames."""
+    """One image a second, 7200 of them; every segment of ten seconds is made of 250 frames."""
     path = tmp_path / "black.mkv"
     render(path, Recipe(format="matroska", audio="flac", rate=8000, times=tuple(range(7200)), size=(64, 64)))
     before = resident()

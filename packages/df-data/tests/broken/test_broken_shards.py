@@ -199,7 +199,7 @@ def test_a_shard_that_is_no_file_is_told_and_not_waited_for(whole: Path, tmp_pat
     assert any("shard-00000.tar" in line for line in check_dataset(root / "train").problems)
 
 
-def test_a_sound_shard_passes_these_checks(whole: Path) -> None:
+def test_an_audio_shard_passes_these_checks(whole: Path) -> None:
     """What the others are made from is refused by none of them."""
     assert check_dataset(whole / "train").problems == ()
     assert len(list(iter_shard(whole / "train" / "shard-00000.tar"))) == 4

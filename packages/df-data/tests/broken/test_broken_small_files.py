@@ -16,17 +16,17 @@ from broken_junk import lists, png
 from broken_models import PaperDetector, PaperReader
 from broken_render import CONTAINERS, Recipe, render
 
-from df_data.build.rejects import file_picture
+from df_data.build.rejects import file_image
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.listing import list_inputs
 from df_data.sources.names import LONGEST_NAME
 from df_data.sources.words import read_words
+from df_data.stages.audio import AudioTrack
 from df_data.stages.decode import _decoded, iter_segments
 from df_data.stages.faces import FaceFilter
 from df_data.stages.prepare import StageConfig, StageModels, prepare_clips
 from df_data.stages.quality import QualityFilter
 from df_data.stages.rejection import Rejected
-from df_data.stages.sound import SoundTrack
 from df_models.errors import UserError
 from df_models.media import read_audio
 
@@ -185,7 +185,7 @@ def test_what_is_no_file_is_an_input_too_so_that_it_leaves_a_line(tmp_path: Path
     assert found == ["a.mp4", "b.mp4", "gone.mp4", "pipe.mp4"]
 
 
-# -------------------- sound and pictures
+# -------------------- audio and images
 
 
 def chunks(times: Iterator[float], rate: int, held: list[int]) -> Iterator[tuple[float, np.ndarray]]:
@@ -194,41 +194,41 @@ def chunks(times: Iterator[float], rate: int, held: list[int]) -> Iterator[tuple
         yield time, np.ones(rate, dtype=np.float32)
 
 
-def test_sound_whose_time_stands_still_is_refused_before_it_fills_the_memory() -> None:
+def test_audio_whose_time_stands_still_is_refused_before_it_fills_the_memory() -> None:
     asked: list[int] = []
-    track = SoundTrack(chunks((0.0 for _ in range(100_000)), 16_000, asked), 16_000)
+    track = AudioTrack(chunks((0.0 for _ in range(100_000)), 16_000, asked), 16_000)
     with pytest.raises(Rejected, match="broken_time_stamps"):
         track.read(0.0, 16_000)
     assert len(asked) < 80
 
 
-def test_hours_of_sound_before_the_next_picture_are_not_held() -> None:
+def test_hours_of_audio_before_the_next_image_are_not_held() -> None:
     asked: list[int] = []
-    track = SoundTrack(chunks(iter(map(float, range(30_000))), 16_000, asked), 16_000)
+    track = AudioTrack(chunks(iter(map(float, range(30_000))), 16_000, asked), 16_000)
     wave, share = track.read(28_800.0, 160_000)
     assert share == 1.0 and wave.min() == 1.0 and len(asked) > 28_800
     assert sum(len(samples) for _, samples in track._held) <= 13 * 16_000
 
 
-def test_lists_are_followed_neither_for_sound_nor_for_a_picture(tmp_path: Path) -> None:
-    render(tmp_path / "sound.ts", CONTAINERS["ts"])
-    render(tmp_path / "sound.mp4", CONTAINERS["mp4"])
-    assert len(read_audio(tmp_path / "sound.ts")) > 30_000 and file_picture(tmp_path / "sound.mp4") is not None
-    for case in lists("sound.ts", tmp_path / "sound.ts", "http://127.0.0.1:9"):
+def test_lists_are_followed_neither_for_audio_nor_for_an_image(tmp_path: Path) -> None:
+    render(tmp_path / "audio.ts", CONTAINERS["ts"])
+    render(tmp_path / "audio.mp4", CONTAINERS["mp4"])
+    assert len(read_audio(tmp_path / "audio.ts")) > 30_000 and file_image(tmp_path / "audio.mp4") is not None
+    for case in lists("audio.ts", tmp_path / "audio.ts", "http://127.0.0.1:9"):
         case.write(tmp_path / case.name)
         with pytest.raises(UserError):
             read_audio(tmp_path / case.name)
-        assert file_picture(tmp_path / case.name) is None
+        assert file_image(tmp_path / case.name) is None
 
 
-def test_no_picture_is_made_of_a_bomb(tmp_path: Path) -> None:
+def test_no_image_is_made_of_a_bomb(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(png(16_384, 16_384, 16_384))
     (tmp_path / "small.png").write_bytes(png(640, 480, 480))
-    assert file_picture(tmp_path / "bomb.png") is None and file_picture(tmp_path / "small.png") is not None
+    assert file_image(tmp_path / "bomb.png") is None and file_image(tmp_path / "small.png") is not None
 
 
-def test_a_picture_that_was_cut_off_refuses_its_stretch_and_no_other(tmp_path: Path) -> None:
-    """An MPEG of 8 s of which a third came: its last stretch holds a picture of which only a part came."""
+def test_an_image_that_was_cut_off_refuses_its_stretch_and_no_other(tmp_path: Path) -> None:
+    """An MPEG of 8 s of which a third came: its last stretch holds an image of which only a part came."""
     path = tmp_path / "a.mpg"
     render(path, replace(CONTAINERS["mpg"], times=tuple(np.arange(200) / 25)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 31 // 100])

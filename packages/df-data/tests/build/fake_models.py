@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from df_data.build.config import BuildConfig
-from df_data.build.crew.messages import InputResult, MadeSample, Outcome
+from df_data.build.pool.messages import InputResult, MadeSample, Outcome
 from df_data.format.sample import EncoderRecord, Sample, SampleMeta, to_members
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.listing import Input

@@ -148,7 +148,7 @@ def test_members_that_are_no_files_are_refused(tmp_path: Path, kind: bytes) -> N
 def test_duplicate_and_scattered_members_are_refused(tmp_path: Path, make_sample: Callable[..., Sample]) -> None:
     one, two = (list(to_members(make_sample(index)).items()) for index in (0, 1))
     for members, said in (
-        ([*one, one[-1]], "stands twice"),
+        ([*one, one[-1]], "is a duplicate"),
         ([one[0], *two, one[1]], r"its \.safetensors is missing"),
         ([*one, *two, *one], "do not stand together"),
     ):

@@ -8,11 +8,11 @@ from device_models import DeviceModels
 
 from df_data.build.build import fingerprint
 from df_data.build.config import BuildConfig
-from df_data.build.crew import open_crew
-from df_data.build.crew.local import LocalSeat, LocalSite
-from df_data.build.crew.messages import Ready
 from df_data.build.devices import DeviceRota, gpu_share, resolve_devices
 from df_data.build.encode import native_bfloat16
+from df_data.build.pool import open_pool
+from df_data.build.pool.messages import Ready
+from df_data.build.pool.processes import LocalHandle, LocalHost
 from df_data.sources.config import SourceConfig
 from df_models.errors import UserError
 from df_models.settings import load_config
@@ -48,8 +48,8 @@ def test_a_setting_names_the_devices_of_a_machine() -> None:
 def test_an_absent_device_is_told_before_anything_starts(workers: int) -> None:
     assert resolve_devices("auto") == ["cpu"]
     threads = torch.get_num_threads()
-    crew = open_crew(settings(device="cuda:1", workers=workers), make=pytest.fail)
-    with pytest.raises(UserError, match=r"no device 'cuda:1' here: this machine has no CUDA device"), crew:
+    pool = open_pool(settings(device="cuda:1", workers=workers), make=pytest.fail)
+    with pytest.raises(UserError, match=r"no device 'cuda:1' here: this machine has no CUDA device"), pool:
         pytest.fail("work began")
     assert torch.get_num_threads() == threads
 
@@ -66,22 +66,22 @@ def test_workers_share_the_devices_out_and_a_new_one_takes_its_predecessors() ->
 
 @pytest.mark.usefixtures("two_gpus")
 def test_each_local_worker_is_told_its_device() -> None:
-    site = LocalSite(settings(device="auto", workers=3), make=DeviceModels)  # type: ignore[arg-type]
-    seats: list[LocalSeat] = []
+    host = LocalHost(settings(device="auto", workers=3), make=DeviceModels)  # type: ignore[arg-type]
+    handles: list[LocalHandle] = []
 
-    def hire() -> str:
-        seats.append(site.hire())
-        message = seats[-1].take()
+    def start_worker() -> str:
+        handles.append(host.start_worker())
+        message = handles[-1].take()
         assert isinstance(message, Ready), message
         return message.records["device"].id
 
     try:
-        assert [hire() for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
-        seats.pop(1).kill()
-        assert hire() == "cuda:1", "it takes the place of the one that was lost"
+        assert [start_worker() for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+        handles.pop(1).kill()
+        assert start_worker() == "cuda:1", "it takes the place of the one that was lost"
     finally:
-        for seat in seats:
-            seat.kill()
+        for handle in handles:
+            handle.kill()
 
 
 def test_ray_gives_each_worker_a_part_of_a_gpu() -> None:

@@ -1,4 +1,4 @@
-"""Pictures and prompts to tensors: batches bound the memory and change nothing, precision is what was asked for."""
+"""Images and prompts to tensors: batches bound the memory and change nothing, precision is what was asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from df_data.build.encode import EncoderBatches, Encoders, encode_pictures, native_bfloat16
+from df_data.build.encode import EncoderBatches, Encoders, encode_images, native_bfloat16
 from df_data.build.prompt import TextConfig, _one_at_a_time, encode_prompt
 from df_data.common.locks import open_locked
 from df_models.encoders import load_audio_encoder, load_reference_encoder, load_text_encoder, random_tiny_vae
@@ -31,8 +31,8 @@ def clips(count: int, frames: int) -> list[np.ndarray]:
 
 def test_batches_give_what_all_together_give(encoders: Encoders) -> None:
     frames, references = clips(5, 41), [[0, 3], [1, 40], [0, 7], [2, 9], [0, 0]]
-    whole = encode_pictures(encoders, frames, references)
-    parts = encode_pictures(encoders, frames, references, EncoderBatches(clips=2, pictures=3))
+    whole = encode_images(encoders, frames, references)
+    parts = encode_images(encoders, frames, references, EncoderBatches(clips=2, pictures=3))
     video = torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3).float() / 255
     plain = encoders.video_vae.encode(video).half()
     for index, (one, other) in enumerate(zip(whole, parts, strict=True)):
@@ -60,7 +60,7 @@ def test_the_vae_never_gets_more_than_a_batch_of_some_frames(
         return made
 
     monkeypatch.setattr(encoders.video_vae, "encoder_session", watched)
-    encode_pictures(encoders, clips(3, 77), [[0]] * 3, EncoderBatches(clips=2, pictures=2))
+    encode_images(encoders, clips(3, 77), [[0]] * 3, EncoderBatches(clips=2, pictures=2))
     assert sizes == [(2, 33), (2, 32), (2, 12), (1, 33), (1, 32), (1, 12), (2, 1), (1, 1)]
 
 
@@ -100,7 +100,7 @@ def test_a_gpu_gives_what_the_processor_gives(encoders: Encoders, checkpoints: P
     found = []
     for device in ("cpu", "cuda:0"):
         made = Encoders.load(*names, device=device, precision="float32")
-        tensors = encode_pictures(made, clips(2, 13), [[0, 5]] * 2, EncoderBatches(clips=1))[1]
+        tensors = encode_images(made, clips(2, 13), [[0, 5]] * 2, EncoderBatches(clips=1))[1]
         found.append(tensors | {"audio": made.audio.encode(wave, 13).half().cpu()})
     for name, value in found[0].items():
         assert found[1][name].device.type == "cpu" and found[1][name].dtype == value.dtype

@@ -115,7 +115,7 @@ def test_a_clips_vectors_come_in_batches_and_do_not_depend_on_them() -> None:
     assert len(np.unique(found[0][:, 0])) == 7, "each frame has its own"
 
 
-def test_both_encoders_read_the_pictures_as_they_were_decoded() -> None:
+def test_both_encoders_read_the_images_as_they_were_decoded() -> None:
     frames = np.zeros((3, 200, 200, 3), dtype=np.uint8)
     frames[:, 60:140, 60:140] = 255  # the landmarks' square is about (100, 100), half 40; the detector's is the same
     points = np.repeat(landmarks((100, 100), 40, 0)[None], 3, axis=0)
@@ -129,9 +129,9 @@ def test_both_encoders_read_the_pictures_as_they_were_decoded() -> None:
     assert FaceEncoders().read(frames, boxes, points).motion is None
 
 
-def test_beyond_the_picture_is_black() -> None:
+def test_beyond_the_image_is_black() -> None:
     white = np.full((2, 8, 8, 3), 255, dtype=np.uint8)
     crops = black_outside(white, CropBox(-25.0, 50.0, 100.0), (100, 60))  # 12.5 px a pixel
     inside = crops[0, :, :, 0] == 255
-    assert inside.any(axis=1).tolist() == [True] * 4 + [False] * 4, "rows: the picture ends at 100, the crop at 150"
+    assert inside.any(axis=1).tolist() == [True] * 4 + [False] * 4, "rows: the image ends at 100, the crop at 150"
     assert inside.any(axis=0).tolist() == [False] * 2 + [True] * 5 + [False], "columns: from 0 to 60 of -25 to 75"

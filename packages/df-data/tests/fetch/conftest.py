@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bad_server import Site, serving
-from listed_videos import sound, write_video
+from listed_videos import tone, write_video
 
 
 @pytest.fixture
@@ -24,6 +24,6 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def video_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Six seconds at 25 fps with sound, as the bytes of an mp4."""
+    """Six seconds at 25 fps with audio, as the bytes of an mp4."""
     path = tmp_path_factory.mktemp("video") / "v.mp4"
-    return write_video(path, np.arange(150) / 25, wave=sound(6.0)).read_bytes()
+    return write_video(path, np.arange(150) / 25, wave=tone(6.0)).read_bytes()

@@ -1,4 +1,4 @@
-"""Small videos whose pictures carry their own number, and what a clip of them holds."""
+"""Small videos whose images carry their own number, and what a clip of them holds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import av
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
-from df_data.sources.catalogue import CatalogueClip, CropBox
+from df_data.sources.catalogue import CatalogueClip, ListedCrop
 
 RATE = 44_100
 BITS = 10
 WIDTH, HEIGHT = 160, 96
 
 
-def picture(number: int) -> np.ndarray:
+def drawn_image(number: int) -> np.ndarray:
     """uint8 [96, 160, 3]: ten black or white stripes spell the number; below, the left is red and the right is blue."""
     frame = np.full((HEIGHT, WIDTH, 3), (200, 40, 40), dtype=np.uint8)
     frame[:, WIDTH // 2 :] = (40, 40, 200)
@@ -28,13 +28,13 @@ def picture(number: int) -> np.ndarray:
 
 
 def number_of(frame: np.ndarray) -> int:
-    """The number that an uncropped picture spells."""
+    """The number that an uncropped image spells."""
     height, width = frame.shape[:2]
     middle = frame[height // 4, [round((bit + 0.5) * width / BITS) for bit in range(BITS)]].mean(axis=-1)
     return sum(1 << bit for bit in range(BITS) if middle[bit] > 128)
 
 
-def sound(seconds: float, channels: int = 1) -> np.ndarray:
+def tone(seconds: float, channels: int = 1) -> np.ndarray:
     """int16 [N, C] in which no two places are alike."""
     generator = np.random.default_rng(5)
     return generator.integers(-9000, 9000, (round(seconds * RATE), channels), dtype=np.int16)
@@ -46,15 +46,15 @@ def write_video(
     *,
     wave: np.ndarray | None = None,
     wave_start: float = 0.0,
-    pictures: bool = True,
+    images: bool = True,
     rotation: int = 0,
     mirrored: bool = False,
     codec: str = "flac",
     ticks: int = 90_000,
 ) -> Path:
-    """Write pictures 0, 1, ... at these times (x264 with B-frames, a key frame every 48) and sound."""
+    """Write images 0, 1, ... at these times (x264 with B-frames, a key frame every 48) and audio."""
     with av.open(str(path), "w") as out:
-        stream: Any = out.add_stream("libx264", rate=25) if pictures else None
+        stream: Any = out.add_stream("libx264", rate=25) if images else None
         if stream is not None:
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             stream.options = {"crf": "12", "g": "48", "bf": "2"}
@@ -64,8 +64,8 @@ def write_video(
         track: Any = None
         if wave is not None:
             track = out.add_stream(codec, rate=RATE, layout="mono" if wave.shape[1] == 1 else "stereo", format="s16")
-        for index, time in enumerate(times if pictures else ()):
-            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
+        for index, time in enumerate(times if images else ()):
+            frame = av.VideoFrame.from_ndarray(drawn_image(index), format="rgb24")
             frame.pts, frame.time_base = round(float(time) * ticks), Fraction(1, ticks)
             out.mux(stream.encode(frame))
         if stream is not None:
@@ -87,7 +87,7 @@ def with_aspect(path: Path, aspect: str, rotation: int, frames: int) -> Path:
 
     By way of a transport stream, whose H.264 says its pixels' shape in the stream itself, where a filter can change it.
     """
-    plain = write_video(path.with_suffix(".plain.ts"), np.arange(frames) / 25, wave=sound(frames / 25), codec="mp2")
+    plain = write_video(path.with_suffix(".plain.ts"), np.arange(frames) / 25, wave=tone(frames / 25), codec="mp2")
     marked = _copied(plain, path.with_suffix(".ts"), marker=f"h264_metadata=sample_aspect_ratio={aspect}")
     return _copied(marked, path, rotation=rotation)
 
@@ -109,7 +109,7 @@ def _copied(source: Path, out: Path, *, marker: str = "null", rotation: int = 0)
 
 @dataclass
 class Read:
-    """A clip's contents: numbers and times of its pictures, int16 sound [N, C] and where it begins."""
+    """A clip's contents: numbers and times of its images, int16 audio [N, C] and where it begins."""
 
     numbers: list[int]
     times: list[float]
@@ -139,7 +139,7 @@ def read_clip(path: Path) -> Read:
 def make_clip(
     start: float = 0.0,
     end: float | None = None,
-    box: CropBox | None = None,
+    box: ListedCrop | None = None,
     *,
     name: str = "c",
     url: str = "http://127.0.0.1/v.mp4",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from df_data.sources.catalogue import CatalogueClip, CropBox, read_catalogue
+from df_data.sources.catalogue import CatalogueClip, ListedCrop, read_catalogue
 from df_data.sources.catalogue.clip import canonical_url, video_key, youtube_url
 from df_data.sources.catalogue.hdtf import seconds
 from df_data.sources.catalogue.pieces import into_pieces
@@ -62,7 +62,7 @@ def test_hdtf(tmp_path: Path, prefix: str) -> None:
     assert (first.start_s, first.end_s, second.start_s, second.end_s) == (30.0, 60.0, 90.0, 150.0)
     assert first.url == WATCH + "aaaaaaaaaaa" and first.video == second.video == "yt_aaaaaaaaaaa"
     # The four numbers are left, width, top, height, in pixels of a video 720 high.
-    assert first.crop == CropBox(left=412, top=0, right=1011, bottom=599, reference_height=720)
+    assert first.crop == ListedCrop(left=412, top=0, right=1011, bottom=599, reference_height=720)
     assert second.crop is not None and second.crop.pixels(1920, 1080) == (836, 18, 716, 718)
     assert (first.person, third.person) == (None, "AnnDoe") and "CC-BY-4.0" in first.licence
     told = [str(bad) for bad in found.bad]
@@ -74,7 +74,7 @@ def test_hdtf(tmp_path: Path, prefix: str) -> None:
         (f"{prefix}WDA_crop_wh.txt, line 3", "begins with http"),
         (f"{prefix}WDA_crop_wh.txt, line 4", "clip: String should match"),
         (f"{prefix}WDA_crop_wh.txt, line 5", "'0:75' is no time"),
-        (f"{prefix}WDA_video_url.txt, line 6", "AnnDoe1 stands twice"),
+        (f"{prefix}WDA_video_url.txt, line 6", "AnnDoe1 is a duplicate"),
         (f"{prefix}WDA_crop_wh.txt, line 6", "Nobody_0 has a crop but no time stamps"),
     ):
         assert any(line.startswith(place) and problem in line for line in told), (place, problem, told)
@@ -147,7 +147,7 @@ def test_vfhq(tmp_path: Path) -> None:
     (tmp_path / "a" / "Clip+bbbbbbbbbbb+P0+C0+F0-90.txt").write_text("Height: 10\nWidth: 20\nFPS: 30\nCROP: 1 2 3 4")
     found = read_catalogue("vfhq", tmp_path)
     clip, other = found.clips
-    assert other.crop == CropBox(left=1, top=2, right=3, bottom=4, reference_width=20, reference_height=10)
+    assert other.crop == ListedCrop(left=1, top=2, right=3, bottom=4, reference_width=20, reference_height=10)
     assert clip.clip == "abcdefghijk_P1_C2_F300-449" and clip.person == "abcdefghijk_P1"
     # Frames 301 to 448 are used, so the clip ends before frame 449.
     assert (clip.start_s, clip.end_s) == (301 / 29.97, 449 / 29.97)

@@ -1,4 +1,4 @@
-"""Clips are cut at the listed pictures and samples, whatever the container, frame rate, delay and rotation."""
+"""Clips are cut at the listed images and samples, whatever the container, frame rate, delay and rotation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,23 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from listed_videos import HEIGHT, RATE, WIDTH, make_clip, number_of, picture, read_clip, sound, with_aspect, write_video
+from listed_videos import (
+    HEIGHT,
+    RATE,
+    WIDTH,
+    drawn_image,
+    make_clip,
+    number_of,
+    read_clip,
+    tone,
+    with_aspect,
+    write_video,
+)
 
 from df_data.fetch import cut as cut_module
 from df_data.fetch.cut import BrokenVideo, CutRefused, cut_clip
-from df_data.fetch.cut_sound import place_pieces
-from df_data.sources.catalogue import CropBox
+from df_data.fetch.cut_audio import place_pieces
+from df_data.sources.catalogue import ListedCrop
 from df_data.stages.decode import decode_clip
 
 
@@ -54,11 +65,11 @@ def test_a_variable_frame_rate_keeps_its_time_stamps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("two_files", [False, True])
-def test_sound_is_cut_to_the_sample(tmp_path: Path, channels: int, two_files: bool) -> None:
-    wave = sound(10.0, channels)
+def test_audio_is_cut_to_the_sample(tmp_path: Path, channels: int, two_files: bool) -> None:
+    wave = tone(10.0, channels)
     if two_files:
         source = write_video(tmp_path / "v.mkv", np.arange(250) / 25)
-        track = write_video(tmp_path / "a.mkv", np.zeros(0), wave=wave, pictures=False)
+        track = write_video(tmp_path / "a.mkv", np.zeros(0), wave=wave, images=False)
     else:
         source, track = write_video(tmp_path / "v.mp4", np.arange(250) / 25, wave=wave), None
     cut = cut_clip(source, track, make_clip(4.0, 6.5), tmp_path / "c.mp4")
@@ -67,7 +78,7 @@ def test_sound_is_cut_to_the_sample(tmp_path: Path, channels: int, two_files: bo
     expected = wave[round(4.0 * RATE) : round(4.0 * RATE) + round((cut.end_s - cut.start_s) * RATE)]
     shift = best_shift(read.wave, expected)
     assert read.wave.shape == expected.shape
-    # A container that counts milliseconds (mkv) cannot say where its sound lies more exactly than that.
+    # A container that counts milliseconds (mkv) cannot say where its audio lies more exactly than that.
     assert shift == 0 if not two_files else abs(shift) <= RATE / 1000
     if shift == 0:
         assert np.array_equal(read.wave, expected)
@@ -83,11 +94,11 @@ def best_shift(got: np.ndarray, expected: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize("delay", [0.3, -0.2])
-def test_sound_that_begins_elsewhere_stays_where_it_was(tmp_path: Path, delay: float) -> None:
-    wave = sound(8.0)
+def test_audio_that_begins_elsewhere_stays_where_it_was(tmp_path: Path, delay: float) -> None:
+    wave = tone(8.0)
     times = np.arange(200) / 25 + max(0.0, -delay)
     source = write_video(tmp_path / "v.mp4", times, wave=wave, wave_start=max(0.0, delay))
-    # Players count from the earliest stream, so the pictures begin at 0 or 0.2 s.
+    # Players count from the earliest stream, so the images begin at 0 or 0.2 s.
     cut = cut_clip(source, None, make_clip(3.0, 5.0), tmp_path / "c.mp4")
     read = read_clip(tmp_path / "c.mp4")
     begin = round((cut.start_s - max(0.0, delay)) * RATE)
@@ -95,8 +106,8 @@ def test_sound_that_begins_elsewhere_stays_where_it_was(tmp_path: Path, delay: f
     assert read.numbers[0] == round((cut.start_s - max(0.0, -delay)) * 25)
 
 
-def test_a_clip_before_and_after_the_sound_has_silence_there(tmp_path: Path) -> None:
-    wave = sound(2.0)
+def test_a_clip_before_and_after_the_audio_has_silence_there(tmp_path: Path) -> None:
+    wave = tone(2.0)
     source = write_video(tmp_path / "v.mp4", np.arange(150) / 25, wave=wave, wave_start=1.0)
     cut_clip(source, None, make_clip(0.0, 4.0), tmp_path / "c.mp4")
     read = read_clip(tmp_path / "c.mp4")
@@ -116,29 +127,29 @@ def test_placed_pieces_fill_gaps_and_join_rounded_stamps() -> None:
 
 def test_crops_of_every_kind_show_what_was_meant(tmp_path: Path) -> None:
     source = write_video(tmp_path / "v.mp4", np.arange(50) / 25)
-    normal = CropBox(left=0.5, top=0.5, right=1, bottom=1, reference_width=1, reference_height=1)
-    by_height = CropBox(left=160, top=96, right=320, bottom=192, reference_height=192)
-    pixels = CropBox(left=80, top=48, right=160, bottom=96)
+    normal = ListedCrop(left=0.5, top=0.5, right=1, bottom=1, reference_width=1, reference_height=1)
+    by_height = ListedCrop(left=160, top=96, right=320, bottom=192, reference_height=192)
+    pixels = ListedCrop(left=80, top=48, right=160, bottom=96)
     for box in (normal, by_height, pixels):
         cut = cut_clip(source, None, make_clip(0, 1, box), tmp_path / "c.mp4")
         frame = read_clip(tmp_path / "c.mp4").frames[10]
         assert cut.crop == (80, 48, 80, 48) and (cut.width, cut.height) == (WIDTH, HEIGHT)
         assert frame.shape == (48, 80, 3)
         assert np.abs(frame.mean((0, 1)) - (40, 40, 200)).max() < 6
-    over = CropBox(left=120, top=60, right=200, bottom=140)
+    over = ListedCrop(left=120, top=60, right=200, bottom=140)
     assert cut_clip(source, None, make_clip(0, 1, over), tmp_path / "c.mp4").crop == (120, 60, 40, 36)
     assert over.pixels(WIDTH, HEIGHT, expand=1.5) == (100, 40, 60, 56)
 
 
 @pytest.mark.parametrize(("rotation", "mirrored"), [(90, False), (180, False), (-90, False), (0, True), (90, True)])
-def test_crops_count_on_the_upright_picture(tmp_path: Path, rotation: int, mirrored: bool) -> None:
+def test_crops_count_on_the_upright_image(tmp_path: Path, rotation: int, mirrored: bool) -> None:
     source = write_video(tmp_path / "v.mov", np.arange(30) / 25, rotation=rotation, mirrored=mirrored)
     cut = cut_clip(source, None, make_clip(0, 1), tmp_path / "c.mp4")
-    upright = np.rot90(picture(10), rotation // 90)[:, :: -1 if mirrored else 1]
+    upright = np.rot90(drawn_image(10), rotation // 90)[:, :: -1 if mirrored else 1]
     frame = read_clip(tmp_path / "c.mp4").frames[10]
     assert frame.shape == upright.shape and (cut.height, cut.width) == upright.shape[:2]
     assert np.abs(frame.astype(int) - upright).mean() < 12
-    box = CropBox(left=0, top=0, right=0.5, bottom=0.5, reference_width=1, reference_height=1)
+    box = ListedCrop(left=0, top=0, right=0.5, bottom=0.5, reference_width=1, reference_height=1)
     cut = cut_clip(source, None, make_clip(0, 1, box), tmp_path / "c.mp4")
     assert cut.crop is not None
     part = read_clip(tmp_path / "c.mp4").frames[10]
@@ -165,16 +176,16 @@ def test_pixels_are_made_square(tmp_path: Path, aspect: str, rotation: int, show
 
 
 def test_the_same_clip_has_the_same_bytes(tmp_path: Path) -> None:
-    source = write_video(tmp_path / "v.mp4", np.arange(100) / 25, wave=sound(4.0))
+    source = write_video(tmp_path / "v.mp4", np.arange(100) / 25, wave=tone(4.0))
     for name in ("a", "b"):
         cut_clip(source, None, make_clip(1, 3), tmp_path / f"{name}.mp4")
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
 def test_what_cannot_be_cut_says_why_and_leaves_nothing(tmp_path: Path) -> None:
-    source = write_video(tmp_path / "v.mp4", np.arange(100) / 25, wave=sound(4.0))
-    silent = write_video(tmp_path / "a.mkv", np.zeros(0), wave=sound(1.0), pictures=False)
-    outside = CropBox(left=500, top=0, right=600, bottom=50)
+    source = write_video(tmp_path / "v.mp4", np.arange(100) / 25, wave=tone(4.0))
+    silent = write_video(tmp_path / "a.mkv", np.zeros(0), wave=tone(1.0), images=False)
+    outside = ListedCrop(left=500, top=0, right=600, bottom=50)
     for video, clip, reason in (
         (source, make_clip(50, 60), "outside_video"),
         (source, make_clip(3, 60), "video_too_short"),
@@ -192,27 +203,27 @@ def test_what_cannot_be_cut_says_why_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_and_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write_video(tmp_path / "v.mp4", np.arange(100) / 25, wave=sound(4.0))
-    before = cut_module._PictureWriter.write
+    source = write_video(tmp_path / "v.mp4", np.arange(100) / 25, wave=tone(4.0))
+    before = cut_module._ImageWriter.write
 
     def write(self: Any, frame: Any) -> None:
         if self.count == 20:
             raise av.error.OSError(errno.ENOSPC, "No space left on device", "c.mp4")
         before(self, frame)
 
-    monkeypatch.setattr(cut_module._PictureWriter, "write", write)
+    monkeypatch.setattr(cut_module._ImageWriter, "write", write)
     with pytest.raises(OSError, match="No space left") as full:
         cut_clip(source, None, make_clip(0, 3), tmp_path / "c.mp4")
     assert full.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
 
-def test_a_real_clip_keeps_its_pictures_and_its_sound(tmp_path: Path) -> None:
+def test_a_real_clip_keeps_its_images_and_its_audio(tmp_path: Path) -> None:
     folder = Path(os.environ.get("DF_TEST_DATA") or "../shared/data").resolve() / "grid" / "s1"
     if not folder.is_dir():
         pytest.skip(f"no real test data: set DF_TEST_DATA (no folder {folder})")
     source = sorted(folder.glob("*.mpg"))[0]
-    box = CropBox(left=60, top=20, right=300, bottom=260)
+    box = ListedCrop(left=60, top=20, right=300, bottom=260)
     cut = cut_clip(source, None, make_clip(0.4, 2.6, box), tmp_path / "c.mp4")
     whole, part = read_clip(source), read_clip(tmp_path / "c.mp4")
     assert (cut.start_s, cut.end_s, cut.frames) == (0.4, 2.6, 55) and part.times[-1] == pytest.approx(54 / 25)

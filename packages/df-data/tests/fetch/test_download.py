@@ -187,24 +187,24 @@ def test_errors_are_told_apart(message: str, kind: type, reason: str) -> None:
     assert (type(found), found.reason) == (kind, reason)
 
 
-def form(name: str, height: int | None = None, video: str = "h264", sound: str = "none", **more: Any) -> dict[str, Any]:
-    return {"format_id": name, "height": height, "vcodec": video, "acodec": sound} | more
+def form(name: str, height: int | None = None, video: str = "h264", tone: str = "none", **more: Any) -> dict[str, Any]:
+    return {"format_id": name, "height": height, "vcodec": video, "acodec": tone} | more
 
 
-AUDIO = [form("a1", video="none", sound="opus"), form("a2", video="none", sound="aac")]
+AUDIO = [form("a1", video="none", tone="opus"), form("a2", video="none", tone="aac")]
 BOARD = form("sb", video="none")
 
 
 @pytest.mark.parametrize(
     ("formats", "chosen"),
     [
-        ([BOARD, *AUDIO, form("18", 360, sound="aac"), form("v720", 720), form("v1080", 1080)], ["v1080", "a2"]),
+        ([BOARD, *AUDIO, form("18", 360, tone="aac"), form("v720", 720), form("v1080", 1080)], ["v1080", "a2"]),
         ([*AUDIO, form("v720", 720), form("v2160", 2160)], ["v720", "a2"]),
         ([*AUDIO, form("v1440", 1440), form("v2160", 2160)], ["v1440", "a2"]),
         ([*AUDIO, form("sdr", 1080), form("hdr", 1080, dynamic_range="HDR10")], ["sdr", "a2"]),
-        ([form("18", 360, sound="aac")], ["18"]),
-        ([form("v360", 360), form("18", 360, sound="aac")], ["18"]),
-        ([form("v720", 720), form("18", 360, sound="aac")], ["v720"]),
+        ([form("18", 360, tone="aac")], ["18"]),
+        ([form("v360", 360), form("18", 360, tone="aac")], ["18"]),
+        ([form("v720", 720), form("18", 360, tone="aac")], ["v720"]),
         ([*AUDIO, form("drm", 1080, has_drm=True), form("v720", 720)], ["v720", "a2"]),
         ([{"format_id": "0"}], ["0"]),
         ([BOARD, *AUDIO], []),

@@ -20,7 +20,7 @@ import av
 import numpy as np
 import pytest
 from bad_server import Site
-from listed_videos import make_clip, read_clip, sound, write_video
+from listed_videos import make_clip, read_clip, tone, write_video
 
 from df_data import cli
 from df_data.fetch import cut as cut_module
@@ -31,17 +31,17 @@ from df_data.fetch.http import HttpDownloader
 from df_data.fetch.plan import make_plan
 from df_data.fetch.run import FetchSummary, fetch
 from df_data.format.ledger import dataset_lock
-from df_data.sources.catalogue import Catalogue, CatalogueClip, CropBox
+from df_data.sources.catalogue import Catalogue, CatalogueClip, ListedCrop
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.listing import list_inputs
 from df_data.sources.records import Journal, JournalEntry, read_sidecar
 from df_models.errors import UserError
 
-BOX = CropBox(left=40, top=10, right=120, bottom=90)
+BOX = ListedCrop(left=40, top=10, right=120, bottom=90)
 
 
 class Extractor:
-    """A downloader in place of yt-dlp: pictures and sound in one file each, after the failures it was told of."""
+    """A downloader in place of yt-dlp: images and audio in one file each, after the failures it was told of."""
 
     def __init__(self, *failures: DownloadFailed | BaseException | None, body: bytes | None = None) -> None:
         self.failures = list(failures)
@@ -57,7 +57,7 @@ class Extractor:
         video = write_video(folder / "v.mp4", times)
         if self.body is not None:
             video.write_bytes(self.body)
-        audio = write_video(folder / "a.mkv", np.zeros(0), wave=sound(6.0), pictures=False)
+        audio = write_video(folder / "a.mkv", np.zeros(0), wave=tone(6.0), images=False)
         size = video.stat().st_size + audio.stat().st_size
         progress(size)
         return Downloaded(video="v.mp4", audio="a.mkv", bytes=size, tool="fake 1", video_licence="CC-BY")
@@ -222,7 +222,7 @@ def test_a_torn_journal_line_is_cut_off_and_a_damaged_one_is_told(tmp_path: Path
 
 
 def full_at(count: int) -> Callable[[Any, Any], None]:
-    before = cut_module._PictureWriter.write
+    before = cut_module._ImageWriter.write
 
     def write(self: Any, frame: Any) -> None:
         if self.count == count:
@@ -259,7 +259,7 @@ def test_the_command_on_a_full_disk(
         site.put(f"/{i}.mp4", video_bytes)
     asked = ("fetch", "hdtf", "--lists", tmp_path / "lists", "--out", tmp_path / "out", "pause_s=0", "rate_limit=null")
     with monkeypatch.context() as patch:
-        patch.setattr(cut_module._PictureWriter, "write", full_at(20))
+        patch.setattr(cut_module._ImageWriter, "write", full_at(20))
         assert command(*asked) == 3
     assert "the disk is full" in capsys.readouterr().err
     assert not list((tmp_path / "out" / "clips").iterdir())

@@ -16,12 +16,12 @@ from PIL import Image
 
 from df_data import cli
 from df_data.build.encode import mp4_bytes
-from df_data.build.rejects import store_picture, strip_of
+from df_data.build.rejects import store_image, strip_of
 from df_data.check.inspect.choose import choose_clips, strangeness_of
 from df_data.check.inspect.gallery import MOST_REJECTS, write_gallery
+from df_data.check.inspect.images import ClipImages, clip_images
 from df_data.check.inspect.keypoints import project_keypoints
 from df_data.check.inspect.page import clip_card
-from df_data.check.inspect.pictures import ClipPictures, clip_pictures
 from df_data.check.inspect.scan import ClipFacts, scan_split
 from df_data.check.inspect.svg import BINS, histogram
 from df_data.check.inspect.timeline import TILES, WIDTH, Timeline, spoken, tile_frames, timeline
@@ -154,7 +154,7 @@ def hostile(tmp_path: Path, make_sample: Callable[..., Sample]) -> Path:
     ledger.record(LedgerEntry(input=ATTACK, status="rejected", reason=ATTACK, scores={ATTACK: 1.0, "snr": 2.0}))
     ledger.record(LedgerEntry(input="../../etc/passwd", status="rejected", reason="no_face"))
     ledger.record(LedgerEntry(input=ATTACK + "2", status="failed", error=ATTACK))
-    store_picture(root, ATTACK, strip_of([frames[0]]))
+    store_image(root, ATTACK, strip_of([frames[0]]))
     return root
 
 
@@ -171,7 +171,7 @@ def test_a_lowered_weight_stands_beside_its_faults(make_sample: Callable[..., Sa
 
     def card(**update: object) -> str:
         shown = Sample(sample.meta.model_copy(update=update), sample.tensors)
-        html = clip_card(shown, "", Timeline("", ("note",)), ClipPictures(None, ""), {}, {})
+        html = clip_card(shown, "", Timeline("", ("note",)), ClipImages(None, ""), {}, {})
         return " ".join(Page(html).texts)
 
     faults = {"weight_lowered_by": "blurred, noisy", "seed": 7}
@@ -183,15 +183,15 @@ def test_a_lowered_weight_stands_beside_its_faults(make_sample: Callable[..., Sa
 
 def test_what_cannot_be_shown_is_told(hostile: Path) -> None:
     text = " ".join(page_of(hostile).texts)
-    assert "no pictures: its mp4 cannot be decoded" in text
-    assert "no pictures: " in text and "keypoints: not drawn" in text
-    assert "sound: not drawn" in text and "mouth opening: not stored" in text
+    assert "no images: its mp4 cannot be decoded" in text
+    assert "no images: " in text and "keypoints: not drawn" in text
+    assert "audio: not drawn" in text and "mouth opening: not stored" in text
 
 
-def test_rejects_have_picture_reason_and_scores(hostile: Path) -> None:
+def test_rejects_have_image_reason_and_scores(hostile: Path) -> None:
     page = page_of(hostile)
-    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(pictures) == 1 and pictures[0]["src"].startswith("data:image/jpeg;base64,")
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 1 and images[0]["src"].startswith("data:image/jpeg;base64,")
     assert page.of_class("none") == 1
     text = " ".join(page.texts)
     assert "../../etc/passwd" in text and "no_face" in text and "3 + 1 rejected" in text
@@ -212,7 +212,7 @@ def test_frames_stand_over_their_moment(corpus: Path) -> None:
     assert tile_frames(33) == [2, 6, 10, 14, 18, 22, 26, 30]
     assert tile_frames(1) == [0] * TILES
     sample = next(iter_samples(corpus / "train"))
-    drawing = timeline(sample, clip_pictures(sample), project_keypoints(sample)).drawing
+    drawing = timeline(sample, clip_images(sample), project_keypoints(sample)).drawing
     lines = [float(x) for x in re.findall(r'x1="([\d.]+)" y1="0"', drawing)]
     assert lines == pytest.approx([frame / 33 * WIDTH for frame in tile_frames(33)], abs=0.06)
     for tile, line in enumerate(lines):
@@ -234,17 +234,17 @@ def test_keypoints_lie_where_the_renderer_says(corpus: Path) -> None:
 def test_frames_come_from_the_mp4_exactly(corpus: Path) -> None:
     sample = next(iter_samples(corpus / "val"))
     assert sample.video is not None
-    pictures = clip_pictures(sample)
-    assert pictures.frames is not None and pictures.wave is not None
-    np.testing.assert_array_equal(pictures.frames, read_frames(sample.video))
-    assert abs(len(pictures.wave) - 33 * 640) <= 1024
+    images = clip_images(sample)
+    assert images.frames is not None and images.wave is not None
+    np.testing.assert_array_equal(images.frames, read_frames(sample.video))
+    assert abs(len(images.wave) - 33 * 640) <= 1024
 
 
 def test_latents_are_not_decoded_by_another_vae(corpus: Path) -> None:
     sample = next(iter_samples(corpus / "train"))
     record = sample.meta.encoders["video_vae"].model_copy(update={"sha256": "other"})
     meta = sample.meta.model_copy(update={"encoders": sample.meta.encoders | {"video_vae": record}})
-    found = clip_pictures(Sample(meta, sample.tensors))
+    found = clip_images(Sample(meta, sample.tensors))
     assert found.frames is None and "is not the dataset's" in found.source
 
 

@@ -1,4 +1,4 @@
-"""Pictures of rejected inputs: of what can be seen, of nothing else, and never outside their folder."""
+"""Images of rejected inputs: of what can be seen, of nothing else, and never outside their folder."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from df_data.build.rejects import HEIGHT, file_picture, picture_path, read_picture, store_picture, strip_of
+from df_data.build.rejects import HEIGHT, file_image, image_path, read_image, store_image, strip_of
 from df_models.errors import UserError
 from df_models.media import write_image, write_video, write_wav
 
 
-def opened(picture: bytes | None) -> np.ndarray:
-    assert picture is not None
-    return np.asarray(Image.open(io.BytesIO(picture)))
+def opened(image: bytes | None) -> np.ndarray:
+    assert image is not None
+    return np.asarray(Image.open(io.BytesIO(image)))
 
 
 def test_a_strip_shows_beginning_middle_and_end(tmp_path: Path) -> None:
     frames = np.zeros((100, 48, 64, 3), dtype=np.uint8)
     frames[:34, ..., 0] = frames[34:67, ..., 1] = frames[67:, ..., 2] = 220
     write_video(tmp_path / "v.mp4", frames)
-    strip = opened(file_picture(tmp_path / "v.mp4"))
+    strip = opened(file_image(tmp_path / "v.mp4"))
     assert strip.shape == (HEIGHT, 3 * 160, 3)
     thirds = [strip[:, 160 * i + 20 : 160 * i + 140].mean(axis=(0, 1)).argmax() for i in range(3)]
     assert thirds == [0, 1, 2]
 
 
-def test_a_still_picture_gives_one_frame(tmp_path: Path) -> None:
+def test_a_still_image_gives_one_frame(tmp_path: Path) -> None:
     write_image(tmp_path / "p.jpg", np.full((66, 200, 3), 128, dtype=np.uint8))
-    assert opened(file_picture(tmp_path / "p.jpg")).shape == (HEIGHT, 364, 3)
+    assert opened(file_image(tmp_path / "p.jpg")).shape == (HEIGHT, 364, 3)
 
 
 def test_what_shows_nothing_gives_none(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").write_bytes(b"")
-    write_wav(tmp_path / "sound.wav", np.zeros(16_000))
+    write_wav(tmp_path / "audio.wav", np.zeros(16_000))
     write_video(tmp_path / "whole.mp4", np.zeros((50, 32, 32, 3), dtype=np.uint8))
     whole = (tmp_path / "whole.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    for name in ("text.mp4", "empty.mp4", "sound.wav", "cut.mp4", "missing.mp4"):
-        assert file_picture(tmp_path / name) is None, name
+    for name in ("text.mp4", "empty.mp4", "audio.wav", "cut.mp4", "missing.mp4"):
+        assert file_image(tmp_path / name) is None, name
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2000, 4), (4, 2000)])
@@ -53,11 +53,11 @@ def test_odd_shapes_are_squeezed(shape: tuple[int, int]) -> None:
 
 def test_no_name_leaves_the_folder(tmp_path: Path) -> None:
     for name in ("../../evil", "/etc/passwd", "a/b\0c", "x" * 5000, "é"):
-        store_picture(tmp_path, name, b"jpeg")
-        assert picture_path(tmp_path, name).parent == tmp_path / "rejects"
-        assert read_picture(tmp_path, name) == b"jpeg"
+        store_image(tmp_path, name, b"jpeg")
+        assert image_path(tmp_path, name).parent == tmp_path / "rejects"
+        assert read_image(tmp_path, name) == b"jpeg"
     assert len(list((tmp_path / "rejects").iterdir())) == 5
-    store_picture(tmp_path, "nothing", None)
-    assert read_picture(tmp_path, "nothing") is None
+    store_image(tmp_path, "nothing", None)
+    assert read_image(tmp_path, "nothing") is None
     with pytest.raises(UserError, match="no frames"):
         strip_of([])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from df_data.build.config import BuildConfig
-from df_data.build.crew.messages import InputResult, MadeSample, Outcome
+from df_data.build.pool.messages import InputResult, MadeSample, Outcome
 from df_data.format.sample import EncoderRecord
 from df_data.people.worker import VECTOR
 from df_data.sources.listing import Input

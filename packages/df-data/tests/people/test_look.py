@@ -24,8 +24,8 @@ def record(path: Path, count: int, fps: int = 25, key_every: int = 12, size: tup
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.options = {"g": str(key_every), "preset": "ultrafast"}
         for index in range(count):
-            picture = np.full((size[1], size[0], 3), 20 + 200 * index // max(1, count - 1), np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.full((size[1], size[0], 3), 20 + 200 * index // max(1, count - 1), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return path
 
@@ -87,7 +87,7 @@ def test_a_video_that_ends_in_damage_is_looked_at_as_far_as_it_goes(tmp_path: Pa
     assert len(few_frames(path)) == 5
 
 
-def test_a_single_picture_and_large_pictures(tmp_path: Path) -> None:
+def test_a_single_image_and_large_images(tmp_path: Path) -> None:
     assert len(list(few_frames(record(tmp_path / "one.mp4", 1)))) == 1
     (frame, *_) = few_frames(record(tmp_path / "wide.mp4", 2, size=(1600, 90)))
     assert frame.shape == (72, 1280, 3)
@@ -99,14 +99,14 @@ def test_files_that_cannot_be_looked_at(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video " * 100)
     with pytest.raises(UserError):
         list(few_frames(tmp_path / "text.mp4"))
-    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+    with av.open(str(tmp_path / "audio.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=16_000, layout="mono")
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 16_000
-        container.mux(stream.encode(sound))
+        audio = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        audio.sample_rate = 16_000
+        container.mux(stream.encode(audio))
         container.mux(stream.encode(None))
     with pytest.raises(Rejected, match="no_video_track"):
-        list(few_frames(tmp_path / "sound.mp4"))
+        list(few_frames(tmp_path / "audio.mp4"))
 
 
 class Told:

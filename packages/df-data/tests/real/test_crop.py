@@ -1,4 +1,4 @@
-"""The crop rule and the resampling, on pictures made here."""
+"""The crop rule and the resampling, on images made here."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from df_models.encoders.face.yunet import Face, box_iou, suppress_overlaps
 from df_models.errors import UserError
 
 
-def noise_picture(height: int = 90, width: int = 120, seed: int = 0) -> np.ndarray:
+def noise_image(height: int = 90, width: int = 120, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (height // 6, width // 6, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
 
 @pytest.mark.parametrize(("side", "size"), [(80.0, 32), (48.0, 96), (64.0, 64)])
-def test_crop_equals_pillow_inside_the_picture(side: float, size: int) -> None:
-    picture = noise_picture()
+def test_crop_equals_pillow_inside_the_image(side: float, size: int) -> None:
+    image = noise_image()
     box = CropBox(5.25, 3.5, side)
-    ours = crop_resize(picture, box, size).astype(int)
-    theirs = Image.fromarray(picture).resize(
+    ours = crop_resize(image, box, size).astype(int)
+    theirs = Image.fromarray(image).resize(
         (size, size), Image.Resampling.BICUBIC, box=(box.x, box.y, box.x + side, box.y + side)
     )
-    inner = slice(3, -3)  # Pillow stops the filter at the box, ours sees the picture around it
+    inner = slice(3, -3)  # Pillow stops the filter at the box, ours sees the image around it
     assert np.abs(ours - np.asarray(theirs).astype(int))[inner, inner].max() <= 2
 
 
-def test_whole_picture_at_its_own_size_is_unchanged() -> None:
-    picture = noise_picture(64, 64)
-    assert np.array_equal(crop_resize(picture, CropBox(0, 0, 64), 64), picture)
+def test_whole_image_at_its_own_size_is_unchanged() -> None:
+    image = noise_image(64, 64)
+    assert np.array_equal(crop_resize(image, CropBox(0, 0, 64), 64), image)
 
 
 def test_crop_over_the_edge_goes_on_with_the_edge() -> None:
-    picture = np.full((20, 20, 3), 77, dtype=np.uint8)
-    assert np.unique(crop_resize(picture, CropBox(-30, -30, 60), 16)).tolist() == [77]
+    image = np.full((20, 20, 3), 77, dtype=np.uint8)
+    assert np.unique(crop_resize(image, CropBox(-30, -30, 60), 16)).tolist() == [77]
     assert CropBox(-10, 0, 20).inside(20, 20) == pytest.approx(0.5)
 
 

@@ -1,4 +1,4 @@
-"""Time stamps, sound offsets, rotation and shot cuts, on small videos made here."""
+"""Time stamps, audio offsets, rotation and shot cuts, on small videos made here."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import av
 import numpy as np
 import pytest
 
+from df_data.stages.audio import AudioTrack, place_audio
 from df_data.stages.clock import TOLERANCE_S, steady_ticks
 from df_data.stages.decode import decode_clip, iter_segments
 from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts
-from df_data.stages.sound import SoundTrack, place_sound
 from df_models.errors import UserError
 
 RATE = 16_000
@@ -37,30 +37,30 @@ def resample_indices(times_F: np.ndarray, last_duration: float, fps: float) -> n
 def write(
     path: Path,
     times: np.ndarray,
-    pictures: list[np.ndarray],
+    images: list[np.ndarray],
     *,
-    sound: np.ndarray | None = None,
-    sound_start: float = 0.0,
+    pcm: np.ndarray | None = None,
+    audio_start: float = 0.0,
     rotation: int = 0,
 ) -> Path:
-    """A video whose frames have these time stamps in seconds; sound is PCM in a mov, so it is not altered."""
+    """A video whose frames have these time stamps in seconds; audio is PCM in a mov, so it is not altered."""
     with av.open(str(path), "w", format="mov") as container:
         video = container.add_stream("libx264", rate=Fraction(1000))
-        video.height, video.width = pictures[0].shape[:2]
+        video.height, video.width = images[0].shape[:2]
         video.pix_fmt, video.options = "yuv420p", {"crf": "10", "preset": "ultrafast", "bf": "0"}
         video.time_base = video.codec_context.time_base = Fraction(1, 1000)
         if rotation:
             video.set_display_rotation(rotation)
-        audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono") if sound is not None else None
-        for time, picture in zip(times, pictures, strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono") if pcm is not None else None
+        for time, image in zip(times, images, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if audio is not None and sound is not None:
-            pcm = (np.clip(sound, -1, 1) * 32767).astype(np.int16)[None]
+        if audio is not None and pcm is not None:
+            pcm = (np.clip(pcm, -1, 1) * 32767).astype(np.int16)[None]
             frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout="mono")
-            frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), round(sound_start * RATE)
+            frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), round(audio_start * RATE)
             container.mux(audio.encode(frame))
             container.mux(audio.encode(None))
     return path
@@ -99,8 +99,8 @@ def test_variable_frame_rate_follows_the_stamps() -> None:
 
 def test_decoded_video_at_30_fps_shows_each_moment_in_time(tmp_path: Path) -> None:
     times = np.arange(90) / 30
-    pictures = [grey(20 + 2 * i) for i in range(90)]
-    path = write(tmp_path / "a.mov", times, pictures, sound=0.1 * np.ones(3 * RATE))
+    images = [grey(20 + 2 * i) for i in range(90)]
+    path = write(tmp_path / "a.mov", times, images, pcm=0.1 * np.ones(3 * RATE))
     clip = decode_clip(path)
     assert clip.frames.shape == (75, 64, 96, 3) and clip.wave.shape == (75 * 640,)
     expected = 20 + 2 * 30 * np.arange(75) / 25
@@ -109,15 +109,15 @@ def test_decoded_video_at_30_fps_shows_each_moment_in_time(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("offset", [-0.2, 0.0, 0.36])
-def test_sound_stays_with_the_picture_whatever_the_streams_start(tmp_path: Path, offset: float) -> None:
-    """A flash and a click at second 1.2 of the picture's clock, the sound track starting `offset` from the picture."""
+def test_audio_stays_with_the_image_whatever_the_streams_start(tmp_path: Path, offset: float) -> None:
+    """A flash and a click at second 1.2 of the image's clock, the audio track starting `offset` from the image."""
     video_start = 0.5
     times = video_start + np.arange(60) / 25
-    pictures = [grey(230 if i == 30 else 20) for i in range(60)]
-    sound = np.zeros(int(2.4 * RATE), dtype=np.float32)
+    images = [grey(230 if i == 30 else 20) for i in range(60)]
+    pcm = np.zeros(int(2.4 * RATE), dtype=np.float32)
     click = round((1.2 - offset) * RATE)
-    sound[click : click + 40] = 0.9
-    path = write(tmp_path / "b.mov", times, pictures, sound=sound, sound_start=video_start + offset)
+    pcm[click : click + 40] = 0.9
+    path = write(tmp_path / "b.mov", times, images, pcm=pcm, audio_start=video_start + offset)
     clip = decode_clip(path)
     assert int(levels(clip.frames).argmax()) == 30
     assert abs(int(np.abs(clip.wave).argmax()) - 30 * 640) <= 60
@@ -128,36 +128,36 @@ def test_rate_conversion_has_no_delay() -> None:
     rate, click = 44_100, 20_000
     wave = np.zeros(44_100, dtype=np.float32)
     wave[click - 2 : click + 3] = 1.0
-    placed, covered = place_sound([(3.0, wave)], rate, 3.0, RATE)
+    placed, covered = place_audio([(3.0, wave)], rate, 3.0, RATE)
     assert abs(int(placed.argmax()) - click * RATE / rate) <= 1
     assert covered == 1.0 and len(placed) == RATE
 
 
-def test_a_gap_in_the_sound_is_silence_not_a_shift() -> None:
+def test_a_gap_in_the_audio_is_silence_not_a_shift() -> None:
     ones = np.ones(RATE // 2, dtype=np.float32)
-    placed, covered = place_sound([(0.0, ones), (1.0, ones)], RATE, 0.0, 2 * RATE)
+    placed, covered = place_audio([(0.0, ones), (1.0, ones)], RATE, 0.0, 2 * RATE)
     assert placed[RATE // 2 : RATE].max() == 0 and placed[RATE : RATE + RATE // 2].min() == 1
     assert covered == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_rotated_video_is_turned_upright(tmp_path: Path, rotation: int) -> None:
-    picture = grey(30)
-    picture[:16, :16] = 220
-    path = write(tmp_path / "r.mov", np.arange(60) / 25, [picture] * 60, sound=np.ones(4 * RATE), rotation=rotation)
+    image = grey(30)
+    image[:16, :16] = 220
+    path = write(tmp_path / "r.mov", np.arange(60) / 25, [image] * 60, pcm=np.ones(4 * RATE), rotation=rotation)
     clip = decode_clip(path)
-    expected = np.rot90(picture, rotation // 90)
+    expected = np.rot90(image, rotation // 90)
     assert clip.frames.shape[1:] == expected.shape
     assert np.abs(clip.frames[10].astype(int) - expected).mean() < 4
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    pictures = [grey(50)] * 60
-    with pytest.raises(Rejected) as no_sound:
-        decode_clip(write(tmp_path / "mute.mov", np.arange(60) / 25, pictures))
-    assert no_sound.value.reason == "no_sound_track"
+    images = [grey(50)] * 60
+    with pytest.raises(Rejected) as no_audio:
+        decode_clip(write(tmp_path / "mute.mov", np.arange(60) / 25, images))
+    assert no_audio.value.reason == "no_sound_track"
     with pytest.raises(Rejected) as short:
-        decode_clip(write(tmp_path / "short.mov", np.arange(30) / 25, pictures[:30], sound=np.ones(RATE)))
+        decode_clip(write(tmp_path / "short.mov", np.arange(30) / 25, images[:30], pcm=np.ones(RATE)))
     assert short.value.reason == "too_short" and short.value.scores["seconds"] == pytest.approx(1.2)
     (tmp_path / "text.mp4").write_text("not a video")
     with pytest.raises(UserError, match=r"text\.mp4 cannot be decoded"):
@@ -167,7 +167,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_length_is_bounded(tmp_path: Path) -> None:
-    path = write(tmp_path / "long.mov", np.arange(150) / 25, [grey(50)] * 150, sound=np.ones(6 * RATE))
+    path = write(tmp_path / "long.mov", np.arange(150) / 25, [grey(50)] * 150, pcm=np.ones(6 * RATE))
     clip = decode_clip(path, max_seconds=3)
     assert len(clip.frames) == 75 and len(clip.wave) == 75 * 640
 
@@ -178,7 +178,7 @@ def test_ticks_as_they_come_are_those_of_the_whole(seed: int) -> None:
     times = 3.0 + np.cumsum(rng.choice([0.02, 1 / 30, 0.04, 0.1, 0.3], size=200))
     shown = float(np.median(np.diff(times)[-256:]))
     ticks = list(steady_ticks(zip(times, range(200)), 25, 1.0, 0.04))
-    assert [tick.picture for tick in ticks] == resample_indices(times, shown, 25).tolist()
+    assert [tick.image for tick in ticks] == resample_indices(times, shown, 25).tolist()
     assert [tick.index for tick in ticks] == list(range(len(ticks)))
 
 
@@ -186,16 +186,16 @@ def test_stamps_that_fall_back_are_passed_over_and_a_jump_begins_another_run() -
     eight_hours = 8 * 3600.0
     times = [0.0, 0.04, 0.02, 0.08, eight_hours, eight_hours + 0.04]
     ticks = list(steady_ticks(zip(times, "abcdef"), 25, 1.0, 0.04))
-    assert [(tick.run, tick.index, tick.picture) for tick in ticks] == [
+    assert [(tick.run, tick.index, tick.image) for tick in ticks] == [
         (0, 0, "a"), (0, 1, "b"), (0, 2, "d"), (1, 0, "e"), (1, 1, "f"),
     ]  # fmt: skip
 
 
 def test_segments_follow_each_other_without_a_seam(tmp_path: Path) -> None:
-    """Pictures and sound of an 8 s video in segments of 3 s are those of the whole; the rest of 2 s comes too."""
+    """Images and audio of an 8 s video in segments of 3 s are those of the whole; the rest of 2 s comes too."""
     rng = np.random.default_rng(0)
-    sound = rng.normal(0, 0.1, 8 * RATE).astype(np.float32)
-    path = write(tmp_path / "l.mov", np.arange(200) / 25, [grey(20 + i) for i in range(200)], sound=sound)
+    pcm = rng.normal(0, 0.1, 8 * RATE).astype(np.float32)
+    path = write(tmp_path / "l.mov", np.arange(200) / 25, [grey(20 + i) for i in range(200)], pcm=pcm)
     whole = decode_clip(path, max_seconds=100)
     parts = list(iter_segments(path, segment_seconds=3))
     assert [len(part.frames) for part in parts] == [75, 75, 50]
@@ -205,12 +205,12 @@ def test_segments_follow_each_other_without_a_seam(tmp_path: Path) -> None:
     assert len(list(iter_segments(path, segment_seconds=3, max_seconds=4))) == 2
 
 
-def test_converted_sound_joins_without_a_seam() -> None:
+def test_converted_audio_joins_without_a_seam() -> None:
     rate = 44_100
     wave = np.random.default_rng(0).normal(0, 0.2, 3 * rate).astype(np.float32)
     chunks = [(5.0 + i / rate, wave[i : i + 1152]) for i in range(0, len(wave), 1152)]
-    whole, _ = SoundTrack(iter(chunks), rate).read(5.0, 3 * RATE)
-    track = SoundTrack(iter(chunks), rate)
+    whole, _ = AudioTrack(iter(chunks), rate).read(5.0, 3 * RATE)
+    track = AudioTrack(iter(chunks), rate)
     parts = [track.read(5.0 + second, RATE)[0] for second in range(3)]
     inner = slice(800, -800)
     assert np.abs(np.concatenate(parts) - whole)[inner].max() < 2e-3
@@ -218,13 +218,11 @@ def test_converted_sound_joins_without_a_seam() -> None:
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
-    """Of a video whose sound all lies behind its pictures too: no more than two segments' pixels are held."""
+    """Of a video whose audio all lies behind its images too: no more than two segments' pixels are held."""
     import gc
     import weakref
 
-    path = write(
-        tmp_path / "m.mov", np.arange(1000) / 25, [grey(i % 200) for i in range(1000)], sound=np.ones(40 * RATE)
-    )
+    path = write(tmp_path / "m.mov", np.arange(1000) / 25, [grey(i % 200) for i in range(1000)], pcm=np.ones(40 * RATE))
     alive: list[weakref.ref] = []
     for part in iter_segments(path, segment_seconds=2):
         alive.append(weakref.ref(part.frames))
@@ -236,14 +234,14 @@ def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
 
 def test_a_jump_in_the_time_stamps_ends_a_segment(tmp_path: Path) -> None:
     times = np.concatenate([np.arange(75) / 25, 100 + np.arange(60) / 25])
-    path = write(tmp_path / "j.mov", times, [grey(40)] * 75 + [grey(200)] * 60, sound=np.ones(103 * RATE) * 0.1)
+    path = write(tmp_path / "j.mov", times, [grey(40)] * 75 + [grey(200)] * 60, pcm=np.ones(103 * RATE) * 0.1)
     first, second = iter_segments(path)
     assert len(first.frames) == 75 and len(second.frames) == 60
     assert second.start_s == pytest.approx(100) and levels(second.frames).min() > 150
 
 
-def test_large_pictures_are_decoded_smaller(tmp_path: Path) -> None:
-    path = write(tmp_path / "4k.mov", np.arange(50) / 25, [grey(90, 1080, 3840)] * 50, sound=np.ones(2 * RATE))
+def test_large_images_are_decoded_smaller(tmp_path: Path) -> None:
+    path = write(tmp_path / "4k.mov", np.arange(50) / 25, [grey(90, 1080, 3840)] * 50, pcm=np.ones(2 * RATE))
     assert decode_clip(path).frames.shape == (50, 540, 1920, 3)
 
 

@@ -23,7 +23,7 @@ def retinaface(real_weights: Path) -> RetinaFace:
     return RetinaFace(real_weights / CHECKPOINT)
 
 
-def pictures(real_data: Path) -> list[np.ndarray]:
+def images(real_data: Path) -> list[np.ndarray]:
     found = [read_image(path) for path in sorted((real_data / "faces").glob("*.jpg"))]
     for path in sorted((real_data / "grid/others").glob("*.mpg")):
         with av.open(str(path)) as container:
@@ -32,22 +32,22 @@ def pictures(real_data: Path) -> list[np.ndarray]:
 
 
 def test_both_detectors_see_the_same_faces(real_data: Path, detector: YuNet, retinaface: RetinaFace) -> None:
-    for picture in pictures(real_data):
-        ours, theirs = retinaface.detect(picture), detector.detect(picture)
+    for image in images(real_data):
+        ours, theirs = retinaface.detect(image), detector.detect(image)
         assert len(ours) == len(theirs) == 1
         assert box_iou(ours[0].box, theirs[0].box) > 0.85
         assert np.abs(ours[0].points - theirs[0].points).max() < 0.1 * theirs[0].size  # same five, same order
         assert ours[0].score > 0.95
 
 
-def test_two_people_are_two_and_an_empty_picture_none(real_data: Path, retinaface: RetinaFace) -> None:
+def test_two_people_are_two_and_an_empty_image_none(real_data: Path, retinaface: RetinaFace) -> None:
     assert len(retinaface.detect(read_image(real_data / "odd/two_people.jpg"))) == 2
     assert retinaface.detect(np.full((200, 300, 3), 128, np.uint8)) == []
 
 
-def test_a_shrunk_picture_gives_boxes_of_the_large_one(real_data: Path, real_weights: Path) -> None:
-    picture = read_image(real_data / "faces/facerec_obama.jpg")
-    fine, coarse = (RetinaFace(real_weights / CHECKPOINT, max_side=side).detect(picture) for side in (640, 320))
+def test_a_shrunk_image_gives_boxes_of_the_large_one(real_data: Path, real_weights: Path) -> None:
+    image = read_image(real_data / "faces/facerec_obama.jpg")
+    fine, coarse = (RetinaFace(real_weights / CHECKPOINT, max_side=side).detect(image) for side in (640, 320))
     assert box_iou(fine[0].box, coarse[0].box) > 0.85
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
-from df_data.build.crew.messages import InputResult, MadeSample
+from df_data.build.pool.messages import InputResult, MadeSample
 from df_data.build.workers import WorkerModels
 from df_data.format.sample import meta_from_json
 from df_data.sources.config import SourceConfig, SplitConfig
@@ -165,7 +165,7 @@ def test_a_clip_that_syncnet_finds_late_is_refused(
     made = training_clip(config)
     *_, result = models.process(made)
     assert isinstance(result, InputResult) and (result.status, result.reason) == ("rejected", "sound_offset")
-    assert result.detail == "SyncNet finds the sound 120 ms late for the lips"
+    assert result.detail == "SyncNet finds the audio 120 ms late for the lips"
     assert result.scores["syncnet_offset"] == pytest.approx(0.12) and "head_pose_disagreement" in result.scores
     assert seen == [((41, 224, 224, 3), 41 * 640)]
 

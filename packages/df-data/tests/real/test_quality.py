@@ -77,7 +77,7 @@ def sync_verdict(clip: Clip, ms: int) -> str:
         return "refused"
 
 
-def test_sound_and_lips_of_real_clips(clips: list[Clip]) -> None:
+def test_audio_and_lips_of_real_clips(clips: list[Clip]) -> None:
     assert [sync_verdict(clip, 0) for clip in clips].count("refused") == 0
     assert [sync_verdict(clip, 0) for clip in clips].count("good") >= 9
     for ms in (-200, 200):
@@ -85,8 +85,8 @@ def test_sound_and_lips_of_real_clips(clips: list[Clip]) -> None:
         assert verdicts.count("refused") >= 7 and verdicts.count("good") <= 1, (ms, verdicts)
 
 
-def test_sound_and_lips_of_rendered_heads_from_pixels(reader: MediaPipeReader) -> None:
-    """The mouth is read from the pictures, as in a build; the sound's shift is known exactly."""
+def test_audio_and_lips_of_rendered_heads_from_pixels(reader: MediaPipeReader) -> None:
+    """The mouth is read from the images, as in a build; the audio's shift is known exactly."""
     for seed in (0, 3, 4):
         clip = make_clip(seed, seed, 75, 256)
         readings = readings_of(fill_gaps(reader.landmarks(clip.frames), 2))
@@ -149,7 +149,7 @@ def test_all_scores_of_a_real_clip(clips: list[Clip], detector: YuNet) -> None:
 
 
 @NEEDS_VOICE
-def test_sound_of_another_time_is_refused_by_its_reason(clips: list[Clip], detector: YuNet) -> None:
+def test_audio_of_another_time_is_refused_by_its_reason(clips: list[Clip], detector: YuNet) -> None:
     clip = clips[0]
     with pytest.raises(Rejected) as refused:
         measure(clip.frames, shifted(clip.wave, 200), clip.readings, detector, QualityFilter())

@@ -15,7 +15,7 @@ from df_data.stages.gaps import fill_gaps, longest_gap
 from df_data.stages.landmarker import camera_rotation
 from df_data.stages.landmarks import BLENDSHAPES, Landmarks
 from df_data.stages.prepare import clip_windows
-from df_data.stages.quality import QualityFilter, check_sound, sharpness, sound_scores
+from df_data.stages.quality import QualityFilter, audio_scores, check_audio, sharpness
 from df_data.stages.readings import (
     CHIN,
     FOREHEAD,
@@ -197,13 +197,13 @@ def test_a_small_second_face_and_a_blank_lead_in_are_no_reason() -> None:
     assert track.scores["face_presence"] == 1.0
 
 
-def test_silence_and_missing_sound_are_refused() -> None:
+def test_silence_and_missing_audio_are_refused() -> None:
     with pytest.raises(Rejected) as silent:
-        check_sound(sound_scores(np.zeros(16_000, np.float32), 1.0), QualityFilter())
+        check_audio(audio_scores(np.zeros(16_000, np.float32), 1.0), QualityFilter())
     with pytest.raises(Rejected) as short:
-        check_sound(sound_scores(np.full(16_000, 0.1, np.float32), 0.5), QualityFilter())
+        check_audio(audio_scores(np.full(16_000, 0.1, np.float32), 0.5), QualityFilter())
     assert (silent.value.reason, short.value.reason) == ("silent_sound_track", "sound_too_short")
-    assert sound_scores(np.full(100, 0.1), 1.0)["sound_db"] == pytest.approx(-20)
+    assert audio_scores(np.full(100, 0.1), 1.0)["sound_db"] == pytest.approx(-20)
 
 
 def test_sharpness_falls_with_blur() -> None:

@@ -159,7 +159,7 @@ def test_a_build_from_videos_to_shards(
 def test_a_long_video_is_taken_in_stretches(
     real_data: Path, real_weights: Path, vae_folder: Path, tmp_path: Path
 ) -> None:
-    """A sentence in stretches of 1.4 s: each is cropped for itself, and pictures, sound and words keep their time."""
+    """A sentence in stretches of 1.4 s: each is cropped for itself, and images, audio and words keep their time."""
     config = small_build(real_data, real_weights, vae_folder, tmp_path / "set")
     faces = GRID.faces.model_copy(update={"min_seconds": 1.0})
     quality = GRID.quality.model_copy(update={"voice": GRID.quality.voice.model_copy(update={"min_share": 0.0})})

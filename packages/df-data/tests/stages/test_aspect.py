@@ -1,4 +1,4 @@
-"""The size of a picture whose pixels are not square."""
+"""The size of an image whose pixels are not square."""
 
 from __future__ import annotations
 

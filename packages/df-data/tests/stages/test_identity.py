@@ -28,12 +28,12 @@ def test_a_mirrored_face_is_not_mirrored_back() -> None:
 
 
 def test_a_turned_and_enlarged_face_comes_out_upright() -> None:
-    """A smooth picture seen through a turn: the upright face shows at each pixel what the picture has there."""
+    """A smooth image seen through a turn: the upright face shows at each pixel what the image has there."""
     matrix, shift = turn(-20, 2.0), np.array([60.0, 100.0])
     rows, columns = np.mgrid[:400, :400].astype(float)
     back = (np.stack([columns, rows], axis=-1) - shift) @ np.linalg.inv(matrix).T
-    picture = np.clip(np.stack([2 * back[..., 0], 2 * back[..., 1], 0 * rows + 90], axis=-1), 0, 255).astype(np.uint8)
-    face = upright_face(picture, TEMPLATE @ matrix.T + shift).astype(int)
+    image = np.clip(np.stack([2 * back[..., 0], 2 * back[..., 1], 0 * rows + 90], axis=-1), 0, 255).astype(np.uint8)
+    face = upright_face(image, TEMPLATE @ matrix.T + shift).astype(int)
     expected = 2 * np.arange(112)
     assert np.abs(face[60, 20:90, 0] - expected[20:90]).max() <= 2
     assert np.abs(face[20:90, 60, 1] - expected[20:90]).max() <= 2

@@ -1,4 +1,4 @@
-"""SyncNet's stage with a network made by hand, whose lips and sound carry a clock: sign, unit, crop, verdict."""
+"""SyncNet's stage with a network made by hand, whose lips and audio carry a clock: sign, unit, crop, verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from df_data.build.config import BuildConfig
 from df_data.stages.faces import FaceFilter, track_face
 from df_data.stages.judges import Judges, load_judges
 from df_data.stages.lip_sync import LipSyncFilter, check_lip_sync, lip_sync_scores
-from df_data.stages.measure import Measured, measure
+from df_data.stages.measure import StageMeasures, measure
 from df_data.stages.quality import QualityFilter
 from df_data.stages.readings import Readings
 from df_data.stages.rejection import Rejected
@@ -24,11 +24,11 @@ from df_models.settings import load_config
 
 FRAMES = 75
 CODE = np.random.default_rng(0).uniform(20, 230, FRAMES + 40).astype(np.uint8)
-"""Grey value of every picture's face and, over 255, level of the sound of its 40 ms; 20 frames more on either side."""
+"""Grey value of every image's face and, over 255, level of the audio of its 40 ms; 20 frames more on either side."""
 
 
 class Clock(SyncNet):
-    """Embeds five frames as their five grey values, and 0.2 s of sound as its five levels."""
+    """Embeds five frames as their five grey values, and 0.2 s of audio as its five levels."""
 
     def __init__(self) -> None:
         self.crops: list[np.ndarray] = []
@@ -38,12 +38,12 @@ class Clock(SyncNet):
         inner = frames_THWC[:, 80:140, 80:140].astype(np.float64).mean(axis=(1, 2, 3)) / 255
         return torch.from_numpy(inner).float().unfold(0, 5, 1)
 
-    def sound(self, wave_N: np.ndarray) -> Tensor:
+    def audio(self, wave_N: np.ndarray) -> Tensor:
         levels = np.abs(wave_N[: len(wave_N) // 640 * 640]).reshape(-1, 640).mean(axis=1)
         return torch.from_numpy(levels).float().unfold(0, 5, 1)
 
 
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     """A grey face of 80 px that is the clock, on a darker ground."""
     frames = np.full((FRAMES, 160, 200, 3), 5, dtype=np.uint8)
     frames[:, 30:140, 40:160] = CODE[20:-20, None, None, None]
@@ -53,15 +53,15 @@ def pictures() -> np.ndarray:
 BOXES = np.tile([60.0, 40.0, 130.0, 120.0], (FRAMES, 1))
 
 
-def sound(late: int) -> np.ndarray:
-    """The clock's sound, ``late`` frames after its pictures."""
+def audio(late: int) -> np.ndarray:
+    """The clock's audio, ``late`` frames after its images."""
     return np.repeat(CODE[20 - late :][:FRAMES] / 255, 640).astype(np.float32)
 
 
 @pytest.mark.parametrize("late", [-8, -3, -1, 0, 1, 2, 3, 8])
-def test_the_offset_is_in_seconds_and_positive_for_late_sound(late: int) -> None:
+def test_the_offset_is_in_seconds_and_positive_for_late_audio(late: int) -> None:
     network = Clock()
-    scores = lip_sync_scores(pictures(), BOXES, sound(late), network)
+    scores = lip_sync_scores(images(), BOXES, audio(late), network)
     assert scores["syncnet_offset"] == pytest.approx(0.04 * late)
     assert scores["syncnet_confidence"] > 0.2 and 0 <= scores["syncnet_distance"] < 0.4
     assert network.crops[0].shape == (FRAMES - 1, 224, 224, 3)  # the protocol leaves the last window out
@@ -83,8 +83,8 @@ def test_an_unsure_network_refuses_nothing() -> None:
 
 
 def test_too_short_a_stretch_has_no_scores() -> None:
-    assert lip_sync_scores(pictures()[:34], BOXES[:34], sound(0)[: 34 * 640], Clock()) == {}
-    assert lip_sync_scores(pictures()[:35], BOXES[:35], sound(0)[: 35 * 640], Clock())
+    assert lip_sync_scores(images()[:34], BOXES[:34], audio(0)[: 34 * 640], Clock()) == {}
+    assert lip_sync_scores(images()[:35], BOXES[:35], audio(0)[: 35 * 640], Clock())
 
 
 def quiet_filters() -> QualityFilter:
@@ -99,14 +99,14 @@ def readings(mouth_open: np.ndarray) -> Readings:
 
 
 def test_with_the_network_the_mouths_opening_judges_no_more() -> None:
-    """The same clip: lips and sound 200 ms apart by the mouth's opening, together or apart by SyncNet."""
+    """The same clip: lips and audio 200 ms apart by the mouth's opening, together or apart by SyncNet."""
     rng = np.random.default_rng(3)
     opening = np.convolve(rng.random(FRAMES + 10), np.ones(3) / 3, mode="same")[5:-5]
     level = np.repeat(np.roll(opening, 5), 640)
     wave = (level * rng.standard_normal(level.size) * 0.2).astype(np.float32)
     frames = np.full((FRAMES, 64, 64, 3), 128, dtype=np.uint8)
     given = (frames, wave, readings(opening), None, quiet_filters())
-    with pytest.raises(Rejected, match=r"the sound is 2[02]0 ms late"):
+    with pytest.raises(Rejected, match=r"the audio is 2[02]0 ms late"):
         measure(*given)  # type: ignore[arg-type]
     judged = {"syncnet_offset": 0.0, "syncnet_confidence": 7.0, "syncnet_distance": 7.0}
     together = measure(*given, judged)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def test_with_the_network_the_mouths_opening_judges_no_more() -> None:
     assert judged.items() <= together.scores.items()
     unsure = measure(*given, judged | {"syncnet_confidence": 1.0})  # type: ignore[arg-type]
     assert unsure.weight == 0.5 and unsure.faults == ("perhaps_out_of_sync",)
-    with pytest.raises(Rejected, match="SyncNet finds the sound 120 ms early") as refused:
+    with pytest.raises(Rejected, match="SyncNet finds the audio 120 ms early") as refused:
         measure(*given, judged | {"syncnet_offset": -0.12})  # type: ignore[arg-type]
     assert "mouth_sound_offset" in refused.value.scores
 
@@ -125,14 +125,14 @@ def test_what_is_too_short_for_the_network_is_judged_by_the_mouths_opening() -> 
     opening = np.convolve(rng.random(FRAMES + 10), np.ones(3) / 3, mode="same")[5:-5]
     frames = np.full((FRAMES, 64, 64, 3), 128, dtype=np.uint8)
 
-    def judge(late: int, mouth: np.ndarray, filters: QualityFilter, syncnet: bool = True) -> Measured:
+    def judge(late: int, mouth: np.ndarray, filters: QualityFilter, syncnet: bool = True) -> StageMeasures:
         level = np.repeat(np.roll(opening, late), 640)
         wave = (level * rng.standard_normal(level.size) * 0.2).astype(np.float32)
         return measure(frames, wave, readings(mouth), None, filters, {}, syncnet=syncnet)  # type: ignore[arg-type]
 
     filters = quiet_filters().model_copy(update={"min_mouth_std": None})
     assert judge(0, opening, filters).faults == ()
-    with pytest.raises(Rejected, match=r"the sound is 2[02]0 ms late"):
+    with pytest.raises(Rejected, match=r"the audio is 2[02]0 ms late"):
         judge(5, opening, filters)
     still = np.full(FRAMES, 0.1)
     assert judge(0, still, filters).faults == judge(0, still, filters, syncnet=False).faults == ("sync_not_measured",)

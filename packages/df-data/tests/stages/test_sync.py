@@ -1,4 +1,4 @@
-"""The offset of sound and lips, on synthetic speech whose articulation is known exactly, with shifted sound."""
+"""The offset of audio and lips, on synthetic speech whose articulation is known exactly, with shifted audio."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Clip = tuple[np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="module")
 def clips() -> list[Clip]:
-    """Exact opening of the mouth and sound, 3 s each."""
+    """Exact opening of the mouth and audio, 3 s each."""
     found = []
     for seed in range(CLIPS):
         speech = make_speech(seed, "train", make_voice(seed), samples_for(FRAMES))
@@ -33,7 +33,7 @@ def clips() -> list[Clip]:
 
 
 def shifted(wave: np.ndarray, ms: int) -> np.ndarray:
-    """Sound that comes ``ms`` later; what it leaves free is silent."""
+    """Audio that comes ``ms`` later; what it leaves free is silent."""
     by = 16 * abs(ms)
     return np.pad(wave, (by, 0))[: len(wave)] if ms >= 0 else np.pad(wave[by:], (0, by))
 
@@ -64,8 +64,8 @@ def test_precision_and_recall_of_the_rule(clips: list[Clip]) -> None:
     assert refused / (5 * CLIPS) >= 0.95
 
 
-def test_other_peoples_sound_has_no_sure_offset_as_often(clips: list[Clip]) -> None:
-    """Sound that has nothing to do with the lips correlates less than their own."""
+def test_other_peoples_audio_has_no_sure_offset_as_often(clips: list[Clip]) -> None:
+    """Audio that has nothing to do with the lips correlates less than their own."""
     own = [mouth_sound_offset(mouth, wave, 0.1) for mouth, wave in clips]
     other = [mouth_sound_offset(mouth, wave, 0.1) for (mouth, _), (_, wave) in itertools.pairwise(clips)]
     peaks = [np.array([offset.peak for offset in found if offset is not None]) for found in (own, other)]
@@ -76,7 +76,7 @@ def test_a_doubtful_offset_is_told_not_refused() -> None:
     filters = SyncFilter(max_offset=0.1, min_margin=0.1)
     assert not check_offset({"mouth_sound_offset": -0.1, "mouth_sound_margin": 0.0}, filters)
     assert check_offset({"mouth_sound_offset": 0.14, "mouth_sound_margin": 0.09}, filters)
-    with pytest.raises(Rejected, match="sound_offset: the sound is 140 ms late"):
+    with pytest.raises(Rejected, match="sound_offset: the audio is 140 ms late"):
         check_offset({"mouth_sound_offset": 0.14, "mouth_sound_margin": 0.11}, filters)
     with pytest.raises(Rejected, match="140 ms early"):
         check_offset({"mouth_sound_offset": -0.14, "mouth_sound_margin": 0.11}, filters)

@@ -31,7 +31,7 @@ def unseen() -> ReaderSet:
     return random_set(5, PEOPLE, STATES, TEST_IDENTITIES + 5000)
 
 
-def test_clean_pictures_of_unseen_people(reader: SynthReader, unseen: ReaderSet) -> None:
+def test_clean_images_of_unseen_people(reader: SynthReader, unseen: ReaderSet) -> None:
     errors = measure(reader, as_images(unseen), unseen)
     assert errors.correlation["mouth_open"] >= 0.97 and errors.mae["mouth_open"] < 0.015
     assert errors.correlation["blink"] >= 0.95 and errors.correlation["lip_width"] >= 0.93
@@ -40,13 +40,13 @@ def test_clean_pictures_of_unseen_people(reader: SynthReader, unseen: ReaderSet)
     assert errors.present > 0.98
 
 
-def test_blurred_pictures(reader: SynthReader, unseen: ReaderSet) -> None:
+def test_blurred_images(reader: SynthReader, unseen: ReaderSet) -> None:
     errors = measure(reader, disturbed(as_images(unseen), blur=1.5, noise=0.0), unseen)
     assert errors.correlation["mouth_open"] >= 0.9
     assert errors.mae["yaw"] < 3.0 and errors.present > 0.9
 
 
-def test_noisy_pictures(reader: SynthReader, unseen: ReaderSet) -> None:
+def test_noisy_images(reader: SynthReader, unseen: ReaderSet) -> None:
     errors = measure(reader, disturbed(as_images(unseen), blur=0.0, noise=0.05), unseen)
     assert errors.correlation["mouth_open"] >= 0.93 and errors.mae["yaw"] < 3.0
 

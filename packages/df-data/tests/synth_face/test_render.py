@@ -1,4 +1,4 @@
-"""Pictures: reproducible, in true perspective, with a mouth that can be read."""
+"""Images: reproducible, in true perspective, with a mouth that can be read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_shapes_and_boxes(size: int) -> None:
     assert x0 < lips[:, 0].min() and x1 > lips[:, 0].max() and y0 < lips[:, 1].min() and y1 > lips[:, 1].max()
 
 
-def test_same_picture_at_every_size() -> None:
+def test_same_image_at_every_size() -> None:
     small = render(Identity.sample(8), FaceTracks.neutral(1, jaw=0.5), 64).frames[0].astype(float)
     large = render(Identity.sample(8), FaceTracks.neutral(1, jaw=0.5), 256).frames[0].astype(float)
     pooled = large.reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
@@ -112,7 +112,7 @@ def test_identities_are_stable_and_spread() -> None:
     assert np.abs(vectors.mean(axis=0)).max() < 0.2 and np.abs(vectors.std(axis=0) - 1).max() < 0.15
 
 
-def test_pictures_of_people_differ() -> None:
+def test_images_of_people_differ() -> None:
     frames = [render(Identity.sample(i), FaceTracks.neutral(1)).frames[0].astype(float) for i in range(6)]
     apart = [np.abs(a - b).mean() for i, a in enumerate(frames) for b in frames[:i]]
     assert min(apart) > 8

@@ -46,7 +46,7 @@ def real(models: Models, grid: Path) -> list[Talk]:
 
 @pytest.fixture(scope="session")
 def unread() -> list[Talk]:
-    """Two rendered people at 128 px, of whom nothing was read: for what needs pictures only."""
+    """Two rendered people at 128 px, of whom nothing was read: for what needs images only."""
     clips = [make_clip(number, number, 45, 128) for number in (2, 5)]
     nothing = np.zeros(0)
     return [

@@ -1,4 +1,4 @@
-"""Frames and sound show the instant that they are said to show, in files of every kind and in what a build stores."""
+"""Frames and audio show the instant that they are said to show, in files of every kind and in what a build stores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.stages.files import FORMATS, FileFormat, resample_exactly
 from benchmarks.stages.scene import Scene, stamp_of, stamped
-from benchmarks.stages.timing import built_clocks, decoded_clock, sound_lag
+from benchmarks.stages.timing import audio_lag, built_clocks, decoded_clock
 from df_data.build.config import ModelPaths
 from df_models.crop import CropBox, crop_resize
 
@@ -19,11 +19,11 @@ IN_A_BUILD = next(made for made in FORMATS if made.schedule == "dropped")
 
 
 @pytest.mark.parametrize("made", FORMATS, ids=lambda made: made.name)
-def test_every_frame_is_the_nearest_and_the_sound_with_it(made: FileFormat, tmp_path: Path) -> None:
+def test_every_frame_is_the_nearest_and_the_audio_with_it(made: FileFormat, tmp_path: Path) -> None:
     clock = decoded_clock(made, 1, tmp_path)
     assert clock.worst_ms <= clock.bound_ms + STAMP_MS
     assert abs(clock.mean_ms) <= 0.2 * clock.bound_ms
-    assert max(map(abs, clock.sound_ms)) <= STAMP_MS
+    assert max(map(abs, clock.audio_ms)) <= STAMP_MS
 
 
 def _check_samples(formats: tuple[FileFormat, ...], tmp_path: Path, models: ModelPaths, seconds: float) -> None:
@@ -34,7 +34,7 @@ def _check_samples(formats: tuple[FileFormat, ...], tmp_path: Path, models: Mode
         for sample in samples:
             clock = sample.clock
             assert clock.worst_ms <= clock.bound_ms + STAMP_MS, name
-            assert max(map(abs, clock.sound_ms)) <= STAMP_MS, name
+            assert max(map(abs, clock.audio_ms)) <= STAMP_MS, name
             assert (sample.audio_features, sample.latent_frames) == (0, 0), name
             assert abs(sample.structure_ms) <= 20 and sample.structure_r > 0.9, (name, sample)
 
@@ -50,20 +50,20 @@ def test_samples_of_every_format_are_aligned_to_the_frame(tmp_path: Path, model_
 
 
 def test_a_wrong_clock_would_be_seen(tmp_path: Path) -> None:
-    """The measure itself: sound and stamps that are off by known amounts."""
+    """The measure itself: audio and stamps that are off by known amounts."""
     scene = Scene.make(0, 0, 1.0)
-    true = scene.sound(0.0, 16_000)
-    assert sound_lag(scene.sound(-0.01, 16_000), true) == 160
-    assert sound_lag(scene.sound(0.0125, 16_000), true) == -200
-    picture = np.full((256, 256, 3), 100, np.uint8)
+    true = scene.audio(0.0, 16_000)
+    assert audio_lag(scene.audio(-0.01, 16_000), true) == 160
+    assert audio_lag(scene.audio(0.0125, 16_000), true) == -200
+    image = np.full((256, 256, 3), 100, np.uint8)
     for number in (0, 1, 77, 682, 1023):
-        whole = stamped(picture, number)
+        whole = stamped(image, number)
         box = CropBox(-7.5, -20.0, 274.0)
         assert stamp_of(whole) == number
         assert stamp_of(crop_resize(whole, box, 64), box, 256) == number
 
 
-def test_sound_is_resampled_without_delay() -> None:
+def test_audio_is_resampled_without_delay() -> None:
     time = np.arange(16_000) / 16_000
     tone = np.sin(2 * np.pi * 440 * time) * np.hanning(16_000)
     finer = resample_exactly(tone, 44_100)

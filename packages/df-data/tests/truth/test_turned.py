@@ -18,19 +18,19 @@ def scene() -> Scene:
 
 
 @pytest.fixture(scope="module")
-def pictures(scene: Scene) -> np.ndarray:
-    drawn = scene.pictures(np.arange(0, 55, 11) / 25, 96)
+def images(scene: Scene) -> np.ndarray:
+    drawn = scene.images(np.arange(0, 55, 11) / 25, 96)
     return np.repeat(drawn, 11, axis=0)[:, :80]
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_pictures_are_decoded_as_a_player_shows_them(
-    turn: int, mirrored: bool, scene: Scene, pictures: np.ndarray, tmp_path: Path
+def test_images_are_decoded_as_a_player_shows_them(
+    turn: int, mirrored: bool, scene: Scene, images: np.ndarray, tmp_path: Path
 ) -> None:
-    found = turned_file(turn, mirrored, scene, pictures, tmp_path)
-    assert psnr(found, pictures) > UPRIGHT_DB
-    assert psnr(found, pictures[:, :, ::-1]) < 20 and psnr(found, pictures[:, ::-1]) < 20
+    found = turned_file(turn, mirrored, scene, images, tmp_path)
+    assert psnr(found, images) > UPRIGHT_DB
+    assert psnr(found, images[:, :, ::-1]) < 20 and psnr(found, images[:, ::-1]) < 20
 
 
 def test_a_mirrored_head_turns_the_other_way(rendered: list[Talk], models: Models) -> None:

@@ -15,8 +15,8 @@ from df_models.settings import add_print_config, dump_config, load_config
 DESCRIPTION = """\
 Measure a trained run on held-out clips: people and sentences that training did not see.
 
-Every clip is generated from its first picture and its sound, and measured beside what the numbers mean: the
-ground truth, the VAE's reconstruction of it, the sound shifted (must be near 0), a still image. Written to RUN/eval:
+Every clip is generated from its first image and its audio, and measured beside what the numbers mean: the
+ground truth, the VAE's reconstruction of it, the audio shifted (must be near 0), a still image. Written to RUN/eval:
 
   report.html     goals, tables, curves and side-by-side videos; open it in a browser
   metrics.json    every number with N and its bootstrap 95 % interval, and the protocol

@@ -32,9 +32,9 @@ class EvalClip:
     """One true clip.
 
     Attributes:
-        frames_THWC: uint8; the first frame is the reference picture.
-        wave_N: float32 sound at 16 kHz.
-        audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``; None: the sound is to be encoded.
+        frames_THWC: uint8; the first frame is the reference image.
+        wave_N: float32 audio at 16 kHz.
+        audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``; None: the audio is to be encoded.
         latent_TChw: stored latents of the whole clip, made by the VAE of hash ``video_vae``; None: to be encoded.
         text_LD: stored text features [L, D_t] made by ``text_encoder``, None if there are none.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
@@ -54,7 +54,7 @@ class EvalClip:
 
     @property
     def length(self) -> int:
-        """Pixel frames that have sound too."""
+        """Pixel frames that have audio too."""
         return min(len(self.frames_THWC), len(self.wave_N) // samples_for(1))
 
 

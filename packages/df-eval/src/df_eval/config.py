@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
 from df_infer.config import RolloutChanges
 from df_models.device import check_device_name
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
 
@@ -45,9 +44,9 @@ class EvalConfig(FrozenModel):
     rollout: RolloutChanges = RolloutChanges()
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    data: Path | None = None
+    data: Location | None = None
     render: bool = False
-    landmarker: Path | None = None
+    landmarker: Location | None = None
 
     @field_validator("frames")
     @classmethod

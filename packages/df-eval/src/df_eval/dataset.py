@@ -9,6 +9,7 @@ from df_data.reading.source import is_remote
 from df_eval.config import EvalConfig
 from df_infer.run_dir import RunDir, RunRecord, read_record
 from df_models.errors import UserError
+from df_models.settings import Location
 
 SPLIT = "val"
 
@@ -25,7 +26,7 @@ def dataset_of(run: RunDir, config: EvalConfig) -> Path | None:
     record = read_record(run.record) or RunRecord()
     synthetic = run.section("data").get("synth") is not None
     if config.data is not None:
-        return _given(config.data, record)
+        return _given(config.data.path, record)
     if config.render:
         if not synthetic:
             raise UserError("render=true is for runs on the synthetic corpus; name the dataset with --data DIR")
@@ -52,7 +53,7 @@ def _root(run: RunDir) -> str:
     root = run.section("data").get("root")
     if not isinstance(root, str):
         raise UserError(f"{run.config} names no dataset (data.root); restore what df-train wrote")
-    return root
+    return Location.recorded(root)
 
 
 def _local(root: str) -> bool:

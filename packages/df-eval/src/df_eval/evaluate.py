@@ -14,7 +14,7 @@ from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.generation import check_size, fitting_lengths
 from df_eval.goals import goals_of
-from df_eval.output import Outcome, write_outcome
+from df_eval.output import EvalOutcome, write_outcome
 from df_eval.readers import FaceReader, choose_reader
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
@@ -25,7 +25,7 @@ from df_models.settings import expand_path, read_tree
 from df_models.time import covering_pixel_length
 
 
-def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool = False) -> tuple[Outcome, Path]:
+def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool = False) -> tuple[EvalOutcome, Path]:
     """Measure a run and write ``out``; return the results and the path of report.html.
 
     Raises:
@@ -36,7 +36,7 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     pipeline = Pipeline.from_run(run.root, config.device, config.dtype)
     rollout = config.rollout.applied_to(pipeline.rollout)
     encoder = structure_encoder(root)
-    reader = choose_reader(encoder, config.landmarker or built_with_landmarker(root))
+    reader = choose_reader(encoder, config.landmarker.path if config.landmarker else built_with_landmarker(root))
     clips, source = held_out_clips(root, config, encoder, pipeline.size)
     check_size(pipeline, clips)
     lengths, missing = fitting_lengths(config.frames, clips)
@@ -47,7 +47,7 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     tables = {frames: res.table(config.seed, config.resamples) for frames, res in results.items()}
     goals = [goal for res in results.values() for goal in goals_of(res, config.seed, config.resamples)]
     facts = protocol_facts(pipeline, reader, rollout, config, encoder, source, clips)
-    outcome = Outcome(
+    outcome = EvalOutcome(
         run=run.name,
         config=config,
         clips=clips,
@@ -145,7 +145,7 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
     people = len({clip["identity"] for clip in facts["clips"]})
     return [
         ("clips", f"{facts['clips_from']}, {people} people, each clip another sentence"),
-        ("reference picture", "the clip's first frame"),
+        ("reference image", "the clip's first frame"),
         ("reader", f"{facts['reader']}; truth: {reader.truth_note}"),
         ("generation", ", ".join(f"{name} {value}" for name, value in rollout.items())),
         ("seed", str(config["seed"])),

@@ -1,4 +1,4 @@
-"""Videos to be measured: generated in batches from (reference picture, sound), and rebuilt by the VAE.
+"""Videos to be measured: generated in batches from (reference image, audio), and rebuilt by the VAE.
 
 Shape suffixes: B clips of a batch, T pixel frames, D structure features.
 """
@@ -40,19 +40,19 @@ def generate_clips(
     batch_size: int,
     progress: Progress,
 ) -> list[Generated]:
-    """Generate ``frames`` pixel frames for every clip from its first frame and its sound.
+    """Generate ``frames`` pixel frames for every clip from its first frame and its audio.
 
     Noise is keyed by the clip's index, so the result does not depend on ``batch_size``.
     """
     results: list[Generated] = []
     for start, batch in _batches(clips, batch_size):
-        pictures = _pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in batch]))
-        reference = pipeline.vae.encode_image(pictures)
+        images = _pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in batch]))
+        reference = pipeline.vae.encode_image(images)
         latents = generate_latents(
             pipeline.model,
             torch.stack([audio_slots(pipeline, clip, frames) for clip in batch]),
             reference,
-            pipeline.reference_encoder.encode(pictures, reference),
+            pipeline.reference_encoder.encode(images, reference),
             text_rows(pipeline, batch),
             config=rollout,
             seed=seed,
@@ -91,7 +91,7 @@ def encode(pipeline: Pipeline, clips: Sequence[EvalClip], frames: int) -> Tensor
 
 
 def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
-    """The model's audio input [T_lat, 4, D_a] for the first ``frames`` pixel frames of a clip's sound.
+    """The model's audio input [T_lat, 4, D_a] for the first ``frames`` pixel frames of a clip's audio.
 
     Features that the dataset stores with the clip are used if the model's own audio encoder made them.
     """

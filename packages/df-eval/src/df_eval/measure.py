@@ -23,7 +23,7 @@ SHIFTED = "shifted audio"
 STATIC = "static image"
 ROWS = (GROUND_TRUTH, RECONSTRUCTION, GENERATED, SHIFTED, STATIC)
 
-FREE_POSE = "the sound does not determine the pose: compare the pose statistics"
+FREE_POSE = "the audio does not determine the pose: compare the pose statistics"
 SAME_VIDEO = "the same video as in the row 'generated'"
 NO_STRUCTURE = "only a generated video has a structure stream of its own"
 ITSELF = "compared with itself"
@@ -33,7 +33,7 @@ ITSELF = "compared with itself"
 class Truth:
     """The true clip: frames of the measured length, and signals over the whole clip (for the shifted control).
 
-    ``reference_identity_D`` was read from the reference picture, ``person_identity_D`` is the mean read from the
+    ``reference_identity_D`` was read from the reference image, ``person_identity_D`` is the mean read from the
     whole true video. ``other_mouths`` are the true mouth openings of the other clips, from their beginnings.
     """
 

@@ -34,7 +34,7 @@ COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE", GENERATED: "generated"}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvalOutcome:
     """All results of an evaluation, ready to be written.
 
     Attributes:
@@ -59,7 +59,7 @@ class Outcome:
     seconds: dict[str, float]
 
 
-def metrics_document(outcome: Outcome) -> dict[str, Any]:
+def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
     """The content of metrics.json: plain JSON without NaN."""
     lengths = {
         str(frames): {
@@ -81,7 +81,7 @@ def metrics_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def write_outcome(outcome: Outcome, out: Path, quiet: bool = False) -> Path:
+def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     """Write everything into ``out`` and return the path of report.html. metrics.json comes last.
 
     An earlier evaluation in the same place is replaced: its metrics.json goes first, so that a half-written
@@ -105,15 +105,15 @@ def write_outcome(outcome: Outcome, out: Path, quiet: bool = False) -> Path:
     return out / "report.html"
 
 
-def _lead(outcome: Outcome) -> str:
+def _lead(outcome: EvalOutcome) -> str:
     lengths = " and ".join(f"{frames} frames" for frames in outcome.tables)
-    text = f"{len(outcome.clips)} held-out clips, {lengths} each, generated from one picture and the sound."
+    text = f"{len(outcome.clips)} held-out clips, {lengths} each, generated from one image and the audio."
     for frames, reason in outcome.missing.items():
         text += f" {frames} frames were not measured: {reason}."
     return text
 
 
-def _curves(outcome: Outcome) -> dict[str, Any]:
+def _curves(outcome: EvalOutcome) -> dict[str, Any]:
     """Mean curves over clips, NaN as null."""
     return {
         str(frames): {
@@ -127,7 +127,7 @@ def _plain(values: np.ndarray) -> list[float | None]:
     return [round(float(value), 6) if math.isfinite(value) else None for value in values]
 
 
-def _write_plots(outcome: Outcome, out: Path, report: Report) -> None:
+def _write_plots(outcome: EvalOutcome, out: Path, report: Report) -> None:
     for frames, results in outcome.results.items():
         found: list[tuple[str, str, bool]] = []
         mouths, lags = f"plots/mouth-{frames}.png", f"plots/lag-{frames}.png"
@@ -169,7 +169,7 @@ def _is_loss(name: str) -> bool:
     return (name == "loss" or name.startswith("loss/")) and not _is_sigma(name)
 
 
-def _write_videos(outcome: Outcome, out: Path, report: Report, quiet: bool) -> None:
+def _write_videos(outcome: EvalOutcome, out: Path, report: Report, quiet: bool) -> None:
     shown = min(outcome.config.videos, len(outcome.clips))
     jobs = [(frames, index) for frames in sorted(outcome.videos, reverse=True) for index in range(shown)]
     for frames, index in tqdm(jobs, desc=f"{'writing videos':<24}", unit="clip", disable=quiet or not jobs):
@@ -177,12 +177,12 @@ def _write_videos(outcome: Outcome, out: Path, report: Report, quiet: bool) -> N
         path = f"videos/{frames}-{clip.key}.mp4"
         columns = {label: rows[row].frames_THWC for row, label in COLUMNS.items()}
         write_side_by_side(out / path, columns, clip.wave_N[: samples_for(frames)])
-        report.videos.append((path, f"{clip.key}, {frames} frames: truth, VAE reconstruction, generated. With sound."))
+        report.videos.append((path, f"{clip.key}, {frames} frames: truth, VAE reconstruction, generated. With audio."))
     for frames in outcome.videos:
         path = f"plots/contact-{frames}.png"
-        pictures = [
+        images = [
             {COLUMNS[row]: rows[row].frames_THWC for row in (GROUND_TRUTH, GENERATED)}
             for rows in outcome.videos[frames][:CONTACT_CLIPS]
         ]
-        write_contact_sheet(out / path, pictures)
+        write_contact_sheet(out / path, images)
         report.sheets.append((path, f"{frames} frames: each clip's truth above, what was generated below."))

@@ -1,4 +1,4 @@
-"""The pictures of the report. Every function writes one PNG, or returns False if there is nothing to draw."""
+"""The images of the report. Every function writes one PNG, or returns False if there is nothing to draw."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from df_eval.table import HEADLINE, NOTHING, Table, groups_with_values, unavaila
 ROW_HELP = {
     "ground truth": "The reader on the true frames: how well the reader itself measures.",
     "VAE reconstruction": "The true frames encoded and decoded by the VAE: the best a model of its latents can do.",
-    "generated": "Generated from the reference picture (the clip's first frame) and the sound.",
-    "shifted audio": "The generated videos against the truth of the same sound taken 1 to 2 s later: must be near 0.",
-    "static image": "The reference picture held still: what a frozen face scores.",
+    "generated": "Generated from the reference image (the clip's first frame) and the audio.",
+    "shifted audio": "The generated videos against the truth of the same audio taken 1 to 2 s later: must be near 0.",
+    "static image": "The reference image held still: what a frozen face scores.",
 }
 
 

@@ -39,7 +39,7 @@ def header(labels: Sequence[str], width: int) -> np.ndarray:
 
 
 def write_side_by_side(path: Path, columns: dict[str, np.ndarray], wave_N: np.ndarray) -> None:
-    """Write the videos [T, H, W, 3] next to each other, enlarged, with sound; H.264 yuv420p plays in every browser."""
+    """Write the videos [T, H, W, 3] next to each other, enlarged, with audio; H.264 yuv420p plays in every browser."""
     videos = list(columns.values())
     width = upscale(videos[0][0]).shape[1]
     strip = header(list(columns), width)
@@ -53,7 +53,7 @@ def write_side_by_side(path: Path, columns: dict[str, np.ndarray], wave_N: np.nd
 
 
 def write_contact_sheet(path: Path, clips: Sequence[dict[str, np.ndarray]], columns: int = 11, side: int = 64) -> None:
-    """Write a PNG: for each clip one line of pictures per row (truth, generated ...), evenly spread over its time."""
+    """Write a PNG: for each clip one line of images per row (truth, generated ...), evenly spread over its time."""
     factor = max(1, side // clips[0][next(iter(clips[0]))].shape[1])
     lines: list[np.ndarray] = []
     for clip in clips:

@@ -1,3 +1,3 @@
-"""The autoregressive DualForce runtime: generate, stream, decode, write video with sound."""
+"""The autoregressive DualForce runtime: generate, stream, decode, write video with audio."""
 
 __version__ = "0.1.0"

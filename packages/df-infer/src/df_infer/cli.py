@@ -29,7 +29,7 @@ EXAMPLE = """\
 example:
   df-infer generate --run runs/quickstart --image face.png --audio speech.wav --out out.mp4
 
-The video lasts as long as the sound, however long that is: memory and time per frame do not grow.
+The video lasts as long as the audio, however long that is: memory and time per frame do not grow.
 Settings that are not given are those of the run (`rollout:` in its config.yaml). The same seed gives the same video.
 
 exit codes: 0 done, 2 a mistake in what was asked, 3 the machine lacks something (disk, package), 130 interrupted
@@ -63,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "generate",
-        help="write an MP4 with sound from a portrait and speech",
-        description="Write an MP4 with sound from a portrait and speech.",
+        help="write an MP4 with audio from a portrait and speech",
+        description="Write an MP4 with audio from a portrait and speech.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -72,11 +72,11 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed = parser.add_argument_group("what to make")
     needed.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
     needed.add_argument("--image", required=True, type=Path, help="the portrait: PNG, JPEG, ... of any size")
-    needed.add_argument("--audio", required=True, type=Path, help="the speech: WAV, FLAC, MP3, or a video with sound")
+    needed.add_argument("--audio", required=True, type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
     needed.add_argument("--out", required=True, type=Path, help="the MP4 to write")
     needed.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
     needed.add_argument("--structure-out", type=Path, help="also write the generated 3D motion to this .npz")
-    needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the sound)")
+    needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the audio)")
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
     add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
     machine = parser.add_argument_group("machine and portrait")
@@ -123,7 +123,7 @@ def _generate(args: argparse.Namespace) -> int:
         write_structure(args.structure_out, np.concatenate(structure))
     if pipeline.prompt is not None:
         print(f"the model was told: {pipeline.prompt.words}")
-    print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with sound, {count / FPS / taken:.2f}x real time")
+    print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with audio, {count / FPS / taken:.2f}x real time")
     return 0
 
 
@@ -136,7 +136,7 @@ def write_structure(path: Path, structure_PD: np.ndarray) -> None:
 
 
 def _fit(wave_N: np.ndarray, num_pixel: int) -> np.ndarray:
-    """Cut or pad the sound with silence to the length of the video."""
+    """Cut or pad the audio with silence to the length of the video."""
     wanted = samples_for(num_pixel)
     return np.pad(wave_N[:wanted], (0, max(0, wanted - len(wave_N))))
 

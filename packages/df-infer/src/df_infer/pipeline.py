@@ -38,7 +38,7 @@ from df_models.time import SLOTS, latent_length
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class Clip(NamedTuple):
+class GeneratedClip(NamedTuple):
     """A piece of the result.
 
     Attributes:
@@ -110,7 +110,7 @@ class Pipeline:
         return pipeline
 
     def portrait(self, image_HWC: np.ndarray, *, cropped: bool = False) -> np.ndarray:
-        """Crop a picture as the model's training clips were cropped; ``cropped`` only takes the centre square."""
+        """Crop an image as the model's training clips were cropped; ``cropped`` only takes the centre square."""
         rule = NO_CROP if cropped else self.model.config.face_crop
         return portrait_from(image_HWC, self.size, rule, self.face_detector)
 
@@ -142,13 +142,13 @@ class Pipeline:
         seed: int = 0,
         rollout: RolloutConfig | None = None,
         cropped: bool = False,
-    ) -> Iterator[Clip]:
+    ) -> Iterator[GeneratedClip]:
         """Yield frames and structure as they are decoded, one latent frame at a time, in constant memory.
 
         Args:
             image_HWC: the portrait, uint8 RGB of any size.
             wave_N: speech, float32 mono at 16 kHz.
-            num_frames: pixel frames to make, 1 + 4 n; by default the fewest that last as long as the sound.
+            num_frames: pixel frames to make, 1 + 4 n; by default the fewest that last as long as the audio.
             seed: keys all noise.
             rollout: settings instead of the run's own.
             cropped: the portrait is cropped already.
@@ -160,26 +160,28 @@ class Pipeline:
         latent_length(count)
         text = None if self.prompt is None else self.prompt.features_LD[None]
         text_input(self.model.config, text, rollout or self.rollout)
-        picture = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
-        reference = self.vae.encode_image(picture)
+        image = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
+        reference = self.vae.encode_image(image)
         rollouts = stream_latents(
             self.model,
             audio_pieces(self.audio_encoder, wave_N, count),
             reference,
-            self.reference_encoder.encode(picture, reference),
+            self.reference_encoder.encode(image, reference),
             text,
             config=rollout or self.rollout,
             seed=seed,
         )
         return self._decode(rollouts)
 
-    def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[Clip]:
+    def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[GeneratedClip]:
         session: DecoderSession = self.vae.decoder_session()
         for chunk in rollouts:
             structure_CSD = self.model.denormalize_structure(chunk.structure)[0].float().cpu()
             for index in range(chunk.video.shape[1]):
                 pixels = session.decode(chunk.video[:, index : index + 1])[0]
-                yield Clip(_to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0))
+                yield GeneratedClip(
+                    _to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
+                )
 
     def _check_widths(self) -> None:
         config, factor = self.model.config, 2 if self.audio_encoder.pool == "concat" else 1

@@ -1,6 +1,6 @@
-"""From any picture to the square portrait that a model was trained on.
+"""From any image to the square portrait that a model was trained on.
 
-Shape legend: H, W pixels of the picture, S side of the portrait.
+Shape legend: H, W pixels of the image, S side of the portrait.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from df_models.crop import CropBox, CropRule, crop_resize, square_crop
 from df_models.errors import UserError
 
 if TYPE_CHECKING:
-    from df_models.encoders.face.face_detectors import FaceDetector
+    from df_models.encoders.face.face_detectors import LoadedFaceDetector
 
 NO_CROP = "none"
 LIKE_SIZE = 0.7
 """A second face of this share of the largest one's size may as well be meant. Detectors' boxes differ by 5 % and more:
 of two people side by side YuNet finds one the larger, RetinaFace the other."""
 MUCH_INSIDE = 0.8
-"""Share of the crop that lies within the picture in training clips (``stages.faces.min_inside`` of their build)."""
+"""Share of the crop that lies within the image in training clips (``stages.faces.min_inside`` of their build)."""
 
 _log = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ _log = logging.getLogger(__name__)
 def portrait_from(image_HWC: np.ndarray, size: int, face_crop: str, detector: str | Path | None = None) -> np.ndarray:
     """Return the portrait, uint8 ``[S, S, 3]``.
 
-    Where the crop reaches over the picture's edge, the edge's pixels go on, as in training clips; when more of it does
+    Where the crop reaches over the image's edge, the edge's pixels go on, as in training clips; when more of it does
     than there, a warning says so.
 
     Args:
-        image_HWC: uint8 RGB picture of any size.
+        image_HWC: uint8 RGB image of any size.
         size: S.
         face_crop: the model's rule: ``none`` takes the centre square, ``detector:scale:offset`` crops around the
             largest face.
@@ -50,7 +50,7 @@ def portrait_from(image_HWC: np.ndarray, size: int, face_crop: str, detector: st
 
 
 def centre_square(image_HWC: np.ndarray) -> CropBox:
-    """Return the largest square in the middle of a picture."""
+    """Return the largest square in the middle of an image."""
     height, width = image_HWC.shape[:2]
     side = min(height, width)
     return CropBox((width - side) / 2, (height - side) / 2, side)
@@ -60,7 +60,7 @@ def _face_square(image_HWC: np.ndarray, face_crop: str, detector: str | Path | N
     rule = CropRule.parse(face_crop)
     found = sorted(_load(rule, detector).detect(image_HWC), key=lambda face: -face.size)
     if not found:
-        raise UserError("no face found in the portrait; give a picture with one clearly visible, frontal face")
+        raise UserError("no face found in the portrait; give an image with one clearly visible, frontal face")
     alike = [face for face in found if face.size >= LIKE_SIZE * found[0].size]
     if len(alike) > 1:
         sizes = ", ".join(f"{face.size:.0f}" for face in alike)
@@ -71,14 +71,14 @@ def _face_square(image_HWC: np.ndarray, face_crop: str, detector: str | Path | N
     inside = box.inside(*image_HWC.shape[:2])
     if inside < MUCH_INSIDE:
         _log.warning(
-            "only %.0f %% of the portrait lies within the picture, the rest repeats its edge; "
-            "a picture with more room around the head does better",
+            "only %.0f %% of the portrait lies within the image, the rest repeats its edge; "
+            "an image with more room around the head does better",
             100 * inside,
         )
     return box
 
 
-def _load(rule: CropRule, detector: str | Path | None) -> FaceDetector:
+def _load(rule: CropRule, detector: str | Path | None) -> LoadedFaceDetector:
     """Load the detector that a crop rule names.
 
     Raises:
@@ -92,7 +92,7 @@ def _load(rule: CropRule, detector: str | Path | None) -> FaceDetector:
     if detector is None:
         raise UserError(
             f"this model needs the face detector {rule.detector} to crop the portrait: give its file with "
-            "--face-detector (yunet: face_detection_yunet_2023mar.onnx of opencv_zoo), or --cropped if the picture is "
+            "--face-detector (yunet: face_detection_yunet_2023mar.onnx of opencv_zoo), or --cropped if the image is "
             "cropped already"
         )
     named = str(detector).partition(":")[0]

@@ -28,16 +28,16 @@ PIECE = 1500
 
 
 def frames_covering(wave_N: np.ndarray) -> int:
-    """Return the smallest valid number of pixel frames (1 + 4 n) that lasts as long as the sound."""
+    """Return the smallest valid number of pixel frames (1 + 4 n) that lasts as long as the audio."""
     if wave_N.ndim != 1 or not len(wave_N):
-        raise UserError(f"sound must be a non-empty mono wave [N], not {list(wave_N.shape)}")
+        raise UserError(f"audio must be a non-empty mono wave [N], not {list(wave_N.shape)}")
     return covering_pixel_length(-(-len(wave_N) // SAMPLES_PER_FRAME))
 
 
 def audio_pieces(encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int, piece: int = PIECE) -> Iterator[Tensor]:
     """Yield pooled audio ``[1, T', 4, D]`` whose pieces add up to ``num_pixel`` pixel frames.
 
-    A piece is encoded with the encoder's margin of sound on both sides, in constant memory. An encoder that needs the
+    A piece is encoded with the encoder's margin of audio on both sides, in constant memory. An encoder that needs the
     whole recording (``margin`` is None) gets it in one call, and its features are then handed out in pieces.
     """
     latent_length(num_pixel)

@@ -1,9 +1,9 @@
-"""Opening video and sound files that nobody vouches for.
+"""Opening video and audio files that nobody vouches for.
 
 FFmpeg tells a file's format from its contents, and some of the formats that it knows are lists of other files and
 addresses (HLS, DASH, concat, SDP) or read the name as a pattern (image2). A file that came from elsewhere could so have
 any local file, or any address of the network, read as a video. Here only formats that stand for themselves are opened;
-FFmpeg is handed the open file (its protocol `fd`) and never learns the name, so a name means nothing; and pictures stay
+FFmpeg is handed the open file (its protocol `fd`) and never learns the name, so a name means nothing; and images stay
 below a size that fits into memory.
 """
 
@@ -25,11 +25,11 @@ VIDEO_FORMATS = (
     "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe",
 )  # fmt: skip
 """FFmpeg's names of the containers that are read (`mov` is mp4, m4a and 3gp too, `matroska` is webm too)."""
-SOUND_FORMATS = ("wav", "w64", "flac", "mp3", "aac", "ac3", "eac3", "aiff", "au", "caf", "amr", "ape", "tta", "wv")
-PICTURE_FORMATS = ("gif", "apng", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe")
-FORMATS = (*VIDEO_FORMATS, *SOUND_FORMATS, *PICTURE_FORMATS)
+AUDIO_FORMATS = ("wav", "w64", "flac", "mp3", "aac", "ac3", "eac3", "aiff", "au", "caf", "amr", "ape", "tta", "wv")
+IMAGE_FORMATS = ("gif", "apng", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe")
+FORMATS = (*VIDEO_FORMATS, *AUDIO_FORMATS, *IMAGE_FORMATS)
 MOST_PIXELS = 8192 * 4608
-"""Larger pictures (8K is 7680x4320) are not decoded: a small file may hold pictures that no memory does."""
+"""Larger images (8K is 7680x4320) are not decoded: a small file may hold images that no memory does."""
 NOT_READ = errno.EINVAL
 """What FFmpeg answers for a format that is not among those allowed (libavformat/demux.c, `format_whitelist`)."""
 
@@ -45,7 +45,7 @@ def open_media(path: str | Path) -> av.container.InputContainer:
 
     Raises:
         FormatNotRead: the file is of another format, or no plain file.
-        av.FFmpegError, OSError: it cannot be opened; for its decoders, see :func:`limit_pictures`.
+        av.FFmpegError, OSError: it cannot be opened; for its decoders, see :func:`limit_images`.
     """
     import av
 
@@ -70,6 +70,6 @@ def open_media(path: str | Path) -> av.container.InputContainer:
         os.close(number)  # FFmpeg has a copy
 
 
-def limit_pictures(stream: Any) -> None:
-    """Make a video stream's decoder refuse pictures of more than :data:`MOST_PIXELS`, whatever the header says."""
+def limit_images(stream: Any) -> None:
+    """Make a video stream's decoder refuse images of more than :data:`MOST_PIXELS`, whatever the header says."""
     stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(MOST_PIXELS)}

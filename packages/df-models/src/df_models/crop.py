@@ -1,6 +1,6 @@
 """One stable square crop of a face: the same rule for training clips and for a portrait at inference.
 
-Coordinates are in pixels with the origin at the top left corner of the top left pixel, so a picture spans
+Coordinates are in pixels with the origin at the top left corner of the top left pixel, so an image spans
 ``[0, W] x [0, H]`` and the centre of its first pixel is (0.5, 0.5).
 
 Shape legend: T frames, H height, W width, S side of the crop in its own pixels, N boxes, K keypoints.
@@ -53,20 +53,20 @@ class CropRule:
 
 @dataclass(frozen=True)
 class CropBox:
-    """A square in the picture, in (fractional) pixels; it may reach over the edge."""
+    """A square in the image, in (fractional) pixels; it may reach over the edge."""
 
     x: float
     y: float
     side: float
 
     def inside(self, height: int, width: int) -> float:
-        """Return the share of the square's area that lies within the picture."""
+        """Return the share of the square's area that lies within the image."""
         covered_x = max(0.0, min(self.x + self.side, width) - max(self.x, 0.0))
         covered_y = max(0.0, min(self.y + self.side, height) - max(self.y, 0.0))
         return covered_x * covered_y / self.side**2
 
     def to_crop(self, points_K2: np.ndarray, size: int) -> np.ndarray:
-        """Map points of the picture to pixels of the crop of ``size``."""
+        """Map points of the image to pixels of the crop of ``size``."""
         return (points_K2 - np.array([self.x, self.y])) * (size / self.side)
 
 
@@ -95,7 +95,7 @@ def crop_resize(frames: np.ndarray, box: CropBox, size: int) -> np.ndarray:
     """Cut ``box`` out of uint8 frames ``[H, W, 3]`` or ``[T, H, W, 3]`` and resize it to ``size`` x ``size``.
 
     The filter is the cubic of :func:`resample_matrix`, widened when shrinking, so nothing aliases; beyond the edge of
-    the picture its last row or column goes on.
+    the image its last row or column goes on.
     """
     single = frames.ndim == 3
     frames_THWC = frames[None] if single else frames

@@ -1,6 +1,6 @@
-"""Reading and writing sound, pictures and video (needs the packages ``av`` and ``pillow``, imported when used).
+"""Reading and writing audio, images and video (needs the packages ``av`` and ``pillow``, imported when used).
 
-Shape legend: T frames, H height, W width, N samples. Pictures are uint8 RGB. Sound is float32 mono at 16 kHz in
+Shape legend: T frames, H height, W width, N samples. Images are uint8 RGB. Audio is float32 mono at 16 kHz in
 [-1, 1]. Every writer is atomic: a file stands under its final name only when it is whole.
 """
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 def read_audio(path: str | Path) -> np.ndarray:
-    """Return the first sound track of any audio or video file as float32 mono at 16 kHz, ``[N]``.
+    """Return the first audio track of any audio or video file as float32 mono at 16 kHz, ``[N]``.
 
     Raises:
-        UserError: no such file, no sound in it, or sound that cannot be decoded.
+        UserError: no such file, no audio in it, or audio that cannot be decoded.
     """
     import av
 
-    with _open_media(path, "sound") as container:
+    with _open_media(path, "audio") as container:
         if not container.streams.audio:
-            raise UserError(f"{path} has no sound track; give a file with speech, such as a WAV, FLAC or MP4")
+            raise UserError(f"{path} has no audio track; give a file with speech, such as a WAV, FLAC or MP4")
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         pieces: list[np.ndarray] = []
         try:
@@ -43,14 +43,14 @@ def read_audio(path: str | Path) -> np.ndarray:
                 pieces.extend(out.to_ndarray()[0] for out in resampler.resample(frame))
             pieces.extend(out.to_ndarray()[0] for out in resampler.resample(None))
         except (av.FFmpegError, IndexError) as error:  # IndexError: PyAV knows no stream that begins late
-            raise UserError(f"the sound in {path} cannot be decoded ({_reason(error)})") from error
+            raise UserError(f"the audio in {path} cannot be decoded ({_reason(error)})") from error
     if not pieces or not sum(len(piece) for piece in pieces):
-        raise UserError(f"{path} holds no sound")
+        raise UserError(f"{path} holds no audio")
     return np.concatenate(pieces).astype(np.float32)
 
 
 def write_wav(path: str | Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write mono sound ``[N]`` in [-1, 1] as 16-bit PCM."""
+    """Write mono audio ``[N]`` in [-1, 1] as 16-bit PCM."""
     pcm = (np.clip(np.asarray(wave, dtype=np.float64), -1.0, 1.0) * 32767.0).round().astype("<i2")
     with atomic_path(path) as temporary, wave_module.open(str(temporary), "wb") as file:
         file.setnchannels(1)
@@ -60,13 +60,13 @@ def write_wav(path: str | Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Return a picture as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF tag, in the colours of sRGB.
+    """Return an image as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF tag, in the colours of sRGB.
 
     An embedded colour profile is followed (a damaged one is passed over, as viewers do); what is transparent lies on
-    white; 16 bits become 8; of an animation the first picture is taken.
+    white; 16 bits become 8; of an animation the first image is taken.
 
     Raises:
-        UserError: no such file, not a picture, or one whose numbers have no known white (32 bits, floating point).
+        UserError: no such file, not an image, or one whose numbers have no known white (32 bits, floating point).
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -78,11 +78,11 @@ def read_image(path: str | Path) -> np.ndarray:
                 raise UserError(f"{path} has pixels of 32 bits; save it as a PNG or JPEG of 8 or 16 bits")
             return np.asarray(_in_srgb(_opaque(upright), image.info.get("icc_profile")))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a picture that can be read; give a PNG or JPEG") from error
+        raise UserError(f"{path} is not an image that can be read; give a PNG or JPEG") from error
 
 
 def _opaque(image: Any) -> Any:
-    """Return a Pillow picture as RGB, L or CMYK of 8 bits, what is transparent on white."""
+    """Return a Pillow image as RGB, L or CMYK of 8 bits, what is transparent on white."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):
@@ -95,7 +95,7 @@ def _opaque(image: Any) -> Any:
 
 
 def _in_srgb(image: Any, profile: bytes | None) -> Any:
-    """Return a Pillow picture as RGB, by its colour profile if it has one."""
+    """Return a Pillow image as RGB, by its colour profile if it has one."""
     from PIL import ImageCms
 
     if profile:
@@ -106,7 +106,7 @@ def _in_srgb(image: Any, profile: bytes | None) -> Any:
 
 
 def write_image(path: str | Path, image_HWC: np.ndarray) -> None:
-    """Write a uint8 RGB picture; the format follows from the suffix."""
+    """Write a uint8 RGB image; the format follows from the suffix."""
     from PIL import Image
 
     with atomic_path(path) as temporary:
@@ -155,11 +155,11 @@ def write_video(
     lossless: bool = False,
     crf: int = 16,
 ) -> int:
-    """Write an MP4 (H.264, AAC sound) from frames as they come, in constant memory; return the number of frames.
+    """Write an MP4 (H.264, AAC audio) from frames as they come, in constant memory; return the number of frames.
 
     Args:
         frames_THWC: uint8 RGB frames, all of one even size.
-        audio: sound ``[N]`` in [-1, 1], or none. It is cut to the length of the video.
+        audio: audio ``[N]`` in [-1, 1], or none. It is cut to the length of the video.
         lossless: RGB without loss (for data, not for browsers) instead of yuv420p at quality ``crf``.
     """
     import av
@@ -170,16 +170,16 @@ def write_video(
         raise UserError(f"no frames to write to {path}")
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         video = _add_video_stream(container, first.shape, fps, lossless, crf)
-        sound = container.add_stream("aac", rate=sample_rate, layout="mono") if audio is not None else None
+        audio_stream = container.add_stream("aac", rate=sample_rate, layout="mono") if audio is not None else None
         count = 0
         for frame in _chain(first, iterator):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts = count
-            container.mux(video.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            image.pts = count
+            container.mux(video.encode(image))
             count += 1
         container.mux(video.encode(None))
-        if sound is not None and audio is not None:
-            _mux_sound(container, sound, audio[: round(count * sample_rate / fps)], sample_rate)
+        if audio_stream is not None and audio is not None:
+            _mux_audio(container, audio_stream, audio[: round(count * sample_rate / fps)], sample_rate)
     return count
 
 
@@ -192,7 +192,7 @@ def _add_video_stream(container: Any, shape: tuple[int, ...], fps: int, lossless
     return stream
 
 
-def _mux_sound(container: Any, stream: Any, wave: np.ndarray, sample_rate: int) -> None:
+def _mux_audio(container: Any, stream: Any, wave: np.ndarray, sample_rate: int) -> None:
     import av
 
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave, dtype=np.float32)[None], format="flt", layout="mono")

@@ -16,7 +16,7 @@ _DESCRIPTION = """\
 Train DualForce, or its video tokenizer, as a configuration file says.
 
 Everything the run writes goes into one directory, runs/<name>/: config.yaml (all settings), metrics.jsonl,
-checkpoints/ (to resume), model/ (the averaged weights, to use), samples/ (videos with sound, a contact sheet),
+checkpoints/ (to resume), model/ (the averaged weights, to use), samples/ (videos with audio, a contact sheet),
 loss.png. If the dataset is not there and the configuration describes a synthetic one, it is made first.
 """
 

@@ -13,7 +13,7 @@ from df_data.synth.config import SynthConfig
 from df_infer.config import RolloutConfig
 from df_models.device import check_device_name
 from df_models.flow import HistoryMode
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 
 MOST_BUCKETS = 8
 """Lengths of clips in one run (`df_models.attention.masks` keeps 32 masks, and a length takes up to four)."""
@@ -28,7 +28,7 @@ class ModelConfig(FrozenModel):
     """
 
     preset: str = "quickstart"
-    start_from: str | None = None
+    start_from: Location | None = None
     overrides: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -54,7 +54,7 @@ class DataConfig(FrozenModel):
         stream_bytes: memory of each process for the shards of a URL without a `cache_dir`.
     """
 
-    root: str = "data/synth"
+    root: Location = Location("data/synth")
     synth: SynthConfig | None = None
     batch_size: int = Field(default=16, ge=1)
     accumulate: int = Field(default=1, ge=1)
@@ -65,7 +65,7 @@ class DataConfig(FrozenModel):
     verify: bool = False
     num_workers: int = Field(default=0, ge=0)
     cache_bytes: int = Field(default=2 << 30, ge=0)
-    cache_dir: Path | None = None
+    cache_dir: Location | None = None
     cache_dir_bytes: int = Field(default=256 << 30, ge=1)
     stream_bytes: int = Field(default=8 << 30, ge=1)
 
@@ -110,7 +110,7 @@ class DataConfig(FrozenModel):
         return f"data.num_frames={self.num_frames}" if self.buckets is None else f"data.buckets={list(self.buckets)}"
 
 
-class HistoryConfig(FrozenModel):
+class HistorySettings(FrozenModel):
     """What the frames before those being learnt look like in training (`df_models.flow.history`).
 
     `independent`: every frame its own noise level. `clean_past`: the same, but with `clean_past_probability` all frames
@@ -139,14 +139,14 @@ class ObjectiveConfig(FrozenModel):
 
     `video_shift` is Wan's shift of the video's noise levels. The structure's go up to the model's
     `sigma_structure_max`; the share `structure_tail` of frames gets the levels above it. `start_clean`: of the clips
-    whose reference picture is their first frame, the share whose first frame is given clean, as in generation that
+    whose reference image is their first frame, the share whose first frame is given clean, as in generation that
     starts on the portrait.
     `mouth_weight` is the extra weight of the video cells in the mouth box (0: all cells weigh the same). The `drop_`
     shares train the model without that condition, which guidance needs; without text means zero rows only, no encoded
     empty prompt, so that no text encoder is needed to make it.
     """
 
-    history: HistoryConfig = HistoryConfig()
+    history: HistorySettings = HistorySettings()
     video_shift: float = Field(default=1.0, gt=0)
     structure_tail: float = Field(default=0.1, ge=0, le=1)
     start_clean: float = Field(default=0.5, ge=0, le=1)
@@ -234,7 +234,7 @@ class TrainConfig(FrozenModel):
 
     task: Literal["model"] = "model"
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    run_dir: Path | None = None
+    run_dir: Location | None = None
     seed: int = Field(default=0, ge=0)
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     max_minutes: float | None = Field(default=None, gt=0)
@@ -269,4 +269,4 @@ class TrainConfig(FrozenModel):
     @property
     def directory(self) -> Path:
         """The run directory."""
-        return self.run_dir or Path("runs") / self.name
+        return Path("runs") / self.name if self.run_dir is None else self.run_dir.path

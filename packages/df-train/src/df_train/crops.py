@@ -2,7 +2,7 @@
 
 Such a crop's first latent frame covers four pixel frames and was made with a past that the crop lacks, where a clip's
 first latent frame covers one pixel frame. So it is shown as any frame of the past (noised, or clean where the history
-mode gives a clean past), and never learnt nor taken for a picture: no video loss, no clean start, no aligned reference.
+mode gives a clean past), and never learnt nor taken for an image: no video loss, no clean start, no aligned reference.
 
 Structure, audio and FLAME are vectors of pixel frames and know no such rule. A clip's first latent frame has the one
 pixel frame it covers in all four slots, at one place in time (`df_models.time.slot_positions`); so the crop's first

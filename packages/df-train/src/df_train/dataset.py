@@ -43,7 +43,7 @@ def prepare_data(config: TrainConfig, world: World) -> Manifest:
 
 
 def taken_over(manifest: Manifest) -> dict[str, Any]:
-    """The fields of a model's configuration that its dataset decides: video VAE, size of the pictures, crop.
+    """The fields of a model's configuration that its dataset decides: video VAE, size of the images, crop.
 
     `model.overrides` wins over them; `check_fit` then refuses what does not fit.
     """

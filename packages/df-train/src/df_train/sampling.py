@@ -37,11 +37,11 @@ _COLUMNS = 9
 
 @dataclass(frozen=True)
 class ValidationClip:
-    """A held-out clip, ready to be generated again from its sound and one of its pictures.
+    """A held-out clip, ready to be generated again from its audio and one of its images.
 
     Attributes:
-        frames_PHWC: the true frames, uint8; `wave`: 16 kHz sound; both None if the shard keeps no mp4.
-        reference_PHWC: the reference picture, uint8 [H, W, 3], None without an mp4.
+        frames_PHWC: the true frames, uint8; `wave`: 16 kHz audio; both None if the shard keeps no mp4.
+        reference_PHWC: the reference image, uint8 [H, W, 3], None without an mp4.
     """
 
     key: str
@@ -80,7 +80,7 @@ def _clip(sample: Sample, frames: int, pool: Literal["mean", "concat"]) -> Valid
     tensors = sample.tensors
     first = int(tensors["reference_frames"].argmin())
     truth, wave = _decode(sample.video)
-    picture = None if truth is None else truth[int(tensors["reference_frames"][first])]
+    image = None if truth is None else truth[int(tensors["reference_frames"][first])]
     return ValidationClip(
         key=sample.key,
         audio_TSD=to_slots(pool_audio(tensors["audio"][: 2 * frames].float(), pool)),
@@ -89,7 +89,7 @@ def _clip(sample: Sample, frames: int, pool: Literal["mean", "concat"]) -> Valid
         video_latent=tensors["video_latent"][: latent_length(frames)].float(),
         frames_PHWC=None if truth is None else truth[:frames],
         wave=None if wave is None else wave[: samples_for(frames)],
-        reference=picture,
+        reference=image,
         text_LD=tensors["text_features"].float() if "text_features" in tensors else None,
     )
 
@@ -132,7 +132,7 @@ def to_frames(video_BPCHW: Tensor) -> np.ndarray:
 def write_samples(
     directory: Path, clips: Sequence[ValidationClip], generated: Sequence[np.ndarray], vae: VideoVAE
 ) -> tuple[list[Path], Path]:
-    """Write one mp4 with sound per clip and the contact sheet; return their paths."""
+    """Write one mp4 with audio per clip and the contact sheet; return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     videos = [directory / f"clip-{index}.mp4" for index in range(len(clips))]
     for path, clip, frames in zip(videos, clips, generated):
@@ -202,7 +202,7 @@ class Sampler:
         return shown
 
     def example(self) -> tuple[Path, Path] | None:
-        """Write `samples/face.png` and `samples/speech.wav` of a held-out clip, if the dataset keeps pictures."""
+        """Write `samples/face.png` and `samples/speech.wav` of a held-out clip, if the dataset keeps images."""
         if not self._clips:
             return None
         return write_example(self._run.samples, self._clips[0])

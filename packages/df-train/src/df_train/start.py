@@ -13,7 +13,7 @@ from df_infer.run_dir import RunDir, RunRecord, read_record
 from df_infer.run_log import read_log
 from df_models.errors import UserError
 from df_models.files import atomic_write
-from df_models.settings import dump_config, load_config
+from df_models.settings import Location, dump_config, load_config
 from df_train.checkpoint import CheckpointInfo, newest
 from df_train.config import TrainConfig
 
@@ -53,7 +53,7 @@ def in_its_place(config: TrainConfig, file: Path) -> TrainConfig:
     run = RunDir(file.parent)
     if not run.ours or file.resolve() != run.config.resolve():
         return config
-    return config.model_copy(update={"run_dir": run.root})
+    return config.model_copy(update={"run_dir": Location(run.root)})
 
 
 def located(config: TrainConfig, wish: Wish, say: Callable[[str], None]) -> TrainConfig:
@@ -70,7 +70,7 @@ def located(config: TrainConfig, wish: Wish, say: Callable[[str], None]) -> Trai
     if found is None:
         return config
     say(f"the run's dataset is found at {found}")
-    return config.model_copy(update={"data": config.data.model_copy(update={"root": str(found)})})
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": Location(found)})})
 
 
 def digests_known(run: RunDir, start: CheckpointInfo | None) -> Mapping[str, str]:
@@ -109,7 +109,7 @@ def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) ->
 
 
 def _check_same_model(run: RunDir, config: TrainConfig) -> None:
-    old = load_config(TrainConfig, run.config)
+    old = load_config(TrainConfig, run.config, recorded=True)
     if old.model != config.model:
         raise UserError(
             f"{run.root} trains model {old.model.preset} {old.model.overrides}, the config now says "

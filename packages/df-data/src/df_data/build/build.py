@@ -1,6 +1,6 @@
 """`df-data build`: videos to shards through the stages, with a ledger line for every input.
 
-This process lists the inputs, hands them to a crew (:mod:`df_data.build.crew`), stages what it returns and writes the
+This process lists the inputs, hands them to a worker pool (:mod:`df_data.build.pool`), stages what it returns and writes the
 ledger; a worker loads the models once and takes one input at a time. Whatever moment a build is killed at, the next
 run goes on with the inputs that have no ledger line and ends with the same bytes.
 """
@@ -18,10 +18,10 @@ from typing import Any
 from tqdm import tqdm
 
 from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
-from df_data.build.crew import Crew, open_crew
-from df_data.build.crew.messages import ModelsFactory
 from df_data.build.intake import Intake, check_unchanged
 from df_data.build.part import refuse_other_part
+from df_data.build.pool import WorkerPool, open_pool
+from df_data.build.pool.messages import ModelsFactory
 from df_data.build.workers import WorkerModels
 from df_data.common.wording import counted
 from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
@@ -128,9 +128,9 @@ def build(
     """
     started = time.monotonic()
     inputs = list_inputs(config.sources, config.split)
-    out = Path(config.out)
-    with dataset_lock(out), open_crew(config, make) as crew:
-        writers = _writers(config, out, inputs, crew.records())
+    out = config.out.path
+    with dataset_lock(out), open_pool(config, make) as pool:
+        writers = _writers(config, out, inputs, pool.records())
         remove_leftovers(out)
         ledger = Ledger(out / LEDGER_NAME)
         check_unchanged(ledger, inputs)
@@ -140,7 +140,7 @@ def build(
             writer.forget_damaged(verify=retry_damaged)
         mine = [m for m in inputs if config.takes(shard_of(m.key, writers[m.split].manifest.num_shards))]
         intake = Intake(ledger, writers, mine, retry_failed=retry_failed)
-        _run(intake, len(mine), crew, ledger, progress)
+        _run(intake, len(mine), pool, ledger, progress)
         intake.finish()
     return _summary(out, ledger, writers, time.monotonic() - started, config.part)
 
@@ -183,10 +183,10 @@ def _writers(
     }
 
 
-def _run(intake: Intake, total: int, crew: Crew, ledger: Ledger, progress: bool) -> None:
+def _run(intake: Intake, total: int, pool: WorkerPool, ledger: Ledger, progress: bool) -> None:
     todo = intake.todo()
     with tqdm(total=total, initial=total - len(todo), desc="videos", unit="video", disable=not progress) as bar:
-        for made, outcome in crew.run(todo):
+        for made, outcome in pool.run(todo):
             if intake.take(made, outcome):
                 bar.set_postfix_str(", ".join(f"{number} {status}" for status, number in ledger.counts().items()))
                 bar.update()

@@ -14,7 +14,7 @@ from df_models.device import DEVICE_NAMES, check_device_name
 from df_models.encoders import FLAME_ENCODERS, MOTION_EXTRACTORS
 from df_models.encoders.weights import split_spec
 from df_models.errors import nearest
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
 LANDMARK_STRUCTURE = "mediapipe"
@@ -28,16 +28,18 @@ class ModelPaths(FrozenModel):
         face_detector: YuNet's ONNX file, or ``NAME:PATH`` (``yunet``, ``retinaface``, ``scrfd``).
         face_landmarker: MediaPipe's face landmarker with blendshapes (``.task``).
         face_identity: MobileFaceNet (``.onnx``), whose vector of the face goes into every sample; null: none does.
-        syncnet: SyncNet v2 (``syncnet_v2.model``), which then judges whether sound and lips are apart
+        syncnet: SyncNet v2 (``syncnet_v2.model``), which then judges whether audio and lips are apart
             (``stages.quality.lip_sync``); null: the mouth's opening does (``stages.quality.sync``).
         head_pose: FSA-Net's two files (``.onnx``), which give the score ``head_pose_disagreement``; null: none.
     """
 
-    face_detector: str = "${DF_TEST_WEIGHTS:-../shared/weights}/yunet_n_dynamic.onnx"
-    face_landmarker: str = "${DF_TEST_WEIGHTS:-../shared/weights}/mediapipe_face_landmarker_v2_with_blendshapes.task"
-    face_identity: str | None = None
-    syncnet: str | None = None
-    head_pose: tuple[str, str] | None = None
+    face_detector: Location = Location("${DF_TEST_WEIGHTS:-../shared/weights}/yunet_n_dynamic.onnx")
+    face_landmarker: Location = Location(
+        "${DF_TEST_WEIGHTS:-../shared/weights}/mediapipe_face_landmarker_v2_with_blendshapes.task"
+    )
+    face_identity: Location | None = None
+    syncnet: Location | None = None
+    head_pose: tuple[Location, Location] | None = None
 
 
 class ClipConfig(FrozenModel):
@@ -47,7 +49,7 @@ class ClipConfig(FrozenModel):
         frames: pixel frames of a training clip, 1 + 4n; every clip is encoded alone, anchored at its own start.
         stride: pixel frames from one clip's start to the next; the last clip ends with the video.
         val_frames: the same for validation clips, of which only the first is kept; none keeps the whole video.
-        references: pictures of the clip that are encoded alone, spread over its length.
+        references: images of the clip that are encoded alone, spread over its length.
     """
 
     frames: int | None = 33
@@ -80,7 +82,7 @@ class BuildConfig(FrozenModel):
         text: the prompt of all clips and its encoder, or null: no text features.
         dtype: what the encoders compute in (:meth:`df_data.build.encode.Encoders.load`).
         batch: how much the encoders get at a time.
-        keep_video: store the crop with sound as an mp4 beside the tensors (evaluation compares with it).
+        keep_video: store the crop with audio as an mp4 beside the tensors (evaluation compares with it).
         clips_per_shard: inputs per shard, about.
         workers: processes; 1 does everything in this one, so an input that crashes it ends the build. This and what
             follows does not change the bytes of the shards.
@@ -95,17 +97,17 @@ class BuildConfig(FrozenModel):
             ``df-data merge`` joins the parts.
     """
 
-    out: str
+    out: Location
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     split: SplitConfig = SplitConfig()
     models: ModelPaths = ModelPaths()
     stages: StageConfig = StageConfig()
     clips: ClipConfig = ClipConfig()
-    structure: str = LANDMARK_STRUCTURE
-    flame: str | None = None
-    video_vae: str = "df-tiny"
-    audio_encoder: str = "logmel"
-    reference_encoder: str = "patches"
+    structure: Location = Location(LANDMARK_STRUCTURE)
+    flame: Location | None = None
+    video_vae: Location = Location("df-tiny")
+    audio_encoder: Location = Location("logmel")
+    reference_encoder: Location = Location("patches")
     text: TextConfig | None = None
     dtype: Precision = "auto"
     batch: EncoderBatches = EncoderBatches()
@@ -120,14 +122,14 @@ class BuildConfig(FrozenModel):
 
     @field_validator("structure")
     @classmethod
-    def _reads_motion(cls, value: str) -> str:
+    def _reads_motion(cls, value: Location) -> Location:
         if value.startswith(f"{LANDMARK_STRUCTURE}:"):
             raise ValueError(f"write {LANDMARK_STRUCTURE} alone; its file is models.face_landmarker")
         return _known(value, [LANDMARK_STRUCTURE, *MOTION_EXTRACTORS])
 
     @field_validator("flame")
     @classmethod
-    def _reads_flame(cls, value: str | None) -> str | None:
+    def _reads_flame(cls, value: Location | None) -> Location | None:
         return None if value is None else _known(value, list(FLAME_ENCODERS))
 
     @field_validator("device")
@@ -159,7 +161,7 @@ class BuildConfig(FrozenModel):
         return shard % count == index - 1
 
 
-def _known(spec: str, names: list[str]) -> str:
+def _known(spec: Location, names: list[str]) -> Location:
     name = split_spec(spec)[0]
     if name not in names:
         raise ValueError(f"there is no {name!r}{nearest(name, names)}; there is {', '.join(names)}")

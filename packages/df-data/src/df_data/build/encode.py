@@ -1,6 +1,6 @@
-"""From a clip's pixels, sound and motion to the tensors of a sample, with the frozen encoders of df-models.
+"""From a clip's pixels, audio and motion to the tensors of a sample, with the frozen encoders of df-models.
 
-Shape legend: C clips, P pixel frames, T latent frames, S pixels a side, h = S/8, N samples, R reference pictures,
+Shape legend: C clips, P pixel frames, T latent frames, S pixels a side, h = S/8, N samples, R reference images,
 D width.
 """
 
@@ -42,7 +42,7 @@ class EncoderBatches(FrozenModel):
 
     Attributes:
         clips: clips of the video VAE.
-        pictures: reference pictures of the VAE and of the reference encoder.
+        images: reference images of the VAE and of the reference encoder.
         faces: faces of the motion extractor and of the FLAME encoder.
     """
 
@@ -98,7 +98,7 @@ def native_bfloat16(device: str = "cpu") -> bool:
 
 
 @torch.inference_mode()
-def encode_pictures(
+def encode_images(
     encoders: Encoders,
     frames: Sequence[np.ndarray],
     references: Sequence[Sequence[int]],
@@ -141,7 +141,7 @@ def _encode_clips(vae: VideoVAE, clips: Sequence[np.ndarray]) -> Tensor:
 
 
 def _encode_stills(encoders: Encoders, pictures: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Return latents float16 ``[R, 16, h, h]`` and features float16 ``[R, N, D]`` of pictures ``[S, S, 3]``."""
+    """Return latents float16 ``[R, 16, h, h]`` and features float16 ``[R, N, D]`` of images ``[S, S, 3]``."""
     pixels = _unit_range(pictures)
     latents = encoders.video_vae.encode_image(pixels)
     with stage("reference"):
@@ -150,7 +150,7 @@ def _encode_stills(encoders: Encoders, pictures: Sequence[np.ndarray]) -> tuple[
 
 
 def _unit_range(pictures: Sequence[np.ndarray]) -> Tensor:
-    """Return uint8 pictures ``[..., S, S, 3]`` as one float32 ``[n, ..., 3, S, S]`` in [0, 1]."""
+    """Return uint8 images ``[..., S, S, 3]`` as one float32 ``[n, ..., 3, S, S]`` in [0, 1]."""
     return torch.from_numpy(np.stack(pictures)).movedim(-1, -3).float() / 255
 
 
@@ -159,7 +159,7 @@ def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def mp4_bytes(frames_PSSC: np.ndarray, wave_N: np.ndarray, *, lossless: bool) -> bytes:
-    """Return frames and 16 kHz sound as the bytes of an mp4."""
+    """Return frames and 16 kHz audio as the bytes of an mp4."""
     with tempfile.TemporaryDirectory(prefix="df-data-") as folder:
         path = Path(folder) / "clip.mp4"
         write_video(path, frames_PSSC, audio=wave_N, lossless=lossless)

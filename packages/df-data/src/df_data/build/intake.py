@@ -1,4 +1,4 @@
-"""What a crew makes, brought to disk: samples are staged, ends are written to the ledger, full shards are joined."""
+"""What a worker pool makes, brought to disk: samples are staged, ends written to the ledger, full shards joined."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from df_data.build.crew.messages import InputResult, MadeSample, Outcome
-from df_data.build.rejects import store_picture
+from df_data.build.pool.messages import InputResult, MadeSample, Outcome
+from df_data.build.rejects import store_image
 from df_data.format.ledger import InputFile, Ledger, LedgerEntry, StagedSample
 from df_data.format.shards import SplitWriter, shard_of
 from df_data.sources.listing import Input, file_state
@@ -83,14 +83,14 @@ class Intake:
         return [made for shard in shards for made in shard.inputs if made.name in shard.waiting]
 
     def take(self, made: Input, outcome: Outcome) -> bool:
-        """Bring to disk what a crew made of an input; return whether the input has ended with it."""
+        """Bring to disk what a worker pool made of an input; return whether the input has ended with it."""
         if isinstance(outcome, MadeSample):
             began = time.perf_counter()
             staged = self._writers[made.split].stage_members(outcome.key, outcome.members, made.key)
             self._staged[made.name][outcome.key] = staged
             self._seconds[made.name] += time.perf_counter() - began
             return False
-        store_picture(self._ledger.path.parent, made.name, outcome.picture)
+        store_image(self._ledger.path.parent, made.name, outcome.image)
         self._ledger.record(self._entry(made, outcome))
         shard = self._shards[self._place(made)]
         shard.waiting.discard(made.name)

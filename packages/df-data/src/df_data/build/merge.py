@@ -95,7 +95,7 @@ def _refuse_other_dataset(out: Path, build: str) -> None:
 
 def _whole_config(parts: Sequence[Path]) -> BuildConfig:
     """Return the configuration of the parts, all of which must be there."""
-    configs = [load_config(BuildConfig, part / CONFIG_NAME) for part in parts]
+    configs = [load_config(BuildConfig, part / CONFIG_NAME, recorded=True) for part in parts]
     count = int(configs[0].part.partition("/")[2])
     there = sorted(config.part for config in configs)
     wanted = sorted(f"{index + 1}/{count}" for index in range(count))

@@ -17,7 +17,7 @@ def refuse_other_part(directory: Path, part: str) -> None:
         UserError: it holds another part of the dataset, or the whole of it.
     """
     file = directory / CONFIG_NAME
-    held = load_config(BuildConfig, file).part if file.is_file() else part
+    held = load_config(BuildConfig, file, recorded=True).part if file.is_file() else part
     if held != part:
         raise UserError(
             f"{directory} was made with part={held}, not part={part}; give each part a directory of its own (out=...)"

@@ -21,7 +21,7 @@ from df_data.build.encode import Precision
 from df_data.common.locks import open_locked
 from df_data.format.sample import EncoderRecord
 from df_models.encoders import load_text_encoder
-from df_models.settings import FrozenModel, expand_variables
+from df_models.settings import FrozenModel, Location
 from df_models.text import prompt_rows
 
 
@@ -33,7 +33,7 @@ class TextConfig(FrozenModel):
         prompt: words that describe every clip of the build, as prompts of the video model do.
     """
 
-    text_encoder: str = "umt5-xxl"
+    text_encoder: Location = Location("umt5-xxl")
     prompt: str = "A close-up of a person who is talking to the camera."
 
 
@@ -56,7 +56,7 @@ def encode_prompt(config: TextConfig, precision: Precision) -> EncodedPrompt:
         UserError: the encoder cannot be found or does not fit.
     """
     with _one_at_a_time():
-        encoder = load_text_encoder(expand_variables(config.text_encoder))
+        encoder = load_text_encoder(config.text_encoder)
         if precision != "auto":
             encoder.to(dtype=getattr(torch, precision))
         rows_LD = prompt_rows(encoder.encode([config.prompt])[0])

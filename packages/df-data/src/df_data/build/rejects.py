@@ -1,4 +1,4 @@
-"""Pictures of rejected inputs: a small strip of frames per input, stored beside the ledger for `df-data inspect`.
+"""Images of rejected inputs: a small strip of frames per input, stored beside the ledger for `df-data inspect`.
 
 Shape legend: T frames, H height, W width.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from df_models.containers import MOST_PIXELS, limit_pictures, open_media
+from df_models.containers import MOST_PIXELS, limit_images, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_write
 
@@ -26,30 +26,30 @@ MOMENTS = (0.1, 0.5, 0.9)
 MICROSECONDS = 1_000_000
 """FFmpeg's unit of a container's times, per second."""
 SHORTEST_S = 0.2
-"""Of a shorter video, such as a still picture, only the first frame is taken."""
+"""Of a shorter video, such as a still image, only the first frame is taken."""
 MOST_FRAMES = 60
 """Frames that are decoded at most after a seek, to come from the key frame to the moment wanted."""
 WIDEST = 4.0
-"""Pictures wider (or taller) than so many times their other side are squeezed to it."""
+"""Images wider (or taller) than so many times their other side are squeezed to it."""
 
 
-def picture_path(root: Path, name: str) -> Path:
-    """Return where an input's picture lies, by a hash of its name in the ledger: no name from outside is a path."""
+def image_path(root: Path, name: str) -> Path:
+    """Return where an input's image lies, by a hash of its name in the ledger: no name from outside is a path."""
     return root / FOLDER / f"{hashlib.sha256(name.encode('utf-8')).hexdigest()[:24]}.jpg"
 
 
-def store_picture(root: Path, name: str, picture: bytes | None) -> None:
-    """Store a rejected input's picture; None (an input that shows nothing) leaves none."""
-    if picture is None:
+def store_image(root: Path, name: str, image: bytes | None) -> None:
+    """Store a rejected input's image; None (an input that shows nothing) leaves none."""
+    if image is None:
         return
-    path = picture_path(root, name)
+    path = image_path(root, name)
     path.parent.mkdir(exist_ok=True)
-    atomic_write(path, picture)
+    atomic_write(path, image)
 
 
-def read_picture(root: Path, name: str) -> bytes | None:
-    """Return an input's picture, or None if it has none."""
-    path = picture_path(root, name)
+def read_image(root: Path, name: str) -> bytes | None:
+    """Return an input's image, or None if it has none."""
+    path = image_path(root, name)
     return path.read_bytes() if path.is_file() else None
 
 
@@ -62,21 +62,21 @@ def strip_of(frames: Sequence[np.ndarray]) -> bytes:
     from PIL import Image
 
     if not frames:
-        raise UserError("no frames to make a picture of")
-    pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
-    pictures = [picture.resize((_width(*picture.size), HEIGHT)) for picture in pictures]
-    strip = Image.new("RGB", (sum(picture.width for picture in pictures), HEIGHT))
+        raise UserError("no frames to make an image of")
+    images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
+    images = [image.resize((_width(*image.size), HEIGHT)) for image in images]
+    strip = Image.new("RGB", (sum(image.width for image in images), HEIGHT))
     left = 0
-    for picture in pictures:
-        strip.paste(picture, (left, 0))
-        left += picture.width
+    for image in images:
+        strip.paste(image, (left, 0))
+        left += image.width
     data = io.BytesIO()
     strip.save(data, format="JPEG", quality=80)
     return data.getvalue()
 
 
-def file_picture(path: Path) -> bytes | None:
-    """Return a strip of three frames of a video file (one of a still picture), or None if it shows nothing.
+def file_image(path: Path) -> bytes | None:
+    """Return a strip of three frames of a video file (one of a still image), or None if it shows nothing.
 
     Each frame is sought and decoded alone, at the strip's size, so the length of the file does not matter.
     """
@@ -97,7 +97,7 @@ def file_picture(path: Path) -> bytes | None:
 def _frames(container: Any, stream: Any) -> Iterator[np.ndarray]:
     if stream.codec_context is None or stream.width * stream.height > MOST_PIXELS:
         return
-    limit_pictures(stream)
+    limit_images(stream)
     seconds = float(container.duration or 0) / MICROSECONDS
     moments = [moment * seconds for moment in MOMENTS] if seconds > SHORTEST_S else [0.0]
     begin = float(container.start_time or 0) / MICROSECONDS
@@ -119,6 +119,6 @@ def _frame_at(frames: Iterator[Any], time: float) -> Any:
 
 
 def _width(width: int, height: int) -> int:
-    """Return the width of a picture at the strip's height, even (a scaler's demand), within bounds."""
+    """Return the width of an image at the strip's height, even (a scaler's demand), within bounds."""
     shape = min(max(width / max(height, 1), 1 / WIDEST), WIDEST)
     return max(2, 2 * round(HEIGHT * shape / 2))

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from df_data.build.config import LANDMARK_STRUCTURE, BuildConfig
-from df_data.build.crew.faults import error_line, is_ours
-from df_data.build.crew.messages import AtWork, InputResult, MadeSample, Outcome
 from df_data.build.devices import resolve_devices
-from df_data.build.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.build.encode import Encoders, encode_images, mp4_bytes
+from df_data.build.pool.faults import error_line, is_ours
+from df_data.build.pool.messages import Heartbeat, InputResult, MadeSample, Outcome
 from df_data.build.prompt import encode_prompt
-from df_data.build.rejects import file_picture
+from df_data.build.rejects import file_image
 from df_data.common.timing import stage, stopwatch
 from df_data.format.ledger import HALVED
 from df_data.format.sample import WEIGHT_LOWERED_BY, EncoderRecord, Sample, SampleMeta, to_members
@@ -34,7 +34,6 @@ from df_data.stages.rejection import Rejected
 from df_data.stages.voice import silero_vad
 from df_models.encoders import load_flame_encoder, load_motion_extractor
 from df_models.encoders.face.face_detectors import load_face_detector
-from df_models.settings import expand_path, expand_variables
 
 __all__ = ["InputResult", "WorkerModels", "reference_frames"]
 
@@ -55,15 +54,15 @@ class WorkerModels:
         if device != "cpu":
             torch.backends.cudnn.allow_tf32 = False  # float32 is float32, for angles above all
         self.prompt = None if config.text is None else encode_prompt(config.text, config.dtype)
-        self.detector = load_face_detector(expand_variables(config.models.face_detector))
+        self.detector = load_face_detector(config.models.face_detector)
         check_detector(config.stages, self.detector)
         self.judges = load_judges(config.models.syncnet, config.models.head_pose, device)
-        named = map(expand_variables, (config.video_vae, config.audio_encoder, config.reference_encoder))
+        named = (config.video_vae, config.audio_encoder, config.reference_encoder)
         self.encoders = Encoders.load(*named, device=device, precision=config.dtype)
         self.faces = _face_encoders(config, device)
-        self.reader = MediaPipeReader(expand_path(config.models.face_landmarker))
+        self.reader = MediaPipeReader(config.models.face_landmarker.path)
         network = config.models.face_identity
-        self.identity = None if network is None else FaceIdentity(expand_path(network))
+        self.identity = None if network is None else FaceIdentity(network.path)
 
     def close(self) -> None:
         """Free the landmarker's native memory."""
@@ -93,7 +92,7 @@ class WorkerModels:
             others["identity"] = self.identity
         return others
 
-    def process(self, made: Input) -> Iterator[Outcome | AtWork]:
+    def process(self, made: Input) -> Iterator[Outcome | Heartbeat]:
         """Take one video through all stages; yield its samples and, last, how it ended.
 
         A refusal, a broken file and a fault of a stage are results, not exceptions.
@@ -119,7 +118,7 @@ class WorkerModels:
                 result = InputResult("failed", error=error_line(error, made.path))
         yield replace(result, seconds=watch.seconds)
 
-    def _samples(self, made: Input, scores: dict[str, float]) -> Iterator[MadeSample | AtWork]:
+    def _samples(self, made: Input, scores: dict[str, float]) -> Iterator[MadeSample | Heartbeat]:
         """Yield the samples of a video, stretch by stretch, and a sign of life for each stretch that gives none.
 
         ``scores`` is filled in on the way. A video is accepted if one of its stretches is. Its scores are then the
@@ -140,7 +139,7 @@ class WorkerModels:
                 clips = list(self._clips(made, found, index))
             except Rejected as rejected:
                 refused.append(rejected)
-                yield AtWork()
+                yield Heartbeat()
                 continue
             accepted += 1
             scores |= found.scores if accepted == 1 else {}
@@ -189,7 +188,7 @@ class WorkerModels:
     ) -> Iterator[MadeSample]:
         """Encode the clips of one stretch, all of one length.
 
-        The sound is encoded once for the whole video, so a clip's first and last features know what is said around
+        The audio is encoded once for the whole video, so a clip's first and last features know what is said around
         it, as they do when a model generates.
         """
         with stage("audio"):
@@ -197,8 +196,8 @@ class WorkerModels:
         frames = [clip.frames for _, clip in clips]
         references = [reference_frames(len(pixels), self.config.clips.references) for pixels in frames]
         with stage("vae"):
-            pictures = encode_pictures(self.encoders, frames, references, self.config.batch)
-        for (key, clip), tensors in zip(clips, pictures, strict=True):
+            images = encode_images(self.encoders, frames, references, self.config.batch)
+        for (key, clip), tensors in zip(clips, images, strict=True):
             first = clip.start - whole.start
             tensors |= {
                 "structure": torch.from_numpy(clip.structure),
@@ -255,8 +254,8 @@ class WorkerModels:
 def _face_encoders(config: BuildConfig, device: str) -> FaceEncoders:
     """Load those that are asked for; always in float32: bfloat16 makes LivePortrait's angles jitter by 0.3 degrees."""
     from_landmarks = config.structure == LANDMARK_STRUCTURE
-    motion = None if from_landmarks else load_motion_extractor(expand_variables(config.structure)).to(device=device)
-    flame = None if config.flame is None else load_flame_encoder(expand_variables(config.flame)).to(device=device)
+    motion = None if from_landmarks else load_motion_extractor(config.structure).to(device=device)
+    flame = None if config.flame is None else load_flame_encoder(config.flame).to(device=device)
     return FaceEncoders(motion, flame, config.batch.faces)
 
 
@@ -266,7 +265,7 @@ def _refused(made: Input, rejected: Rejected) -> InputResult:
         scores=rejected.scores,
         reason=rejected.reason,
         detail=rejected.detail,
-        picture=file_picture(made.path),
+        image=file_image(made.path),
     )
 
 

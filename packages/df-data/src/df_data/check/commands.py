@@ -55,5 +55,5 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from df_data.check.inspect.gallery import write_gallery
 
     page = write_gallery(arguments.directory, arguments.out, clips=arguments.clips, split=arguments.split)
-    print(f"{page}: open it in a browser; it holds pictures of people, so share it as you would share the videos")
+    print(f"{page}: open it in a browser; it holds images of people, so share it as you would share the videos")
     return 0

@@ -104,7 +104,7 @@ def _check_split(directory: Path, media: bool, workers: int) -> tuple[list[str],
             unread.add(entry.name)
         for sample in result.samples:
             if sample.key in samples:
-                problems.append(f"{directory / entry.name}: sample {sample.key} stands twice")
+                problems.append(f"{directory / entry.name}: sample {sample.key} is a duplicate")
             samples[sample.key] = sample
     if len(text_widths) > 1:
         problems.append(f"{directory}: text_features of several widths: {', '.join(map(str, sorted(text_widths)))}")
@@ -169,7 +169,7 @@ def _sample_problems(found: StoredSample, manifest: Manifest, media: bool) -> li
     problems = list(found.problems)
     if found.sample is not None:
         problems += sample_problems(found.sample, manifest)
-        problems += video_problems(found.sample, compare_sound=not problems) if media else []
+        problems += video_problems(found.sample, compare_audio=not problems) if media else []
     return problems
 
 

@@ -38,13 +38,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run_plan(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from df_data.fetch.plan import make_plan
-    from df_models.settings import expand_path
 
     config, catalogue = _read(arguments)
     print(make_plan(config, catalogue))
     if catalogue.local:
-        folder = expand_path(config.lists)
-        print(f"next: df-data build with a source of folder {folder} (configs/data/grid.yaml is such a config)")
+        print(f"next: df-data build with a source of folder {config.lists} (configs/data/grid.yaml is such a config)")
     else:
         overrides, paths = _asked(arguments)
         options = [part for name, path in paths.items() for part in (f"--{name}", path)]
@@ -80,7 +78,7 @@ def downloaders(config: FetchConfig, catalogue: Catalogue) -> Callable[[str], Do
     from df_data.fetch.plan import is_plain_file
     from df_data.fetch.ytdlp import YtDlpDownloader
 
-    if config.cookies and not Path(config.cookies).is_file():
+    if config.cookies and not config.cookies.path.is_file():
         raise UserError(f"no cookie file {config.cookies}; export one from a browser, or set cookies=null")
     limit = int(config.max_gb * 1e9)
     files = HttpDownloader(Throttle(config.rate_limit), config.timeout_s, limit)
@@ -93,7 +91,7 @@ def downloaders(config: FetchConfig, catalogue: Catalogue) -> Callable[[str], Do
 def _read(arguments: argparse.Namespace) -> tuple[FetchConfig, Catalogue]:
     from df_data.fetch.config import FetchConfig
     from df_data.sources.catalogue import read_catalogue
-    from df_models.settings import expand_path, load_config
+    from df_models.settings import load_config
 
     overrides, paths = _asked(arguments)
     overrides += [f"{name}={path}" for name, path in paths.items()]
@@ -102,7 +100,7 @@ def _read(arguments: argparse.Namespace) -> tuple[FetchConfig, Catalogue]:
         _check_name(arguments.source, listed=any(text.startswith("lists=") for text in overrides))
         overrides.append(f"source={arguments.source}")
     config = load_config(FetchConfig, None if named else arguments.source, overrides)
-    return config, read_catalogue(config.source, expand_path(config.lists))
+    return config, read_catalogue(config.source, config.lists.path)
 
 
 def _check_name(source: str, *, listed: bool) -> None:

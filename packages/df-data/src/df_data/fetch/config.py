@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from df_data.sources.catalogue import DatasetName
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 
 
 class FetchConfig(FrozenModel):
@@ -13,7 +13,7 @@ class FetchConfig(FrozenModel):
 
     Attributes:
         source: name of the dataset.
-        lists: file or folder of its lists (of its videos, for one that is had as files); ``${NAME:-default}`` is
+        lists: file or folder of its lists (of its videos, for one of local files); ``${NAME:-default}`` is
             replaced from the environment.
         out: directory that gets ``clips/``, ``journal.jsonl`` and, while it works, ``raw/``.
         limit: use only the first so many videos of the lists; none for all.
@@ -36,8 +36,8 @@ class FetchConfig(FrozenModel):
     """
 
     source: DatasetName
-    lists: str
-    out: str | None = None
+    lists: Location
+    out: Location | None = None
     limit: int | None = Field(default=None, ge=1)
     piece_s: float | None = Field(default=None, ge=4)
     max_height: int = Field(default=1080, ge=144)
@@ -53,4 +53,4 @@ class FetchConfig(FrozenModel):
     max_gb: float = Field(default=8.0, gt=0)
     keep_raw: bool = False
     retry_dead: bool = False
-    cookies: str | None = None
+    cookies: Location | None = None

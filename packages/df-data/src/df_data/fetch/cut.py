@@ -1,7 +1,7 @@
-"""Cut a clip out of a downloaded video: pictures by their time stamps, a part of each, and the sound to the sample.
+"""Cut a clip out of a downloaded video: images by their time stamps, a part of each, and the audio to the sample.
 
-The pictures keep their time stamps (a variable frame rate stays one) and are encoded by x264 at a high quality; the
-sound keeps its rate and is stored without loss, as FLAC. The clip's clock begins with its first picture.
+The images keep their time stamps (a variable frame rate stays one) and are encoded by x264 at a high quality; the
+audio keeps its rate and is stored without loss, as FLAC. The clip's clock begins with its first image.
 
 Shape legend: N samples, C channels.
 """
@@ -16,12 +16,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from df_data.fetch.cut_sound import write_sound
+from df_data.fetch.cut_audio import write_audio
 from df_data.fetch.download import raise_if_disk_full
 from df_data.sources.catalogue.clip import CatalogueClip
 from df_data.stages.aspect import square_size
 from df_data.stages.turn import Turn, upright_turn
-from df_models.containers import FormatNotRead, limit_pictures, open_media
+from df_models.containers import FormatNotRead, limit_images, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_path
 
@@ -52,11 +52,11 @@ class Cut:
     """What was cut.
 
     Attributes:
-        start_s, end_s: the first picture's time and the end of the last, on the video's clock.
+        start_s, end_s: the first image's time and the end of the last, on the video's clock.
         crop: x, y, width, height in pixels of the upright source, None for all of it.
         width, height: size of the upright source.
-        frames: pictures.
-        sound_rate: samples a second, None where the source has no sound.
+        frames: images.
+        sound_rate: samples a second, None where the source has no audio.
     """
 
     start_s: float
@@ -74,8 +74,8 @@ def cut_clip(
     """Write the clip to ``target`` (mp4), whole or not at all.
 
     Args:
-        video: file with the pictures; with the sound too if ``audio`` is None.
-        audio: file with the sound.
+        video: file with the images; with the audio too if ``audio`` is None.
+        audio: file with the audio.
         crf: x264's quality.
         expand: factor by which the crop is enlarged.
 
@@ -88,14 +88,14 @@ def cut_clip(
 
     try:
         with contextlib.ExitStack() as stack:
-            pictures = stack.enter_context(_opened(video))
-            sounds = stack.enter_context(_opened(audio or video))
-            if not pictures.streams.video:
-                raise CutRefused("no_video_track", "the video has no pictures")
-            zero = _zero(pictures, sounds)
+            video_file = stack.enter_context(_opened(video))
+            audio_file = stack.enter_context(_opened(audio or video))
+            if not video_file.streams.video:
+                raise CutRefused("no_video_track", "the video has no images")
+            zero = _zero(video_file, audio_file)
             temporary = stack.enter_context(atomic_path(target))
             out = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
-            return _write(out, pictures, sounds, zero, clip, crf, expand)
+            return _write(out, video_file, audio_file, zero, clip, crf, expand)
     except UserError:
         raise
     except (av.FFmpegError, ValueError, IndexError) as error:  # IndexError: of a stream that begins late
@@ -117,20 +117,22 @@ def _zero(*containers: Any) -> float:
     return min(starts, default=0.0)
 
 
-def _write(out: Any, pictures: Any, sounds: Any, zero: float, clip: CatalogueClip, crf: int, expand: float) -> Cut:
-    stream = pictures.streams.video[0]
-    limit_pictures(stream)
-    inside = _frames_between(pictures, stream, zero, clip.start_s, clip.end_s or math.inf)
+def _write(
+    out: Any, video_file: Any, audio_file: Any, zero: float, clip: CatalogueClip, crf: int, expand: float
+) -> Cut:
+    stream = video_file.streams.video[0]
+    limit_images(stream)
+    inside = _frames_between(video_file, stream, zero, clip.start_s, clip.end_s or math.inf)
     start, first = next(inside, (0.0, None))
     if first is None:
-        raise CutRefused("outside_video", f"the video has no picture between {clip.start_s} and {clip.end_s} s")
+        raise CutRefused("outside_video", f"the video has no image between {clip.start_s} and {clip.end_s} s")
     turn = upright_turn(first)
     square = square_size(first.width, first.height, stream.sample_aspect_ratio)
     width, height = square[::-1] if turn.rotation % 180 else square
     crop = _crop(clip, width, height, expand)
-    writer = _PictureWriter(out, stream, first, _filters(first, square, turn, crop), crf)
-    sound = sounds.streams.audio[0] if sounds.streams.audio else None
-    encoder = _sound_stream(out, sound) if sound is not None else None
+    writer = _ImageWriter(out, stream, first, _filters(first, square, turn, crop), crf)
+    audio = audio_file.streams.audio[0] if audio_file.streams.audio else None
+    encoder = _audio_stream(out, audio) if audio is not None else None
     writer.write(first)
     times = [start]
     for time, frame in inside:
@@ -141,9 +143,9 @@ def _write(out: Any, pictures: Any, sounds: Any, zero: float, clip: CatalogueCli
     end = times[-1] + shown
     if clip.end_s is not None and end - start < LEAST_SHARE * (clip.end_s - clip.start_s):
         raise CutRefused("video_too_short", f"the video ends {end:.2f} s in, the clip at {clip.end_s:.2f} s")
-    if sound is not None:
-        write_sound(out, encoder, _decoded(sounds, sound, zero, start), start, end)
-    return Cut(round(start, 6), round(end, 6), crop, width, height, writer.count, sound.rate if sound else None)
+    if audio is not None:
+        write_audio(out, encoder, _decoded(audio_file, audio, zero, start), start, end)
+    return Cut(round(start, 6), round(end, 6), crop, width, height, writer.count, audio.rate if audio else None)
 
 
 def _crop(clip: CatalogueClip, width: int, height: int, expand: float) -> tuple[int, int, int, int] | None:
@@ -208,8 +210,8 @@ def _filters(
     return filters
 
 
-class _PictureWriter:
-    """Filters and encodes pictures; their time stamps count from the first."""
+class _ImageWriter:
+    """Filters and encodes images; their time stamps count from the first."""
 
     def __init__(self, out: Any, source: Any, first: Any, filters: list[tuple[str, str]], crf: int) -> None:
         self.count = 0
@@ -221,27 +223,27 @@ class _PictureWriter:
         self._began = False
 
     def write(self, frame: Any) -> None:
-        """Add one picture of the source."""
+        """Add one image of the source."""
         if (frame.width, frame.height, frame.format.name) != self._kind:
-            raise CutRefused("size_changes", f"the pictures change to {frame.width}x{frame.height} within the clip")
+            raise CutRefused("size_changes", f"the images change to {frame.width}x{frame.height} within the clip")
         frame.pts -= self._first_pts
         self._graph.push(frame)
-        picture = self._graph.pull()
+        image = self._graph.pull()
         if not self._began:
-            self._begin(picture)
-        picture.pict_type = 0
-        self._out.mux(self._stream.encode(picture))
+            self._begin(image)
+        image.pict_type = 0
+        self._out.mux(self._stream.encode(image))
         self.count += 1
 
     def finish(self) -> None:
         """Write what the encoder holds back."""
         self._out.mux(self._stream.encode(None))
 
-    def _begin(self, picture: Any) -> None:
-        """Set up the encoder for pictures like the first."""
+    def _begin(self, image: Any) -> None:
+        """Set up the encoder for images like the first."""
         encoder, decoder = self._stream.codec_context, self._source.codec_context
-        self._stream.width, self._stream.height = picture.width, picture.height
-        self._stream.pix_fmt = picture.format.name
+        self._stream.width, self._stream.height = image.width, image.height
+        self._stream.pix_fmt = image.format.name
         self._stream.options = {"crf": str(self._crf), "preset": "veryfast", "threads": str(THREADS)}
         encoder.time_base = self._source.time_base
         for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
@@ -263,7 +265,7 @@ def _graph(source: Any, filters: list[tuple[str, str]]) -> Any:
     return graph
 
 
-def _sound_stream(out: Any, source: Any) -> Any:
+def _audio_stream(out: Any, source: Any) -> Any:
     layout = "mono" if source.codec_context.channels == 1 else "stereo"
     stream = out.add_stream("flac", rate=source.rate, layout=layout, format="s16")
     stream.codec_context.time_base = Fraction(1, source.rate)

@@ -16,11 +16,11 @@ Progress = Callable[[int], None]
 
 
 class Downloaded(FrozenModel):
-    """A whole video on disk: one file, or pictures and sound in one each.
+    """A whole video on disk: one file, or images and audio in one each.
 
     Attributes:
-        video: name of the file with the pictures, in the folder that it was downloaded to.
-        audio: name of the file with the sound if that is another one, else None.
+        video: name of the file with the images, in the folder that it was downloaded to.
+        audio: name of the file with the audio if that is another one, else None.
         bytes: of both.
         tool: name and version of what downloaded it.
         video_licence: what the site says of the video's licence, if anything.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from df_data.common.wording import counted
 from df_data.fetch.config import FetchConfig
@@ -16,7 +15,7 @@ from df_data.sources.catalogue.layouts import SUFFIXES
 from df_data.sources.records import JOURNAL_NAME, Journal, is_fetched
 
 ASSUMED_MBIT = {360: 0.7, 720: 2.2, 1080: 4.0, 2160: 16.0}
-"""Megabits a second of pictures and sound together, by height: an assumption, of the order that video sites send."""
+"""Megabits a second of images and audio together, by height: an assumption, of the order that video sites send."""
 SHOWN = 5
 
 
@@ -120,7 +119,7 @@ def make_plan(config: FetchConfig, catalogue: Catalogue) -> Plan:
     """
     videos = chosen_videos(catalogue, config)
     clips = [clip for clips in videos.values() for clip in clips]
-    out = Path(config.out) if config.out else None
+    out = config.out.path if config.out else None
     journal = Journal(out / JOURNAL_NAME, mend=False) if out else None
     lengths = [clip.seconds for clip in clips if clip.seconds is not None]
     last_ends = [max((clip.end_s or 0.0) for clip in group) for group in videos.values()]

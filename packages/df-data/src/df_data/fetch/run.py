@@ -90,14 +90,14 @@ def fetch(
         downloader_for: gives the downloader for an address.
 
     Raises:
-        UserError: nowhere to write to, a dataset that is had as files, or another fetch is writing there.
+        UserError: nowhere to write to, a dataset of local files, or another fetch is writing there.
         OSError: the disk is full.
     """
     if config.out is None:
         raise UserError("give the directory to write to with --out")
     if catalogue.local:
-        raise UserError(f"{catalogue.dataset} is had as files already: name its folder as a source of df-data build")
-    out = Path(config.out)
+        raise UserError(f"{catalogue.dataset} lies on your disk already: name its folder as a source of df-data build")
+    out = config.out.path
     with dataset_lock(out):
         return _Run(config, catalogue, downloader_for, out, sleep).all(progress)
 

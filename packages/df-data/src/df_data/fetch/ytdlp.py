@@ -1,6 +1,6 @@
 """Download from video sites with yt-dlp as a library (extra ``df-data[fetch]``).
 
-Pictures and sound are downloaded as the site has them, mostly one file each, and never merged: that would need the
+Images and audio are downloaded as the site has them, mostly one file each, and never merged: that would need the
 ffmpeg program, and the cutter reads two files as well as one. Source of the options and of the errors' words:
 ``yt_dlp/YoutubeDL.py`` and ``yt_dlp/extractor/youtube`` of yt-dlp 2026.10.
 """
@@ -118,16 +118,16 @@ class YtDlpDownloader:
             info = next(iter(info["entries"]), None)
         done = (info or {}).get("requested_downloads") or []
         names = {part["filepath"]: part for part in done if part.get("filepath") and Path(part["filepath"]).is_file()}
-        pictures = [path for path, part in names.items() if part.get("vcodec") != "none"]
-        sounds = [path for path, part in names.items() if part.get("vcodec") == "none"]
+        images = [path for path, part in names.items() if part.get("vcodec") != "none"]
+        audio = [path for path, part in names.items() if part.get("vcodec") == "none"]
         if (info or {}).get("is_live"):
             raise Gone("live", "a broadcast that is still going on")
-        if not pictures or len(names) < len(done):
+        if not images or len(names) < len(done):
             raise Gone("too_large", f"yt-dlp left no file (more than {self.max_bytes} bytes?)")
-        files = [_inside(folder, path) for path in (pictures[0], *sounds[:1])]
+        files = [_inside(folder, path) for path in (images[0], *audio[:1])]
         return Downloaded(
             video=files[0].name,
-            audio=files[1].name if sounds else None,
+            audio=files[1].name if audio else None,
             bytes=sum(file.stat().st_size for file in files),
             tool=self.tool,
             video_licence=info.get("license"),
@@ -148,26 +148,26 @@ def ytdlp_version() -> str:
 
 
 def choose_formats(formats: list[dict[str, Any]], max_height: int) -> list[dict[str, Any]]:
-    """Return what to download: one format with both streams, or the best pictures and the best sound.
+    """Return what to download: one format with both streams, or the best images and the best audio.
 
-    The highest picture up to ``max_height`` is taken (the lowest of all, where all are higher), of standard dynamic
+    The highest image up to ``max_height`` is taken (the lowest of all, where all are higher), of standard dynamic
     range if there is one; among equals the later, which is the better in yt-dlp's order.
 
     Args:
         formats: yt-dlp's format records, from worst to best.
     """
-    pictures = [f for f in formats if f.get("vcodec") != "none" and not f.get("has_drm")]
-    sounds = [f for f in formats if f.get("vcodec") == "none" and f.get("acodec") != "none" and not f.get("has_drm")]
-    if not pictures:
+    images = [f for f in formats if f.get("vcodec") != "none" and not f.get("has_drm")]
+    audio = [f for f in formats if f.get("vcodec") == "none" and f.get("acodec") != "none" and not f.get("has_drm")]
+    if not images:
         return []
-    standard = [f for f in pictures if f.get("dynamic_range") in (None, "SDR")] or pictures
+    standard = [f for f in images if f.get("dynamic_range") in (None, "SDR")] or images
     low = [f for f in standard if (f.get("height") or 0) <= max_height]
     height = max((f.get("height") or 0) for f in low) if low else min(f["height"] for f in standard)
     best = [f for f in standard if (f.get("height") or 0) == height]
     whole = [f for f in best if f.get("acodec") != "none"]
-    if whole and (best[-1] is whole[-1] or not sounds):
+    if whole and (best[-1] is whole[-1] or not audio):
         return [whole[-1]]
-    return [best[-1], *sounds[-1:]]
+    return [best[-1], *audio[-1:]]
 
 
 def classify(message: str) -> DownloadFailed:

@@ -22,7 +22,7 @@ def measures_of(sample: Sample) -> dict[str, float]:
 
     ``clip_seconds``; ``weight``, the sampling weight; ``latent_rms``, root mean square of the video latent (about 1);
     ``latent_change``, mean absolute difference of neighbouring latent frames; ``mouth_box_share``, the mouth box's
-    share of the picture; ``yaw_abs_deg``, median of ``|yaw|``; ``mouth_open_std`` where the mouth's opening is known.
+    share of the image; ``yaw_abs_deg``, median of ``|yaw|``; ``mouth_open_std`` where the mouth's opening is known.
     """
     meta, tensors = sample.meta, sample.tensors
     latent = tensors["video_latent"].float()
@@ -52,6 +52,6 @@ def mouth_opening(meta: SampleMeta, tensors: Mapping[str, Tensor]) -> Tensor | N
 
 
 def mouth_share(meta: SampleMeta, boxes_P4: Tensor) -> float:
-    """Return the mean area of mouth boxes as a share of the picture."""
+    """Return the mean area of mouth boxes as a share of the image."""
     x0, y0, x1, y1 = boxes_P4.unbind(-1)
     return float(torch.mean((x1 - x0) * (y1 - y0))) / (meta.height * meta.width)

@@ -1,6 +1,6 @@
 """One sample of a shard: `<key>.json` (metadata), `<key>.safetensors` (tensors), optionally `<key>.mp4` (the clip).
 
-Shape legend: P pixel frames, T latent frames, A = 2P audio features, R reference pictures, N reference tokens,
+Shape legend: P pixel frames, T latent frames, A = 2P audio features, R reference images, N reference tokens,
 H, W pixels, h = H/8, w = W/8 latent cells, L text tokens, D feature widths, K named truth values.
 
 ====================  =======  =============  ======  ========================================================
@@ -10,9 +10,9 @@ tensor                dtype    shape          needed  what
 `structure`           float32  [P, D_s]       yes     raw structure vector, layout named in the metadata
 `flame`               float32  [P, 159]       no      FLAME vector
 `audio`               float16  [2P, D_a]      yes     50 Hz audio features, not pooled
-`reference_latents`   float16  [R, 16, h, w]  yes     pictures of the clip, each encoded alone
-`reference_frames`    int32    [R]            yes     pixel frame of each reference picture
-`reference_features`  float16  [R, N, D_r]    yes     reference encoder's tokens of each picture
+`reference_latents`   float16  [R, 16, h, w]  yes     images of the clip, each encoded alone
+`reference_frames`    int32    [R]            yes     pixel frame of each reference image
+`reference_features`  float16  [R, N, D_r]    yes     reference encoder's tokens of each image
 `mouth_boxes`         float32  [P, 4]         yes     x0, y0, x1, y1 in pixels of the clip
 `truth`               float32  [P, K]         no      exact values of a synthetic clip, named by `truth_names`
 `identity_vector`     float32  [D_id]         no      identity of the face: exact of a synthetic clip
@@ -147,7 +147,7 @@ def check_key(key: str) -> None:
 
 
 def expected_shapes(meta: SampleMeta) -> dict[str, tuple[int | None, ...]]:
-    """The shape each tensor must have; None where the width is free (encoders, number of pictures)."""
+    """The shape each tensor must have; None where the width is free (encoders, number of images)."""
     frames, latent = meta.num_frames, latent_length(meta.num_frames)
     h, w = meta.height // SPATIAL_STRIDE, meta.width // SPATIAL_STRIDE
     return {

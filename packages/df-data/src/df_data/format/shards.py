@@ -374,7 +374,7 @@ def iter_groups(file: IO[bytes], where: str) -> Iterator[tuple[str, dict[str, tu
             yield current, places
             places = {}
         if suffix in places:
-            raise UserError(f"{where}: member {key}.{suffix} stands twice")
+            raise UserError(f"{where}: member {key}.{suffix} is a duplicate")
         current = key
         places[suffix] = (offset, size)
     if places:

@@ -1,6 +1,6 @@
-"""The mp4 of a sample: its facts without its pixels, or its pixels and sound.
+"""The mp4 of a sample: its facts without its pixels, or its pixels and audio.
 
-Shape legend: P pixel frames, H, W pixels, N samples of 16 kHz sound.
+Shape legend: P pixel frames, H, W pixels, N samples of 16 kHz audio.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ class VideoFacts:
     """What an mp4 holds.
 
     Attributes:
-        times: presentation time of each picture in seconds.
+        times: presentation time of each image in seconds.
         pixel_format: such as ``yuv420p``, which browsers play, or ``gbrp``, which they do not.
-        sound_start: time of the first sample of sound, None if there is no sound.
-        sound_seconds: how long the sound is.
+        audio_start: time of the first sample of audio, None if there is no audio.
+        audio_seconds: how long the audio is.
     """
 
     times: tuple[float, ...]
     height: int
     width: int
     pixel_format: str
-    sound_start: float | None
-    sound_seconds: float
+    audio_start: float | None
+    audio_seconds: float
 
 
 def probe_video(video: bytes) -> VideoFacts:
-    """Decode an mp4 and tell what it holds, one picture in memory at a time.
+    """Decode an mp4 and tell what it holds, one image in memory at a time.
 
     Raises:
         UserError: the bytes are no video that can be decoded.
@@ -47,38 +47,38 @@ def probe_video(video: bytes) -> VideoFacts:
         times = tuple(float(frame.time or 0.0) for frame in container.decode(stream))
         height, width, pixel_format = stream.height, stream.width, stream.codec_context.pix_fmt
     with _opened(video) as container:
-        pieces = [(float(f.time or 0.0), f.samples / f.sample_rate) for f in _sound_frames(container)]
+        pieces = [(float(f.time or 0.0), f.samples / f.sample_rate) for f in _audio_frames(container)]
     return VideoFacts(
         times=times,
         height=height,
         width=width,
         pixel_format=pixel_format,
-        sound_start=pieces[0][0] if pieces else None,
-        sound_seconds=sum(seconds for _, seconds in pieces),
+        audio_start=pieces[0][0] if pieces else None,
+        audio_seconds=sum(seconds for _, seconds in pieces),
     )
 
 
 def read_frames(video: bytes) -> np.ndarray:
-    """Return the pictures of an mp4's bytes, uint8 RGB ``[P, H, W, 3]``; errors as in :func:`probe_video`."""
+    """Return the images of an mp4's bytes, uint8 RGB ``[P, H, W, 3]``; errors as in :func:`probe_video`."""
     with _opened(video) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     if not frames:
-        raise UserError("its mp4 holds no pictures")
+        raise UserError("its mp4 holds no images")
     return np.stack(frames)
 
 
-def read_sound(video: bytes) -> np.ndarray:
-    """Return the sound of an mp4's bytes as mono 16 kHz, float32 ``[N]``, empty if there is none."""
+def read_audio(video: bytes) -> np.ndarray:
+    """Return the audio of an mp4's bytes as mono 16 kHz, float32 ``[N]``, empty if there is none."""
     import av
 
     with _opened(video) as container:
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        pieces = [out.to_ndarray()[0] for frame in _sound_frames(container) for out in resampler.resample(frame)]
+        pieces = [out.to_ndarray()[0] for frame in _audio_frames(container) for out in resampler.resample(frame)]
         pieces += [out.to_ndarray()[0] for out in resampler.resample(None)] if pieces else []
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
 
 
-def _sound_frames(container: Any) -> Iterator[Any]:
+def _audio_frames(container: Any) -> Iterator[Any]:
     if container.streams.audio:
         yield from container.decode(audio=0)
 

@@ -1,7 +1,7 @@
 """`df-data people`: a short look at every input, then who is who among all of them.
 
-The looks run like a build's inputs, by the same crews, and are kept in a journal beside the people file, so a killed
-run goes on. The people file is written anew, whole, by every run; people keep the names that it gave them before.
+The looks run like a build's inputs, by the same worker pools, and are kept in a journal beside the people file, so a
+killed run goes on. Every run writes the people file anew, whole; people keep the names that it gave them before.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from df_data.build.config import BuildConfig
-from df_data.build.crew import Crew, open_crew
-from df_data.build.crew.messages import MadeSample, ModelsFactory
+from df_data.build.pool import WorkerPool, open_pool
+from df_data.build.pool.messages import MadeSample, ModelsFactory
 from df_data.common.wording import counted
 from df_data.format.sample import EncoderRecord
 from df_data.people.groups import Forest, Groups, Link, name_groups, strongest_links
@@ -111,11 +111,11 @@ def find_people(
     inputs = [made for _, made in list_files(config.sources)]
     config = config.model_copy(update={"device": "cpu", "part": "1/1"})
     with open_journal(out.with_name(out.name + ".looks")) as journal:
-        with open_crew(config, make) as crew:
-            looked_with = _looked_with(config, crew.records())
+        with open_pool(config, make) as pool:
+            looked_with = _looked_with(config, pool.records())
             states = {made.name: file_state(made.path) for made in inputs}
             todo = [made for made in inputs if not journal.known(made.name, states[made.name], looked_with)]
-            _look(todo, crew, journal, states, looked_with, len(inputs), progress)
+            _look(todo, pool, journal, states, looked_with, len(inputs), progress)
         entries = [journal.entries[made.name] for made in inputs]
         records, doubts, faces = who_is_who(inputs, entries, earlier)
         write_people(out, records)
@@ -161,7 +161,7 @@ def who_is_who(
 
 def _look(
     todo: list[Input],
-    crew: Crew,
+    pool: WorkerPool,
     journal: LookJournal,
     states: Mapping[str, FileState],
     looked_with: str,
@@ -171,7 +171,7 @@ def _look(
     vectors: dict[str, bytes] = {}
     counts: Counter[str] = Counter()
     with tqdm(total=total, initial=total - len(todo), desc="videos", unit="video", disable=not progress) as bar:
-        for made, outcome in crew.run(todo):
+        for made, outcome in pool.run(todo):
             if isinstance(outcome, MadeSample):
                 vectors[made.name] = outcome.members[VECTOR]
                 continue

@@ -30,7 +30,7 @@ from df_models.containers import open_media
 from df_models.errors import UserError
 
 LONGEST_SIDE = 1280
-"""Larger pictures are shrunk to it: a face needs 112 pixels."""
+"""Larger images are shrunk to it: a face needs 112 pixels."""
 WHOLE_S = 10.0
 """A video up to this length is decoded from its beginning; in a longer one each frame is sought."""
 MOST_FRAMES = 300
@@ -40,7 +40,7 @@ MOST_FRAMES_WHOLE = 600
 MOST_FRAMES_THROUGH = 18_000
 """Frames decoded at most of a video in which nothing can be sought: ten minutes at 30 a second."""
 HELD = 20
-"""Pictures held at most on the way through it."""
+"""Images held at most on the way through it."""
 SAME_FACE = 0.45
 """Two frames of one video show one person above it. Faces of single frames are less alike than means of five: measured
 on ten videos, five frames each, least within a video 0.71, greatest between people 0.38."""
@@ -96,7 +96,7 @@ def _sought(path: Path) -> list[np.ndarray]:
 def _passed_through(path: Path, found: list[np.ndarray]) -> list[np.ndarray]:
     """Return five frames at equal distances of all that can be decoded, or those ``found`` so far if they are more.
 
-    Every n-th picture is held, and n doubles when :data:`HELD` are: their number is not known before.
+    Every n-th image is held, and n doubles when :data:`HELD` are: their number is not known before.
     """
     import av
 

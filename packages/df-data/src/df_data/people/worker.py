@@ -1,12 +1,12 @@
-"""What a worker of ``df-data people`` does with one input; :mod:`df_data.build.crew` runs it as it runs a build's."""
+"""What a worker of ``df-data people`` does with one input; :mod:`df_data.build.pool` runs it as it runs a build's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from df_data.build.config import BuildConfig
-from df_data.build.crew.faults import error_line, is_ours
-from df_data.build.crew.messages import InputResult, MadeSample, Outcome
+from df_data.build.pool.faults import error_line, is_ours
+from df_data.build.pool.messages import InputResult, MadeSample, Outcome
 from df_data.format.sample import EncoderRecord
 from df_data.people.look import few_frames, look_at
 from df_data.sources.listing import Input
@@ -14,7 +14,6 @@ from df_data.stages.identity import HOW_TO_GET, FaceIdentity
 from df_data.stages.rejection import Rejected
 from df_models.encoders.face.face_detectors import load_face_detector
 from df_models.errors import UserError
-from df_models.settings import expand_path, expand_variables
 
 VECTOR = "vector"
 """Name of the one member that is made of an input."""
@@ -31,16 +30,16 @@ class PeopleModels:
         if config.models.face_identity is None:
             raise UserError(f"models.face_identity: null, but people are told apart by it; {HOW_TO_GET}")
         self._other_face = config.stages.faces.other_face
-        self._detector = load_face_detector(expand_variables(config.models.face_detector))
-        self._network = FaceIdentity(expand_path(config.models.face_identity))
+        self._detector = load_face_detector(config.models.face_detector)
+        self._network = FaceIdentity(config.models.face_identity.path)
 
     def records(self) -> dict[str, EncoderRecord]:
-        """See :class:`df_data.build.crew.messages.Models`."""
+        """See :class:`df_data.build.pool.messages.Models`."""
         models = {"face_detector": self._detector, "identity": self._network}
         return {role: EncoderRecord(id=model.id, sha256=model.sha256) for role, model in models.items()}
 
     def close(self) -> None:
-        """See :class:`df_data.build.crew.messages.Models`."""
+        """See :class:`df_data.build.pool.messages.Models`."""
 
     def process(self, made: Input) -> Iterator[Outcome]:
         """Yield the input's vector as a sample's only member, if there is one, and how the look ended."""

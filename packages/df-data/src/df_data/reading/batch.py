@@ -5,14 +5,14 @@ not the slice of the latents, because the first latent of a clip covers one pixe
 So clips are *anchored* at their start, or (`start="marked"`) start anywhere and say so in `Batch.start`: latents,
 structure, audio and mouth boxes of such a crop are aligned to the frame, but its first latent is an ordinary one, seen
 with a past that the crop does not hold, and its four slots are four frames, not one repeated. An objective should
-leave that latent out of its loss or give it as clean context, and must not take it for a picture. The exact way to
+leave that latent out of its loss or give it as clean context, and must not take it for an image. The exact way to
 more starts is several anchored windows per video, which the build makes.
 
 There is no horizontal flip: the VAE is not symmetric, so mirrored latents are not the latents of the mirrored video,
 and audio would be all that is right about the batch. To train on mirrored clips, mirror the videos before they are
 encoded.
 
-Shape legend: B clips, T latent frames, S = 4 slots, h, w latent cells, R reference pictures, N reference tokens,
+Shape legend: B clips, T latent frames, S = 4 slots, h, w latent cells, R reference images, N reference tokens,
 P pixel frames, A = 2P audio features, L text tokens, D feature widths.
 """
 
@@ -31,13 +31,13 @@ from df_data.reading.shard import RawSample
 from df_models.errors import UserError
 from df_models.time import SLOTS, SPATIAL_STRIDE, pixel_length, pixels_of_latent, pool_audio
 
-Start = Literal["anchored", "marked"]
+CropStart = Literal["anchored", "marked"]
 AudioPool = Literal["mean", "concat"]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One sample as it is stored, all its reference pictures still there; slices of numpy arrays cost least.
+    """One sample as it is stored, all its reference images still there; slices of numpy arrays cost least.
 
     Attributes:
         video: float16 ``[T, 16, h, w]``.
@@ -67,15 +67,15 @@ class Recipe:
     """How clips become a batch.
 
     Attributes:
-        seed: of the choices below and of the reference picture; they depend on (seed, epoch, key) alone.
+        seed: of the choices below and of the reference image; they depend on (seed, epoch, key) alone.
         audio_pool: how two audio features become one slot.
         start: whether a crop begins at its clip's start, or anywhere (and is marked).
-        drop_audio, drop_reference: share of the clips whose audio or reference picture and tokens are zeros.
+        drop_audio, drop_reference: share of the clips whose audio or reference image and tokens are zeros.
     """
 
     seed: int
     audio_pool: AudioPool = "concat"
-    start: Start = "anchored"
+    start: CropStart = "anchored"
     drop_audio: float = 0.0
     drop_reference: float = 0.0
 
@@ -90,13 +90,13 @@ class Batch:
         video: normalised latents, float32 ``[B, T, 16, h, w]``.
         structure: raw vectors, float32 ``[B, T, 4, D_s]``.
         audio: pooled features, float32 ``[B, T, 4, D_a]``.
-        reference_latent: float32 ``[B, 16, h, w]``, one picture of the same clip, encoded alone.
+        reference_latent: float32 ``[B, 16, h, w]``, one image of the same clip, encoded alone.
         reference_tokens: float32 ``[B, N, D_r]``.
-        reference_frame: int64 ``[B]``: 0 if the picture is pixel frame 0, whose latent frame it equals; else -1.
+        reference_frame: int64 ``[B]``: 0 if the image is pixel frame 0, whose latent frame it equals; else -1.
         mouth_mask: float32 ``[B, T, h, w]``, share of each latent cell inside the mouth box.
         weight: float32 ``[B]`` in [0, 1], how much the clip should count (soft quality problems lower it).
         start: int64 ``[B]``, the stored clip's latent frame that the crop begins with; 0 is anchored (see the module).
-        audio_dropped, reference_dropped: bool ``[B]``, whose audio, or reference picture and tokens, are zeros.
+        audio_dropped, reference_dropped: bool ``[B]``, whose audio, or reference image and tokens, are zeros.
         flame: float32 ``[B, T, 4, 159]``, or None if a clip has none.
         text: float32 ``[B, L, D_t]``, or None if a clip has none; L is the longest prompt's length, shorter ones end in
             zero rows. A model reads 512 rows: :func:`df_models.text.pad_text`, best after the batch has moved to
@@ -185,7 +185,7 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
     length, _, height, width = shapes.pop()
     starts = [_start(clip, length, name, recipe) for clip, name in zip(clips, named)]
     picks = [hash_int(*name, "reference") % len(clip.reference_frames) for clip, name in zip(clips, named)]
-    pictures = [int(clip.reference_frames[pick]) for clip, pick in zip(clips, picks)]
+    images = [int(clip.reference_frames[pick]) for clip, pick in zip(clips, picks)]
     flames = [clip.flame for clip in clips if clip.flame is not None]
     texts = [clip.text for clip in clips if clip.text is not None]
     boxes_BTS4 = in_frames(slots([clip.mouth_boxes for clip in clips], starts, length))
@@ -199,7 +199,7 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
         ),
         reference_latent=stacked([clip.reference_latents[p] for clip, p in zip(clips, picks)]),
         reference_tokens=stacked([clip.reference_features[p] for clip, p in zip(clips, picks)]),
-        reference_frame=torch.tensor([0 if (p, start) == (0, 0) else -1 for p, start in zip(pictures, starts)]),
+        reference_frame=torch.tensor([0 if (p, start) == (0, 0) else -1 for p, start in zip(images, starts)]),
         mouth_mask=mouth_mask(boxes_BTS4, height, width),
         weight=torch.tensor([clip.weight for clip in clips]),
         start=torch.tensor(starts),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from df_data.format.manifest import Manifest
-from df_data.reading.batch import AudioPool, Recipe, Start
+from df_data.reading.batch import AudioPool, CropStart, Recipe
 from df_data.reading.order import SHARDS_MIXED
 from df_models.errors import UserError
 from df_models.time import latent_length
@@ -47,7 +47,7 @@ class ReaderOptions:
     seed: int
     num_frames: int | None = None
     buckets: Sequence[int] | None = None
-    start: Start = "anchored"
+    start: CropStart = "anchored"
     shuffle: bool = True
     audio_pool: AudioPool = "concat"
     drop_audio: float = 0.0
@@ -70,7 +70,7 @@ class ReaderOptions:
         for name in ("drop_audio", "drop_reference"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name}={getattr(self, name)} is not a share in 0..1")
-        for name, choices in (("start", Start), ("audio_pool", AudioPool), ("on_error", OnError)):
+        for name, choices in (("start", CropStart), ("audio_pool", AudioPool), ("on_error", OnError)):
             if getattr(self, name) not in get_args(choices):
                 known = " or ".join(repr(choice) for choice in get_args(choices))
                 raise UserError(f"{name}={getattr(self, name)!r}; use {known}")

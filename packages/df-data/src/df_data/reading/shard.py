@@ -181,7 +181,7 @@ def plain_groups(data: ShardBytes) -> dict[str, dict[str, Member]] | None:
             raise UserError(f"{data.where}: the members of {key} do not stand together; build the shard again")
         current, known = key, groups.setdefault(key, {})
         if suffix in known:
-            raise UserError(f"{data.where}: member {name} stands twice; build the shard again")
+            raise UserError(f"{data.where}: member {name} is a duplicate; build the shard again")
         known[suffix] = member
     return groups
 

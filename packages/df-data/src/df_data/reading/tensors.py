@@ -92,16 +92,16 @@ def _place(name: str, entry: dict, size: int) -> TensorPlace:
 def _check_shapes(shapes: dict[str, tuple[int, ...]]) -> None:
     """Shapes must agree with each other as `df_data.format.sample` lists them."""
     latents, _, height, width = shapes["video_latent"]
-    pixels, pictures = pixel_length(latents), shapes["reference_frames"][0]
+    pixels, images = pixel_length(latents), shapes["reference_frames"][0]
     wanted = {
         "video_latent": (latents, LATENT_CHANNELS, height, width),
         "structure": (pixels, None),
         "flame": (pixels, FLAME_159.dim),
         "audio": (2 * pixels, None),
         "mouth_boxes": (pixels, 4),
-        "reference_frames": (pictures,),
-        "reference_latents": (pictures, LATENT_CHANNELS, height, width),
-        "reference_features": (pictures, None, None),
+        "reference_frames": (images,),
+        "reference_latents": (images, LATENT_CHANNELS, height, width),
+        "reference_features": (images, None, None),
         "text_features": (None, None),
     }
     for name, shape in shapes.items():

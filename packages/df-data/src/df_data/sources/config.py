@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 
 _IDENTITY = re.compile(r"^(?P<rule>source|folder|top|file|sidecar)?(?:(?P<plus>\+)?people:(?P<people>.+))?$")
 SIDECAR = "sidecar"
@@ -32,11 +32,11 @@ class SourceConfig(FrozenModel):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    folder: str
+    folder: Location
     pattern: str = "*.mp4"
     identity: str = "file"
     licence: str
-    alignments: str | None = None
+    alignments: Location | None = None
     limit: int | None = Field(default=None, ge=1)
 
     @field_validator("identity")

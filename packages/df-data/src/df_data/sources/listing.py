@@ -111,13 +111,13 @@ def _named(made: Input, source: SourceConfig, people: Mapping[str, Mapping[str, 
 
 
 def _inputs_of(source: SourceConfig) -> list[Input]:
-    folder = expand_path(source.folder)
+    folder = source.folder.path
     if not folder.is_dir():
         raise UserError(f"source {source.name!r}: no folder {folder}; give another `folder`, or set the variable in it")
     paths = sorted(path for path in folder.glob(source.pattern) if not path.is_dir())[: source.limit]
     if not paths:
         raise UserError(f"source {source.name!r}: no file in {folder} matches {source.pattern!r}")
-    alignments = expand_path(source.alignments) if source.alignments else None
+    alignments = source.alignments.path if source.alignments else None
     return [_input(source, folder, path, alignments) for path in paths]
 
 

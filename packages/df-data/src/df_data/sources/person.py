@@ -67,7 +67,7 @@ def read_people(path: Path) -> dict[str, PersonRecord]:
         except ValidationError as error:
             raise UserError(f"{path}: line {number} is damaged; {HOW_TO_MEND}") from error
         if record.input in found:
-            raise UserError(f"{path}: line {number}: {record.input} stands twice; {HOW_TO_MEND}")
+            raise UserError(f"{path}: line {number}: {record.input} is a duplicate; {HOW_TO_MEND}")
         found[record.input] = record
     return found
 

@@ -34,10 +34,10 @@ class Sidecar(FrozenModel):
         person_listed: whether the lists say so.
         video_licence: what the site says of the video's own licence, if anything.
         listed_start_s, listed_end_s: the times that the lists give.
-        start_s, end_s: the clip's first picture, and the end of its last, on the video's clock.
+        start_s, end_s: the clip's first image, and the end of its last, on the video's clock.
         crop: x, y, width, height in pixels of the source, or None for all of it.
-        source_width, source_height: size of the source's upright picture.
-        frames: pictures in the clip.
+        source_width, source_height: size of the source's upright image.
+        frames: images in the clip.
         sound_rate: samples a second, None for a silent source.
         tool: name and version of what downloaded the video.
         settings: settings of the fetch that changed the bytes.
@@ -114,7 +114,7 @@ def is_fetched(clip: Path) -> bool:
         return False
 
 
-Outcome = Literal["fetched", "dead", "later", "refused"]
+FetchOutcome = Literal["fetched", "dead", "later", "refused"]
 
 
 class JournalEntry(FrozenModel):
@@ -133,7 +133,7 @@ class JournalEntry(FrozenModel):
 
     name: str
     url: str
-    outcome: Outcome
+    outcome: FetchOutcome
     reason: str | None = None
     detail: str | None = None
     tries: int = 0
@@ -176,12 +176,12 @@ class Journal:
             os.fsync(file.fileno())
         self.entries[entry.name] = entry
 
-    def outcome(self, name: str) -> Outcome | None:
+    def outcome(self, name: str) -> FetchOutcome | None:
         """The last outcome of a video or clip, or None."""
         entry = self.entries.get(name)
         return entry.outcome if entry else None
 
-    def reasons(self, outcome: Outcome) -> dict[str, int]:
+    def reasons(self, outcome: FetchOutcome) -> dict[str, int]:
         """Number of entries of an outcome by reason, most frequent first."""
         found = Counter(entry.reason or "" for entry in self.entries.values() if entry.outcome == outcome)
         return dict(found.most_common())

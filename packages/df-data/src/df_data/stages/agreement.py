@@ -11,7 +11,7 @@ over time of the angle of ``(a(t) C)^T b(t)``. A head that stands still agrees w
 
 ``..._mouth``: Pearson's correlation over time of how far the mouth is open, -1 to 1 (:func:`agreement`).
 
-The rotations' axes, made one here: x to the right of the picture, y down, z away from the camera, column vectors.
+The rotations' axes, made one here: x to the right of the image, y down, z away from the camera, column vectors.
 
 ============  =========================================  ==============================================================
 who           head                                       mouth

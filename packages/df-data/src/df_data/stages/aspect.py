@@ -1,4 +1,4 @@
-"""Pictures whose pixels are not square, as broadcasts and discs have them: how large they are in square ones.
+"""Images whose pixels are not square, as broadcasts and discs have them: how large they are in square ones.
 
 Source: ISO/IEC 14496-10 (H.264), annex E, ``sample_aspect_ratio``: width of a pixel over its height.
 """

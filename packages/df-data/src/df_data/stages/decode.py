@@ -1,7 +1,7 @@
-"""Decode a video once, front to back: upright RGB frames of square pixels at exactly 25 fps, and 16 kHz mono sound.
+"""Decode a video once, front to back: upright RGB frames of square pixels at exactly 25 fps, and 16 kHz mono audio.
 
-Both streams are placed on one clock by their time stamps; sound that is missing is silence. The video comes in segments
-of a bounded length, so memory does not grow with the file, however pictures and sound lie in it: each stream is
+Both streams are placed on one clock by their time stamps; audio that is missing is silence. The video comes in segments
+of a bounded length, so memory does not grow with the file, however images and audio lie in it: each stream is
 read by a demuxer of its own.
 
 Shape legend: T frames at 25 fps, H height, W width, N samples.
@@ -21,24 +21,24 @@ import numpy as np
 
 from df_data.common.timing import timed
 from df_data.stages.aspect import square_size
+from df_data.stages.audio import AudioTrack, Chunk, checked_audio
 from df_data.stages.clock import Tick, steady_ticks
 from df_data.stages.rejection import Rejected
-from df_data.stages.sound import Chunk, SoundTrack, checked_sound
 from df_data.stages.turn import Turn, turned, upright_turn
-from df_models.containers import MOST_PIXELS, limit_pictures, open_media
+from df_models.containers import MOST_PIXELS, limit_images, open_media
 from df_models.errors import UserError
 from df_models.time import FPS, SAMPLE_RATE, samples_for
 
 LATEST_START_S = 600.0
 """Streams that begin further apart than this have damaged time stamps."""
 MAX_GAP_S = 1.0
-"""Pictures whose time stamps are further apart than this do not belong to one stretch of video."""
+"""Images whose time stamps are further apart than this do not belong to one stretch of video."""
 LATEST_S = 1e10
 """Time stamps beyond are damaged: a double no longer tells one frame from the next. (Unix time is 1.7e9.)"""
 MOST_CHANNELS = 8
-"""Of sound (7.1); what has more is no recording of a speaker."""
+"""Of audio (7.1); what has more is no recording of a speaker."""
 MAX_SIDE = 1920
-"""Larger pictures are decoded to this longer side: a segment of them would not fit into a worker's memory."""
+"""Larger images are decoded to this longer side: a segment of them would not fit into a worker's memory."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class DecodedClip:
     Attributes:
         frames: uint8 RGB [T, H, W, 3] at 25 fps, upright, of square pixels.
         wave: float32 [640 T] mono at 16 kHz, sample 0 at the time of frame 0.
-        start_s: time of frame 0 after the file's first picture.
+        start_s: time of frame 0 after the file's first image.
         source_fps: mean frame rate of the stretch in the file.
-        sound_offset_s: when the file's sound begins after its first picture (negative: before it).
-        sound_share: share of the stretch that the file's sound covers.
+        sound_offset_s: when the file's audio begins after its first image (negative: before it).
+        sound_share: share of the stretch that the file's audio covers.
         rotation: degrees that the frames were turned counter-clockwise to stand upright.
         damaged_frames: how many of the frames the decoder could only guess.
         mirrored: whether left and right were exchanged after the turn, as the file asks.
@@ -80,7 +80,7 @@ def iter_segments(
 ) -> Generator[DecodedClip, None, None]:
     """Yield a video file's stretches of at most ``segment_seconds``, one after the other, at least one.
 
-    A gap in the time stamps ends a stretch, and so does another size of the pictures. What is left at an end and
+    A gap in the time stamps ends a stretch, and so does another size of the images. What is left at an end and
     shorter than ``min_seconds`` is passed over.
 
     Args:
@@ -96,18 +96,18 @@ def iter_segments(
     if not path.is_file():
         raise UserError(f"no such file: {path.name}" if not path.exists() else f"{path.name} is not a plain file")
     try:
-        with open_media(path) as pictures, open_media(path) as sounds:
-            video = video_stream(pictures)
-            if not sounds.streams.audio:
-                raise Rejected("no_sound_track", "the file has no sound track")
-            yield from _segments(pictures, video, sounds, min_seconds, segment_seconds, max_seconds)
+        with open_media(path) as images, open_media(path) as audio:
+            video = video_stream(images)
+            if not audio.streams.audio:
+                raise Rejected("no_sound_track", "the file has no audio track")
+            yield from _segments(images, video, audio, min_seconds, segment_seconds, max_seconds)
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"{path.name} cannot be decoded ({reason})") from error
 
 
 def video_stream(container: Any) -> Any:
-    """Return the stream of moving pictures: the first that is not a cover beside the sound.
+    """Return the stream of moving images: the first that is not a cover beside the audio.
 
     Raises:
         Rejected: ``no_video_track``, ``picture_too_large``.
@@ -121,17 +121,17 @@ def video_stream(container: Any) -> Any:
     if stream.codec_context is None:
         raise UserError("its video cannot be decoded (no decoder for it); convert it to H.264")
     if stream.width * stream.height > MOST_PIXELS:
-        raise Rejected("picture_too_large", f"pictures of {stream.width}x{stream.height}, larger than 8K")
-    limit_pictures(stream)
+        raise Rejected("picture_too_large", f"images of {stream.width}x{stream.height}, larger than 8K")
+    limit_images(stream)
     return stream
 
 
 def _segments(
-    pictures: Any, video: Any, sounds: Any, min_seconds: float, segment_seconds: float, max_seconds: float | None
+    images: Any, video: Any, audio: Any, min_seconds: float, segment_seconds: float, max_seconds: float | None
 ) -> Iterator[DecodedClip]:
-    track = _sound_track(sounds)
+    track = _audio_track(audio)
     longest, beginning, found, length = int(segment_seconds * FPS), None, 0, 0.0
-    for stretch in _stretches(_ticks(pictures, video), longest):
+    for stretch in _stretches(_ticks(images, video), longest):
         beginning = stretch.start_s if beginning is None else beginning
         start_s, length = stretch.start_s - beginning, len(stretch.frames) / FPS
         if max_seconds is not None and start_s >= max_seconds:
@@ -153,7 +153,7 @@ def _segments(
             mirrored=stretch.turn.mirrored,
         )
     if beginning is None:
-        raise Rejected("no_video_track", "the video track holds no picture")
+        raise Rejected("no_video_track", "the video track holds no image")
     if not found:
         raise Rejected("too_short", f"{length:.2f} s of video, {min_seconds:g} s wanted", {"seconds": length})
 
@@ -166,25 +166,25 @@ def _joined(frames: list[np.ndarray]) -> np.ndarray:
     return joined
 
 
-def _sound_track(container: Any) -> SoundTrack:
-    """Return a file's first sound track, its rate taken from what is decoded: headers of HE-AAC tell half of it."""
+def _audio_track(container: Any) -> AudioTrack:
+    """Return a file's first audio track, its rate taken from what is decoded: headers of HE-AAC tell half of it."""
     stream = container.streams.audio[0]
     if stream.codec_context is None:
-        raise UserError("its sound cannot be decoded (no decoder for it); convert it to AAC")
+        raise UserError("its audio cannot be decoded (no decoder for it); convert it to AAC")
     frames = (frame for frame in _decoded(container, stream) if frame.time is not None and frame.samples)
     first = next(frames, None)
     if first is None:
-        return SoundTrack(iter(()), SAMPLE_RATE)
-    return SoundTrack(_chunks(itertools.chain([first], frames), first.sample_rate), first.sample_rate)
+        return AudioTrack(iter(()), SAMPLE_RATE)
+    return AudioTrack(_chunks(itertools.chain([first], frames), first.sample_rate), first.sample_rate)
 
 
-def _sound_offset(track: SoundTrack, beginning: float) -> float:
+def _sound_offset(track: AudioTrack, beginning: float) -> float:
     first = track.first()
     if first is None:
-        raise Rejected("no_sound_track", "the sound track holds no sound")
+        raise Rejected("no_sound_track", "the audio track holds no audio")
     offset = first - beginning
     if abs(offset) > LATEST_START_S:
-        raise Rejected("broken_time_stamps", f"sound begins {offset:.0f} s from the video", {"sound_offset_s": offset})
+        raise Rejected("broken_time_stamps", f"audio begins {offset:.0f} s from the video", {"sound_offset_s": offset})
     return float(offset)
 
 
@@ -199,8 +199,8 @@ class _Stretch:
     damaged: int = 0
 
 
-class _Picture:
-    """A decoded picture, turned into pixels when a tick first wants it."""
+class _Image:
+    """A decoded image, turned into pixels when a tick first wants it."""
 
     def __init__(self, frame: Any, aspect: Fraction | None) -> None:
         self.turn, self.damaged = upright_turn(frame), bool(frame.is_corrupt)
@@ -215,12 +215,12 @@ class _Picture:
         return self._pixels
 
 
-def _ticks(container: Any, video: Any) -> Iterator[Tick[_Picture]]:
+def _ticks(container: Any, video: Any) -> Iterator[Tick[_Image]]:
     video.thread_type = "SLICE"
     shown = float(1 / video.average_rate) if video.average_rate else 0.0
     duration = min(max(shown, 1.0 / FPS), MAX_GAP_S)
-    pictures = _stamped(_decoded(container, video), video.sample_aspect_ratio)
-    return steady_ticks(pictures, FPS, MAX_GAP_S, duration)
+    images = _stamped(_decoded(container, video), video.sample_aspect_ratio)
+    return steady_ticks(images, FPS, MAX_GAP_S, duration)
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
@@ -236,8 +236,8 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
         raise UserError("a stream begins in the middle of the file; copy it with ffmpeg to an mp4 or mkv") from error
 
 
-def _stamped(frames: Iterator[Any], aspect: Fraction | None) -> Iterator[tuple[float, _Picture]]:
-    """Yield the pictures that have a time stamp.
+def _stamped(frames: Iterator[Any], aspect: Fraction | None) -> Iterator[tuple[float, _Image]]:
+    """Yield the images that have a time stamp.
 
     Raises:
         Rejected: ``broken_time_stamps``, none has.
@@ -248,9 +248,9 @@ def _stamped(frames: Iterator[Any], aspect: Fraction | None) -> Iterator[tuple[f
             unstamped += 1
             continue
         stamped += 1
-        yield _time(frame), _Picture(frame, aspect)
+        yield _time(frame), _Image(frame, aspect)
     if unstamped and not stamped:
-        raise Rejected("broken_time_stamps", f"none of {unstamped} pictures has a time stamp")
+        raise Rejected("broken_time_stamps", f"none of {unstamped} images has a time stamp")
 
 
 def _time(frame: Any) -> float:
@@ -264,28 +264,28 @@ def _time(frame: Any) -> float:
     return time
 
 
-def _stretches(ticks: Iterator[Tick[_Picture]], longest: int) -> Iterator[_Stretch]:
+def _stretches(ticks: Iterator[Tick[_Image]], longest: int) -> Iterator[_Stretch]:
     """Gather ticks to stretches of one run and one size, at most ``longest`` frames each."""
     stretch: _Stretch | None = None
     run = -1
     for tick in ticks:
-        pixels = tick.picture.rgb()
+        pixels = tick.image.rgb()
         if stretch is not None and (
             tick.run != run or len(stretch.frames) == longest or stretch.frames[0].shape != pixels.shape
         ):
             yield stretch
             stretch = None
         if stretch is None:
-            stretch = _Stretch(tick.start + tick.index / FPS, tick.interval, tick.picture.turn, [])
+            stretch = _Stretch(tick.start + tick.index / FPS, tick.interval, tick.image.turn, [])
         run, stretch.interval = tick.run, tick.interval
         stretch.frames.append(pixels)
-        stretch.damaged += tick.picture.damaged
+        stretch.damaged += tick.image.damaged
     if stretch is not None:
         yield stretch
 
 
 def _chunks(frames: Iterator[Any], rate: int) -> Iterator[Chunk]:
-    """Yield the sound of frames of one rate.
+    """Yield the audio of frames of one rate.
 
     Raises:
         Rejected: ``broken_sound``, ``broken_time_stamps``.
@@ -295,7 +295,7 @@ def _chunks(frames: Iterator[Any], rate: int) -> Iterator[Chunk]:
             raise Rejected("broken_sound", f"the sample rate changes from {rate} to {frame.sample_rate} Hz")
         if frame.layout.nb_channels > MOST_CHANNELS:
             raise Rejected("broken_sound", f"{frame.layout.nb_channels} channels, at most {MOST_CHANNELS} are read")
-        yield _time(frame), checked_sound(_mono(frame))
+        yield _time(frame), checked_audio(_mono(frame))
 
 
 def _mono(frame: Any) -> np.ndarray:
@@ -308,9 +308,9 @@ def _mono(frame: Any) -> np.ndarray:
     return samples.astype(np.float32).mean(axis=0)
 
 
-def _to_rgb(picture: Any, aspect: Fraction | None, turn: Turn) -> np.ndarray:
-    square = square_size(picture.width, picture.height, aspect)
+def _to_rgb(image: Any, aspect: Fraction | None, turn: Turn) -> np.ndarray:
+    square = square_size(image.width, image.height, aspect)
     scale = min(1.0, MAX_SIDE / max(square))
     width, height = (max(2, round(side * scale)) for side in square)
-    rgb_HWC = picture.to_ndarray(format="rgb24", width=width, height=height)
+    rgb_HWC = image.to_ndarray(format="rgb24", width=width, height=height)
     return turned(rgb_HWC, turn)

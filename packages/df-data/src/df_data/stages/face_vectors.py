@@ -1,6 +1,6 @@
 """Motion and FLAME vectors of a clip's frames: LivePortrait's extractor, DECA's or EMOCA's encoder.
 
-Each encoder looks at a crop of its own, one square for the whole clip, cut from the pictures as they were decoded, not
+Each encoder looks at a crop of its own, one square for the whole clip, cut from the images as they were decoded, not
 from the clip's crop. Its side is the encoder's ``crop_scale`` times the side of a face box, and what a face box is
 differs too, so each encoder gets the kind that its authors lay the rule on:
 
@@ -11,9 +11,9 @@ differs too, so each encoder gets the kind that its authors lay the rule on:
 - DECA and EMOCA: a detector's box, made square with the mean of its sides (``decalib/datasets/datasets.py``,
   ``bbox2point``).
 
-Beyond the picture's edge a crop is black, as it is in the originals (OpenCV's ``warpAffine``, skimage's ``warp``).
+Beyond the image's edge a crop is black, as it is in the originals (OpenCV's ``warpAffine``, skimage's ``warp``).
 
-Shape legend: T frames, L landmarks, H, W pixels of the source, S side of an encoder's picture, N boxes, D width of a
+Shape legend: T frames, L landmarks, H, W pixels of the source, S side of an encoder's image, N boxes, D width of a
 vector. A box is (x0, y0, x1, y1).
 """
 
@@ -124,7 +124,7 @@ def face_vectors(frames_THWC: np.ndarray, square: CropBox, encoder: FaceEncoder,
 
 
 def black_outside(crops_TSSC: np.ndarray, square: CropBox, shape_HW: tuple[int, ...]) -> np.ndarray:
-    """Return crops whose pixels beyond the edge of the picture ``[H, W]`` are black; they are changed in place."""
+    """Return crops whose pixels beyond the edge of the image ``[H, W]`` are black; they are changed in place."""
     centres_S = (np.arange(crops_TSSC.shape[1]) + 0.5) * square.side / crops_TSSC.shape[1]
     for axis, start, length in ((1, square.y, shape_HW[0]), (2, square.x, shape_HW[1])):
         outside_S = (centres_S + start < 0) | (centres_S + start > length)

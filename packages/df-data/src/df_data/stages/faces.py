@@ -29,7 +29,7 @@ class FaceFilter(FrozenModel):
         min_presence: least share of the looked-at frames of that stretch with a face.
         other_face: a second face counts when it has this share of the largest one's size.
         max_crowded: share of the looked-at frames that may show a second face (detectors err for a frame).
-        min_inside: least share of the crop that lies within the picture.
+        min_inside: least share of the crop that lies within the image.
         max_drift: most the face's centre may move from its median place, in shares of its size.
     """
 
@@ -44,7 +44,7 @@ class FaceFilter(FrozenModel):
 
 
 class FaceDetector(Protocol):
-    """Anything that finds faces in a uint8 RGB picture ``[H, W, 3]``."""
+    """Anything that finds faces in a uint8 RGB image ``[H, W, 3]``."""
 
     def detect(self, image_HWC: np.ndarray) -> list[Face]: ...
 
@@ -141,7 +141,7 @@ def _judge(scores: dict[str, float], filters: FaceFilter) -> None:
         ("too_short", scores["face_seconds"] < filters.min_seconds, "a face for only {face_seconds:.2f} s"),
         ("face_too_small", scores["face_size"] < filters.min_face, "the face is {face_size:.0f} px"),
         ("face_moves_away", scores["face_drift"] > filters.max_drift, "the face moves by {face_drift:.2f} of its size"),
-        ("face_cut_off", scores["crop_inside"] < filters.min_inside, "{crop_inside:.0%} of the crop is in the picture"),
+        ("face_cut_off", scores["crop_inside"] < filters.min_inside, "{crop_inside:.0%} of the crop is in the image"),
     )
     for reason, refused, detail in verdicts:
         if refused:

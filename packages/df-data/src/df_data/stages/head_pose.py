@@ -7,7 +7,7 @@ Measured: on 39 GRID clips median 2.6 degrees, 95 % 4.8, most 6.6; 0.03 core sec
 known pose (yaw to 45 degrees) the landmarker is off by 4.3 in the median (90 %: 6.4), the network by 6.6 (11.2), and
 they differ by 7.4 (12.4). With patches over the mouth, the eyes, one side or all below the nose the network suffers
 more (median error up to 27) than the landmarker (up to 9): so a large disagreement rather says that the face is covered
-than that the landmarker errs. Of 630 such pictures 101 had the landmarker wrong by more than 10 degrees; a limit of 20
+than that the landmarker errs. Of 630 such images 101 had the landmarker wrong by more than 10 degrees; a limit of 20
 finds half of them and 16 % of the others. That is too poor to judge by, so there is no limit by default.
 
 Shape legend: T frames, K = 9 looked-at frames.

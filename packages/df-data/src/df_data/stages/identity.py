@@ -1,7 +1,7 @@
 """Whose face a clip shows: one vector of a face recognition network.
 
 The network is MobileFaceNet (Chen et al. 2018, arXiv:1804.07573; weights of foamliu/MobileFaceNet, Apache-2.0) as ONNX:
-a face of 112x112 RGB, normalised as ImageNet's pictures are, gives 128 numbers whose direction is the person. Faces
+a face of 112x112 RGB, normalised as ImageNet's images are, gives 128 numbers whose direction is the person. Faces
 are turned upright by the similarity that takes eyes, nose and corners of the mouth to the template which all such
 networks share (insightface, ``face_align.py``, ``arcface_dst``).
 
@@ -26,7 +26,7 @@ FACE_SIZE = 112
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Where eyes, nose tip and corners of the mouth (left in the picture first) lie in a face of 112x112."""
+"""Where eyes, nose tip and corners of the mouth (left in the image first) lie in a face of 112x112."""
 FIVE_POINTS = (468, 473, 1, 61, 291)
 """The same five among MediaPipe's landmarks: the irises, the tip of the nose, the corners of the mouth."""
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -70,8 +70,8 @@ class FaceIdentity:
 
     def embed(self, face_HWC: np.ndarray) -> np.ndarray:
         """Return the unit vector float64 ``[D]`` of an upright face, uint8 RGB ``[112, 112, 3]``."""
-        picture = ((face_HWC / 255.0 - MEAN) / STD).astype(np.float32).transpose(2, 0, 1)[None]
-        out_1D = np.asarray(self._session.run(None, {self._input: picture})[0], dtype=np.float64)
+        image = ((face_HWC / 255.0 - MEAN) / STD).astype(np.float32).transpose(2, 0, 1)[None]
+        out_1D = np.asarray(self._session.run(None, {self._input: image})[0], dtype=np.float64)
         return _unit(out_1D[0])
 
     def clip_vector(self, frames_TSSC: np.ndarray, landmarks: Landmarks) -> np.ndarray:
@@ -101,7 +101,7 @@ def fit_similarity(points_K2: np.ndarray, target_K2: np.ndarray) -> tuple[np.nda
 
 
 def upright_face(frame_HWC: np.ndarray, points_K2: np.ndarray) -> np.ndarray:
-    """Cut a face out upright by its five points: uint8 ``[112, 112, 3]``, bilinear, the picture's edge goes on."""
+    """Cut a face out upright by its five points: uint8 ``[112, 112, 3]``, bilinear, the image's edge goes on."""
     matrix, shift = fit_similarity(points_K2, TEMPLATE)
     columns, rows = np.meshgrid(np.arange(FACE_SIZE), np.arange(FACE_SIZE))
     wanted = np.stack([columns, rows], axis=-1).reshape(-1, 2)
@@ -109,9 +109,9 @@ def upright_face(frame_HWC: np.ndarray, points_K2: np.ndarray) -> np.ndarray:
     at = np.clip((wanted - shift) @ np.linalg.inv(matrix).T, 0, limit)
     low = np.minimum(at.astype(int), limit - 1)
     (x, y), (right, down) = low.T, (at - low).T[..., None]
-    picture = frame_HWC.astype(np.float64)
-    upper = picture[y, x] * (1 - right) + picture[y, x + 1] * right
-    lower = picture[y + 1, x] * (1 - right) + picture[y + 1, x + 1] * right
+    image = frame_HWC.astype(np.float64)
+    upper = image[y, x] * (1 - right) + image[y, x + 1] * right
+    lower = image[y + 1, x] * (1 - right) + image[y + 1, x + 1] * right
     face = upper * (1 - down) + lower * down
     return (face + 0.5).astype(np.uint8).reshape(FACE_SIZE, FACE_SIZE, 3)
 

@@ -1,6 +1,6 @@
 """Networks that only judge a clip, and add nothing to it but scores: SyncNet and FSA-Net, each where it is given.
 
-They look at the pictures as they were decoded, each cut by its own rule from the face detector's boxes.
+They look at the images as they were decoded, each cut by its own rule from the face detector's boxes.
 
 Shape legend: T frames, N samples.
 """
@@ -15,7 +15,7 @@ from df_data.stages.head_pose import head_pose_disagreement
 from df_data.stages.lip_sync import lip_sync_scores
 from df_models.encoders.face.head_pose import HeadPose
 from df_models.encoders.face.syncnet import SyncNet, load
-from df_models.settings import expand_path
+from df_models.settings import Location
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Judges:
     """The networks that a build uses.
 
     Attributes:
-        sync: compares lips with sound.
+        sync: compares lips with audio.
         pose: reads the head's pose.
     """
 
@@ -43,7 +43,7 @@ class Judges:
         Args:
             frames_THWC: uint8 RGB as decoded.
             boxes_T4: the face's box in every frame, pixels.
-            wave_N: the sound of those frames, 16 kHz.
+            wave_N: the audio of those frames, 16 kHz.
             rotation_T33: the landmarker's head rotations.
         """
         scores: dict[str, float] = {}
@@ -54,7 +54,7 @@ class Judges:
         return scores
 
 
-def load_judges(syncnet: str | None, head_pose: tuple[str, str] | None, device: str) -> Judges:
+def load_judges(syncnet: Location | None, head_pose: tuple[Location, Location] | None, device: str) -> Judges:
     """Load the networks whose files are given; SyncNet computes on ``device``, FSA-Net on the processor.
 
     Args:
@@ -64,7 +64,7 @@ def load_judges(syncnet: str | None, head_pose: tuple[str, str] | None, device: 
     Raises:
         UserError: a file is missing or another model's.
     """
-    file = None if syncnet is None else str(expand_path(syncnet).absolute())
+    file = None if syncnet is None else str(syncnet.path.absolute())
     sync = None if file is None else load("syncnet_v2", file).to(device=device)
-    pose = None if head_pose is None else HeadPose([expand_path(path) for path in head_pose])
+    pose = None if head_pose is None else HeadPose([file.path for file in head_pose])
     return Judges(sync, pose)

@@ -1,8 +1,8 @@
 """All measures of a cropped clip, in one place: its scores, whether it is refused, and its weight.
 
 Every score stands under its own name and comes from one module: :mod:`~df_data.stages.voice`,
-:mod:`~df_data.stages.noise`, :mod:`~df_data.stages.picture`, :mod:`~df_data.stages.sync`,
-:mod:`~df_data.stages.occlusion`; those of networks that see the whole picture come from
+:mod:`~df_data.stages.noise`, :mod:`~df_data.stages.image`, :mod:`~df_data.stages.sync`,
+:mod:`~df_data.stages.occlusion`; those of networks that see the whole image come from
 :mod:`~df_data.stages.judges`. A stage that the config switches off leaves its scores out.
 
 Shape legend: T frames, S side of the crop in pixels, N = 640 T samples.
@@ -17,10 +17,10 @@ import numpy as np
 
 from df_data.common.timing import timed
 from df_data.stages.faces import FaceDetector
+from df_data.stages.image import image_scores
 from df_data.stages.lip_sync import check_lip_sync
 from df_data.stages.noise import snr_db
 from df_data.stages.occlusion import check_hidden, face_confidences, hidden_share
-from df_data.stages.picture import picture_scores
 from df_data.stages.quality import QualityFilter, clip_weight, soft_faults
 from df_data.stages.readings import Readings
 from df_data.stages.sync import check_offset, mouth_sound_offset
@@ -31,7 +31,7 @@ SYNC_UNKNOWN = "sync_not_measured"
 
 
 @dataclass(frozen=True)
-class Measured:
+class StageMeasures:
     """What was found of a clip that is not refused.
 
     Attributes:
@@ -58,14 +58,14 @@ def measure(
     judged: Mapping[str, float] | None = None,
     *,
     syncnet: bool = False,
-) -> Measured:
+) -> StageMeasures:
     """Measure a clip and judge it.
 
     Everything is measured before anything is refused, so a refused clip's ledger line has all scores too.
 
     Args:
         frames_TSSC: uint8 RGB crop, 256 pixels a side or more.
-        wave_N: float32 sound of those frames, 16 kHz.
+        wave_N: float32 audio of those frames, 16 kHz.
         readings: of the same frames, gaps filled.
         judged: the scores of :meth:`df_data.stages.judges.Judges.scores`.
         syncnet: whether SyncNet is among those judges, even if it could not compare so short a clip.
@@ -74,8 +74,8 @@ def measure(
         Rejected: ``too_little_speech``, ``long_pause``, ``sound_offset``, ``face_hidden``.
         UserError: a stage is switched on whose model or detector is missing.
     """
-    scores = _sound_scores(wave_N, filters) | dict(judged or {})
-    scores |= picture_scores(frames_TSSC, readings)
+    scores = _audio_scores(wave_N, filters) | dict(judged or {})
+    scores |= image_scores(frames_TSSC, readings)
     if filters.sync.enabled:
         offset = mouth_sound_offset(readings.mouth_open, wave_N, filters.sync.max_offset)
         scores |= offset.scores() if offset is not None else {}
@@ -83,10 +83,10 @@ def measure(
         confidence = face_confidences(frames_TSSC, detector, filters.occlusion.every)
         scores["face_hidden"] = hidden_share(confidence, filters.occlusion)
     doubt = _judge(scores, filters, syncnet=syncnet)
-    return Measured(scores, soft_faults(scores, filters) + (() if doubt is None else (doubt,)))
+    return StageMeasures(scores, soft_faults(scores, filters) + (() if doubt is None else (doubt,)))
 
 
-def _sound_scores(wave_N: np.ndarray, filters: QualityFilter) -> dict[str, float]:
+def _audio_scores(wave_N: np.ndarray, filters: QualityFilter) -> dict[str, float]:
     if not filters.voice.enabled:
         return {}
     voice = find_voice(wave_N, silero_vad(), filters.voice)
@@ -94,7 +94,7 @@ def _sound_scores(wave_N: np.ndarray, filters: QualityFilter) -> dict[str, float
 
 
 def _judge(scores: dict[str, float], filters: QualityFilter, *, syncnet: bool) -> str | None:
-    """Refuse, or return the doubt about sound and lips: perhaps apart, or that nobody who was asked could tell."""
+    """Refuse, or return the doubt about audio and lips: perhaps apart, or that nobody who was asked could tell."""
     if filters.voice.enabled:
         check_voice(scores, filters.voice)
     if filters.occlusion.enabled:

@@ -1,4 +1,4 @@
-"""Noise beside the speech: the signal-to-noise ratio of a clip's sound, with no clean copy to compare with.
+"""Noise beside the speech: the signal-to-noise ratio of a clip's audio, with no clean copy to compare with.
 
 ``snr_db`` is the mean energy of the windows with speech, less the noise's, against the noise's. The noise's energy is
 the lower quartile of the pauses' windows, so that breath and faint speech in a pause do not count as noise; where
@@ -6,7 +6,7 @@ fewer than ``MIN_PAUSES`` windows are pause, the lowest twentieth of all windows
 
 Measured on synthetic speech (30 voices, 3 s each) with white and with pink noise of 0, 5, 10, 15, 20 and 30 dB below
 the speech: nine clips in ten are within 3 dB of the truth at 0 dB and within 2 dB from 5 dB on. Noise that comes and
-goes is seen as far as it sounds in the pauses. WADA-SNR (Kim and Stern, Interspeech 2008), which needs no pauses, was
+goes is seen as far as it audio in the pauses. WADA-SNR (Kim and Stern, Interspeech 2008), which needs no pauses, was
 off by up to 5 dB at 15 dB and 10 dB at 30 dB on such clips, so it is not used. A recording's own noise counts: GRID's
 clips have 17 to 36 dB.
 
@@ -29,7 +29,7 @@ SILENCE = 1e-10
 
 
 class NoiseFilter(FrozenModel):
-    """When sound is noisy.
+    """When audio is noisy.
 
     Attributes:
         enabled: off, the score ``snr_db`` does not exist. It needs the voice stage.

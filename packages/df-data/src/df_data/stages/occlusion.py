@@ -21,7 +21,7 @@ one side, 50 %                  100 % / 100 %                            100 % /
 ==============================  =======================================  ===================================
 
 So a hand that passes is found; a mask that covers only the mouth from the first frame to the last mostly is not, but
-its lips stand still (``mouth_std``) and agree with no sound. Blur (5 px of 256), gain below 0.2 or above 2.4 and tilt
+its lips stand still (``mouth_std``) and agree with no audio. Blur (5 px of 256), gain below 0.2 or above 2.4 and tilt
 beyond 30 degrees lower the confidence too: such clips may be refused as hidden. More areas and shares of the time:
 ``docs/results/stages.md``.
 

@@ -29,7 +29,7 @@ from df_data.stages.judges import Judges
 from df_data.stages.landmarker import READ_SIZE, MediaPipeReader
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import require_yunet
-from df_data.stages.quality import QualityFilter, check_sound, clip_weight, sound_scores
+from df_data.stages.quality import QualityFilter, audio_scores, check_audio, clip_weight
 from df_data.stages.readings import mouth_boxes, readings_of, structure_vectors
 from df_data.stages.rejection import Rejected
 from df_data.stages.shots import longest_shot, shot_cuts
@@ -50,9 +50,9 @@ class StageConfig(FrozenModel):
         faces: filter on the detected faces.
         crop: ``detector:scale:vertical_offset`` (:class:`df_models.crop.CropRule`).
         size: side of the crop in pixels, a multiple of 16.
-        max_damaged: share of the pictures of a stretch that the decoder may have had to guess.
+        max_damaged: share of the images of a stretch that the decoder may have had to guess.
         max_gap: longest run of frames without landmarks that is interpolated.
-        quality: limits on sound, picture and motion.
+        quality: limits on audio, image and motion.
         agreement: limits on how far those who read the head's motion are apart, where there are several.
     """
 
@@ -113,7 +113,7 @@ class PreparedClip:
         return clip_weight(self.faults)
 
     def window(self, start: int, num_frames: int) -> PreparedClip:
-        """Return the part of ``num_frames`` frames from ``start``, sound and all; scores stay the whole clip's."""
+        """Return the part of ``num_frames`` frames from ``start``, audio and all; scores stay the whole clip's."""
         part = slice(start, start + num_frames)
         return PreparedClip(
             frames=self.frames[part],
@@ -228,12 +228,12 @@ def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, sco
 
 
 def _usable_shot(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> tuple[int, int]:
-    """Return the frames of the longest shot, or refuse damaged pictures, bad sound, and videos cut too often."""
+    """Return the frames of the longest shot, or refuse damaged images, bad audio, and videos cut too often."""
     scores["damaged_share"] = decoded.damaged_frames / len(decoded.frames)
     if scores["damaged_share"] > config.max_damaged:
-        raise Rejected("damaged_pictures", f"{scores['damaged_share']:.0%} of the pictures are damaged")
-    scores |= sound_scores(decoded.wave, decoded.sound_share) | {"sound_offset_s": decoded.sound_offset_s}
-    check_sound(scores, config.quality)
+        raise Rejected("damaged_pictures", f"{scores['damaged_share']:.0%} of the images are damaged")
+    scores |= audio_scores(decoded.wave, decoded.sound_share) | {"sound_offset_s": decoded.sound_offset_s}
+    check_audio(scores, config.quality)
     cuts = shot_cuts(decoded.frames)
     first, last = longest_shot(cuts, len(decoded.frames))
     scores |= {"shot_cuts": float(len(cuts)), "shot_share": (last - first) / len(decoded.frames)}

@@ -1,4 +1,4 @@
-"""The limits on a clip's sound, picture and motion, and the weight that follows from them.
+"""The limits on a clip's audio, image and motion, and the weight that follows from them.
 
 Shape legend: N samples.
 """
@@ -11,27 +11,27 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
+from df_data.stages.image import sharpness
 from df_data.stages.lip_sync import LipSyncFilter
 from df_data.stages.noise import NoiseFilter
 from df_data.stages.occlusion import OcclusionFilter
-from df_data.stages.picture import sharpness
 from df_data.stages.rejection import Rejected
 from df_data.stages.sync import SyncFilter
 from df_data.stages.voice import VoiceFilter
 from df_models.settings import FrozenModel
 
-__all__ = ["QualityFilter", "check_sound", "clip_weight", "sharpness", "soft_faults", "sound_scores"]
+__all__ = ["QualityFilter", "audio_scores", "check_audio", "clip_weight", "sharpness", "soft_faults"]
 
 
 class QualityFilter(FrozenModel):
-    """Limits on sound, picture and motion. Sound and covered faces are refused; the rest halves the weight, each.
+    """Limits on audio, image and motion. Audio and covered faces are refused; the rest halves the weight, each.
 
     Attributes:
-        min_sound_db: least RMS of the sound in dB of full scale; below it the track is silent: rejected.
-        min_sound_share: least share of the clip that the sound track covers.
+        min_sound_db: least RMS of the audio in dB of full scale; below it the track is silent: rejected.
+        min_sound_share: least share of the clip that the audio track covers.
         voice: how much must be speech.
-        noise: when sound is noisy.
-        sync: when sound and lips are apart, by the mouth's opening.
+        noise: when audio is noisy.
+        sync: when audio and lips are apart, by the mouth's opening.
         lip_sync: when they are apart by SyncNet, which judges in its place where its weights are given.
         occlusion: when the face counts as covered.
         min_sharpness: blurred below it (variance of the Laplacian of the crop): weight halved; none: never.
@@ -63,22 +63,22 @@ class QualityFilter(FrozenModel):
         return self
 
 
-def sound_scores(wave_N: np.ndarray, sound_share: float) -> dict[str, float]:
+def audio_scores(wave_N: np.ndarray, sound_share: float) -> dict[str, float]:
     """Return ``sound_db`` (RMS in dB of full scale, at least -120) and ``sound_share``."""
     rms = float(np.sqrt(np.mean(np.square(wave_N, dtype=np.float64)))) if len(wave_N) else 0.0
     return {"sound_db": 20 * float(np.log10(max(rms, 1e-6))), "sound_share": sound_share}
 
 
-def check_sound(scores: dict[str, float], filters: QualityFilter) -> None:
-    """Refuse silent and cut-off sound.
+def check_audio(scores: dict[str, float], filters: QualityFilter) -> None:
+    """Refuse silent and cut-off audio.
 
     Raises:
         Rejected: ``silent_sound_track``, ``sound_too_short``.
     """
     if scores["sound_db"] < filters.min_sound_db:
-        raise Rejected("silent_sound_track", f"the sound's level is {scores['sound_db']:.0f} dB", scores)
+        raise Rejected("silent_sound_track", f"the audio's level is {scores['sound_db']:.0f} dB", scores)
     if scores["sound_share"] < filters.min_sound_share:
-        raise Rejected("sound_too_short", f"sound covers {scores['sound_share']:.0%} of the clip", scores)
+        raise Rejected("sound_too_short", f"audio covers {scores['sound_share']:.0%} of the clip", scores)
 
 
 def soft_faults(scores: Mapping[str, float], filters: QualityFilter) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ The vector has LivePortrait's 70 named fields but not LivePortrait's values: it 
 
 =============  ===================================================================================================
 expression     21 keypoints x (x, y, z): offset from the clip's neutral face, measured with pose and size removed,
-               turned into the camera's axes (x to the right of the picture, y down, z away) as LivePortrait's, which
+               turned into the camera's axes (x to the right of the image, y down, z away) as LivePortrait's, which
                is added after the rotation; in neutral face heights (forehead to chin).
 pitch, yaw,    degrees, from MediaPipe's transformation matrix; R = Rz(roll) Ry(yaw) Rx(pitch) as in LivePortrait's
 roll           ``get_rotation_matrix``, x right, y down, z away: pitch > 0 lowers the nose, yaw > 0 turns it to the
-               left of the picture, roll > 0 tilts the head clockwise as seen.
+               left of the image, roll > 0 tilts the head clockwise as seen.
 translation    x, y: centre of the head's rigid points, in half sides of the crop from its middle, right and down;
                z: distance to MediaPipe's assumed camera in metres.
 scale          neutral face height in half sides of the crop.
@@ -34,7 +34,7 @@ KEYPOINTS: dict[str, tuple[int, ...]] = {
     "lower_lip_inner": (14,), "lower_lip_bottom": (17,),
 }  # fmt: skip
 """Keypoint -> MediaPipe landmarks whose mean it is, in the order of the synthetic corpus's keypoints (which puts lips,
-eyes and brows where LivePortrait's are). Left and right are the picture's."""
+eyes and brows where LivePortrait's are). Left and right are the image's."""
 RIGID = (10, 109, 338, 151, 33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 127, 356, 234, 454)
 """Landmarks that speech does not move: forehead, corners of the eyes, ridge of the nose, temples."""
 OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)

@@ -1,7 +1,7 @@
 """Shot cuts: a clip of a talking head is one shot.
 
-A cut is a jump of the picture's colours that no motion of one shot makes: the distance of the colour histograms of
-neighbouring frames is large, and large against its neighbours in time. A picture that is back within five frames was
+A cut is a jump of the image's colours that no motion of one shot makes: the distance of the colour histograms of
+neighbouring frames is large, and large against its neighbours in time. An image that is back within five frames was
 a flash. How well cuts are found and what is taken for one is measured in ``docs/results/stages.md``.
 
 Shape legend: T frames, H height, W width, G grid cells, K histogram bins.
@@ -24,7 +24,7 @@ CONTRAST = 4.0
 """A cut stands out this much against the median of the changes within half a second."""
 NEAR = 12
 FLASH = 4
-"""Most frames that a flash lights, or a blank picture fills; a shot is longer."""
+"""Most frames that a flash lights, or a blank image fills; a shot is longer."""
 
 
 @timed("shots")
@@ -42,7 +42,7 @@ def shot_cuts(frames_THWC: np.ndarray) -> list[int]:
 
 
 def without_flashes(changes: np.ndarray, histograms: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the changes ``[T - 1]`` from frame to frame, 0 where a picture is back after at most ``FLASH`` frames."""
+    """Return the changes ``[T - 1]`` from frame to frame, 0 where an image is back after at most ``FLASH`` frames."""
     left = changes.copy()
     for index in np.flatnonzero(changes > THRESHOLD).tolist():
         for after in range(index + 2, min(index + 2 + FLASH, len(histograms))):

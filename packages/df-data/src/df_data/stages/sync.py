@@ -1,7 +1,7 @@
-"""The offset between sound and lips: where the mouth's opening and the sound's loudness agree best.
+"""The offset between audio and lips: where the mouth's opening and the audio's loudness agree best.
 
 ``mouth_sound_offset`` is the lag, in seconds, at which the opening of the mouth (landmarks, 25 Hz) correlates best
-with the level of the sound, as the mean over five bands between 300 and 5000 Hz; positive when the sound is late. The
+with the level of the audio, as the mean over five bands between 300 and 5000 Hz; positive when the audio is late. The
 bands count alike: the level of the whole is that of the lowest, which tells least of the mouth. All tracks lose their
 slow part first (a Gaussian of 0.1 s), without which the rhythm of whole words makes the peak broad and moves it.
 This is not SyncNet and is named for what it is; where SyncNet's weights are given it judges in the place of this
@@ -11,7 +11,7 @@ The measure can be wrong: speech repeats itself. ``mouth_sound_margin`` is the b
 within the tolerated offset (0 if that is the best); a clip is refused only by a margin that stands out, and otherwise
 loses half its weight.
 
-Measured on clips of 3 s with the limits' defaults, sound shifted by 120, 150 and 200 ms either way. "Caught" counts
+Measured on clips of 3 s with the limits' defaults, audio shifted by 120, 150 and 200 ms either way. "Caught" counts
 clips that are refused or lose half their weight, in brackets those refused; the bands and ``min_margin`` were chosen on
 these GRID clips, so their row flatters a little.
 
@@ -44,7 +44,7 @@ STEP_S = 0.01
 BANDS_HZ = (300.0, 550.0, 1000.0, 1750.0, 3000.0, 5000.0)
 WINDOW_S = 0.032
 FLOOR_DB = 50.0
-"""Sound further than this below the clip's loudest is silence."""
+"""Audio further than this below the clip's loudest is silence."""
 SLOW_S = 0.1
 MAX_LAG_S = 0.4
 MIN_FRAMES = 26
@@ -52,7 +52,7 @@ STEPS_A_FRAME = round(1 / FPS / STEP_S)
 
 
 class SyncFilter(FrozenModel):
-    """When sound and lips are apart.
+    """When audio and lips are apart.
 
     Attributes:
         enabled: off, the scores ``mouth_sound_offset``, ``mouth_sound_peak`` and ``mouth_sound_margin`` do not exist.
@@ -67,11 +67,11 @@ class SyncFilter(FrozenModel):
 
 
 @dataclass(frozen=True)
-class SoundOffset:
-    """How sound and lips lie to each other.
+class AudioOffset:
+    """How audio and lips lie to each other.
 
     Attributes:
-        offset: seconds by which the sound is late, a multiple of 0.01.
+        offset: seconds by which the audio is late, a multiple of 0.01.
         peak: mean correlation there, in [-1, 1].
         margin: the peak less the best correlation within the tolerated offset.
     """
@@ -89,15 +89,15 @@ class SoundOffset:
         }
 
 
-def mouth_sound_offset(mouth_open_T: np.ndarray, wave_N: np.ndarray, max_offset: float) -> SoundOffset | None:
+def mouth_sound_offset(mouth_open_T: np.ndarray, wave_N: np.ndarray, max_offset: float) -> AudioOffset | None:
     """Find the lag of the best correlation within +-0.4 s.
 
     Returns:
-        None where there is nothing to compare: mouth or sound do not change at all, or last less than 26 frames.
+        None where there is nothing to compare: mouth or audio do not change at all, or last less than 26 frames.
 
     Args:
         mouth_open_T: opening of the mouth, any unit, every frame finite.
-        wave_N: the sound of those frames.
+        wave_N: the audio of those frames.
         max_offset: the tolerated offset in seconds, for the margin.
     """
     if len(mouth_open_T) < MIN_FRAMES:
@@ -111,11 +111,11 @@ def mouth_sound_offset(mouth_open_T: np.ndarray, wave_N: np.ndarray, max_offset:
     best = int(curve_L.argmax())
     tolerated = np.abs(lags_L) <= round(max_offset / STEP_S)
     margin = float(curve_L[best] - curve_L[tolerated].max())
-    return SoundOffset(round(float(lags_L[best]) * STEP_S, 2), float(curve_L[best]), margin)
+    return AudioOffset(round(float(lags_L[best]) * STEP_S, 2), float(curve_L[best]), margin)
 
 
 def check_offset(scores: dict[str, float], filters: SyncFilter) -> bool:
-    """Refuse a clip whose sound is surely apart from its lips; return whether it is perhaps.
+    """Refuse a clip whose audio is surely apart from its lips; return whether it is perhaps.
 
     Raises:
         Rejected: ``sound_offset``.
@@ -125,7 +125,7 @@ def check_offset(scores: dict[str, float], filters: SyncFilter) -> bool:
         return False
     if margin >= filters.min_margin:
         side = "late" if offset > 0 else "early"
-        raise Rejected("sound_offset", f"the sound is {abs(offset) * 1000:.0f} ms {side} for the lips", scores)
+        raise Rejected("sound_offset", f"the audio is {abs(offset) * 1000:.0f} ms {side} for the lips", scores)
     return True
 
 

@@ -1,4 +1,4 @@
-"""How a picture has to be turned to stand upright: the container's display matrix, with its mirror.
+"""How an image has to be turned to stand upright: the container's display matrix, with its mirror.
 
 Source: ISO/IEC 14496-12 (track header's matrix), FFmpeg ``libavutil/display.h``: a stored point (p, q) is shown at
 ``(a p + c q, b p + d q)``. Cameras that face their user write a mirror, which FFmpeg's plain angle takes for a turn.
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Turn(NamedTuple):
-    """What a player does with stored pictures.
+    """What a player does with stored images.
 
     Attributes:
         rotation: degrees counter-clockwise, 0, 90, 180 or 270, first.
@@ -25,9 +25,9 @@ class Turn(NamedTuple):
     mirrored: bool = False
 
 
-def upright_turn(picture: Any) -> Turn:
+def upright_turn(image: Any) -> Turn:
     """Return the turn that a PyAV frame's display matrix asks for, to the nearest quarter."""
-    found = picture.side_data.get("DISPLAYMATRIX")
+    found = image.side_data.get("DISPLAYMATRIX")
     if found is None:
         return Turn()
     a, b, _, c, d, *_ = np.frombuffer(bytes(found), dtype=np.int32, count=9).astype(np.float64)
@@ -36,7 +36,7 @@ def upright_turn(picture: Any) -> Turn:
     return Turn(round(-angle / 90) * 90 % 360, mirrored)
 
 
-def turned(picture_HWC: np.ndarray, turn: Turn) -> np.ndarray:
-    """Return the picture as a player shows it, a view."""
-    upright = np.rot90(picture_HWC, turn.rotation // 90) if turn.rotation else picture_HWC
+def turned(image_HWC: np.ndarray, turn: Turn) -> np.ndarray:
+    """Return the image as a player shows it, a view."""
+    upright = np.rot90(image_HWC, turn.rotation // 90) if turn.rotation else image_HWC
     return upright[:, ::-1] if turn.mirrored else upright

@@ -1,4 +1,4 @@
-"""Where somebody speaks: Silero's voice activity detector over a clip's sound.
+"""Where somebody speaks: Silero's voice activity detector over a clip's audio.
 
 Source: snakers4/silero-vad (MIT). Its Python package carries the network as ONNX files; the one for whole sequences is
 run here by onnxruntime, and the package itself is not imported (its import sets torch's threads). It reads 512 samples
@@ -48,7 +48,7 @@ class VoiceFilter(FrozenModel):
 
 
 @dataclass(frozen=True)
-class Voice:
+class VoiceActivity:
     """Speech in a clip.
 
     Attributes:
@@ -61,7 +61,7 @@ class Voice:
 
 
 class SileroVAD:
-    """The network; the same sound always gives the same probabilities.
+    """The network; the same audio always gives the same probabilities.
 
     Args:
         path: the ONNX file for sequences at 16 kHz; by default the one inside the installed package.
@@ -90,7 +90,7 @@ class SileroVAD:
         self.sha256 = sha256_file(path)
 
     def probabilities(self, wave_N: np.ndarray) -> np.ndarray:
-        """Return the probability of speech in each window of float32 sound, float32 ``[W]``; the end is padded."""
+        """Return the probability of speech in each window of float32 audio, float32 ``[W]``; the end is padded."""
         count = -(-len(wave_N) // WINDOW)
         if not count:
             return np.zeros(0, dtype=np.float32)
@@ -120,11 +120,11 @@ def packaged_file() -> Path:
     return Path(found.submodule_search_locations[0]) / "data" / FILE
 
 
-def find_voice(wave_N: np.ndarray, detector: SileroVAD, filters: VoiceFilter) -> Voice:
+def find_voice(wave_N: np.ndarray, detector: SileroVAD, filters: VoiceFilter) -> VoiceActivity:
     """Mark the windows with speech."""
     speech = detector.probabilities(wave_N) >= filters.threshold
     share = float(speech.mean()) if len(speech) else 0.0
-    return Voice(speech, {"speech_share": share, "longest_pause": longest_run(~speech) * WINDOW / SAMPLE_RATE})
+    return VoiceActivity(speech, {"speech_share": share, "longest_pause": longest_run(~speech) * WINDOW / SAMPLE_RATE})
 
 
 def check_voice(scores: dict[str, float], filters: VoiceFilter) -> None:

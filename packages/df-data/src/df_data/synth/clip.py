@@ -1,4 +1,4 @@
-"""One clip of the corpus: a person speaking, with sound, pictures and every truth, from two integers.
+"""One clip of the corpus: a person speaking, with audio, images and every truth, from two integers.
 
 Legend: T pixel frames, S pixels a side, N = 640 T samples.
 """
@@ -80,17 +80,17 @@ def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, spli
     person = Identity.sample(identity)
     speech = make_speech(seed, split, make_voice(identity), samples_for(num_frames))
     tracks = face_tracks(seed, speech, num_frames)
-    picture = render(person, tracks, size)
+    image = render(person, tracks, size)
     known = geometry(person, tracks)
     spoken = [u for u in speech.utterances if u.end > 0 and u.speech_start < num_frames / FPS]
     return SynthClip(
-        frames=picture.frames,
+        frames=image.frames,
         wave=speech.wave,
         structure=structure_vectors(person, tracks, known),
         flame=flame_vectors(person, tracks),
-        keypoints=picture.keypoints,
-        landmarks2d=picture.landmarks2d,
-        mouth_boxes=picture.mouth_boxes,
+        keypoints=image.keypoints,
+        landmarks2d=image.landmarks2d,
+        mouth_boxes=image.mouth_boxes,
         truth=truths(person, tracks, known),
         identity=identity,
         identity_vector=identity_vector(person),

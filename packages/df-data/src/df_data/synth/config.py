@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from df_data.synth.speech.sentences import Split
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
 
@@ -14,7 +14,7 @@ class SynthConfig(FrozenModel):
 
     `clips` training clips of `frames` pixel frames and `val_clips` held-out ones of `val_frames`, of people and with
     words that training never meets. Each person appears in `clips_per_identity` clips. `keep_train_video` keeps the
-    training clips' pixels too (validation always has them). `references` pictures of each clip are encoded alone.
+    training clips' pixels too (validation always has them). `references` images of each clip are encoded alone.
     """
 
     clips: int = Field(default=1000, ge=1)
@@ -26,9 +26,9 @@ class SynthConfig(FrozenModel):
     clips_per_identity: int = Field(default=1, ge=1)
     references: int = Field(default=4, ge=1)
     keep_train_video: bool = False
-    video_vae: str = "df-tiny"
-    audio_encoder: str = "logmel"
-    reference_encoder: str = "patches"
+    video_vae: Location = Location("df-tiny")
+    audio_encoder: Location = Location("logmel")
+    reference_encoder: Location = Location("patches")
     clips_per_shard: int = Field(default=256, ge=1)
     workers: int = Field(default=2, ge=1)
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from df_data.build.encode import Encoders, encode_pictures, mp4_bytes
+from df_data.build.encode import Encoders, encode_images, mp4_bytes
 from df_data.common.processes import be_a_worker, one_thread
 from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
 from df_data.format.manifest import MANIFEST_NAME, read_manifest
@@ -235,16 +235,16 @@ def _store(
     config: SynthConfig, batch: list[tuple[_Job, _Rendered]], encoders: Encoders, ledger: Ledger, writer: SplitWriter
 ) -> None:
     references = [reference_frames(job.seed, job.frames, config.references) for job, _ in batch]
-    pictures = encode_pictures(encoders, [rendered.clip.frames for _, rendered in batch], references)
+    images = encode_images(encoders, [rendered.clip.frames for _, rendered in batch], references)
     entries = []
-    for (job, rendered), tensors in zip(batch, pictures):
+    for (job, rendered), tensors in zip(batch, images):
         sample = sample_of(job.key, config.seed, rendered.clip, rendered.audio, tensors, rendered.video, encoders)
         entries.append(LedgerEntry(input=job.key, status="accepted", split=job.split, samples=(writer.stage(sample),)))
     ledger.record(*entries)
 
 
 def reference_frames(seed: int, num_frames: int, count: int) -> list[int]:
-    """Pixel frames of the reference pictures: frame 0, and `count - 1` more at seeded random places."""
+    """Pixel frames of the reference images: frame 0, and `count - 1` more at seeded random places."""
     count = min(count, num_frames)
     others = rng_for("references", seed).choice(np.arange(1, num_frames), count - 1, replace=False)
     return [0, *sorted(int(frame) for frame in others)]
@@ -255,14 +255,14 @@ def sample_of(
     seed: int,
     clip: SynthClip,
     audio: Tensor,
-    pictures: Mapping[str, Tensor],
+    images: Mapping[str, Tensor],
     video: bytes | None,
     encoders: Encoders,
 ) -> Sample:
     """Put a rendered and encoded clip into the form of a shard."""
     names = tuple(clip.truth)
     tensors = {
-        **pictures,
+        **images,
         "structure": torch.from_numpy(clip.structure),
         "flame": torch.from_numpy(clip.flame),
         "audio": audio,

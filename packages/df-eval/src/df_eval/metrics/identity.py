@@ -1,4 +1,4 @@
-"""Identity of one clip against its reference picture, over time.
+"""Identity of one clip against its reference image, over time.
 
 Shape suffixes: T pixel frames, D identity features.
 """
@@ -13,7 +13,7 @@ QUARTERS = 4
 
 
 def identity_distance(identity_TD: np.ndarray, reference_D: np.ndarray) -> np.ndarray:
-    """RMS difference of every frame's identity vector to the reference picture's: float [T], NaN where not read.
+    """RMS difference of every frame's identity vector to the reference image's: float [T], NaN where not read.
 
     That is the Euclidean distance over sqrt(D): the reference-to-frame variant of ACD (not the average over pairs of
     frames). Between two random people of the synthetic corpus, whose vectors are standardised, it is about 1.4.

@@ -23,7 +23,7 @@ def correlation(read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | Non
 
     - The truth is constant, or too few frames were read: there is nothing to measure, the clip is undefined.
     - The truth moves and the read signal stands still: the correlation is mathematically undefined, but leaving such
-      clips out would let a video that froze escape the mean. It counts as 0 (no relation to the sound), with a note.
+      clips out would let a video that froze escape the mean. It counts as 0 (no relation to the audio), with a note.
     """
     keep = common_mask(read_T, true_T, mask_T)
     if keep.sum() < MIN_FRAMES:
@@ -92,12 +92,12 @@ def amplitude(read_T: np.ndarray, true_T: np.ndarray, mask_T: np.ndarray | None 
 def shifted_correlation(
     read_T: np.ndarray, long_true: np.ndarray, mask_T: np.ndarray | None, shifts: tuple[int, ...]
 ) -> Pair:
-    """The shifted-audio control: the read signal against the truth of the same clip's sound, taken later.
+    """The shifted-audio control: the read signal against the truth of the same clip's audio, taken later.
 
     Frame t of the video is compared with frame t + shift of the truth, as far as the clip goes: no wrap-around.
 
     Args:
-        read_T: signal read from a video made for the sound that starts at frame 0.
+        read_T: signal read from a video made for the audio that starts at frame 0.
         long_true: the true signal of the whole clip, at least T long.
         shifts: in frames; those that leave fewer than `MIN_OVERLAP` frames to compare are left out.
 

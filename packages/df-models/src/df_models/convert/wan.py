@@ -101,7 +101,7 @@ def load_wan(video_dit: VideoDiT, state_dict: Mapping[str, Tensor], layers: Laye
     """Copy Wan's weights into a tower of the same widths; nothing is changed unless everything fits.
 
     The tower may have more input channels than the checkpoint (36 against 16): the added ones start at zero. It may
-    have picture tokens (``reference=True``) that the checkpoint has not: their values start at zero. In both cases the
+    have image tokens (``reference=True``) that the checkpoint has not: their values start at zero. In both cases the
     tower computes what the checkpoint's model does. It may have no text branch: then that branch is not used.
 
     Args:

@@ -109,7 +109,7 @@ def load_flame_encoder(spec: str) -> FaceEncoder:
 
 
 def load_sync_network(spec: str) -> SyncNet:
-    """Load a network that compares lips with sound by name; errors as in :func:`load_audio_encoder`."""
+    """Load a network that compares lips with audio by name; errors as in :func:`load_audio_encoder`."""
     return _load(SYNC_NETWORKS, "lip sync network", spec)
 
 

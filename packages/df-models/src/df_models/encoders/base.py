@@ -1,7 +1,7 @@
 """One protocol per role of a frozen encoder.
 
 Shape legend: B batch, T latent frames, P = 1 + 4 (T - 1) pixel frames, C = 16 latent channels, H, W pixels,
-h = H/8, w = W/8, N samples of 16 kHz sound, D features, K reference tokens, L text tokens.
+h = H/8, w = W/8, N samples of 16 kHz audio, D features, K reference tokens, L text tokens.
 
 Every encoder has an ``id`` (its name in configs and manifests), the ``sha256`` of the weights that it was loaded from,
 and the ``licence`` of those weights.
@@ -52,7 +52,7 @@ class VideoVAE(Protocol):
         ...
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """Encode single pictures ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``, float32."""
+        """Encode single images ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``, float32."""
         ...
 
     def decode(self, latents_BTChw: Tensor) -> Tensor:
@@ -74,12 +74,12 @@ class VideoVAE(Protocol):
 
 @runtime_checkable
 class AudioEncoder(Protocol):
-    """Sound to features at 50 Hz: exactly two per pixel frame.
+    """Audio to features at 50 Hz: exactly two per pixel frame.
 
     Attributes:
         dim: width of a feature.
         pool: how the model pools two features to one slot (:func:`df_models.time.pool_audio`).
-        margin: pixel frames of sound on either side that a piece of a recording must be encoded with, so that pieces
+        margin: pixel frames of audio on either side that a piece of a recording must be encoded with, so that pieces
             join as if the whole had been encoded; None: only the whole will do, in memory that the encoder bounds.
     """
 
@@ -91,7 +91,7 @@ class AudioEncoder(Protocol):
     margin: int | None
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
-        """Encode 16 kHz mono sound to ``[2 * num_pixel_frames, dim]``, float32. Missing sound is silence."""
+        """Encode 16 kHz mono audio to ``[2 * num_pixel_frames, dim]``, float32. Missing audio is silence."""
         ...
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -101,7 +101,7 @@ class AudioEncoder(Protocol):
 
 @runtime_checkable
 class ReferenceEncoder(Protocol):
-    """The reference picture to a few tokens that the video tower attends to in every layer."""
+    """The reference image to a few tokens that the video tower attends to in every layer."""
 
     id: str
     sha256: str
@@ -110,7 +110,7 @@ class ReferenceEncoder(Protocol):
     num_tokens: int
 
     def encode(self, image_BCHW: Tensor, latent_BChw: Tensor) -> Tensor:
-        """Encode pictures ``[B, 3, H, W]`` in [0, 1] and their latents ``[B, 16, h, w]``: each encoder reads one.
+        """Encode images ``[B, 3, H, W]`` in [0, 1] and their latents ``[B, 16, h, w]``: each encoder reads one.
 
         Returns:
             Tokens ``[B, num_tokens, dim]``, float32.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from df_models.errors import UserError
 from df_models.files import sha256_file
+from df_models.paths import expand_path
 
 WEIGHTS_VARIABLE = "DF_WEIGHTS"
 TENSOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".model")
@@ -66,7 +67,7 @@ def locate(origin: Origin, location: str | None = None) -> Path:
         UserError: it is nowhere to be found; the message says how to get it.
     """
     if location is not None:
-        path = Path(location).expanduser()
+        path = expand_path(location)
         if path.exists():
             return path
         if location.count("/") != 1 or path.is_absolute():

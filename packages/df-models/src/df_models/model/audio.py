@@ -5,7 +5,7 @@ Latent frame k hears the slots of pixel frames ``4k-3-audio_past .. 4k+audio_fut
 three repeats in latent frame 0) and slots after the end of the audio are absent.
 
 The window as a whole becomes four tokens, one for each of the frame's slots, once per pass; every layer attends to
-them. Sounds become mouth shapes through their neighbours and their order, and a perceptron over the ordered window has
+them. Speech audio become mouth shapes through their neighbours and their order, and an MLP over the ordered window has
 both at once, where attention over single slots would have to learn them layer by layer. Windows flattened into a few
 tokens are how Wan-based talking heads condition on audio (the audio projection of Hallo, 2024, and of MultiTalk, 2025).
 
@@ -81,7 +81,7 @@ def audio_windows(
 
 
 class AudioWindowEmbedding(nn.Module):
-    """A perceptron over each latent frame's whole window: its slots' features in order, and which are present."""
+    """An MLP over each latent frame's whole window: its slots' features in order, and which are present."""
 
     def __init__(self, audio_dim: int, window: int, width: int, eps: float) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 Both directions read the states from before either is updated. The two towers may differ in width: queries, keys and
 values meet in ``bridge_width``. Structure tokens stand at their time and at row and column 0 of the video's rotary
-grid, so that structure can tell the picture's regions apart.
+grid, so that structure can tell the image's regions apart.
 
 Shape legend: B batch, T latent frames, N queries and M keys per frame, D query width, E key width, H heads.
 """

@@ -22,7 +22,7 @@ class VideoDiTConfig:
     """Configuration of one video tower.
 
     ``text_dim=0`` builds no text branch; ``reference=True`` adds the second key/value branch that Wan's I2V models
-    have for picture tokens (already of width ``dim``).
+    have for image tokens (already of width ``dim``).
     """
 
     dim: int

@@ -124,11 +124,11 @@ class DualForce(Pretrained):
             structure: noisy structure ``[B, T, 4, V]``, normalised.
             audio: features of the 25 Hz slots ``[B, T + L, 4, audio_dim]``; L >= 0 latent frames may follow the clip.
             sigma_video, sigma_structure: noise level of each latent frame ``[B, T]`` in [0, 1]; float32.
-            reference_latent: one picture encoded alone ``[B, C, h, w]``, shown to every frame.
-            reference_tokens: picture features ``[B, L, reference_dim]``; None leaves them out.
+            reference_latent: one image encoded alone ``[B, C, h, w]``, shown to every frame.
+            reference_tokens: image features ``[B, L, reference_dim]``; None leaves them out.
             text: ``[B, L, text_dim]``, L <= 512, zero rows past its length: it is read as 512 rows, as Wan reads it;
                 None leaves it out.
-            reference_frame: ``[B]`` long, the latent frame that the reference picture is aligned with, -1 for none.
+            reference_frame: ``[B]`` long, the latent frame that the reference image is aligned with, -1 for none.
             history: teacher forcing: every noisy frame sees itself and, of the past, this history only.
 
         Returns:

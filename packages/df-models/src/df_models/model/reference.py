@@ -1,4 +1,4 @@
-"""Reference tokens: any number of picture features, resampled to a few tokens that video attends to in every layer.
+"""Reference tokens: any number of image features, resampled to a few tokens that video attends to in every layer.
 
 Shape legend: B batch, L feature tokens, R resampled tokens, F feature width, D width of the video tower.
 """
@@ -16,7 +16,7 @@ HEAD_DIM = 64
 
 
 class ReferenceResampler(nn.Module):
-    """One layer of learned queries over picture features (as the resampler of Flamingo and IP-Adapter, but small)."""
+    """One layer of learned queries over image features (as the resampler of Flamingo and IP-Adapter, but small)."""
 
     def __init__(self, feature_dim: int, width: int, num_tokens: int, out_dim: int, eps: float) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ class VideoDiT(Tower, Pretrained):
         if height % rows or width % columns or height < rows or width < columns:
             raise UserError(
                 f"a latent of {height} x {width} does not divide into patches of {rows} x {columns}; "
-                f"use pictures whose sides are multiples of {8 * rows} and {8 * columns} pixels"
+                f"use images whose sides are multiples of {8 * rows} and {8 * columns} pixels"
             )
         return height // rows, width // columns
 
@@ -103,7 +103,7 @@ class VideoDiT(Tower, Pretrained):
             text: ``[B, L, text_dim]``, L <= 512, zero rows past its length: it is read as 512 rows, as Wan reads it;
                 None leaves text cross-attention out.
             causal: each frame sees itself and earlier frames; False is Wan's own full attention.
-            reference: ``[B, L, dim]`` picture tokens, for a tower built with ``reference=True``.
+            reference: ``[B, L, dim]`` image tokens, for a tower built with ``reference=True``.
 
         Returns:
             ``[B, T, out_dim, h, w]`` in the dtype of ``video``.

@@ -53,8 +53,12 @@ def _attributes(docstring: str) -> dict[str, str]:
     return found
 
 
+def _written(location: str) -> str:
+    return getattr(location, "written", location)
+
+
 class Location(str):
-    """A path (or URL, or pipe) in a configuration: `~` and `${NAME}` are replaced when it is read.
+    """A path, URL, pipe or `NAME:PATH` in a configuration: `~` and `${NAME}` are replaced when it is read.
 
     The string itself is the expanded one, to be used; `written` is what the user wrote, and what a recorded
     configuration keeps, so that a run stays portable. Relative paths start at the cwd.
@@ -73,6 +77,14 @@ class Location(str):
         location.written = written
         return location
 
+    @classmethod
+    def recorded(cls, text: str | os.PathLike[str]) -> Location:
+        """One that a run or build wrote, perhaps elsewhere: it stays as it is if a variable of it is not set here."""
+        try:
+            return cls(text)
+        except UserError:
+            return cls._of(os.fspath(text), os.fspath(text))
+
     @property
     def path(self) -> Path:
         """As a path on this machine; raises UserError if one of its variables is still not set."""
@@ -80,20 +92,14 @@ class Location(str):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        written = core_schema.plain_serializer_function_ser_schema(lambda location: location.written)
+        written = core_schema.plain_serializer_function_ser_schema(_written)
         return core_schema.with_info_plain_validator_function(cls._validate, serialization=written)
 
     @classmethod
     def _validate(cls, value: Any, info: ValidationInfo) -> Location:
-        if isinstance(value, Location):
-            return value
+        value = value.written if isinstance(value, Location) else value  # a default: its variables as they are now
         if not isinstance(value, str | os.PathLike):
             raise PydanticCustomError("location_type", "write a path as text")
         if not os.fspath(value):
             raise PydanticCustomError("location_type", "this path is empty; write one, or . for the current directory")
-        try:
-            return cls(value)
-        except UserError:
-            if info.context and info.context.get(RECORDED):  # it may never be used here
-                return cls._of(os.fspath(value), os.fspath(value))
-            raise
+        return cls.recorded(value) if info.context and info.context.get(RECORDED) else cls(value)

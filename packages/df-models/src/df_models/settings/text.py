@@ -52,7 +52,7 @@ def parse_yaml(text: str, where: str) -> Any:
         where: what the text is, for messages: a file's name.
 
     Raises:
-        UserError: it is no YAML, or a key stands twice in a mapping; with the line.
+        UserError: it is no YAML, or a key is a duplicate in a mapping; with the line.
     """
     try:
         return _yaml().load(text)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from df_data.reading.source import is_remote
 from df_models.encoders.video.wan_vae import TINY_CONFIG
-from df_models.settings import FrozenModel
+from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
 
@@ -21,7 +20,7 @@ class TokenizerDataConfig(FrozenModel):
     `val_frames` pixel frames; `size` must be theirs.
     """
 
-    shards: Path | None = None
+    shards: Location | None = None
     clips: int = Field(default=3000, ge=1)
     val_clips: int = Field(default=32, ge=1)
     speaking: float = Field(
@@ -73,7 +72,7 @@ class TokenizerConfig(FrozenModel):
     """Everything that `df-train` needs to train a small `AutoencoderKLWan` on rendered people or on videos."""
 
     task: Literal["tokenizer"] = "tokenizer"
-    run_dir: Path = Path("runs/tokenizer")
+    run_dir: Location = Location("runs/tokenizer")
     seed: int = 0
     architecture: dict[str, Any] = Field(default_factory=lambda: dict(TINY_CONFIG))
     data: TokenizerDataConfig = Field(default_factory=TokenizerDataConfig)
@@ -94,7 +93,7 @@ class TokenizerConfig(FrozenModel):
     bf16: bool = True
     log_every: int = Field(default=25, ge=1)
     eval_every: int = Field(default=500, ge=1)
-    resume: str | None = Field(
+    resume: Location | None = Field(
         default=None, description="the VAE to start from instead of random weights: `df-tiny` or a directory"
     )
 

@@ -118,7 +118,7 @@ def mirror(video_BCPHW: Tensor, weights_B1PHW: Tensor, share: float, rng: np.ran
 
 
 def mix(video_BCPHW: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Replace a share of the clips by mixtures that no render shows, so that other pictures survive the VAE too.
+    """Replace a share of the clips by mixtures that no render shows, so that other images survive the VAE too.
 
     A mixture is a clip with its colours exchanged, turned by a multiple of 90 degrees, and blended along a random
     soft edge with another clip of the batch.

@@ -34,8 +34,8 @@ def train(config: TokenizerConfig) -> Path:
         UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
     """
     preflight(config)
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    atomic_write(config.run_dir / "config.yaml", dump_config(config))
+    config.run_dir.path.mkdir(parents=True, exist_ok=True)
+    atomic_write(config.run_dir.path / "config.yaml", dump_config(config))
     torch.manual_seed(config.seed)
     train_pool, val_pools = _pools(config)
     vae = _new_vae(config)
@@ -48,7 +48,10 @@ def train(config: TokenizerConfig) -> Path:
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _linear(step, config.warmup, total))
         for optimizer in optimizers
     ]
-    with open(config.run_dir / "metrics.jsonl", "w") as log, tqdm(total=total, desc="tokenizer", unit="step") as bar:
+    with (
+        open(config.run_dir.path / "metrics.jsonl", "w") as log,
+        tqdm(total=total, desc="tokenizer", unit="step") as bar,
+    ):
         rng = np.random.default_rng(config.seed)
         stages = (batches(stage, train_pool, config, rng) for stage in config.stages)
         for step, batch in enumerate(chain.from_iterable(stages), start=1):
@@ -66,8 +69,8 @@ def train(config: TokenizerConfig) -> Path:
                 told = ", ".join(f"{name} {value:.2f} dB" for name, value in psnr.items())
                 tqdm.write(f"step {step}: PSNR on held-out clips: {told}")
                 print(json.dumps({"step": step, "val_psnr": psnr}), file=log, flush=True)
-                export(average.module, train_pool, config.run_dir / "vae")
-    return config.run_dir / "vae"
+                export(average.module, train_pool, config.run_dir.path / "vae")
+    return config.run_dir.path / "vae"
 
 
 def preflight(config: TokenizerConfig) -> None:
@@ -78,13 +81,13 @@ def preflight(config: TokenizerConfig) -> None:
     """
     if config.data.shards is not None:
         for split in ("train", "val"):
-            check_size(config.data.shards / split, config.data.size)
+            check_size(config.data.shards.path / split, config.data.size)
     if config.resume is not None:
         WanVAE.load(config.resume)
 
 
 def _pools(config: TokenizerConfig) -> tuple[Pool, dict[str, Pool]]:
-    shards = config.data.shards
+    shards = None if config.data.shards is None else config.data.shards.path
     return render_pools(config) if shards is None else video_pools(config.data, shards)
 
 

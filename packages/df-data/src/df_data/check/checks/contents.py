@@ -1,9 +1,9 @@
 """What a sample's tensors must agree in, beyond shapes and dtypes: ranges, and the alignment of one to another.
 
-The ranges are far wider than any sound sample needs; a value outside is damage, a wrong unit or a wrong field, not an
+The ranges are far wider than any audio sample needs; a value outside is damage, a wrong unit or a wrong field, not an
 unusual clip.
 
-Shape legend: P pixel frames, T latent frames, R reference pictures, h, w latent cells.
+Shape legend: P pixel frames, T latent frames, R reference images, h, w latent cells.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIMITS = {
     "text_features": 1000.0,
     "truth": 1000.0,
 }
-"""Greatest magnitude by tensor; latents are normalised, so those of a sound clip lie within about 8."""
+"""Greatest magnitude by tensor; latents are normalised, so those of an intact clip lie within about 8."""
 STRUCTURE_LIMITS = {
     "expression": 10.0,
     "pitch": 180.0,
@@ -108,7 +108,7 @@ def _boxes(sample: Sample) -> Iterator[str]:
     meta = sample.meta
     outside = (x0 < -BOX_SLACK) | (y0 < -BOX_SLACK) | (x1 > meta.width + BOX_SLACK) | (y1 > meta.height + BOX_SLACK)
     if bool(outside.any()):
-        yield f"mouth_boxes reach outside the {meta.width}x{meta.height} picture in {_frames(outside)}"
+        yield f"mouth_boxes reach outside the {meta.width}x{meta.height} image in {_frames(outside)}"
     empty = (x1 <= x0) | (y1 <= y0)
     if bool(empty.any()):
         yield f"mouth_boxes are empty in {_frames(empty)}"

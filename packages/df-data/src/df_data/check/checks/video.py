@@ -1,6 +1,6 @@
-"""What a sample's mp4 must agree in with its metadata and its tensors: size, frames, time stamps, sound.
+"""What a sample's mp4 must agree in with its metadata and its tensors: size, frames, time stamps, audio.
 
-Shape legend: P pixel frames, N samples of 16 kHz sound, F = 2P features of 50 Hz.
+Shape legend: P pixel frames, N samples of 16 kHz audio, F = 2P features of 50 Hz.
 """
 
 from __future__ import annotations
@@ -10,40 +10,40 @@ from collections.abc import Iterator
 import numpy as np
 
 from df_data.format.sample import Sample
-from df_data.format.stored_video import VideoFacts, probe_video, read_sound
+from df_data.format.stored_video import VideoFacts, probe_video, read_audio
 from df_models.encoders.audio.logmel import LogMel
 from df_models.errors import UserError
 from df_models.time import AUDIO_RATE, FPS
 
 TIME_SLACK = 0.002
-"""Seconds that a picture's time stamp may be off its place (time bases round)."""
-SOUND_SLACK = 0.13
-"""Seconds by which the sound may be longer or shorter than the pictures: two AAC frames of 1024 samples at 16 kHz."""
+"""Seconds that an image's time stamp may be off its place (time bases round)."""
+AUDIO_SLACK = 0.13
+"""Seconds by which the audio may be longer or shorter than the images: two AAC frames of 1024 samples at 16 kHz."""
 LAGS = 10
-"""The alignment of sound and features is looked for within this many features of 20 ms."""
+"""The alignment of audio and features is looked for within this many features of 20 ms."""
 CLEAR = 0.05
 """By so much another lag must correlate better than none before it is called a shift."""
 
 
-def video_problems(sample: Sample, *, compare_sound: bool = True) -> list[str]:
+def video_problems(sample: Sample, *, compare_audio: bool = True) -> list[str]:
     """Return what is wrong with a sample's mp4, a line each; nothing where it has none.
 
     Args:
-        compare_sound: compare the sound with the audio features, where the features are sound themselves.
+        compare_audio: compare the audio with the audio features, where the features are audio themselves.
     """
     if sample.video is None:
         return []
     try:
         facts = probe_video(sample.video)
-        problems = [*_pictures(sample, facts), *_sound(sample, facts)]
-        if compare_sound and not problems:
-            problems += _alignment(sample, read_sound(sample.video))
+        problems = [*_images(sample, facts), *_audio(sample, facts)]
+        if compare_audio and not problems:
+            problems += _alignment(sample, read_audio(sample.video))
         return problems
     except UserError as error:
         return [str(error)]
 
 
-def _pictures(sample: Sample, facts: VideoFacts) -> Iterator[str]:
+def _images(sample: Sample, facts: VideoFacts) -> Iterator[str]:
     meta = sample.meta
     if len(facts.times) != meta.num_frames:
         yield f"its mp4 has {len(facts.times)} frames, the metadata says {meta.num_frames}"
@@ -52,18 +52,18 @@ def _pictures(sample: Sample, facts: VideoFacts) -> Iterator[str]:
         yield f"its mp4 is {facts.width}x{facts.height}, the metadata says {meta.width}x{meta.height}"
     late = max(abs(time - index / FPS) for index, time in enumerate(facts.times))
     if late > TIME_SLACK:
-        yield f"a picture of its mp4 is {late * 1000:.0f} ms off its place at {FPS} frames a second"
+        yield f"an image of its mp4 is {late * 1000:.0f} ms off its place at {FPS} frames a second"
 
 
-def _sound(sample: Sample, facts: VideoFacts) -> Iterator[str]:
-    if facts.sound_start is None:
-        yield "its mp4 has no sound"
+def _audio(sample: Sample, facts: VideoFacts) -> Iterator[str]:
+    if facts.audio_start is None:
+        yield "its mp4 has no audio"
         return
     wanted = sample.meta.num_frames / FPS
-    if abs(facts.sound_start) > SOUND_SLACK:
-        yield f"the sound of its mp4 begins at {facts.sound_start:.2f} s"
-    elif abs(facts.sound_seconds - wanted) > SOUND_SLACK:
-        yield f"the sound of its mp4 lasts {facts.sound_seconds:.2f} s, its pictures {wanted:.2f} s"
+    if abs(facts.audio_start) > AUDIO_SLACK:
+        yield f"the audio of its mp4 begins at {facts.audio_start:.2f} s"
+    elif abs(facts.audio_seconds - wanted) > AUDIO_SLACK:
+        yield f"the audio of its mp4 lasts {facts.audio_seconds:.2f} s, its images {wanted:.2f} s"
 
 
 def _alignment(sample: Sample, wave_N: np.ndarray) -> Iterator[str]:
@@ -76,7 +76,7 @@ def _alignment(sample: Sample, wave_N: np.ndarray) -> Iterator[str]:
     lag = best_lag(stored_F, heard_F)
     if lag:
         when = "later" if lag > 0 else "earlier"
-        yield f"the sound of its mp4 lies {abs(lag) * 1000 // AUDIO_RATE} ms {when} than its audio features"
+        yield f"the audio of its mp4 lies {abs(lag) * 1000 // AUDIO_RATE} ms {when} than its audio features"
 
 
 def best_lag(first_F: np.ndarray, second_F: np.ndarray) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from df_data.build.rejects import read_picture
+from df_data.build.rejects import read_image
 from df_data.check.inspect.choose import choose_clips
+from df_data.check.inspect.images import clip_images
 from df_data.check.inspect.keypoints import project_keypoints
 from df_data.check.inspect.page import (
     Chart,
@@ -21,7 +22,6 @@ from df_data.check.inspect.page import (
     toolbar,
     totals,
 )
-from df_data.check.inspect.pictures import clip_pictures
 from df_data.check.inspect.scan import ClipFacts, read_clips, scan_split
 from df_data.check.inspect.svg import element, escape
 from df_data.check.inspect.timeline import timeline
@@ -115,7 +115,7 @@ def _subtitle(dataset: _Dataset) -> str:
     named = ", ".join(f"{role} {name}" for role, name in sorted(encoders.items()))
     unfinished = [manifest.split for manifest in manifests if not manifest.complete]
     state = f"NOT complete: {', '.join(unfinished)}. " if unfinished else ""
-    return f"{state}Pictures {manifests[0].width}x{manifests[0].height}, crop {manifests[0].crop}. Encoders: {named}."
+    return f"{state}Images {manifests[0].width}x{manifests[0].height}, crop {manifests[0].crop}. Encoders: {named}."
 
 
 def _totals(dataset: _Dataset) -> dict[str, str]:
@@ -138,14 +138,14 @@ def _clip_cards(dataset: _Dataset, count: int) -> Iterator[str]:
     chosen = choose_clips(dataset.facts, dataset.ranges, count)
     yield element(
         "p",
-        "Red values lie outside the dataset's 5-95 % range. Each frame stands over its moment in the sound: open lips "
-        "(orange) should meet loud sound, and the box should hold the mouth.",
+        "Red values lie outside the dataset's 5-95 % range. Each frame stands over its moment in the audio: open lips "
+        "(orange) should meet loud audio, and the box should hold the mouth.",
         class_="soft",
     )
     for choice, sample in zip(chosen, read_clips([choice.facts for choice in chosen])):
-        pictures = clip_pictures(sample)
-        drawn = timeline(sample, pictures, project_keypoints(sample))
-        yield clip_card(sample, choice.why, drawn, pictures, choice.facts.values, dataset.ranges)
+        images = clip_images(sample)
+        drawn = timeline(sample, images, project_keypoints(sample))
+        yield clip_card(sample, choice.why, drawn, images, choice.facts.values, dataset.ranges)
 
 
 def _scores(dataset: _Dataset) -> str:
@@ -174,7 +174,7 @@ def _rejects(dataset: _Dataset) -> Iterator[str]:
     shown = _across_reasons(entries, reasons)
     if len(shown) < len(entries):
         yield element("p", f"{len(shown)} of {len(entries):,}, of every reason some; all are in {LEDGER_NAME}.")
-    cards = (reject_card(entry, read_picture(dataset.root, entry.input)) for entry in shown)
+    cards = (reject_card(entry, read_image(dataset.root, entry.input)) for entry in shown)
     yield element("div", "".join(cards), class_="rejects")
 
 

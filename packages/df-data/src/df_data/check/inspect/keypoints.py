@@ -1,4 +1,4 @@
-"""The structure vector's keypoints in the picture, where what is stored suffices to place them.
+"""The structure vector's keypoints in the image, where what is stored suffices to place them.
 
 ``keypoints = scale * (canonical @ R(pitch, yaw, roll) + expression) + translation`` (LivePortrait's equation, row
 vectors) needs the person's canonical keypoints, which no sample stores. A synthetic person's follow from the number in
@@ -38,7 +38,7 @@ class Keypoints:
 
 
 def project_keypoints(sample: Sample) -> Keypoints:
-    """Return a sample's keypoints in its picture."""
+    """Return a sample's keypoints in its image."""
     meta, structure = sample.meta, sample.tensors["structure"].numpy()
     encoder = meta.encoders.get("structure")
     person = meta.provenance.get("identity")

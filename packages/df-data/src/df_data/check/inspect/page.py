@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from df_data.check.inspect.pictures import ClipPictures, data_uri
+from df_data.check.inspect.images import ClipImages, data_uri
 from df_data.check.inspect.style import CSS, SCRIPT, content_policy
 from df_data.check.inspect.svg import element, escape, histogram, number, range_mark
 from df_data.check.inspect.timeline import Timeline
@@ -59,7 +59,7 @@ def clip_card(
     sample: Sample,
     why: str,
     drawn: Timeline,
-    pictures: ClipPictures,
+    images: ClipImages,
     values: Mapping[str, float],
     ranges: Mapping[str, Spread],
 ) -> str:
@@ -72,8 +72,8 @@ def clip_card(
     head = element("h3", escape(meta.key) + tags) + element("div", "shown as: " + escape(why), class_="soft")
     card = element("div", head, class_="head") + drawn.drawing
     video = ""
-    if pictures.video is not None:
-        uri = data_uri(pictures.video, "video/mp4")
+    if images.video is not None:
+        uri = data_uri(images.video, "video/mp4")
         video = f'<video controls loop preload="metadata" src="{uri}"></video>'
     facts = element("dl", "".join(_fact(name, value) for name, value in _facts(sample).items()))
     notes = element("p", "; ".join(escape(note) for note in drawn.notes) + ".", class_="notes")
@@ -104,9 +104,9 @@ def reason_tags(reasons: Mapping[str, int]) -> str:
     return element("div", "".join(tags), class_="reasons")
 
 
-def reject_card(entry: LedgerEntry, picture: bytes | None) -> str:
-    """Return one rejected input: picture, reason and the numbers it was decided by."""
-    image = f'<img alt="" src="{data_uri(picture, "image/jpeg")}">' if picture else '<div class="none">no picture</div>'
+def reject_card(entry: LedgerEntry, jpeg: bytes | None) -> str:
+    """Return one rejected input: image, reason and the numbers it was decided by."""
+    image = f'<img alt="" src="{data_uri(jpeg, "image/jpeg")}">' if jpeg else '<div class="none">no image</div>'
     tag = element("span", escape(entry.reason), class_="tag bad")
     cells = (
         element("div", element("span", escape(name), title=name) + element("b", number(value)), class_="score")

@@ -1,4 +1,4 @@
-"""The page's looks and its one script: plain CSS and a few lines that switch what is drawn over the pictures."""
+"""The page's looks and its one script: plain CSS and a few lines that switch what is drawn over the images."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from df_data.sources.catalogue import celebvhq, hdtf, layouts, talkvid, vfhq
-from df_data.sources.catalogue.clip import BadEntry, Catalogue, CatalogueClip, CropBox
+from df_data.sources.catalogue.clip import BadEntry, Catalogue, CatalogueClip, ListedCrop
 
-__all__ = ["LOCAL", "READERS", "BadEntry", "Catalogue", "CatalogueClip", "CropBox", "DatasetName", "read_catalogue"]
+__all__ = ["LOCAL", "READERS", "BadEntry", "Catalogue", "CatalogueClip", "DatasetName", "ListedCrop", "read_catalogue"]
 
 DatasetName = Literal["hdtf", "celebvhq", "vfhq", "talkvid", "grid", "voxceleb2", "folder"]
 READERS: dict[DatasetName, Callable[[Path], Catalogue]] = {
@@ -22,7 +22,7 @@ READERS: dict[DatasetName, Callable[[Path], Catalogue]] = {
     "folder": layouts.read_folder,
 }
 LOCAL: frozenset[DatasetName] = frozenset({"grid", "voxceleb2", "folder"})
-"""Datasets that are had as files: nothing is fetched."""
+"""Datasets of local files: nothing is fetched."""
 
 
 def read_catalogue(dataset: DatasetName, path: Path) -> Catalogue:

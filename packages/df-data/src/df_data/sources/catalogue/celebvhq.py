@@ -2,7 +2,7 @@
 
 Source of the format: the README ("JSON File Structure") and ``download_and_process.py`` of CelebV-HQ/CelebV-HQ.
 ``clips`` maps a clip's name to ``ytb_id``, ``duration`` (``start_sec``, ``end_sec`` of the video), ``bbox`` (``top``,
-``bottom``, ``left``, ``right``, as shares of the picture) and ``attributes``. Who is seen is not published.
+``bottom``, ``left``, ``right``, as shares of the image) and ``attributes``. Who is seen is not published.
 """
 
 from __future__ import annotations

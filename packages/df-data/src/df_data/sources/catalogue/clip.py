@@ -1,4 +1,4 @@
-"""One clip of a published dataset: which video, from when to when, which part of the picture, who, under what terms."""
+"""One clip of a published dataset: which video, from when to when, which part of the image, who, under what terms."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "music.yout
 LONGEST_VIDEO_S = 24 * 3600.0
 
 
-class CropBox(FrozenModel):
-    """A part of the upright picture.
+class ListedCrop(FrozenModel):
+    """A part of the upright image.
 
     Attributes:
         left, top, right, bottom: edges, in units of the reference size.
         reference_width, reference_height: the size that the edges are meant for: 1 and 1 for normalised edges. Without
-            a width the picture is scaled alike in both directions, without either the edges are pixels as they are.
+            a width the image is scaled alike in both directions, without either the edges are pixels as they are.
     """
 
     left: float = Field(ge=0, le=20_000, allow_inf_nan=False)
@@ -36,13 +36,13 @@ class CropBox(FrozenModel):
     reference_height: float | None = Field(default=None, gt=0, le=20_000)
 
     @model_validator(mode="after")
-    def _not_empty(self) -> CropBox:
+    def _not_empty(self) -> ListedCrop:
         if self.right <= self.left or self.bottom <= self.top:
             raise ValueError("a crop box needs left < right and top < bottom")
         return self
 
     def pixels(self, width: int, height: int, expand: float = 1.0) -> tuple[int, int, int, int]:
-        """Return (x, y, width, height) in a picture of this size, all even, cut off at the picture's edges.
+        """Return (x, y, width, height) in an image of this size, all even, cut off at the image's edges.
 
         Even, so that the colour planes of 4:2:0 video are cut at whole samples.
 
@@ -50,14 +50,14 @@ class CropBox(FrozenModel):
             expand: the box is enlarged by this factor about its centre.
 
         Raises:
-            ValueError: nothing of the box lies in the picture.
+            ValueError: nothing of the box lies in the image.
         """
         y_scale = height / self.reference_height if self.reference_height else 1.0
         x_scale = width / self.reference_width if self.reference_width else y_scale
         x0, x1 = _grown(self.left * x_scale, self.right * x_scale, expand, width)
         y0, y1 = _grown(self.top * y_scale, self.bottom * y_scale, expand, height)
         if x1 - x0 < 2 or y1 - y0 < 2:
-            raise ValueError(f"the crop lies outside the picture of {width}x{height}")
+            raise ValueError(f"the crop lies outside the image of {width}x{height}")
         return x0, y0, x1 - x0, y1 - y0
 
 
@@ -79,7 +79,7 @@ class CatalogueClip(FrozenModel):
         url: the page or file that holds the video, or None for one that lies in a folder.
         path: the file in a folder, or None.
         start_s, end_s: seconds on the video's own clock; an end of None is the end of the video.
-        crop: part of the picture, or None for all of it.
+        crop: part of the image, or None for all of it.
         person: who is seen, where the lists say so; unique in the dataset.
         licence: terms that the dataset is published under.
         provenance: where this entry stands and what else it says (strings and numbers).
@@ -91,7 +91,7 @@ class CatalogueClip(FrozenModel):
     path: Path | None = None
     start_s: float = Field(default=0.0, ge=0, le=LONGEST_VIDEO_S, allow_inf_nan=False)
     end_s: float | None = Field(default=None, gt=0, le=LONGEST_VIDEO_S, allow_inf_nan=False)
-    crop: CropBox | None = None
+    crop: ListedCrop | None = None
     person: str | None = Field(default=None, pattern=PLAIN_NAME)
     licence: str
     provenance: dict[str, str | int | float] = Field(default_factory=dict)

@@ -36,7 +36,7 @@ class Collector:
             self.refuse(file, place, _problem(error))
             return
         if clip.clip in self.clips:
-            self.refuse(file, place, f"the clip {clip.clip} stands twice")
+            self.refuse(file, place, f"the clip {clip.clip} is a duplicate")
             return
         self.clips[clip.clip] = clip
 

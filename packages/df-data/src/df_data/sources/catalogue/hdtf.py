@@ -136,7 +136,7 @@ def _rows(path: Path, collector: Collector, fields: int | None = None) -> Rows:
             wanted = "one or more" if fields is None else str(fields)
             collector.refuse(path.name, place, f"{len(words) - 1} fields after the name, {wanted} wanted")
         elif key in rows:
-            collector.refuse(path.name, place, f"{key} stands twice")
+            collector.refuse(path.name, place, f"{key} is a duplicate")
         else:
             rows[key] = (path.name, place, words[1:])
     return rows

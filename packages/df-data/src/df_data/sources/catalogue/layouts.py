@@ -1,4 +1,4 @@
-"""Datasets that are had as files: GRID, VoxCeleb2 and any folder of videos. Nothing is fetched for them.
+"""Datasets of local files: GRID, VoxCeleb2 and any folder of videos. Nothing is fetched for them.
 
 Sources of the layouts: GRID (Cooke et al. 2006): ``s<number>/.../<sentence>.mpg``, one folder per speaker. VoxCeleb2
 (its download page): ``[dev/]mp4/<id of the person>/<YouTube id>/<number>.mp4``, one folder per person.

@@ -2,7 +2,7 @@
 
 Source of the format: the README ("Data Format") of FreedomIntelligence/TalkVid. A record has ``id``, ``start-time`` and
 ``end-time`` (seconds of the video), ``height``, ``width``, ``fps`` and ``info`` with ``Video Link``, ``Person ID`` and
-``Language``. There is no crop: the whole picture is used.
+``Language``. There is no crop: the whole image is used.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Source of the format: the dataset's own ``extract_cropped_face`` script, as it stands in public copies
 (yunyu/vfhq-downloader, NeuralVFX/VFHQ-downloader-win). The name says which frames of which video,
 ``Clip+YOUTUBE_ID+P<person>+C<clip>+F<first>-<last>.txt``, and lines that begin with these words say the rest, in their
-last fields: ``H`` and ``W`` (size of the picture that the crop is measured in), ``FPS`` and ``CROP`` (left, top, right,
+last fields: ``H`` and ``W`` (size of the image that the crop is measured in), ``FPS`` and ``CROP`` (left, top, right,
 bottom). The frames used are first + 1 to last - 1, counted from 0; persons are numbered within a video.
 """
 

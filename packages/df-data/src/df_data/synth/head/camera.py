@@ -1,6 +1,6 @@
 """The pinhole camera and the head's rotation, in LivePortrait's convention.
 
-Frame: x to the right of the picture, y down, z away from the camera (right-handed, as in OpenCV). Points are rows:
+Frame: x to the right of the image, y down, z away from the camera (right-handed, as in OpenCV). Points are rows:
 ``points_camera = scale * (points_canonical @ R + expression) + translation``.
 """
 

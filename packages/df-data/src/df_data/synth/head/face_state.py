@@ -13,8 +13,8 @@ from df_models.errors import UserError
 class FaceTracks:
     """Per-frame motion of a head, each field float32 ``[T]``.
 
-    Angles turn the head as LivePortrait's rotation does, in a frame with x to the right of the picture, y down and z
-    away from the camera: ``yaw > 0`` turns the nose to the left of the picture, ``pitch > 0`` lowers it, ``roll > 0``
+    Angles turn the head as LivePortrait's rotation does, in a frame with x to the right of the image, y down and z
+    away from the camera: ``yaw > 0`` turns the nose to the left of the image, ``pitch > 0`` lowers it, ``roll > 0``
     tilts the head clockwise as seen.
 
     Attributes:
@@ -26,8 +26,8 @@ class FaceTracks:
         lip_round: 0 to 1 (rounded and protruded).
         blink: 0 (open eyes) to 1 (closed).
         brow: -1 (lowered) to 1 (raised).
-        gaze_x, gaze_y: -1 to 1, right and down in the picture.
-        light_azimuth: degrees, positive from the right of the picture.
+        gaze_x, gaze_y: -1 to 1, right and down in the image.
+        light_azimuth: degrees, positive from the right of the image.
         light_elevation: degrees above the horizon.
         light_intensity: 1 is normal.
     """

@@ -83,7 +83,7 @@ IDENTITY_DIM = len(VISIBLE)
 
 @dataclass(frozen=True)
 class Identity:
-    """The constant parameters of one person (see ``_RANGES`` for units) and of the picture around them."""
+    """The constant parameters of one person (see ``_RANGES`` for units) and of the image around them."""
 
     index: int
     hair_style: str

@@ -1,4 +1,4 @@
-"""Pictures and exact geometry of a synthetic person in motion."""
+"""Images and exact geometry of a synthetic person in motion."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Rendering(NamedTuple):
     mouth_boxes: np.ndarray
 
 
-class Geometry(NamedTuple):
+class HeadGeometry(NamedTuple):
     """Exact geometry of a clip: ``canonical`` keypoints (articulated, head at rest) and ``keypoints`` (camera frame),
     both float64 ``[T, 21, 3]``; ``mouth`` canonical points of the mouth ``[T, 4, 3]`` (upper and lower inner lip, left
     and right corner)."""
@@ -46,7 +46,7 @@ def pose_of(identity: Identity, tracks: FaceTracks) -> tuple[float, np.ndarray, 
     return identity.size, rotation, camera.translation(tracks.tx, tracks.ty, tracks.tz)
 
 
-def geometry(identity: Identity, tracks: FaceTracks) -> Geometry:
+def geometry(identity: Identity, tracks: FaceTracks) -> HeadGeometry:
     """Geometry of a clip without drawing it."""
     mesh = build_mesh(identity)
     rows = landmark_rows(mesh)
@@ -56,7 +56,7 @@ def geometry(identity: Identity, tracks: FaceTracks) -> Geometry:
         articulate(vertices, mesh.eye_centers, state[6:13], points[t])
     canonical = keypoints_of(points, rows)
     scale, rotation, translation = pose_of(identity, tracks)
-    return Geometry(canonical, scale * (canonical @ rotation) + translation[:, None], points[:, rows.mouth])
+    return HeadGeometry(canonical, scale * (canonical @ rotation) + translation[:, None], points[:, rows.mouth])
 
 
 def render(identity: Identity, tracks: FaceTracks, size: int = 64) -> Rendering:
@@ -96,7 +96,7 @@ def _draw(identity: Identity, tracks: FaceTracks, size: int) -> np.ndarray:
     frames = np.empty((len(tracks), size, size, 3), np.uint8)
     canonical, points, normals = (np.empty((len(mesh.vertices), 3)) for _ in range(3))
     depth, owner, weights = np.empty((fine, fine)), np.empty((fine, fine), np.int32), np.empty((fine, fine, 2))
-    picture = np.empty((fine, fine, 3))
+    image = np.empty((fine, fine, 3))
     head_share = np.ascontiguousarray(mesh.vertices[:, HEAD])
     scale, rotation, translation = pose_of(identity, tracks)
     lens = (camera.FOCAL, camera.DISTANCE, camera.CENTER_Y)
@@ -107,9 +107,9 @@ def _draw(identity: Identity, tracks: FaceTracks, size: int) -> np.ndarray:
         surfaces = (mesh.triangles, mesh.material, mesh.sides)
         rasterize(points, *surfaces, mesh.texture, *lens, depth, owner, weights)
         light = light_vector(*state[13:16])
-        drawn = (owner, weights, mesh.look, mesh.colors, light, background, picture)
+        drawn = (owner, weights, mesh.look, mesh.colors, light, background, image)
         shade(points, normals, mesh.texture, *surfaces, *drawn)
-        average_down(picture, SUPERSAMPLING, frames[t])
+        average_down(image, SUPERSAMPLING, frames[t])
     return frames
 
 

@@ -18,7 +18,7 @@ from df_data.synth.head.face_state import FaceTracks
 from df_data.synth.head.head import shell
 from df_data.synth.head.identity import Identity
 from df_data.synth.head.keypoints import NUM_KEYPOINTS
-from df_data.synth.head.render import Geometry, geometry, pose_of
+from df_data.synth.head.render import HeadGeometry, geometry, pose_of
 from df_models.errors import UserError
 from df_models.structure import LIVEPORTRAIT_70
 
@@ -46,7 +46,7 @@ def neutral_keypoints(identity: Identity) -> np.ndarray:
     return geometry(identity, FaceTracks.neutral(1)).canonical[0]
 
 
-def structure_vectors(identity: Identity, tracks: FaceTracks, known: Geometry | None = None) -> np.ndarray:
+def structure_vectors(identity: Identity, tracks: FaceTracks, known: HeadGeometry | None = None) -> np.ndarray:
     """LivePortrait's 70 fields of a clip, float32 ``[T, 70]``; ``known`` saves computing the geometry again."""
     known = known or geometry(identity, tracks)
     scale, rotation, translation = pose_of(identity, tracks)
@@ -76,7 +76,7 @@ def canonical_expression(structure: np.ndarray) -> np.ndarray:
     return expression @ np.swapaxes(_rotation(values), -1, -2)
 
 
-def truths(identity: Identity, tracks: FaceTracks, known: Geometry | None = None) -> dict[str, np.ndarray]:
+def truths(identity: Identity, tracks: FaceTracks, known: HeadGeometry | None = None) -> dict[str, np.ndarray]:
     """What a measure compares with, each float32 ``[T]``, in the order of ``TRUTH_NAMES``.
 
     ``mouth_open`` is the vertical gap between the inner lips in the middle, after all articulators, as a share of the

@@ -1,4 +1,4 @@
-"""The network of the reader: a small residual CNN from a 64x64 picture to pose, articulators, identity and presence.
+"""The network of the reader: a small residual CNN from a 64x64 image to pose, articulators, identity and presence.
 
 Shapes: B batch, C channels, H, W pixels.
 """

@@ -22,7 +22,7 @@ from df_models.files import sha256_file
 _WEIGHTS = "assets/reader.safetensors"
 
 
-class Readings(NamedTuple):
+class SynthReadings(NamedTuple):
     """What the reader sees, float32 arrays over the frames.
 
     ``yaw``, ``pitch``, ``roll`` in degrees (signs as in FaceTracks); ``mouth_open``, ``lip_width``, ``blink`` as in
@@ -47,7 +47,7 @@ class SynthReader:
         self._net = net.eval().requires_grad_(False)
         self.sha256 = sha256
 
-    def read(self, frames: np.ndarray | Tensor, batch: int = 256) -> Readings:
+    def read(self, frames: np.ndarray | Tensor, batch: int = 256) -> SynthReadings:
         """Read frames.
 
         Args:
@@ -63,7 +63,7 @@ class SynthReader:
             readings, identity, logit = self._net.split(outputs)
         yaw, pitch, roll, mouth_open, lip_width, blink = readings.numpy().T
         presence = torch.sigmoid(logit).numpy()
-        return Readings(yaw, pitch, roll, mouth_open, lip_width, blink, identity.numpy(), presence)
+        return SynthReadings(yaw, pitch, roll, mouth_open, lip_width, blink, identity.numpy(), presence)
 
 
 def load_reader(path: Path | None = None) -> SynthReader:

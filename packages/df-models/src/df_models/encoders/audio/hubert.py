@@ -3,7 +3,7 @@
 ``last_hidden_state`` is kept: it stands after the last LayerNorm in all versions of transformers, whereas
 ``hidden_states[-1]`` of HuBERT-large stands before it from version 5 on.
 
-Shape legend: N samples of 16 kHz sound, P pixel frames, F = 2 P features, D width.
+Shape legend: N samples of 16 kHz audio, P pixel frames, F = 2 P features, D width.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ the longest utterance of LibriSpeech; pretraining saw pieces of 15.6 s (fairseq,
 class Hubert(FrozenPretrained):
     """A frozen HuBERT: see :class:`df_models.encoders.base.AudioEncoder` for the protocol.
 
-    **Framing.** The convolutions have a window of 400 and a stride of 320 samples. Sound gets 40 samples of silence in
+    **Framing.** The convolutions have a window of 400 and a stride of 320 samples. Audio gets 40 samples of silence in
     front and 40 behind, so feature i covers samples ``320 i - 40 .. 320 i + 360`` and a pixel frame owns two.
 
-    **Level.** Where the checkpoint's ``preprocessor_config.json`` asks for it (``do_normalize``), the sound of one call
-    is brought to mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does it. Silence that stands for missing sound
+    **Level.** Where the checkpoint's ``preprocessor_config.json`` asks for it (``do_normalize``), the audio of one call
+    is brought to mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does it. Silence that stands for missing audio
     comes afterwards: counted in, it would make the same words louder the longer the clip is. A recording that is
     handed over in pieces would be levelled piece by piece, so it belongs into one call (``margin`` is None).
 
-    **Length.** Chunks of 20 s are encoded with 5 s of sound on both sides, which are dropped, so that memory grows with
+    **Length.** Chunks of 20 s are encoded with 5 s of audio on both sides, which are dropped, so that memory grows with
     the length only by the features themselves; up to 20 s this is a single pass. Apart from the level, a feature
     depends on the total length only where its chunk ends no more than 5 s before the clip does; elsewhere it is the
     same to the bit. Within a pass every feature sees every other by attention, and HuBERT-base, whose first
@@ -76,15 +76,15 @@ class Hubert(FrozenPretrained):
 
     @torch.no_grad()
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
-        """Encode 16 kHz mono sound to ``[2 * num_pixel_frames, dim]``, float32, on the module's device.
+        """Encode 16 kHz mono audio to ``[2 * num_pixel_frames, dim]``, float32, on the module's device.
 
-        Sound past the end is not heard, missing sound is silence.
+        Audio past the end is not heard, missing audio is silence.
 
         Raises:
-            UserError: the sound has more than one axis.
+            UserError: the audio has more than one axis.
         """
         if wave_N.ndim != 1:
-            raise UserError(f"sound must be a mono wave [N], not {list(wave_N.shape)}")
+            raise UserError(f"audio must be a mono wave [N], not {list(wave_N.shape)}")
         given_N = wave_N[: samples_for(num_pixel_frames)]
         mean, deviation = level(given_N) if self.normalize else (0.0, 1.0)
         count = samples_for(num_pixel_frames) // HOP
@@ -102,7 +102,7 @@ class Hubert(FrozenPretrained):
 
 
 def level(wave_N: np.ndarray) -> tuple[float, float]:
-    """Return the mean of a sound and the root of its variance plus 1e-7; of no sound, 0 and 1.
+    """Return the mean of an audio signal and the root of its variance plus 1e-7; of no audio, 0 and 1.
 
     Source: transformers, ``Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm``.
     """
@@ -146,7 +146,7 @@ def load(name: str, location: str | None) -> Hubert:
 def _normalize(path: Path) -> bool:
     rate = read_setting(path, "sampling_rate")
     if rate != SAMPLE_RATE:
-        raise UserError(f"{path} asks for sound at {rate} Hz; only models for {SAMPLE_RATE} Hz fit")
+        raise UserError(f"{path} asks for audio at {rate} Hz; only models for {SAMPLE_RATE} Hz fit")
     return bool(read_setting(path, "do_normalize"))
 
 

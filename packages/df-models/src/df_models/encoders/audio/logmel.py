@@ -43,7 +43,7 @@ class LogMel:
         self.sha256 = hashlib.sha256(self._filters_KM.numpy().tobytes()).hexdigest()
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
-        """Encode 16 kHz mono sound to ``[2 * num_pixel_frames, 64]``; sound past the end is silence."""
+        """Encode 16 kHz mono audio to ``[2 * num_pixel_frames, 64]``; audio past the end is silence."""
         count = samples_for(num_pixel_frames)
         wave = torch.zeros(count + AUDIO_PADDING)
         given = torch.from_numpy(np.ascontiguousarray(wave_N[:count], dtype=np.float32))

@@ -29,7 +29,7 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 
 def mfcc(wave_N: np.ndarray) -> np.ndarray:
-    """Return the coefficients float64 ``[M, C]`` of 16 kHz sound, M = 1 + ceil((N - 400) / 160), at least 1.
+    """Return the coefficients float64 ``[M, C]`` of 16 kHz audio, M = 1 + ceil((N - 400) / 160), at least 1.
 
     Args:
         wave_N: at least one sample, in any unit; the coefficients depend on it (SyncNet's are of 16-bit integers).

@@ -1,6 +1,6 @@
 """ConvNeXt V2: the trunk of LivePortrait's motion extractor, with the parameter names of its checkpoint.
 
-Shape legend: B batch, H, W pixels (of the picture or of a stage), C channels of a stage, D = 768 features.
+Shape legend: B batch, H, W pixels (of the image or of a stage), C channels of a stage, D = 768 features.
 
 Source of the layout, the constants and the order of the layers: KwaiVGI/LivePortrait, ``src/modules/convnextv2.py`` and
 ``src/modules/util.py`` (after facebookresearch/ConvNeXt-V2, ``models/convnextv2.py``; paper arXiv:2301.00808).
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class GlobalResponseNorm(nn.Module):
-    """Scale each channel by its norm over the picture, relative to the mean of all channels' norms.
+    """Scale each channel by its norm over the image, relative to the mean of all channels' norms.
 
     ``y = gamma * (x * n) + beta + x`` with ``n = |x_c| / (mean over c of |x_c| + 1e-6)``.
     """

@@ -1,4 +1,4 @@
-"""FSA-Net: yaw, pitch and roll of a head from one small picture, as a second opinion on the landmarker's pose.
+"""FSA-Net: yaw, pitch and roll of a head from one small image, as a second opinion on the landmarker's pose.
 
 Source: Yang et al., "FSA-Net: Learning Fine-Grained Structure Aggregation for Head Pose Estimation from a Single Image"
 (CVPR 2019); networks and normalisation of omasaht/headpose-fsanet-pytorch (MIT), ``src/demo.py``: two networks (1x1 and
@@ -60,8 +60,8 @@ class HeadPose:
 
     def angles(self, face_HWC: np.ndarray) -> np.ndarray:
         """Return FSA-Net's own yaw, pitch and roll in degrees, float64 ``[3]``, of a uint8 RGB face of 64x64."""
-        picture = (face_HWC[..., ::-1].astype(np.float32) - MEAN) / SPREAD
-        batch = np.ascontiguousarray(picture.transpose(2, 0, 1)[None])
+        image = (face_HWC[..., ::-1].astype(np.float32) - MEAN) / SPREAD
+        batch = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
         found = [session.run(None, {session.get_inputs()[0].name: batch})[0] for session in self._sessions]
         return np.mean([np.asarray(angles, dtype=np.float64)[0] for angles in found], axis=0)
 
@@ -69,7 +69,7 @@ class HeadPose:
         """Return head rotations float64 ``[N, 3, 3]`` as :func:`rotation_of` defines them.
 
         Args:
-            frames: uint8 RGB pictures ``[H, W, 3]``.
+            frames: uint8 RGB images ``[H, W, 3]``.
             boxes_N4: the face in each: x0, y0, x1, y1 in pixels.
         """
         rule = CropRule(scale=CROP_SCALE, vertical_offset=0.0)
@@ -80,8 +80,8 @@ class HeadPose:
 def rotation_of(angles_N3: np.ndarray) -> np.ndarray:
     """Return ``Rx(-pitch) Ry(yaw) Rz(roll)`` of FSA-Net's yaw, pitch and roll in degrees, float64 ``[N, 3, 3]``.
 
-    Column vectors, x to the right of the picture, y down, z away: the axes of LivePortrait's rotation, in which the
-    nose of a head with yaw > 0 points to the left of the picture and that of one with (our) pitch > 0 down.
+    Column vectors, x to the right of the image, y down, z away: the axes of LivePortrait's rotation, in which the
+    nose of a head with yaw > 0 points to the left of the image and that of one with (our) pitch > 0 down.
     """
     yaw, pitch, roll = np.radians(angles_N3).T
     return _about(0, -pitch) @ _about(1, yaw) @ _about(2, roll)

@@ -41,7 +41,7 @@ class LivePortrait(FrozenFace):
 
     The crop is that of LivePortrait's driving videos: side 2.2 times the larger side of the face's box, centre moved up
     by 0.1 of the crop's side, upright, one crop for the whole clip (``src/utils/cropper.py``, ``crop_driving_video``).
-    A source picture gets 2.3, -0.125 and is turned upright (``src/config/argument_config.py``).
+    A source image gets 2.3, -0.125 and is turned upright (``src/config/argument_config.py``).
     LivePortrait's box is the extent of its 203 face landmarks along the axis from eyes to lips, which has no forehead.
     A detector's box is another: YuNet's has 1.37 times the side on GRID clips, so that the same rule on it shows the
     face a quarter smaller. df-data draws the box around MediaPipe's landmarks.

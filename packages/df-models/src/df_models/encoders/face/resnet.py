@@ -1,6 +1,6 @@
 """ResNet-50 without a classifier: the trunk of DECA's and EMOCA's encoders, with torchvision's parameter names.
 
-Shape legend: B batch, H, W pixels (of the picture or of a stage), C channels of a stage.
+Shape legend: B batch, H, W pixels (of the image or of a stage), C channels of a stage.
 
 It is the "v1.5" form: a bottleneck strides in its 3x3 convolution, not in its first 1x1. Source: yfeng95/DECA
 (formerly YadiraF/DECA), ``decalib/models/resnet.py``, the same as radekd91/emoca, ``gdl/models/ResNet.py``.
@@ -20,7 +20,7 @@ FEATURES = WIDTHS[-1] * EXPANSION
 class ResNet50(nn.Module):
     """Stem and four stages of bottlenecks, of strides 4, 8, 16 and 32, averaged over the last stage's positions.
 
-    DECA averages with a fixed 7x7 window: at its 224x224 pictures that is all positions.
+    DECA averages with a fixed 7x7 window: at its 224x224 images that is all positions.
     """
 
     def __init__(self) -> None:

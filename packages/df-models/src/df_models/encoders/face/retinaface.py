@@ -4,7 +4,7 @@ Source: Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wi
 and variances of biubug6/Pytorch_Retinaface (MIT), whose ``mobilenet0.25_Final.pth`` loads strictly. On frontal faces
 its boxes overlap YuNet's by an IoU of 0.85 to 0.98; it is two to three times slower on a CPU.
 
-Shape legend: B pictures, C channels, H height, W width, P priors (two for every cell of every level).
+Shape legend: B images, C channels, H height, W width, P priors (two for every cell of every level).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from df_models.encoders.face.yunet import Face, shrink_picture, suppress_overlaps
+from df_models.encoders.face.yunet import Face, shrink_image, suppress_overlaps
 from df_models.encoders.weights import Origin, load_strict, read_tensors
 from df_models.errors import UserError
 from df_models.files import sha256_file
@@ -56,9 +56,9 @@ class RetinaFaceNet(nn.Module):
         self.BboxHead = nn.ModuleList(Head(4) for _ in STRIDES)
         self.LandmarkHead = nn.ModuleList(Head(10) for _ in STRIDES)
 
-    def forward(self, picture_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return face probability ``[B, P]``, box offsets ``[B, P, 4]`` and point offsets ``[B, P, 10]``."""
-        levels, features = [], picture_BCHW
+        levels, features = [], image_BCHW
         for stage in self.body.values():
             features = stage(features)
             levels.append(features)
@@ -133,13 +133,13 @@ def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class RetinaFace:
-    """Face detector for pictures of any size, with YuNet's interface.
+    """Face detector for images of any size, with YuNet's interface.
 
     Args:
         path: the checkpoint, tensors only.
         threshold: least probability of a face.
         overlap: boxes that overlap a better one by more than this IoU are dropped.
-        max_side: larger pictures are shrunk to this longer side first.
+        max_side: larger images are shrunk to this longer side first.
 
     Raises:
         UserError: the file is missing, damaged, or another network's.
@@ -161,9 +161,9 @@ class RetinaFace:
 
     @torch.inference_mode()
     def detect(self, image_HWC: np.ndarray) -> list[Face]:
-        """Return the faces of a uint8 RGB picture ``[H, W, 3]``, the most confident first."""
+        """Return the faces of a uint8 RGB image ``[H, W, 3]``, the most confident first."""
         height, width = image_HWC.shape[:2]
-        shrunk = shrink_picture(image_HWC, min(1.0, self.max_side / max(height, width)))
+        shrunk = shrink_image(image_HWC, min(1.0, self.max_side / max(height, width)))
         bgr = torch.from_numpy(np.ascontiguousarray(shrunk[..., ::-1])).float() - torch.tensor(MEAN_BGR)
         score_P, boxes_P4, points_P10 = (out[0].double().numpy() for out in self._net(bgr.permute(2, 0, 1)[None]))
         priors_P3 = make_priors(shrunk.shape[0], shrunk.shape[1])

@@ -3,9 +3,9 @@
 Source: Guo et al., "Sample and Computation Redistribution for Efficient Face Detection" (arXiv:2105.04714); outputs and
 decoding after deepinsight/insightface ``python-package/insightface/model_zoo/scrfd.py``. The file has nine outputs:
 score, box and points at strides 8, 16 and 32, with two anchors in every cell, as ``det_10g.onnx`` and ``det_500m.onnx``
-of the buffalo packs do. Enlarged to fill the input or shrunk to fit it, the picture lies in its top left corner.
+of the buffalo packs do. Enlarged to fill the input or shrunk to fit it, the image lies in its top left corner.
 
-Two things differ from the original: the picture is resized by this package's cubic filter, not OpenCV's bilinear one,
+Two things differ from the original: the image is resized by this package's cubic filter, not OpenCV's bilinear one,
 and overlaps are measured without the pixel that the original adds to every side.
 
 Shape legend: H height, W width, A anchors of a stride (two for every cell, row by row).
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from df_models.crop import resample_matrix
-from df_models.encoders.face.yunet import Face, shrink_picture, suppress_overlaps
+from df_models.encoders.face.yunet import Face, shrink_image, suppress_overlaps
 from df_models.encoders.onnx_files import open_onnx
 from df_models.errors import UserError
 from df_models.files import sha256_file
@@ -35,7 +35,7 @@ HOW_TO_GET = (
 
 
 class SCRFD:
-    """Face detector for pictures of any size, with YuNet's interface.
+    """Face detector for images of any size, with YuNet's interface.
 
     Args:
         path: the ONNX file, of fixed or dynamic height and width.
@@ -79,8 +79,8 @@ class SCRFD:
             raise UserError(f"{path} is not a SCRFD with two anchors and five points (other outputs); {HOW_TO_GET}")
 
     def detect(self, image_HWC: np.ndarray) -> list[Face]:
-        """Return the faces of a uint8 RGB picture ``[H, W, 3]``, the most confident first."""
-        fitted = fit_picture(image_HWC, self.height, self.width)
+        """Return the faces of a uint8 RGB image ``[H, W, 3]``, the most confident first."""
+        fitted = fit_image(image_HWC, self.height, self.width)
         boxed = np.zeros((self.height, self.width, 3), dtype=np.uint8)
         boxed[: fitted.shape[0], : fitted.shape[1]] = fitted
         back = np.array([image_HWC.shape[1] / fitted.shape[1], image_HWC.shape[0] / fitted.shape[0]])
@@ -104,11 +104,11 @@ class SCRFD:
         return [array[0] if array.ndim == 3 and len(array) == 1 else array for array in arrays]
 
 
-def fit_picture(image_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return a uint8 picture resized to fit ``height`` x ``width`` with its sides' ratio kept."""
+def fit_image(image_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a uint8 image resized to fit ``height`` x ``width`` with its sides' ratio kept."""
     scale = min(height / image_HWC.shape[0], width / image_HWC.shape[1])
     if scale <= 1:
-        return shrink_picture(image_HWC, scale)
+        return shrink_image(image_HWC, scale)
     rows, columns = (max(1, int(n * scale)) for n in image_HWC.shape[:2])
     tall = np.tensordot(_stretch(image_HWC.shape[0], rows), image_HWC.astype(np.float32), axes=(1, 0))
     wide = np.tensordot(tall, _stretch(image_HWC.shape[1], columns), axes=(1, 1)).transpose(0, 2, 1)

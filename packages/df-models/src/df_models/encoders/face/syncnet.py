@@ -1,13 +1,13 @@
-"""SyncNet v2: how far lips and sound are apart (AV offset, LSE-C, LSE-D), by the published protocol.
+"""SyncNet v2: how far lips and audio are apart (AV offset, LSE-C, LSE-D), by the published protocol.
 
 Source: Chung and Zisserman, "Out of time: automated lip sync in the wild" (ACCV 2016 workshops); layers, windows and
 distances of joonson/syncnet_python (MIT), ``SyncNetModel.py`` and ``SyncNetInstance.py``; the crop is that of its
-``run_pipeline.py``. What the original does to the pictures in between is left out here: it stores the crops as XVID and
+``run_pipeline.py``. What the original does to the images in between is left out here: it stores the crops as XVID and
 as JPEG before the network sees them. Its boxes are S3FD's; a box of another detector has other margins, so figures
 compare among clips measured alike, not with published ones.
 
 Shape legend: T frames at 25 Hz, N samples at 16 kHz, M frames of 10 ms, W = windows of 5 frames (0.2 s), S = shifts,
-D = 1024, H height, W width (in picture shapes).
+D = 1024, H height, W width (in image shapes).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class SyncNetTowers(nn.Module):
             *_block(nn.Conv3d(256, 512, (1, 6, 6))),
         )
 
-    def sound(self, mfcc_B1CM: Tensor) -> Tensor:
+    def audio(self, mfcc_B1CM: Tensor) -> Tensor:
         """Return ``[B, D]`` of windows of 13 x 20 coefficients."""
         return self.netfcaud(self.netcnnaud(mfcc_B1CM).flatten(1))
 
@@ -110,7 +110,7 @@ class SyncScores:
     """What the protocol says of a clip.
 
     Attributes:
-        offset: frames of 40 ms, the published "AV offset": positive, the sound comes too early for the lips (it must
+        offset: frames of 40 ms, the published "AV offset": positive, the audio comes too early for the lips (it must
             be delayed); negative, too late.
         confidence: median less minimum of the curve: Sync-C, LSE-C.
         distance: minimum of the curve: Sync-D, LSE-D.
@@ -161,11 +161,11 @@ class SyncNet:
         return torch.cat(rows)
 
     @torch.no_grad()
-    def sound(self, wave_N: np.ndarray) -> Tensor:
-        """Encode 16 kHz sound in [-1, 1] to float32 ``[W, D]``: a window of 0.2 s from every frame's start.
+    def audio(self, wave_N: np.ndarray) -> Tensor:
+        """Encode 16 kHz audio in [-1, 1] to float32 ``[W, D]``: a window of 0.2 s from every frame's start.
 
         Raises:
-            UserError: the sound is shorter than a window.
+            UserError: the audio is shorter than a window.
         """
         mfcc_CM = torch.from_numpy(mfcc(to_int16(wave_N)).T.copy()).float()
         if mfcc_CM.shape[1] < WINDOW_MFCC:
@@ -173,37 +173,37 @@ class SyncNet:
         windows_BCM = mfcc_CM.unfold(1, WINDOW_MFCC, MFCC_A_FRAME).transpose(0, 1)
         parameter = next(self.module.parameters())
         parts = windows_BCM.unsqueeze(1).split(BATCH)
-        return torch.cat([self.module.sound(part.to(parameter)).float().cpu() for part in parts])
+        return torch.cat([self.module.audio(part.to(parameter)).float().cpu() for part in parts])
 
     def compare(self, frames_THWC: np.ndarray, wave_N: np.ndarray) -> SyncScores:
-        """Return the scores of face crops and their sound, both from the same moment on.
+        """Return the scores of face crops and their audio, both from the same moment on.
 
         The original uses all windows but the last, ``min(T, N // 640) - 5`` of them; so does this.
 
         Raises:
-            UserError: less than six frames or their sound.
+            UserError: less than six frames or their audio.
         """
         count = min(len(frames_THWC), len(wave_N) * FPS // SAMPLE_RATE) - WINDOW_FRAMES
         if count < 1:
-            raise UserError(f"syncnet_v2 needs {WINDOW_FRAMES + 1} frames and their sound at least")
+            raise UserError(f"syncnet_v2 needs {WINDOW_FRAMES + 1} frames and their audio at least")
         lips_WD = self.lips(frames_THWC[: count + WINDOW_FRAMES - 1])
-        return sync_scores(offset_curve(lips_WD, self.sound(wave_N)[:count]))
+        return sync_scores(offset_curve(lips_WD, self.audio(wave_N)[:count]))
 
 
-def offset_curve(lips_WD: Tensor, sound_WD: Tensor, max_shift: int = MAX_SHIFT) -> Tensor:
-    """Return the mean distance of lips and sound at every shift, float32 ``[S]``, S = 2 max_shift + 1.
+def offset_curve(lips_WD: Tensor, audio_WD: Tensor, max_shift: int = MAX_SHIFT) -> Tensor:
+    """Return the mean distance of lips and audio at every shift, float32 ``[S]``, S = 2 max_shift + 1.
 
-    Entry s compares the lips of window i with the sound of window ``i + s - max_shift``. Beyond its ends the sound is
+    Entry s compares the lips of window i with the audio of window ``i + s - max_shift``. Beyond its ends the audio is
     zeros, which count like any other. The distance is the Euclidean one of torch (``pairwise_distance``, which adds
     1e-6 to every difference).
 
     Raises:
         UserError: there are not equally many windows of both.
     """
-    if lips_WD.shape != sound_WD.shape:
-        raise UserError(f"lips {list(lips_WD.shape)} and sound {list(sound_WD.shape)} must have equally many windows")
+    if lips_WD.shape != audio_WD.shape:
+        raise UserError(f"lips {list(lips_WD.shape)} and audio {list(audio_WD.shape)} must have equally many windows")
     count = len(lips_WD)
-    padded = F.pad(sound_WD, (0, 0, max_shift, max_shift))
+    padded = F.pad(audio_WD, (0, 0, max_shift, max_shift))
     shifts = range(2 * max_shift + 1)
     return torch.stack([F.pairwise_distance(lips_WD, padded[shift : shift + count]).mean() for shift in shifts])
 
@@ -215,7 +215,7 @@ def sync_scores(curve_S: Tensor) -> SyncScores:
 
 
 def to_int16(wave_N: np.ndarray) -> np.ndarray:
-    """Return sound in [-1, 1] as the 16-bit integers that it is in a WAV file."""
+    """Return audio in [-1, 1] as the 16-bit integers that it is in a WAV file."""
     return np.clip(np.rint(np.asarray(wave_N, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -224,10 +224,10 @@ def crop_faces(frames_THWC: np.ndarray, boxes_T4: np.ndarray) -> np.ndarray:
 
     Half the box's longer side is r; the crop reaches from r above the box's middle to 1.8 r below it and 1.4 r to
     either side. Size and middle are medians over 13 frames, beyond the clip's ends zeros, as ``scipy.signal.medfilt``
-    has it. Beyond the picture all is grey (110). The filter is ``cv2.resize``'s bilinear, which aliases.
+    has it. Beyond the image all is grey (110). The filter is ``cv2.resize``'s bilinear, which aliases.
 
     Args:
-        frames_THWC: uint8 pictures.
+        frames_THWC: uint8 images.
         boxes_T4: x0, y0, x1, y1 in pixels, one for every frame.
     """
     low, high = boxes_T4[:, :2], boxes_T4[:, 2:]
@@ -260,8 +260,8 @@ def _cut(frame_HWC: np.ndarray, rows: tuple[int, int], columns: tuple[int, int],
     return cut
 
 
-def _resize(picture_HWC: np.ndarray) -> np.ndarray:
-    planes = torch.from_numpy(picture_HWC).permute(2, 0, 1)[None].float()
+def _resize(image_HWC: np.ndarray) -> np.ndarray:
+    planes = torch.from_numpy(image_HWC).permute(2, 0, 1)[None].float()
     resized = F.interpolate(planes, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     return resized[0].permute(1, 2, 0).add(0.5).clamp(0, 255).byte().numpy()
 

@@ -25,7 +25,7 @@ HOW_TO_GET = (
 
 @dataclass(frozen=True)
 class Face:
-    """One detected face, in pixels of the picture.
+    """One detected face, in pixels of the image.
 
     Attributes:
         box: float64 [4], x0, y0, x1, y1.
@@ -44,13 +44,13 @@ class Face:
 
 
 class YuNet:
-    """Face detector for pictures of any size.
+    """Face detector for images of any size.
 
     Args:
         path: the ONNX file, with dynamic height and width.
         threshold: least confidence of a face.
         overlap: boxes that overlap a better one by more than this IoU are dropped.
-        max_side: larger pictures are shrunk to this longer side first (the detector finds faces of 10-300 px).
+        max_side: larger images are shrunk to this longer side first (the detector finds faces of 10-300 px).
     """
 
     id = "yunet"
@@ -69,10 +69,10 @@ class YuNet:
         self.sha256 = sha256_file(path)
 
     def detect(self, image_HWC: np.ndarray) -> list[Face]:
-        """Return the faces of a uint8 RGB picture ``[H, W, 3]``, the most confident first."""
+        """Return the faces of a uint8 RGB image ``[H, W, 3]``, the most confident first."""
         height, width = image_HWC.shape[:2]
         scale = min(1.0, self.max_side / max(height, width))
-        bgr_HWC = shrink_picture(image_HWC, scale)[..., ::-1].astype(np.float32)
+        bgr_HWC = shrink_image(image_HWC, scale)[..., ::-1].astype(np.float32)
         shrunk_height, shrunk_width = bgr_HWC.shape[:2]
         padded_height, padded_width = (-(-n // STRIDES[-1]) * STRIDES[-1] for n in (shrunk_height, shrunk_width))
         batch = np.zeros((1, 3, padded_height, padded_width), dtype=np.float32)
@@ -113,12 +113,12 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> float:
     return shared / area if area > 0 else 0.0
 
 
-def shrink_picture(image_HWC: np.ndarray, scale: float) -> np.ndarray:
-    """Return a uint8 picture ``[H, W, 3]`` scaled by ``scale``; as it is from 1 on."""
+def shrink_image(image_HWC: np.ndarray, scale: float) -> np.ndarray:
+    """Return a uint8 image ``[H, W, 3]`` scaled by ``scale``; as it is from 1 on."""
     if scale >= 1.0:
         return image_HWC
     whole = int(1 / scale)
-    if whole > 1:  # blocks first: the filter below is dense and slow on large pictures
+    if whole > 1:  # blocks first: the filter below is dense and slow on large images
         height, width = (n // whole for n in image_HWC.shape[:2])
         blocks = image_HWC[: height * whole, : width * whole].reshape(height, whole, width, whole, 3)
         image_HWC = blocks.mean(axis=(1, 3), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""DINOv2 (Oquab et al. 2023): self-supervised picture features, by transformers' ``Dinov2Model``.
+"""DINOv2 (Oquab et al. 2023): self-supervised image features, by transformers' ``Dinov2Model``.
 
 At 224 pixels a patch of 14 gives 16 x 16 patches; the position embeddings, trained at 518 pixels, are interpolated by
 the model itself. Widths: small 384, base 768, large 1024. ``last_hidden_state`` stands after the last LayerNorm.
@@ -8,7 +8,7 @@ Shape legend: B batch, K = 1 + 256 tokens, D width.
 
 from __future__ import annotations
 
-from df_models.encoders.image.images import PictureEncoder
+from df_models.encoders.image.images import ImageEncoder
 from df_models.encoders.pretrained import PREPROCESSOR, find_checkpoint, hub_origin, load_model
 from df_models.encoders.weights import require_files
 
@@ -19,7 +19,7 @@ ORIGINS = {
 }
 
 
-def load(name: str, location: str | None) -> PictureEncoder:
+def load(name: str, location: str | None) -> ImageEncoder:
     """Load ``dinov2-small``, ``-base`` or ``-large``, or a checkpoint of that form at a location.
 
     Raises:
@@ -31,4 +31,4 @@ def load(name: str, location: str | None) -> PictureEncoder:
 
     require_files(origin, directory, (PREPROCESSOR,))
     module, sha256 = load_model(origin, directory, Dinov2Model, ("dinov2",))
-    return PictureEncoder(module, origin, sha256, size=SIZE, preprocessor=directory / PREPROCESSOR)
+    return ImageEncoder(module, origin, sha256, size=SIZE, preprocessor=directory / PREPROCESSOR)

@@ -1,6 +1,6 @@
-"""What the picture encoders share: any picture, resized and normalised as its checkpoint asks, to tokens.
+"""What the image encoders share: any image, resized and normalised as its checkpoint asks, to tokens.
 
-Shape legend: B batch, H, W pixels, S the encoder's own picture size, K tokens, D width.
+Shape legend: B batch, H, W pixels, S the encoder's own image size, K tokens, D width.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from df_models.encoders.weights import Origin
 from df_models.errors import UserError
 
 
-class PictureEncoder(FrozenPretrained):
+class ImageEncoder(FrozenPretrained):
     """A frozen vision transformer: see :class:`df_models.encoders.base.ReferenceEncoder` for the protocol.
 
-    The whole picture is squeezed to S x S by antialiased bicubic interpolation, clipped to [0, 1], and brought to the
-    checkpoint's own mean and deviation. The checkpoint's processors would crop the middle of a picture that is not
+    The whole image is squeezed to S x S by antialiased bicubic interpolation, clipped to [0, 1], and brought to the
+    checkpoint's own mean and deviation. The checkpoint's processors would crop the middle of an image that is not
     square; here nothing is cut off.
 
     Attributes:
         size: S.
-        num_tokens: one for the picture and one for each patch, in raster order.
+        num_tokens: one for the image and one for each patch, in raster order.
     """
 
     def __init__(self, module: Any, origin: Origin, sha256: str, *, size: int, preprocessor: Path) -> None:
@@ -38,19 +38,19 @@ class PictureEncoder(FrozenPretrained):
 
     @torch.no_grad()
     def encode(self, image_BCHW: Tensor, latent_BChw: Tensor) -> Tensor:
-        """Encode pictures ``[B, 3, H, W]`` in [0, 1] of any size to ``[B, num_tokens, dim]``, float32.
+        """Encode images ``[B, 3, H, W]`` in [0, 1] of any size to ``[B, num_tokens, dim]``, float32.
 
         The latents are not looked at.
 
         Raises:
-            UserError: the pictures are no batch of RGB.
+            UserError: the images are no batch of RGB.
         """
         return self.module(self._cast(self.pixels(image_BCHW))).last_hidden_state.float()
 
     def pixels(self, image_BCHW: Tensor) -> Tensor:
         """Return what the network sees, ``[B, 3, S, S]``, float32, on its device."""
         if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3:
-            raise UserError(f"{self.id} takes pictures [B, 3, H, W], not {list(image_BCHW.shape)}")
+            raise UserError(f"{self.id} takes images [B, 3, H, W], not {list(image_BCHW.shape)}")
         image = image_BCHW.to(self.device, torch.float32)
         image = F.interpolate(image, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
         return (image - self._mean.to(self.device)) / self._std.to(self.device)

@@ -30,7 +30,7 @@ class LatentPatches:
     def encode(self, image_BCHW: Tensor, latent_BChw: Tensor) -> Tensor:
         """Encode latents ``[B, 16, h, w]`` to ``[B, 16 tokens, 64]`` in raster order, float32.
 
-        The pictures themselves are not looked at.
+        The images themselves are not looked at.
         """
         pooled = F.adaptive_avg_pool2d(latent_BChw.float(), GRID * PATCH)
         return rearrange(pooled, "b c (i p) (j q) -> b (i j) (c p q)", p=PATCH, q=PATCH)

@@ -37,7 +37,7 @@ class StreamedVAE(ABC):
         return self.encoder_session().encode(video_BPCHW)
 
     def encode_image(self, image_BCHW: Tensor) -> Tensor:
-        """Encode single pictures ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``."""
+        """Encode single images ``[B, 3, H, W]`` in [0, 1], each alone, to ``[B, 16, h, w]``."""
         return self.encode(image_BCHW[:, None])[:, 0]
 
     def decode(self, latents_BTChw: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class StreamedVAE(ABC):
 
 
 class Stream:
-    """How far one stream is and what it consists of. Its first call fixes the batch and the picture's size."""
+    """How far one stream is and what it consists of. Its first call fixes the batch and the image's size."""
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] | None = None
@@ -66,7 +66,7 @@ class Stream:
         self._check(video_BPCHW, "pixel frames [B, P, 3, H, W]", IMAGE_CHANNELS)
         count, height, width = (video_BPCHW.shape[axis] for axis in (1, 3, 4))
         if height % SPATIAL_STRIDE or width % SPATIAL_STRIDE:
-            raise UserError(f"the picture size {(height, width)} is not a multiple of {SPATIAL_STRIDE}")
+            raise UserError(f"the image size {(height, width)} is not a multiple of {SPATIAL_STRIDE}")
         sizes = _later_groups(count) if self.started else _first_groups(count)
         self._keep(video_BPCHW)
         return list(video_BPCHW.split(sizes, dim=1))

@@ -11,7 +11,7 @@ frame k gives pixel frames 4k-3 .. 4k, as Wan's decoder does.
 **Encoder.** It is three pixel frames ahead: its latent frame k is made of pixel frames 4k .. 4k+3 and a memory of those
 before, and stands for 4k-3 .. 4k; ``encode_video`` fills up the clip with copies of its last frame. Here every latent
 frame is the last one of the clip that ends with its own pixel frame 4k, so that copies of it stand for 4k+1 .. 4k+3.
-Thus no latent frame sees the future, a picture alone gives the first, and a stream gives what the whole clip gives, at
+Thus no latent frame sees the future, an image alone gives the first, and a stream gives what the whole clip gives, at
 the price of a second pass. By the same measurement (``convention_probe_cpu_s30.json``) the first two latent frames are
 then 0.10 and 0.11 from Wan's (relative norm), no more than with the true frames 4k+1 .. 4k+3; padding three frames in
 front instead, so that latent frame k is made of 4k-3 .. 4k, gives 0.62 from the second on.

@@ -20,7 +20,7 @@ def test_cuts_are_found_in_their_place_and_nothing_else(unread: list[Talk], kind
         assert errors == [0] * len(case[1]) and not false
 
 
-def test_a_picture_that_stays_away_is_a_cut(unread: list[Talk]) -> None:
+def test_an_image_that_stays_away_is_a_cut(unread: list[Talk]) -> None:
     """A blank of four frames is a flash; one of six are two cuts within half a second, of which one stands out."""
     frames = unread[0].frames
     for length, found in ((4, 0), (6, 1)):

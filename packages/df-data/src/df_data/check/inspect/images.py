@@ -1,6 +1,6 @@
-"""A clip's pictures and sound for the page: out of its mp4, or decoded from its latents by the dataset's own VAE.
+"""A clip's images and audio for the page: out of its mp4, or decoded from its latents by the dataset's own VAE.
 
-Shape legend: P pixel frames, H, W pixels, N samples of 16 kHz sound.
+Shape legend: P pixel frames, H, W pixels, N samples of 16 kHz audio.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from df_data.build.encode import mp4_bytes
 from df_data.format.sample import Sample
-from df_data.format.stored_video import probe_video, read_frames, read_sound
+from df_data.format.stored_video import probe_video, read_audio, read_frames
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.errors import UserError
 
@@ -26,7 +26,7 @@ TALLEST = 192
 
 
 @dataclass(frozen=True)
-class ClipPictures:
+class ClipImages:
     """What is seen and heard of a clip.
 
     Attributes:
@@ -41,12 +41,12 @@ class ClipPictures:
     video: bytes | None = None
 
 
-def clip_pictures(sample: Sample) -> ClipPictures:
-    """Return a sample's pictures; what cannot be decoded is told in ``source``, not raised."""
+def clip_images(sample: Sample) -> ClipImages:
+    """Return a sample's images; what cannot be decoded is told in ``source``, not raised."""
     try:
         return _of_video(sample.video) if sample.video is not None else _of_latents(sample)
     except UserError as error:
-        return ClipPictures(None, f"no pictures: {error}")
+        return ClipImages(None, f"no images: {error}")
 
 
 def data_uri(data: bytes, kind: str) -> str:
@@ -66,21 +66,21 @@ def jpeg_strip(frames_PHWC: np.ndarray, indices: list[int]) -> bytes:
     return data.getvalue()
 
 
-def _of_video(video: bytes) -> ClipPictures:
-    frames, wave = read_frames(video), read_sound(video)
+def _of_video(video: bytes) -> ClipImages:
+    frames, wave = read_frames(video), read_audio(video)
     if probe_video(video).pixel_format != PLAYABLE:
         video = mp4_bytes(frames, wave, lossless=False)
-    return ClipPictures(frames, "pictures: the stored mp4", wave, video)
+    return ClipImages(frames, "images: the stored mp4", wave, video)
 
 
-def _of_latents(sample: Sample) -> ClipPictures:
+def _of_latents(sample: Sample) -> ClipImages:
     record = sample.meta.encoders.get("video_vae")
     if record is None:
         raise UserError("the clip has no mp4, and the dataset names no video VAE to decode its latents with")
     with torch.inference_mode():
         video_PCHW = _vae(record.id, record.sha256).decode(sample.tensors["video_latent"].float()[None])[0]
     frames = (video_PCHW.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return ClipPictures(frames, f"pictures: decoded from the latents by {record.id} (the clip has no mp4)")
+    return ClipImages(frames, f"images: decoded from the latents by {record.id} (the clip has no mp4)")
 
 
 @cache

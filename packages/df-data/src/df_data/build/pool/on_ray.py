@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from df_data.build.config import BuildConfig
-from df_data.build.crew.messages import AtWork, MadeSample, Message, ModelsFactory, Trouble
-from df_data.build.crew.supervisor import Seat, WorkerLost
-from df_data.build.crew.workbench import Workbench
 from df_data.build.devices import gpu_share
+from df_data.build.pool.messages import Heartbeat, MadeSample, Message, ModelsFactory, WorkerFailure
+from df_data.build.pool.supervisor import WorkerHandle, WorkerLost
+from df_data.build.pool.worker_loop import WorkerLoop
 from df_data.common.processes import one_thread
 from df_data.sources.listing import Input
 from df_models.errors import UserError
@@ -28,7 +28,7 @@ SAMPLES_AHEAD = 2
 """Samples that an actor makes before the build has taken them."""
 
 
-class RaySite:
+class RayHost:
     """Starts actors on the cluster of ``RAY_ADDRESS``, or on one of this machine that ends with the build.
 
     Raises:
@@ -59,25 +59,25 @@ class RaySite:
         self._config = config.model_copy(update={"device": "cuda" if share else "cpu"})
         self._actor = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0)(_RayWorker)
 
-    def hire(self) -> RaySeat:
-        """See :class:`df_data.build.crew.supervisor.Site`."""
-        return RaySeat(self._ray, self._actor.remote(self._config, self._make, os.getcwd(), _variables(self._config)))
+    def start_worker(self) -> RayHandle:
+        """See :class:`df_data.build.pool.supervisor.WorkerHost`."""
+        return RayHandle(self._ray, self._actor.remote(self._config, self._make, os.getcwd(), _variables(self._config)))
 
-    def listen(self, seats: Sequence[Seat], timeout_s: float) -> list[Seat]:
-        """See :class:`df_data.build.crew.supervisor.Site`."""
-        speaking = {seat.speaking: seat for seat in seats if isinstance(seat, RaySeat) and seat.streams}
+    def listen(self, handles: Sequence[WorkerHandle], timeout_s: float) -> list[WorkerHandle]:
+        """See :class:`df_data.build.pool.supervisor.WorkerHost`."""
+        speaking = {handle.speaking: handle for handle in handles if isinstance(handle, RayHandle) and handle.streams}
         if not speaking:
             return []
         ready, _ = self._ray.wait(list(speaking), num_returns=1, timeout=timeout_s, fetch_local=False)
         return [speaking[stream] for stream in ready]
 
     def close(self) -> None:
-        """See :class:`df_data.build.crew.supervisor.Site`."""
+        """See :class:`df_data.build.pool.supervisor.WorkerHost`."""
         if self._ours:
             self._ray.shutdown()
 
 
-class RaySeat:
+class RayHandle:
     """One actor, and the streams of messages that were asked of it, in order.
 
     All messages but samples and signs of life end their stream.
@@ -93,27 +93,27 @@ class RaySeat:
         return self.streams[0]
 
     def give(self, made: Input) -> None:
-        """See :class:`df_data.build.crew.supervisor.Seat`."""
+        """See :class:`df_data.build.pool.supervisor.WorkerHandle`."""
         self.streams.append(self._ask(self._actor.work, made))
 
     def take(self) -> Message:
-        """See :class:`df_data.build.crew.supervisor.Seat`."""
+        """See :class:`df_data.build.pool.supervisor.WorkerHandle`."""
         try:
             message = self._ray.get(next(self.speaking))
         except self._ray.exceptions.RayActorError as error:
             raise WorkerLost("crashed its worker (the Ray actor died)") from error
         except self._ray.exceptions.RayError as error:
-            return Trouble(RuntimeError(f"Ray: {type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
-        if not isinstance(message, MadeSample | AtWork):
+            return WorkerFailure(RuntimeError(f"Ray: {type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
+        if not isinstance(message, MadeSample | Heartbeat):
             self.streams.popleft()
         return message
 
     def kill(self) -> None:
-        """See :class:`df_data.build.crew.supervisor.Seat`."""
+        """See :class:`df_data.build.pool.supervisor.WorkerHandle`."""
         self._ray.kill(self._actor)
 
     def close(self) -> None:
-        """See :class:`df_data.build.crew.supervisor.Seat`."""
+        """See :class:`df_data.build.pool.supervisor.WorkerHandle`."""
         self.kill()
 
     def _ask(self, method: Any, *given: Input) -> Any:
@@ -127,7 +127,7 @@ class _RayWorker:
         one_thread()
         os.environ.update(variables)
         self._folder = folder
-        self._bench = Workbench(config, make)
+        self._loop = WorkerLoop(config, make)
 
     def start(self) -> Iterator[Message]:
         try:
@@ -136,12 +136,12 @@ class _RayWorker:
             trouble = UserError(
                 f"a Ray worker does not see {self._folder}; every machine needs the same shared folders"
             )
-            yield Trouble(trouble)
+            yield WorkerFailure(trouble)
             return
-        yield from self._bench.start()
+        yield from self._loop.start()
 
     def work(self, made: Input) -> Iterator[Message]:
-        yield from self._bench.work(made)
+        yield from self._loop.work(made)
 
 
 def _connect(ray: Any, workers: int) -> None:

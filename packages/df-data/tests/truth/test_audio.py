@@ -1,11 +1,11 @@
-"""Shifted sound, noise of known level and speech of known share, found as ``docs/results/stages.md`` says."""
+"""Shifted audio, noise of known level and speech of known share, found as ``docs/results/stages.md`` says."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from benchmarks.stages import sounds, sync
+from benchmarks.stages import audio, sync
 from benchmarks.stages.report import document
 from benchmarks.stages.tables import Tally
 from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice
@@ -13,22 +13,22 @@ from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice
 CLIPS = 8
 
 
-def test_shifted_sound_is_noticed_and_sound_in_time_is_not() -> None:
+def test_shifted_audio_is_noticed_and_audio_in_time_is_not() -> None:
     figures = sync.measure({"exact": sync.exact_mouths(CLIPS)}).figures["exact"]
     assert figures["refused"]["precision"] == figures["noticed"]["precision"] == 1
     assert figures["noticed"]["recall"] >= 0.9 and figures["refused"]["recall"] >= 0.55
 
 
-@pytest.mark.parametrize("kind", sounds.KINDS)
+@pytest.mark.parametrize("kind", audio.KINDS)
 def test_noise_is_measured_and_judged(kind: str, vad: SileroVAD) -> None:
     """Babble is speech itself: its level is told too low, and only the rule above 10 dB holds."""
     rng = np.random.default_rng(1)
     for level in (0, 5, 15, 20):
         errors, low = [], []
-        for speech in sounds.voices(CLIPS):
-            spoken = sounds.spoken_samples(speech.wave, vad)
-            noisy = sounds.with_noise(speech.wave, sounds.noise(kind, len(speech.wave), rng), level, spoken)
-            found = sounds.measured_snr(noisy, vad)
+        for speech in audio.voices(CLIPS):
+            spoken = audio.spoken_samples(speech.wave, vad)
+            noisy = audio.with_noise(speech.wave, audio.noise(kind, len(speech.wave), rng), level, spoken)
+            found = audio.measured_snr(noisy, vad)
             errors.append(found - level)
             low.append(found < 10)
         if kind != "babble":
@@ -39,10 +39,10 @@ def test_noise_is_measured_and_judged(kind: str, vad: SileroVAD) -> None:
 
 
 def test_noise_has_the_level_it_is_said_to_have(vad: SileroVAD) -> None:
-    wave = sounds.voices(1)[0].wave
-    spoken = sounds.spoken_samples(wave, vad)
+    wave = audio.voices(1)[0].wave
+    spoken = audio.spoken_samples(wave, vad)
     added = np.random.default_rng(0).normal(0, 3.0, len(wave))
-    noisy = sounds.with_noise(wave, added, 12.0, spoken).astype(np.float64)
+    noisy = audio.with_noise(wave, added, 12.0, spoken).astype(np.float64)
     gain = np.dot(noisy, added) / np.dot(added, added)
     clean = noisy - gain * added
     ratio = np.square(clean[spoken]).mean() / np.square(gain * added).mean()
@@ -50,10 +50,10 @@ def test_noise_has_the_level_it_is_said_to_have(vad: SileroVAD) -> None:
 
 
 def test_the_share_of_speech_is_that_of_the_phones(vad: SileroVAD) -> None:
-    for speech in sounds.voices(CLIPS):
-        true = sounds.spoken_share(speech)
+    for speech in audio.voices(CLIPS):
+        true = audio.spoken_share(speech)
         assert find_voice(speech.wave, vad, VoiceFilter()).scores["speech_share"] == pytest.approx(true, abs=0.12)
-        assert find_voice(sounds.with_silence(speech.wave, 0.0), vad, VoiceFilter()).scores["speech_share"] == 0
+        assert find_voice(audio.with_silence(speech.wave, 0.0), vad, VoiceFilter()).scores["speech_share"] == 0
 
 
 def test_precision_and_recall_are_counted_as_they_are_named() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from df_data.build.crew.messages import InputResult, MadeSample, Message, Outcome, Ready, Trouble
+from df_data.build.pool.messages import InputResult, MadeSample, Message, Outcome, Ready, WorkerFailure
 from df_data.format.sample import EncoderRecord
 from df_data.sources.listing import Input
 from df_models.errors import UserError
@@ -29,7 +29,7 @@ class WorkerLost(Exception):
     """A worker is no more; the text says how, as in "crashed its worker (signal 11)"."""
 
 
-class Seat(Protocol):
+class WorkerHandle(Protocol):
     """One worker, seen from the build."""
 
     def give(self, made: Input) -> None:
@@ -53,15 +53,15 @@ class Seat(Protocol):
         ...
 
 
-class Site(Protocol):
-    """Where workers run. A worker sends :class:`Ready` or :class:`Trouble` first."""
+class WorkerHost(Protocol):
+    """Where workers run. A worker sends :class:`Ready` or :class:`WorkerFailure` first."""
 
-    def hire(self) -> Seat:
+    def start_worker(self) -> WorkerHandle:
         """Start a worker, without waiting for it."""
         ...
 
-    def listen(self, seats: Sequence[Seat], timeout_s: float) -> list[Seat]:
-        """Return those whose :meth:`Seat.take` has something to say, waiting for the first of them."""
+    def listen(self, handles: Sequence[WorkerHandle], timeout_s: float) -> list[WorkerHandle]:
+        """Return those whose :meth:`WorkerHandle.take` has something to say, waiting for the first of them."""
         ...
 
     def close(self) -> None:
@@ -70,10 +70,10 @@ class Site(Protocol):
 
 
 @dataclass(eq=False)
-class _Desk:
+class _WorkerQueue:
     """A worker and what it has to do; ``since`` is when it last gave a sign of life."""
 
-    seat: Seat
+    handle: WorkerHandle
     given: deque[Input] = field(default_factory=deque)
     ready: bool = False
     since: float = field(default_factory=time.monotonic)
@@ -86,11 +86,11 @@ class _Desk:
         if not self.busy:
             self.since = time.monotonic()
         self.given.append(made)
-        self.seat.give(made)
+        self.handle.give(made)
 
 
-class SupervisedCrew:
-    """Workers of a :class:`Site` (see the module).
+class SupervisedPool:
+    """Workers of a :class:`WorkerHost` (see the module).
 
     Args:
         timeout_s: a worker that gives no sign of life for so long hangs: no sample, no refused stretch, no end of an
@@ -98,45 +98,45 @@ class SupervisedCrew:
         retries: how often an input that lost its worker is tried again.
     """
 
-    def __init__(self, site: Site, *, workers: int, timeout_s: float, retries: int) -> None:
-        self._site, self._workers = site, workers
+    def __init__(self, host: WorkerHost, *, workers: int, timeout_s: float, retries: int) -> None:
+        self._host, self._workers = host, workers
         self._timeout_s, self._retries = timeout_s, retries
-        self._desks: list[_Desk] = []
+        self._queues: list[_WorkerQueue] = []
         self._records: dict[str, EncoderRecord] | None = None
 
     def records(self) -> dict[str, EncoderRecord]:
-        """See :class:`df_data.build.crew.messages.Crew`."""
+        """See :class:`df_data.build.pool.messages.WorkerPool`."""
         if self._records is None:
-            self._desks.append(_Desk(self._site.hire()))
+            self._queues.append(_WorkerQueue(self._host.start_worker()))
         while self._records is None:
             for _ in self._listen(deque()):
                 pass
         return self._records
 
     def run(self, todo: list[Input]) -> Iterator[tuple[Input, Outcome]]:
-        """See :class:`df_data.build.crew.messages.Crew`.
+        """See :class:`df_data.build.pool.messages.WorkerPool`.
 
         Raises:
             UserError: a worker cannot load its models, or dies of it.
         """
-        suspects: list[tuple[Input, WorkerLost]] = []
+        retry_alone: list[tuple[Input, WorkerLost]] = []
         for made, event in self._work(todo, self._workers):
             if isinstance(event, WorkerLost):
-                suspects.append((made, event))
+                retry_alone.append((made, event))
             else:
                 yield made, event
-        for made, lost in suspects:
+        for made, lost in retry_alone:
             yield from self._alone(made, lost)
 
     def close(self, *, now: bool) -> None:
-        """See :class:`df_data.build.crew.messages.Crew`."""
-        while self._desks:
-            desk = self._desks.pop()
-            if now or desk.busy:
-                desk.seat.kill()
+        """See :class:`df_data.build.pool.messages.WorkerPool`."""
+        while self._queues:
+            queue = self._queues.pop()
+            if now or queue.busy:
+                queue.handle.kill()
             else:
-                desk.seat.close()
-        self._site.close()
+                queue.handle.close()
+        self._host.close()
 
     def _alone(self, made: Input, lost: WorkerLost) -> Iterator[tuple[Input, Outcome]]:
         for _ in range(self._retries):
@@ -153,59 +153,61 @@ class SupervisedCrew:
 
     def _work(self, todo: Sequence[Input], workers: int) -> Iterator[tuple[Input, Outcome | WorkerLost]]:
         waiting = deque(todo)
-        while len(self._desks) > workers:
-            self._desks.pop().seat.close()
-        while waiting or any(desk.given for desk in self._desks):
-            while waiting and (desk := self._vacancy(workers)) is not None:
-                desk.give(waiting.popleft())
+        while len(self._queues) > workers:
+            self._queues.pop().handle.close()
+        while waiting or any(queue.given for queue in self._queues):
+            while waiting and (queue := self._free_queue(workers)) is not None:
+                queue.give(waiting.popleft())
             yield from self._listen(waiting)
 
-    def _vacancy(self, workers: int) -> _Desk | None:
+    def _free_queue(self, workers: int) -> _WorkerQueue | None:
         """Return a worker for the next input: one that has none, a new one, one that has one; or None."""
-        least = min(self._desks, key=lambda desk: len(desk.given), default=None)
-        if (least is None or least.given) and len(self._desks) < workers:
-            least = _Desk(self._site.hire())
-            self._desks.append(least)
+        least = min(self._queues, key=lambda queue: len(queue.given), default=None)
+        if (least is None or least.given) and len(self._queues) < workers:
+            least = _WorkerQueue(self._host.start_worker())
+            self._queues.append(least)
         return least if least is not None and len(least.given) < AT_ONCE else None
 
     def _listen(self, waiting: deque[Input]) -> Iterator[tuple[Input, Outcome | WorkerLost]]:
         """Wait for news, hand it on, and see who is silent for too long; innocent inputs go back to ``waiting``."""
-        by_seat = {id(desk.seat): desk for desk in self._desks}
-        dues = [self._due(desk) for desk in self._desks if desk.busy]
-        patience = max(0.0, min(dues, default=0.0) - time.monotonic())
-        for seat in self._site.listen([desk.seat for desk in self._desks], patience):
-            desk = by_seat[id(seat)]
+        by_handle = {id(queue.handle): queue for queue in self._queues}
+        deadlines = [self._deadline(queue) for queue in self._queues if queue.busy]
+        patience = max(0.0, min(deadlines, default=0.0) - time.monotonic())
+        for handle in self._host.listen([queue.handle for queue in self._queues], patience):
+            queue = by_handle[id(handle)]
             try:
-                message = seat.take()
+                message = handle.take()
             except WorkerLost as lost:
-                yield from self._bury(desk, lost, waiting)
+                yield from self._drop_worker(queue, lost, waiting)
                 continue
-            desk.since = time.monotonic()
-            yield from self._heard(desk, message)
-        for desk in list(self._desks):
-            silent = desk.busy and time.monotonic() > self._due(desk)
-            if silent and not self._site.listen([desk.seat], 0):
-                yield from self._bury(desk, WorkerLost(f"took longer than {self._timeout_s:g} s"), waiting)
+            queue.since = time.monotonic()
+            yield from self._handle_message(queue, message)
+        for queue in list(self._queues):
+            silent = queue.busy and time.monotonic() > self._deadline(queue)
+            if silent and not self._host.listen([queue.handle], 0):
+                yield from self._drop_worker(queue, WorkerLost(f"took longer than {self._timeout_s:g} s"), waiting)
 
-    def _due(self, desk: _Desk) -> float:
-        return desk.since + (self._timeout_s if desk.ready else max(self._timeout_s, LOADING_S))
+    def _deadline(self, queue: _WorkerQueue) -> float:
+        return queue.since + (self._timeout_s if queue.ready else max(self._timeout_s, LOADING_S))
 
-    def _heard(self, desk: _Desk, message: Message) -> Iterator[tuple[Input, Outcome]]:
-        if isinstance(message, Trouble):
+    def _handle_message(self, queue: _WorkerQueue, message: Message) -> Iterator[tuple[Input, Outcome]]:
+        if isinstance(message, WorkerFailure):
             raise message.error
         if isinstance(message, Ready):
-            desk.ready, self._records = True, message.records
+            queue.ready, self._records = True, message.records
         elif isinstance(message, InputResult):
-            yield desk.given.popleft(), message
+            yield queue.given.popleft(), message
         elif isinstance(message, MadeSample):
-            yield desk.given[0], message
+            yield queue.given[0], message
 
-    def _bury(self, desk: _Desk, lost: WorkerLost, waiting: deque[Input]) -> Iterator[tuple[Input, WorkerLost]]:
-        self._desks.remove(desk)
-        desk.seat.kill()
-        if not desk.ready:
+    def _drop_worker(
+        self, queue: _WorkerQueue, lost: WorkerLost, waiting: deque[Input]
+    ) -> Iterator[tuple[Input, WorkerLost]]:
+        self._queues.remove(queue)
+        queue.handle.kill()
+        if not queue.ready:
             raise UserError(f"loading the models {lost}; is there memory for so many workers?")
-        if desk.given:
-            culprit = desk.given.popleft()
-            waiting.extendleft(reversed(desk.given))
-            yield culprit, lost
+        if queue.given:
+            faulty = queue.given.popleft()
+            waiting.extendleft(reversed(queue.given))
+            yield faulty, lost

@@ -53,7 +53,7 @@ def with_noise(wave_N: np.ndarray, added_N: np.ndarray, level_db: float, spoken_
     """Return speech with noise ``level_db`` below it, float32 within +-1.
 
     Args:
-        spoken_N: bool, where the clean sound has speech: its mean energy there is what the noise is measured by.
+        spoken_N: bool, where the clean audio has speech: its mean energy there is what the noise is measured by.
     """
     gain = np.sqrt(np.square(wave_N[spoken_N]).mean() / np.square(added_N).mean()) * 10 ** (-level_db / 20)
     noisy = wave_N + gain * added_N
@@ -66,12 +66,12 @@ def measured_snr(wave_N: np.ndarray, vad: SileroVAD) -> float:
 
 
 def spoken_samples(wave_N: np.ndarray, vad: SileroVAD) -> np.ndarray:
-    """Return bool ``[N]``: where the detector hears speech in the clean sound."""
+    """Return bool ``[N]``: where the detector hears speech in the clean audio."""
     return np.repeat(find_voice(wave_N, vad, VoiceFilter()).speech, WINDOW)[: len(wave_N)]
 
 
 def noise_section(sets: Mapping[str, Sequence[np.ndarray]]) -> Section:
-    """Add noise of each kind and level to every clean sound ``[N]``."""
+    """Add noise of each kind and level to every clean audio ``[N]``."""
     vad, limit = silero_vad(), NoiseFilter().min_snr_db
     rng = np.random.default_rng(7)
     rules, rows, figures = [], [], {}
@@ -101,7 +101,7 @@ def noise_section(sets: Mapping[str, Sequence[np.ndarray]]) -> Section:
             figures[f"{name}: {kind}"] = tally.figures()
     header = ("clips of", "noise", "true SNR (dB)", "median error", "9 in 10 within", "below 10 dB, halved")
     text = (
-        "The true SNR counts the speech's energy where the clean sound has speech. Precision and recall leave 10 dB "
+        "The true SNR counts the speech's energy where the clean audio has speech. Precision and recall leave 10 dB "
         "itself out. Babble is six other people at once, which the voice detector hears as speech. A recording's own "
         "noise counts, so GRID's clips (17 to 36 dB of their own) cannot reach 30 dB.\n\n"
     )
@@ -111,7 +111,7 @@ def noise_section(sets: Mapping[str, Sequence[np.ndarray]]) -> Section:
 
 
 def spoken_share(speech: Speech, kept: float = 1.0) -> float:
-    """Return the true share of the time in which a phone sounds, if only ``kept`` of it in the middle is left."""
+    """Return the true share of the time in which a phone audio, if only ``kept`` of it in the middle is left."""
     seconds = len(speech.wave) / SAMPLE_RATE
     low, high = (1 - kept) / 2 * seconds, (1 + kept) / 2 * seconds
     spans = [(max(p.start, low), min(p.end, high)) for p in speech.phones if p.symbol != SILENCE.symbol]
@@ -119,7 +119,7 @@ def spoken_share(speech: Speech, kept: float = 1.0) -> float:
 
 
 def with_silence(wave_N: np.ndarray, share: float) -> np.ndarray:
-    """Return sound of which only a share in the middle is left, the rest a quiet room (-72 dB of full scale)."""
+    """Return audio of which only a share in the middle is left, the rest a quiet room (-72 dB of full scale)."""
     room = np.random.default_rng(3).normal(0, 10 ** (-72 / 20), len(wave_N)).astype(np.float32)
     keep = round(share * len(wave_N))
     start = (len(wave_N) - keep) // 2
@@ -140,7 +140,7 @@ def voice_section(speeches: Sequence[Speech], grid: Path | None, count: int) -> 
             refused.append(found < filters.min_share)
             if abs(true - filters.min_share) > 0.05:
                 decisions.append((found < filters.min_share, true < filters.min_share))
-        rows.append(_voice_row(f"synthetic, {share:.0%} of the sound kept", errors, refused))
+        rows.append(_voice_row(f"synthetic, {share:.0%} of the audio kept", errors, refused))
         figures[f"kept {share:g}"] = {"median_error": float(np.median(errors)), "refused": sum(refused)}
     if grid is not None:
         errors, refused = [], []
@@ -158,7 +158,7 @@ def voice_section(speeches: Sequence[Speech], grid: Path | None, count: int) -> 
         figures["grid"] = {"median_error": float(np.median(errors)), "refused": sum(refused)}
     tally = Tally.of(decisions)
     figures["too_little_speech"] = tally.figures()
-    header = ("sound", "clips", "median error of the share", "9 in 10 within", "refused")
+    header = ("audio", "clips", "median error of the share", "9 in 10 within", "refused")
     rule = table(("rule", *RULE_HEADER), [["`too_little_speech`, more than 0.05 from the limit", *tally.cells()]])
     text = "True speech is the phones (closures of stops included), or the words, as a share of the clip.\n\n"
     return Section("Speech (`speech_share`)", f"{text}{rule}\n\n{table(header, rows)}", figures)

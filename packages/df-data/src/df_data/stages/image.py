@@ -1,4 +1,4 @@
-"""What a clip's pictures are like: blur, brightness, still lips, a head turned away.
+"""What a clip's images are like: blur, brightness, still lips, a head turned away.
 
 Shape legend: T frames, H height, W width.
 """
@@ -19,9 +19,9 @@ def grey_frames(frames_THWC: np.ndarray) -> np.ndarray:
 
 
 def sharpness(frames_THWC: np.ndarray) -> float:
-    """Return the median variance of the Laplacian of the grey picture (0-255), over about ten frames.
+    """Return the median variance of the Laplacian of the grey image (0-255), over about ten frames.
 
-    It depends on the size of the picture, so clips are compared at one size (the crop at 256 or more).
+    It depends on the size of the image, so clips are compared at one size (the crop at 256 or more).
     """
     grey = grey_frames(frames_THWC)
     inner = grey[:, 1:-1, 1:-1]
@@ -34,7 +34,7 @@ def brightness(frames_THWC: np.ndarray) -> float:
     return float(grey_frames(frames_THWC).mean() / 255)
 
 
-def picture_scores(frames_THWC: np.ndarray, readings: Readings) -> dict[str, float]:
+def image_scores(frames_THWC: np.ndarray, readings: Readings) -> dict[str, float]:
     """Return ``sharpness``, ``brightness`` (0-1), ``mouth_std``, ``yaw_abs`` (degrees) and ``blink_max`` of a crop."""
     return {
         "sharpness": sharpness(frames_THWC),

@@ -73,7 +73,7 @@ def copy(tmp_path, checkpoint) -> Path:
     return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
 
 
-def pictures(count: int = 2, height: int = 224, width: int = 224) -> torch.Tensor:
+def images(count: int = 2, height: int = 224, width: int = 224) -> torch.Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
@@ -88,7 +88,7 @@ def test_dinov2_equals_transformers(tmp_path):
     from transformers import Dinov2Model
 
     encoder = dinov2.load("dinov2-base", str(write_checkpoint(tmp_path, "dinov2-base")))
-    image = pictures()
+    image = images()
     mean, std = (torch.tensor(values["dinov2-base"]).view(3, 1, 1) for values in (MEANS, STDS))
     theirs = Dinov2Model.from_pretrained(tmp_path).eval()((image - mean) / std).last_hidden_state
     assert theirs.shape == (2, 257, 16)
@@ -96,21 +96,21 @@ def test_dinov2_equals_transformers(tmp_path):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["whole", "picture half", "picture half with projection"])
+@pytest.mark.parametrize("kind", ["whole", "image half", "image half with projection"])
 def test_clip_is_the_layer_before_the_last(tmp_path, kind):
     """Wan's own expression: ``image_encoder(..., output_hidden_states=True).hidden_states[-2]``."""
     from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
     write_checkpoint(tmp_path, "clip-vit-h")
     theirs = CLIPVisionModel.from_pretrained(tmp_path).eval()
-    if kind == "picture half":
+    if kind == "image half":
         theirs.save_pretrained(tmp_path)
-    if kind == "picture half with projection":
+    if kind == "image half with projection":
         CLIPVisionModelWithProjection.from_pretrained(tmp_path).save_pretrained(tmp_path)
     encoder = clip.load("clip-vit-h", str(tmp_path))
-    seen = encoder.pixels(pictures())
+    seen = encoder.pixels(images())
     wanted = theirs(seen, output_hidden_states=True).hidden_states[-2]
-    torch.testing.assert_close(encoder.encode(pictures(), LATENT), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encoder.encode(images(), LATENT), wanted, atol=1e-5, rtol=1e-5)
     assert (theirs(seen).last_hidden_state - wanted).abs().max() > 1e-2
 
 
@@ -147,14 +147,14 @@ def test_these_checkpoints_are_laid_out_like_the_published(checkpoint, name):
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (512, 512), (100, 300), (640, 360)])
-def test_pictures_are_resized_as_pillow_does(encoder, name, height, width):
+def test_images_are_resized_as_pillow_does(encoder, name, height, width):
     from PIL import Image
 
-    picture = edges_and_waves(height, width)
-    channels = [Image.fromarray(channel).resize((224, 224), Image.Resampling.BICUBIC) for channel in picture]
+    image = edges_and_waves(height, width)
+    channels = [Image.fromarray(channel).resize((224, 224), Image.Resampling.BICUBIC) for channel in image]
     mean, std = (np.array(values[name]).reshape(3, 1, 1) for values in (MEANS, STDS))
     wanted = (np.stack([np.asarray(channel) for channel in channels]).clip(0, 1) - mean) / std
-    np.testing.assert_allclose(encoder.pixels(torch.from_numpy(picture)[None])[0], wanted, atol=1e-4)
+    np.testing.assert_allclose(encoder.pixels(torch.from_numpy(image)[None])[0], wanted, atol=1e-4)
 
 
 def test_bicubic_overshoot_is_clipped(encoder, name):
@@ -166,7 +166,7 @@ def test_bicubic_overshoot_is_clipped(encoder, name):
 
 def test_a_checkpoint_without_normalisation_is_taken_at_its_word(copy, name):
     (copy / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
-    image = pictures()
+    image = images()
     torch.testing.assert_close(load_reference_encoder(f"{name}:{copy}").pixels(image), image)
 
 
@@ -181,16 +181,16 @@ def test_tokens_are_in_raster_order(encoder):
     assert (tokens[0] != tokens[1]).any(dim=1).nonzero().flatten().tolist() == [1 + 16 * 3 + 5]
 
 
-def test_a_batch_is_its_pictures(encoder):
-    image = pictures(3, 90, 120)
+def test_a_batch_is_its_images(encoder):
+    image = images(3, 90, 120)
     single = torch.cat([encoder.encode(one[None], LATENT) for one in image])
     torch.testing.assert_close(encoder.encode(image, LATENT), single, atol=1e-5, rtol=1e-5)
 
 
 def test_bfloat16_is_near_float32(encoder):
-    exact = encoder.encode(pictures(), LATENT)
+    exact = encoder.encode(images(), LATENT)
     assert encoder.to(dtype=torch.bfloat16) is encoder
-    tokens = encoder.encode(pictures(), LATENT)
+    tokens = encoder.encode(images(), LATENT)
     assert tokens.dtype == torch.float32
     assert 0 < (tokens - exact).square().mean().sqrt() < 0.05 * exact.std()
 
@@ -260,7 +260,7 @@ def test_the_number_of_tokens_follows_the_patch(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     encoder = load_reference_encoder(f"clip-vit-b:{tmp_path}")
     assert encoder.num_tokens == 197
-    assert encoder.encode(pictures(1, 64, 64), LATENT).shape == (1, 197, 16)
+    assert encoder.encode(images(1, 64, 64), LATENT).shape == (1, 197, 16)
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "model.safetensors"])
@@ -319,6 +319,6 @@ def test_a_foreign_checkpoint_is_refused_not_filled_with_random_weights(copy, na
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 4, 64, 64), (1, 1, 64, 64)])
-def test_what_is_no_batch_of_pictures_is_refused(encoder, shape):
-    with pytest.raises(UserError, match=r"takes pictures \[B, 3, H, W\]"):
+def test_what_is_no_batch_of_images_is_refused(encoder, shape):
+    with pytest.raises(UserError, match=r"takes images \[B, 3, H, W\]"):
         encoder.encode(torch.zeros(shape), LATENT)

@@ -1,4 +1,4 @@
-"""The sound of a clip, cut to the sample and kept in step with the pictures.
+"""The audio of a clip, cut to the sample and kept in step with the images.
 
 Shape legend: N samples, C channels.
 """
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 GAP_S = 0.03
-"""Sound further than this from where the last piece ended leaves silence, or is overwritten, by its time stamp."""
+"""Audio further than this from where the last piece ended leaves silence, or is overwritten, by its time stamp."""
 
 
-def write_sound(out: Any, encoder: Any, decoded: Iterator[tuple[float, Any]], start: float, end: float) -> None:
-    """Encode and mux the sound from ``start`` to ``end``; what the source does not have is silence.
+def write_audio(out: Any, encoder: Any, decoded: Iterator[tuple[float, Any]], start: float, end: float) -> None:
+    """Encode and mux the audio from ``start`` to ``end``; what the source does not have is silence.
 
     Args:
-        encoder: stream of 16-bit sound, mono or stereo.
+        encoder: stream of 16-bit audio, mono or stereo.
         decoded: (time in seconds, frame), from a time before ``start`` on.
     """
     import av
@@ -42,7 +42,7 @@ def write_sound(out: Any, encoder: Any, decoded: Iterator[tuple[float, Any]], st
 def place_pieces(
     pieces: Iterator[tuple[float, np.ndarray]], rate: int, start: float, end: float, channels: int
 ) -> Iterator[np.ndarray]:
-    """Yield int16 ``[N, C]`` pieces that together are exactly the sound from ``start`` to ``end``.
+    """Yield int16 ``[N, C]`` pieces that together are exactly the audio from ``start`` to ``end``.
 
     Args:
         pieces: (time in seconds, int16 ``[N, C]``), in file order.

@@ -1,4 +1,4 @@
-"""A file's sound on the clip's clock, as 16 kHz mono, piece by piece in memory that does not grow.
+"""A file's audio on the clip's clock, as 16 kHz mono, piece by piece in memory that does not grow.
 
 Shape legend: N samples.
 """
@@ -14,23 +14,23 @@ from df_data.stages.rejection import Rejected
 from df_models.time import SAMPLE_RATE
 
 GAP_S = 0.03
-"""Sound frames further than this from where the last one ended leave silence, or overwrite, by their time stamp."""
+"""Audio frames further than this from where the last one ended leave silence, or overwrite, by their time stamp."""
 MARGIN_S = 0.05
-"""Sound on either side of a piece that the rate conversion hears, so that pieces join without an edge."""
+"""Audio on either side of a piece that the rate conversion hears, so that pieces join without an edge."""
 
 RATES = (4_000, 768_000)
-"""Sample rates that sound is converted from, in Hz; speech has little below the first, and no recorder the second."""
+"""Sample rates that audio is converted from, in Hz; speech has little below the first, and no recorder the second."""
 LOUDEST = 100.0
-"""Floating-point sound beyond this (40 dB over full scale) is damaged."""
+"""Floating-point audio beyond this (40 dB over full scale) is damaged."""
 STUCK_S = 60.0
-"""Sound held longer than what was asked for, because its time stamps do not advance, is damaged."""
+"""Audio held longer than what was asked for, because its time stamps do not advance, is damaged."""
 
 Chunk = tuple[float, np.ndarray]
 """Time stamp in seconds, and mono float32 samples."""
 
 
-class SoundTrack:
-    """Sound that is read forward, some seconds at a time.
+class AudioTrack:
+    """Audio that is read forward, some seconds at a time.
 
     Args:
         chunks: in file order; they are asked for only as far as they are needed.
@@ -51,22 +51,22 @@ class SoundTrack:
         self._ended = False
 
     def first(self) -> float | None:
-        """Return the time at which the sound begins, None if there is none."""
+        """Return the time at which the audio begins, None if there is none."""
         if self.start is None:
             self._take()
         return self.start
 
     def read(self, start: float, num_samples: int) -> tuple[np.ndarray, float]:
-        """Return 16 kHz sound from time ``start``, float32 ``[num_samples]``, and the share of it that is not missing.
+        """Return 16 kHz audio from time ``start``, float32 ``[num_samples]``, and the share of it that is not missing.
 
         ``start`` must not fall from call to call; what lies before it is let go.
 
         Raises:
-            Rejected: ``broken_time_stamps``, the sound's do not advance.
+            Rejected: ``broken_time_stamps``, the audio's do not advance.
         """
         begin, end = start - MARGIN_S, start + num_samples / SAMPLE_RATE + MARGIN_S
         self._hold(begin, end)
-        return place_sound(list(self._held), self.rate, start, num_samples)
+        return place_audio(list(self._held), self.rate, start, num_samples)
 
     def _hold(self, begin: float, end: float) -> None:
         """Hold what lies between two times, and no more than a chunk of what lies before."""
@@ -75,7 +75,7 @@ class SoundTrack:
             self._take()
             self._let_go(begin)
             if self._held_samples > (end - begin + STUCK_S) * self.rate:
-                raise Rejected("broken_time_stamps", f"more than {STUCK_S:g} s of sound at one time stamp")
+                raise Rejected("broken_time_stamps", f"more than {STUCK_S:g} s of audio at one time stamp")
 
     def _take(self) -> None:
         """Hold one chunk more, if there is one."""
@@ -93,7 +93,7 @@ class SoundTrack:
             self._held_samples -= len(self._held.popleft()[1])
 
 
-def checked_sound(samples_N: np.ndarray) -> np.ndarray:
+def checked_audio(samples_N: np.ndarray) -> np.ndarray:
     """Return samples as they are.
 
     Raises:
@@ -114,17 +114,17 @@ def _joined(chunks: Iterator[Chunk], rate: int) -> Iterator[Chunk]:
         yield begin, samples
 
 
-def place_sound(chunks: list[Chunk], rate: int, start: float, num_samples: int) -> tuple[np.ndarray, float]:
-    """Lay sound on a clock and resample it to 16 kHz.
+def place_audio(chunks: list[Chunk], rate: int, start: float, num_samples: int) -> tuple[np.ndarray, float]:
+    """Lay audio on a clock and resample it to 16 kHz.
 
     Args:
-        chunks: sound by the time at which it begins.
+        chunks: audio by the time at which it begins.
         rate: its sample rate.
         start: time of the first sample wanted, on the same clock.
         num_samples: length of the result.
 
     Returns:
-        float32 ``[num_samples]`` and the share of it that sound covers; the rest is silence.
+        float32 ``[num_samples]`` and the share of it that audio covers; the rest is silence.
     """
     before = round(MARGIN_S * rate)
     wanted = int(np.ceil(num_samples * rate / SAMPLE_RATE))
@@ -137,12 +137,12 @@ def place_sound(chunks: list[Chunk], rate: int, start: float, num_samples: int) 
             line[low:high] = samples[low - first : high - first]
             covered[low:high] = True
     skipped = round(before / rate * SAMPLE_RATE)
-    wave = resample_sound(line, rate)[skipped : skipped + num_samples]
+    wave = resample_audio(line, rate)[skipped : skipped + num_samples]
     return np.pad(wave, (0, num_samples - len(wave))), float(covered[before : before + wanted].mean())
 
 
-def resample_sound(wave_N: np.ndarray, rate: int) -> np.ndarray:
-    """Resample mono float32 sound from ``rate`` to 16 kHz, without delay."""
+def resample_audio(wave_N: np.ndarray, rate: int) -> np.ndarray:
+    """Resample mono float32 audio from ``rate`` to 16 kHz, without delay."""
     import av
 
     if rate == SAMPLE_RATE:

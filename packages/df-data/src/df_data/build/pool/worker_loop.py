@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from df_data.build.config import BuildConfig
-from df_data.build.crew.messages import Message, Models, ModelsFactory, Ready, Trouble
+from df_data.build.pool.messages import Message, Models, ModelsFactory, Ready, WorkerFailure
 from df_data.sources.listing import Input
 
 
-class Workbench:
+class WorkerLoop:
     """The models of one worker.
 
     Whatever is raised here is no input's fault (:meth:`Models.process` makes a result of those) and ends the build.
@@ -25,7 +25,7 @@ class Workbench:
             self._models = self._make(self._config)
             yield Ready(self._models.records())
         except Exception as error:
-            yield Trouble(_portable(error))
+            yield WorkerFailure(_portable(error))
 
     def work(self, made: Input) -> Iterator[Message]:
         """Yield the messages about one input."""
@@ -33,7 +33,7 @@ class Workbench:
         try:
             yield from self._models.process(made)
         except Exception as error:
-            yield Trouble(_portable(error))
+            yield WorkerFailure(_portable(error))
 
     def close(self) -> None:
         """Free the models."""

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from df_data.stages.image import brightness, image_scores, sharpness
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import OcclusionFilter, check_hidden, face_confidences, hidden_share
-from df_data.stages.picture import brightness, picture_scores, sharpness
 from df_data.stages.quality import QualityFilter, clip_weight, soft_faults
 from df_data.stages.readings import TRUTH_NAMES, Readings
 from df_data.stages.rejection import Rejected
@@ -54,7 +54,7 @@ def test_brightness_is_proportional_to_the_gain(frames: np.ndarray, gain: float)
 
 def test_scores_are_the_readings_own_numbers(frames: np.ndarray) -> None:
     mouth = 0.05 * np.sin(np.arange(len(frames)))
-    scores = picture_scores(frames, constant_readings(len(frames), mouth_open=mouth, yaw=-50.0, blink=0.7))
+    scores = image_scores(frames, constant_readings(len(frames), mouth_open=mouth, yaw=-50.0, blink=0.7))
     assert scores["mouth_std"] == pytest.approx(mouth.std())
     assert (scores["yaw_abs"], scores["blink_max"]) == (50.0, 0.7)
 

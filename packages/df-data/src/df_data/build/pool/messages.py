@@ -31,7 +31,7 @@ class InputResult:
         scores: what the filters looked at.
         reason: of a rejected input, the name of the filter.
         detail: of a rejected input, one line for a person.
-        picture: of a rejected input, some of its frames as a JPEG, if it can be decoded.
+        image: of a rejected input, some of its frames as a JPEG, if it can be decoded.
         error: of a failed input, one line.
         samples: keys of the samples that were made of it, all sent before.
         seconds: time that its stages took, by name.
@@ -41,7 +41,7 @@ class InputResult:
     scores: dict[str, float] = field(default_factory=dict)
     reason: str | None = None
     detail: str | None = None
-    picture: bytes | None = None
+    image: bytes | None = None
     error: str | None = None
     samples: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -51,7 +51,7 @@ Outcome = MadeSample | InputResult
 
 
 @dataclass(frozen=True)
-class AtWork:
+class Heartbeat:
     """A sign of life, from a long video of which nothing comes: a worker that is silent for too long hangs."""
 
 
@@ -63,13 +63,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class WorkerFailure:
     """A worker cannot go on, and no other could: a model is missing, the disk is full."""
 
     error: Exception
 
 
-Message = Outcome | AtWork | Ready | Trouble
+Message = Outcome | Heartbeat | Ready | WorkerFailure
 
 
 class Models(Protocol):
@@ -79,7 +79,7 @@ class Models(Protocol):
         """Return id and hash of every model by role."""
         ...
 
-    def process(self, made: Input) -> Iterator[Outcome | AtWork]:
+    def process(self, made: Input) -> Iterator[Outcome | Heartbeat]:
         """Yield the samples of an input as they are made, signs of life between, and, once, last, how it ended."""
         ...
 
@@ -92,8 +92,8 @@ ModelsFactory = Callable[[BuildConfig], Models]
 """Makes the models, in the process that needs them; a class or function that can be imported by its name."""
 
 
-class Crew(Protocol):
-    """Those who do a build's work."""
+class WorkerPool(Protocol):
+    """The workers that do a build's work."""
 
     def records(self) -> dict[str, EncoderRecord]:
         """Return id and hash of every model by role.
@@ -108,5 +108,5 @@ class Crew(Protocol):
         ...
 
     def close(self, *, now: bool) -> None:
-        """Send everyone home, ``now`` without waiting for what they are at."""
+        """End all workers, ``now`` without waiting for what they are doing."""
         ...
