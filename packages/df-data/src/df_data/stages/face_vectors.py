@@ -107,7 +107,7 @@ def mean_boxes(boxes_N4: np.ndarray) -> np.ndarray:
 def face_square(boxes_N4: np.ndarray, encoder: FaceEncoder, down_N2: np.ndarray | None = None) -> CropBox:
     """Return the one square that an encoder's own rule makes of a clip's boxes: of their median over time.
 
-    LivePortrait moves its centre down the head's own axis (``down_N2``), DECA down the picture.
+    LivePortrait moves its centre down the head's own axis (``down_N2``), DECA down the image.
     """
     return square_crop(boxes_N4, CropRule(scale=encoder.crop_scale, vertical_offset=encoder.crop_offset_y), down_N2)
 

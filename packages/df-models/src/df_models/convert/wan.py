@@ -53,7 +53,7 @@ _DIFFUSERS_BLOCK = (
 )
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 IMAGE_EMBEDDERS = ("img_emb.", "condition_embedder.image_embedder.")
-"""Wan's and diffusers' names of what image-to-video checkpoints have in front of the picture branch."""
+"""Wan's and diffusers' names of what image-to-video checkpoints have in front of the image branch."""
 FEW = 8
 """A report names this many tensors of a layer; of more it tells the number."""
 _SIZES = {
