@@ -21,7 +21,8 @@ from df_models.time import SLOTS, latent_length
 BYTES_FP32 = 4
 BYTES_BF16 = 2
 TRAINING_COPIES = 5
-RECOMPUTED_WIDTHS = 10
+RECOMPUTED_WIDTHS = 14
+"""Of bfloat16, per token of the layer that is being recomputed: ten, and four more for the states and norms in float32."""
 
 
 @dataclass(frozen=True)
@@ -165,14 +166,15 @@ def count_cache_bytes(config: DualForceConfig, workload: Workload, element: int 
 def count_activation_bytes(config: DualForceConfig, workload: Workload) -> int:
     """Estimate the activations of a training step with gradient checkpointing.
 
-    Each block and fusion layer keeps its inputs; the one being recomputed holds about ten widths per token beside
-    its feed-forward's two hidden layers.
+    Each block and fusion layer keeps its inputs, in float32; the one being recomputed holds about fourteen widths per
+    token beside its feed-forward's two hidden layers.
     """
     clip_frames = latent_length(workload.frames) * workload.batch
     video, structure = clip_frames * _grid_tokens(config, workload.size), clip_frames * SLOTS
     kept = (config.num_layers + config.fusion_depth) * video * config.dim
     kept += (config.structure_layers + config.fusion_depth) * structure * config.structure_width
-    return BYTES_BF16 * (kept + video * (RECOMPUTED_WIDTHS * config.dim + 2 * config.ffn_dim))
+    recomputed = video * (RECOMPUTED_WIDTHS * config.dim + 2 * config.ffn_dim)
+    return BYTES_FP32 * kept + BYTES_BF16 * recomputed
 
 
 def render(name: str, description: Description) -> str:
