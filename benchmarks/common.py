@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output_directory
 
 RESULTS = Path(__file__).parent / "results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -39,7 +39,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve(args: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
-    """Return device and dtype of the run and set the thread count."""
+    """Return device and dtype of the run and set the thread count; refuse an --out that cannot be written."""
+    check_output_directory(args.out)
     device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here; use --device cpu")

@@ -40,7 +40,7 @@ from df_data.format.shards import tar_members
 from df_data.format.staging import Staging
 from df_data.sources.listing import Input, list_inputs
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output_directory
 from df_models.media import read_audio, read_video, write_video
 from df_models.settings import load_config
 from df_models.time import FPS, samples_for
@@ -223,6 +223,7 @@ def main() -> None:
     if args.storage:
         print(storage_table())
         return
+    check_output_directory(args.out)
     one_thread()
     config = load_config(BuildConfig, args.config, args.overrides)
     args.preset = f"{args.config.stem}-{config.stages.size}px"

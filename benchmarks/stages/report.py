@@ -20,7 +20,7 @@ from benchmarks.stages.talks import Models, Talk, grid_talks, rendered_talks
 from df_data.build.config import ModelPaths
 from df_models.cli_support import run_cli
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output
 from df_models.settings import expand_path
 
 OUT = Path("docs/results/stages.md")
@@ -71,6 +71,8 @@ def _main(argv: list[str]) -> None:
     parser.add_argument("--files", type=int, default=3, help="files of each format that are decoded (default 3)")
     parser.add_argument("--only", nargs="*", help="measure only these anew; the others stay as they stand in --out")
     options = parser.parse_args(argv)
+    for path in (options.out, options.out.with_suffix(".json")):
+        check_output(path)
     grid = None if options.grid == "none" else expand_path(options.grid)
     if grid is not None and not grid.is_dir():
         raise UserError(f"no folder {grid}; give GRID's with --grid, or --grid none to leave the real clips out")

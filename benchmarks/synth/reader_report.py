@@ -23,7 +23,7 @@ from df_data.synth.reader import SynthReader, SynthReadings, identity_distance, 
 from df_data.synth.reader.model import READINGS
 from df_models.cli_support import run_cli
 from df_models.encoders import load_video_vae
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output
 
 TEST_IDENTITIES = 20_000_000
 """First identity of the report: neither a corpus nor the training of the reader comes near."""
@@ -172,6 +172,7 @@ def _main(argv: list[str]) -> None:
     parser.add_argument("--vae", help="also measure on reconstructions of this video VAE, for example df-tiny")
     parser.add_argument("--weights", type=Path, help="another reader than the shipped one")
     options = parser.parse_args(argv)
+    check_output(options.out, inputs=[] if options.weights is None else [options.weights])
     command = " ".join(["uv run python -m benchmarks.synth.reader_report", *argv])
     text = report(load_reader(options.weights), options.people, options.states, options.vae, command)
     atomic_write(options.out, text)

@@ -19,7 +19,7 @@ from benchmarks.synth.reader_augment import degrade, negatives
 from benchmarks.synth.reader_data import TRAIN_IDENTITIES, ReaderSet, random_set
 from df_data.synth.reader.model import READINGS, ReaderNet
 from df_models.cli_support import run_cli
-from df_models.files import atomic_path
+from df_models.files import atomic_path, check_output
 
 # yaw, pitch, roll, mouth_open, lip_width, blink: the mouth matters most.
 _WEIGHTS = torch.tensor([1.0, 1.0, 0.7, 3.0, 1.5, 1.5])
@@ -106,6 +106,7 @@ def _main(argv: list[str]) -> None:
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
     options = vars(parser.parse_args(argv))
     out = options.pop("out")
+    check_output(out)
     torch.set_num_threads(1)
     save_reader(train_reader(ReaderRecipe(**options)), out)
     print(f"wrote {out}")

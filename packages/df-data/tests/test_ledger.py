@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from df_data.common.locks import open_locked
-from df_data.format.ledger import Ledger, LedgerEntry, StagedSample, dataset_lock, staged_samples
+from df_data.format.ledger import Ledger, LedgerEntry, StagedSample, staged_samples
 from df_models.errors import UserError
+from df_models.locks import one_writer, open_locked
 
 STAGED = StagedSample(key="k", shard=0, bytes=1, sha256="s")
 
@@ -66,22 +66,22 @@ def test_an_end_without_its_why_is_refused(status: str) -> None:
 
 def test_two_builds_on_one_directory(tmp_path: Path) -> None:
     with (
-        dataset_lock(tmp_path / "d"),
+        one_writer(tmp_path / "d", "df-data"),
         pytest.raises(UserError, match="another process is writing"),
-        dataset_lock(tmp_path / "d"),
+        one_writer(tmp_path / "d", "df-data"),
     ):
         pass
-    with dataset_lock(tmp_path / "d"):
+    with one_writer(tmp_path / "d", "df-data"):
         (tmp_path / "d" / "ledger.jsonl").touch()
     assert (tmp_path / "d" / "ledger.jsonl").exists()
 
 
 def test_a_directory_in_which_nothing_was_written_goes_again(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), dataset_lock(tmp_path / "new"):
+    with pytest.raises(ZeroDivisionError), one_writer(tmp_path / "new", "df-data"):
         raise ZeroDivisionError
     assert not (tmp_path / "new").exists()
     (tmp_path / "mine").mkdir()
-    with dataset_lock(tmp_path / "mine"):
+    with one_writer(tmp_path / "mine", "df-data"):
         pass
     assert (tmp_path / "mine").is_dir(), "one that was there stays"
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from df_infer.run_dir import RunDir, RunRecord
 from df_infer.run_log import read_log
 from df_models import DualForce
 from df_models.errors import UserError
@@ -128,7 +129,7 @@ def test_fresh_starts_over_and_keeps_what_is_not_the_runs_own(make_config: MakeC
 
 def test_a_run_without_a_checkpoint_is_never_silently_restarted(make_config: MakeConfig, tmp_path: Path):
     config = make_config(tmp_path / "run")
-    config.directory.mkdir()
+    RunDir(config.directory).write_record(RunRecord())
     (config.directory / "metrics.jsonl").write_text('{"step": 4, "loss": 1.0}\n')
     with pytest.raises(UserError, match=r"step 4 .* --fresh"):
         train(config)
@@ -138,7 +139,7 @@ def test_a_run_without_a_checkpoint_is_never_silently_restarted(make_config: Mak
 
 def test_resume_never_refuses_a_run_that_is_there(make_config: MakeConfig, tmp_path: Path, finished: TrainConfig):
     config = make_config(tmp_path / "run", checkpoint={"resume": "never"})
-    config.directory.mkdir()
+    RunDir(config.directory).write_record(RunRecord())
     (config.directory / "config.yaml").write_text((finished.directory / "config.yaml").read_text())
     with pytest.raises(UserError, match="never"):
         train(config)

@@ -12,7 +12,7 @@ from df_data.build.merge import add_parser as add_merge_parser
 from df_data.check.commands import add_dataset_commands
 from df_data.fetch.command import add_parser as add_fetch_parsers
 from df_data.people.command import add_parser as add_people_parser
-from df_models.cli_support import add_version, run_cli
+from df_models.cli_support import add_version, command, run_cli
 from df_models.media import write_image, write_video
 from df_models.settings import add_print_config
 
@@ -108,7 +108,8 @@ def _synth(arguments: argparse.Namespace) -> int:
     if arguments.preview:
         _preview(config, out)
     print(f"{out}: {config.clips} training clips, {config.val_clips} held-out clips")
-    print(f"next: uv run df-train --config configs/train/quickstart.yaml data.root={out} data.synth=null")
+    train = command(f"df-train --config configs/train/quickstart.yaml data.root={out} data.synth=null")
+    print(f"next: {train}")
     return 0
 
 
@@ -138,10 +139,10 @@ def _build(arguments: argparse.Namespace) -> int:
     if not any(summary.clips.values()) and any(summary.counts.values()):
         print(
             f"nothing was accepted; why not stands in {summary.out / LEDGER_NAME} and, in images, is shown by: "
-            f"uv run df-data inspect {summary.out}"
+            f"{command(f'df-data inspect {summary.out}')}"
         )
         return 1
-    print(f"next: uv run df-data validate {summary.out}")
+    print(f"next: {command(f'df-data validate {summary.out}')}")
     return 0
 
 

@@ -21,9 +21,10 @@ from fake_models import FakeModels, fake_config, shards
 from df_data.build.build import build
 from df_data.build.config import BuildConfig, ClipConfig
 from df_data.check.validate import check_dataset
-from df_data.format.ledger import Ledger, dataset_lock
+from df_data.format.ledger import Ledger
 from df_models.cli_support import EXIT_MACHINE, run_cli
 from df_models.errors import UserError
+from df_models.locks import one_writer
 
 ORDERS = ["ok 2", "ok 1", "reject", "ok 3", "fail", "ok 2"] * 3
 KILLS = 50
@@ -245,7 +246,7 @@ def test_two_builds_on_one_output_refuse_each_other(tmp_path: Path, undisturbed:
         os.waitpid(child, 0)
     make(slow)
     assert shards(tmp_path / "set") == undisturbed
-    with dataset_lock(tmp_path / "set"), pytest.raises(UserError, match="another process is writing"):
+    with one_writer(tmp_path / "set", "df-data"), pytest.raises(UserError, match="another process is writing"):
         make(slow)
 
 

@@ -11,9 +11,9 @@ import torch
 
 from df_data.build.encode import EncoderBatches, Encoders, encode_images, native_bfloat16
 from df_data.build.prompt import TextConfig, _one_at_a_time, encode_prompt
-from df_data.common.locks import open_locked
 from df_models.encoders import load_audio_encoder, load_reference_encoder, load_text_encoder, random_tiny_vae
 from df_models.errors import UserError
+from df_models.locks import open_locked
 
 PROMPT = "a person is talking"
 

@@ -30,12 +30,12 @@ from df_data.fetch.download import Downloaded, Downloader, DownloadFailed, Gone,
 from df_data.fetch.http import HttpDownloader
 from df_data.fetch.plan import make_plan
 from df_data.fetch.run import FetchSummary, fetch
-from df_data.format.ledger import dataset_lock
 from df_data.sources.catalogue import Catalogue, CatalogueClip, ListedCrop
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.listing import list_inputs
 from df_data.sources.records import Journal, JournalEntry, read_sidecar
 from df_models.errors import UserError
+from df_models.locks import one_writer
 
 BOX = ListedCrop(left=40, top=10, right=120, bottom=90)
 
@@ -186,7 +186,7 @@ def test_limit_and_keep_raw(tmp_path: Path) -> None:
 
 
 def test_one_fetch_at_a_time_and_only_of_what_is_listed_by_address(tmp_path: Path) -> None:
-    with dataset_lock(tmp_path), pytest.raises(UserError, match="another process"):
+    with one_writer(tmp_path, "df-data"), pytest.raises(UserError, match="another process"):
         run(config(tmp_path), urls(1), Extractor())
     local = CatalogueClip(clip="a", dataset="grid", path=Path("x.mp4"), licence="x")
     with pytest.raises(UserError, match="had as files"):

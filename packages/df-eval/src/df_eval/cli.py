@@ -102,3 +102,7 @@ def _main(argv: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Entry point of ``df-eval``."""
     return run_cli(_main, "df-eval", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -14,13 +14,14 @@ from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.generation import check_size, fitting_lengths
 from df_eval.goals import goals_of
-from df_eval.output import EvalOutcome, write_outcome
+from df_eval.output import EvalOutcome, check_place, write_outcome
 from df_eval.readers import FaceReader, choose_reader
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
-from df_infer.run_dir import open_run_dir
+from df_infer.run_dir import RunDir, open_run_dir
 from df_models.errors import UserError
+from df_models.locks import one_writer
 from df_models.settings import expand_path, read_tree
 from df_models.time import covering_pixel_length
 
@@ -29,9 +30,16 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
     """Measure a run and write ``out``; return the results and the path of report.html.
 
     Raises:
-        UserError: no run, no held-out data, settings that do not fit.
+        UserError: no run, no held-out data, settings that do not fit, or a place that cannot be written, is being
+            written, or holds something else under the names of what is written.
     """
     run = open_run_dir(run_dir)
+    with one_writer(out, "df-eval"):
+        check_place(out)
+        return _evaluate(run, config, out, quiet)
+
+
+def _evaluate(run: RunDir, config: EvalConfig, out: Path, quiet: bool) -> tuple[EvalOutcome, Path]:
     root = dataset_of(run, config)
     pipeline = Pipeline.from_run(run.root, config.device, config.dtype)
     rollout = config.rollout.applied_to(pipeline.rollout)

@@ -25,10 +25,12 @@ from df_eval.results import LengthResults, clip_lines, mean_curve
 from df_eval.table import Table, table_document
 from df_eval.videos import write_contact_sheet, write_side_by_side
 from df_infer.run_log import read_log
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_owned, mark_owned
 from df_models.time import samples_for
 
 SCHEMA_VERSION = 1
+WRITTEN = ("metrics.json", "per_clip.jsonl", "curves.json", "table.md", "report.html", "videos", "plots")
+"""Everything that an evaluation writes into its directory."""
 CONTACT_CLIPS = 4
 COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE", GENERATED: "generated"}
 
@@ -81,13 +83,23 @@ def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
     }
 
 
+def check_place(out: Path) -> None:
+    """Refuse a directory that holds something of the user's where an evaluation would be written.
+
+    Raises:
+        UserError: naming it.
+    """
+    check_owned(out, "df-eval", WRITTEN)
+
+
 def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     """Write everything into ``out`` and return the path of report.html. metrics.json comes last.
 
     An earlier evaluation in the same place is replaced: its metrics.json goes first, so that a half-written
     evaluation never looks whole.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    check_place(out)
+    mark_owned(out, "df-eval")
     (out / "metrics.json").unlink(missing_ok=True)
     for folder in ("videos", "plots"):
         shutil.rmtree(out / folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from df_infer.run_dir import open_run
 from df_models.cli_support import add_version, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output
 from df_models.media import read_audio, read_image, write_video
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 from df_models.structure import LIVEPORTRAIT_70
@@ -93,9 +93,7 @@ def _generate(args: argparse.Namespace) -> int:
     if args.print_config:
         print(dump_config(GenerateConfig(rollout=changes.applied_to(open_run(args.run).rollout))), end="")
         return 0
-    _check_output(args.out, ".mp4")
-    if args.structure_out is not None:
-        _check_output(args.structure_out, ".npz")
+    _check_outputs(args)
     image, wave = read_image(args.image), read_audio(args.audio)
     from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
@@ -141,10 +139,16 @@ def _fit(wave_N: np.ndarray, num_pixel: int) -> np.ndarray:
     return np.pad(wave_N[:wanted], (0, max(0, wanted - len(wave_N))))
 
 
-def _check_output(path: Path, suffix: str) -> None:
-    if path.suffix.lower() != suffix:
-        raise UserError(f"{path} must end in {suffix}")
-    if path.is_dir():
-        raise UserError(f"cannot write {path}: it is a directory")
-    if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: the directory {path.parent} does not exist; create it first")
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse, before any work, outputs that cannot be written or that are inputs."""
+    inputs = [path for path in (args.image, args.audio, args.face_detector) if path is not None]
+    for path, suffix in ((args.out, ".mp4"), (args.structure_out, ".npz")):
+        if path is None:
+            continue
+        if path.suffix.lower() != suffix:
+            raise UserError(f"{path} must end in {suffix}")
+        check_output(path, inputs=inputs)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

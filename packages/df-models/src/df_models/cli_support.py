@@ -1,22 +1,44 @@
-"""What every command of DualForce shares: exit codes and one-line errors.
+"""What every command of DualForce shares: exit codes, one-line errors, and how packages and commands are named.
 
 Exit codes: 0 done; 1 it ran and failed; 2 a mistake in what was asked; 3 the machine lacks something (a full disk,
-a package that is not installed); 130 interrupted.
+a package that is not installed); 130 interrupted; 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
+import os
+import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from importlib import metadata
+from types import FrameType
 
 from df_models.errors import UserError
 
 EXIT_USER = 2
 EXIT_MACHINE = 3
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+PACKAGES = ("df-models", "df-data", "df-infer", "df-train", "df-eval")
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+"""Distributions that are not named as their modules are."""
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came; raised so that what was begun is cleaned up as after Ctrl-C."""
+
+
+class MachineError(RuntimeError):
+    """The machine lacks something; the message says in one line what, and what to do."""
 
 
 def add_version(parser: argparse.ArgumentParser, package: str) -> None:
@@ -31,17 +53,107 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
     itself is not caught: its traceback is what a bug report needs.
     """
     try:
-        return main(sys.argv[1:] if argv is None else argv) or 0
+        with _sigterm_raises():
+            return main(sys.argv[1:] if argv is None else argv) or 0
     except UserError as error:
         return _fail(prog, str(error), EXIT_USER)
+    except MachineError as error:
+        return _fail(prog, str(error), EXIT_MACHINE)
     except ModuleNotFoundError as error:
-        return _fail(prog, f"the package {error.name!r} is not installed; install it with: uv sync", EXIT_MACHINE)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return _fail(prog, f"the disk is full ({error.filename or 'while writing'}); free some space", EXIT_MACHINE)
+        return _fail(prog, missing_package(prog, error.name or str(error)), EXIT_MACHINE)
     except KeyboardInterrupt as interrupt:
-        return _fail(prog, str(interrupt) or "interrupted", EXIT_INTERRUPTED)
+        ended = "ended by SIGTERM" if _terminated(interrupt) else "interrupted"
+        return _fail(prog, str(interrupt) or ended, EXIT_TERMINATED if _terminated(interrupt) else EXIT_INTERRUPTED)
+    except Exception as error:
+        if (full := disk_full(error)) is not None:
+            return _fail(prog, f"the disk is full ({full or 'while writing'}); free some space", EXIT_MACHINE)
+        if isinstance(error, OSError) and error.errno in NO_PLACE:
+            return _fail(prog, f"{error.filename or 'a file'}: {error.strerror}", EXIT_USER)
+        raise
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM end the program by an exception, unless somebody else looks after it already.
+
+    Forked children begin with their parent's handlers; there SIGTERM ends the process as it does by default.
+    """
+    owner = os.getpid()
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminated(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, Terminated):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def disk_full(error: BaseException | None) -> str | None:
+    """The file that a full disk stopped ("" if it is not known); None if the error has another reason.
+
+    Libraries wrap it: safetensors gives the system's number in its text, PyAV an errno without being an OSError.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if getattr(error, "errno", None) in DISK_FULL:
+            return str(getattr(error, "filename", None) or "")
+        if re.search(rf"\(os error ({errno.ENOSPC}|{errno.EDQUOT})\)", str(error)):
+            return ""
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def command(text: str) -> str:
+    """A command line for the user to give next, as this one was given: through ``uv run`` or not."""
+    return f"uv run {text}" if "UV" in os.environ else text
+
+
+def missing_package(prog: str, module: str) -> str:
+    """How to install a package: by the extra of the command's own package, or another one's, that asks for it."""
+    name = module.partition(".")[0]
+    extra = _extra_with(DISTRIBUTIONS.get(name, name.replace("_", "-").lower()), prog)
+    wanted = f"'{extra}'" if extra else DISTRIBUTIONS.get(name, name)
+    return f"the package {name!r} is not installed; install it with: pip install {wanted} (in the workspace: uv sync)"
+
+
+def _extra_with(distribution: str, prog: str) -> str | None:
+    """The extra (``df-models[media]``) that brings a distribution, by the installed packages' own metadata.
+
+    One of the command's own package is preferred, also where it asks for another package's extra (``df-infer[io]``).
+    """
+    found = next((f"{p}[{e}]" for p in (prog, *PACKAGES) for name, e, _ in _extras(p) if name == distribution), None)
+    if found is None or found.startswith(f"{prog}["):
+        return found
+    package, _, extra = found.rstrip("]").partition("[")
+    around = (mine for name, mine, asked in _extras(prog) if name == package and extra in asked)
+    return f"{prog}[{mine}]" if (mine := next(around, None)) else found
+
+
+def _extras(package: str) -> Iterator[tuple[str, str, list[str]]]:
+    """What the extras of an installed package ask for: distribution, the extra, and the extras of the distribution."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for requirement in metadata.requires(package) or ():
+            extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+            name = re.match(r"([\w.-]+)(?:\[([\w,-]+)\])?", requirement)
+            if extra and name:
+                yield re.sub(r"[-_.]+", "-", name[1]).lower(), extra[1], (name[2] or "").split(",")
 
 
 def _fail(prog: str, message: str, code: int) -> int:

@@ -1,15 +1,22 @@
-"""Files that are whole or absent, hashes, and names from outside that must not become paths."""
+"""Files that are whole or absent, places to write to, hashes, and names from outside that must not become paths."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from df_models.errors import UserError
+
+LONGEST_NAME = 255
+_TEMPORARY = re.compile(r"\.[a-z0-9_]{8}\.tmp(\..+)?")
+LONGEST_SUFFIX = 16
+"""Longer ones name no format; without them a temporary name is at most 29 bytes, which every file system allows."""
 
 
 @contextlib.contextmanager
@@ -21,16 +28,20 @@ def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
     their format by it.
 
     Raises:
-        UserError: the directory of ``final`` does not exist or cannot be written.
+        UserError: the directory of ``final`` does not exist or cannot be written, or the name is too long.
     """
     final = Path(final)
     directory = final.parent
     if not directory.is_dir():
         raise UserError(f"cannot write {final}: the directory {directory} does not exist; create it first")
+    _check_name(final)
+    suffix = final.suffix if len(os.fsencode(final.suffix)) <= LONGEST_SUFFIX else ""
     try:
-        handle, name = tempfile.mkstemp(dir=directory, prefix=f".{final.stem}.", suffix=f".tmp{final.suffix}")
-    except PermissionError as error:
-        raise UserError(f"cannot write {final}: no permission to write in {directory}") from error
+        handle, name = tempfile.mkstemp(dir=directory, prefix=".", suffix=f".tmp{suffix}")
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        raise UserError(f"cannot write {final}: {_why(error)} in {directory}") from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -48,6 +59,107 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write ``data`` (text as UTF-8) to ``path`` by way of :func:`atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what :func:`atomic_path` left in a directory whose writer was killed; the caller is its only writer."""
+    for path in directory.glob(".*.tmp*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def check_output(path: str | os.PathLike[str], *, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Refuse, before any work, a file that could not be written at its end, or whose writing would destroy an input.
+
+    Args:
+        inputs: what the command reads; under whatever name, by way of links of either kind too.
+
+    Raises:
+        UserError: it is an input, a directory or a device, its name is too long, or its directory is missing or cannot
+            be written.
+    """
+    final = Path(path)
+    _check_name(final)
+    if final.is_dir():
+        raise UserError(f"cannot write {final}: it is a directory")
+    if final.exists() and not final.is_file():
+        raise UserError(f"cannot write {final}: it is no ordinary file; give the name of one")
+    if not final.parent.is_dir():
+        raise UserError(f"cannot write {final}: the directory {final.parent} does not exist; create it first")
+    for name in inputs:
+        if final.exists() and os.path.exists(name) and os.path.samefile(final, name):
+            raise UserError(f"{final} is read as an input ({name}); write to another file")
+    _try_writing(final.parent, final)
+
+
+def check_output_directory(path: str | os.PathLike[str], *, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """The same for a directory, which may be there or is still to be made.
+
+    Raises:
+        UserError: it is an input or a file, a name is too long, or it cannot be written.
+    """
+    final = Path(path)
+    there = final.absolute()
+    for path in (there, *there.parents):
+        _check_name(path, named=final)
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"cannot write to {final}: {there} is not a directory")
+    for name in inputs:
+        if final.exists() and os.path.exists(name) and os.path.samefile(final, name):
+            raise UserError(f"{final} is read as an input ({name}); write to another directory")
+    _try_writing(there, final)
+
+
+def check_owned(directory: Path, program: str, names: Iterable[str]) -> None:
+    """Refuse a directory that holds something under a name that a program replaces, and that it did not write.
+
+    Args:
+        names: what the program removes or overwrites in its directories.
+
+    Raises:
+        UserError: naming what is there.
+    """
+    there = [f"{name}/" if (directory / name).is_dir() else name for name in names if (directory / name).exists()]
+    if there and not (directory / f".{program}").is_file():
+        raise UserError(
+            f"{directory} holds {', '.join(there)}, which {program} did not write; move them away, or choose another "
+            "directory"
+        )
+
+
+def mark_owned(directory: Path, program: str) -> None:
+    """Leave the mark by which :func:`check_owned` knows the program's own directories."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f".{program}").touch()
+
+
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _try_writing(directory: Path, wanted: Path) -> None:
+    """The one sure sign is to do it: permissions, read-only mounts and full disks each have their own rules."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b".")
+    except OSError as error:
+        if error.errno not in (*_NOT_WRITABLE, errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"cannot write {wanted}: {_why(error)} in {directory}") from error
+
+
+def _why(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "no space is left"
+    return "the file system is read-only" if error.errno == errno.EROFS else "no permission to write"
+
+
+def _check_name(path: Path, named: Path | None = None) -> None:
+    """Raise if a name is longer than file systems allow (255 bytes on all in use)."""
+    length = len(os.fsencode(path.name))
+    if length > LONGEST_NAME:
+        raise UserError(f"cannot write {named or path}: a name of {length} bytes; at most {LONGEST_NAME} are allowed")
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -15,6 +15,7 @@ is given to others is the safetensors export in `model/`.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -31,11 +32,14 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 
+from df_models.cli_support import MachineError, disk_full
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file
 from df_train.distributed import World
 
 FORMAT = 1
+_CUT_SHORT = "unexpected pos"  # what torch's zip writer says when a write was cut short
+_NO_SPACE_BYTES = 16 << 20  # more than file systems keep back, less than any checkpoint's last piece leaves
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -73,7 +77,36 @@ def save(
         tensors: the state dict for DCP; sharded tensors are written once, by their owners.
         own: this process's own state.
         shared: JSON values that are the same in every process.
+
+    Raises:
+        MachineError: the disk is full. What was written of this checkpoint is removed, earlier ones stay.
     """
+    part = root / f"step-{step}.tmp"
+    try:
+        return _save(root, step, tensors, own, shared, world)
+    except Exception as error:
+        if not _for_want_of_space(error, root):
+            raise
+        if world.is_main:
+            shutil.rmtree(part, ignore_errors=True)
+        kept = next((f"; {path.name} is kept" for path in _newest_first(root)), "")
+        raise MachineError(
+            f"the disk is full: the checkpoint of step {step} could not be written{kept}; free some space for {root} "
+            "and give the same command again"
+        ) from error
+
+
+def _for_want_of_space(error: Exception, root: Path) -> bool:
+    """torch's writer tells a full disk only in what its error came from, and another process's comes without that."""
+    if disk_full(error) is not None:
+        return True
+    cut_short = isinstance(error, RuntimeError) and _CUT_SHORT in str(error)
+    return cut_short and shutil.disk_usage(root).free < _NO_SPACE_BYTES
+
+
+def _save(
+    root: Path, step: int, tensors: dict[str, Any], own: RankState, shared: Mapping[str, Any], world: World
+) -> Path:
     final, part = root / f"step-{step}", root / f"step-{step}.tmp"
     if world.is_main:
         root.mkdir(parents=True, exist_ok=True)
@@ -105,7 +138,9 @@ def _save_tensors(path: Path, tensors: dict[str, Any], *, alone: bool) -> None:
             dcp.save(tensors, storage_writer=FileSystemWriter(path), no_dist=alone)
     except CheckpointException as error:
         for failure, _ in error.failures.values():
-            if isinstance(failure, OSError | KeyboardInterrupt):
+            if disk_full(failure) is not None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            if isinstance(failure, OSError | KeyboardInterrupt) or _CUT_SHORT in str(failure):
                 raise failure from error
         raise RuntimeError(f"the checkpoint {path.parent} could not be written") from error
 
@@ -149,6 +184,11 @@ def prune(root: Path, keep: int) -> None:
         doomed = path.with_name(path.name + ".tmp")
         os.rename(path, doomed)
         shutil.rmtree(doomed)
+
+
+def bytes_held(root: Path) -> int:
+    """Bytes of all checkpoints under a directory, whole or not; each will be replaced."""
+    return sum(file.stat().st_size for path in root.glob("step-*") for file in path.rglob("*") if file.is_file())
 
 
 # ------------------------------------------------------------------------------------------------------------- choosing

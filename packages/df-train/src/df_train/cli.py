@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from df_models.cli_support import EXIT_INTERRUPTED, add_version, run_cli
+from df_models.cli_support import EXIT_INTERRUPTED, add_version, command, run_cli
 from df_models.errors import UserError, nearest
 from df_models.settings import add_print_config, dump_config, load_config, read_tree
 
@@ -143,12 +143,12 @@ def summary(result: Any, directory: Path) -> str:
         lines.append(f"  contact sheet   {result.contact_sheet}")
     if result.loss_plot:
         lines.append(f"  loss plot       {result.loss_plot}")
-    lines += ["", "next:", f"  uv run df-eval {directory}"]
+    lines += ["", "next:", f"  {command(f'df-eval {directory}')}"]
     if result.example:
         face, speech = result.example
         cropped = " --cropped" if result.crops_faces else ""
         inputs = f"--image {face}{cropped} --audio {speech}"
-        lines.append(f"  uv run df-infer generate --run {directory} {inputs} --out out.mp4")
+        lines.append(f"  {command(f'df-infer generate --run {directory} {inputs} --out out.mp4')}")
     return "\n".join(lines)
 
 

@@ -10,11 +10,14 @@ import torch
 
 from df_data.format.manifest import MANIFEST_NAME, Manifest
 from df_data.reading.peek import manifest_of
+from df_infer.run_dir import RunDir
 from df_models import DualForce
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
+from df_models.files import check_output_directory
 from df_models.time import latent_length
 from df_train import state
+from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
 from df_train.dataset import check_cuts, check_lengths, check_vae, taken_over
 from df_train.distributed import launched_by_torchrun, pick_device
@@ -38,6 +41,7 @@ def preflight(config: TrainConfig) -> None:
     if config.precision.bf16 == "on" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError("precision.bf16=on, but this GPU has no bfloat16; use precision.bf16=off")
     check_batch(config)
+    check_places(config)
     check_disk(config, model)
     if config.sample.clips:
         vae = load_video_vae(model.config.video_vae)
@@ -72,6 +76,16 @@ def check_data(config: TrainConfig) -> None:
         manifest_of(data.split("val"))
 
 
+def check_places(config: TrainConfig) -> None:
+    """Every directory that the run writes into can be written."""
+    check_output_directory(config.directory)
+    data = config.data
+    if data.synth is not None and not known_manifest(config):
+        check_output_directory(data.root)
+    if data.cache_dir is not None:
+        check_output_directory(data.cache_dir)
+
+
 def check_batch(config: TrainConfig) -> None:
     """The clips of a step divide evenly among processes and passes."""
     size = int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else 1
@@ -84,15 +98,22 @@ def check_batch(config: TrainConfig) -> None:
 
 
 def check_disk(config: TrainConfig, model: DualForce) -> None:
-    """There is room for the checkpoints (parameters, average, two moments of AdamW; one more while writing)."""
+    """There is room for the checkpoints (parameters, average, two moments of AdamW; one more while writing).
+
+    Those that are there count as room, since new ones take their place. A run that goes on needs no more than it needed
+    when it began: what is spare is for the corpus, samples and logs that it has by now.
+    """
     where = config.directory.absolute()
     while not where.exists():
         where = where.parent
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
-    need = size * (_TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + 1) + _SPARE_BYTES
-    free = shutil.disk_usage(where).free
+    need = size * (_TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + 1)
+    held = bytes_held(RunDir(config.directory).checkpoints)
+    free = shutil.disk_usage(where).free + held
+    if not held:
+        need += _SPARE_BYTES
     if free < need:
         raise UserError(
-            f"the run needs about {need / 1e9:.1f} GB in {config.directory}, {free / 1e9:.1f} GB are free; free some "
-            "space, lower checkpoint.keep or set run_dir to another disk"
+            f"the run needs about {need / 1e9:.1f} GB in {config.directory}, {free / 1e9:.1f} GB are free or will be "
+            "replaced; free some space, lower checkpoint.keep or set run_dir to another disk"
         )

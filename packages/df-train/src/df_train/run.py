@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from df_data.format.manifest import Manifest
 from df_infer.run_dir import RunDir
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
+from df_models.locks import one_writer
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import state
@@ -42,7 +44,7 @@ from df_train.optimizer import build_optimizer
 from df_train.preflight import preflight
 from df_train.sampling import Sampler
 from df_train.sharding import shard
-from df_train.start import Wish, choose_start, clear, digests_known, located, record_of, write_config
+from df_train.start import Wish, check_place, choose_start, clear, digests_known, located, record_of, write_config
 from df_train.state import TrainState
 from df_train.text import unread_text
 
@@ -76,7 +78,7 @@ def train(config: TrainConfig, wish: Wish = "default") -> Result:
     """
     config = prepare(config, wish)
     run = RunDir(config.directory)
-    with open_world(config.device) as world:
+    with open_world(config.device) as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         training, objective, prompt = build(config, world, digests_known(run, start))
         if start is not None:
@@ -86,6 +88,11 @@ def train(config: TrainConfig, wish: Wish = "default") -> Result:
         return _train_and_export(config, training, objective, prompt, world, run)
 
 
+def _only_writer(run: RunDir, world: World) -> AbstractContextManager[None]:
+    """Hold the run's directory; the first process holds it for all."""
+    return one_writer(run.root, "df-train") if world.is_main else nullcontext()
+
+
 def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     """The configuration as it will be run, with its dataset found, checked against this machine.
 
@@ -93,6 +100,7 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
         UserError: the first thing that will not work, and how to mend it.
     """
     config = located(config, wish, say)
+    check_place(RunDir(config.directory), wish)
     preflight(config)
     return config
 

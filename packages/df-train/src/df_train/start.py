@@ -79,6 +79,26 @@ def digests_known(run: RunDir, start: CheckpointInfo | None) -> Mapping[str, str
     return {} if record is None else record.splits
 
 
+def check_place(run: RunDir, wish: Wish) -> None:
+    """Refuse a directory that holds what a run would overwrite or remove, and that df-train did not write.
+
+    `run.json` is what tells; a run of an earlier version, which has none, can only be gone on with.
+
+    Raises:
+        UserError: naming what is there.
+    """
+    there = [path for path in run.written if path.exists()]
+    if run.ours or not there:
+        return
+    if wish != "fresh" and any(run.checkpoints.glob("step-*/trainer.json")):
+        return
+    names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in there)
+    raise UserError(
+        f"{run.root} holds {names}, and no {run.record.name} says that df-train wrote them; move them away, or take "
+        "another name= or run_dir="
+    )
+
+
 def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) -> CheckpointInfo | None:
     """The checkpoint to continue from, or None to start at step 0. It never restarts a run unless asked to.
 
@@ -89,6 +109,7 @@ def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) ->
         UserError: the run is finished, or has taken steps but left no whole checkpoint, or is another model's.
     """
     run = RunDir(config.directory)
+    check_place(run, wish)
     if wish == "fresh":
         return None
     if run.finished and wish == "default":

@@ -1,8 +1,8 @@
 """`df-data build`: videos to shards through the stages, with a ledger line for every input.
 
-This process lists the inputs, hands them to a worker pool (:mod:`df_data.build.pool`), stages what it returns and writes the
-ledger; a worker loads the models once and takes one input at a time. Whatever moment a build is killed at, the next
-run goes on with the inputs that have no ledger line and ends with the same bytes.
+This process lists the inputs, hands them to a worker pool (:mod:`df_data.build.pool`), stages what it returns and
+writes the ledger; a worker loads the models once and takes one input at a time. Whatever moment a build is killed at,
+the next run goes on with the inputs that have no ledger line and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from df_data.build.pool import WorkerPool, open_pool
 from df_data.build.pool.messages import ModelsFactory
 from df_data.build.workers import WorkerModels
 from df_data.common.wording import counted
-from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
+from df_data.format.ledger import LEDGER_NAME, Ledger
 from df_data.format.sample import EncoderRecord
-from df_data.format.shards import SplitWriter, num_shards_for, remove_leftovers, shard_of
+from df_data.format.shards import SplitWriter, num_shards_for, shard_of
 from df_data.sources.listing import Input, list_inputs
 from df_models.encoders.weights import split_spec
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output_directory, remove_leftovers
+from df_models.locks import one_writer
 from df_models.settings import dump_config
 from df_models.time import FPS
 
@@ -127,9 +128,10 @@ def build(
         OSError: the disk is full. What was done is kept; run again when there is space.
     """
     started = time.monotonic()
-    inputs = list_inputs(config.sources, config.split)
     out = config.out.path
-    with dataset_lock(out), open_pool(config, make) as pool:
+    check_output_directory(out, inputs=[source.folder.path for source in config.sources])
+    inputs = list_inputs(config.sources, config.split)
+    with one_writer(out, "df-data build"), open_pool(config, make) as pool:
         writers = _writers(config, out, inputs, pool.records())
         remove_leftovers(out)
         ledger = Ledger(out / LEDGER_NAME)

@@ -16,7 +16,7 @@ from df_data.build.config import BuildConfig
 from df_data.build.part import refuse_other_part
 from df_data.common.wording import counted
 from df_data.format.dataset import CONFIG_NAME, split_directories
-from df_data.format.ledger import LEDGER_NAME, Ledger, dataset_lock
+from df_data.format.ledger import LEDGER_NAME, Ledger
 from df_data.format.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -25,8 +25,10 @@ from df_data.format.manifest import (
     structure_statistics,
     write_manifest,
 )
+from df_models.cli_support import command
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file
+from df_models.locks import one_writer
 from df_models.settings import dump_config, load_config
 
 MARK_NAME = ".merging"
@@ -47,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     for manifest in merge(arguments.parts, arguments.out):
         clips, shards = counted(manifest.count, "clip"), counted(len(manifest.shards), "shard")
         print(f"{arguments.out / manifest.split}: {clips} in {shards}")
-    print(f"next: uv run df-data validate {arguments.out}")
+    print(f"next: {command(f'df-data validate {arguments.out}')}")
     return 0
 
 
@@ -65,7 +67,7 @@ def merge(parts: Sequence[Path], out: Path) -> list[Manifest]:
         raise UserError(f"--out {out} is one of the parts; give a directory of its own for the joined dataset")
     splits = [path.name for path in split_directories(parts[0])]
     build = read_manifest(parts[0] / splits[0]).build
-    with dataset_lock(out):
+    with one_writer(out, "df-data merge"):
         _refuse_other_dataset(out, build)
         atomic_write(out / MARK_NAME, build)
         joined = [_join([(part, read_manifest(part / split)) for part in parts], out) for split in splits]

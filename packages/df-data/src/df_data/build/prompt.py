@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from df_data.build.encode import Precision
-from df_data.common.locks import open_locked
 from df_data.format.sample import EncoderRecord
 from df_models.encoders import load_text_encoder
+from df_models.locks import open_locked
 from df_models.settings import FrozenModel, Location
 from df_models.text import prompt_rows
 

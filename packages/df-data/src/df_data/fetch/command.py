@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from df_models.cli_support import command
 from df_models.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def run_plan(arguments: argparse.Namespace) -> int:
         overrides, paths = _asked(arguments)
         options = [part for name, path in paths.items() for part in (f"--{name}", path)]
         out = [] if config.out else ["--out", "DIR"]
-        print(f"next: uv run df-data fetch {' '.join([arguments.source, *overrides, *options, *out])}")
+        words = ["df-data fetch", arguments.source, *overrides, *options, *out]
+        print(f"next: {command(' '.join(words))}")
     return 0
 
 

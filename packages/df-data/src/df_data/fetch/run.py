@@ -21,7 +21,6 @@ from df_data.common.wording import counted
 from df_data.fetch.config import FetchConfig
 from df_data.fetch.cut import BrokenVideo, Cut, CutRefused, cut_clip
 from df_data.fetch.download import Downloaded, Downloader, DownloadFailed, Gone, Passing
-from df_data.format.ledger import dataset_lock
 from df_data.sources.catalogue import Catalogue, CatalogueClip
 from df_data.sources.catalogue.pieces import into_pieces
 from df_data.sources.records import (
@@ -34,7 +33,8 @@ from df_data.sources.records import (
     write_sidecar,
 )
 from df_models.errors import UserError
-from df_models.files import atomic_write, safe_join, sha256_file
+from df_models.files import atomic_write, check_output_directory, remove_leftovers, safe_join, sha256_file
+from df_models.locks import one_writer
 
 CLIPS, RAW = "clips", "raw"
 _WHOLE = "whole.json"
@@ -98,7 +98,8 @@ def fetch(
     if catalogue.local:
         raise UserError(f"{catalogue.dataset} lies on your disk already: name its folder as a source of df-data build")
     out = config.out.path
-    with dataset_lock(out):
+    check_output_directory(out, inputs=[config.lists.path])
+    with one_writer(out, "df-data fetch"):
         return _Run(config, catalogue, downloader_for, out, sleep).all(progress)
 
 
@@ -130,7 +131,7 @@ class _Run:
         self.journal = Journal(out / JOURNAL_NAME)
         self.new = 0
         (out / CLIPS).mkdir(exist_ok=True)
-        _remove_leftovers(out / CLIPS)
+        remove_leftovers(out / CLIPS)
 
     def all(self, progress: bool) -> FetchSummary:
         """Fetch every video that is wanted; end early when one after the other fails."""
@@ -302,9 +303,3 @@ def _whole(record: Path, folder: Path) -> Downloaded | None:
     except (OSError, ValidationError):
         return None
     return found if sizes == found.bytes else None
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of writers that were killed (the directory is locked: nobody is writing them)."""
-    for path in folder.glob(".*.tmp*"):
-        path.unlink()

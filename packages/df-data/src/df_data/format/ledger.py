@@ -6,17 +6,15 @@ on with what is not in it; a last line torn by the kill is cut off, and its inpu
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from df_data.common.locks import open_locked
 from df_models.errors import UserError
 from df_models.settings import FrozenModel
 
@@ -159,35 +157,3 @@ def staged_samples(entries: Iterable[LedgerEntry], split: str) -> list[StagedSam
     """The samples of a split's accepted inputs, by key."""
     found = [s for entry in entries if entry.status == "accepted" and entry.split == split for s in entry.samples]
     return sorted(found, key=lambda staged: staged.key)
-
-
-@contextlib.contextmanager
-def dataset_lock(root: Path) -> Iterator[None]:
-    """Hold the one writer's place of a dataset directory; the system frees it even when the process is killed.
-
-    A directory that was made for it goes again if nothing was written there.
-
-    Raises:
-        UserError: another process is building there.
-    """
-    new = not root.exists()
-    lock, handle = root / ".lock", _lock_in(root)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # the directory is gone, or another process began there just now
-            if new and os.listdir(root) == [lock.name]:
-                lock.unlink()
-                root.rmdir()
-        os.close(handle)
-
-
-def _lock_in(root: Path) -> int:
-    while True:
-        root.mkdir(parents=True, exist_ok=True)
-        try:
-            return open_locked(root / ".lock", wait=False)
-        except FileNotFoundError:  # another process that wrote nothing removed its directory just now
-            continue
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing to {root}; wait for it or choose another directory") from error

@@ -34,7 +34,7 @@ from df_data.format.sample import EncoderRecord, Sample, check_key, from_members
 from df_data.format.staging import Staging, intact
 from df_data.format.statistics import Moments, merge_moments, moments_of
 from df_models.errors import UserError
-from df_models.files import atomic_path, sha256_file
+from df_models.files import atomic_path, remove_leftovers, sha256_file
 
 STAGING_NAME = ".staging"
 SUFFIXES = ("json", "mp4", "safetensors")
@@ -285,12 +285,6 @@ class _Summary:
         self.sizes.add((sample.meta.height, sample.meta.width))
         self.moments.append(moments_of(sample.tensors["structure"].numpy()))
         return piece
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Remove the temporary files that a killed writer left; the caller holds the dataset's lock."""
-    for path in directory.glob(".*.tmp*"):
-        path.unlink(missing_ok=True)
 
 
 # -------------------- reading

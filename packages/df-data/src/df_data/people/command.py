@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from df_models.cli_support import command
+
 DEFAULT_OUT = "people.jsonl"
 
 
@@ -42,5 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
     summary = find_people(config, out)
     print("\n".join(summary.lines(arguments.doubtful)))
     if not named:
-        print(f"next: set `identity: people:{out}` in the config's sources, then: uv run df-data build --config ...")
+        build = command("df-data build --config ...")
+        print(f"next: set `identity: people:{out}` in the config's sources, then: {build}")
     return 0

@@ -28,7 +28,7 @@ from df_data.people.worker import VECTOR, PeopleModels
 from df_data.sources.listing import FileState, Input, file_state, list_files
 from df_data.sources.person import PersonRecord, read_people, write_people
 from df_data.stages.identity import FRAMES, SAME_PERSON
-from df_models.errors import UserError
+from df_models.files import check_output
 
 LOOK = "2"
 """Raised when a look is changed so that its vectors differ: those of the journal are then made anew."""
@@ -103,10 +103,7 @@ def find_people(
         UserError: a folder, model or directory is missing, a file is damaged, or another run writes the same file.
         OSError: the disk is full. What was looked at is kept.
     """
-    if out.is_dir():
-        raise UserError(f"cannot write {out}: it is a directory; name a file in it")
-    if not out.parent.is_dir():
-        raise UserError(f"cannot write {out}: the directory {out.parent} does not exist; create it first")
+    check_output(out)
     earlier = {name: record.person for name, record in read_people(out).items()} if out.is_file() else {}
     inputs = [made for _, made in list_files(config.sources)]
     config = config.model_copy(update={"device": "cpu", "part": "1/1"})

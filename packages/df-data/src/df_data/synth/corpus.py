@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from df_data.build.encode import Encoders, encode_images, mp4_bytes
 from df_data.common.processes import be_a_worker, one_thread
-from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, dataset_lock, staged_samples
+from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, staged_samples
 from df_data.format.manifest import MANIFEST_NAME, read_manifest
 from df_data.format.sample import Sample, SampleMeta
 from df_data.format.shards import SplitWriter, num_shards_for, staged_shards
@@ -34,8 +34,9 @@ from df_data.synth.seeding import rng_for
 from df_data.synth.speech.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
 from df_models.errors import UserError
-from df_models.files import atomic_write
-from df_models.settings import dump_config
+from df_models.files import atomic_write, check_output_directory
+from df_models.locks import one_writer
+from df_models.settings import dump_config, load_config
 
 GENERATOR = "3"
 """Raised when a clip of the same seed changes: a corpus half made by the old generator is then refused."""
@@ -78,9 +79,10 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
     out = Path(out_dir)
     if is_complete(config, out):
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_output_directory(out)
     encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
-    with dataset_lock(out):
+    with one_writer(out, "df-data synth"):
+        _refuse_other_config(out)
         made_by = fingerprint(config, {role: record.sha256 for role, record in encoders.records().items()})
         writers = {
             split: SplitWriter(
@@ -103,6 +105,20 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
                 writer.finish_shard(shard, staged)
             writer.finish()
     return out
+
+
+def _refuse_other_config(out: Path) -> None:
+    """Do nothing if the directory's config.yaml is a corpus's, or is not there.
+
+    Raises:
+        UserError: it is something else, which would be overwritten.
+    """
+    file = out / "config.yaml"
+    if file.is_file():
+        try:
+            load_config(SynthConfig, file)
+        except UserError as error:
+            raise UserError(f"{file} is not a synthetic corpus's, so nothing is written there ({error})") from error
 
 
 def is_complete(config: SynthConfig, out: Path) -> bool:

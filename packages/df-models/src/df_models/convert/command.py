@@ -14,7 +14,7 @@ from torch import Tensor
 from df_models.convert.checkpoint import read_wan
 from df_models.convert.wan import Conversion, Layers, load_wan, wan_sizes
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output_directory
 from df_models.model.config import VideoDiTConfig, config_from_dict
 from df_models.model.dualforce import DualForce
 from df_models.model.presets import preset_config
@@ -32,6 +32,7 @@ def convert_wan(arguments: argparse.Namespace, overrides: dict[str, object]) -> 
     target = Path(arguments.target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already; choose another directory, or remove it")
+    check_output_directory(target)
     tensors, sha256 = read_wan(arguments.source)
     torch.manual_seed(arguments.seed)
     if arguments.tower:

@@ -18,13 +18,17 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from df_models.encoders.video.wan_vae import WEIGHTS, WanVAE, decode_latents, encode_moments, new_autoencoder
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output_directory, check_owned, mark_owned
+from df_models.locks import one_writer
 from df_models.settings import dump_config
 from df_models.time import latent_length
 from df_train.muon import Muon, split_parameters
 from df_train.tokenizer.config import TokenizerConfig, TokenizerLossConfig
 from df_train.tokenizer.data import Pool, batches, render_pools
 from df_train.tokenizer.videos import check_size, video_pools
+
+OWNER = "df-train-tokenizer"
+"""Marks the directories that this recipe may write over."""
 
 
 def train(config: TokenizerConfig) -> Path:
@@ -34,7 +38,12 @@ def train(config: TokenizerConfig) -> Path:
         UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
     """
     preflight(config)
-    config.run_dir.path.mkdir(parents=True, exist_ok=True)
+    with one_writer(config.run_dir.path, "df-train"):
+        return _train(config)
+
+
+def _train(config: TokenizerConfig) -> Path:
+    mark_owned(config.run_dir.path, OWNER)
     atomic_write(config.run_dir.path / "config.yaml", dump_config(config))
     torch.manual_seed(config.seed)
     train_pool, val_pools = _pools(config)
@@ -79,6 +88,8 @@ def preflight(config: TokenizerConfig) -> None:
     Raises:
         UserError: no such dataset (`data.shards`) or VAE (`resume`), or one that does not fit.
     """
+    check_output_directory(config.run_dir.path, inputs=[] if config.resume is None else [str(config.resume)])
+    check_owned(config.run_dir.path, OWNER, ("config.yaml", "metrics.jsonl", "vae"))
     if config.data.shards is not None:
         for split in ("train", "val"):
             check_size(config.data.shards.path / split, config.data.size)

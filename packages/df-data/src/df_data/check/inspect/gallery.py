@@ -32,7 +32,7 @@ from df_data.format.dataset import split_directories
 from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry
 from df_data.format.manifest import Manifest, read_manifest
 from df_models.errors import UserError
-from df_models.files import atomic_write
+from df_models.files import atomic_write, check_output
 from df_models.time import FPS
 
 PAGE_NAME = "inspect.html"
@@ -73,6 +73,10 @@ def write_gallery(directory: Path, out: Path | None = None, *, clips: int = 12, 
     """
     if clips < 1:
         raise UserError(f"--clips {clips}: show at least one")
+    page = directory / PAGE_NAME if out is None else out
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--out {page}: the page must end in .html")
+    check_output(page)
     dataset = _read(directory, split)
     sections = {"clips": "Clips", "scores": "Scores", "rejects": "Rejects", "failed": "Failed inputs"}
     parts = [
@@ -89,9 +93,8 @@ def write_gallery(directory: Path, out: Path | None = None, *, clips: int = 12, 
         element("h2", "Failed inputs", id="failed"),
         _failures(dataset),
     ]
-    path = directory / PAGE_NAME if out is None else out
-    atomic_write(path, document(f"{directory.resolve().name}: df-data inspect", parts))
-    return path
+    atomic_write(page, document(f"{directory.resolve().name}: df-data inspect", parts))
+    return page
 
 
 def _read(directory: Path, split: str | None) -> _Dataset:

@@ -1,0 +1,173 @@
+"""Nothing of the user's is lost: what is removed, what is locked, and what a full disk leaves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from df_infer.run_dir import RunDir
+from df_models.cli_support import MachineError
+from df_models.errors import UserError
+from df_models.locks import one_writer
+from df_train import checkpoint, engine
+from df_train.cli import main
+from df_train.config import TrainConfig
+from df_train.run import prepare, train
+
+MakeConfig = Callable[..., TrainConfig]
+SHORT = {"steps": 4, "warmup": 2}
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("flags", [[], ["--fresh"]], ids=["default", "fresh"])
+@pytest.mark.parametrize("name", ["model", "samples", "eval", "checkpoints", "models"])
+def test_a_directory_that_df_train_did_not_write_is_left_alone(
+    config_tree: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, flags: list[str]
+) -> None:
+    mine = tmp_path / "mine"
+    (mine / name).mkdir(parents=True)
+    (mine / name / "work.txt").write_text("of years")
+    (mine / "config.yaml").write_text("my: settings")
+    before = contents(mine)
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(config_tree(mine, optim=SHORT)))
+    for more in ([], ["--check"]):
+        assert main(["--config", str(file), *flags, *more]) == 2
+        error = capsys.readouterr().err.strip()
+        assert f"{name}/" in error and "run.json" in error and "\n" not in error
+    assert contents(mine) == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": {"num_frames": 99}},
+        {"model": {"overrides": {"audio_encoder": "hubert-large"}}},
+        {"data": {"synth": {"clips": 20, "size": 16, "frames": 9}}},
+    ],
+    ids=["too-long", "another-encoder", "another-corpus"],
+)
+def test_fresh_loses_nothing_when_a_check_fails(
+    make_config: MakeConfig, dataset_at: Callable[..., Path], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    own = {"data": {"root": str(dataset_at(tmp_path / "data"))}}
+    config = make_config(tmp_path / "run", optim=SHORT, **own)
+    train(config)
+    before = contents(config.directory)
+    both = {**own, **changes, "data": {**own["data"], **changes.get("data", {})}}
+    with pytest.raises(UserError):
+        train(make_config(tmp_path / "run", optim=SHORT, **both), "fresh")
+    assert contents(config.directory) == before
+
+
+def test_a_live_run_is_joined_by_nobody_and_a_killed_one_goes_on(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(tmp_path / "run", optim=SHORT)
+    hold = (
+        "import sys,time\nfrom pathlib import Path\nfrom df_models.locks import one_writer\n"
+        "with one_writer(Path(sys.argv[1]), 'df-train'):\n print('held', flush=True)\n time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold, str(config.directory)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"df-train \(process {holder.pid} on "):
+            train(config)
+        assert os.listdir(config.directory) == [".lock"]
+    finally:
+        holder.kill()
+        holder.wait()
+    assert train(config).step == 4
+    assert not (config.directory / ".lock").exists()
+
+
+def test_a_forked_child_does_not_keep_its_parent_s_lock(tmp_path: Path) -> None:
+    fork = (
+        "import os,sys,time\nfrom pathlib import Path\nfrom df_models.locks import one_writer\n"
+        "lock = one_writer(Path(sys.argv[1]), 'x')\nlock.__enter__()\n"
+        "if os.fork() == 0:\n time.sleep(60)\n os._exit(0)\nprint('forked', flush=True)\ntime.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", fork, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert parent.stdout is not None and parent.stdout.readline() == "forked\n"
+        with pytest.raises(UserError), one_writer(tmp_path, "y"):
+            pass
+        parent.kill()
+        parent.wait()
+        with one_writer(tmp_path, "y"):
+            pass
+    finally:
+        os.killpg(parent.pid, 9)
+
+
+def test_the_checkpoints_that_are_replaced_count_as_room(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path / "run", optim=SHORT, checkpoint={"every": 2})
+    train(config)
+    held = checkpoint.bytes_held(RunDir(config.directory).checkpoints)
+    usage = type("Usage", (), {"free": held})  # room for two more, where 0.2 GB are asked for at the start
+    monkeypatch.setattr("df_train.preflight.shutil.disk_usage", lambda path: usage)
+    prepare(config, "resume")
+    with pytest.raises(UserError, match="GB are free"):
+        prepare(make_config(tmp_path / "another", optim=SHORT), "default")
+    usage.free = -held  # as if they did not count
+    with pytest.raises(UserError, match="will be replaced"):
+        prepare(config, "resume")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 32 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(place)], capture_output=True)
+    if made.returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(
+    make_config: MakeConfig, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("df_train.preflight.check_disk", lambda config, model: None)
+    config = make_config(small_disk / "run", optim={"steps": 6, "warmup": 2}, checkpoint={"every": 2})
+    original = engine.Trainer.step
+
+    def fill(self: engine.Trainer) -> None:
+        original(self)
+        if self.state.step == 4:
+            left = os.statvfs(small_disk)
+            (small_disk / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize - 100_000))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Trainer, "step", fill)
+        with pytest.raises(MachineError, match=r"disk is full: the checkpoint of step 4 .* step-2 is kept") as told:
+            train(config)
+    assert "\n" not in str(told.value)
+    assert os.listdir(config.directory / "checkpoints") == ["step-2"]
+    (small_disk / "filler").unlink()
+    assert train(config).step == 6
+
+
+def test_a_disk_that_is_full_in_another_process_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: MakeConfig
+) -> None:
+    error = RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")
+    usage = type("Usage", (), {"free": 4096})
+    monkeypatch.setattr("df_train.checkpoint.shutil.disk_usage", lambda path: usage)
+    assert checkpoint._for_want_of_space(error, tmp_path)
+    usage.free = 1 << 30
+    assert not checkpoint._for_want_of_space(error, tmp_path)
+    assert not checkpoint._for_want_of_space(RuntimeError("another"), tmp_path)
