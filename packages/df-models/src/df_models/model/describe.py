@@ -22,7 +22,7 @@ BYTES_FP32 = 4
 BYTES_BF16 = 2
 TRAINING_COPIES = 5
 RECOMPUTED_WIDTHS = 14
-"""Of bfloat16, per token of the layer that is being recomputed: ten, and four more for the states and norms in float32."""
+"""In bfloat16, per token of the layer that is being recomputed: ten, and four for states and norms in float32."""
 
 
 @dataclass(frozen=True)
