@@ -32,7 +32,7 @@ from df_models.model.inputs import (
 from df_models.model.layers import init_linear
 from df_models.model.plan import Geometry, Pass, chunk_pass, clip_pass, plan_chunk
 from df_models.model.presets import preset_config
-from df_models.model.pretrained import Pretrained
+from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.reference import ReferenceResampler
 from df_models.model.structure_dit import StructureDiT
 from df_models.model.tower import NoiseEmbedding
@@ -157,7 +157,9 @@ class DualForce(Pretrained):
         return Velocity(velocity.video.to(dtypes[0]), velocity.structure.to(dtypes[1]))
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def new_cache(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,7 @@ def residual(x_D: Tensor) -> Tensor:
 
 def compute_dtype(layer: nn.Linear, device: torch.device) -> torch.dtype:
     """Return what a linear layer computes in: autocast's dtype, or else its weights'."""
-    if torch.is_autocast_enabled(device.type):
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     return layer.weight.dtype
 
@@ -58,7 +59,8 @@ class Float32Sequential(nn.Sequential):
 
     def forward(self, x_D: Tensor) -> Tensor:
         """Return float32; parameters that a sharded model lends in a shorter type are widened first."""
-        with torch.autocast(x_D.device.type, enabled=False):
+        kind = x_D.device.type
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             for layer in self:
                 if isinstance(layer, nn.Linear):
                     bias = None if layer.bias is None else layer.bias.float()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
@@ -28,7 +29,14 @@ from df_models.model.config import DualForceConfig, StructureDiTConfig, VideoDiT
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
+P = ParamSpec("P")
+R = TypeVar("R")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+
+
+def called_like(forward: Callable[P, R]) -> Callable[[Callable[..., Any]], Callable[P, R]]:
+    """Give ``__call__`` the types of ``forward``: ``nn.Module`` itself declares it to take and return anything."""
+    return lambda _call: forward
 
 
 class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="apache-2.0", tags=["talking-head"]):

@@ -5,7 +5,7 @@ Shape legend: B batch, T latent frames, S = 4 slots, V structure vector, D width
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from df_models.errors import UserError
 from df_models.model.block import Context
 from df_models.model.config import StructureDiTConfig
 from df_models.model.layers import residual
-from df_models.model.pretrained import Pretrained
+from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.sequence import WholeSequence
 from df_models.model.tower import Tower, check_sigma
 from df_models.time import SLOTS, slot_positions
@@ -81,4 +81,6 @@ class StructureDiT(Tower, Pretrained):
         return self.head(x, noise.embedding_BTD).to(structure.dtype)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...

@@ -6,7 +6,7 @@ L text tokens, D width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from df_models.errors import UserError
 from df_models.model.block import Context
 from df_models.model.config import VideoDiTConfig
 from df_models.model.layers import residual
-from df_models.model.pretrained import Pretrained
+from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.sequence import WholeSequence
 from df_models.model.tower import Tower, check_sigma
 from df_models.time import video_positions
@@ -126,4 +126,6 @@ class VideoDiT(Tower, Pretrained):
         return self.unembed(self.head(x, noise.embedding_BTD), height, width).to(video.dtype)
 
     if TYPE_CHECKING:
-        __call__ = forward
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
