@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -26,15 +30,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--figures", metavar="FILE", help=f"write the measured figures into FILE, between {BEGIN} and end")
 
 
+def rehearsing() -> bool:
+    """Whether tests that need a GPU run on the CPU instead, on tiny sizes (``GPU_REHEARSAL=1``)."""
+    return os.environ.get("GPU_REHEARSAL") == "1"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
-    if marked:
+    if marked and not rehearsing():
         import torch
 
         if not torch.cuda.is_available():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def rehearsal() -> bool:
+    """Whether a test marked ``gpu`` runs on the CPU, and should take its smallest sizes."""
+    return rehearsing()
+
+
+@pytest.fixture
+def gpu(rehearsal: bool) -> Iterator[torch.device]:
+    """The device of tests marked ``gpu``: CUDA in full float32, or the CPU in a rehearsal.
+
+    A function that is compiled for more shapes than torch allows falls back to eager silently; here it fails.
+    """
+    import torch
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield torch.device("cpu" if rehearsal else "cuda")
+    for backend, allowed in zip(backends, before):
+        backend.allow_tf32 = allowed
 
 
 @pytest.fixture

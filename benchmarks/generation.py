@@ -2,10 +2,10 @@
 
 Three questions, each answered by a ratio within one run:
 
-1. time per latent frame of a 513-frame video against a 33-frame one (solver steps, cache write and decoding);
+1. time per latent frame of a long video (513 frames) against a short one (33) (solver steps, cache write and decoding);
 2. peak memory of the two;
 3. one model call on the next frame with a warm cache against computing the whole context again, at contexts of 9, 33
-   and 129 latent frames: with a cache that holds all of the context, and with the rollout's own window.
+   and 129 latent frames (`--contexts`): with a cache that holds all of the context, and with the rollout's own window.
 
 Weights are random and latents are noise: neither changes what is computed. Each length runs in a process of its own.
 
@@ -41,6 +41,7 @@ from df_models.time import latent_length
 
 LENGTHS = (33, 513)
 CONTEXTS = (9, 33, 129)
+WARMUP_FRAMES = 17
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def measure_length(setup: Setup, pixel_frames: int, repeats: int) -> dict[str, f
     """Generate and decode; return the mean seconds per latent frame, and the memory before and at the peak."""
     bench = Bench(setup)
     vae = random_tiny_vae().to(bench.device)
-    list(_frame_seconds(bench, vae, 17))
+    list(_frame_seconds(bench, vae, min(WARMUP_FRAMES, pixel_frames)))
     reset_peak_memory(bench.device)
     idle = peak_memory(bench.device)
     seconds = [s for _ in range(repeats) for s in list(_frame_seconds(bench, vae, pixel_frames))[1:]]
@@ -168,7 +169,7 @@ def in_child(function: Any, *arguments: Any) -> dict[str, float]:
 
 def length_table(lengths: dict[int, dict[str, float]]) -> str:
     """Time and memory of each length relative to the shortest."""
-    base = lengths[LENGTHS[0]]
+    base = lengths[min(lengths)]
     rows = [
         (
             frames,
@@ -190,11 +191,16 @@ def cache_table(caches: dict[int, dict[str, float]]) -> str:
             context,
             f"{m['recompute'] / m['cache_of_all']:.1f}x",
             f"{m['recompute'] / m['cache_of_window']:.1f}x",
-            f"{m['cache_of_window'] / caches[CONTEXTS[0]]['cache_of_window']:.2f}",
+            f"{m['cache_of_window'] / caches[min(caches)]['cache_of_window']:.2f}",
         )
         for context, m in caches.items()
     ]
-    names = ("context, latent frames", "cache of all of it", "cache of the window", "window call, against context 9")
+    names = (
+        "context, latent frames",
+        "cache of all of it",
+        "cache of the window",
+        f"window call, against context {min(caches)}",
+    )
     return table(names, rows)
 
 
@@ -205,6 +211,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of the video in pixels (default: the preset's)")
     parser.add_argument("--steps", type=int, default=RolloutConfig().steps)
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of the short measurements")
+    parser.add_argument("--lengths", type=int, nargs=2, default=LENGTHS, help="pixel frames of the two videos")
+    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS, help="latent frames of the contexts")
     args = parser.parse_args()
     device, dtype = resolve(args)
     rate = matmul_rate(device, dtype)
@@ -221,9 +229,11 @@ def main() -> None:
         default.window,
         default.sinks,
     )
-    lengths = {n: in_child(measure_length, setup, n, args.repeats if n == LENGTHS[0] else 1) for n in LENGTHS}
-    caches = {n: in_child(measure_cache, setup, n, args.repeats) for n in CONTEXTS}
-    short = lengths[LENGTHS[0]]["seconds_per_latent_frame"]
+    lengths = {
+        n: in_child(measure_length, setup, n, args.repeats if n == min(args.lengths) else 1) for n in args.lengths
+    }
+    caches = {n: in_child(measure_cache, setup, n, args.repeats) for n in args.contexts}
+    short = lengths[min(args.lengths)]["seconds_per_latent_frame"]
     text = (
         f"{setup.size}x{setup.size} pixels, {setup.dtype}, {setup.steps} Euler steps, window {setup.window} "
         f"+ {setup.sinks} sinks, decoding included. One latent frame (4 pixel frames) takes the time in which this "

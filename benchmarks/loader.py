@@ -28,62 +28,24 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import safetensors.torch
 import torch
+from clips import write_split
 from common import add_common_arguments, clock, resolve, synchronize, table, timed, write_result
-from training_step import make_batch, make_step
+from torch import Tensor
+from training_step import make_batch
 
-from df_data.format.sample import EncoderRecord, Sample, SampleMeta
-from df_data.format.shards import SplitWriter, iter_samples, staged_shards
+from df_data.format.shards import iter_samples
 from df_data.reading import ShardReader
-from df_models import DualForce
+from df_models import DualForce, preset_config
+from df_models.flow import interpolate, velocity_target
 from df_models.time import latent_length
 
 FRAMES = 33
-CLIPS_A_SHARD = 64
 REPEATS = 5
 STREAMS = ("video_latent", "structure", "audio", "flame", "mouth_boxes")
-ENCODERS = {"video_vae": EncoderRecord(id="random", sha256="0")}
-
-
-def random_sample(index: int, frames: int, size: int) -> Sample:
-    """A clip of noise in the shapes of the embedded encoders."""
-    latents, cells = latent_length(frames), size // 8
-    tensors = {
-        "video_latent": torch.randn(latents, 16, cells, cells).half(),
-        "structure": torch.randn(frames, 70),
-        "flame": torch.randn(frames, 159),
-        "audio": torch.randn(2 * frames, 64).half(),
-        "reference_latents": torch.randn(4, 16, cells, cells).half(),
-        "reference_frames": torch.tensor([0, 8, 16, 24], dtype=torch.int32),
-        "reference_features": torch.randn(4, 16, 64).half(),
-        "mouth_boxes": torch.tensor([20.0, 36.0, 44.0, 56.0]).repeat(frames, 1),
-    }
-    meta = SampleMeta(
-        key=f"clip-{index:06d}",
-        source="noise",
-        licence="CC0-1.0",
-        identity=f"nobody-{index}",
-        split="train",
-        num_frames=frames,
-        height=size,
-        width=size,
-        encoders=ENCODERS,
-    )
-    return Sample(meta, tensors)
-
-
-def write_split(root: Path, clips: int, frames: int, size: int) -> Path:
-    """Write the dataset and return its training split."""
-    writer = SplitWriter(root, "train", num_shards=-(-clips // CLIPS_A_SHARD), build="benchmark", encoders=ENCODERS)
-    staged = [writer.stage(random_sample(index, frames, size)) for index in range(clips)]
-    for shard in staged_shards(staged):
-        writer.finish_shard(shard, staged)
-    writer.finish()
-    return root / "train"
 
 
 def read_sequentially(split: Path) -> int:
@@ -174,10 +136,31 @@ def reading_figures(split: Path, files: list[Path], batch: int) -> dict[str, flo
     }
 
 
+def make_step(model: DualForce, batch: dict[str, Tensor]) -> Callable[[], None]:
+    """Return one plain optimizer step on a batch that is at hand, as a function."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        noisy, targets = dict(batch), {}
+        for stream in ("video", "structure"):
+            noise = torch.randn_like(batch[stream])
+            noisy[stream] = interpolate(batch[stream], noise, batch[f"sigma_{stream}"])
+            targets[stream] = velocity_target(batch[stream], noise)
+        velocity = model(**noisy)
+        video = (velocity.video - targets["video"]).square().mean()
+        structure = (velocity.structure - targets["structure"]).square().mean()
+        (video + 0.5 * structure).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
 def training_figures(split: Path, args: argparse.Namespace, model: DualForce, device: torch.device) -> dict[str, float]:
     """Batches against a training step: CPU seconds of a kept batch, and the share of a loop that waits for batches."""
     frames, size = latent_length(FRAMES), args.size
-    step = make_step(model, make_batch(model, args.batch, frames, size, device), nullcontext)
+    step = make_step(model, make_batch(model.config, args.batch, frames, size, device))
     seconds = statistics.median(timed(step, device, repeats=5))
     batches = iter(ShardReader(split, batch_size=args.batch, seed=0, num_frames=frames, num_workers=1))
     next(batches)
@@ -219,7 +202,7 @@ def main() -> None:
     args = parser.parse_args()
     device, _ = resolve(args)
     with tempfile.TemporaryDirectory() as folder:
-        split = write_split(Path(folder) / "set", args.clips, FRAMES, args.size)
+        split = write_split(preset_config(args.preset), Path(folder) / "set", args.clips, FRAMES, args.size)
         files = []
         for sample in iter_samples(split):
             files.append(Path(folder) / f"{sample.key}.safetensors")

@@ -18,8 +18,8 @@ def clip(seed: int, length: int = 6, size: int = 24) -> np.ndarray:
 
 def test_psnr_of_a_known_error() -> None:
     truth = np.full((4, 8, 8, 3), 100, np.uint8)
-    assert frames.psnr(truth + 10, truth).value == pytest.approx(20 * np.log10(255 / 10))
-    assert frames.psnr((truth + 10) / 255.0, truth).value == pytest.approx(20 * np.log10(255 / 10))
+    assert frames.psnr(truth + 10, truth).value == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
+    assert frames.psnr((truth + 10) / 255.0, truth).value == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
     same = frames.psnr(truth, truth)
     assert same.value is None and "identical" in same.note
 
@@ -38,10 +38,11 @@ def reference_ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_ssim_equals_the_published_formula() -> None:
-    a, b = clip(0), clip(1)
+    a, b = clip(0, 20), clip(1, 20)
     pairs = [(a[t, ..., c] / 255.0, b[t, ..., c] / 255.0) for t in range(len(a)) for c in range(3)]
     expected = np.mean([reference_ssim(x, y) for x, y in pairs])
-    assert frames.ssim(a, b).value == pytest.approx(expected, abs=1e-9)
+    # float32: a rounding of 6e-8 of a mean square of 0.25, over the smallest denominator, 0.03**2
+    assert frames.ssim(a, b).value == pytest.approx(expected, abs=5e-5)
     assert frames.ssim(a, a).value == pytest.approx(1.0)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import wave
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+import df_infer.pipeline
 from df_infer import cli
 from df_infer.pipeline import Pipeline
 from df_models.encoders import random_tiny_vae
@@ -45,6 +47,45 @@ def test_audio_shorter_than_the_video_is_padded(files, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].frames == 5
         assert sum(frame.samples for frame in container.decode(audio=0)) >= 640 * 5
+
+
+def test_the_video_carries_the_inputs_own_audio_in_time(files, tmp_path: Path) -> None:
+    """48 kHz stereo with a click on either side comes out so, each click in its place, cut to the video."""
+    rate, clicks = 48_000, (0.30, 0.62)
+    stereo = 0.02 * np.random.default_rng(0).normal(size=(2 * rate, 2))
+    for channel, at in enumerate(clicks):
+        stereo[round(at * rate) : round(at * rate) + 48, channel] = 0.9
+    with wave.open(str(tmp_path / "in.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((stereo * 32767).astype("<i2").tobytes())
+    assert run(files, tmp_path / "out.mp4", "--frames", "17", audio=tmp_path / "in.wav") == 0
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        found = list(container.decode(audio=0))
+    assert (found[0].sample_rate, found[0].layout.name) == (rate, "stereo")
+    out = np.concatenate([frame.to_ndarray() for frame in found], axis=1)
+    begin = round(float(found[0].time) * rate)
+    assert 17 / 25 * rate <= out.shape[1] + begin <= 17 / 25 * rate + 2048
+    for channel, at in enumerate(clicks):
+        assert abs(begin + int(np.abs(out[channel]).argmax()) - (at + 0.0005) * rate) < 0.002 * rate
+
+
+def test_quiet_speech_is_heard_louder_unless_told_otherwise(files, tmp_path: Path, monkeypatch, caplog) -> None:
+    speech = 0.2 * np.random.default_rng(0).normal(size=16_000) * (np.arange(16_000) % 8_000 < 5_000)
+    write_wav(tmp_path / "quiet.wav", 0.02 * speech)
+    heard = []
+    original = df_infer.pipeline.audio_pieces
+
+    def spy(encoder, wave_N, count):
+        heard.append(np.abs(wave_N).max())
+        return original(encoder, wave_N, count)
+
+    monkeypatch.setattr("df_infer.pipeline.audio_pieces", spy)
+    assert run(files, tmp_path / "a.mp4", "--frames", "5", audio=tmp_path / "quiet.wav") == 0
+    assert "dB louder" in caplog.text and np.abs(read_audio(tmp_path / "a.mp4")).max() < 0.05
+    assert run(files, tmp_path / "b.mp4", "--frames", "5", "--keep-level", audio=tmp_path / "quiet.wav") == 0
+    assert heard[0] > 10 * heard[1]
 
 
 def test_options_reach_the_rollout(files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +165,7 @@ def test_a_full_disk_leaves_nothing_behind(files, tmp_path: Path, capsys, monkey
     def full(self, *arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("df_models.media._mux_audio", full)
+    monkeypatch.setattr("df_models.media.video._AudioWriter.finish", full)
     expect_error(capsys, run(files, tmp_path / "out.mp4"), "disk is full", tmp_path, expected=3)
 
 
@@ -132,7 +173,7 @@ def test_an_interrupted_run_leaves_nothing_behind(files, tmp_path: Path, capsys,
     def stop(self, *arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("df_models.media._mux_audio", stop)
+    monkeypatch.setattr("df_models.media.video._AudioWriter.finish", stop)
     expect_error(capsys, run(files, tmp_path / "out.mp4"), "interrupted", tmp_path, expected=130)
 
 

@@ -9,6 +9,7 @@ from df_infer.portrait import portrait_from
 from df_models.encoders.face import face_detectors
 from df_models.encoders.face.yunet import Face
 from df_models.errors import UserError
+from df_models.media import read_image
 
 
 def test_takes_the_centre_square() -> None:
@@ -89,3 +90,65 @@ def test_an_image_without_a_face_is_an_error() -> None:
         pytest.skip("DF_TEST_WEIGHTS names no directory with YuNet")
     with pytest.raises(UserError, match="no face found"):
         portrait_from(np.full((200, 200, 3), 90, np.uint8), 64, "yunet:1.5:-0.03", found[0])
+
+
+class OnlyHere:
+    """A detector that finds a face whose pixels are red, if it is 16 pixels or more, surer of it the right way up."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        self.looks += 1
+        rows, columns = np.nonzero((image[..., 0] > 150) & (image[..., 2] < 100))
+        if not len(rows) or np.ptp(rows) < 15 or np.ptp(columns) < 15:
+            return []
+        x0, x1, y0, y1 = columns.min(), columns.max() + 1, rows.min(), rows.max() + 1
+        top = image[y0 : (y0 + y1) // 2, x0:x1, 1].mean() > image[(y0 + y1) // 2 : y1, x0:x1, 1].mean() + 50
+        upright = np.array([[x0, y0], [x1, y0], [x0, y0], [x0, y1], [x1, y1]], np.float64)
+        return [Face(np.array([x0, y0, x1, y1], np.float64), upright, 0.94 if top else 0.9)]
+
+
+def photo(side: int, at: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """A grey image with a red square whose upper half is yellow."""
+    image = np.full((*shape, 3), 120, np.uint8)
+    y, x = at
+    image[y : y + side, x : x + side] = (220, 20, 20)
+    image[y : y + side // 2, x : x + side] = (220, 200, 20)
+    return image
+
+
+@pytest.mark.parametrize("quarter", range(4))
+def test_a_small_face_in_a_large_photo_is_found_and_stands_upright(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, quarter: int
+) -> None:
+    detector = OnlyHere()
+    monkeypatch.setattr(face_detectors, "load_face_detector", lambda spec: detector)
+    image = np.rot90(photo(100, (1400, 2300), (3000, 4000)), quarter)
+    with caplog.at_level(logging.WARNING):
+        found = portrait_from(np.ascontiguousarray(image), 64, "yunet:1:0", "x.onnx")
+    assert found[:28, :, 1].min() > 190 and found[36:, :, 1].max() < 40
+    assert ("was turned" in caplog.text) == (quarter > 0)
+    assert "blurred" not in caplog.text and detector.looks < 400
+
+
+def test_a_face_with_few_pixels_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(face_detectors, "load_face_detector", lambda spec: OnlyHere())
+    with caplog.at_level(logging.WARNING):
+        portrait_from(photo(60, (40, 50), (200, 200)), 256, "yunet:1:0", "x.onnx")
+    assert "only 60 of the 256 pixels" in caplog.text
+
+
+@pytest.mark.parametrize("quarter", range(4))
+def test_a_real_face_stands_upright_however_it_was_given(quarter: int) -> None:
+    from df_models.encoders.face.face_search import find_faces
+    from df_models.encoders.face.yunet import YuNet
+
+    beside = Path(__file__).parents[4] / "shared"
+    weights = sorted(Path(os.environ.get("DF_TEST_WEIGHTS", beside / "weights")).glob("*yunet*.onnx"))
+    faces = sorted((Path(os.environ.get("DF_TEST_DATA", beside / "data")) / "faces").glob("*.jpg"))
+    if not weights or not faces:
+        pytest.skip("DF_TEST_WEIGHTS and DF_TEST_DATA name no YuNet and no faces")
+    for path in faces:
+        found = find_faces(np.rot90(read_image(path), quarter), YuNet(weights[0]))
+        assert found.turn == -90 * quarter % 360 and len(found.faces) == 1, path.name

@@ -1,4 +1,4 @@
-"""Other ways to compute the same: FlexAttention, compiled layers, both on any device there is."""
+"""Other ways to compute the same: FlexAttention and compiled layers, on the CPU; `test_gpu.py` has the same on CUDA."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import torch
 
 from df_models import History
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 STREAMS = ("video", "structure")
-
-
-def _on(device, clip):
-    return {name: value.to(device) for name, value in clip.items()}
 
 
 def _history(clip):
@@ -21,10 +16,9 @@ def _history(clip):
 
 @pytest.mark.parametrize("teacher_forced", [False, True])
 @pytest.mark.parametrize("mask", ["frame", "causal"])
-@pytest.mark.parametrize("device", DEVICES)
-def test_flex_attention_equals_the_reference(build, make_clip, difference, figure, device, mask, teacher_forced):
-    model = build(dim=64, structure_width=64, bridge_mask=mask).to(device)
-    clip = _on(device, make_clip(model, 4))
+def test_flex_attention_equals_the_reference(build, make_clip, difference, figure, mask, teacher_forced):
+    model = build(dim=64, structure_width=64, bridge_mask=mask)
+    clip = make_clip(model, 4)
     clip["history"] = _history(clip) if teacher_forced else None
     with torch.no_grad():
         wanted = model(**clip)
@@ -32,7 +26,7 @@ def test_flex_attention_equals_the_reference(build, make_clip, difference, figur
         found = model(**clip)
     for stream in STREAMS:
         figure(
-            f"FlexAttention against SDPA, {device}, fp32",
+            "FlexAttention against SDPA, cpu, fp32",
             difference(getattr(found, stream), getattr(wanted, stream)),
             1e-5,
         )
@@ -55,32 +49,28 @@ def _gradients(model, clip):
     return velocity, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def _compiled(build, device, **options):
+def _compiled(build, **options):
     sizes = {"num_layers": 1, "structure_layers": 1, "fusion_depth": 1}
-    eager, compiled = (build(**sizes, **options).to(device) for _ in range(2))
+    eager, compiled = (build(**sizes, **options) for _ in range(2))
     compiled.compile_layers()
     return eager, compiled
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_compiled_layers_equal_eager_ones(build, make_clip, difference, figure, device):
+def test_compiled_layers_equal_eager_ones(build, make_clip, difference, figure):
     torch._dynamo.reset()
-    eager, compiled = _compiled(build, device)
-    clip = _on(device, make_clip(eager, 3, batch=1))
+    eager, compiled = _compiled(build)
+    clip = make_clip(eager, 3, batch=1)
     with torch.no_grad():
         wanted, found = eager(**clip), compiled(**clip)
     for stream in STREAMS:
-        figure(
-            f"compiled against eager, {device}, fp32", difference(getattr(found, stream), getattr(wanted, stream)), 1e-5
-        )
+        figure("compiled against eager, cpu, fp32", difference(getattr(found, stream), getattr(wanted, stream)), 1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", DEVICES)
-def test_compiled_layers_have_eager_gradients(build, make_clip, difference, figure, device):
+def test_compiled_layers_have_eager_gradients(build, make_clip, difference, figure):
     torch._dynamo.reset()
-    eager, compiled = _compiled(build, device, bridge_mask="causal")
-    clip = _on(device, make_clip(eager, 3, batch=1))
+    eager, compiled = _compiled(build, bridge_mask="causal")
+    clip = make_clip(eager, 3, batch=1)
     clip["history"] = _history(clip)
     (_, wanted), (_, found) = _gradients(eager, clip), _gradients(compiled, clip)
     largest = max(float(gradient.abs().max()) for gradient in wanted.values())
@@ -88,7 +78,7 @@ def test_compiled_layers_have_eager_gradients(build, make_clip, difference, figu
     assert zero <= {"reference.k.bias"}  # a bias of all keys alike: softmax does not see it
     for name in wanted.keys() - zero:
         error = difference(found[name], wanted[name])
-        figure(f"compiled against eager, gradients, {device}, fp32", error, 1e-5)
+        figure("compiled against eager, gradients, cpu, fp32", error, 1e-5)
 
 
 def test_all_layers_of_a_kind_share_one_compiled_graph(build, make_clip):

@@ -117,3 +117,57 @@ def test_what_is_no_image(tmp_path: Path) -> None:
         read_image(tmp_path / "text.png")
     with pytest.raises(UserError, match="no such file"):
         read_image(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_long_texts_in_a_png_are_no_reason_to_refuse_it(tmp_path: Path, pixels: np.ndarray, packed: bool) -> None:
+    """Editors and image generators keep whole documents in them; beyond 1 MB Pillow refuses the file."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    texts.add_itxt("prompt", "word " * 400_000, zip=packed)
+    texts.add_text("document", "word " * 400_000, zip=packed)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = Image.fromarray(np.ascontiguousarray(pixels[::-1, ::-1]))
+    assert np.array_equal(stored(tmp_path, turned, "t.png", pnginfo=texts, exif=exif), pixels)
+
+
+def test_a_large_photo_comes_smaller_and_a_larger_one_is_told(
+    tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With small limits in place of 50, 179 and 300 megapixels."""
+    big = Image.fromarray(pixels).resize((640, 480))
+    for name, options in (("a.jpg", {"quality": 95}), ("a.png", {}), ("p.png", {})):
+        (big.convert("P") if name == "p.png" else big).save(tmp_path / name, **options)
+    monkeypatch.setattr("df_models.media.images.REDUCED_PIXELS", 320 * 240)
+    for name in ("a.jpg", "a.png", "p.png"):
+        found = read_image(tmp_path / name)
+        assert found.shape == (240, 320, 3)
+        assert distance(found, np.asarray(big.resize((320, 240), Image.Resampling.BOX))) < 12
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    assert read_image(tmp_path / "a.jpg").shape == (240, 320, 3)
+    with pytest.raises(UserError, match=r"a\.png has more than 0 megapixels, .*a JPEG may have more"):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setattr("df_models.media.images.MOST_JPEG_PIXELS", 300_000)
+    with pytest.raises(UserError, match=r"a\.jpg has more than 0 megapixels"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_photo_of_200_megapixels_is_read(tmp_path: Path) -> None:
+    Image.new("L", (16_320, 12_240), 90).save(tmp_path / "phone.jpg")
+    found = read_image(tmp_path / "phone.jpg")
+    assert found.shape == (6120, 8160, 3) and abs(int(found[0, 0, 0]) - 90) <= 1
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.95])
+def test_damage_is_one_line(tmp_path: Path, cut: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    for name in ("a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.tiff"):
+        path = tmp_path / name
+        Image.fromarray(noise).save(path)
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * cut)])
+        with pytest.raises(UserError, match=r"a\.[a-z]+ is (a damaged|not an) image") as told:
+            read_image(path)
+        assert "\n" not in str(told.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from df_data.build.build import workers
+from df_data.build import workers
 from df_data.build.config import BuildConfig
 from df_data.stages.landmarks import BLENDSHAPES, NUM_LANDMARKS, Landmarks
 from df_models.encoders.face.yunet import Face

@@ -21,12 +21,10 @@ from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.listing import list_inputs
 from df_data.sources.names import LONGEST_NAME
 from df_data.sources.words import read_words
-from df_data.stages.audio import AudioTrack
 from df_data.stages.decode import _decoded, iter_segments
 from df_data.stages.faces import FaceFilter
 from df_data.stages.prepare import StageConfig, StageModels, prepare_clips
 from df_data.stages.quality import QualityFilter
-from df_data.stages.rejection import Rejected
 from df_models.errors import UserError
 from df_models.media import read_audio
 
@@ -186,28 +184,6 @@ def test_what_is_no_file_is_an_input_too_so_that_it_leaves_a_line(tmp_path: Path
 
 
 # -------------------- audio and images
-
-
-def chunks(times: Iterator[float], rate: int, held: list[int]) -> Iterator[tuple[float, np.ndarray]]:
-    for time in times:
-        held.append(rate)
-        yield time, np.ones(rate, dtype=np.float32)
-
-
-def test_audio_whose_time_stands_still_is_refused_before_it_fills_the_memory() -> None:
-    asked: list[int] = []
-    track = AudioTrack(chunks((0.0 for _ in range(100_000)), 16_000, asked), 16_000)
-    with pytest.raises(Rejected, match="broken_time_stamps"):
-        track.read(0.0, 16_000)
-    assert len(asked) < 80
-
-
-def test_hours_of_audio_before_the_next_image_are_not_held() -> None:
-    asked: list[int] = []
-    track = AudioTrack(chunks(iter(map(float, range(30_000))), 16_000, asked), 16_000)
-    wave, share = track.read(28_800.0, 160_000)
-    assert share == 1.0 and wave.min() == 1.0 and len(asked) > 28_800
-    assert sum(len(samples) for _, samples in track._held) <= 13 * 16_000
 
 
 def test_lists_are_followed_neither_for_audio_nor_for_an_image(tmp_path: Path) -> None:

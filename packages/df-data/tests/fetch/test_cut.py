@@ -25,7 +25,6 @@ from listed_videos import (
 
 from df_data.fetch import cut as cut_module
 from df_data.fetch.cut import BrokenVideo, CutRefused, cut_clip
-from df_data.fetch.cut_audio import place_pieces
 from df_data.sources.catalogue import ListedCrop
 from df_data.stages.decode import decode_clip
 
@@ -114,15 +113,6 @@ def test_a_clip_before_and_after_the_audio_has_silence_there(tmp_path: Path) -> 
     assert read.wave.shape == (4 * RATE, 1)
     assert not read.wave[:RATE].any() and not read.wave[3 * RATE :].any()
     assert np.array_equal(read.wave[RATE : 3 * RATE], wave)
-
-
-def test_placed_pieces_fill_gaps_and_join_rounded_stamps() -> None:
-    ones = np.ones((100, 1), dtype=np.int16)
-    pieces = iter([(-0.05, ones), (0.051, 2 * ones), (0.5, 3 * ones), (0.55, 4 * ones), (2.0, ones)])
-    placed = np.concatenate(list(place_pieces(pieces, 1000, 0.0, 0.7, 1)))[:, 0]
-    expected = np.zeros(700, dtype=np.int16)
-    expected[:50], expected[50:150], expected[500:600], expected[600:650] = 1, 2, 3, 4
-    assert placed.tolist() == expected.tolist()
 
 
 def test_crops_of_every_kind_show_what_was_meant(tmp_path: Path) -> None:

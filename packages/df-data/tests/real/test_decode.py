@@ -9,7 +9,6 @@ import av
 import numpy as np
 import pytest
 
-from df_data.stages.audio import AudioTrack, place_audio
 from df_data.stages.clock import TOLERANCE_S, steady_ticks
 from df_data.stages.decode import decode_clip, iter_segments
 from df_data.stages.rejection import Rejected
@@ -124,22 +123,6 @@ def test_audio_stays_with_the_image_whatever_the_streams_start(tmp_path: Path, o
     assert clip.sound_offset_s == pytest.approx(offset, abs=0.002)
 
 
-def test_rate_conversion_has_no_delay() -> None:
-    rate, click = 44_100, 20_000
-    wave = np.zeros(44_100, dtype=np.float32)
-    wave[click - 2 : click + 3] = 1.0
-    placed, covered = place_audio([(3.0, wave)], rate, 3.0, RATE)
-    assert abs(int(placed.argmax()) - click * RATE / rate) <= 1
-    assert covered == 1.0 and len(placed) == RATE
-
-
-def test_a_gap_in_the_audio_is_silence_not_a_shift() -> None:
-    ones = np.ones(RATE // 2, dtype=np.float32)
-    placed, covered = place_audio([(0.0, ones), (1.0, ones)], RATE, 0.0, 2 * RATE)
-    assert placed[RATE // 2 : RATE].max() == 0 and placed[RATE : RATE + RATE // 2].min() == 1
-    assert covered == pytest.approx(0.5)
-
-
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_rotated_video_is_turned_upright(tmp_path: Path, rotation: int) -> None:
     image = grey(30)
@@ -203,18 +186,6 @@ def test_segments_follow_each_other_without_a_seam(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate([part.frames for part in parts]), whole.frames)
     assert np.array_equal(np.concatenate([part.wave for part in parts]), whole.wave)
     assert len(list(iter_segments(path, segment_seconds=3, max_seconds=4))) == 2
-
-
-def test_converted_audio_joins_without_a_seam() -> None:
-    rate = 44_100
-    wave = np.random.default_rng(0).normal(0, 0.2, 3 * rate).astype(np.float32)
-    chunks = [(5.0 + i / rate, wave[i : i + 1152]) for i in range(0, len(wave), 1152)]
-    whole, _ = AudioTrack(iter(chunks), rate).read(5.0, 3 * RATE)
-    track = AudioTrack(iter(chunks), rate)
-    parts = [track.read(5.0 + second, RATE)[0] for second in range(3)]
-    inner = slice(800, -800)
-    assert np.abs(np.concatenate(parts) - whole)[inner].max() < 2e-3
-    assert track.first() == 5.0
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_long_video_is_taken_in_stretches(
 def test_an_interrupted_build_goes_on_and_ends_the_same(
     real_data: Path, real_weights: Path, vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from df_data.build.build import workers
+    from df_data.build import workers
 
     whole = small_build(real_data, real_weights, vae_folder, tmp_path / "whole")
     build(whole, progress=False)

@@ -17,10 +17,10 @@ from df_models.cli_support import add_version, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output
-from df_models.media import read_audio, read_image, write_video
+from df_models.media import AudioFile, read_audio, read_image, write_video
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 from df_models.structure import LIVEPORTRAIT_70
-from df_models.time import FPS, samples_for
+from df_models.time import FPS
 
 ROLLOUT = "rollout"
 """Section of a run's config.yaml that generation reads."""
@@ -79,11 +79,12 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the audio)")
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
     add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
-    machine = parser.add_argument_group("machine and portrait")
+    machine = parser.add_argument_group("machine, portrait and speech")
     machine.add_argument("--device", default="auto", help=f"{DEVICE_NAMES} (default: auto)")
     machine.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default: bfloat16 on CUDA)")
     machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
     machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
+    machine.add_argument("--keep-level", action="store_true", help="hear far too quiet or loud speech as it is")
     machine.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_print_config(parser)
 
@@ -103,7 +104,15 @@ def _generate(args: argparse.Namespace) -> int:
     )
     rollout = changes.applied_to(pipeline.rollout)
     count = frames_covering(wave) if args.frames is None else args.frames
-    clips = pipeline.stream(image, wave, num_frames=count, seed=args.seed, rollout=rollout, cropped=args.cropped)
+    clips = pipeline.stream(
+        image,
+        wave,
+        num_frames=count,
+        seed=args.seed,
+        rollout=rollout,
+        cropped=args.cropped,
+        keep_level=args.keep_level,
+    )
     structure: list[np.ndarray] = []
     began = time.perf_counter()
     with tqdm(total=count, unit="frame", desc="generating", disable=args.quiet) as bar:
@@ -115,7 +124,8 @@ def _generate(args: argparse.Namespace) -> int:
                 yield from clip.frames
                 bar.update(len(clip.frames))
 
-        write_video(args.out, frames(), audio=_fit(wave, count))
+        with AudioFile(args.audio) as audio:
+            write_video(args.out, frames(), audio=audio)
     taken = time.perf_counter() - began
     if args.structure_out is not None:
         write_structure(args.structure_out, np.concatenate(structure))
@@ -131,12 +141,6 @@ def write_structure(path: Path, structure_PD: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, structure=structure_PD, names=np.array(known, dtype=str), fps=np.array(FPS))
     atomic_write(path, buffer.getvalue())
-
-
-def _fit(wave_N: np.ndarray, num_pixel: int) -> np.ndarray:
-    """Cut or pad the audio with silence to the length of the video."""
-    wanted = samples_for(num_pixel)
-    return np.pad(wave_N[:wanted], (0, max(0, wanted - len(wave_N))))
 
 
 def _check_outputs(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from df_infer.loudness import levelled
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, stream_latents, text_input
 from df_infer.run_dir import open_run
@@ -128,9 +129,18 @@ class Pipeline:
         seed: int = 0,
         rollout: RolloutConfig | None = None,
         cropped: bool = False,
+        keep_level: bool = False,
     ) -> Iterator[np.ndarray]:
         """Yield the video frame by frame, uint8 ``[H, W, 3]``; the arguments are those of :meth:`stream`."""
-        clips = self.stream(image_HWC, wave_N, num_frames=num_frames, seed=seed, rollout=rollout, cropped=cropped)
+        clips = self.stream(
+            image_HWC,
+            wave_N,
+            num_frames=num_frames,
+            seed=seed,
+            rollout=rollout,
+            cropped=cropped,
+            keep_level=keep_level,
+        )
         return (frame for clip in clips for frame in clip.frames)
 
     def stream(
@@ -142,6 +152,7 @@ class Pipeline:
         seed: int = 0,
         rollout: RolloutConfig | None = None,
         cropped: bool = False,
+        keep_level: bool = False,
     ) -> Iterator[GeneratedClip]:
         """Yield frames and structure as they are decoded, one latent frame at a time, in constant memory.
 
@@ -152,6 +163,7 @@ class Pipeline:
             seed: keys all noise.
             rollout: settings instead of the run's own.
             cropped: the portrait is cropped already.
+            keep_level: the speech is heard at its own level, however quiet or loud (:mod:`df_infer.loudness`).
 
         Raises:
             UserError: at once, before the first frame, if an argument is wrong.
@@ -164,7 +176,7 @@ class Pipeline:
         reference = self.vae.encode_image(image)
         rollouts = stream_latents(
             self.model,
-            audio_pieces(self.audio_encoder, wave_N, count),
+            audio_pieces(self.audio_encoder, wave_N if keep_level else levelled(wave_N), count),
             reference,
             self.reference_encoder.encode(image, reference),
             text,

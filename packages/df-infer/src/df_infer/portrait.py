@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from df_models.crop import CropBox, CropRule, crop_resize, square_crop
+from df_models.encoders.face.face_search import SMALLEST, find_faces
 from df_models.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ LIKE_SIZE = 0.7
 of two people side by side YuNet finds one the larger, RetinaFace the other."""
 MUCH_INSIDE = 0.8
 """Share of the crop that lies within the image in training clips (``stages.faces.min_inside`` of their build)."""
+SHARP_SHARE = 0.5
+"""A crop of less than this share of the model's side has lost what it would show: it is enlarged more than twice."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +48,18 @@ def portrait_from(image_HWC: np.ndarray, size: int, face_crop: str, detector: st
     """
     if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
         raise UserError(f"a portrait must be uint8 RGB [H, W, 3], not {image_HWC.dtype} {list(image_HWC.shape)}")
-    box = centre_square(image_HWC) if face_crop == NO_CROP else _face_square(image_HWC, face_crop, detector)
-    return crop_resize(image_HWC, box, size)
+    if face_crop == NO_CROP:
+        return crop_resize(image_HWC, centre_square(image_HWC), size)
+    rule = CropRule.parse(face_crop)
+    upright, box = _face_square(image_HWC, rule, _load(rule, detector))
+    if box.side < SHARP_SHARE * size:
+        _log.warning(
+            "the portrait has only %.0f of the %d pixels that the model shows of it, and will be blurred; "
+            "give an image with a larger face",
+            box.side,
+            size,
+        )
+    return crop_resize(upright, box, size)
 
 
 def centre_square(image_HWC: np.ndarray) -> CropBox:
@@ -56,11 +69,16 @@ def centre_square(image_HWC: np.ndarray) -> CropBox:
     return CropBox((width - side) / 2, (height - side) / 2, side)
 
 
-def _face_square(image_HWC: np.ndarray, face_crop: str, detector: str | Path | None) -> CropBox:
-    rule = CropRule.parse(face_crop)
-    found = sorted(_load(rule, detector).detect(image_HWC), key=lambda face: -face.size)
+def _face_square(image_HWC: np.ndarray, rule: CropRule, detector: LoadedFaceDetector) -> tuple[np.ndarray, CropBox]:
+    """Return the image, upright, and the crop around its one face."""
+    upright_HWC, found, turn = find_faces(image_HWC, detector)
     if not found:
-        raise UserError("no face found in the portrait; give an image with one clearly visible, frontal face")
+        raise UserError(
+            f"no face found in the portrait, of {SMALLEST:.0f} pixels or more; give an image with one clearly visible, "
+            "frontal face"
+        )
+    if turn:
+        _log.warning("the face does not stand upright, so the portrait was turned by %d degrees to the left", turn)
     alike = [face for face in found if face.size >= LIKE_SIZE * found[0].size]
     if len(alike) > 1:
         sizes = ", ".join(f"{face.size:.0f}" for face in alike)
@@ -68,14 +86,14 @@ def _face_square(image_HWC: np.ndarray, face_crop: str, detector: str | Path | N
             f"the portrait shows {len(alike)} faces of like size ({sizes} px); cut it to the one that is meant"
         )
     box = square_crop(found[0].box[None], rule)
-    inside = box.inside(*image_HWC.shape[:2])
+    inside = box.inside(*upright_HWC.shape[:2])
     if inside < MUCH_INSIDE:
         _log.warning(
             "only %.0f %% of the portrait lies within the image, the rest repeats its edge; "
             "an image with more room around the head does better",
             100 * inside,
         )
-    return box
+    return upright_HWC, box
 
 
 def _load(rule: CropRule, detector: str | Path | None) -> LoadedFaceDetector:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,21 @@ exit codes: 0 done; 1 training failed; 2 a mistake in what was asked; 3 the mach
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     _share_cores()
-    return run_cli(_main, "df-train", argv)
+    if not _launched():
+        return run_cli(_main, "df-train", argv)
+    from df_train import peers
+
+    code = 1
+    try:
+        code = run_cli(lambda arguments: peers.heard_once(_main, arguments), "df-train", argv)
+    finally:
+        peers.tell_code(code)
+    return code
+
+
+def _launched() -> bool:
+    """Whether several processes may be meant, before anything heavy is imported to ask (`df_train.peers`)."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def _share_cores() -> None:
@@ -65,11 +81,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(argv: list[str]) -> int:
-    options = _parser().parse_intermixed_args(argv)
+    with _first_heard():
+        options = _parser().parse_intermixed_args(argv)
     task = task_of(options.config, options.overrides)
     if task == "tokenizer":
         return _train_tokenizer(options)
     return _train_model(options)
+
+
+@contextlib.contextmanager
+def _first_heard() -> Iterator[None]:
+    """Let only the first of several processes print; what argparse says is the same in all."""
+    with contextlib.ExitStack() as stack:
+        if os.environ.get("RANK", "0") != "0":
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stderr(silence))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        yield
 
 
 def task_of(path: Path, overrides: list[str]) -> str:
@@ -103,7 +131,7 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
 
 
 def _train_model(options: argparse.Namespace) -> int:
-    from df_train import run
+    from df_train import peers, run
     from df_train.config import TrainConfig
     from df_train.engine import NotFinite
     from df_train.start import in_its_place
@@ -121,10 +149,11 @@ def _train_model(options: argparse.Namespace) -> int:
         return 0
     try:
         result = run.train(config, wish)
-    except NotFinite as error:
-        print(f"df-train: error: {error}", file=sys.stderr)
+    except NotFinite as error:  # in all processes alike
+        if peers.own_rank() == 0:
+            print(f"df-train: error: {error}", file=sys.stderr)
         return 1
-    if os.environ.get("RANK", "0") == "0":
+    if peers.own_rank() == 0:
         print(summary(result, config.directory))
     return EXIT_INTERRUPTED if result.stop is run.Stop.INTERRUPTED else 0
 

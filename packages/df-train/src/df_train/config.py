@@ -185,9 +185,17 @@ class PrecisionConfig(FrozenModel):
 
 
 class ShardingConfig(FrozenModel):
-    """What FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters)."""
+    """How layers are computed: memory against time.
+
+    Attributes:
+        group: what FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters).
+        checkpointing: compute each layer anew in the backward pass and keep less.
+        compile: compile the layers with `torch.compile`: about a minute at the start, faster steps on a GPU.
+    """
 
     group: Literal["auto", "model", "block"] = "auto"
+    checkpointing: bool = False
+    compile: bool = False
 
 
 class CheckpointConfig(FrozenModel):

@@ -15,6 +15,7 @@ from df_data.reading import ReaderOptions, ShardReader
 from df_data.reading.cache import ShardCache
 from df_data.reading.peek import first_samples, manifest_of
 from df_data.reading.same import other_clips
+from df_data.synth.config import SynthConfig
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import VideoVAE, load_video_vae
 from df_models.encoders.weights import split_spec
@@ -27,19 +28,24 @@ from df_train.objective import FlameScale
 from df_train.text import check_text, check_text_width, prompt_of
 
 _SCALE_CLIPS = 64
+"""Clips that the FLAME head's scale is taken from: some 2000 frames, enough for a mean and a spread."""
 _SMALLEST_SPREAD = 1e-4
+"""A field that varies less never changes (a constant of the dataset), and is not divided by its spread."""
 
 
 def prepare_data(config: TrainConfig, world: World) -> Manifest:
     """Make the synthetic corpus if it is described (one process makes it), and read the training manifest."""
-    if config.data.synth is not None and world.is_main:
-        from df_data.synth.corpus import build_corpus  # loads numba
-
-        root = Path(config.data.root)
-        root.parent.mkdir(parents=True, exist_ok=True)
-        build_corpus(config.data.synth, root)
-    world.barrier()
+    synth = config.data.synth
+    if synth is not None:
+        world.first_alone(lambda: _make_corpus(synth, Path(config.data.root)))
     return manifest_of(config.data.split("train"))
+
+
+def _make_corpus(synth: SynthConfig, root: Path) -> None:
+    from df_data.synth.corpus import build_corpus  # loads numba
+
+    root.parent.mkdir(parents=True, exist_ok=True)
+    build_corpus(synth, root)
 
 
 def taken_over(manifest: Manifest) -> dict[str, Any]:

@@ -1,23 +1,30 @@
 """Processes and devices: one process by default, many under torchrun or `accelerate launch`.
 
-The sharding path is the same in all cases, so a process group always exists. A single process opens a group of one
-over an in-memory store: no environment variables and no port.
+Rank, number of processes, device and what they gather are accelerate's (`PartialState`, `gather`, `reduce`). The
+sharding path is the same in all cases, so a process group always exists: a single process, for which accelerate opens
+none, gets a group of one over an in-memory store (no environment variables and no port).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
+from accelerate.utils import gather, reduce
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from df_models.device import choose_device
 from df_models.errors import UserError
+from df_train import peers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,44 +41,24 @@ class World:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.size > 1:
-            dist.barrier()
+        """Wait for all processes, which must come within torch's time limit of some minutes."""
+        PartialState().wait_for_everyone()
+
+    def first_alone(self, work: Callable[[], T]) -> T:
+        """:func:`df_train.peers.first_alone`: for work of the first process that may take long."""
+        return peers.first_alone(work)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of ``values`` over all processes (a new tensor on the same device)."""
-        if self.size == 1:
-            return values
-        total = values.clone()
-        dist.all_reduce(total, op=dist.ReduceOp.SUM)
-        return total
+        """The sum of ``values`` over all processes (on the same device)."""
+        return reduce(values, "sum")  # type: ignore[return-value]
 
     def max(self, values: Tensor) -> Tensor:
-        """The largest of each of ``values`` over all processes (a new tensor on the same device)."""
-        if self.size == 1:
-            return values
-        largest = values.clone()
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-        return largest
-
-    def broadcast(self, value: int) -> int:
-        """The first process's `value`, in every process."""
-        if self.size == 1:
-            return value
-        held = torch.tensor([value], device=self.device)
-        dist.broadcast(held, src=0)
-        return int(held.item())
+        """The largest of each of ``values`` over all processes (on the same device)."""
+        return gather(values[None]).amax(dim=0)  # type: ignore[union-attr]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all processes must call it."""
-        if self.size == 1:
-            return flag
-        return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item())
-
-
-def launched_by_torchrun() -> bool:
-    """Whether a launcher (torchrun, accelerate launch) has described a group of processes in the environment."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+        return bool(self.sum(torch.tensor([int(flag)], device=self.device)).item())
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -104,18 +91,24 @@ def open_world(wanted: str = "auto") -> Iterator[World]:
     opened = not dist.is_initialized()
     if opened:
         _init_group(device)
-    rank, size = dist.get_rank(), dist.get_world_size()
-    mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
+    # accelerate would set the threads of a lone launched process itself, from a count of cores that may be unknown
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    state = PartialState(cpu=device.type == "cpu")
+    mesh = init_device_mesh(device.type, (state.num_processes,), mesh_dim_names=("shard",))
     try:
-        yield World(rank, size, device, mesh)
+        yield World(state.process_index, state.num_processes, device, mesh)
     finally:
         if opened:
             dist.destroy_process_group()
+            PartialState._reset_state()  # one process may train on one device after another (tests do)
 
 
 def _init_group(device: torch.device) -> None:
+    """Open the group before accelerate does, which would know neither the store nor gloo beside NCCL (for tensors on
+    the host, such as DCP's metadata)."""
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    if launched_by_torchrun():
-        dist.init_process_group(backend)
+    if peers.launched():
+        group = dist.PrefixStore("df-train/group", peers.store())
+        dist.init_process_group(backend, store=group, rank=peers.own_rank(), world_size=peers.count())
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from df_train.distributed import World
 
 BUCKETS = 4
+"""Of sigma: quarters tell low, middle and high noise apart, and each still gets samples at every log line."""
 
 
 class LossTerm(NamedTuple):

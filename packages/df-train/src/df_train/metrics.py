@@ -1,18 +1,23 @@
 """What a run tells about itself: JSON lines always, Weights & Biases and TensorBoard if asked, a plot of the losses.
 
-Nothing is opened on import; the optional packages are imported when the configuration asks for them.
+The services are reached by accelerate's trackers; their packages are imported when the configuration asks for them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+
 from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog, read_log
+from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write
+from df_train import peers
 from df_train.config import LogConfig
 
 
@@ -24,57 +29,72 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class WandbSink:
-    """Weights & Biases, online or offline; a resumed run continues under its id."""
+class Tracked:
+    """One of accelerate's trackers as a sink."""
 
-    def __init__(self, run: RunDir, log: LogConfig, config: Mapping[str, Any]) -> None:
+    def __init__(self, tracker: GeneralTracker) -> None:
+        self.tracker = tracker
+        tracker.start()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self.tracker.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self.tracker.finish()
+
+
+def check_trackers(log: LogConfig) -> None:
+    """Look whether the services that the configuration asks for can be reached from here, before any work is done.
+
+    Raises:
+        ModuleNotFoundError: the service's package is not installed.
+        UserError: Weights & Biases has no API key (where there is a terminal, it asks for one).
+    """
+    for package, wanted in (("wandb", log.wandb != "off"), ("tensorboard", log.tensorboard)):
+        if wanted and importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    if log.wandb == "online" and peers.own_rank() == 0:
         import wandb
 
-        marker = run.wandb_id
-        known = marker.read_text(encoding="utf-8").strip() if marker.is_file() else None
-        self._run = wandb.init(
-            project=log.wandb_project,
-            name=run.name,
-            id=known,
-            dir=str(run.root),
-            mode="offline" if log.wandb == "offline" else "online",
-            resume="allow" if log.wandb == "online" else None,
-            config=dict(config),
-        )
-        atomic_write(marker, self._run.id)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-class TensorBoardSink:
-    """TensorBoard event files in `tensorboard/`; steps after the one resumed from are hidden."""
-
-    def __init__(self, run: RunDir, resume_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        purge = resume_step + 1 if resume_step else None
-        self._writer = SummaryWriter(str(run.tensorboard), purge_step=purge)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
+        try:
+            known = wandb.login()
+        except wandb.Error:
+            known = False
+        if not known:
+            raise UserError(
+                "log.wandb=online, but there is no key for Weights & Biases; run `wandb login`, set WANDB_API_KEY, or "
+                "take log.wandb=offline"
+            )
 
 
 def open_sinks(run: RunDir, log: LogConfig, config: Mapping[str, Any], resume_step: int) -> list[Sink]:
     """The sinks the configuration asks for; JSON lines are always among them."""
     sinks: list[Sink] = [RunLog(run.metrics, resume_step)]
     if log.wandb != "off":
-        sinks.append(WandbSink(run, log, config))
+        sinks.append(_open_wandb(run, log, config))
     if log.tensorboard:
-        sinks.append(TensorBoardSink(run, resume_step))
+        # steps after the one resumed from are taken again, and hidden here
+        purge = resume_step + 1 if resume_step else None
+        folder = run.tensorboard
+        sinks.append(Tracked(TensorBoardTracker(folder.name, logging_dir=folder.parent, purge_step=purge)))
     return sinks
+
+
+def _open_wandb(run: RunDir, log: LogConfig, config: Mapping[str, Any]) -> Tracked:
+    """Weights & Biases, online or offline; a resumed run continues under its id."""
+    known = run.wandb_id.read_text(encoding="utf-8").strip() if run.wandb_id.is_file() else None
+    tracker = WandBTracker(
+        log.wandb_project,
+        name=run.name,
+        id=known,
+        dir=str(run.root),
+        mode="offline" if log.wandb == "offline" else "online",
+        resume="allow" if log.wandb == "online" else None,
+        config=dict(config),
+    )
+    sink = Tracked(tracker)
+    atomic_write(run.wandb_id, tracker.run.id)
+    return sink
 
 
 def plot_losses(metrics: Path, out: Path) -> bool:

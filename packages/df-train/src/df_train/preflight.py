@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from df_models.encoders import load_video_vae
 from df_models.errors import UserError
 from df_models.files import check_output_directory
 from df_models.time import latent_length
-from df_train import state
+from df_train import peers, state
 from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
 from df_train.dataset import check_cuts, check_lengths, check_vae, taken_over
-from df_train.distributed import launched_by_torchrun, pick_device
+from df_train.distributed import pick_device
+from df_train.metrics import check_trackers
 
 _TENSORS_PER_CHECKPOINT = 4
 _SPARE_BYTES = 200_000_000
@@ -33,6 +33,7 @@ def preflight(config: TrainConfig) -> None:
         UserError: the first thing that will not work, and how to mend it.
     """
     device = pick_device(config.device)
+    check_trackers(config.log)
     check_data(config)
     manifest = known_manifest(config)
     if manifest:
@@ -88,7 +89,7 @@ def check_places(config: TrainConfig) -> None:
 
 def check_batch(config: TrainConfig) -> None:
     """The clips of a step divide evenly among processes and passes."""
-    size = int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else 1
+    size = peers.count()
     data = config.data
     if data.batch_size % (size * data.accumulate):
         raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from df_models.flow import ErrorBank
 from df_models.locks import one_writer
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import state
+from df_train import peers, state
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
@@ -65,7 +64,7 @@ class Result:
 
 def say(message: str) -> None:
     """Tell the user something without breaking the progress bar; only the first process speaks."""
-    if os.environ.get("RANK", "0") == "0":
+    if peers.own_rank() == 0:
         tqdm.write(message)
 
 
@@ -107,11 +106,13 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
     """The first process verifies the checkpoints and decides; the others follow."""
-    chosen = choose_start(config, wish, say) if world.is_main else None
-    step = world.broadcast(-1 if chosen is None else chosen.step)
-    if step < 0 or world.is_main:
-        return chosen
-    return read_info(RunDir(config.directory).checkpoints / f"step-{step}")
+
+    def choose() -> int | None:
+        chosen = choose_start(config, wish, say)
+        return None if chosen is None else chosen.step
+
+    step = world.first_alone(choose)
+    return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
 def _begin(run: RunDir, config: TrainConfig, wish: Wish) -> None:
@@ -148,6 +149,9 @@ def build(
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
+    model.gradient_checkpointing = config.sharding.checkpointing
+    if config.sharding.compile:
+        model.compile_layers()
     shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
     training = TrainState(
         model=model,

@@ -33,6 +33,7 @@ from df_train.distributed import World
 from df_train.state import TrainState
 
 _COLUMNS = 9
+"""Frames of a contact sheet's row: one for each latent frame of a training clip."""
 
 
 @dataclass(frozen=True)
@@ -192,14 +193,19 @@ class Sampler:
             self.write(training.step, state.averaged_model(training))
 
     def write(self, step: int, model: DualForce) -> tuple[list[Path], Path | None]:
-        """Write `samples/step-N/` with `model`; return the videos and the contact sheet (none on other processes)."""
-        shown: tuple[list[Path], Path | None] = ([], None)
-        if self._world.is_main and self._config.sample.clips:
+        """Write `samples/step-N/` with `model`; return the videos and the contact sheet."""
+        if not self._config.sample.clips:
+            return [], None
+        directory = self._run.samples / f"step-{step}"
+
+        def write() -> list[str]:
             vae, clips = self._open(model)
             generated = generate(model, vae, clips, self._config.rollout, self._config.seed)
-            shown = write_samples(self._run.samples / f"step-{step}", clips, generated, vae)
-        self._world.barrier()
-        return shown
+            videos, sheet = write_samples(directory, clips, generated, vae)
+            return [path.name for path in (*videos, sheet)]
+
+        *videos, sheet = (directory / name for name in self._world.first_alone(write))
+        return videos, sheet
 
     def example(self) -> tuple[Path, Path] | None:
         """Write `samples/face.png` and `samples/speech.wav` of a held-out clip, if the dataset keeps images."""

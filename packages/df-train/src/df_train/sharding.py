@@ -12,6 +12,7 @@ from df_train.config import PrecisionConfig, ShardingConfig
 from df_train.distributed import World
 
 _BLOCKS_FROM = 50_000_000
+"""Parameters from which each block is gathered alone; below, one gathering costs less than one for each block."""
 
 
 def wants_bf16(precision: PrecisionConfig, device: torch.device) -> bool:

@@ -34,6 +34,7 @@ from df_models.settings import dump_config, load_config
 MARK_NAME = ".merging"
 """Stands in the joined dataset while it is not finished and holds the fingerprint of its build."""
 PIECE = 1 << 22
+"""Bytes copied at a time."""
 
 
 def add_parser(commands: Any) -> None:

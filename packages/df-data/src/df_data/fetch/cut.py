@@ -24,6 +24,7 @@ from df_data.stages.turn import Turn, upright_turn
 from df_models.containers import FormatNotRead, limit_images, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_path
+from df_models.media.decoding import decoded_frames
 
 SEEK_MARGIN_S = 2.0
 """Decoding begins so long before the clip, so that what a decoder needs of the frames before is there."""
@@ -144,8 +145,16 @@ def _write(
     if clip.end_s is not None and end - start < LEAST_SHARE * (clip.end_s - clip.start_s):
         raise CutRefused("video_too_short", f"the video ends {end:.2f} s in, the clip at {clip.end_s:.2f} s")
     if audio is not None:
-        write_audio(out, encoder, _decoded(audio_file, audio, zero, start), start, end)
+        _write_audio(out, encoder, (audio_file, audio), zero, start, end)
     return Cut(round(start, 6), round(end, 6), crop, width, height, writer.count, audio.rate if audio else None)
+
+
+def _write_audio(out: Any, encoder: Any, source: tuple[Any, Any], zero: float, start: float, end: float) -> None:
+    try:
+        frames = (frame for _, frame in _decoded(*source, zero, start))
+        write_audio(out, encoder, frames, start + zero, end + zero)
+    except UserError as error:
+        raise BrokenVideo(f"its audio cannot be decoded: {error}") from error
 
 
 def _crop(clip: CatalogueClip, width: int, height: int, expand: float) -> tuple[int, int, int, int] | None:
@@ -187,7 +196,8 @@ def _seek(container: Any, stream: Any, time: float) -> None:
 
 
 def _stamped(container: Any, stream: Any, zero: float) -> Iterator[tuple[float, Any]]:
-    for frame in container.decode(stream):
+    frames = decoded_frames(container, stream) if stream.type == "audio" else container.decode(stream)
+    for frame in frames:
         if frame.time is not None:
             yield float(frame.time) - zero, frame
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from df_models.errors import UserError
+from df_models.media.audio import join_blocks
+from df_models.media.decoding import audio_blocks, decoded_frames
 from df_models.time import SAMPLE_RATE
 
 
@@ -69,18 +71,14 @@ def read_frames(video: bytes) -> np.ndarray:
 
 def read_audio(video: bytes) -> np.ndarray:
     """Return the audio of an mp4's bytes as mono 16 kHz, float32 ``[N]``, empty if there is none."""
-    import av
-
     with _opened(video) as container:
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        pieces = [out.to_ndarray()[0] for frame in _audio_frames(container) for out in resampler.resample(frame)]
-        pieces += [out.to_ndarray()[0] for out in resampler.resample(None)] if pieces else []
-    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.float32)
+        blocks = list(audio_blocks(_audio_frames(container), SAMPLE_RATE, by_stamps=False))
+    return join_blocks(blocks)[0] if blocks else np.zeros(0, dtype=np.float32)
 
 
 def _audio_frames(container: Any) -> Iterator[Any]:
     if container.streams.audio:
-        yield from container.decode(audio=0)
+        yield from decoded_frames(container, container.streams.audio[0])
 
 
 @contextlib.contextmanager
@@ -92,6 +90,8 @@ def _opened(video: bytes) -> Iterator[Any]:
             if not container.streams.video:
                 raise UserError("its mp4 has no video track")
             yield container
+    except UserError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"its mp4 cannot be decoded ({reason})") from error

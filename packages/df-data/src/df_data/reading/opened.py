@@ -14,6 +14,7 @@ from df_data.reading.source import Source
 from df_models.errors import UserError
 
 SHARDS_OPEN = 2 * SHARDS_MIXED
+"""Those that are mixed, and as many that come next: they are opened before their turn."""
 
 
 class DamagedShard(UserError):

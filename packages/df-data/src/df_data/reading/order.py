@@ -22,6 +22,7 @@ from df_data.common.hashing import hash_int
 SHARDS_MIXED = 16
 """Shards whose samples are shuffled among each other: enough to mix, few enough to read a disk in long runs."""
 EPOCHS_KEPT = 4
+"""Orders of epochs that stay in memory: with buckets and reading ahead, neighbours are asked for in turns."""
 
 
 class Place(NamedTuple):

@@ -36,13 +36,17 @@ from df_models.errors import UserError
 from df_models.files import sha256_file
 
 ATTEMPTS = 3
+"""A dropped connection is tried again; a server that refuses three times is told to the user."""
 CURL_CODES = {6: "unknown host", 7: "no connection", 22: "not found or no access", 28: "took too long"}
 """What curl's exit codes mean (its manual, EXIT CODES)."""
 SHELL_CODES = {126: "a program in it cannot be run", 127: "a program in it is not installed"}
 """What a shell's own exit codes mean (POSIX, Shell Command Language, 2.8.2)."""
 _PAUSE = 0.5
+"""Seconds before the second attempt, twice as many before the third: enough for a dropped connection."""
 _PIECE = 1 << 20
+"""Bytes read at a time."""
 _LARGEST_MANIFEST = 1 << 30
+"""Bytes: some 200 per shard; beyond this it is no manifest, and must not fill the memory."""
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _REMOTE = re.compile(r"pipe:|[A-Za-z][A-Za-z0-9+.-]*://")
 

@@ -17,6 +17,7 @@ Image = TypeVar("Image")
 TOLERANCE_S = 1e-6
 """A tick this little past the middle between two images still takes the earlier one."""
 RECENT = 256
+"""Frames whose intervals are remembered: 10 s at 25 fps, enough for a median, short enough to follow a change."""
 
 
 @dataclass(frozen=True)

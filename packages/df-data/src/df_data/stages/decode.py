@@ -10,7 +10,6 @@ Shape legend: T frames at 25 fps, H height, W width, N samples.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,22 +20,19 @@ import numpy as np
 
 from df_data.common.timing import timed
 from df_data.stages.aspect import square_size
-from df_data.stages.audio import AudioTrack, Chunk, checked_audio
 from df_data.stages.clock import Tick, steady_ticks
 from df_data.stages.rejection import Rejected
 from df_data.stages.turn import Turn, turned, upright_turn
 from df_models.containers import MOST_PIXELS, limit_images, open_media
 from df_models.errors import UserError
+from df_models.media.decoding import LATEST_S, BrokenAudio, BrokenTimeStamps, audio_blocks, decoded_frames
+from df_models.media.track import AudioTrack
 from df_models.time import FPS, SAMPLE_RATE, samples_for
 
 LATEST_START_S = 600.0
 """Streams that begin further apart than this have damaged time stamps."""
 MAX_GAP_S = 1.0
 """Images whose time stamps are further apart than this do not belong to one stretch of video."""
-LATEST_S = 1e10
-"""Time stamps beyond are damaged: a double no longer tells one frame from the next. (Unix time is 1.7e9.)"""
-MOST_CHANNELS = 8
-"""Of audio (7.1); what has more is no recording of a speaker."""
 MAX_SIDE = 1920
 """Larger images are decoded to this longer side: a segment of them would not fit into a worker's memory."""
 
@@ -101,6 +97,10 @@ def iter_segments(
             if not audio.streams.audio:
                 raise Rejected("no_sound_track", "the file has no audio track")
             yield from _segments(images, video, audio, min_seconds, segment_seconds, max_seconds)
+    except BrokenTimeStamps as error:
+        raise Rejected("broken_time_stamps", str(error)) from error
+    except BrokenAudio as error:
+        raise Rejected("broken_sound", str(error)) from error
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"{path.name} cannot be decoded ({reason})") from error
@@ -140,10 +140,10 @@ def _segments(
         if length < min_seconds:
             continue
         found += 1
-        wave, covered = track.read(stretch.start_s, samples_for(len(stretch.frames)))
+        wave_1N, covered = track.read(stretch.start_s, samples_for(len(stretch.frames)))
         yield DecodedClip(
             frames=_joined(stretch.frames),
-            wave=wave,
+            wave=wave_1N[0],
             start_s=start_s,
             source_fps=1 / stretch.interval,
             sound_offset_s=sound_offset,
@@ -167,15 +167,11 @@ def _joined(frames: list[np.ndarray]) -> np.ndarray:
 
 
 def _audio_track(container: Any) -> AudioTrack:
-    """Return a file's first audio track, its rate taken from what is decoded: headers of HE-AAC tell half of it."""
+    """Return a file's first audio track, 16 kHz mono on the file's clock."""
     stream = container.streams.audio[0]
     if stream.codec_context is None:
         raise UserError("its audio cannot be decoded (no decoder for it); convert it to AAC")
-    frames = (frame for frame in _decoded(container, stream) if frame.time is not None and frame.samples)
-    first = next(frames, None)
-    if first is None:
-        return AudioTrack(iter(()), SAMPLE_RATE)
-    return AudioTrack(_chunks(itertools.chain([first], frames), first.sample_rate), first.sample_rate)
+    return AudioTrack(audio_blocks(decoded_frames(container, stream), SAMPLE_RATE, by_stamps=True), SAMPLE_RATE)
 
 
 def _sound_offset(track: AudioTrack, beginning: float) -> float:
@@ -282,30 +278,6 @@ def _stretches(ticks: Iterator[Tick[_Image]], longest: int) -> Iterator[_Stretch
         stretch.damaged += tick.image.damaged
     if stretch is not None:
         yield stretch
-
-
-def _chunks(frames: Iterator[Any], rate: int) -> Iterator[Chunk]:
-    """Yield the audio of frames of one rate.
-
-    Raises:
-        Rejected: ``broken_sound``, ``broken_time_stamps``.
-    """
-    for frame in frames:
-        if frame.sample_rate != rate:
-            raise Rejected("broken_sound", f"the sample rate changes from {rate} to {frame.sample_rate} Hz")
-        if frame.layout.nb_channels > MOST_CHANNELS:
-            raise Rejected("broken_sound", f"{frame.layout.nb_channels} channels, at most {MOST_CHANNELS} are read")
-        yield _time(frame), checked_audio(_mono(frame))
-
-
-def _mono(frame: Any) -> np.ndarray:
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype.kind in "iu":
-        offset = 128 if samples.dtype == np.uint8 else 0
-        samples = (samples.astype(np.float32) - offset) / (128.0 if offset else float(np.iinfo(samples.dtype).max))
-    return samples.astype(np.float32).mean(axis=0)
 
 
 def _to_rgb(image: Any, aspect: Fraction | None, turn: Turn) -> np.ndarray:

@@ -21,6 +21,7 @@ from df_data.common.timing import timed
 from df_models.encoders.face.head_pose import HeadPose, angle_between
 
 FRAMES = 9
+"""Frames looked at, spread over the clip; the score is their median."""
 
 
 @timed("head pose")

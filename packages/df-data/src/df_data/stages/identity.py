@@ -33,6 +33,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SAME_PERSON = 0.6
 """Two clips are taken for one person above this cosine (:func:`df_data.people.find.who_is_who`)."""
 FRAMES = 5
+"""Frames whose vectors are averaged, spread over the clip: one may be blurred or turned."""
 HOW_TO_GET = (
     "give the path of a MobileFaceNet exported to ONNX (foamliu/MobileFaceNet on GitHub, Apache-2.0; "
     "input [1, 3, 112, 112]), or none to do without identity vectors"

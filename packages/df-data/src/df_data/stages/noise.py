@@ -21,9 +21,13 @@ from df_data.stages.voice import WINDOW
 from df_models.settings import FrozenModel
 
 MIN_PAUSES = 5
+"""Fewer windows of 32 ms are no pause to measure noise in."""
 PAUSE_QUANTILE = 0.25
+"""Of the pauses' energies: the lowest quarter, to leave out breaths and ends of words."""
 QUIET_QUANTILE = 0.05
+"""Where nobody pauses: the closures of stops, about a twentieth of speech."""
 LIMIT_DB = 60.0
+"""Beyond this there is no noise, or no speech, to speak of: 16-bit audio ends there."""
 SILENCE = 1e-10
 """Least energy of a window: digital silence counts as noise of -100 dB of full scale."""
 

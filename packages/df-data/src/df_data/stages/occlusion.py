@@ -40,6 +40,7 @@ from df_models.errors import UserError
 from df_models.settings import FrozenModel
 
 LOOK_SIZE = 256
+"""Side in pixels that crops are looked at in, so that limits in pixels mean the same for every output size."""
 GOOD_FRAMES = 0.9
 """Quantile of the clip's confidences that a frame is compared with."""
 

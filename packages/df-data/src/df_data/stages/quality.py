@@ -18,6 +18,7 @@ from df_data.stages.occlusion import OcclusionFilter
 from df_data.stages.rejection import Rejected
 from df_data.stages.sync import SyncFilter
 from df_data.stages.voice import VoiceFilter
+from df_models.media.levels import speech_level
 from df_models.settings import FrozenModel
 
 __all__ = ["QualityFilter", "audio_scores", "check_audio", "clip_weight", "sharpness", "soft_faults"]
@@ -64,9 +65,12 @@ class QualityFilter(FrozenModel):
 
 
 def audio_scores(wave_N: np.ndarray, sound_share: float) -> dict[str, float]:
-    """Return ``sound_db`` (RMS in dB of full scale, at least -120) and ``sound_share``."""
+    """Return ``sound_db`` (RMS in dB of full scale, at least -120), ``sound_share``, and level and range of the speech
+    (:func:`df_models.media.levels.speech_level`)."""
     rms = float(np.sqrt(np.mean(np.square(wave_N, dtype=np.float64)))) if len(wave_N) else 0.0
-    return {"sound_db": 20 * float(np.log10(max(rms, 1e-6))), "sound_share": sound_share}
+    return {"sound_db": 20 * float(np.log10(max(rms, 1e-6))), "sound_share": sound_share} | speech_level(
+        wave_N
+    ).scores()
 
 
 def check_audio(scores: dict[str, float], filters: QualityFilter) -> None:

@@ -41,13 +41,18 @@ from df_models.settings import FrozenModel
 from df_models.time import FPS, SAMPLE_RATE
 
 STEP_S = 0.01
+"""Resolution of an offset: a quarter of a frame."""
 BANDS_HZ = (300.0, 550.0, 1000.0, 1750.0, 3000.0, 5000.0)
 WINDOW_S = 0.032
+"""Of the loudness: two periods of a low voice."""
 FLOOR_DB = 50.0
 """Audio further than this below the clip's loudest is silence."""
 SLOW_S = 0.1
+"""Slower changes are left out: they are of the sentence, and fit at any offset."""
 MAX_LAG_S = 0.4
+"""Offsets looked for; larger ones are not found (a known limit)."""
 MIN_FRAMES = 26
+"""About one second: a shorter stretch has too few openings of the mouth."""
 STEPS_A_FRAME = round(1 / FPS / STEP_S)
 
 

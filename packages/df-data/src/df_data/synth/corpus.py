@@ -36,6 +36,7 @@ from df_models.encoders import load_audio_encoder
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output_directory
 from df_models.locks import one_writer
+from df_models.media.levels import speech_level
 from df_models.settings import dump_config, load_config
 
 GENERATOR = "3"
@@ -300,6 +301,7 @@ def sample_of(
         text=clip.text,
         phonemes=tuple((symbol, round(start, 4), round(end, 4)) for symbol, start, end in clip.phonemes),
         truth_names=names,
+        scores=speech_level(clip.wave).scores(),
         provenance={"generator": GENERATOR, "seed": seed, "identity": clip.identity, "sentence": clip.sentence_seed},
     )
     return Sample(meta, tensors, video)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from df_models.attention.rope import video_table
@@ -72,20 +73,16 @@ class VideoDiT(Tower, Pretrained):
             raise UserError(
                 f"video must be [batch, frames, {self.config.in_dim}, height, width], not {list(video_BTChw.shape)}"
             )
-        batch, frames, channels, height, width = video_BTChw.shape
-        rows, columns = self.grid(height, width)
-        _, patch_h, patch_w = self.config.patch_size
-        patches = video_BTChw.to(self.dtype).reshape(batch, frames, channels, rows, patch_h, columns, patch_w)
-        patches = patches.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch, frames, rows * columns, -1)
+        self.grid(*video_BTChw.shape[-2:])
+        _, p, q = self.config.patch_size
+        patches = rearrange(video_BTChw.to(self.dtype), "b t c (y p) (x q) -> b t (y x) (c p q)", p=p, q=q)
         return residual(F.linear(patches, self.patch_embedding.weight.flatten(1), self._patch_bias))
 
     def unembed(self, tokens_BTNF: Tensor, height: int, width: int) -> Tensor:
         """Turn the head's output ``[B, T, N, patch * out_dim]`` into ``[B, T, out_dim, h, w]``."""
-        batch, frames = tokens_BTNF.shape[:2]
-        rows, columns = self.grid(height, width)
-        _, patch_h, patch_w = self.config.patch_size
-        patches = tokens_BTNF.view(batch, frames, rows, columns, patch_h, patch_w, -1)
-        return patches.permute(0, 1, 6, 2, 4, 3, 5).reshape(batch, frames, -1, height, width)
+        rows, _ = self.grid(height, width)
+        _, p, q = self.config.patch_size
+        return rearrange(tokens_BTNF, "b t (y x) (p q c) -> b t c (y p) (x q)", y=rows, p=p, q=q)
 
     def forward(
         self,

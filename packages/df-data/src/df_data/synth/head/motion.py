@@ -14,8 +14,10 @@ from df_data.synth.speech.sentences import Phone
 from df_models.time import FPS
 
 _BLINKS_PER_MINUTE = 17.0
+"""The mean of people at rest (Bentivoglio et al. 1997); in talk they blink more."""
 _CLOSING, _OPENING = 0.07, 0.14
 _REFRACTORY = 0.6
+"""Seconds from one blink's closing in which no other begins."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from df_data.synth.head.shading import average_down, paint_background, shade
 from df_models.errors import UserError
 
 SUPERSAMPLING = 2
+"""Pixels rendered for each pixel of the side: lips and lids move by less than a pixel from frame to frame."""
 
 
 class Rendering(NamedTuple):

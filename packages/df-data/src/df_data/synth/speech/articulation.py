@@ -13,6 +13,7 @@ import numpy as np
 from df_data.synth.speech.sentences import Phone
 
 CONTROL_RATE = 200
+"""Hz: 5 ms, below the shortest phonetic event (a burst)."""
 _REACH = 0.45
 _STRESS_JAW = (0.95, 1.0, 1.08)
 _JAW_RATE = 30.0

@@ -24,9 +24,11 @@ from df_data.synth.speech.sentences import Phone, Sentence, Split, make_sentence
 from df_data.synth.speech.voice import Voice
 
 _WARM_UP = 0.2
+"""Seconds that the synthesiser runs before the clip, so that its filters have settled."""
 _STRESS_DB = (-3.5, 0.0, 1.5)
 _NASAL_POLE = 270.0
 _LEVEL = 0.16
+"""Of the raw wave, so that speech stays below full scale."""
 _LIP_LENGTHENING = 0.12
 _RADIATION_DB = 11.0
 

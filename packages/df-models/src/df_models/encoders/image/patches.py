@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from df_models.encoders.weights import refuse_location
 
 GRID = 4
+"""16 tokens, as many as the resampler makes of DINOv2's."""
 PATCH = 2
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from df_models.encoders.video.stream import IMAGE_CHANNELS, LATENT_CHANNELS, Stream, StreamedVAE
@@ -77,7 +78,7 @@ class TPool(nn.Module):
         self.conv = nn.Conv2d(width * stride, width, 1, bias=False)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.conv(x_NCHW.unflatten(0, (-1, self.stride)).flatten(1, 2))
+        return self.conv(rearrange(x_NCHW, "(n s) c h w -> n (s c) h w", s=self.stride))
 
 
 class TGrow(nn.Module):
@@ -89,7 +90,7 @@ class TGrow(nn.Module):
         self.conv = nn.Conv2d(width, width * stride, 1, bias=False)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.conv(x_NCHW).unflatten(1, (self.stride, -1)).flatten(0, 1)
+        return rearrange(self.conv(x_NCHW), "n (s c) h w -> (n s) c h w", s=self.stride)
 
 
 class TaehvNet(nn.Module):

@@ -1,0 +1,140 @@
+"""Reading and writing video (needs the package ``av``, imported when used).
+
+Shape legend: T frames, H height, W width, C channels, N samples. Frames are uint8 RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from df_models.errors import UserError
+from df_models.files import atomic_path
+from df_models.media.audio import AudioSource, Waveform, open_file, reason_of
+from df_models.time import FPS, SAMPLE_RATE
+
+AAC_BIT_RATE = 96_000
+"""Bits a second and channel: speech is transparent in AAC-LC from about 64 000 on, music from about 96 000."""
+AAC_FRAME = 1024
+
+
+def read_video(path: str | Path) -> tuple[np.ndarray, float]:
+    """Return all frames of a short video as uint8 ``[T, H, W, 3]`` and its frame rate.
+
+    Raises:
+        UserError: no such file, no video in it, or video that cannot be decoded.
+    """
+    import av
+
+    with open_file(path, "video") as container:
+        if not container.streams.video:
+            raise UserError(f"{path} has no video track")
+        rate = container.streams.video[0].average_rate
+        try:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        except av.FFmpegError as error:
+            raise UserError(f"the video in {path} cannot be decoded ({reason_of(error)})") from error
+    if not frames:
+        raise UserError(f"{path} holds no video frames")
+    return np.stack(frames), float(rate or FPS)
+
+
+def write_video(
+    path: str | Path,
+    frames_THWC: Iterable[np.ndarray],
+    *,
+    fps: int = FPS,
+    audio: np.ndarray | AudioSource | None = None,
+    sample_rate: int = SAMPLE_RATE,
+    lossless: bool = False,
+    crf: int = 16,
+) -> int:
+    """Write an MP4 (H.264, AAC) from frames as they come, in constant memory; return the number of frames.
+
+    Audio is read as the video grows, so the two lie interleaved in the file and are of one length: it is cut to the
+    video, or goes on in silence.
+
+    Args:
+        frames_THWC: uint8 RGB frames, all of one even size.
+        audio: mono ``[N]`` in [-1, 1] at ``sample_rate``, a source of its own rate and channels, or none.
+        lossless: RGB without loss (for data, not for browsers) instead of yuv420p at quality ``crf``.
+    """
+    import av
+
+    iterator = iter(frames_THWC)
+    first = next(iterator, None)
+    if first is None:
+        raise UserError(f"no frames to write to {path}")
+    source = Waveform(audio, sample_rate) if isinstance(audio, np.ndarray) else audio
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        video = _add_video_stream(container, first.shape, fps, lossless, crf)
+        track = None if source is None else _AudioWriter(container, source)
+        count = 0
+        for frame in _chain(first, iterator):
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            image.pts = count
+            container.mux(video.encode(image))
+            count += 1
+            if track is not None:
+                track.extend(Fraction(count, fps))
+        container.mux(video.encode(None))
+        if track is not None:
+            track.finish()
+    return count
+
+
+def _add_video_stream(container: Any, shape: tuple[int, ...], fps: int, lossless: bool, crf: int) -> Any:
+    height, width = shape[:2]
+    stream = container.add_stream("libx264rgb" if lossless else "libx264", rate=Fraction(fps))
+    stream.height, stream.width = height, width
+    stream.pix_fmt = "rgb24" if lossless else "yuv420p"
+    stream.options = {"qp": "0", "preset": "veryfast"} if lossless else {"crf": str(crf), "preset": "medium"}
+    return stream
+
+
+class _AudioWriter:
+    """Encodes a source in step with the video; the muxer orders the packets of both by time."""
+
+    def __init__(self, container: Any, source: AudioSource) -> None:
+        self._container, self._source = container, source
+        self._stream = container.add_stream("aac", rate=source.rate, layout=source.layout)
+        self._stream.bit_rate = AAC_BIT_RATE * self._stream.layout.nb_channels
+        self._read = self._encoded = 0
+        self._waiting: list[np.ndarray] = []
+
+    def extend(self, seconds: Fraction) -> None:
+        """Go on to a moment of the video."""
+        wanted = round(seconds * self._source.rate)
+        self._waiting.append(self._source.read(wanted - self._read))
+        self._read = wanted
+        if self._read - self._encoded >= AAC_FRAME:
+            self._encode(whole=True)
+
+    def finish(self) -> None:
+        """Write what is held back."""
+        self._encode(whole=False)
+        self._container.mux(self._stream.encode(None))
+
+    def _encode(self, *, whole: bool) -> None:
+        """Encode what waits, in frames of AAC's length; of the last one the part that is there unless ``whole``."""
+        import av
+
+        samples_CN = np.clip(np.concatenate(self._waiting, axis=1), -1.0, 1.0)
+        rate, count = self._source.rate, samples_CN.shape[1]
+        end = count // AAC_FRAME * AAC_FRAME if whole else count
+        for start in range(0, end, AAC_FRAME):
+            piece_CN = np.ascontiguousarray(samples_CN[:, start : min(start + AAC_FRAME, end)])
+            frame = av.AudioFrame.from_ndarray(piece_CN, format="fltp", layout=self._source.layout)
+            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), self._encoded
+            self._container.mux(self._stream.encode(frame))
+            self._encoded += piece_CN.shape[1]
+        self._waiting = [samples_CN[:, end:]]
+
+
+def _chain(first: np.ndarray, rest: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    yield first
+    yield from rest

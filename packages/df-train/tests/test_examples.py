@@ -1,0 +1,79 @@
+"""The scripts of `examples/` run as they are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from df_models import DualForce
+from df_models.encoders import random_tiny_vae
+from df_models.media import write_image, write_wav
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def run(name: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a script as `python examples/NAME ...` would, in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    try:
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_model_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("model_alone.py", monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "(1, 9, 16, 8, 8)" in said and "(1, 9, 4, 70)" in said and "parameters, saved and loaded" in said
+
+
+def test_frames_are_shown_as_they_are_made(
+    tmp_path: Path, tiny_model: dict[str, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("df_infer.pipeline.load_video_vae", lambda _: random_tiny_vae())
+    DualForce.from_preset("quickstart", **tiny_model).save_pretrained(tmp_path / "model")
+    noise = np.random.default_rng(0)
+    write_image(tmp_path / "face.png", noise.integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    write_wav(tmp_path / "speech.wav", noise.normal(scale=0.1, size=16_000))
+    given = ("--run", tmp_path / "model", "--image", tmp_path / "face.png", "--audio", tmp_path / "speech.wav")
+    assert run("stream_frames.py", *given, "--frames", 9, monkeypatch=monkeypatch) == 0
+    meter = capsys.readouterr().out
+    assert meter.count("frames of 16x16") == 3, "one latent frame at a time"
+    assert "\r9 frames" in meter
+
+    assert run("stream_frames.py", *given, "--frames", 10, monkeypatch=monkeypatch) == 2
+    assert "1 + 4" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(900)
+def test_a_folder_of_videos_becomes_a_model(
+    tmp_path: Path, tiny_model: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real sentences of a few people through the real stages, then two steps."""
+    beside = EXAMPLES.parents[1] / "shared"
+    data = Path(os.environ.get("DF_TEST_DATA") or beside / "data") / "grid"
+    weights = Path(os.environ.get("DF_TEST_WEIGHTS") or beside / "weights")
+    videos = sorted((data / "others").glob("*.mpg"))[:3] if weights.is_dir() else []
+    if len(videos) < 3:
+        pytest.skip("no real test data: set DF_TEST_DATA and DF_TEST_WEIGHTS")
+    pytest.importorskip("mediapipe", exc_type=ImportError)
+    monkeypatch.setenv("DF_TEST_WEIGHTS", str(weights.resolve()))
+    (tmp_path / "videos").mkdir()
+    for video in videos:
+        (tmp_path / "videos" / video.name).symlink_to(video.resolve())
+    torch.set_num_threads(1)
+    overrides = {name: value for name, value in tiny_model.items() if name != "video_size"}
+    small = [f"model.overrides={json.dumps(overrides)}", "data.batch_size=2", "device=cpu", "sample.clips=1"]
+    made = ("--pattern", "*.mpg", "--steps", 2, "checkpoint.every=2", *small)
+    assert (
+        run("folder_to_model.py", tmp_path / "videos", "--out", tmp_path / "mine", *made, monkeypatch=monkeypatch) == 0
+    )
+    assert DualForce.from_pretrained(tmp_path / "mine" / "run" / "model").config.dim == 24
