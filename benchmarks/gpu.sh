@@ -92,7 +92,7 @@ tests=(-m gpu -o addopts= --import-mode=importlib -p no:cacheprovider -v --figur
 if [ "$rehearsal" = 1 ]; then
     device=cpu
     part tests 600 "$python" -m pytest -n 2 --timeout 240 "${tests[@]}"
-    bench video-tower 600 video_tower --preset quickstart --layers 1 --frames 2 --size 32 --repeats 1 --dtype bfloat16
+    bench video-tower 600 video_tower --preset quickstart --layers 1 --frames 2 --size 32 --repeats 1 --dtype float32
     bench training-step 600 training_step --preset quickstart --batch 2 --frames 3 --repeats 2 --checkpointing
     bench generation 600 generation --preset quickstart --steps 1 --repeats 1 --lengths 9 13 --contexts 2 3
 else

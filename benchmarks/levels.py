@@ -68,7 +68,7 @@ class Bench:
         root = dataset_of(self.run, config)
         self.pipeline = Pipeline.from_run(self.run.root, config.device, config.dtype)
         encoder = structure_encoder(root)
-        self.reader: FaceReader = choose_reader(encoder, config.landmarker or built_with_landmarker(root))
+        self.reader: FaceReader = choose_reader(encoder, built_with_landmarker(root))
         self.clips, self.source = held_out_clips(root, config, encoder, self.pipeline.size)
         check_size(self.pipeline, self.clips)
         self.config, self.frames = config, config.frames[0]

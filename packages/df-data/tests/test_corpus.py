@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from df_data.build.build import encode
+from df_data.build import encode
 from df_data.check.validate import check_dataset
 from df_data.format.manifest import read_manifest
 from df_data.format.sample import Sample

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from fake_models import FakeModels, fake_config, shards
 
+from df_data.build import merge as merge_module
 from df_data.build.build import build
-from df_data.build.build import merge as merge_module
 from df_data.build.config import BuildConfig
 from df_data.build.merge import merge
 from df_data.check.validate import check_dataset
