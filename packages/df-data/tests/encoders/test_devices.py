@@ -104,7 +104,7 @@ def test_the_setting_is_checked_and_read_from_the_command_line() -> None:
     given = ["out=o", "sources=[{name: s, folder: f, pattern: '*', licence: l}]"]
     assert load_config(BuildConfig, None, [*given, "device=[cuda:0,cuda:1]"]).device == ("cuda:0", "cuda:1")
     for wrong in ("gpu", "cuda:x", "[]", "[cuda:0,tpu]", "[cuda:0,cpu]", "[cuda]"):
-        with pytest.raises(UserError, match="device: (unknown device|write auto, cpu, cuda)"):
+        with pytest.raises(UserError, match=r"device: (unknown device|write auto, cpu, cuda)"):
             load_config(BuildConfig, None, [*given, f"device={wrong}"])
 
 
