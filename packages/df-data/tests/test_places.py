@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from df_data.cli import main
 from df_models.locks import one_writer
@@ -28,7 +28,7 @@ def test_build_does_not_write_into_its_own_source(tmp_path: Path, capsys: pytest
     (tmp_path / "a.mp4").write_bytes(b"film")
     source = {"name": "mine", "folder": str(tmp_path), "pattern": "*.mp4", "identity": "file", "licence": "x"}
     config = tmp_path / "build.yaml"
-    config.write_text(yaml.safe_dump({"out": str(tmp_path), "sources": [source]}))
+    config.write_text(json.dumps({"out": str(tmp_path), "sources": [source]}))
     assert "is read as an input" in told(capsys, "build", "--config", config)
     assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "build.yaml"}
 

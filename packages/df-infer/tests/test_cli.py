@@ -12,9 +12,11 @@ import pytest
 
 import df_infer.pipeline
 from df_infer import cli
+from df_infer.config import GenerateConfig, RolloutConfig
 from df_infer.pipeline import Pipeline
 from df_models.encoders import random_tiny_vae
 from df_models.media import read_audio, read_video, write_wav
+from df_models.settings import load_config
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,36 @@ def test_options_reach_the_rollout(files, tmp_path: Path, monkeypatch: pytest.Mo
     assert (rollout.window, rollout.sinks, rollout.solver) == (2, 0, "heun")
 
 
+def test_every_setting_of_a_rollout_has_a_flag_with_its_meaning(files, tmp_path: Path, capsys) -> None:
+    values = {
+        "structure_steps": 4,
+        "shift": 2.5,
+        "structure_shift": 1.5,
+        "chunk": 2,
+        "steps": 5,
+        "window": 6,
+        "sinks": 0,
+    }
+    values |= {"solver": "heun", "start": "generate", "struct_start": "noise", "context_noise": 0.02}
+    values |= {"audio_guidance": 2.0, "text_guidance": 0.5}
+    assert set(values) == set(RolloutConfig.model_fields)
+    flags = [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    assert run(files, tmp_path / "out.mp4", *flags, "--print-config") == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    assert load_config(GenerateConfig, printed) == GenerateConfig(rollout=RolloutConfig(**values))
+    with pytest.raises(SystemExit):
+        cli.main(["generate", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, field in RolloutConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in shown and " ".join(str(field.description).split()[:4]) in shown
+
+
+def test_flags_change_only_what_they_name(files, tmp_path: Path, capsys) -> None:
+    assert run(files, tmp_path / "out.mp4", "--structure-steps", "null", "--print-config") == 0
+    assert "steps: 2\n" in capsys.readouterr().out, "the run's own"
+
+
 def test_writes_the_motion(files, tmp_path: Path) -> None:
     assert run(files, tmp_path / "out.mp4", "--frames", "9", "--structure-out", str(tmp_path / "s.npz")) == 0
     with np.load(tmp_path / "s.npz") as data:
@@ -155,7 +187,12 @@ def test_a_wrong_output_is_one_line(files, tmp_path: Path, capsys, out: str, mes
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--frames", "10"], "1 + 4 n"), (["--window", "0"], "window"), (["--device", "gpu"], "unknown device")],
+    [
+        (["--frames", "10"], "1 + 4 n"),
+        (["--window", "0"], "rollout: window: "),
+        (["--shift", "abc"], "rollout: shift: "),
+        (["--device", "gpu"], "unknown device"),
+    ],
 )
 def test_a_wrong_option_is_one_line(files, tmp_path: Path, capsys, options: list[str], message: str) -> None:
     expect_error(capsys, run(files, tmp_path / "out.mp4", *options), message, tmp_path)

@@ -64,7 +64,7 @@ def _share(found, wanted, trials):
 def test_levels_follow_their_stated_distributions(mode, changes):
     config = replace(HistoryConfig(mode=mode), **changes)
     drawn = _draw(config)
-    noised = drawn.supervised.numpy()
+    noised = ~drawn.given_clean.numpy()
     assert noised.any()
     _follows(drawn.video.numpy()[noised], _video_cdf(config))
     _follows(drawn.structure.numpy()[noised], _structure_cdf(config))
@@ -77,7 +77,7 @@ def test_levels_follow_their_stated_distributions(mode, changes):
 
 @pytest.mark.parametrize("share", ENDS["clean_past_probability"])
 def test_the_stated_share_of_clips_has_a_clean_past_of_every_length(share):
-    clean = (~_draw(HistoryConfig(clean_past_probability=share)).supervised).sum(dim=1).numpy()
+    clean = _draw(HistoryConfig(clean_past_probability=share)).given_clean.sum(dim=1).numpy()
     _share((clean > 0).sum(), share, CLIPS)
     if share:
         lengths = np.bincount(clean[clean > 0], minlength=FRAMES)[1:]

@@ -19,7 +19,7 @@ def test_independent_levels_are_uniform_and_unrelated():
     sigmas = _draw(mode="independent", structure_tail=0.0)
     assert sigmas.video.shape == sigmas.structure.shape == (CLIPS, FRAMES)
     assert sigmas.video.dtype == torch.float32
-    assert sigmas.supervised.all() and sigmas.history_video is None
+    assert not sigmas.given_clean.any() and sigmas.history_video is None
     assert sigmas.video.mean() == pytest.approx(0.5, abs=0.01)
     assert sigmas.video.std() == pytest.approx(12**-0.5, abs=0.01)
     assert sigmas.structure.max() <= 0.7
@@ -44,7 +44,7 @@ def test_shifted_levels_have_the_shifted_median():
 
 def test_the_default_mixes_independent_levels_with_a_clean_past():
     sigmas = _draw()
-    clean = ~sigmas.supervised
+    clean = sigmas.given_clean
     mixed = clean.any(dim=1)
     assert mixed.float().mean() == pytest.approx(0.3, abs=0.03)
     assert torch.equal(sigmas.video == 0, clean) and torch.equal(sigmas.structure == 0, clean)
@@ -58,7 +58,7 @@ def test_the_default_mixes_independent_levels_with_a_clean_past():
 def test_separate_histories_are_lightly_noised_per_clip():
     for mode, carries in (("teacher_forcing", 0.0), ("error_recycling", 0.9)):
         sigmas = _draw(mode=mode, context_noise_max=0.2)
-        assert sigmas.supervised.all()
+        assert not sigmas.given_clean.any()
         assert sigmas.history_video is not None and sigmas.history_structure is not None
         assert sigmas.history_video.shape == (CLIPS, FRAMES)
         assert (sigmas.history_video == sigmas.history_video[:, :1]).all()

@@ -71,8 +71,8 @@ def test_their_first_latent_is_neither_a_clean_start_nor_an_image(batch: Batch):
     shown = shown_of(tricked, history={"mode": "independent"}, start_clean=1.0, drop_reference=0.0)
     assert torch.equal(shown.sigma.video[:, 0] == 0, batch.anchored)
     assert torch.equal(shown.reference_frame, torch.where(batch.anchored, 0, -1))
-    assert not shown.supervised.video[:, 0].any(), "given clean, or not to be learnt"
-    assert shown.supervised.video[:, 1:].all() and shown.supervised.structure.all()
+    assert not shown.learnt.video[:, 0].any(), "given clean, or not to be learnt"
+    assert shown.learnt.video[:, 1:].all() and shown.learnt.structure.all()
 
 
 def test_their_first_latent_is_shown_as_past_at_its_own_level(batch: Batch):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from df_infer.run_dir import RunDir, open_run, read_record
 from df_infer.run_log import read_log
@@ -29,7 +29,7 @@ def workplace(config_tree: Tree, dataset_at: Write, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(old)
     optim = {"steps": 5, "warmup": 2}
     tree = config_tree(Path("runs/a"), data={"root": "data/random"}, optim=optim)
-    Path("my.yaml").write_text(yaml.safe_dump(tree))
+    Path("my.yaml").write_text(json.dumps(tree))
     assert main(["--config", "my.yaml"]) == 0
     return old
 

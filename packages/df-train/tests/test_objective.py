@@ -44,7 +44,7 @@ def rows(batch: Batch, order: list[int]) -> Batch:
 def test_a_clip_is_shown_the_same_in_any_batch(batch: Batch):
     whole = shown_of(batch, drop_audio=0.5, drop_reference=0.5)
     part = shown_of(rows(batch, [4, 1]), drop_audio=0.5, drop_reference=0.5)
-    for name in ("noisy", "sigma", "supervised", "noise"):
+    for name in ("noisy", "sigma", "learnt", "noise"):
         for one, two in zip(getattr(whole, name), getattr(part, name)):
             assert torch.equal(one[[4, 1]], two)
     assert torch.equal(whole.audio[[4, 1]], part.audio)
@@ -69,20 +69,20 @@ def test_noisy_lies_between_clean_and_noise_at_its_own_level(batch: Batch):
 
 def test_frames_given_clean_are_clean_and_not_learnt(batch: Batch):
     shown = shown_of(batch, history={"mode": "clean_past", "clean_past_probability": 1.0}, start_clean=0.0)
-    for sigma, supervised in zip(shown.sigma, shown.supervised):
-        assert torch.equal(sigma == 0, ~supervised)
-    assert not shown.supervised.video[:, 0].any()
-    assert shown.supervised.video[:, -1].all()
+    for sigma, learnt in zip(shown.sigma, shown.learnt):
+        assert torch.equal(sigma == 0, ~learnt)
+    assert not shown.learnt.video[:, 0].any()
+    assert shown.learnt.video[:, -1].all()
 
 
 def test_a_start_on_the_portrait_gives_only_the_first_video_frame_of_aligned_clips_clean(batch: Batch):
     shown = shown_of(batch, history={"mode": "independent"}, start_clean=1.0)
     aligned = batch.reference_frame == 0
     assert aligned.any() and not aligned.all()
-    assert torch.equal(shown.supervised.video[:, 0], ~aligned)
+    assert torch.equal(shown.learnt.video[:, 0], ~aligned)
     assert torch.equal(shown.sigma.video[:, 0] == 0, aligned)
-    assert shown.supervised.video[:, 1:].all()
-    assert shown.supervised.structure.all()
+    assert shown.learnt.video[:, 1:].all()
+    assert shown.learnt.structure.all()
     assert (shown.sigma.structure[:, 0] > 0).all()
 
 
@@ -140,8 +140,8 @@ def test_mouth_cells_weigh_one_plus_mouth_weight(batch: Batch):
 def test_frames_that_are_not_learnt_cost_nothing(batch: Batch):
     shown = shown_of(batch, history={"mode": "clean_past", "clean_past_probability": 1.0}, start_clean=0.0)
     answer = [velocity_target(c, n) for c, n in zip(shown.clean, shown.noise)]
-    for stream, supervised in zip(answer, shown.supervised):
-        stream[~supervised] += 100.0
+    for stream, learnt in zip(answer, shown.learnt):
+        stream[~learnt] += 100.0
     terms = flow_terms(Velocity(*answer), shown, batch.mouth_mask)
     assert total_loss(terms, {"video": 1.0, "mouth": 1.0, "structure": 1.0}).item() == 0.0
 

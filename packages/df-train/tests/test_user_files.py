@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from df_infer.run_dir import RunDir
 from df_models.cli_support import MachineError
@@ -40,7 +40,7 @@ def test_a_directory_that_df_train_did_not_write_is_left_alone(
     (mine / "config.yaml").write_text("my: settings")
     before = contents(mine)
     file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump(config_tree(mine, optim=SHORT)))
+    file.write_text(json.dumps(config_tree(mine, optim=SHORT)))
     for more in ([], ["--check"]):
         assert main(["--config", str(file), *flags, *more]) == 2
         error = capsys.readouterr().err.strip()

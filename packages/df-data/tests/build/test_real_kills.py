@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -10,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from fake_models import shards
 
 ROUNDS = 4
@@ -41,7 +41,7 @@ def config(real_data: Path, real_weights: Path, tmp_path: Path) -> Path:
         "workers": 2,
     }
     path = tmp_path / "build.yaml"
-    path.write_text(yaml.safe_dump(tree))
+    path.write_text(json.dumps(tree))
     return path
 
 

@@ -32,7 +32,7 @@ def clips(count: int, frames: int) -> list[np.ndarray]:
 def test_batches_give_what_all_together_give(encoders: Encoders) -> None:
     frames, references = clips(5, 41), [[0, 3], [1, 40], [0, 7], [2, 9], [0, 0]]
     whole = encode_images(encoders, frames, references)
-    parts = encode_images(encoders, frames, references, EncoderBatches(clips=2, pictures=3))
+    parts = encode_images(encoders, frames, references, EncoderBatches(clips=2, images=3))
     video = torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3).float() / 255
     plain = encoders.video_vae.encode(video).half()
     for index, (one, other) in enumerate(zip(whole, parts, strict=True)):
@@ -60,7 +60,7 @@ def test_the_vae_never_gets_more_than_a_batch_of_some_frames(
         return made
 
     monkeypatch.setattr(encoders.video_vae, "encoder_session", watched)
-    encode_images(encoders, clips(3, 77), [[0]] * 3, EncoderBatches(clips=2, pictures=2))
+    encode_images(encoders, clips(3, 77), [[0]] * 3, EncoderBatches(clips=2, images=2))
     assert sizes == [(2, 33), (2, 32), (2, 12), (1, 33), (1, 32), (1, 12), (2, 1), (1, 1)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 
 from df_eval.config import EvalConfig
@@ -25,7 +26,7 @@ ground truth, the VAE's reconstruction of it, the audio shifted (must be near 0)
   videos/ plots/  what the report shows
 """
 
-EPILOG = """\
+EPILOG = f"""\
 examples:
   df-eval runs/quickstart                                   16 clips, 33 and 129 frames
   df-eval runs/quickstart --clips 4 --frames 33             a quick look
@@ -33,8 +34,9 @@ examples:
   df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
   df-eval runs/grid --config configs/eval/grid.yaml         real videos, read with MediaPipe
 
-settings (key=value): clips, frames, seed, batch_size, max_lag, shifts, resamples, videos, rollout.*, device, dtype,
-data, render, landmarker. A config file with the same keys can be given by --config; the command line wins.
+settings (key=value; each is told in docs/configuration.md):
+{textwrap.fill(", ".join(EvalConfig.model_fields), 118)}
+A config file with the same keys can be given by --config; the command line wins.
 
 exit codes: 0 measured; 1 measured and a goal is not met (only with --require-goals); 2 a mistake in what was asked;
 3 the machine lacks something; 130 interrupted.

@@ -23,7 +23,8 @@ class RolloutSettings(FrozenModel):
         structure_shift: the same for the structure schedule.
         solver: `euler` (one model call per step) or `heun` (more exact; two, save for the last step).
         window: most recent latent frames (160 ms each) that are visible, the current chunk included.
-        sinks: first latent frames that stay visible for ever, beyond the window.
+        sinks: first latent frames that stay visible for ever, beyond the window; `sinks + window` is best the length of
+            a training clip in latent frames.
         chunk: latent frames denoised together; each adds 160 ms of latency.
         start: `reference`: latent frame 0 *is* the portrait; `generate`: frame 0 is generated too.
         struct_start: `previous`: the structure starts at the model's `sigma_structure_max` from the previous frame's

@@ -26,7 +26,7 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 PACKAGES = ("df-models", "df-data", "df-infer", "df-train", "df-eval")
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "ruamel": "ruamel.yaml"}
 """Distributions that are not named as their modules are."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -22,9 +22,12 @@ MOST_BUCKETS = 8
 class ModelConfig(FrozenModel):
     """The architecture: a preset of df-models and fields of its configuration to change.
 
-    `start_from` names a saved model (a directory, such as another run's `model/` or what `df-models convert-wan` wrote,
-    or a Hub id). Its weights are the start, and its configuration takes the preset's place. One that was trained keeps
-    the structure statistics and the FLAME head that it was trained with.
+    Attributes:
+        preset: name of a preset (`df-models describe` lists them).
+        start_from: a saved model (a directory, such as another run's `model/` or what `df-models convert-wan` wrote, or
+            a Hub id). Its weights are the start, and its configuration takes the preset's place. One that was trained
+            keeps the structure statistics and the FLAME head that it was trained with.
+        overrides: fields of the model's configuration (`df_models.DualForceConfig`) to change, such as `num_layers`.
     """
 
     preset: str = "quickstart"
@@ -50,7 +53,8 @@ class DataConfig(FrozenModel):
         verify: check the sha256 of shards that lie on a disk (those that are fetched always are checked).
         num_workers: threads of each process that read ahead.
         cache_bytes: memory of each process for clips that were read before.
-        cache_dir: where the shards of a URL are kept on this machine, and `cache_dir_bytes` how much of them.
+        cache_dir: where the shards of a URL are kept on this machine.
+        cache_dir_bytes: how much of them is kept there.
         stream_bytes: memory of each process for the shards of a URL without a `cache_dir`.
     """
 
@@ -113,10 +117,14 @@ class DataConfig(FrozenModel):
 class HistorySettings(FrozenModel):
     """What the frames before those being learnt look like in training (`df_models.flow.history`).
 
-    `independent`: every frame its own noise level. `clean_past`: the same, but with `clean_past_probability` all frames
-    before a random one are clean. `teacher_forcing`: a separate copy of the true past, noised up to
-    `context_noise_max`. `error_recycling`: the same, and with `error_probability` that copy carries errors that the
-    model made before; the last `error_bank` of them are kept.
+    Attributes:
+        mode: `independent`: every frame its own noise level. `clean_past`: the same, but sometimes all frames before a
+            random one are clean. `teacher_forcing`: a separate, little noised copy of the true past. `error_recycling`:
+            the same, and that copy sometimes carries errors that the model made before.
+        clean_past_probability: `clean_past`: the share of clips whose frames before a random one are clean.
+        context_noise_max: the last two modes: the highest noise level of the copy.
+        error_probability: `error_recycling`: the share of clips whose copy carries errors.
+        error_bank: `error_recycling`: how many errors are kept, the newest.
     """
 
     mode: HistoryMode = "clean_past"
@@ -127,7 +135,13 @@ class HistorySettings(FrozenModel):
 
 
 class FlameLossConfig(FrozenModel):
-    """The FLAME head on the predicted clean structure; the weight falls to `weight_end` over `decay_steps`."""
+    """The FLAME head on the predicted clean structure; its weight falls linearly.
+
+    Attributes:
+        weight: of the loss at step 0; 0 for none.
+        weight_end: of the loss after `decay_steps`.
+        decay_steps: optimizer steps from the one to the other.
+    """
 
     weight: float = Field(default=0.1, ge=0)
     weight_end: float = Field(default=0.02, ge=0)
@@ -137,13 +151,18 @@ class FlameLossConfig(FrozenModel):
 class ObjectiveConfig(FrozenModel):
     """Noise levels and losses.
 
-    `video_shift` is Wan's shift of the video's noise levels. The structure's go up to the model's
-    `sigma_structure_max`; the share `structure_tail` of frames gets the levels above it. `start_clean`: of the clips
-    whose reference image is their first frame, the share whose first frame is given clean, as in generation that
-    starts on the portrait.
-    `mouth_weight` is the extra weight of the video cells in the mouth box (0: all cells weigh the same). The `drop_`
-    shares train the model without that condition, which guidance needs; without text means zero rows only, no encoded
-    empty prompt, so that no text encoder is needed to make it.
+    Attributes:
+        video_shift: Wan's shift of the video's noise levels.
+        structure_tail: share of frames whose structure gets a noise level above the model's `sigma_structure_max`.
+        start_clean: of the clips whose reference image is their first frame, the share whose first frame is given
+            clean, as in generation that starts on the portrait.
+        video_weight: weight of the video's loss.
+        structure_weight: weight of the structure's loss.
+        mouth_weight: extra weight of the video cells in the mouth box (0: all cells weigh the same).
+        drop_audio: share of clips that are learnt without audio, which guidance on it needs.
+        drop_reference: share of clips that are learnt without the reference image.
+        drop_text: share of clips that are learnt without text, which guidance on it needs: zero rows, no encoded empty
+            prompt, so that no text encoder is needed to make it.
     """
 
     history: HistorySettings = HistorySettings()
@@ -160,7 +179,18 @@ class ObjectiveConfig(FrozenModel):
 
 
 class OptimConfig(FrozenModel):
-    """AdamW with linear warm-up and a cosine down to `floor` times the peak. Steps are optimizer steps."""
+    """AdamW with linear warm-up and a cosine down to a floor. Steps are optimizer steps.
+
+    Attributes:
+        steps: of the whole run.
+        lr: peak of the learning rate.
+        warmup: steps until the peak.
+        floor: learning rate at the last step, as a share of the peak.
+        betas: decay rates of AdamW's two moments.
+        eps: AdamW's epsilon.
+        weight_decay: AdamW's decoupled decay.
+        clip: largest norm of the gradient; a larger one is scaled down to it.
+    """
 
     steps: int = Field(default=1200, ge=1)
     lr: float = Field(default=1e-3, gt=0)
@@ -173,13 +203,21 @@ class OptimConfig(FrozenModel):
 
 
 class EmaConfig(FrozenModel):
-    """The moving average that is exported; early on it follows faster, by `(1 + step) / (10 + step)`."""
+    """The moving average of the weights, which is what is exported.
+
+    Attributes:
+        decay: of each step; early on it follows faster, by `(1 + step) / (10 + step)`.
+    """
 
     decay: float = Field(default=0.995, ge=0, lt=1)
 
 
 class PrecisionConfig(FrozenModel):
-    """`bf16: auto` computes in bfloat16 on CUDA and in float32 on a CPU; parameters stay float32 in any case."""
+    """What is computed in; parameters stay float32 in any case.
+
+    Attributes:
+        bf16: `auto` computes in bfloat16 on CUDA and in float32 on a CPU.
+    """
 
     bf16: Literal["auto", "on", "off"] = "auto"
 
@@ -199,9 +237,12 @@ class ShardingConfig(FrozenModel):
 
 
 class CheckpointConfig(FrozenModel):
-    """A checkpoint every `every` steps, the newest `keep` of them kept.
+    """Checkpoints to resume from.
 
-    `resume: auto` continues an unfinished run from its newest whole checkpoint; `never` refuses to touch it.
+    Attributes:
+        every: steps from one to the next.
+        keep: how many are kept, the newest.
+        resume: `auto` continues an unfinished run from its newest whole checkpoint; `never` refuses to touch it.
     """
 
     every: int = Field(default=200, ge=1)
@@ -210,7 +251,14 @@ class CheckpointConfig(FrozenModel):
 
 
 class LogConfig(FrozenModel):
-    """Figures go to `metrics.jsonl` every `every` steps, and to Weights & Biases and TensorBoard if asked."""
+    """Where figures go, besides `metrics.jsonl`.
+
+    Attributes:
+        every: steps from one line to the next.
+        wandb: Weights & Biases.
+        wandb_project: its project.
+        tensorboard: write event files for TensorBoard into the run.
+    """
 
     every: int = Field(default=10, ge=1)
     wandb: Literal["off", "offline", "online"] = "off"
@@ -219,7 +267,13 @@ class LogConfig(FrozenModel):
 
 
 class SampleConfig(FrozenModel):
-    """Validation clips generated every `every` steps (0: only at the end): `clips` of them, `frames` pixel frames."""
+    """Sample videos of validation clips.
+
+    Attributes:
+        every: steps from one set to the next (0: only at the end).
+        clips: how many; 0 for none.
+        frames: pixel frames of each, 1 + 4 n.
+    """
 
     every: int = Field(default=0, ge=0)
     clips: int = Field(default=2, ge=0)
@@ -234,10 +288,17 @@ class SampleConfig(FrozenModel):
 
 
 class TrainConfig(FrozenModel):
-    """One training run. `run_dir` null means `runs/<name>`.
+    """One training run.
 
-    `max_minutes` ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the learning
-    rate's schedule is in steps and does not know of it.
+    Attributes:
+        task: what is trained.
+        name: of the run: letters, digits, `.`, `_`, `-`.
+        run_dir: directory of the run; null means `runs/<name>`.
+        seed: keys the initial weights, the order of clips and all noise.
+        device: `auto` takes a GPU if there is one.
+        max_minutes: ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the
+            learning rate's schedule is in steps and does not know of it.
+        rollout: how sample videos are generated, and the defaults of evaluation and generation.
     """
 
     task: Literal["model"] = "model"

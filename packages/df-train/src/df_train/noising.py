@@ -43,8 +43,8 @@ class Shown:
     Attributes:
         clean, noise, noisy: both streams, normalised; the target is `noise - clean`.
         sigma: noise levels.
-        supervised: bool levels; False at frames given clean, whose noise is not to be seen, and at the first video
-            frame of crops that begin within their clip (`df_train.crops`).
+        learnt: bool levels, which frames count in the losses: not those given clean, whose noise is not to be seen, and
+            not the first video frame of crops that begin within their clip (`df_train.crops`).
         audio, reference_latent, reference_tokens, reference_frame, text: conditions, with some clips' set to zero; text
             is `[B, L, D]`, not yet padded to the rows that a model reads, None if the clips have none.
         history: the separate past of teacher forcing and error recycling.
@@ -54,7 +54,7 @@ class Shown:
     noise: Streams
     noisy: Streams
     sigma: Streams
-    supervised: Streams
+    learnt: Streams
     audio: Tensor
     reference_latent: Tensor
     reference_tokens: Tensor
@@ -147,16 +147,17 @@ def show(
     drop_audio, drop_reference, start, drop_text = _chances(objective, ids, seed, step).to(device)
     noise = _noise(clean, ids, seed, step, "")
     start_clean = start & (batch.reference_frame == 0)
-    supervised = Streams(drawn.supervised.clone(), drawn.supervised)
-    supervised.video[:, 0] &= ~start_clean
-    sigma = Streams(drawn.video * supervised.video, drawn.structure)
-    supervised.video[:, 0] &= batch.anchored
+    given_clean = Streams(drawn.given_clean.clone(), drawn.given_clean)
+    given_clean.video[:, 0] |= start_clean
+    sigma = Streams(drawn.video * ~given_clean.video, drawn.structure)
+    learnt = Streams(~given_clean.video, ~given_clean.structure)
+    learnt.video[:, 0] &= batch.anchored
     return Shown(
         clean,
         noise,
         Streams(*(interpolate(x, n, s) for x, n, s in zip(clean, noise, sigma))),
         sigma,
-        supervised,
+        learnt,
         _without(batch.audio, drop_audio),
         _without(batch.reference_latent, drop_reference),
         _without(batch.reference_tokens, drop_reference),

@@ -124,13 +124,13 @@ def flow_terms(velocity: Velocity, shown: Shown, mouth_BThw: Tensor) -> dict[str
     """
     cells_BThw = _square_error(velocity.video, shown, "video").mean(dim=2)
     slots_BTS = _square_error(velocity.structure, shown, "structure").mean(dim=-1)
-    seen = Streams(shown.supervised.video.float(), shown.supervised.structure.float())
+    learnt = Streams(shown.learnt.video.float(), shown.learnt.structure.float())
     share_BT = mouth_BThw.mean(dim=(-2, -1))
     mouth_BT = (cells_BThw * mouth_BThw).mean(dim=(-2, -1)) / share_BT.clamp_min(1e-6)
     return {
-        "video": LossTerm(cells_BThw.mean(dim=(-2, -1)), seen.video, shown.sigma.video),
-        "mouth": LossTerm(mouth_BT, seen.video * share_BT, shown.sigma.video),
-        "structure": LossTerm(slots_BTS.mean(dim=-1), seen.structure, shown.sigma.structure),
+        "video": LossTerm(cells_BThw.mean(dim=(-2, -1)), learnt.video, shown.sigma.video),
+        "mouth": LossTerm(mouth_BT, learnt.video * share_BT, shown.sigma.video),
+        "structure": LossTerm(slots_BTS.mean(dim=-1), learnt.structure, shown.sigma.structure),
     }
 
 

@@ -47,7 +47,7 @@ class EncoderBatches(FrozenModel):
     """
 
     clips: int = Field(default=4, ge=1)
-    pictures: int = Field(default=16, ge=1)
+    images: int = Field(default=16, ge=1)
     faces: int = Field(default=16, ge=1)
 
 
@@ -115,9 +115,9 @@ def encode_images(
         Per clip ``video_latent``, ``reference_latents``, ``reference_frames`` and ``reference_features``.
     """
     chosen = [clip[pixel] for clip, pixels in zip(frames, references, strict=True) for pixel in pixels]
-    batches = batches or EncoderBatches(clips=len(frames), pictures=len(chosen))
+    batches = batches or EncoderBatches(clips=len(frames), images=len(chosen))
     latents = torch.cat([_encode_clips(encoders.video_vae, part) for part in _parts(frames, batches.clips)])
-    pictures, features = zip(*(_encode_stills(encoders, part) for part in _parts(chosen, batches.pictures)))
+    pictures, features = zip(*(_encode_stills(encoders, part) for part in _parts(chosen, batches.images)))
     pictures = torch.cat(pictures).unflatten(0, (len(frames), -1))
     features = torch.cat(features).unflatten(0, (len(frames), -1))
     return [

@@ -12,9 +12,21 @@ from df_models.time import latent_length
 class SynthConfig(FrozenModel):
     """A synthetic corpus.
 
-    `clips` training clips of `frames` pixel frames and `val_clips` held-out ones of `val_frames`, of people and with
-    words that training never meets. Each person appears in `clips_per_identity` clips. `keep_train_video` keeps the
-    training clips' pixels too (validation always has them). `references` images of each clip are encoded alone.
+    Attributes:
+        clips: training clips.
+        val_clips: held-out clips, of people and with words that training never meets.
+        frames: pixel frames of a training clip, 1 + 4 n, 25 a second.
+        val_frames: pixel frames of a held-out clip.
+        size: pixels a side.
+        seed: another one makes other people and sentences.
+        clips_per_identity: clips of each person.
+        references: frames of each clip that are encoded alone, as portraits.
+        keep_train_video: keep the training clips' pixels too, as mp4 (held-out clips always have them).
+        video_vae: name of the VAE, or `NAME:PATH`.
+        audio_encoder: name of the audio encoder, or `NAME:PATH`.
+        reference_encoder: name of the encoder of portraits, or `NAME:PATH`.
+        clips_per_shard: clips of a shard, about.
+        workers: rendering processes.
     """
 
     clips: int = Field(default=1000, ge=1)

@@ -69,14 +69,14 @@ class Sigmas(NamedTuple):
 
     Attributes:
         video, structure: ``[B, T]``, float32.
-        supervised: bool ``[B, T]``, False at frames given clean: there the noise is not to be seen, so no loss.
+        given_clean: bool ``[B, T]``, frames shown without noise (both levels 0): there is nothing to predict.
         history_video, history_structure: ``[B, T]`` levels of the history copy, or None where the mode has none.
         carries_errors: bool ``[B]``, clips whose history carries recorded errors.
     """
 
     video: Tensor
     structure: Tensor
-    supervised: Tensor
+    given_clean: Tensor
     history_video: Tensor | None
     history_structure: Tensor | None
     carries_errors: Tensor
@@ -87,9 +87,9 @@ def sample_sigmas(
 ) -> Sigmas:
     """Draw the noise levels of a batch on the CPU; each clip's depend on (seed, step, its id) alone."""
     draws = [_draw(config, num_frames, keyed_generator(seed, step, sample, "sigma")) for sample in id_list(sample_ids)]
-    video, structure, supervised, context, errors = (torch.stack(parts) for parts in zip(*draws))
+    video, structure, given_clean, context, errors = (torch.stack(parts) for parts in zip(*draws))
     history = context[:, None].expand(-1, num_frames) if config.separate_history else None
-    return Sigmas(video, structure, supervised, history, history, errors)
+    return Sigmas(video, structure, given_clean, history, history, errors)
 
 
 def _draw(config: HistoryConfig, num_frames: int, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -100,10 +100,10 @@ def _draw(config: HistoryConfig, num_frames: int, generator: torch.Generator) ->
     high = config.structure_max + (1 - config.structure_max) * level
     above = (tail < config.structure_tail) & (config.structure_max < 1)
     structure = torch.where(above, high, config.structure_max * level)
-    supervised = torch.ones(num_frames, dtype=torch.bool)
+    given_clean = torch.zeros(num_frames, dtype=torch.bool)
     if config.mode == "clean_past" and num_frames > 1 and share < config.clean_past_probability:
         first = 1 + min(int(place * (num_frames - 1)), num_frames - 2)
-        supervised[:first] = False
-        video, structure = video * supervised, structure * supervised
+        given_clean[:first] = True
+        video, structure = video * ~given_clean, structure * ~given_clean
     carries = error < config.error_probability if config.mode == "error_recycling" else torch.tensor(False)
-    return video, structure, supervised, config.context_noise_max * context, carries
+    return video, structure, given_clean, config.context_noise_max * context, carries

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from df_models.settings.reference import type_of
+from df_models.settings.reference import meaning_of, type_of
 from df_models.settings.text import parse_yaml
 
 
@@ -29,7 +29,7 @@ def add_flags(group: argparse._ArgumentGroup, cls: type[BaseModel], section: str
             f"--{name.replace('_', '-')}",
             dest=f"{section}.{name}",
             metavar=name.upper(),
-            help=f"{field.description} ({type_of(field.annotation)})".replace("%", "%%"),
+            help=f"{meaning_of(field)} ({type_of(field.annotation)})".replace("%", "%%"),
         )
 
 

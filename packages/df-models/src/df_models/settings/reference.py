@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -37,10 +38,15 @@ def keys_of(cls: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     for name, field in cls.model_fields.items():
         dotted = prefix + name
         sections, items = model_classes(field.annotation), item_classes(field.annotation)
-        meaning = field.description or (_first_sentence(items[0]) if items else "")
+        meaning = meaning_of(field) or (_first_sentence(items[0]) if items else "")
         yield Key(dotted, type_of(field.annotation) + _bounds(field), _default(field, bool(sections)), meaning)
         for section in items:
             yield from keys_of(section, f"{dotted}." if sections else f"{dotted}[].")
+
+
+def meaning_of(field: FieldInfo) -> str:
+    """A field's description, in Markdown: docstrings' roles and double backticks become single ones."""
+    return re.sub(r"(?::\w+:)?(`+)~?([^`]+)\1", r"`\2`", field.description or "")
 
 
 def type_of(annotation: Any) -> str:

@@ -13,11 +13,17 @@ from df_models.time import latent_length
 
 
 class TokenizerDataConfig(FrozenModel):
-    """What is looked at: rendered people, each clip another one, `val_clips` of people that training never sees.
+    """What is looked at: rendered people, each clip another one, or the videos of a dataset.
 
-    With `shards`, a dataset whose clips have their mp4 (`keep_video` of `df-data build`), its videos take their place:
-    of train/ to train on and of val/ to measure with, the first `clips` and `val_clips` of at least `frames` and
-    `val_frames` pixel frames; `size` must be theirs.
+    Attributes:
+        shards: a dataset whose clips have their mp4 (`keep_video` of `df-data build`); its videos take the place of
+            rendered people: those of train/ to train on, those of val/ to measure with.
+        clips: clips to train on; of a dataset the first that are long enough.
+        val_clips: clips to measure with, of people that training never sees.
+        frames: pixel frames of a training clip, 1 + 4 n; of a dataset's, at least so many.
+        val_frames: the same of a clip to measure with.
+        size: pixels a side; a dataset's must be this.
+        workers: rendering processes.
     """
 
     shards: Location | None = None
@@ -46,7 +52,13 @@ class TokenizerDataConfig(FrozenModel):
 
 
 class TokenizerStage(FrozenModel):
-    """A part of training: `steps` batches of `batch_size` windows of `frames` pixel frames."""
+    """A part of training.
+
+    Attributes:
+        steps: batches.
+        frames: pixel frames of a window.
+        batch_size: windows of a batch.
+    """
 
     steps: int = Field(ge=1)
     frames: int = Field(ge=1)
@@ -56,8 +68,14 @@ class TokenizerStage(FrozenModel):
 class TokenizerLossConfig(FrozenModel):
     """Weights of the terms, each a mean over its elements.
 
-    `mouth` is extra weight on the pixels of the mouth box; `latent_noise` is the standard deviation, relative to the
-    latents', of noise added before decoding, so that the decoder forgives small errors of a generator.
+    Attributes:
+        l1: of the absolute error.
+        mse: of the squared error.
+        gradient: of the error of the differences between neighbouring pixels.
+        kl: of the latents' divergence from the standard normal distribution.
+        mouth: extra weight on the pixels of the mouth box.
+        latent_noise: standard deviation, relative to the latents', of noise added before decoding, so that the decoder
+            forgives small errors of a generator.
     """
 
     l1: float = Field(default=1.0, ge=0)
@@ -69,7 +87,21 @@ class TokenizerLossConfig(FrozenModel):
 
 
 class TokenizerConfig(FrozenModel):
-    """Everything that `df-train` needs to train a small `AutoencoderKLWan` on rendered people or on videos."""
+    """Everything that `df-train` needs to train a small `AutoencoderKLWan` on rendered people or on videos.
+
+    Attributes:
+        task: what is trained.
+        run_dir: directory of the run.
+        seed: keys the initial weights, the clips and their order.
+        architecture: of `AutoencoderKLWan` (diffusers).
+        stages: the parts of training, one after the other.
+        warmup: steps of linear warm-up.
+        clip_norm: largest norm of the gradient; a larger one is scaled down to it.
+        ema: decay of the moving average that is exported.
+        bf16: compute in bfloat16; parameters stay float32.
+        log_every: steps from one line of figures to the next.
+        eval_every: steps from one measurement and export to the next.
+    """
 
     task: Literal["tokenizer"] = "tokenizer"
     run_dir: Location = Location("runs/tokenizer")

@@ -1,0 +1,71 @@
+"""Write docs/configuration.md: every key of every application's configuration, from the models themselves.
+
+uv run python tools/make_configuration.py            # write it
+uv run python tools/make_configuration.py --check    # exit with 1 if it is not what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from df_data.build.config import BuildConfig
+from df_data.fetch.config import FetchConfig
+from df_data.synth.config import SynthConfig
+from df_eval.config import EvalConfig
+from df_infer.config import GenerateConfig
+from df_models.settings.reference import markdown
+from df_train.config import TrainConfig
+from df_train.tokenizer.config import TokenizerConfig
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "configuration.md"
+
+APPLICATIONS: dict[str, type[BaseModel]] = {
+    "df-train, `task: model`": TrainConfig,
+    "df-train, `task: tokenizer`": TokenizerConfig,
+    "df-eval": EvalConfig,
+    "df-infer generate": GenerateConfig,
+    "df-data synth (and `data.synth` of df-train)": SynthConfig,
+    "df-data build, people": BuildConfig,
+    "df-data plan, fetch": FetchConfig,
+}
+
+INTRODUCTION = """\
+# Configuration
+
+Every key of every application. This page is made from the configuration classes by
+`uv run python tools/make_configuration.py`; a test holds it up to date. Change the classes, not the page.
+
+A value comes from, in rising order of strength: the default; the YAML file that `extends:` names; the YAML file; the
+command line (`key=value`, with dots between nested keys: `optim.lr=3e-4`, `betas=[0.9,0.95]`, `name=null`;
+`df-infer generate` has flags instead: `--steps 8`). Files are YAML 1.2: `1:30`, `on` and `2026-01-01` are text, `3e-4`
+is a number. In every path, `~`, `${NAME}` and `${NAME:-default}` are replaced when it is used, and kept as they were
+written in what a run records. `--print-config` prints all settings as they would be used, and stops.
+
+Where the key of a list's items is given, `[]` stands for the item. Sections have no default of their own.
+"""
+
+
+def document() -> str:
+    """The whole page."""
+    return "\n".join([INTRODUCTION, *(markdown(title, cls) for title, cls in APPLICATIONS.items())])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write docs/configuration.md from the configuration classes.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
+    text = document()
+    if not parser.parse_args().check:
+        DOCUMENT.write_text(text, encoding="utf-8")
+        return 0
+    if DOCUMENT.is_file() and DOCUMENT.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{DOCUMENT} is out of date; run: uv run python tools/make_configuration.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
