@@ -81,7 +81,7 @@ class Bench:
         return [clip.wave_N[: samples_for(HEARD)] for clip in self.clips]
 
     def line(self, waves: Sequence[np.ndarray]) -> list[str]:
-        """Generate the clips with other audio; return lip-sync, its interval, the amplitude and the still mouths."""
+        """Generate the clips with other audio; return lip-sync, its interval and the amplitude."""
         changed = [self._with(clip, wave) for clip, wave in zip(self.clips, waves, strict=True)]
         made = generate_clips(
             self.pipeline,
@@ -100,7 +100,8 @@ class Bench:
             lips.update([sync.correlation(readings.mouth_open_T, true_T)], [index])
             amplitude.update([sync.amplitude(readings.mouth_open_T, true_T)], [index])
         score, open_ = lips.score(self.config.seed, self.config.resamples), amplitude.score(self.config.seed)
-        return [_number(score.value), f"{_number(score.low)} to {_number(score.high)}", _number(open_.value)]
+        unread = f" ({score.undefined} unreadable)" if score.undefined else ""
+        return [_number(score.value) + unread, f"{_number(score.low)} to {_number(score.high)}", _number(open_.value)]
 
     def _with(self, clip: EvalClip, wave_N: np.ndarray) -> EvalClip:
         return dataclasses.replace(clip, wave_N=wave_N, audio_TD=None, audio_encoder="")

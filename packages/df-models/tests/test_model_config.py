@@ -102,7 +102,7 @@ def test_every_setting_reaches_the_model_or_travels_with_it(build, make_clip, tm
         ({"sigma_structure_max": 1.5}, r"must lie in \(0, 1\]"),
         ({"structure_text": True}, "needs a text_dim"),
         ({"patch_size": (2, 2, 2)}, "latent frames stay apart"),
-        ({"dim": "wide"}, "wrong type"),
+        ({"dim": "wide"}, "dim must be a whole number, not 'wide'"),
     ],
 )
 def test_a_wrong_setting_is_told(changes, message):
@@ -209,3 +209,26 @@ def test_importing_and_building_loads_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"dim": 512.0}, "dim must be a whole number, not 512.0"),
+        ({"num_layers": "4"}, "num_layers must be a whole number, not '4'"),
+        ({"num_heads": None}, "num_heads must be a whole number, not None"),
+        ({"fusion_depth": True}, "fusion_depth must be a whole number, not True"),
+        ({"gate_gain": "10"}, "gate_gain must be a number, not '10'"),
+        ({"video_vae": 3}, "video_vae must be text, not 3"),
+        ({"structure_text": 1}, "structure_text must be True or False, not 1"),
+        ({"dtype": "bfloat16"}, "no setting 'dtype'"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_by_its_name(setting: dict[str, object], said: str):
+    with pytest.raises(UserError, match=f"{said}[^\n]*$"):
+        preset_config("quickstart", **setting)
+
+
+def test_no_preset_at_all_is_told():
+    with pytest.raises(UserError, match="there is no preset None"):
+        preset_config(None)  # pyright: ignore[reportArgumentType]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import runpy
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from df_models.cli_support import MachineError, command, missing_package, run_cli
+from df_models.convert.command import convert_wan
 from df_models.errors import UserError
 from df_models.files import (
     atomic_path,
@@ -123,6 +125,13 @@ def test_what_cannot_be_written_is_told_before_any_work(tmp_path: Path, read_onl
         assert "\n" not in str(told.value)
     with pytest.raises(UserError, match=r"read-only|no permission"), one_writer(read_only / "run", "x"):
         pass
+
+
+def test_a_conversion_is_refused_before_the_weights_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for target, why in ((tmp_path / "file" / "model", "not a directory"), (tmp_path / ("n" * 256), "at most 255")):
+        with pytest.raises(UserError, match=why):
+            convert_wan(argparse.Namespace(source="none", target=str(target)), {})
 
 
 def test_a_program_replaces_only_what_it_wrote(tmp_path: Path) -> None:

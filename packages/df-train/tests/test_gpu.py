@@ -14,13 +14,19 @@ import torch
 
 from df_infer.run_log import read_log
 from df_models import DualForce
-from df_train import engine
+from df_train import engine, run
 from df_train.config import TrainConfig
 from df_train.run import train
 
 pytestmark = pytest.mark.gpu
 MakeConfig = Callable[..., TrainConfig]
 NAMES = ("loss", "loss/video", "loss/structure", "loss/flame")
+
+
+@pytest.fixture(autouse=True)
+def _no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU machine without a network need not have matplotlib (`benchmarks/gpu_wheels.txt`)."""
+    monkeypatch.setattr(run, "plot_losses", lambda *_: False)
 
 
 def losses(config: TrainConfig) -> list[list[float]]:

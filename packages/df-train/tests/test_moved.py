@@ -68,7 +68,7 @@ def test_another_dataset_in_its_place_is_refused_and_nothing_is_lost(
     error = capsys.readouterr().err.strip()
     assert "another dataset: data/random/train holds 8 other clips" in error and "\n" not in error
     assert Path("runs/a/model/model.safetensors").read_bytes() == before
-    assert main(["--config", "my.yaml", "--resume", "optim.steps=8", f"data.root={tmp_path / 'set-aside'}"]) == 0
+    assert main(["--config", "my.yaml", "--resume", "optim.steps=8", "--data", str(tmp_path / "set-aside")]) == 0
 
 
 def test_the_record_knows_what_both_splits_hold(

@@ -15,11 +15,15 @@ import pytest
 from df_infer.run_dir import RunDir
 from df_models.cli_support import MachineError
 from df_models.errors import UserError
+from df_models.files import mark_owned
 from df_models.locks import one_writer
+from df_models.settings import Location
 from df_train import checkpoint, engine
 from df_train.cli import main
 from df_train.config import TrainConfig
 from df_train.run import prepare, train
+from df_train.tokenizer.config import TokenizerConfig
+from df_train.tokenizer.train import preflight
 
 MakeConfig = Callable[..., TrainConfig]
 SHORT = {"steps": 4, "warmup": 2}
@@ -124,6 +128,30 @@ def test_the_checkpoints_that_are_replaced_count_as_room(
     usage.free = -held  # as if they did not count
     with pytest.raises(UserError, match="will be replaced"):
         prepare(config, "resume")
+
+
+def test_a_check_says_when_the_run_could_not_be_written(
+    config_tree: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for place, why in ((tmp_path / "file" / "run", "not a directory"), (tmp_path / ("n" * 256), "too long")):
+        file = tmp_path / "c.yaml"
+        file.write_text(json.dumps(config_tree(place, optim=SHORT)))
+        assert main(["--config", str(file), "--check"]) == 2
+        error = capsys.readouterr()
+        assert why in error.err and "ready" not in error.out
+
+
+@pytest.mark.parametrize("owner", ["", "df-train-tokenizer"])
+def test_a_tokenizer_writes_over_its_own_only(tmp_path: Path, owner: str) -> None:
+    config = TokenizerConfig(run_dir=Location(tmp_path / "run"))
+    (tmp_path / "run" / "vae").mkdir(parents=True)
+    if owner:
+        mark_owned(tmp_path / "run", owner)
+        preflight(config)
+        return
+    with pytest.raises(UserError, match="holds vae/"):
+        preflight(config)
 
 
 @pytest.fixture

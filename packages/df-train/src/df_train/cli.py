@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ examples:
   df-train --config configs/train/quickstart.yaml
   df-train --config configs/train/quickstart.yaml name=wider model.overrides.dim=256 optim.lr=5e-4
   df-train --config configs/train/quickstart.yaml --resume optim.steps=4000
+  df-train --config /moved/run/config.yaml --resume --data /moved/data
   torchrun --nproc-per-node 8 -m df_train.cli --config my.yaml
 
 A run that was stopped (Ctrl-C, a crash, max_minutes) goes on where it was when the same command is given again.
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     wish = parser.add_mutually_exclusive_group()
     wish.add_argument("--resume", action="store_true", help="continue the run; also one that is finished")
     wish.add_argument("--fresh", action="store_true", help="remove what the run has written and start at step 0")
+    parser.add_argument("--data", metavar="DIR", help="the run's dataset, if it was moved (data.root=DIR)")
     add_print_config(parser)
     parser.add_argument("--check", action="store_true", help="check configuration, device and disk, then stop")
     return parser
@@ -120,6 +123,8 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
     if options.print_config:
         print(dump_config(config), end="")
         return 0
+    if options.data is not None:
+        raise UserError("--data is for models; a tokenizer's videos are named by data.shards=DIR")
     if options.resume or options.fresh:
         raise UserError("a tokenizer always starts at step 0; to go on from an earlier one's VAE say resume=RUN/vae")
     if options.check:
@@ -136,7 +141,10 @@ def _train_model(options: argparse.Namespace) -> int:
     from df_train.engine import NotFinite
     from df_train.start import in_its_place
 
-    config = load_config(TrainConfig, options.config, options.overrides)
+    overrides = (
+        options.overrides if options.data is None else [*options.overrides, f"data.root={json.dumps(options.data)}"]
+    )
+    config = load_config(TrainConfig, options.config, overrides)
     if options.resume and not any(text.startswith(("run_dir=", "name=")) for text in options.overrides):
         config = in_its_place(config, options.config)
     wish = "resume" if options.resume else "fresh" if options.fresh else "default"

@@ -108,7 +108,7 @@ def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[s
     if "train" in known and manifest.digest != known["train"]:
         other = other_clips(manifest, known["train"], config.data.split("train"))
         raise UserError(
-            f"the run was trained on another dataset: {other}; name its own with data.root=DIR, or take another name="
+            f"the run was trained on another dataset: {other}; name its own with --data DIR, or take another name="
         )
 
 

@@ -30,9 +30,9 @@ def convert_wan(arguments: argparse.Namespace, overrides: dict[str, object]) -> 
         UserError: the source, the target, a setting or the layers do not fit; nothing is written then.
     """
     target = Path(arguments.target)
+    check_output_directory(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"{target} is there already; choose another directory, or remove it")
-    check_output_directory(target)
     tensors, sha256 = read_wan(arguments.source)
     torch.manual_seed(arguments.seed)
     if arguments.tower:

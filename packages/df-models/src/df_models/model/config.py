@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, get_args
 
 from df_models.errors import UserError, nearest
@@ -39,6 +40,7 @@ class VideoDiTConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        _check_types(self)
         object.__setattr__(self, "patch_size", tuple(self.patch_size))
         _check_tower("", self)
         if len(self.patch_size) != 3 or self.patch_size[0] != 1 or min(self.patch_size) < 1:
@@ -130,6 +132,7 @@ class DualForceConfig:
     video_size: int = 64
 
     def __post_init__(self) -> None:
+        _check_types(self)
         object.__setattr__(self, "patch_size", tuple(self.patch_size))
         self._check_sizes()
         self._check_exchange()
@@ -225,6 +228,13 @@ class DualForceConfig:
         return config_from_dict(cls, values)
 
 
+_KINDS: dict[str, tuple[type, str]] = {
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "str": (str, "text"),
+    "bool": (bool, "True or False"),
+}
+
 ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig | StructureDiTConfig")
 
 
@@ -242,6 +252,15 @@ def config_from_dict(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         return kind(**values)
     except TypeError as error:
         raise UserError(f"a setting is missing or has the wrong type: {error}") from error
+
+
+def _check_types(config: VideoDiTConfig | StructureDiTConfig | DualForceConfig) -> None:
+    """Raise UserError unless every number, text and switch is one; numpy's numbers are numbers too."""
+    for field in fields(config):
+        kinds, words = _KINDS.get(str(field.type), (object, ""))
+        value = getattr(config, field.name)
+        fits = isinstance(value, kinds) and (kinds in (bool, object) or not isinstance(value, bool))
+        _require(fits, f"{field.name} must be {words}, not {value!r}")
 
 
 def _require(holds: bool, message: str) -> None:

@@ -105,5 +105,5 @@ def preset_config(name: str, **overrides: Any) -> DualForceConfig:
         UserError: the preset or a setting is unknown, or the result does not fit together.
     """
     if name not in PRESETS:
-        raise UserError(f"there is no preset {name!r}{nearest(name, PRESETS)}; there are: {', '.join(PRESETS)}")
+        raise UserError(f"there is no preset {name!r}{nearest(str(name), PRESETS)}; there are: {', '.join(PRESETS)}")
     return DualForceConfig.from_dict({**asdict(PRESETS[name]), **overrides})
