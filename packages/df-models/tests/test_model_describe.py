@@ -14,7 +14,7 @@ from df_models.model.describe import Workload, count_cache_bytes, count_flops, c
 @pytest.mark.parametrize("preset", presets())
 def test_operations_and_cache_equal_what_is_counted(build, make_clip, preset, options):
     model = build(preset, reference_tokens=7, **options).bfloat16()
-    workload = Workload(size=64, window=4, sinks=2, text_tokens=9)
+    workload = Workload(size=64, window=4, sinks=2)
     clip = make_clip(model, frames=2, batch=1, size=(8, 8))
     names = [name for name in ("reference_latent", "reference_tokens", "text") if name in clip]
     cache = model.new_cache(1, 8, 8, workload.window, workload.sinks, **{name: clip[name] for name in names})

@@ -107,7 +107,7 @@ def test_the_model_sees_the_prompt_padded_to_512_rows(model: DualForce, batch: B
     embed = model.video.embed_text
     monkeypatch.setattr(model.video, "embed_text", lambda text: seen.append(text) or embed(text))
     predict(model, shown_of(batch, drop_text=0.0))
-    assert batch.text is not None and torch.equal(seen[0], pad_text(batch.text))
+    assert batch.text is not None and torch.equal(pad_text(seen[0]), pad_text(batch.text))
 
 
 def test_the_prompt_changes_what_is_predicted_and_learns(model: DualForce, batch: Batch) -> None:

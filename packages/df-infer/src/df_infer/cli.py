@@ -15,6 +15,7 @@ from tqdm import tqdm
 from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
 from df_infer.run_dir import open_run
 from df_models.cli_support import add_version, run_cli
+from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output
 from df_models.media import AudioFile, read_audio, read_image, write_video
@@ -81,7 +82,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
     add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
     machine = parser.add_argument_group("machine, portrait and speech")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    machine.add_argument("--device", default="auto", help=f"{DEVICE_NAMES} (default: auto)")
     machine.add_argument(
         "--dtype",
         default="auto",

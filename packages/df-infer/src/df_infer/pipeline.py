@@ -20,6 +20,7 @@ from df_infer.rollout import Rollout, RolloutConfig, stream_latents, text_input
 from df_infer.run_dir import open_run
 from df_infer.speech import audio_pieces, frames_covering
 from df_models import DualForce, DualForceConfig
+from df_models.device import choose_device
 from df_models.encoders import (
     AudioEncoder,
     AudioPool,
@@ -82,7 +83,7 @@ class Pipeline:
         """Load a run directory or a model directory.
 
         Args:
-            device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
+            device: as of :func:`df_models.device.choose_device`.
             dtype: of the model: ``float32``, ``bfloat16`` or ``auto`` (:func:`df_models.machine.choose_precision`).
                 The VAE stays in float32.
             prompt: for a model that reads text; its text encoder is loaded into the processor's memory for as long as
@@ -258,17 +259,6 @@ def encode_prompt(words: str, encoder: TextEncoder, text_dim: int) -> Prompt:
     return Prompt(words, prompt_rows(encoder.encode([words])[0]).half())
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:0") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"there is no device {name!r} here ({torch.cuda.device_count()} CUDA devices); use cpu")
-    return device
 
 
 def _to_uint8(pixels_PCHW: Tensor) -> np.ndarray:

@@ -21,7 +21,6 @@ from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import clean_from_velocity, velocity_target
 from df_models.model.dualforce import Velocity
-from df_models.text import pad_text
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.crops import begun_anew
 from df_train.meter import LossTerm
@@ -131,7 +130,7 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
         shown.sigma.structure,
         shown.reference_latent,
         shown.reference_tokens if model.config.reference_dim else None,
-        pad_text(shown.text) if model.config.text_dim and shown.text is not None else None,
+        shown.text if model.config.text_dim else None,
         reference_frame=shown.reference_frame,
         history=shown.history,
     )

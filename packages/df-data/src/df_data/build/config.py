@@ -6,11 +6,11 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from df_data.build.devices import SETTING
 from df_data.build.encode import EncoderBatches
 from df_data.build.prompt import TextConfig
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.prepare import StageConfig
+from df_models.device import DEVICE_NAMES, check_device_name
 from df_models.encoders import encoder_names
 from df_models.encoders.weights import split_spec
 from df_models.errors import nearest
@@ -136,9 +136,10 @@ class BuildConfig(FrozenModel):
     @field_validator("device")
     @classmethod
     def _is_device(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        listed = bool(value) and all(name.startswith("cuda:") and SETTING.fullmatch(name) for name in value)
-        if not (SETTING.fullmatch(value) if isinstance(value, str) else listed):
-            raise ValueError("write auto, cpu, cuda, cuda:1, or a list of GPUs such as [cuda:0,cuda:1]")
+        if isinstance(value, str):
+            return check_device_name(value)
+        if not value or not all(check_device_name(name).startswith("cuda:") for name in value):
+            raise ValueError(f"write {DEVICE_NAMES}, or a list of GPUs such as [cuda:0,cuda:1]")
         return value
 
     @model_validator(mode="after")

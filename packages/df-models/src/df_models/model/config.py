@@ -219,6 +219,21 @@ class DualForceConfig:
         )
 
     @property
+    def bridge_to_video(self) -> bool:
+        """Whether video reads structure."""
+        return self.fusion_depth > 0 and self.bridge_direction != "none"
+
+    @property
+    def bridge_to_structure(self) -> bool:
+        """Whether structure reads video."""
+        return self.fusion_depth > 0 and self.bridge_direction == "both"
+
+    @property
+    def causal_bridge(self) -> bool:
+        """Whether the bridge reaches past frames, so that a cache keeps them for it."""
+        return self.bridge_mask == "causal"
+
+    @property
     def structure(self) -> StructureDiTConfig:
         """The structure tower's configuration."""
         return StructureDiTConfig(
@@ -246,7 +261,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "True or False"),
 }
 
-ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig")
+ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig | StructureDiTConfig")
 
 
 def config_from_dict(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
