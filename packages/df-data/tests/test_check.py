@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -265,6 +266,19 @@ def video(tmp_path: Path, frames: np.ndarray, wave: np.ndarray | None, fps: int 
     return (tmp_path / "clip.mp4").read_bytes()
 
 
+def cut_short(tmp_path: Path, seconds: float) -> bytes:
+    """A whole clip whose audio packets end early; the writer itself would fill the audio up."""
+    video(tmp_path, pixels(), speech(0))
+    with av.open(str(tmp_path / "clip.mp4")) as whole, av.open(str(tmp_path / "cut.mp4"), "w") as cut:
+        streams = {stream.index: cut.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is None or (packet.stream.type == "audio" and packet.pts * packet.time_base >= seconds):
+                continue
+            packet.stream = streams[packet.stream.index]
+            cut.mux(packet)
+    return (tmp_path / "cut.mp4").read_bytes()
+
+
 def shifted(seconds: float) -> np.ndarray:
     return np.roll(speech(0), round(seconds * 16_000))
 
@@ -274,7 +288,7 @@ VIDEOS: dict[str, Callable[[Path], bytes]] = {
     "its mp4 is 32x32, the metadata says 16x16": lambda p: video(p, pixels(size=32), speech(0)),
     "off its place at 25 frames a second": lambda p: video(p, pixels(), speech(0), fps=24),
     "its mp4 has no audio": lambda p: video(p, pixels(), None),
-    "the audio of its mp4 lasts 0.70 s, its images 1.32 s": lambda p: video(p, pixels(), speech(0)[:10_700]),
+    "the audio of its mp4 lasts 0.64 s, its images 1.32 s": lambda p: cut_short(p, 0.6),
     "lies 80 ms later than its audio features": lambda p: video(p, pixels(), shifted(0.08)),
     "lies 40 ms earlier than its audio features": lambda p: video(p, pixels(), shifted(-0.04)),
     "its mp4 cannot be decoded": lambda p: b"no video" * 100,
@@ -520,5 +534,5 @@ def test_the_command_prints_a_line_each_and_exits_with_1(dataset: Path, capsys: 
 
 def test_a_config_that_is_no_yaml_is_an_error(dataset: Path) -> None:
     (dataset / "config.yaml").write_text("split: [")
-    with pytest.raises(UserError, match="no YAML"):
+    with pytest.raises(UserError, match="not valid YAML"):
         check_dataset(dataset)

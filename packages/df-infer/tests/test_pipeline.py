@@ -90,5 +90,3 @@ def test_a_directory_that_is_no_run_is_named(tmp_path, make, message: str) -> No
     make(tmp_path / "x")
     with pytest.raises(UserError, match=message):
         open_run(tmp_path / "x")
-
-

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from df_data.build.build import build, workers
+from df_data.build import workers
+from df_data.build.build import build
 from df_data.build.config import BuildConfig
 from df_data.check.inspect.gallery import write_gallery
 from df_data.check.stats import describe

@@ -259,8 +259,6 @@ def encode_prompt(words: str, encoder: TextEncoder, text_dim: int) -> Prompt:
     return Prompt(words, prompt_rows(encoder.encode([words])[0]).half())
 
 
-
-
 def _to_uint8(pixels_PCHW: Tensor) -> np.ndarray:
     return (pixels_PCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
