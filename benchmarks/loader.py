@@ -29,12 +29,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from clips import write_split
 from common import add_common_arguments, clock, resolve, synchronize, table, timed, write_result
-from torch import Tensor
 from training_step import make_batch
 
 from df_data.format.shards import iter_samples
@@ -136,7 +136,7 @@ def reading_figures(split: Path, files: list[Path], batch: int) -> dict[str, flo
     }
 
 
-def make_step(model: DualForce, batch: dict[str, Tensor]) -> Callable[[], None]:
+def make_step(model: DualForce, batch: dict[str, Any]) -> Callable[[], None]:
     """Return one plain optimizer step on a batch that is at hand, as a function."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 

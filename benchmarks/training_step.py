@@ -31,7 +31,6 @@ from common import (
     timed,
     write_result,
 )
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from df_models import DualForce, DualForceConfig, preset_config
@@ -47,7 +46,7 @@ from df_train.run import build
 CLIPS = 32
 
 
-def make_batch(config: DualForceConfig, batch: int, frames: int, size: int, device: torch.device) -> dict[str, Tensor]:
+def make_batch(config: DualForceConfig, batch: int, frames: int, size: int, device: torch.device) -> dict[str, Any]:
     """Return a batch of noise in the model's shapes, with sigmas drawn per latent frame and stream."""
     side = size // 8
     drawn = {

@@ -1,7 +1,7 @@
 """Build df-models alone, install its wheel into an empty environment, and use it there.
 
 Checks that a downstream project gets a package that is light (no heavy module is imported), complete (a preset builds
-and runs one forward) and exact (saving and loading gives the same output).
+and runs one forward), exact (saving and loading gives the same output) and carries its licence.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ HEAVY = ("transformers", "diffusers", "accelerate", "pydantic", "torchvision", "
 
 PROGRAM = f"""
 import sys, tempfile
+from importlib import metadata
 import torch
 import df_models
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
@@ -42,6 +43,9 @@ assert first.structure.shape == inputs["structure"].shape
 assert torch.equal(first.video, again.video) and torch.equal(first.structure, again.structure)
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, f"running a model pulled in {{loaded}}"
+licence = [path for path in metadata.files("df-models") if path.name == "LICENSE"]
+assert licence and "Apache License" in licence[0].read_text(), "the wheel carries no licence"
+assert metadata.metadata("df-models")["License-Expression"] == "Apache-2.0"
 print("df-models", df_models.__version__, "from its wheel: light, runs, saves and loads exactly")
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -23,7 +24,7 @@ from df_data.format.statistics import Moments
 from df_data.synth.corpus import SynthConfig, build_corpus
 from df_models.errors import UserError
 from df_models.settings import FrozenModel
-from df_models.structure import FLAME_159, LIVEPORTRAIT_70
+from df_models.structure import FLAME_159, LIVEPORTRAIT_70, StructureLayout
 from df_models.time import latent_length, to_slots
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "data-format.md"
@@ -103,6 +104,8 @@ def test_every_field_is_in_its_table_and_no_other() -> None:
     assert named(row[0] for row in rows("## `ledger.jsonl`")) == fields(LedgerEntry)
     entry = TEXT.partition("Each entry of `samples`:")[2].partition("\n\n")[0]
     assert named([entry]) == fields(StagedSample)
+    (cell,) = [row[-1] for row in rows("## `manifest.json`") if row[0] == "`structure_vectors`"]
+    assert named([cell]) == {field.name for field in dataclasses.fields(StructureLayout)}
     for model, field in ((StructureStatistics, "structure_statistics"), (Moments, "structure")):
         (cell,) = [row[-1] for row in rows("## `manifest.json`") if row[0] == f"`{field}`"]
         assert named([cell]) == fields(model)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from df_models import DualForce
 from df_models.media import write_image, write_wav
+from df_models.structure import SYNTHETIC_70, StructureLayout
 
 TINY = {
     "dim": 48,
@@ -44,7 +45,8 @@ def _one_thread():
 def model() -> DualForce:
     """A tiny model with random weights and open gates, so that everything it is given matters."""
     torch.manual_seed(0)
-    built = DualForce.from_preset("quickstart", **TINY)
+    layout = StructureLayout.of(SYNTHETIC_70, "synthetic")
+    built = DualForce.from_preset("quickstart", **TINY, structure_layout=layout)
     with torch.no_grad():
         for parameter in built.parameters():
             if not parameter.any():

@@ -79,9 +79,9 @@ def test_quiet_speech_is_heard_louder_unless_told_otherwise(files, tmp_path: Pat
     heard = []
     original = df_infer.pipeline.audio_pieces
 
-    def spy(encoder, wave_N, count):
+    def spy(encoder, wave_N, count, pool):
         heard.append(np.abs(wave_N).max())
-        return original(encoder, wave_N, count)
+        return original(encoder, wave_N, count, pool)
 
     monkeypatch.setattr("df_infer.pipeline.audio_pieces", spy)
     assert run(files, tmp_path / "a.mp4", "--frames", "5", audio=tmp_path / "quiet.wav") == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from df_infer.pipeline import Pipeline, choose_device
+from df_infer.pipeline import Pipeline
 from df_infer.run_dir import open_run
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
@@ -92,6 +92,3 @@ def test_a_directory_that_is_no_run_is_named(tmp_path, make, message: str) -> No
         open_run(tmp_path / "x")
 
 
-def test_devices() -> None:
-    with pytest.raises(UserError, match="unknown device"):
-        choose_device("gpu")

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from df_models.encoders import AUDIO_ENCODERS, AudioEncoder, load_audio_encoder
+from df_models.encoders import AudioEncoder, AudioWindow, load_audio_encoder
 from df_models.encoders.audio import hubert
+from df_models.encoders.registry import origin_of
 from df_models.errors import UserError
 from df_models.files import sha256_file
 
@@ -163,64 +164,93 @@ def _without_reach(encoder: hubert.Hubert) -> None:
             parameter.data.zero_()
 
 
-class TestLongAudio:
-    """Chunks of 40 features with margins of 20, in place of 1000 and 250."""
+WINDOW = AudioWindow(20, 10)
+"""In place of 4 s and 2 s: pieces of 20 pixel frames, 10 heard on either side."""
 
-    @pytest.fixture(autouse=True)
-    def _short_chunks(self, monkeypatch):
-        monkeypatch.setattr(hubert, "CHUNK", 40)
-        monkeypatch.setattr(hubert, "MARGIN", 20)
+
+class TestLongAudio:
+    @pytest.fixture
+    def windowed(self, raw) -> hubert.Hubert:
+        raw.window = WINDOW
+        return raw
 
     @staticmethod
-    def whole(encoder: hubert.Hubert, wave_N: np.ndarray, frames: int, monkeypatch) -> Tensor:
-        monkeypatch.setattr(hubert, "CHUNK", 10**6)
-        return encoder.encode(wave_N, frames)
+    def whole(encoder: hubert.Hubert, wave_N: np.ndarray, frames: int) -> Tensor:
+        encoder.window, kept = None, encoder.window
+        try:
+            return encoder.encode(wave_N, frames)
+        finally:
+            encoder.window = kept
 
-    def test_chunks_join_exactly_where_nothing_reaches_past_the_margin(self, raw, monkeypatch):
-        for layer in raw.module.encoder.layers:
+    def test_pieces_join_exactly_where_nothing_reaches_past_the_margin(self, windowed):
+        for layer in windowed.module.encoder.layers:
             for parameter in layer.attention.out_proj.parameters():
                 parameter.data.zero_()
         wave = speech(101)
-        chunked = raw.encode(wave, 101)
-        torch.testing.assert_close(chunked, self.whole(raw, wave, 101, monkeypatch), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(windowed.encode(wave, 101), self.whole(windowed, wave, 101), atol=1e-5, rtol=1e-5)
 
-    def test_a_chunk_is_near_the_whole(self, encoder, name, monkeypatch):
+    def test_a_piece_is_what_its_window_gives_alone(self, encoder):
+        encoder.window = WINDOW
         wave = speech(101)
-        chunked = encoder.encode(wave, 101)
-        whole = self.whole(encoder, wave, 101, monkeypatch)
-        bound = {"hubert-large": 0.02, "hubert-base": 0.2}[name]  # base also normalises over the time of a pass
-        assert 0 < (chunked - whole).square().mean().sqrt() < bound * whole.std()
+        alone = self.whole(encoder, wave[30 * 640 : 70 * 640], 40)[2 * 10 : 2 * 30]
+        inner = encoder.encode(wave, 101)[2 * 40 : 2 * 60]
+        # the 40 samples before and after the window are audio in one case, silence in the other
+        assert (inner - alone).square().mean().sqrt() < 0.05 * alone.std()
 
-    def test_features_do_not_depend_on_the_total_length(self, raw):
+    def test_windows_are_near_the_whole(self, encoder, name):
+        encoder.window = WINDOW
+        wave = speech(101)
+        windowed, whole = encoder.encode(wave, 101), self.whole(encoder, wave, 101)
+        assert 0 < (windowed - whole).square().mean().sqrt() < 0.5 * whole.std()
+
+    def test_a_clip_of_data_has_the_features_of_the_recording_it_begins(self, encoder):
+        encoder.window = WINDOW
         wave = speech(200)
-        short, long = raw.encode(wave[: 151 * 640], 151), raw.encode(wave, 200)
-        assert torch.equal(short[:280], long[:280])  # the chunk ends at 280, the audio 22 features later
-        assert not torch.equal(short[280:], long[280:302])
+        short, long = encoder.encode(wave[: 75 * 640], 75), encoder.encode(wave, 200)
+        settled = 2 * 60  # the third piece, which ends at 60, hears until 70; the fourth would until 90
+        torch.testing.assert_close(short[:settled], long[:settled], atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(short[settled:], long[settled:150], atol=1e-3)
 
-    def test_a_pass_never_grows(self, raw):
+    def test_the_stated_lookahead_is_all_that_is_heard(self, encoder):
+        encoder.window = WINDOW
+        wave = speech(101)
+        frame = 20  # the first of a piece, which looks furthest
+        heard_until = round(((frame + 1) / 25 + encoder.lookahead_s) * 16_000)
+        for end, same in ((heard_until, True), (heard_until - 40, False)):
+            later = wave.copy()
+            later[end:] = 0.7
+            equal = torch.equal(encoder.encode(later, 101)[: 2 * (frame + 1)], encoder.encode(wave, 101)[: 2 * 21])
+            assert equal == same
+
+    def test_a_span_is_cut_out_of_the_whole(self, encoder):
+        encoder.window = WINDOW
+        wave = speech(101)
+        features = encoder.encode(wave, 101)
+        for first, last in ((0, 101), (0, 1), (13, 57), (20, 40), (99, 101)):
+            assert torch.equal(encoder.encode_span(wave, 101, first, last), features[2 * first : 2 * last])
+
+    def test_a_pass_never_grows(self, windowed):
         lengths: list[int] = []
-        raw.module.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
-        raw.encode(speech(200), 200)
-        assert len(lengths) == 10 and max(lengths) == 320 * (40 + 20 + 20) + 80
+        windowed.module.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
+        windowed.encode(speech(200), 200)
+        assert len(lengths) == 10 and max(lengths) == 640 * (10 + 20 + 10) + 80
 
 
-def test_published_chunks_are_twenty_seconds_and_margins_five():
-    assert (hubert.CHUNK / 50, hubert.MARGIN / 50) == (20, 5)
+def test_the_window_is_part_of_the_id(checkpoint, name):
+    assert hubert.load(name, str(checkpoint)).window == (100, 50)
+    other = load_audio_encoder(f"{name}@8+1.2:{checkpoint}")
+    assert isinstance(other, hubert.Hubert)
+    assert (other.id, other.window) == (f"{name}@8+1.2", (200, 30)) and other.lookahead_s == pytest.approx(9.1625)
 
 
 def test_it_says_what_it_is(encoder, checkpoint, name):
     import transformers
 
-    assert (encoder.id, encoder.licence, encoder.pool) == (name, "Apache-2.0", "mean")
+    assert (encoder.id, encoder.licence, encoder.pool) == (f"{name}@4+2", "Apache-2.0", "mean")
     assert encoder.sha256 == sha256_file(checkpoint / "model.safetensors")
     assert encoder.library == f"transformers {transformers.__version__}"
     assert not encoder.module.training
     assert not any(parameter.requires_grad for parameter in encoder.module.parameters())
-
-
-def test_the_names_are_known(checkpoint, name):
-    assert {key for key, module in AUDIO_ENCODERS.items() if module == "hubert"} == set(hubert.ORIGINS)
-    assert load_audio_encoder(f"{name}:{checkpoint}").id == name
 
 
 def test_bfloat16_is_near_float32(checkpoint, name):
@@ -301,7 +331,7 @@ def test_pickled_tensors_are_fetched_only_where_there_are_no_others(copy, name, 
     asked: list[str] = []
 
     def snapshot_download(hub_id: str, allow_patterns: list[str]) -> str:
-        assert hub_id == hubert.ORIGINS[name].hub_id
+        assert hub_id == origin_of(name).hub_id
         asked.extend(allow_patterns)
         return str(copy)
 

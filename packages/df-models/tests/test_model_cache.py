@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from df_models import DualForce, UserError, presets
 from df_models.attention.masks import FrameLayout
 from df_models.attention.rope import rotate, slot_offsets
+from df_models.model.config import BridgeDirection, BridgeMask
 from df_models.model.plan import Geometry, clip_pass
 from df_models.time import latent_length
 
@@ -28,6 +30,37 @@ def test_cached_generation_equals_the_whole_forward(build, make_clip, rollout, d
     for window, sinks in ((7, 0), (9, 2), (6, 1)):
         for stream, found in zip(wanted._fields, rollout(model, clip, chunk, window, sinks)):
             figure(f"cached against whole, {stream}, fp32", difference(found, getattr(wanted, stream)), TOLERANCE)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("mask", get_args(BridgeMask))
+@pytest.mark.parametrize("direction", get_args(BridgeDirection))
+def test_cached_equals_whole_in_every_bridge_direction(
+    build, make_clip, rollout, difference, figure, direction, mask, chunk
+):
+    model = build(bridge_direction=direction, bridge_mask=mask)
+    reads = (model.config.bridge_to_video, model.config.bridge_to_structure)
+    assert reads == {"both": (True, True), "struct_to_video": (True, False), "none": (False, False)}[direction]
+    clip = make_clip(model, frames=7)
+    with torch.no_grad():
+        wanted = model(**clip)
+    for stream, found in zip(wanted._fields, rollout(model, clip, chunk, 7, 0)):
+        figure(f"cached against whole, {stream}, fp32", difference(found, getattr(wanted, stream)), TOLERANCE)
+    cache = model.new_cache(2, 4, 6, 3, 1)
+    rings = (cache.bridge_to_video is not None, cache.bridge_to_structure is not None)
+    assert rings == (reads if mask == "causal" else (False, False))
+
+
+@pytest.mark.parametrize(("direction", "rings"), [("both", "to_video to_structure"), ("struct_to_video", "to_video")])
+def test_a_missing_ring_of_the_bridge_is_a_fault(build, make_clip, direction, rings):
+    model = build(bridge_direction=direction, bridge_mask="causal")
+    clip = make_clip(model, 1)
+    names = ("video", "structure", "audio", "sigma_video", "sigma_structure")
+    for ring in rings.split():
+        cache = model.new_cache(2, 4, 6, 3, 1)
+        setattr(cache, f"bridge_{ring}", None)
+        with pytest.raises(AssertionError, match="another bridge"):
+            model.step(*(clip[name] for name in names), cache, frame=0, write=True)
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
@@ -211,4 +244,4 @@ def test_mistakes_are_told(build, make_clip):
 
 
 def test_slot_offsets_mark_the_first_frame():
-    assert slot_offsets(torch.tensor([0, 5])).tolist() == [[0, 0, 0, 0], [-0.75, -0.5, -0.25, 0]]
+    assert slot_offsets((0, 5)).tolist() == [[0, 0, 0, 0], [-0.75, -0.5, -0.25, 0]]

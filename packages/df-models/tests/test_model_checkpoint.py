@@ -31,7 +31,7 @@ def test_a_saved_model_comes_back_exactly(saved, make_clip):
     with torch.no_grad():
         assert torch.equal(model(**clip).video, again.eval()(**clip).video)
     assert all(parameter.requires_grad for parameter in again.parameters())
-    assert sorted(file.name for file in path.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+    assert sorted(file.name for file in path.iterdir()) == ["README.md", CONFIG_FILE, WEIGHTS_FILE]
 
 
 def test_a_model_is_loaded_in_another_dtype_and_saved_over(saved):
@@ -131,7 +131,7 @@ def test_a_model_comes_from_the_hub(saved, monkeypatch, tmp_path):
     model, path = saved
     asked = {}
 
-    def fetch(name, revision, allow_patterns):
+    def fetch(name, revision, allow_patterns, **_options):
         asked.update(name=name, revision=revision, patterns=allow_patterns)
         return str(path)
 

@@ -122,7 +122,7 @@ def test_both_streams_turn_by_the_same_time():
     for frame in range(FRAMES):
         assert len(pixels_of_latent(frame)) in (1, SLOTS)
         torch.testing.assert_close(slots[frame, -1, :pairs], video[frame, 0, :pairs])
-    angles = time_table(slot_positions(FRAMES), head_dim, theta)[:, :, 0].angle()
+    angles = torch.view_as_complex(time_table(slot_positions(FRAMES), head_dim, theta))[:, :, 0].angle()
     torch.testing.assert_close(angles[1], torch.tensor([0.25, 0.5, 0.75, 1.0]))
     torch.testing.assert_close(angles[0], torch.zeros(4))
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from df_models import DualForce, DualForceConfig, UserError, VideoDiT, VideoDiTConfig, preset_config, presets
+from df_models.structure import StructureField, StructureLayout
 
 BASE = {
     "text_dim": 12,
@@ -60,6 +61,9 @@ TRAVELS = {
     "reference_encoder": "dinov2-base",
     "text_encoder": "umt5-xxl:elsewhere",
     "face_crop": "largest",
+    "audio_pool": "mean",
+    "structure_layout": StructureLayout("six", "somebody", "a" * 64, (StructureField("all", 10, "1"),)),
+    "encoder_hashes": (("audio", "b" * 64), ("reference", "c" * 64)),
     "video_size": 128,
 }
 
@@ -198,12 +202,13 @@ def test_configuration_survives_json():
 
 
 def test_importing_and_building_loads_nothing_heavy():
+    """Building a model loads huggingface_hub, whose mixin it has, and with it yaml; importing the package does not."""
     program = (
-        "import sys, df_models; assert 'torch' not in sys.modules; "
+        "import sys, df_models, df_models.cli; "
+        "assert not {'torch', 'huggingface_hub', 'yaml'} & sys.modules.keys(); "
         "m = df_models.DualForce.from_preset('quickstart', num_layers=1, structure_layers=1, fusion_depth=1); "
         "import df_models.flow, df_models.cli, df_models.model.describe; "
-        "heavy = 'transformers diffusers accelerate pydantic yaml ruamel.yaml torchvision webdataset av PIL'; "
-        "heavy += ' huggingface_hub'; "
+        "heavy = 'transformers diffusers accelerate pydantic ruamel.yaml torchvision webdataset av PIL'; "
         "print([name for name in heavy.split() if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

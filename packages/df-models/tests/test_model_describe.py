@@ -7,14 +7,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from df_models import preset_config, presets
 from df_models.cli import main
-from df_models.model.describe import Workload, count_cache_bytes, count_flops, count_parameters, describe
+from df_models.model.describe import Workload, count_cache_bytes, count_flops, count_parameters, describe, latency_of
 
 
 @pytest.mark.parametrize("options", [{}, {"bridge_mask": "causal"}, {"bridge_direction": "struct_to_video"}])
 @pytest.mark.parametrize("preset", presets())
 def test_operations_and_cache_equal_what_is_counted(build, make_clip, preset, options):
     model = build(preset, reference_tokens=7, **options).bfloat16()
-    workload = Workload(size=64, window=4, sinks=2, text_tokens=9)
+    workload = Workload(size=64, window=4, sinks=2)
     clip = make_clip(model, frames=2, batch=1, size=(8, 8))
     names = [name for name in ("reference_latent", "reference_tokens", "text") if name in clip]
     cache = model.new_cache(1, 8, 8, workload.window, workload.sinks, **{name: clip[name] for name in names})
@@ -66,9 +66,19 @@ def test_the_large_preset_fits_one_card():
 def test_the_command_prints_a_table(capsys):
     assert main(["describe", "quickstart", "--size", "64", "num_layers=2", "fusion_depth=2"]) == 0
     text = capsys.readouterr().out
-    assert "video tower" in text and "To train: about" in text and "0.16 s ahead" in text
+    assert "video tower" in text and "To train: about" in text
+    assert "Latency before computing: 0.32 s = chunk 0.16 s + audio_future 0.16 s + logmel 0.00 s" in text
     assert main(["presets"]) == 0
     assert capsys.readouterr().out.split() == list(presets())
+
+
+def test_latency_counts_what_the_audio_encoder_waits_for():
+    assert latency_of(preset_config("quickstart"), chunk=2).total == pytest.approx(0.32 + 0.16 + 0.0025)
+    assert latency_of(preset_config("poc")).total == pytest.approx(0.16 + 0.16 + 5.9625)
+    longer = latency_of(preset_config("poc", audio_encoder="hubert-large@8+2"))
+    assert longer.total == pytest.approx(0.32 + 9.9625) and "hubert-large@8+2 9.96 s" in str(longer)
+    whole = latency_of(preset_config("quickstart", audio_encoder="somebodys"))
+    assert whole.total is None and "the whole recording, as somebodys states no lookahead" in str(whole)
 
 
 def test_the_command_describes_a_saved_model(build, tmp_path, capsys):

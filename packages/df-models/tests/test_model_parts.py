@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ import torch.nn.functional as F
 from df_models.attention.backends import attention, biased_attention, frame_attention
 from df_models.attention.masks import (
     EMPTY,
-    AttentionMask,
+    BlockMasks,
     FrameLayout,
-    causal_mask,
+    additive_mask,
+    block_mask,
     causal_table,
     window_positions,
     window_table,
@@ -22,6 +25,8 @@ from df_models.attention.rope import pair_split, rotate, time_table, video_table
 from df_models.model.layers import Gate
 from df_models.model.norm import RMSNorm
 from df_models.model.tower import sinusoid
+
+CPU = torch.device("cpu")
 
 
 def test_a_clip_sees_itself_and_its_past():
@@ -52,12 +57,19 @@ def test_window_positions_are_absolute_at_first_and_relative_later():
 
 
 def test_a_mask_spreads_over_the_tokens_of_a_frame():
-    mask = causal_mask(FrameLayout.clip(2), 2, 3)
-    assert mask.shape == (4, 6)
-    bias = mask.additive(torch.device("cpu"), torch.float32)
+    bias = additive_mask(causal_table(FrameLayout.clip(2)), 2, 3, CPU, torch.float32)
     assert (bias == 0).int().tolist() == [[1, 1, 1, 0, 0, 0]] * 2 + [[1] * 6] * 2
-    assert mask.additive(torch.device("cpu"), torch.float32) is bias
-    assert causal_mask(FrameLayout.clip(2), 2, 3) is mask
+    assert torch.isneginf(bias[bias != 0]).all()
+
+
+def test_block_masks_are_made_once_for_their_model_and_the_oldest_go():
+    masks = BlockMasks(capacity=2)
+    first = masks.causal(FrameLayout.clip(2), 2, 3, CPU)
+    assert masks.causal(FrameLayout.clip(2), 2, 3, CPU) is first
+    masks.causal(FrameLayout.clip(3), 2, 3, CPU)
+    masks.causal(FrameLayout.clip(4), 2, 3, CPU)
+    assert len(masks) == 2 and masks.causal(FrameLayout.clip(2), 2, 3, CPU) is not first
+    assert len(copy.deepcopy(masks)) == 0 and len(pickle.loads(pickle.dumps(masks))) == 0
 
 
 def test_rotary_split_is_wans():
@@ -87,8 +99,8 @@ def test_scores_depend_on_relative_positions_only_and_tables_are_exact_far_out()
 def test_video_tokens_turn_by_row_and_column():
     table = video_table(torch.tensor([0.0]), (2, 3), 12, 1e4)
     pairs_t, pairs_h, _ = pair_split(12)
-    rows = table[0, :, pairs_t].angle()
-    columns = table[0, :, pairs_t + pairs_h].angle()
+    angles = torch.view_as_complex(table).angle()
+    rows, columns = angles[0, :, pairs_t], angles[0, :, pairs_t + pairs_h]
     torch.testing.assert_close(rows, torch.tensor([0.0, 0, 0, 1, 1, 1]))
     torch.testing.assert_close(columns, torch.tensor([0.0, 1, 2, 0, 1, 2]))
 
@@ -132,14 +144,14 @@ def test_rms_norm_passes_gradcheck():
 def test_attention_equals_a_softmax_written_out(dtype):
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 6, 3, 16) for _ in range(3))
-    mask = AttentionMask(causal_table(FrameLayout.clip(3)), 2, 2)
-    bias = mask.additive(torch.device("cpu"), torch.float32)
+    table = causal_table(FrameLayout.clip(3))
+    bias = additive_mask(table, 2, 2, CPU, torch.float32)
     scores = torch.einsum("bqhk,bmhk->bhqm", q, k) / 4 + bias
     wanted = torch.einsum("bhqm,bmhk->bqhk", scores.softmax(-1), v)
-    found = attention(q.to(dtype), k.to(dtype), v.to(dtype), mask).float()
+    found = attention(q.to(dtype), k.to(dtype), v.to(dtype), bias.to(dtype)).float()
     tolerance = 1e-5 if dtype == torch.float32 else 3e-2
     torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
-    flex = attention(q, k, v, mask, "flex")
+    flex = attention(q, k, v, block_mask(table, 2, 2, CPU))
     torch.testing.assert_close(flex, wanted, rtol=1e-5, atol=1e-5)
 
 

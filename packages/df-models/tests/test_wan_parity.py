@@ -13,6 +13,7 @@ from torch import nn
 from df_models import DualForce, UserError, VideoDiT, VideoDiTConfig
 from df_models.cli import main
 from df_models.convert import export_wan, load_wan, original_names, wan_sizes
+from df_models.text import pad_text
 
 TOLERANCE = 1e-5
 
@@ -64,7 +65,8 @@ def _both(theirs, ours, clip, seed=1):
     text = torch.randn(batch, words, theirs.config.text_dim, generator=generator)
     text[:, words // 2 + 1 :] = 0
     timestep = torch.randint(1, 1000, (batch,), generator=generator)
-    wanted = theirs(video.transpose(1, 2), timestep=timestep, encoder_hidden_states=text).sample.transpose(1, 2)
+    wanted = theirs(video.transpose(1, 2), timestep=timestep, encoder_hidden_states=pad_text(text)).sample
+    wanted = wanted.transpose(1, 2)
     sigma = (timestep / 1000)[:, None].expand(batch, frames)
     channels = ours.config.in_dim - video.shape[2]
     wider = torch.cat([video, torch.randn(batch, frames, channels, height, width)], dim=2)
@@ -102,7 +104,7 @@ def test_bfloat16_stays_as_close_as_diffusers_own(difference, figure):
         exact = ours(clip, each, text, causal=False)
         found = ours.bfloat16()(clip.bfloat16(), each, text.bfloat16(), causal=False).float()
         theirs = theirs.bfloat16()
-        args = clip.transpose(1, 2).bfloat16(), sigma * 1000, text.bfloat16()
+        args = clip.transpose(1, 2).bfloat16(), sigma * 1000, pad_text(text).bfloat16()
         their = theirs(args[0], timestep=args[1], encoder_hidden_states=args[2]).sample.transpose(1, 2).float()
     ratio = float((found - exact).norm() / (their - exact).norm())
     figure("video tower in bf16 against itself in fp32, root mean square", _rms(found, exact), 0.03)
@@ -160,6 +162,8 @@ def test_wans_own_image_branch_is_taken_over(difference):
     report = load_wan(ours, theirs.state_dict())
     assert not report.missing and not report.zeroed
     assert report.unused and all("image_embedder" in name for name in report.unused)
+    assert len(report.notes) == 1 and "note: img_emb projects CLIP's features" in report.summary()
+    assert not load_wan(_ours(_theirs(CONFIGS["small"])), _theirs(CONFIGS["small"]).state_dict()).notes
     video, text, images = torch.randn(1, 3, 36, 4, 4), torch.randn(1, 512, 20), torch.randn(1, 6, 10)
     with torch.no_grad():
         given = {"encoder_hidden_states": text, "encoder_hidden_states_image": images}
@@ -202,6 +206,87 @@ def test_bfloat16_and_prefixed_weights_are_taken():
     assert len(report.used) == len(state) and all(name.startswith("model.diffusion_model.") for name in report.used)
     assert ours.blocks[1].ffn[0].weight.dtype == torch.float32
     assert torch.equal(ours.blocks[1].ffn[0].weight.bfloat16(), state["blocks.1.ffn.0.weight"])
+
+
+def _float8(state, weight_scale, *, rows=False, marker=True):
+    """Weights as fp8_scaled files hold them: each over its largest magnitude, that beside it."""
+    packed = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)} if marker else {}
+    for name, tensor in state.items():
+        if name.startswith("blocks.") and tensor.ndim == 2 and name.endswith("weight"):
+            scale = (tensor.abs().amax(dim=1, keepdim=True) if rows else tensor.abs().max()) / 448
+            packed[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            packed[name.removesuffix("weight") + weight_scale] = scale
+            packed[name.removesuffix("weight") + "scale_input"] = torch.ones(1)
+        else:
+            packed[name] = tensor
+    return packed
+
+
+@pytest.mark.parametrize("weight_scale", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize("rows", [False, True])
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+@pytest.mark.parametrize("names", ["wan", "diffusers"])
+def test_float8_weights_are_taken_with_their_scales(weight_scale, rows, prefix, names):
+    theirs = _theirs(CONFIGS["small"])
+    state = theirs.state_dict()
+    if names == "wan":
+        state = {wan: state[key] for wan, key in original_names(state).items()}
+    packed = {prefix + name: tensor for name, tensor in _float8(state, weight_scale, rows=rows).items()}
+    assert wan_sizes(packed) == wan_sizes(state)
+    found, wanted = _ours(theirs), _ours(theirs)
+    report = load_wan(found, packed)
+    load_wan(wanted, state)
+    assert set(report.used) == set(packed) and not report.unused and not report.missing
+    assert "multiplied by their scales" in report.summary()
+    for (name, ours), exact in zip(found.state_dict().items(), wanted.state_dict().values()):
+        torch.testing.assert_close(ours, exact, rtol=1 / 16, atol=float(exact.abs().max()) / 448, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda s: s.pop("blocks.1.ffn.0.scale_weight"), "blocks.1.ffn.0.weight has no scale"),
+        (lambda s: [s.pop(name) for name in list(s) if name.endswith("scale_weight")], "has no scale in a checkpoint"),
+        (lambda s: s.update({"blocks.0.ffn.0.scale_weight": torch.ones(3, 2)}), "not one number or one per row"),
+        (lambda s: s.update({"blocks.0.ffn.0.scale_weight": torch.tensor(float("nan"))}), "not positive and finite"),
+        (lambda s: s.update({"blocks.0.ffn.9.scale_weight": torch.ones(1)}), "a scale for blocks.0.ffn.9.weight but"),
+    ],
+)
+def test_float8_weights_whose_scales_do_not_fit_are_refused(damage, message):
+    theirs = _theirs(CONFIGS["small"])
+    state = {wan: theirs.state_dict()[key] for wan, key in original_names(theirs.state_dict()).items()}
+    packed = _float8(state, "scale_weight")
+    damage(packed)
+    ours = _ours(theirs)
+    before = ours.blocks[0].ffn[0].weight.clone()
+    with pytest.raises(UserError, match=message):
+        load_wan(ours, packed)
+    assert torch.equal(ours.blocks[0].ffn[0].weight, before)
+
+
+def test_float8_weights_that_were_only_cast_are_taken_as_they_are():
+    theirs = _theirs(CONFIGS["small"])
+    cast = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in theirs.state_dict().items()}
+    ours = _ours(theirs)
+    load_wan(ours, cast)
+    assert torch.equal(ours.blocks[0].ffn[0].weight, cast["blocks.0.ffn.net.0.proj.weight"].float())
+
+
+@torch.no_grad()
+def test_short_text_is_read_as_wan_reads_it_and_long_text_refused(difference):
+    """diffusers' pipeline pads prompts by zero rows to 512 before the model; the tower does so itself."""
+    theirs = _theirs(CONFIGS["small"])
+    ours = _ours(theirs)
+    load_wan(ours, theirs.state_dict())
+    video, text = torch.randn(1, 2, 16, 4, 4), torch.randn(1, 9, 20)
+    padded = torch.cat([text, torch.zeros(1, 503, 20)], dim=1)
+    timestep = torch.tensor([400])
+    wanted = theirs(video.transpose(1, 2), timestep=timestep, encoder_hidden_states=padded).sample.transpose(1, 2)
+    sigma = torch.full((1, 2), 0.4)
+    for given in (text, padded):
+        assert difference(ours(video, sigma, given, causal=False), wanted) < TOLERANCE
+    with pytest.raises(UserError, match="at most 512 tokens"):
+        ours(video, sigma, torch.randn(1, 600, 20))
 
 
 def _without(state, *parts):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +12,10 @@ import pytest
 from df_data.format.manifest import Manifest, read_manifest
 from df_data.format.sample import EncoderRecord
 from df_data.synth.corpus import SynthConfig
+from df_models import preset_config
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
-from df_train import dataset as of_run
+from df_train import contract as of_run
 from df_train.config import TrainConfig
 from df_train.preflight import known_manifest
 from df_train.state import build_model
@@ -47,12 +48,14 @@ def test_a_vae_that_was_replaced_under_its_name_is_refused(real: Manifest):
         of_run.check_vae(random_tiny_vae(1), real)
 
 
-def test_a_vae_that_was_moved_is_known_by_its_hash(real: Manifest, monkeypatch: pytest.MonkeyPatch):
+def test_a_vae_that_was_moved_is_known_by_its_hash(
+    real: Manifest, monkeypatch: pytest.MonkeyPatch, tiny_model: dict[str, Any]
+):
     monkeypatch.setattr(of_run, "load_video_vae", lambda name: random_tiny_vae(0 if name == "moved" else 1))
-    names = {"audio_encoder": "logmel", "reference_encoder": "patches", "text_dim": 0}
-    of_run.check_fit(SimpleNamespace(video_vae="moved", **names), real)  # type: ignore[arg-type]
+    model = preset_config("quickstart", **tiny_model)
+    of_run.check_fit(replace(model, video_vae="moved"), real)
     with pytest.raises(UserError, match="video_vae encoder is runs/mine/vae"):
-        of_run.check_fit(SimpleNamespace(video_vae="other", **names), real)  # type: ignore[arg-type]
+        of_run.check_fit(replace(model, video_vae="other"), real)
 
 
 def test_a_corpus_that_was_interrupted_decides_nothing_yet(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from df_models.flow import ErrorBank, velocity_target
 from df_models.model.dualforce import Velocity
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.noising import Banks, Shown, Streams, history_config, show
-from df_train.objective import FlameScale, Objective, flow_terms, inverse_spread, total_loss
+from df_train.objective import LOSSES, FlameScale, Objective, flow_terms, inverse_spread, total_loss
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +211,46 @@ def test_flame_without_a_head_or_data_is_an_error(make_config: MakeConfig, model
 def test_constant_flame_entries_have_no_weight():
     spread = inverse_spread(FlameScale(torch.zeros(2), torch.tensor([0.0, 0.5])))
     assert spread.tolist() == [0.0, 2.0]
+
+
+NOTHING: dict[str, Any] = {"video_weight": 0.0, "structure_weight": 0.0, "mouth_weight": 0.0, "flame": {"weight": 0.0}}
+SWITCHES: dict[str, dict[str, Any]] = {
+    "video": {"video_weight": 1.0},
+    "mouth": {"video_weight": 1.0, "mouth_weight": 1.0},
+    "structure": {"structure_weight": 1.0},
+    "flame": {"flame": {"weight": 1.0}},
+}
+"""What weighs each loss of the list that has a setting of its own; the others are weighed by `extra`."""
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_can_be_switched_on_and_off_and_is_logged(
+    make_config: MakeConfig, model: DualForce, batch: Batch, name: str
+):
+    on = {**NOTHING, **SWITCHES.get(name, {"extra": {name: 1.0}})}
+    off = {**NOTHING, "structure_weight": 1e-9}
+    without, with_it = (objective_of(make_config, model, **changes) for changes in (off, on))
+    assert without.weights(0).get(name, 0.0) <= 1e-9 and with_it.weights(0)[name] > 0
+    assert name in with_it.names and LOSSES[name].definition
+    losses = with_it(model, batch, 0, None)
+    term = losses.terms[name]
+    assert term.error_BT.shape == term.counts_BT.shape == term.sigma_BT.shape == batch.video.shape[:2]
+    assert losses.total > 0 and without(model, batch, 0, None).total < 1e-6
+
+
+def test_the_page_on_adding_a_loss_does_what_it_says(
+    make_config: MakeConfig, model: DualForce, batch: Batch, monkeypatch: pytest.MonkeyPatch
+):
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "loss.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.setattr("df_train.objective.LOSSES", LOSSES.copy())
+    exec(compile(code, str(page), "exec"), {})
+    plain, jittery = objective_of(make_config, model), objective_of(make_config, model, extra={"jitter": 0.5})
+    assert "jitter" not in plain.names and jittery.names[-1] == "jitter"
+    losses, before = jittery(model, batch, 0, None), plain(model, batch, 0, None)
+    term = losses.terms["jitter"]
+    assert (losses.total - before.total).item() == pytest.approx(0.5 * (term.error_BT * term.counts_BT).mean().item())
+    with pytest.raises(UserError, match=r"objective.extra: no loss 'jitterr' .*\['jitter'\]"):
+        objective_of(make_config, model, extra={"jitterr": 0.5})
+    with pytest.raises(UserError, match="no loss 'video' takes its weight there"):
+        objective_of(make_config, model, extra={"video": 0.5})

@@ -16,7 +16,6 @@ from df_models.errors import UserError
 from df_models.media import read_audio, read_image, read_video, write_video
 from df_train import sampling
 from df_train.config import TrainConfig
-from df_train.dataset import audio_pooling
 from df_train.run import train
 from df_train.sampling import generate, validation_clips, write_contact_sheet, write_example, write_samples
 
@@ -53,13 +52,13 @@ def clips(dataset: Path, filmed: bytes, monkeypatch: pytest.MonkeyPatch) -> list
         return [Sample(sample.meta, sample.tensors, filmed) for sample in kept(directory)]
 
     monkeypatch.setattr(sampling, "iter_samples", with_film)
-    return validation_clips(dataset / "val", 2, 33, 128)
+    return validation_clips(dataset / "val", 2, 33, "concat")
 
 
 def test_clips_are_of_different_people_and_no_longer_than_asked(dataset: Path):
-    assert len(validation_clips(dataset / "val", 2, 33, 128)) == 2
-    assert len(validation_clips(dataset / "val", 9, 33, 128)) == 3
-    short = validation_clips(dataset / "val", 1, 5, 128)[0]
+    assert len(validation_clips(dataset / "val", 2, 33, "concat")) == 2
+    assert len(validation_clips(dataset / "val", 9, 33, "concat")) == 3
+    short = validation_clips(dataset / "val", 1, 5, "concat")[0]
     assert short.audio_TSD.shape == (2, 4, 128)
     assert short.frames_PHWC is None and short.wave is None
 
@@ -74,7 +73,7 @@ def test_further_clips_of_one_person_follow_when_people_run_out(dataset: Path, m
 
     keys = [sample.key for sample in kept(dataset / "val")]
     monkeypatch.setattr(sampling, "iter_samples", two_people)
-    assert [clip.key for clip in validation_clips(dataset / "val", 9, 33, 128)] == [keys[0], keys[2], keys[1]]
+    assert [clip.key for clip in validation_clips(dataset / "val", 9, 33, "concat")] == [keys[0], keys[2], keys[1]]
 
 
 def test_what_is_written_can_be_watched_heard_and_compared(
@@ -127,10 +126,3 @@ def test_samples_come_during_and_after_training(
     assert result.contact_sheet == samples / "step-4" / "contact_sheet.png"
     assert result.videos == [samples / "step-4" / "clip-0.mp4"]
     assert result.example == (samples / "face.png", samples / "speech.wav")
-
-
-@pytest.mark.parametrize(("features", "model_dim", "pooling"), [(64, 128, "concat"), (1024, 1024, "mean")])
-def test_pooling_follows_from_the_widths(features: int, model_dim: int, pooling: str):
-    assert audio_pooling(features, model_dim) == pooling
-    with pytest.raises(UserError, match="audio_dim"):
-        audio_pooling(features, model_dim + 1)

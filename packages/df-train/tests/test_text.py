@@ -25,7 +25,8 @@ from df_models.media import write_image, write_wav
 from df_models.text import PROMPT_FILE, pad_text, read_prompt
 from df_train import sampling
 from df_train.config import ObjectiveConfig, TrainConfig
-from df_train.dataset import check_fit, look_at
+from df_train.contract import check_fit
+from df_train.dataset import look_at
 from df_train.noising import Shown, Streams, history_config, show
 from df_train.objective import Objective, predict
 from df_train.run import train
@@ -106,7 +107,7 @@ def test_the_model_sees_the_prompt_padded_to_512_rows(model: DualForce, batch: B
     embed = model.video.embed_text
     monkeypatch.setattr(model.video, "embed_text", lambda text: seen.append(text) or embed(text))
     predict(model, shown_of(batch, drop_text=0.0))
-    assert batch.text is not None and torch.equal(seen[0], pad_text(batch.text))
+    assert batch.text is not None and torch.equal(pad_text(seen[0]), pad_text(batch.text))
 
 
 def test_the_prompt_changes_what_is_predicted_and_learns(model: DualForce, batch: Batch) -> None:
@@ -147,28 +148,26 @@ def test_dataset_and_model_must_fit(model: DualForce, told: Path, dataset: Path,
         fit(reads, without)
     with pytest.raises(UserError, match=r"text encoder is umt5-xxl, the model is for other-xl.*text_encoder=umt5"):
         fit(replace(reads, text_encoder="other-xl"), with_it)
+    with pytest.raises(UserError, match=r"features are 12 wide, the model's text_dim is 8; set model.overrides"):
+        fit(replace(reads, text_dim=8), with_it)
 
 
 def fit(model: DualForceConfig, manifest: Manifest) -> None:
     check_fit(model, manifest)
 
 
-def test_the_first_look_tells_the_prompt_and_its_width(
-    model: DualForce, told: Path, make_config: Callable[..., TrainConfig]
-) -> None:
+def test_the_first_look_tells_the_prompt(model: DualForce, told: Path, make_config: Callable[..., TrainConfig]) -> None:
     data = make_config(Path("run"), data={"root": str(told)}).data
     prompt = look_at(data, model.config).prompt
     assert prompt is not None and prompt.words == PROMPT and prompt.features_LD.shape == (ROWS, WIDTH)
     assert look_at(data, replace(model.config, text_dim=0, structure_text=False)).prompt is None
-    with pytest.raises(UserError, match=r"features are 12 wide, the model's text_dim is 8; set model.overrides"):
-        look_at(data, replace(model.config, text_dim=8))
 
 
 def test_validation_clips_are_generated_from_their_own_text(
     model: DualForce, told: Path, make_config: Callable[..., TrainConfig]
 ) -> None:
     rollout = make_config(Path("run"), rollout={"steps": 2}).rollout
-    clips = validation_clips(told / "val", 1, 9, 128)
+    clips = validation_clips(told / "val", 1, 9, "concat")
     assert clips[0].text_LD is not None and clips[0].text_LD.shape == (ROWS, WIDTH)
     vae = random_tiny_vae()
     (one,) = generate(model, vae, clips, rollout, seed=0)

@@ -18,10 +18,12 @@ from typing import IO, Any
 import pytest
 from fake_models import FakeModels, fake_config, shards
 
-from df_data.build.build import build
+from df_data.build.build import build, fingerprint
 from df_data.build.config import BuildConfig, ClipConfig
 from df_data.check.validate import check_dataset
 from df_data.format.ledger import Ledger
+from df_data.format.manifest import read_manifest, write_manifest
+from df_data.sources.listing import list_inputs
 from df_models.cli_support import EXIT_MACHINE, run_cli
 from df_models.errors import UserError
 from df_models.locks import one_writer
@@ -260,6 +262,28 @@ def test_another_configuration_is_refused_and_how_it_runs_is_not(tmp_path: Path,
     (tmp_path / "inputs" / "999.txt").write_text("ok 1")
     with pytest.raises(UserError, match="another configuration"):
         make(config)
+
+
+def test_a_dataset_of_before_a_switch_that_is_off_is_the_same(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """A dataset that an older program made: its config has no such settings, its fingerprint does not cover them."""
+    config = fake_config(tmp_path, ORDERS)
+    make(config)
+    out = tmp_path / "set"
+    old = config.model_dump(mode="json")
+    del old["flame"], old["clips"]["references"]
+    (out / "config.yaml").write_text(json.dumps(old))
+    older = fingerprint(config, list_inputs(config.sources, config.split), FakeModels(config).records())
+    assert len(older) == 2 and older[0] != older[1]
+    for split in ("train", "val"):
+        write_manifest(out / split, read_manifest(out / split).model_copy(update={"build": older[1]}))
+    for setting in ({"flame": "deca"}, {"clips": config.clips.model_copy(update={"references": 1})}):
+        with pytest.raises(UserError, match="another configuration"):
+            make(config.model_copy(update=setting))
+    make(config)
+    assert shards(out) == undisturbed
+    assert {read_manifest(out / split).build for split in ("train", "val")} == {older[0]}
+    make(config)
+    assert len(fingerprint(config, list_inputs(config.sources, config.split), FakeModels(config).records())) == 1
 
 
 def test_failed_inputs_are_tried_again_when_asked(tmp_path: Path) -> None:

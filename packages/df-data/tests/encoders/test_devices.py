@@ -42,7 +42,7 @@ def test_a_setting_names_the_devices_of_a_machine() -> None:
     assert resolve_devices("auto") == resolve_devices("cuda") == ["cuda:0", "cuda:1"]
     assert resolve_devices("cuda:1") == ["cuda:1"] and resolve_devices("cpu") == ["cpu"]
     assert resolve_devices(("cuda:1", "cpu")) == ["cuda:1", "cpu"]
-    with pytest.raises(UserError, match=r"device=cuda:2: this machine has cuda:0, cuda:1"):
+    with pytest.raises(UserError, match=r"no device 'cuda:2' here: this machine has cuda:0, cuda:1"):
         resolve_devices(("cuda:0", "cuda:2"))
 
 
@@ -52,7 +52,7 @@ def test_an_absent_device_is_told_before_anything_starts(workers: int) -> None:
     assert resolve_devices("auto") == ["cpu"]
     threads = torch.get_num_threads()
     pool = open_pool(settings(device="cuda:1", workers=workers), make=pytest.fail)
-    with pytest.raises(UserError, match=r"device=cuda:1: this machine has no CUDA device"), pool:
+    with pytest.raises(UserError, match=r"no device 'cuda:1' here: this machine has no CUDA device"), pool:
         pytest.fail("work began")
     assert torch.get_num_threads() == threads
 
@@ -108,7 +108,7 @@ def test_the_setting_is_checked_and_read_from_the_command_line() -> None:
     given = ["out=o", "sources=[{name: s, folder: f, pattern: '*', licence: l}]"]
     assert load_config(BuildConfig, None, [*given, "device=[cuda:0,cuda:1]"]).device == ("cuda:0", "cuda:1")
     for wrong in ("gpu", "cuda:x", "[]", "[cuda:0,tpu]", "[cuda:0,cpu]", "[cuda]"):
-        with pytest.raises(UserError, match="device: write auto, cpu, cuda"):
+        with pytest.raises(UserError, match=r"device: (unknown device|write auto, cpu, cuda)"):
             load_config(BuildConfig, None, [*given, f"device={wrong}"])
 
 
@@ -118,7 +118,7 @@ def test_what_decides_the_bytes_is_in_the_fingerprint() -> None:
     there = {"structure": "liveportrait:/b/m.pth", "flame": "deca", "text": {"text_encoder": "umt5-xxl:/b"}}
 
     def made_by(**given: object) -> str:
-        return fingerprint(settings(**given), [], {})
+        return fingerprint(settings(**given), [], {})[0]
 
     assert made_by(**here, device="cpu") == made_by(**there, device="cuda:1")
     different = [

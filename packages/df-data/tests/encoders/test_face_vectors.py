@@ -15,6 +15,7 @@ from df_data.stages.face_vectors import (
     black_outside,
     face_square,
     face_vectors,
+    head_down,
     landmark_boxes,
     mean_boxes,
 )
@@ -73,6 +74,33 @@ def test_each_encoder_gets_the_box_that_its_rule_is_laid_on() -> None:
     flame = face_square(mean_boxes(np.array([[60.0, 20, 120, 120]])), FlameEncoder)  # type: ignore[arg-type]
     assert (flame.side, flame.x + flame.side / 2) == pytest.approx((100, 90))
     assert flame.y + flame.side / 2 == pytest.approx(70 + 0.12 * 80)
+
+
+def _published_centre(points: np.ndarray, scale: float, ratio: float) -> np.ndarray:
+    """LivePortrait's rule written out (``parse_rect_from_landmark``); its landmarks have no forehead (point 10)."""
+    eyes, lips = points[list(EYES)].mean(axis=0), points[list(LIP_CORNERS)].mean(axis=0)
+    across_y = (lips - eyes) / np.linalg.norm(lips - eyes)
+    across_x = np.array([across_y[1], -across_y[0]])
+    faces = np.delete(points, 10, axis=0)
+    middle = faces.mean(axis=0)
+    turned = (faces - middle) @ np.stack([across_x, across_y]).T
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    x, y = (low + high) / 2
+    size = scale * (high - low).max()
+    return middle + x * across_x + y * across_y + ratio * size * across_y
+
+
+@pytest.mark.parametrize(("tilt", "apart"), [(0.0, 0.0), (10.0, 4.5), (-20.0, 8.9), (30.0, 13.3)])
+def test_liveportraits_square_moves_along_the_heads_own_axis(tilt: float, apart: float) -> None:
+    """``apart``: pixels of the 256 of the crop between that and a shift straight down."""
+    points = np.repeat(landmarks((100, 80), 30, tilt)[None], 3, axis=0)
+    boxes = landmark_boxes(points)
+    square = face_square(boxes, LivePortrait, head_down(points))  # type: ignore[arg-type]
+    found = np.array([square.x, square.y]) + square.side / 2
+    assert found == pytest.approx(_published_centre(points[0], 2.2, -0.1), abs=1e-6)
+    upright = face_square(boxes, LivePortrait)  # type: ignore[arg-type]
+    shift = np.hypot(square.x - upright.x, square.y - upright.y) * 256 / square.side
+    assert shift == pytest.approx(apart, abs=0.1)
 
 
 def test_a_clips_vectors_come_in_batches_and_do_not_depend_on_them() -> None:

@@ -24,7 +24,7 @@ from df_data.stages.agreement import AgreementFilter
 from df_data.stages.face_vectors import FaceEncoders
 from df_data.stages.landmarker import MediaPipeReader
 from df_data.stages.prepare import PreparedClip, StageModels, prepare_clips
-from df_models.encoders import FLAME_ENCODERS
+from df_models.encoders import encoder_names
 from df_models.encoders.face.face_detectors import load_face_detector
 from df_models.errors import UserError
 from df_models.files import sha256_file
@@ -204,7 +204,7 @@ def test_real_weights_by_path(grid_build: BuildConfig) -> None:
     folder = Path(os.environ.get("DF_WEIGHTS") or "/nonexistent")
     if not list(folder.glob("liveportrait*")):
         pytest.skip("no real weights: set DF_WEIGHTS to a folder with liveportrait (and deca or emoca)")
-    flame = next((name for name in FLAME_ENCODERS if list(folder.glob(f"{name}*"))), None)
+    flame = next((name for name in encoder_names("flame") if list(folder.glob(f"{name}*"))), None)
     config = grid_build.model_copy(update={"structure": "liveportrait", "flame": flame})
     build(config, progress=False)
     scores = next(iter(iter_samples(Path(config.out) / "train"))).meta.scores

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from df_data.sources.catalogue import CatalogueClip, ListedCrop, read_catalogue
+from df_data.sources.catalogue import LOCAL, READERS, CatalogueClip, DatasetName, ListedCrop, layouts, read_catalogue
 from df_data.sources.catalogue.clip import canonical_url, video_key, youtube_url
 from df_data.sources.catalogue.hdtf import seconds
+from df_data.sources.catalogue.layouts import LocalName
 from df_data.sources.catalogue.pieces import into_pieces
+from df_data.sources.config import SourceConfig, SplitConfig
+from df_data.sources.listing import list_inputs
 from df_models.errors import UserError
+from df_models.settings import Location
 
 WATCH = "https://www.youtube.com/watch?v="
 
@@ -205,7 +211,7 @@ def test_layouts(tmp_path: Path) -> None:
     assert [clip.clip for clip in plain.clips] == ["A_b", "sub_c"]
 
 
-@pytest.mark.parametrize("name", ["hdtf", "celebvhq", "vfhq", "talkvid", "grid", "voxceleb2", "folder"])
+@pytest.mark.parametrize("name", READERS)
 def test_missing_lists_are_a_users_mistake(name: str, tmp_path: Path) -> None:
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(UserError):
@@ -293,3 +299,63 @@ def test_pieces_cover_a_clip_without_gap_or_overlap() -> None:
     assert into_pieces(clip, None) == [clip]
     with pytest.raises(UserError, match="too long"):
         into_pieces(clip.model_copy(update={"clip": "c" * 111}), 10.0)
+
+
+EXAMPLES = {
+    "grid": ("s1/bbaf2n.mpg", "s34/video/lbax4n.mpg"),
+    "voxceleb2": ("dev/mp4/id00012/21Uxsk56VDQ/00001.mp4", "dev/mp4/id00013/31Uxsk56VDQ/00001.mp4"),
+    "folder": ("A b.mp4", "sub/c.MKV"),
+}
+
+
+def laid_out(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+@pytest.mark.parametrize("name", sorted(LOCAL))
+def test_a_build_reads_a_layout_as_plan_does(name: LocalName, tmp_path: Path) -> None:
+    folder = laid_out(tmp_path / "set", *EXAMPLES[name])
+    found = read_catalogue(name, folder)
+    source = SourceConfig(name="ours", folder=Location(str(folder)), layout=name, licence="CC-BY-4.0")
+    built = list_inputs((source,), SplitConfig(val=1))
+    assert [made.path for made in built] == [clip.path for clip in found.clips]
+    for made, clip in zip(built, found.clips, strict=True):
+        assert made.licence == "CC-BY-4.0" and made.listed == (clip.person is not None)
+        assert clip.person is None or made.identity == f"ours-{clip.person}"
+    assert {made.split for made in built} == {"train", "val"}
+
+
+def test_a_layout_gives_the_licence_and_takes_the_place_of_pattern_and_rule(tmp_path: Path) -> None:
+    folder = laid_out(tmp_path, *EXAMPLES["voxceleb2"])
+    source = {"name": "vox", "folder": str(folder), "layout": "voxceleb2"}
+    (made, _) = list_inputs((SourceConfig.model_validate(source),), SplitConfig(val=1))
+    assert made.licence.startswith("CC-BY-4.0 (VoxCeleb2")
+    for wrong, message in (
+        ({"layout": "folder"}, "write the videos' licence"),
+        ({"pattern": "*/*.mp4"}, "leave out pattern"),
+        ({"identity": "top"}, "leave out pattern and identity"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            SourceConfig.model_validate(source | wrong)
+    laid_out(tmp_path, "stray.mp4")
+    with pytest.raises(UserError, match=r"source 'vox': 1 files do not lie as voxceleb2 does, the first is stray"):
+        list_inputs((SourceConfig.model_validate(source),), SplitConfig(val=1))
+
+
+def test_every_catalogue_is_read_by_its_name() -> None:
+    assert set(READERS) == set(get_args(DatasetName)) and set(get_args(LocalName)) == LOCAL
+    assert set(EXAMPLES) == LOCAL, "an example of each layout is built above"
+
+
+def test_the_page_on_adding_a_source_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[4] / "docs" / "how-to" / "source.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.setattr("df_data.sources.catalogue.layouts.LAYOUTS", layouts.LAYOUTS.copy())
+    exec(compile(code, str(page), "exec"), {})
+    folder = laid_out(tmp_path, "ann/1/a.mkv", "bob/2/b.mkv", "c.mkv")
+    found = layouts.read_layout("sessions", folder)  # type: ignore[arg-type]
+    assert [(clip.person, clip.provenance["session"]) for clip in found.clips] == [("ann", "1"), ("bob", "2")]
+    assert [bad.file for bad in found.bad] == ["c.mkv"] and found.licence == "CC-BY-4.0"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from df_eval.config import EvalConfig
 from df_models.cli_support import add_version, run_cli
+from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.settings import add_print_config, dump_config, load_config
 
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clips", type=int, help="number of held-out clips (default 16)")
     parser.add_argument("--frames", nargs="+", help="lengths in pixel frames, each 1 + 4 n (default 33 129)")
     parser.add_argument("--seed", type=int, help="seed of the generation noise and of the bootstrap (default 0)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to run (default auto)")
+    parser.add_argument("--device", help=f"where to run: {DEVICE_NAMES} (default auto)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the run's dataset, if it is not found by itself")
     parser.add_argument("--out", type=Path, help="directory to write to (default RUN/eval)")
     parser.add_argument("--require-goals", action="store_true", help="exit with 1 if a goal is not met")

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from df_data.format.manifest import read_manifest
+from df_data.format.manifest import read_manifest, structure_of
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
 from df_data.synth.clip import make_clip
@@ -22,7 +22,6 @@ from df_models.errors import UserError
 from df_models.media import read_audio, read_video
 from df_models.time import samples_for
 
-SYNTHETIC = "synthetic"
 RENDER_SEED = 1_000
 """Added to the seed of clips that are rendered here, so that they are not a corpus's own validation clips."""
 
@@ -61,11 +60,8 @@ class EvalClip:
 def structure_encoder_of(root: Path) -> str:
     """Id of what made the structure of a dataset's val split, by its manifest; for the synthetic corpus `synthetic`."""
     manifest = read_manifest(root / "val")
-    if "structure" in manifest.encoders:
-        return manifest.encoders["structure"].id
-    for sample in iter_samples(root / "val", video=False):
-        return SYNTHETIC if sample.meta.source == "synth" else "not declared"
-    raise UserError(f"the val split at {root / 'val'} holds no clips; build it with held-out ones")
+    layout = structure_of(manifest)
+    return manifest.encoders["structure"].id if layout is None else layout.encoder
 
 
 def stored_clips(root: Path, count: int, frames: int) -> list[EvalClip]:

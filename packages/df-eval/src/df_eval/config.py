@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from df_infer.config import RolloutChanges
+from df_models.device import check_device_name
 from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
@@ -41,7 +42,7 @@ class EvalConfig(FrozenModel):
     resamples: int = Field(default=2000, ge=100)
     videos: int = Field(default=4, ge=0)
     rollout: RolloutChanges = RolloutChanges()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     data: Location | None = None
     render: bool = False

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from df_data.format.manifest import read_manifest
-from df_eval.clips import SYNTHETIC, EvalClip, render_clips, stored_clips, structure_encoder_of
+from df_data.format.manifest import SYNTHETIC, read_manifest, structure_layout, structure_of
+from df_eval.clips import EvalClip, render_clips, stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.generation import check_size, fitting_lengths
@@ -23,6 +23,7 @@ from df_infer.run_dir import RunDir, open_run_dir
 from df_models.errors import UserError
 from df_models.locks import one_writer
 from df_models.settings import expand_path, read_tree
+from df_models.structure import require_same
 from df_models.time import covering_pixel_length
 
 
@@ -44,6 +45,8 @@ def _evaluate(run: RunDir, config: EvalConfig, out: Path, quiet: bool) -> tuple[
     pipeline = Pipeline.from_run(run.root, config.device, config.dtype)
     rollout = config.rollout.applied_to(pipeline.rollout)
     encoder = structure_encoder(root)
+    theirs = structure_layout(None) if root is None else structure_of(read_manifest(root / "val"))
+    require_same(pipeline.model.config.structure_layout, theirs, ("the model", f"the dataset {root or 'to render'}"))
     reader = choose_reader(encoder, config.landmarker.path if config.landmarker else built_with_landmarker(root))
     clips, source = held_out_clips(root, config, encoder, pipeline.size)
     check_size(pipeline, clips)
@@ -100,7 +103,7 @@ def held_out_clips(root: Path | None, config: EvalConfig, encoder: str, size: in
     stored = [] if root is None else stored_clips(root, config.clips, needed)
     if root is not None and len(stored) >= config.clips:
         return stored, _from(root, stored)
-    if root is None or encoder.startswith(SYNTHETIC):
+    if root is None or encoder == SYNTHETIC:
         frames = covering_pixel_length(max(config.frames[-1], config.frames[0] + config.shifts[-1]))
         clips = render_clips(config.clips, frames, size, config.seed)
         return clips, f"{len(clips)} clips rendered from the val split's people and sentences (seed {config.seed})"

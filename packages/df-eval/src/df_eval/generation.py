@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from df_eval.clips import EvalClip
-from df_infer.pipeline import Pipeline
+from df_infer.pipeline import Pipeline, pool_of
 from df_infer.rollout import RolloutConfig, generate_latents
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
@@ -100,7 +100,7 @@ def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
         features = clip.audio_TD[: 2 * frames]
     else:
         features = encoder.encode(clip.wave_N[: samples_for(frames)], frames)
-    return to_slots(pool_audio(features, encoder.pool))
+    return to_slots(pool_audio(features, pool_of(pipeline.model.config)))
 
 
 def text_rows(pipeline: Pipeline, clips: Sequence[EvalClip]) -> Tensor | None:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from df_data.format.manifest import SYNTHETIC
 from df_eval.clips import EvalClip
 from df_eval.metrics import CATALOG
 from df_eval.readings import FaceReadings, masked
@@ -177,7 +178,7 @@ def choose_reader(structure_encoder: str, landmarker: Path | None) -> FaceReader
     Raises:
         UserError: the MediaPipe landmarker is needed and its file was not given.
     """
-    if structure_encoder.startswith("synth"):
+    if structure_encoder == SYNTHETIC:
         return SyntheticFaceReader()
     if structure_encoder == MEDIAPIPE:
         if landmarker is None:

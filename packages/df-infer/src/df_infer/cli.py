@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,13 @@ from tqdm import tqdm
 from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
 from df_infer.run_dir import open_run
 from df_models.cli_support import add_version, run_cli
+from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output
 from df_models.media import AudioFile, read_audio, read_image, write_video
+from df_models.model.describe import latency_of
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
-from df_models.structure import LIVEPORTRAIT_70
+from df_models.structure import StructureLayout
 from df_models.time import FPS
 
 ROLLOUT = "rollout"
@@ -79,7 +82,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
     add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
     machine = parser.add_argument_group("machine, portrait and speech")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default: auto)")
+    machine.add_argument("--device", default="auto", help=f"{DEVICE_NAMES} (default: auto)")
     machine.add_argument(
         "--dtype",
         default="auto",
@@ -131,18 +134,25 @@ def _generate(args: argparse.Namespace) -> int:
             write_video(args.out, frames(), audio=audio)
     taken = time.perf_counter() - began
     if args.structure_out is not None:
-        write_structure(args.structure_out, np.concatenate(structure))
+        write_structure(args.structure_out, np.concatenate(structure), pipeline.model.config.structure_layout)
     if pipeline.prompt is not None:
         print(f"the model was told: {pipeline.prompt.words}")
     print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with audio, {count / FPS / taken:.2f}x real time")
+    print(f"latency of a live stream, computing apart: {latency_of(pipeline.model.config, rollout.chunk)}")
     return 0
 
 
-def write_structure(path: Path, structure_PD: np.ndarray) -> None:
-    """Write the motion as ``structure`` [P, D], with ``names`` [D] where the layout is known, and ``fps``."""
-    known = LIVEPORTRAIT_70.names if structure_PD.shape[1] == LIVEPORTRAIT_70.dim else ()
+def write_structure(path: Path, structure_PD: np.ndarray, layout: StructureLayout | None) -> None:
+    """Write the motion as ``structure`` [P, D] and ``fps``, with what its numbers mean, where the model knows it.
+
+    That is ``names`` [D], one per column, and ``layout``, a :class:`df_models.structure.StructureLayout` as JSON; both
+    are empty where it does not.
+    """
+    names = () if layout is None else layout.vector.names
+    told = "" if layout is None else json.dumps(layout.to_dict())
+    arrays = {"structure": structure_PD, "names": np.array(names, dtype=str), "layout": np.array(told)}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, structure=structure_PD, names=np.array(known, dtype=str), fps=np.array(FPS))
+    np.savez_compressed(buffer, fps=np.array(FPS), **arrays)  # pyright: ignore[reportArgumentType]
     atomic_write(path, buffer.getvalue())
 
 

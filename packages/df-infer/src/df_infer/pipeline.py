@@ -20,8 +20,10 @@ from df_infer.rollout import Rollout, RolloutConfig, stream_latents, text_input
 from df_infer.run_dir import open_run
 from df_infer.speech import audio_pieces, frames_covering
 from df_models import DualForce, DualForceConfig
+from df_models.device import choose_device
 from df_models.encoders import (
     AudioEncoder,
+    AudioPool,
     DecoderSession,
     ReferenceEncoder,
     TextEncoder,
@@ -34,7 +36,7 @@ from df_models.encoders import (
 from df_models.errors import UserError
 from df_models.machine import choose_precision
 from df_models.text import Prompt, prompt_rows, read_prompt
-from df_models.time import SLOTS, latent_length
+from df_models.time import SLOTS, latent_length, pooled_width
 
 
 class GeneratedClip(NamedTuple):
@@ -81,7 +83,7 @@ class Pipeline:
         """Load a run directory or a model directory.
 
         Args:
-            device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
+            device: as of :func:`df_models.device.choose_device`.
             dtype: of the model: ``float32``, ``bfloat16`` or ``auto`` (:func:`df_models.machine.choose_precision`).
                 The VAE stays in float32.
             prompt: for a model that reads text; its text encoder is loaded into the processor's memory for as long as
@@ -106,7 +108,7 @@ class Pipeline:
             face_detector,
             _choose_prompt(prompt, run.prompt, config),
         )
-        pipeline._check_widths()
+        check_encoders(config, pipeline.audio_encoder, pipeline.reference_encoder)
         return pipeline
 
     def portrait(self, image_HWC: np.ndarray, *, cropped: bool = False) -> np.ndarray:
@@ -175,7 +177,12 @@ class Pipeline:
         reference = self.vae.encode_image(image)
         rollouts = stream_latents(
             self.model,
-            audio_pieces(self.audio_encoder, wave_N if keep_level else levelled(wave_N), count),
+            audio_pieces(
+                self.audio_encoder,
+                wave_N if keep_level else levelled(wave_N),
+                count,
+                pool_of(self.model.config),
+            ),
             reference,
             self.reference_encoder.encode(image, reference),
             text,
@@ -194,14 +201,40 @@ class Pipeline:
                     _to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
                 )
 
-    def _check_widths(self) -> None:
-        config, factor = self.model.config, 2 if self.audio_encoder.pool == "concat" else 1
-        for role, encoder, model in (
-            (f"audio encoder {self.audio_encoder.id!r}", self.audio_encoder.dim * factor, config.audio_dim),
-            (f"reference encoder {self.reference_encoder.id!r}", self.reference_encoder.dim, config.reference_dim),
-        ):
-            if encoder != model:
-                raise UserError(f"the {role} gives {encoder} features, but the model takes {model}")
+
+def pool_of(config: DualForceConfig) -> AudioPool:
+    """Return how a model pools audio features."""
+    assert config.audio_pool is not None
+    return config.audio_pool
+
+
+def check_encoders(config: DualForceConfig, audio: AudioEncoder, reference: ReferenceEncoder) -> None:
+    """Refuse encoders whose features are not those that a model was trained on.
+
+    Raises:
+        UserError: another width, or other weights under the same name.
+    """
+    for role, encoder, width, wanted in (
+        ("audio", audio, pooled_width(audio.dim, pool_of(config)), config.audio_dim),
+        ("reference", reference, reference.dim, config.reference_dim),
+    ):
+        if wanted and width != wanted:
+            raise UserError(f"the {role} encoder {encoder.id!r} gives {width} features, but the model takes {wanted}")
+        check_weights(config, role, encoder)
+
+
+def check_weights(config: DualForceConfig, role: str, encoder: AudioEncoder | ReferenceEncoder | TextEncoder) -> None:
+    """Refuse an encoder that bears the name of the one that a model was trained with and is another.
+
+    Raises:
+        UserError: their hashes differ.
+    """
+    known = config.encoder_hash(role)
+    if known is not None and known != encoder.sha256:
+        raise UserError(
+            f"the {role} encoder {encoder.id!r} has other weights (sha256 {encoder.sha256[:12]}) than the one that the "
+            f"model was trained with ({known[:12]}); give that one"
+        )
 
 
 def _choose_prompt(words: str | None, stored: Path | None, config: DualForceConfig) -> Prompt | None:
@@ -210,7 +243,9 @@ def _choose_prompt(words: str | None, stored: Path | None, config: DualForceConf
         return None if stored is None or not config.text_dim else read_prompt(stored)
     if not config.text_dim:
         raise UserError("a prompt was given, but the model reads no text (text_dim=0); leave it out")
-    return encode_prompt(words, load_text_encoder(config.text_encoder), config.text_dim)
+    encoder = load_text_encoder(config.text_encoder)
+    check_weights(config, "text", encoder)
+    return encode_prompt(words, encoder, config.text_dim)
 
 
 def encode_prompt(words: str, encoder: TextEncoder, text_dim: int) -> Prompt:
@@ -224,17 +259,6 @@ def encode_prompt(words: str, encoder: TextEncoder, text_dim: int) -> Prompt:
     return Prompt(words, prompt_rows(encoder.encode([words])[0]).half())
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:0") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"there is no device {name!r} here ({torch.cuda.device_count()} CUDA devices); use cpu")
-    return device
 
 
 def _to_uint8(pixels_PCHW: Tensor) -> np.ndarray:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from df_models.encoders import AudioEncoder
+from df_models.encoders import AudioEncoder, AudioPool
 from df_models.errors import UserError
 from df_models.time import (
     SAMPLES_PER_FRAME,
@@ -34,32 +33,31 @@ def frames_covering(wave_N: np.ndarray) -> int:
     return covering_pixel_length(-(-len(wave_N) // SAMPLES_PER_FRAME))
 
 
-def audio_pieces(encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int, piece: int = PIECE) -> Iterator[Tensor]:
+def audio_pieces(
+    encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int, pool: AudioPool, piece: int = PIECE
+) -> Iterator[Tensor]:
     """Yield pooled audio ``[1, T', 4, D]`` whose pieces add up to ``num_pixel`` pixel frames.
 
-    A piece is encoded with the encoder's margin of audio on both sides, in constant memory. An encoder that needs the
-    whole recording (``margin`` is None) gets it in one call, and its features are then handed out in pieces.
+    A piece has the features that the whole recording has there, and is encoded when it is asked for, in constant
+    memory. An encoder that needs the whole recording (``lookahead_s`` is None) gets it in one call, and its features
+    are then handed out in pieces.
+
+    Args:
+        pool: how the model pools features (``model.config.audio_pool``).
     """
     latent_length(num_pixel)
     assert piece % TEMPORAL_STRIDE == 0
-    encode = _piece_encoder(encoder, wave_N, num_pixel)
+    encode = _piece_encoder(encoder, wave_N, num_pixel, pool)
     yield to_slots(encode(0, min(1 + piece, num_pixel)))[None]
     for first in range(1 + piece, num_pixel, piece):
         yield encode(first, min(first + piece, num_pixel)).unflatten(0, (-1, SLOTS))[None]
 
 
-def _piece_encoder(encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int) -> Callable[[int, int], Tensor]:
+def _piece_encoder(
+    encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int, pool: AudioPool
+) -> Callable[[int, int], Tensor]:
     """Return what gives the pooled audio ``[P, D]`` of pixel frames ``first .. last-1``."""
-    if encoder.margin is None:
-        whole_PD = _encode(encoder, wave_N, 0, num_pixel, num_pixel)
+    if encoder.lookahead_s is None:
+        whole_PD = pool_audio(encoder.encode(wave_N, num_pixel), pool)
         return lambda first, last: whole_PD[first:last]
-    return lambda first, last: _encode(encoder, wave_N, first, last, num_pixel)
-
-
-def _encode(encoder: AudioEncoder, wave_N: np.ndarray, first: int, last: int, num_pixel: int) -> Tensor:
-    """Encode pixel frames ``first .. last-1`` with the encoder's margins; return them pooled, ``[P, D]``."""
-    margin = encoder.margin or 0
-    begin, end = max(0, first - margin), min(num_pixel, last + margin)
-    part = wave_N[begin * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
-    pooled_PD = pool_audio(encoder.encode(part, end - begin), encoder.pool)
-    return pooled_PD[first - begin : last - begin].to(torch.float32)
+    return lambda first, last: pool_audio(encoder.encode_span(wave_N, num_pixel, first, last), pool)

@@ -22,8 +22,9 @@ _RULE = re.compile(r"^(?P<detector>[a-z0-9_]+):(?P<scale>[0-9.]+):(?P<offset>-?[
 class CropRule:
     """How a crop follows from a face box: ``side = scale * max(width, height)``.
 
-    The centre is moved by ``vertical_offset * side`` (negative: up, to keep the forehead). The rule is LivePortrait's
-    (``src/utils/crop.py``: scale 2.3, vertical offset -0.125, there on landmarks); a tighter scale suits small crops.
+    The centre is moved by ``vertical_offset * side`` (negative: up, to keep the forehead). Such a rule is
+    LivePortrait's (``src/utils/crop.py``: scale 2.3, vertical offset -0.125, there on landmarks and along the head's
+    own axis); a tighter scale suits small crops.
 
     Attributes:
         detector: which detector the box comes from; boxes of another one have other margins.
@@ -69,18 +70,25 @@ class CropBox:
         return (points_K2 - np.array([self.x, self.y])) * (size / self.side)
 
 
-def square_crop(boxes_N4: np.ndarray, rule: CropRule) -> CropBox:
+def square_crop(boxes_N4: np.ndarray, rule: CropRule, down_N2: np.ndarray | None = None) -> CropBox:
     """Return the one square for a clip, from its faces' boxes (x0, y0, x1, y1), one per detected frame.
 
     The median over time makes the box stable: it does not follow the head, so head motion stays in the clip.
+
+    Args:
+        down_N2: unit vectors down the faces, along which the centre is moved (their median); straight down without.
     """
     boxes_N4 = np.asarray(boxes_N4, dtype=np.float64).reshape(-1, 4)
     if not len(boxes_N4):
         raise UserError("no face box to crop around")
     x0, y0, x1, y1 = np.median(boxes_N4, axis=0)
+    down = np.array([0.0, 1.0])
+    if down_N2 is not None:
+        down = np.median(down_N2, axis=0)
+        down /= np.linalg.norm(down)
     side = rule.scale * max(x1 - x0, y1 - y0)
-    centre_x, centre_y = (x0 + x1) / 2, (y0 + y1) / 2 + rule.vertical_offset * side
-    return CropBox(float(centre_x - side / 2), float(centre_y - side / 2), float(side))
+    corner = np.array([x0 + x1, y0 + y1]) / 2 + (rule.vertical_offset * down - 0.5) * side
+    return CropBox(float(corner[0]), float(corner[1]), float(side))
 
 
 def crop_resize(frames: np.ndarray, box: CropBox, size: int) -> np.ndarray:

@@ -36,6 +36,8 @@ class Prompt(NamedTuple):
 def pad_text(text_BLD: Tensor) -> Tensor:
     """Append zero rows: ``[B, L, D]`` with L <= 512 to ``[B, 512, D]``; zeros alone are the null text of guidance.
 
+    The towers do it to every text they are given (:meth:`df_models.model.tower.Tower.embed_text`).
+
     Zero rows are no mask: each of them still is a key, the same for all of them, that takes its share of attention.
 
     Raises:

@@ -106,6 +106,11 @@ def slot_positions(num_latent: int, first: int = 0) -> Tensor:
     return (frames_T1 + offsets_S).clamp_min(0.0)
 
 
+def pooled_width(dim: int, mode: Literal["mean", "concat"]) -> int:
+    """Return the width of a slot of pooled audio features that are ``dim`` wide."""
+    return 2 * dim if mode == "concat" else dim
+
+
 def pool_audio(features_AD: Tensor, mode: Literal["mean", "concat"]) -> Tensor:
     """Pool 50 Hz audio features ``[..., 2P, D]`` to one vector per pixel frame.
 

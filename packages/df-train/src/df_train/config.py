@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
 from df_data.synth.config import SynthConfig
 from df_infer.config import RolloutConfig
+from df_models.device import check_device_name
 from df_models.flow import HistoryMode
 from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location
@@ -163,8 +164,10 @@ class ObjectiveConfig(FrozenModel):
         mouth_weight: extra weight of the video cells in the mouth box (0: all cells weigh the same).
         drop_audio: share of clips that are learnt without audio, which guidance on it needs.
         drop_reference: share of clips that are learnt without the reference image.
-        drop_text: share of clips that are learnt without text, which guidance on it needs: zero rows, no encoded empty
-            prompt, so that no text encoder is needed to make it.
+        drop_text: share of clips that are learnt without text, which guidance on it needs: zero rows, no encoded
+            empty prompt, so that no text encoder is needed to make it.
+        extra: weights of losses that were added to `df_train.objective.LOSSES` without a setting of their own, by
+            their names.
     """
 
     history: HistorySettings = HistorySettings()
@@ -178,6 +181,7 @@ class ObjectiveConfig(FrozenModel):
     drop_audio: float = Field(default=0.1, ge=0, le=1)
     drop_reference: float = Field(default=0.0, ge=0, le=1)
     drop_text: float = Field(default=0.1, ge=0, le=1)
+    extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class OptimConfig(FrozenModel):
@@ -344,7 +348,7 @@ class TrainConfig(FrozenModel):
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     run_dir: Location | None = None
     seed: int = Field(default=0, ge=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     max_minutes: float | None = Field(default=None, gt=0)
     budget: BudgetConfig = BudgetConfig()
     model: ModelConfig = ModelConfig()

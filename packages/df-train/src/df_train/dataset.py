@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from df_data.format.manifest import Manifest
+from df_data.format.manifest import Manifest, features_of
+from df_data.format.sample import FEATURE_TENSORS
 from df_data.reading import ReaderOptions, ShardReader
 from df_data.reading.cache import ShardCache
 from df_data.reading.peek import first_samples, manifest_of
 from df_data.reading.same import other_clips
+from df_data.reading.shard import RawSample
 from df_data.synth.config import SynthConfig
 from df_models import DualForce, DualForceConfig
-from df_models.encoders import VideoVAE, load_video_vae
-from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.text import Prompt
 from df_models.time import latent_length
 from df_train.config import DataConfig, TrainConfig
 from df_train.distributed import World
 from df_train.objective import FlameScale
-from df_train.text import check_text, check_text_width, prompt_of
+from df_train.text import prompt_of
 
 if TYPE_CHECKING:
     from df_data.synth.corpus import Fit
@@ -45,7 +45,7 @@ def prepare_data(config: TrainConfig, world: World, fit: Fit | None = None) -> M
     synth = config.data.synth
     if synth is not None:
         world.first_alone(lambda: _make_corpus(synth, Path(config.data.root), fit))
-    return manifest_of(config.data.split("train"))
+    return training_manifest(config.data)
 
 
 def _make_corpus(synth: SynthConfig, root: Path, fit: Fit | None) -> None:
@@ -55,52 +55,25 @@ def _make_corpus(synth: SynthConfig, root: Path, fit: Fit | None) -> None:
     build_corpus(synth, root, fit=fit)
 
 
-def taken_over(manifest: Manifest) -> dict[str, Any]:
-    """The fields of a model's configuration that its dataset decides: video VAE, size of the images, crop.
-
-    `model.overrides` wins over them; `check_fit` then refuses what does not fit.
-    """
-    fields = {"video_size": manifest.height, "face_crop": manifest.crop}
-    vae = manifest.encoders.get("video_vae")
-    return fields if vae is None else fields | {"video_vae": vae.id}
-
-
-def check_vae(vae: VideoVAE, manifest: Manifest) -> None:
-    """Refuse a video VAE that bears the name of the one that made the dataset's latents and is another.
+def training_manifest(data: DataConfig) -> Manifest:
+    """The training split's manifest; what one of before widths were recorded lacks is measured on the first clip.
 
     Raises:
-        UserError: their hashes differ.
+        UserError: there is none, or it cannot be read.
     """
-    record = manifest.encoders.get("video_vae")
-    if record is not None and record.sha256 != vae.sha256:
-        raise UserError(
-            f"the dataset's latents were made by another {record.id} (sha256 {record.sha256[:12]}) than is there now "
-            f"({vae.sha256[:12]}); build the dataset again"
-        )
+    manifest = manifest_of(data.split("train"))
+    if manifest.features or not manifest.shards:
+        return manifest
+    sample = next(_stored(data), None)
+    if sample is None:
+        return manifest
+    found = {role: sample.tensors[name].shape[-1] for role, name in FEATURE_TENSORS.items() if name in sample.tensors}
+    return manifest.model_copy(update={"features": features_of(found, manifest.encoders)})
 
 
-def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
-    """Refuse a dataset whose latents or features come from other frozen models than the ones the model is for.
-
-    A video VAE under another name (a directory that was moved) is compared by its hash.
-
-    Raises:
-        UserError: naming the encoder that differs and both ways to mend it.
-    """
-    check_text(model, manifest)
-    wanted = {"video_vae": model.video_vae, "audio": model.audio_encoder, "reference": model.reference_encoder}
-    if model.text_dim:
-        wanted["text"] = model.text_encoder
-    fields = {role: role if role == "video_vae" else f"{role}_encoder" for role in wanted}
-    for role, name in wanted.items():
-        record = manifest.encoders.get(role)
-        if record is None or record.id in (name, split_spec(name)[0]):
-            continue
-        if role != "video_vae" or load_video_vae(name).sha256 != record.sha256:
-            raise UserError(
-                f"the dataset's {role} encoder is {record.id}, the model is for {name}; build the dataset with {name}, "
-                f"or set model.overrides.{fields[role]}={record.id}"
-            )
+def _stored(data: DataConfig) -> Iterator[RawSample]:
+    cache = None if data.cache_dir is None else ShardCache(data.cache_dir, data.cache_dir_bytes, verify=data.verify)
+    return first_samples(data.split("train"), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
 
 
 def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[str, str]) -> None:
@@ -169,12 +142,10 @@ class FirstLook(NamedTuple):
     """What the first clips tell.
 
     Attributes:
-        audio_width: of stored audio features.
         flame: scale of FLAME vectors, if all of these clips have one and the model has a head.
         prompt: the first clip's, encoded, if the model reads text; `df-data build` gives all clips one prompt.
     """
 
-    audio_width: int
     flame: FlameScale | None
     prompt: Prompt | None = None
 
@@ -185,20 +156,16 @@ def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
     Raises:
         UserError: they cannot be read.
     """
-    cache = None if data.cache_dir is None else ShardCache(data.cache_dir, data.cache_dir_bytes, verify=data.verify)
-    samples = first_samples(data.split("train"), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
-    audio_width, prompt = 0, None
+    prompt = None
     flames: list[Tensor | None] = []
-    for sample in itertools.islice(samples, _SCALE_CLIPS if model.flame_dim else 1):
-        audio_width = audio_width or sample.tensors["audio"].shape[-1]
+    for sample in itertools.islice(_stored(data), _SCALE_CLIPS if model.flame_dim else 1):
         prompt = prompt or prompt_of(sample)
         flame_PF = sample.tensors.get("flame")
         flames.append(None if flame_PF is None else torch.tensor(flame_PF))  # a copy: the sample's bytes are let go
-    if not audio_width:
+    if not flames:
         raise UserError(f"{data.split('train')} holds no sample that can be read; build the dataset again")
-    check_text_width(prompt, model)
     flame = _flame_scale(flames) if model.flame_dim else None
-    return FirstLook(audio_width, flame, prompt if model.text_dim else None)
+    return FirstLook(flame, prompt if model.text_dim else None)
 
 
 def _flame_scale(vectors: list[Tensor | None]) -> FlameScale | None:
@@ -230,32 +197,17 @@ def skipped_samples(reader: ShardReader, world: World) -> dict[str, int]:
     return {name: count for name, count in zip(names, counts.tolist()) if count}
 
 
-def audio_pooling(feature_dim: int, audio_dim: int) -> Literal["mean", "concat"]:
-    """How stored audio features of one width become model inputs of another.
-
-    Raises:
-        UserError: neither the mean nor the pair of two features has the model's width.
-    """
-    if audio_dim == 2 * feature_dim:
-        return "concat"
-    if audio_dim == feature_dim:
-        return "mean"
-    raise UserError(
-        f"the dataset's audio features are {feature_dim} wide, the model's audio_dim is {audio_dim}; "
-        f"set model.overrides.audio_dim={2 * feature_dim}"
-    )
-
-
-def make_reader(config: TrainConfig, model: DualForceConfig, world: World, audio_width: int) -> ShardReader:
-    """The training reader of this process; `audio_width` is that of the stored audio features."""
+def make_reader(config: TrainConfig, model: DualForceConfig, world: World) -> ShardReader:
+    """The training reader of this process."""
     data = config.data
+    assert model.audio_pool is not None
     options = ReaderOptions(
         batch_size=data.batch_size // (world.size * data.accumulate),
         seed=config.seed,
         num_frames=data.num_frames,
         buckets=data.buckets,
         start=data.start,
-        audio_pool=audio_pooling(audio_width, model.audio_dim),
+        audio_pool=model.audio_pool,
         on_error=data.on_error,
         verify=data.verify,
         num_workers=data.num_workers,

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from accelerate.utils import gather, reduce
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from df_models.device import choose_device
 from df_models.errors import UserError
 from df_train import peers
 
@@ -60,24 +61,29 @@ class World:
         return bool(self.sum(torch.tensor([int(flag)], device=self.device)).item())
 
 
-def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def pick_device(wanted: str) -> torch.device:
     """The device of this process; with several processes on one machine each takes its own GPU.
 
     Raises:
-        UserError: ``cuda`` was asked for and there is none, or fewer GPUs than processes.
+        UserError: the device is unknown or not there, is one that training cannot use, or is one for several processes.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda, but this machine has no usable CUDA device; use device=cpu or device=auto")
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
+    device = choose_device(wanted)
+    if device.type == "mps":
+        raise UserError("device=mps: training shards its parameters by FSDP, which has no MPS backend; use device=cpu")
+    if device.type == "cpu":
+        return device
     index = int(os.environ.get("LOCAL_RANK", "0"))
+    if device.index is not None:
+        if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+            raise UserError(f"device={wanted} is one GPU for several processes; use device=cuda: each takes its own")
+        index = device.index
     if index >= torch.cuda.device_count():
         raise UserError(f"process {index} of this machine has no GPU ({torch.cuda.device_count()} present)")
     return torch.device("cuda", index)
 
 
 @contextlib.contextmanager
-def open_world(wanted: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
+def open_world(wanted: str = "auto") -> Iterator[World]:
     """Open the process group (or reuse one that is open) and close what was opened on leaving."""
     device = pick_device(wanted)
     if device.type == "cuda":

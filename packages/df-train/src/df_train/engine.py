@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from types import FrameType
 
@@ -252,7 +252,7 @@ class Trainer:
             return
         self._require_finite({"grad_norm": self._read_norm()})
         root = RunDir(self.config.directory).checkpoints
-        shared = {"seconds": self.state.seconds}
+        shared = {"seconds": self.state.seconds, "model": asdict(self.state.model.config)}
         checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)
         if self.world.is_main:
             checkpoint.prune(root, self.config.checkpoint.keep)

@@ -9,7 +9,8 @@ Shape legend: B clips, T latent frames, C latent channels, h, w latent cells, S 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,8 +21,7 @@ from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import clean_from_velocity, velocity_target
 from df_models.model.dualforce import Velocity
-from df_models.text import pad_text
-from df_train.config import TrainConfig
+from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.crops import begun_anew
 from df_train.meter import LossTerm
 from df_train.noising import Banks, Shown, Streams, history_config, show
@@ -42,6 +42,43 @@ class FlameScale(NamedTuple):
     std: Tensor
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the losses are measured on: the batch, how it was shown, and the model's answer.
+
+    Attributes:
+        flow: the velocity errors of :func:`flow_terms`, computed once for all that read them.
+        flame: scale of the FLAME vectors, None if the dataset or the model has none.
+    """
+
+    model: DualForce
+    batch: Batch
+    shown: Shown
+    velocity: Velocity
+    flow: Mapping[str, LossTerm]
+    flame: FlameScale | None = None
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """One loss; :data:`LOSSES` is the list of them, and to add one is to add its entry (docs/how-to/loss.md).
+
+    Attributes:
+        definition: one sentence for people.
+        term: measures it frame by frame.
+        weight: its weight at a step; by default what `objective.extra` says under the loss's name, 0 if nothing.
+        always: it is measured and logged at weight 0 too, since it costs nothing.
+        lacking: why it cannot be measured with a model and a dataset's FLAME scale, with the setting that leaves it
+            out; None: it can.
+    """
+
+    definition: str
+    term: Callable[[Answer], LossTerm]
+    weight: Callable[[ObjectiveConfig, int], float] | None = None
+    always: bool = False
+    lacking: Callable[[DualForceConfig, FlameScale | None], str | None] = lambda model, flame: None
+
+
 class Objective:
     """Losses of a batch as a function of (model, batch, step); holds settings and no state."""
 
@@ -50,31 +87,23 @@ class Objective:
         self._settings, self._seed = config.objective, config.seed
         self._levels = history_config(config.objective, model.sigma_structure_max)
         self._flame = flame
-        if flame is None and config.objective.flame.weight > 0:
-            reason = "the model has flame_dim=0" if not model.flame_dim else "the dataset holds no FLAME vectors"
-            raise UserError(f"objective.flame.weight is above 0, but {reason}; set objective.flame.weight=0")
+        for name in config.objective.extra:
+            if name not in LOSSES or LOSSES[name].weight is not None:
+                own = [known for known, loss in LOSSES.items() if loss.weight is None]
+                raise UserError(f"objective.extra: no loss {name!r} takes its weight there; there is {own or 'none'}")
+        for name in self.names:
+            reason = LOSSES[name].lacking(model, flame) if self.weights(0)[name] > 0 else None
+            if reason is not None:
+                raise UserError(reason)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The losses that are logged; `mouth` is the part of `video` inside the mouth box."""
-        return ("video", "mouth", "structure") + (("flame",) if self._flame_weight(0) else ())
-
-    def _flame_weight(self, step: int) -> float:
-        flame = self._settings.flame
-        if self._flame is None or flame.weight == 0:
-            return 0.0
-        return decayed_weight(step, start=flame.weight, end=flame.weight_end, over=flame.decay_steps)
+        """The losses that are measured and logged: those with a weight, and those that cost nothing."""
+        return tuple(name for name, loss in LOSSES.items() if loss.always or weight_of(name, self._settings, 0) > 0)
 
     def weights(self, step: int) -> dict[str, float]:
         """The weight of each loss at a step."""
-        settings = self._settings
-        weights = {
-            "video": settings.video_weight,
-            "mouth": settings.video_weight * settings.mouth_weight,
-            "structure": settings.structure_weight,
-            "flame": self._flame_weight(step),
-        }
-        return {name: weights[name] for name in self.names}
+        return {name: weight_of(name, self._settings, step) for name in self.names}
 
     def __call__(self, model: DualForce, batch: Batch, step: int, banks: Banks | None) -> Losses:
         """Show the batch to the model at step `step` and measure its answer."""
@@ -84,12 +113,8 @@ class Objective:
         clean = Streams(batch.video, model.normalize_structure(batch.structure))
         shown = show(batch, clean, self._settings, self._levels, banks, seed=self._seed, step=step)
         velocity = predict(model, shown)
-        terms = flow_terms(velocity, shown, batch.mouth_mask)
-        if self._flame is not None and "flame" in self.names:
-            if batch.flame is None:
-                raise UserError(f"clip {batch.keys[0]} holds no FLAME vector; set objective.flame.weight=0")
-            terms["flame"] = flame_term(model, velocity.structure, shown, batch.flame, self._flame)
-        terms = {name: clip_weighted(term, batch.weight) for name, term in terms.items()}
+        answer = Answer(model, batch, shown, velocity, flow_terms(velocity, shown, batch.mouth_mask), self._flame)
+        terms = {name: clip_weighted(LOSSES[name].term(answer), batch.weight) for name in self.names}
         if banks is not None:
             banks.record(predicted_clean(velocity, shown), clean, shown.sigma, batch.anchored)
         return Losses(total_loss(terms, self.weights(step)), terms)
@@ -105,7 +130,7 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
         shown.sigma.structure,
         shown.reference_latent,
         shown.reference_tokens if model.config.reference_dim else None,
-        pad_text(shown.text) if model.config.text_dim and shown.text is not None else None,
+        shown.text if model.config.text_dim else None,
         reference_frame=shown.reference_frame,
         history=shown.history,
     )
@@ -162,3 +187,62 @@ def total_loss(terms: Mapping[str, LossTerm], weights: Mapping[str, float]) -> T
     used = {name: weight for name, weight in weights.items() if weight > 0}
     parts = [weight * (terms[name].error_BT * terms[name].counts_BT).mean() for name, weight in used.items()]
     return torch.stack(parts).sum()
+
+
+# -------------------- the list
+
+
+def weight_of(name: str, settings: ObjectiveConfig, step: int) -> float:
+    """The weight of a loss at a step."""
+    weight = LOSSES[name].weight
+    return settings.extra.get(name, 0.0) if weight is None else weight(settings, step)
+
+
+def _flame_weight(settings: ObjectiveConfig, step: int) -> float:
+    flame = settings.flame
+    if flame.weight == 0:
+        return 0.0
+    return decayed_weight(step, start=flame.weight, end=flame.weight_end, over=flame.decay_steps)
+
+
+def _flame_of(answer: Answer) -> LossTerm:
+    if answer.batch.flame is None:
+        raise UserError(f"clip {answer.batch.keys[0]} holds no FLAME vector; set objective.flame.weight=0")
+    assert answer.flame is not None
+    return flame_term(answer.model, answer.velocity.structure, answer.shown, answer.batch.flame, answer.flame)
+
+
+def _flame_lacking(model: DualForceConfig, flame: FlameScale | None) -> str | None:
+    if flame is not None:
+        return None
+    reason = "the model has flame_dim=0" if not model.flame_dim else "the dataset holds no FLAME vectors"
+    return f"objective.flame.weight is above 0, but {reason}; set objective.flame.weight=0"
+
+
+LOSSES: dict[str, LossSpec] = {
+    "video": LossSpec(
+        "squared error of the video's velocity, mean over the cells of a frame",
+        lambda answer: answer.flow["video"],
+        lambda settings, step: settings.video_weight,
+        always=True,
+    ),
+    "mouth": LossSpec(
+        "the part of `video` inside the mouth box",
+        lambda answer: answer.flow["mouth"],
+        lambda settings, step: settings.video_weight * settings.mouth_weight,
+        always=True,
+    ),
+    "structure": LossSpec(
+        "squared error of the structure's velocity, mean over slots and entries",
+        lambda answer: answer.flow["structure"],
+        lambda settings, step: settings.structure_weight,
+        always=True,
+    ),
+    "flame": LossSpec(
+        "squared error of the FLAME vector read from the predicted clean structure, in units of each entry's spread",
+        _flame_of,
+        _flame_weight,
+        lacking=_flame_lacking,
+    ),
+}
+"""Every loss by its name in configs and logs, in the order in which they are logged."""

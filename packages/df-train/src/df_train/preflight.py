@@ -17,7 +17,8 @@ from df_models.time import latent_length
 from df_train import peers, state
 from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
-from df_train.dataset import check_cuts, check_lengths, check_vae, taken_over
+from df_train.contract import check_fit, check_vae, taken_over
+from df_train.dataset import check_cuts, check_lengths, training_manifest
 from df_train.distributed import pick_device
 from df_train.metrics import check_trackers
 
@@ -37,7 +38,9 @@ def preflight(config: TrainConfig) -> None:
     manifest = known_manifest(config)
     if manifest:
         check_lengths(config.data, manifest)
-    model = state.build_model(config, taken_over(manifest) if manifest else None)
+    model = state.build_model(config, taken_over(manifest, config.model.overrides) if manifest else None)
+    if manifest:
+        check_fit(model.config, manifest)
     choose_precision(config.precision.name, device)
     check_batch(config)
     check_places(config)
@@ -52,11 +55,10 @@ def known_manifest(config: TrainConfig) -> Manifest | None:
     """The training manifest; None while the synthetic corpus is still to be made, or to be finished."""
     train = config.data.split("train")
     if config.data.synth is None:
-        return manifest_of(train)
+        return training_manifest(config.data)
     if not (Path(train) / MANIFEST_NAME).exists():
         return None
-    manifest = manifest_of(train)
-    return manifest if manifest.complete else None
+    return training_manifest(config.data) if manifest_of(train).complete else None
 
 
 def check_data(config: TrainConfig) -> None:

@@ -25,9 +25,9 @@ from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
+from df_train.contract import audio_note, check_continued, check_fit, taken_over
 from df_train.dataset import (
     calibrate_flame_head,
-    check_fit,
     check_lengths,
     check_same_dataset,
     look_at,
@@ -35,7 +35,6 @@ from df_train.dataset import (
     prepare_data,
     set_statistics,
     skipped_samples,
-    taken_over,
 )
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
@@ -175,10 +174,11 @@ def build(
         known: digests of the dataset's splits that the run was begun with, if it goes on.
     """
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, taken_over(manifest))
+    model = state.build_model(config, taken_over(manifest, config.model.overrides))
     check_fit(model.config, manifest)
-    if (line := unread_text(model.config, manifest)) is not None:
-        say(line)
+    for line in (unread_text(model.config, manifest), audio_note(manifest)):
+        if line is not None:
+            say(line)
     check_lengths(config.data, manifest)
     look = look_at(config.data, model.config)
     scale = look.flame
@@ -198,7 +198,7 @@ def build(
         model=model,
         optimizer=build_optimizer(model, config.optim),
         average=ParameterAverage(model),
-        reader=make_reader(config, model.config, world, look.audio_width),
+        reader=make_reader(config, model.config, world),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
     )
@@ -217,6 +217,7 @@ def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> B
 
 
 def _resume(training: TrainState, start: CheckpointInfo, world: World, config: TrainConfig) -> None:
+    check_continued(start.values.get("model"), training.model.config)
     state.restore(training, start, world)
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,14 +20,13 @@ from df_data.format.shards import iter_samples
 from df_infer.rollout import RolloutConfig, generate_latents
 from df_infer.run_dir import RunDir
 from df_models import DualForce
-from df_models.encoders import VideoVAE, load_video_vae
+from df_models.encoders import AudioPool, VideoVAE, load_video_vae
 from df_models.errors import UserError
 from df_models.files import atomic_path
 from df_models.media import read_audio, read_video, write_image, write_video, write_wav
 from df_models.time import latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
 from df_train import state
 from df_train.config import TrainConfig
-from df_train.dataset import audio_pooling
 from df_train.distributed import World
 from df_train.state import TrainState
 
@@ -56,12 +54,12 @@ class ValidationClip:
     text_LD: Tensor | None = None
 
 
-def validation_clips(directory: Path, count: int, frames: int, audio_dim: int) -> list[ValidationClip]:
-    """The first `count` clips, different people first, cut to at most `frames` pixel frames."""
+def validation_clips(directory: Path, count: int, frames: int, pool: AudioPool) -> list[ValidationClip]:
+    """The first `count` clips, different people first, cut to at most `frames` pixel frames; `pool`: the model's."""
     clips: list[ValidationClip] = []
     for sample in itertools.islice(_people_first(directory), count):
         length = valid_pixel_length(min(frames, sample.meta.num_frames))
-        clips.append(_clip(sample, length, audio_pooling(sample.tensors["audio"].shape[-1], audio_dim)))
+        clips.append(_clip(sample, length, pool))
     return clips
 
 
@@ -77,7 +75,7 @@ def _people_first(directory: Path) -> Iterator[Sample]:
     yield from (sample for sample in iter_samples(directory) if sample.key not in firsts)
 
 
-def _clip(sample: Sample, frames: int, pool: Literal["mean", "concat"]) -> ValidationClip:
+def _clip(sample: Sample, frames: int, pool: AudioPool) -> ValidationClip:
     tensors = sample.tensors
     first = int(tensors["reference_frames"].argmin())
     truth, wave = _decode(sample.video)
@@ -218,5 +216,6 @@ class Sampler:
             sample = self._config.sample
             self._vae = load_video_vae(model.config.video_vae).to(self._world.device)
             directory = Path(self._config.data.split("val"))
-            self._clips = validation_clips(directory, sample.clips, sample.frames, model.config.audio_dim)
+            assert model.config.audio_pool is not None
+            self._clips = validation_clips(directory, sample.clips, sample.frames, model.config.audio_pool)
         return self._vae, self._clips

@@ -13,8 +13,10 @@ from torch.distributed.tensor import DTensor
 from df_data.reading import ShardReader
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
+from df_models.model.presets import preset_config
 from df_train import checkpoint
 from df_train.config import TrainConfig
+from df_train.contract import for_trained
 from df_train.distributed import World
 from df_train.ema import ParameterAverage
 from df_train.meter import ClipLengths, LossMeter
@@ -43,24 +45,32 @@ def build_model(config: TrainConfig, decided: Mapping[str, Any] | None = None) -
     """The model at step 0, on the CPU in float32: `model.start_from`, or weights that depend on the seed alone.
 
     Args:
-        decided: fields of its configuration that the dataset decides (`df_train.dataset.taken_over`), which
-            `model.overrides` still wins over.
+        decided: fields of its configuration that the dataset decides (`df_train.contract.taken_over`), which
+            `model.overrides` still wins over. A model that was trained keeps its own (`df_train.contract.for_trained`).
 
     Raises:
         UserError: an unknown preset, an unknown field in `model.overrides`, values that do not fit together, or a
             saved model that is missing, damaged, or does not fit `model.overrides`.
     """
-    changes = {**(decided or {}), **config.model.overrides}
+    overrides = config.model.overrides
     if config.model.start_from is not None:
-        return _start_from(config.model.start_from, changes)
+        return _start_from(config.model.start_from, decided or {}, overrides)
+    reads_text = preset_config(config.model.preset, **overrides).text_dim > 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return DualForce.from_preset(config.model.preset, **changes)
+        return DualForce.from_preset(config.model.preset, **{**_read(decided or {}, reads_text), **overrides})
 
 
-def _start_from(path: str, changes: Mapping[str, Any]) -> DualForce:
+def _read(decided: Mapping[str, Any], reads_text: bool) -> dict[str, Any]:
+    """What a dataset decides without its text, for a model that reads none."""
+    return {name: value for name, value in decided.items() if reads_text or name not in ("text_dim", "text_encoder")}
+
+
+def _start_from(path: str, decided: Mapping[str, Any], overrides: Mapping[str, Any]) -> DualForce:
     saved = DualForce.from_pretrained(path, dtype=torch.float32)
-    config = DualForceConfig.from_dict({**asdict(saved.config), **changes})
+    decided = _read(decided, saved.config.text_dim > 0)
+    taken = for_trained(saved.config, decided) if saved.has_structure_statistics else decided
+    config = DualForceConfig.from_dict({**asdict(saved.config), **taken, **overrides})
     if config == saved.config:
         return saved
     with torch.device("meta"):
@@ -68,11 +78,21 @@ def _start_from(path: str, changes: Mapping[str, Any]) -> DualForce:
     weights = saved.state_dict()
     for name, tensor in model.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:
-            raise UserError(f"model.overrides change {name}, which the weights of model.start_from={path} do not fit")
+            raise UserError(
+                f"model.overrides or the dataset change {name}, which the weights of model.start_from={path} do not "
+                f"fit: {_changed(saved.config, config)}"
+            )
     if len(weights) > len(model.state_dict()):
         raise UserError(f"model.overrides leave out parts that model.start_from={path} has weights for")
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_(True)
+
+
+def _changed(saved: DualForceConfig, config: DualForceConfig) -> str:
+    """The settings of the model's sizes that differ, as a person writes them."""
+    pairs = [(name, getattr(saved, name), value) for name, value in asdict(config).items()]
+    changed = [f"{name} {old} -> {new}" for name, old, new in pairs if isinstance(new, int) and old != new]
+    return ", ".join(changed)
 
 
 def tensors_of(state: TrainState) -> dict[str, Any]:

@@ -37,17 +37,3 @@ def prompt_of(sample: RawSample) -> Prompt | None:
     """Return a stored clip's prompt, a copy, or None if it has none."""
     features_LD = sample.tensors.get("text_features")
     return None if features_LD is None else Prompt(sample.prompt or "", torch.tensor(features_LD))
-
-
-def check_text_width(prompt: Prompt | None, model: DualForceConfig) -> None:
-    """Refuse text features of another width than the model reads.
-
-    Raises:
-        UserError: with the setting to change.
-    """
-    if prompt is not None and model.text_dim not in (0, prompt.features_LD.shape[-1]):
-        width = prompt.features_LD.shape[-1]
-        raise UserError(
-            f"the dataset's text features are {width} wide, the model's text_dim is {model.text_dim}; set "
-            f"model.overrides.text_dim={width}"
-        )

@@ -7,8 +7,6 @@ the next run goes on with the inputs that have no ledger line and ends with the 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +22,12 @@ from df_data.build.pool import WorkerPool, open_pool
 from df_data.build.pool.messages import ModelsFactory
 from df_data.build.workers import WorkerModels
 from df_data.common.wording import counted
+from df_data.format.fingerprint import fingerprints
 from df_data.format.ledger import LEDGER_NAME, Ledger
 from df_data.format.sample import EncoderRecord
 from df_data.format.shards import SplitWriter, num_shards_for, shard_of
 from df_data.sources.listing import Input, list_inputs
+from df_models.encoders import encoder_id
 from df_models.encoders.weights import split_spec
 from df_models.files import atomic_write, check_output_directory, remove_leftovers
 from df_models.locks import one_writer
@@ -147,22 +147,29 @@ def build(
     return _summary(out, ledger, writers, time.monotonic() - started, config.part)
 
 
-def fingerprint(config: BuildConfig, inputs: list[Input], records: Mapping[str, EncoderRecord]) -> str:
-    """Return the sha256 of everything that decides the bytes of the shards: settings, models, inputs and splits."""
-    settings = _without_locations(config.model_dump(mode="json", exclude=NOT_IN_THE_BYTES))
-    document = {
-        "pipeline": PIPELINE,
-        "settings": settings,
-        "models": {role: record.sha256 for role, record in sorted(records.items())},
-        "inputs": [(made.name, made.identity, made.licence, made.split, dict(made.provenance)) for made in inputs],
-    }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+def fingerprint(config: BuildConfig, inputs: list[Input], records: Mapping[str, EncoderRecord]) -> tuple[str, ...]:
+    """Return the hash of everything that decides the bytes of the shards: settings, models, inputs and splits.
+
+    After it comes that of a program that did not know all settings (:mod:`df_data.format.fingerprint`).
+    """
+
+    def made_by(settings: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "pipeline": PIPELINE,
+            "settings": _without_locations(settings),
+            "models": {role: record.sha256 for role, record in sorted(records.items())},
+            "inputs": [(made.name, made.identity, made.licence, made.split, dict(made.provenance)) for made in inputs],
+        }
+
+    return fingerprints(config, NOT_IN_THE_BYTES, config.out.path, made_by)
 
 
 def _without_locations(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings whose encoders have names alone: where their weights lie decides nothing, their hashes do."""
-    named = {key: split_spec(settings[key])[0] for key in ENCODERS if settings[key] is not None}
-    text = settings["text"]
+    named = {key: split_spec(settings[key])[0] for key in ENCODERS if settings.get(key) is not None}
+    if "audio_encoder" in settings:
+        named["audio_encoder"] = encoder_id("audio", settings["audio_encoder"])
+    text = settings.get("text")
     prompt = {} if text is None else {"text": text | {"text_encoder": split_spec(text["text_encoder"])[0]}}
     return settings | named | prompt
 
@@ -170,7 +177,7 @@ def _without_locations(settings: dict[str, Any]) -> dict[str, Any]:
 def _writers(
     config: BuildConfig, out: Path, inputs: list[Input], records: Mapping[str, EncoderRecord]
 ) -> dict[str, SplitWriter]:
-    made_by = fingerprint(config, inputs, records)
+    made_by, *older = fingerprint(config, inputs, records)
     counts = {split: sum(made.split == split for made in inputs) for split in SPLITS}
     return {
         split: SplitWriter(
@@ -178,6 +185,7 @@ def _writers(
             split,
             num_shards=num_shards_for(count, config.clips_per_shard),
             build=made_by,
+            older=older,
             encoders=records,
             crop=config.stages.crop,
         )

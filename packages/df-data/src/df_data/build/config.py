@@ -6,12 +6,12 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from df_data.build.devices import SETTING
 from df_data.build.encode import EncoderBatches
 from df_data.build.prompt import TextConfig
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.prepare import StageConfig
-from df_models.encoders import FLAME_ENCODERS, MOTION_EXTRACTORS
+from df_models.device import DEVICE_NAMES, check_device_name
+from df_models.encoders import encoder_names
 from df_models.encoders.weights import split_spec
 from df_models.errors import nearest
 from df_models.machine import PrecisionName
@@ -126,19 +126,20 @@ class BuildConfig(FrozenModel):
     def _reads_motion(cls, value: Location) -> Location:
         if value.startswith(f"{LANDMARK_STRUCTURE}:"):
             raise ValueError(f"write {LANDMARK_STRUCTURE} alone; its file is models.face_landmarker")
-        return _known(value, [LANDMARK_STRUCTURE, *MOTION_EXTRACTORS])
+        return _known(value, [LANDMARK_STRUCTURE, *encoder_names("structure", loadable=True)])
 
     @field_validator("flame")
     @classmethod
     def _reads_flame(cls, value: Location | None) -> Location | None:
-        return None if value is None else _known(value, list(FLAME_ENCODERS))
+        return None if value is None else _known(value, list(encoder_names("flame")))
 
     @field_validator("device")
     @classmethod
     def _is_device(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        listed = bool(value) and all(name.startswith("cuda:") and SETTING.fullmatch(name) for name in value)
-        if not (SETTING.fullmatch(value) if isinstance(value, str) else listed):
-            raise ValueError("write auto, cpu, cuda, cuda:1, or a list of GPUs such as [cuda:0,cuda:1]")
+        if isinstance(value, str):
+            return check_device_name(value)
+        if not value or not all(check_device_name(name).startswith("cuda:") for name in value):
+            raise ValueError(f"write {DEVICE_NAMES}, or a list of GPUs such as [cuda:0,cuda:1]")
         return value
 
     @model_validator(mode="after")

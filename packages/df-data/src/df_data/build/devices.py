@@ -6,19 +6,18 @@ Detectors and landmarks stay on the processor: onnxruntime and MediaPipe run the
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 import torch
 
+from df_models.device import choose_device
 from df_models.errors import UserError
-
-SETTING = re.compile(r"auto|cpu|cuda(:\d+)?")
-"""What a setting may say: ``cuda`` is all CUDA devices, ``auto`` is those where there are any and ``cpu`` elsewhere."""
 
 
 def resolve_devices(setting: str | Sequence[str]) -> list[str]:
-    """Return the devices of this machine that a setting (:data:`SETTING`, or a list) names, at least one.
+    """Return the devices of this machine that a setting (one name or a list) names, at least one.
+
+    ``cuda`` is all CUDA devices, ``auto`` is those where there are any and ``cpu`` elsewhere.
 
     Raises:
         UserError: one is not there.
@@ -31,11 +30,8 @@ def resolve_devices(setting: str | Sequence[str]) -> list[str]:
             found += everything or ["cpu"]
         elif name == "cuda" and everything:
             found += everything
-        elif name == "cpu" or name in everything:
-            found.append(name)
         else:
-            there = f"has {', '.join(everything)}" if everything else "has no CUDA device that torch can use"
-            raise UserError(f"device={name}: this machine {there}; name one that is there, cpu, or auto")
+            found.append(str(choose_device(name)))
     return found
 
 

@@ -19,6 +19,7 @@ from df_data.format.dataset import CONFIG_NAME, split_directories
 from df_data.format.ledger import LEDGER_NAME, Ledger
 from df_data.format.manifest import (
     MANIFEST_NAME,
+    Features,
     Manifest,
     ShardEntry,
     read_manifest,
@@ -130,7 +131,11 @@ def _join(parts: Sequence[tuple[Path, Manifest]], out: Path) -> Manifest:
     height, width = next(iter(sizes), (0, 0))
     entries = tuple(shards[name] for name in sorted(shards))
     statistics = structure_statistics(entries)
+    features: dict[str, Features] = {}
+    for _, manifest in parts:
+        features |= manifest.features  # an empty part has none
     changed = {"shards": entries, "height": height, "width": width, "structure_statistics": statistics}
+    changed |= {"features": features}
     return first.model_copy(update=changed)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from df_data.format.sample import SCHEMA_VERSION, EncoderRecord
 from df_data.format.statistics import Moments, merge_moments
+from df_models.encoders.registry import AudioPool, audio_pool, find_entry
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import FrozenModel
-from df_models.structure import LIVEPORTRAIT_70
+from df_models.structure import LIVEPORTRAIT_70, StructureLayout
 
 MANIFEST_NAME = "manifest.json"
 
@@ -44,6 +47,18 @@ class ShardEntry(FrozenModel):
         return value
 
 
+class Features(FrozenModel):
+    """What an encoder's stored features look like; a model that is trained on them takes it from here.
+
+    Attributes:
+        dim: width of one.
+        pool: of audio: how the two of a pixel frame become one slot, unless a model's config says otherwise.
+    """
+
+    dim: int = Field(ge=1)
+    pool: AudioPool | None = None
+
+
 class StructureStatistics(FrozenModel):
     """Mean and standard deviation [D_s] of the raw structure vector over `count` pixel frames."""
 
@@ -61,6 +76,9 @@ class Manifest(FrozenModel):
         height, width: size of the clips in pixels.
         crop: how faces were cropped (:class:`df_models.crop.CropRule`), `none` for rendered ones.
         num_shards: how many shards the split was planned with (some may have stayed empty and are not listed).
+        structure_vectors: what the structure vectors mean; datasets of before it was recorded have none
+            (:func:`structure_of`).
+        features: widths of the stored features by role (`audio`, `reference`, `text`), as far as there are shards.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -74,7 +92,23 @@ class Manifest(FrozenModel):
     crop: str = "none"
     shards: tuple[ShardEntry, ...] = ()
     encoders: dict[str, EncoderRecord] = Field(default_factory=dict)
+    structure_vectors: StructureLayout | None = None
+    features: dict[str, Features] = Field(default_factory=dict)
     structure_statistics: StructureStatistics | None = None
+
+    @field_validator("structure_vectors", mode="before")
+    @classmethod
+    def _from_plain(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            return StructureLayout.from_dict(value)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
+    @field_serializer("structure_vectors")
+    def _as_plain(self, value: StructureLayout | None) -> dict[str, Any] | None:
+        return None if value is None else value.to_dict()
 
     @property
     def count(self) -> int:
@@ -94,6 +128,38 @@ class Manifest(FrozenModel):
         """
         shards = sorted((shard.name, shard.sha256) for shard in self.shards)
         return hashlib.sha256(json.dumps([self.split, shards]).encode()).hexdigest()
+
+
+def features_of(widths: Mapping[str, int], encoders: Mapping[str, EncoderRecord]) -> dict[str, Features]:
+    """Return what a manifest says of stored features that are so wide, by role."""
+    pool = audio_pool(encoders["audio"].id) if "audio" in encoders else None
+    return {role: Features(dim=dim, pool=pool if role == "audio" else None) for role, dim in sorted(widths.items())}
+
+
+SYNTHETIC = "synthetic"
+"""The structure encoder of corpora that are rendered: no network made their vectors, so no record names one."""
+
+
+def structure_of(manifest: Manifest) -> StructureLayout | None:
+    """Return what a dataset's structure vectors mean, of one made before manifests said so too.
+
+    Those record the encoder, whose fields and units are known by its name; a rendered corpus records none. None: the
+    encoder is not one of :mod:`df_models.encoders.registry`.
+    """
+    if manifest.structure_vectors is not None:
+        return manifest.structure_vectors
+    return structure_layout(manifest.encoders.get("structure"))
+
+
+def structure_layout(record: EncoderRecord | None) -> StructureLayout | None:
+    """Return what the vectors of a structure encoder mean; no record: a rendered corpus's. None: an unknown encoder."""
+    name = SYNTHETIC if record is None else record.id
+    try:
+        layout = find_entry("structure", name).layout
+    except UserError:
+        return None
+    assert layout is not None
+    return StructureLayout.of(layout, name, None if record is None else record.sha256)
 
 
 def structure_statistics(shards: tuple[ShardEntry, ...]) -> StructureStatistics | None:

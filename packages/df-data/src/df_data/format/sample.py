@@ -67,6 +67,9 @@ DTYPES: dict[str, torch.dtype] = {
 }
 
 
+FEATURE_TENSORS = {"audio": "audio", "reference": "reference_features", "text": "text_features"}
+"""The tensor of each encoder whose width a model must know, by the encoder's role."""
+
 WEIGHT_LOWERED_BY = "weight_lowered_by"
 """Names in a sample's provenance the soft faults that lowered its weight, separated by commas."""
 

@@ -24,13 +24,16 @@ from typing import IO, Any
 from df_data.format.ledger import StagedSample
 from df_data.format.manifest import (
     MANIFEST_NAME,
+    Features,
     Manifest,
     ShardEntry,
+    features_of,
     read_manifest,
+    structure_layout,
     structure_statistics,
     write_manifest,
 )
-from df_data.format.sample import EncoderRecord, Sample, check_key, from_members, to_members
+from df_data.format.sample import FEATURE_TENSORS, EncoderRecord, Sample, check_key, from_members, to_members
 from df_data.format.staging import Staging, intact
 from df_data.format.statistics import Moments, merge_moments, moments_of
 from df_models.errors import UserError
@@ -100,6 +103,7 @@ class SplitWriter:
         split: `train` or `val`.
         num_shards: fixed for the life of the dataset; clips are placed by hash among them.
         build: fingerprint of everything that decides the bytes (configuration, encoders); another one is refused.
+        older: what the same was called by a program that did not know all settings; it is called `build` from now on.
         encoders, crop: what made the tensors and how faces were cropped, for the manifest.
 
     Raises:
@@ -115,13 +119,23 @@ class SplitWriter:
         build: str,
         encoders: Mapping[str, EncoderRecord],
         crop: str = "none",
+        older: Sequence[str] = (),
     ) -> None:
         self.root, self.split = root, split
         self.directory = root / split
         self.staging = Staging(root / STAGING_NAME / split)
-        wanted = Manifest(split=split, build=build, num_shards=num_shards, encoders=dict(encoders), crop=crop)
+        wanted = Manifest(
+            split=split,
+            build=build,
+            num_shards=num_shards,
+            encoders=dict(encoders),
+            structure_vectors=structure_layout(encoders.get("structure")),
+            crop=crop,
+        )
         if (self.directory / MANIFEST_NAME).exists():
             self.manifest = read_manifest(self.directory)
+            if self.manifest.build in older:
+                self._save(self.manifest.model_copy(update={"build": build}))
             if (self.manifest.build, self.manifest.num_shards) != (build, num_shards):
                 raise UserError(
                     f"{root} holds a dataset made with another configuration or other encoders; "
@@ -216,7 +230,7 @@ class SplitWriter:
             longest=max(summary.lengths),
             structure=merge_moments(summary.moments),
         )
-        self._enter(entry, summary.sizes)
+        self._enter(entry, summary)
         for staged in mine:
             self.staging.drop(staged.key)
 
@@ -250,14 +264,26 @@ class SplitWriter:
                     )
                 yield piece
 
-    def _enter(self, entry: ShardEntry, sizes: set[tuple[int, int]]) -> None:
-        known = sizes | ({(self.manifest.height, self.manifest.width)} if self.manifest.shards else set())
+    def _enter(self, entry: ShardEntry, summary: _Summary) -> None:
+        known = summary.sizes | ({(self.manifest.height, self.manifest.width)} if self.manifest.shards else set())
         if len(known) != 1:
             raise UserError(f"clips of different sizes in one split: {sorted(known)}; set one crop size")
         height, width = known.pop()
+        features = self._features(summary.widths)
         others = (shard for shard in self.manifest.shards if shard.name != entry.name)
         shards = tuple(sorted((*others, entry), key=lambda shard: shard.name))
-        self._save(self.manifest.model_copy(update={"shards": shards, "height": height, "width": width}))
+        update = {"shards": shards, "height": height, "width": width, "features": features}
+        self._save(self.manifest.model_copy(update=update))
+
+    def _features(self, found: Mapping[str, set[int]]) -> dict[str, Features]:
+        """The manifest's widths with those of a shard's samples; all samples of a split have the same."""
+        widths = {role: set(dims) for role, dims in found.items()}
+        for role, known in self.manifest.features.items():
+            widths.setdefault(role, set()).add(known.dim)
+        mixed = next((role for role, dims in widths.items() if len(dims) != 1), None)
+        if mixed is not None:
+            raise UserError(f"{mixed} features of widths {sorted(widths[mixed])} in one split; build it anew")
+        return features_of({role: dims.pop() for role, dims in widths.items()}, self.manifest.encoders)
 
     def finish(self) -> Manifest:
         """Mark the split complete, with its statistics, and remove the staging directory."""
@@ -278,12 +304,16 @@ class _Summary:
     lengths: list[int] = field(default_factory=list)
     moments: list[Moments] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
+    widths: dict[str, set[int]] = field(default_factory=dict)
 
     def add(self, piece: bytes) -> bytes:
         sample = next(iter_tar_samples(io.BytesIO(piece + _END), "staged sample", video=False))
         self.lengths.append(sample.meta.num_frames)
         self.sizes.add((sample.meta.height, sample.meta.width))
         self.moments.append(moments_of(sample.tensors["structure"].numpy()))
+        for role, name in FEATURE_TENSORS.items():
+            if name in sample.tensors:
+                self.widths.setdefault(role, set()).add(sample.tensors[name].shape[-1])
         return piece
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from df_data.sources.catalogue.layouts import LAYOUTS, LocalName
 from df_models.settings import FrozenModel, Location
 
 _IDENTITY = re.compile(r"^(?P<rule>source|folder|top|file|sidecar)?(?:(?P<plus>\+)?people:(?P<people>.+))?$")
@@ -20,6 +21,9 @@ class SourceConfig(FrozenModel):
         name: prefix of the samples' keys and of the persons' names.
         folder: where the files lie; ``${NAME}`` and ``${NAME:-default}`` are replaced from the environment.
         pattern: which files, as a glob relative to the folder.
+        layout: a dataset that lies in folders as its module knows (``grid``, ``voxceleb2``, ``folder``:
+            ``df_data.sources.catalogue.layouts``): its files and persons, and its licence unless another is written. It
+            takes the place of ``pattern`` and ``identity``'s rule; ``people:FILE`` can still stand.
         identity: ``source`` (the whole folder shows one person), ``folder`` (one person per sub-folder), ``top``
             (one person per folder of the first level, as GRID and VoxCeleb2 lie), ``file``, or ``sidecar`` (the person
             that the record beside a fetched clip names). ``people:FILE`` takes the person from what ``df-data people``
@@ -34,8 +38,9 @@ class SourceConfig(FrozenModel):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     folder: Location
     pattern: str = "*.mp4"
+    layout: LocalName | None = None
     identity: str = "file"
-    licence: str
+    licence: str | None = None
     alignments: Location | None = None
     limit: int | None = Field(default=None, ge=1)
 
@@ -48,6 +53,16 @@ class SourceConfig(FrozenModel):
                 "write source, folder, top, file, sidecar, people:FILE, or a rule and a file: top+people:FILE"
             )
         return value
+
+    @model_validator(mode="after")
+    def _says_who_and_what(self) -> SourceConfig:
+        if self.licence is None and (self.layout is None or LAYOUTS[self.layout].licence is None):
+            raise ValueError("write the videos' licence")
+        if self.layout is not None and (self.pattern != "*.mp4" or self.rule != "file"):
+            raise ValueError(
+                f"layout={self.layout} says which files and who is in them; leave out pattern and identity"
+            )
+        return self
 
     @property
     def rule(self) -> str:

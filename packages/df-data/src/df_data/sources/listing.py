@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from df_data.sources.catalogue import CatalogueClip, read_catalogue
 from df_data.sources.config import SIDECAR, SourceConfig, SplitConfig
 from df_data.sources.names import marked, plain, printable, stem
 from df_data.sources.person import PersonRecord, read_people
@@ -114,27 +115,62 @@ def _inputs_of(source: SourceConfig) -> list[Input]:
     folder = source.folder.path
     if not folder.is_dir():
         raise UserError(f"source {source.name!r}: no folder {folder}; give another `folder`, or set the variable in it")
+    alignments = source.alignments.path if source.alignments else None
+    if source.layout is not None:
+        clips = _catalogued(source, folder)[: source.limit]
+        return [_input(source, folder, path, alignments, clip) for path, clip in clips]
     paths = sorted(path for path in folder.glob(source.pattern) if not path.is_dir())[: source.limit]
     if not paths:
         raise UserError(f"source {source.name!r}: no file in {folder} matches {source.pattern!r}")
-    alignments = source.alignments.path if source.alignments else None
     return [_input(source, folder, path, alignments) for path in paths]
 
 
-def _input(source: SourceConfig, folder: Path, path: Path, alignments: Path | None) -> Input:
+def _catalogued(source: SourceConfig, folder: Path) -> list[tuple[Path, CatalogueClip]]:
+    """The files of a source that lies as a dataset does.
+
+    Raises:
+        UserError: some do not lie so.
+    """
+    assert source.layout is not None
+    found = read_catalogue(source.layout, folder)
+    if found.bad:
+        raise UserError(
+            f"source {source.name!r}: {len(found.bad)} files do not lie as {source.layout} does, the first is "
+            f"{found.bad[0]}; move them, or give pattern and identity in place of layout"
+        )
+    return [(clip.path, clip) for clip in found.clips if clip.path is not None]
+
+
+def _input(
+    source: SourceConfig, folder: Path, path: Path, alignments: Path | None, clip: CatalogueClip | None = None
+) -> Input:
     relative = path.relative_to(folder)
     sidecar = read_sidecar(path) if SIDECAR in (source.rule, source.licence) else None
     return Input(
         name=f"{source.name}/{printable(relative.as_posix())}",
         key=f"{source.name}-{printable(stem(relative))}",
         path=path,
-        identity=source.name + printable(_person(source, relative, sidecar)),
-        licence=sidecar.licence if sidecar and source.licence == SIDECAR else source.licence,
+        identity=source.name + printable(_person(source, relative, sidecar, clip)),
+        licence=_licence(source, sidecar, clip),
         split="",
         alignment=alignments / f"{path.stem}.align" if alignments else None,
         provenance=_provenance(sidecar) if sidecar else {},
-        listed=sidecar.person_listed if sidecar and source.rule == SIDECAR else source.rule != "file",
+        listed=_person_listed(source, sidecar, clip),
     )
+
+
+def _licence(source: SourceConfig, sidecar: Sidecar | None, clip: CatalogueClip | None) -> str:
+    if sidecar is not None and source.licence == SIDECAR:
+        return sidecar.licence
+    licence = source.licence or (clip.licence if clip is not None else None)
+    assert licence is not None
+    return licence
+
+
+def _person_listed(source: SourceConfig, sidecar: Sidecar | None, clip: CatalogueClip | None) -> bool:
+    if clip is not None:
+        return clip.person is not None
+    return sidecar.person_listed if sidecar is not None and source.rule == SIDECAR else source.rule != "file"
 
 
 def _told_apart(found: list[Input]) -> list[Input]:
@@ -164,8 +200,10 @@ def _told_apart(found: list[Input]) -> list[Input]:
     return [replace(made, key=key(made), identity=told(made.identity, persons, made.identity)) for made in found]
 
 
-def _person(source: SourceConfig, relative: Path, sidecar: Sidecar | None) -> str:
+def _person(source: SourceConfig, relative: Path, sidecar: Sidecar | None, clip: CatalogueClip | None) -> str:
     """What is added to the source's name to name the person."""
+    if clip is not None and clip.person is not None:
+        return "-" + clip.person
     if source.rule == "top" and len(relative.parts) < 2:
         raise UserError(
             f"source {source.name!r}: {relative} lies in no folder, so identity: top does not say who it is; "

@@ -67,7 +67,7 @@ class FaceEncoders:
         """
         motion = flame = None
         if self.motion is not None:
-            square = face_square(landmark_boxes(points_TL2), self.motion)
+            square = face_square(landmark_boxes(points_TL2), self.motion, head_down(points_TL2))
             motion = face_vectors(frames_THWC, square, self.motion, self.batch)
         if self.flame is not None:
             square = face_square(mean_boxes(boxes_N4), self.flame)
@@ -75,13 +75,18 @@ class FaceEncoders:
         return FaceVectors(motion, flame)
 
 
+def head_down(points_TL2: np.ndarray) -> np.ndarray:
+    """Return unit vectors ``[T, 2]`` from the eyes to the lips."""
+    down_T2 = points_TL2[:, LIP_CORNERS].mean(axis=1) - points_TL2[:, EYES].mean(axis=1)
+    return down_T2 / np.linalg.norm(down_T2, axis=1, keepdims=True)
+
+
 def landmark_boxes(points_TL2: np.ndarray) -> np.ndarray:
     """Return squares ``[T, 4]`` around MediaPipe's landmarks ``[T, L, 2]`` as LivePortrait draws them (see the module).
 
     The extent is measured in axes turned with the head, the square stands upright, as in ``crop_driving_video``.
     """
-    down_T2 = points_TL2[:, LIP_CORNERS].mean(axis=1) - points_TL2[:, EYES].mean(axis=1)
-    down_T2 /= np.linalg.norm(down_T2, axis=1, keepdims=True)
+    down_T2 = head_down(points_TL2)
     axes_T22 = np.stack([np.stack([down_T2[:, 1], -down_T2[:, 0]], axis=1), down_T2], axis=1)
     turned_TL2 = np.einsum("tij,tlj->tli", axes_T22, points_TL2)
     top_T1 = turned_TL2[:, BROWS, 1].min(axis=1, keepdims=True)
@@ -99,9 +104,12 @@ def mean_boxes(boxes_N4: np.ndarray) -> np.ndarray:
     return np.concatenate([(low_N2 + high_N2) / 2 - half_N1, (low_N2 + high_N2) / 2 + half_N1], axis=1)
 
 
-def face_square(boxes_N4: np.ndarray, encoder: FaceEncoder) -> CropBox:
-    """Return the one square that an encoder's own rule makes of a clip's boxes: of their median over time."""
-    return square_crop(boxes_N4, CropRule(scale=encoder.crop_scale, vertical_offset=encoder.crop_offset_y))
+def face_square(boxes_N4: np.ndarray, encoder: FaceEncoder, down_N2: np.ndarray | None = None) -> CropBox:
+    """Return the one square that an encoder's own rule makes of a clip's boxes: of their median over time.
+
+    LivePortrait moves its centre down the head's own axis (``down_N2``), DECA down the image.
+    """
+    return square_crop(boxes_N4, CropRule(scale=encoder.crop_scale, vertical_offset=encoder.crop_offset_y), down_N2)
 
 
 def face_vectors(frames_THWC: np.ndarray, square: CropBox, encoder: FaceEncoder, batch: int) -> np.ndarray:

@@ -6,9 +6,7 @@ Shape legend: P pixel frames, S pixels a side, K truths.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-import json
 import os
 import time
 from collections import deque
@@ -18,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from df_data.build.encode import Encoders, encode_images, mp4_bytes
 from df_data.common.processes import be_a_worker, one_thread
+from df_data.format.fingerprint import fingerprints
 from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, staged_samples
 from df_data.format.manifest import MANIFEST_NAME, read_manifest
 from df_data.format.sample import Sample, SampleMeta
@@ -113,13 +113,14 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
 
 
 def _make(config: SynthConfig, out: Path, pool: ProcessPoolExecutor, encoders: Encoders, progress: bool) -> None:
-    made_by = fingerprint(config, {role: record.sha256 for role, record in encoders.records().items()})
+    made_by, *older = fingerprint(config, out, {role: record.sha256 for role, record in encoders.records().items()})
     writers = {
         split: SplitWriter(
             out,
             split,
             num_shards=num_shards_for(config.count(split), config.clips_per_shard),
             build=made_by,
+            older=older,
             encoders=encoders.records(),
         )
         for split in SPLITS
@@ -194,8 +195,8 @@ def is_complete(config: SynthConfig, out: Path) -> bool:
         return False
     manifests = [read_manifest(out / split) for split in SPLITS]
     hashes = {role: record.sha256 for role, record in manifests[0].encoders.items()}
-    mine = fingerprint(config, hashes)
-    if not all(manifest.complete and manifest.build == mine for manifest in manifests):
+    mine = fingerprint(config, out, hashes)
+    if not all(manifest.complete and manifest.build in mine for manifest in manifests):
         return False
     for split, manifest in zip(SPLITS, manifests):
         for shard in manifest.shards:
@@ -205,14 +206,16 @@ def is_complete(config: SynthConfig, out: Path) -> bool:
     return True
 
 
-def fingerprint(config: SynthConfig, encoder_hashes: Mapping[str, str]) -> str:
-    """Return the sha256 of everything that decides the corpus."""
-    document = {
-        "generator": GENERATOR,
-        "config": config.model_dump(mode="json", exclude={"workers"}),
-        "encoders": dict(sorted(encoder_hashes.items())),
-    }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+def fingerprint(config: SynthConfig, out: Path, encoder_hashes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the hash of everything that decides the corpus.
+
+    After it comes that of a program that did not know all settings (:mod:`df_data.format.fingerprint`).
+    """
+
+    def made_by(settings: dict[str, Any]) -> dict[str, Any]:
+        return {"generator": GENERATOR, "config": settings, "encoders": dict(sorted(encoder_hashes.items()))}
+
+    return fingerprints(config, {"workers"}, out, made_by)
 
 
 def jobs_of(config: SynthConfig, split: Split) -> list[_Job]:

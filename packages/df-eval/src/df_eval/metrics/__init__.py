@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from df_eval.metrics.aggregate import ClipRatio, Score, bootstrap_interval, ratio_of_sums
-from df_eval.metrics.catalog import CATALOG, GROUPS, SPECS, MetricSpec
+from df_eval.metrics.catalog import CATALOG, GROUPS, SPECS, MetricSpec, add_metric
 from df_eval.metrics.pair import Pair
 from df_eval.metrics.signals import LagCurve, lag_curve, pearson
 
@@ -16,6 +16,7 @@ __all__ = [
     "MetricSpec",
     "Pair",
     "Score",
+    "add_metric",
     "bootstrap_interval",
     "lag_curve",
     "pearson",

@@ -1,100 +1,427 @@
-"""The list of metrics: name, unit, direction and definition, in the order of the report."""
+"""The list of metrics, in the order of the report: what each is, what it needs, and how it is measured on one clip.
 
-# ruff: noqa: E501  (a table of definitions)
+To add a metric is to add its entry (docs/how-to/metric.md): tables, report and definitions are made from this list.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from df_eval.metrics import frames, identity, pose, sync
+from df_eval.metrics.pair import Pair
+from df_eval.metrics.seen import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, Seen
+from df_eval.metrics.signals import pearson
+
+OURS = "this repository"
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """One metric as shown to people. ``better`` is "higher", "lower" or "truth" (as near the truth's as possible)."""
+    """One metric.
+
+    Attributes:
+        better: "higher", "lower" or "truth" (as near the truth's as possible).
+        measure: of one clip; it is called only where everything that it needs is there.
+        needs: signals of :class:`~df_eval.metrics.seen.Seen` without which it does not exist; none for what is measured
+            on pixels alone.
+        source: of the definition.
+        not_in: rows in which it means nothing, with the reason.
+        shifted: how it is measured in the row of shifted audio; None: not there, whose video is the generated one.
+    """
 
     name: str
     title: str
     group: str
     better: str
     definition: str
+    measure: Callable[[Seen], Pair]
+    needs: tuple[str, ...] = ()
     unit: str = ""
     decimals: int = 2
+    source: str = OURS
+    not_in: Mapping[str, str] = field(default_factory=dict)
+    shifted: Callable[[Seen], Pair] | None = None
 
 
-CATALOG: tuple[MetricSpec, ...] = (
-    MetricSpec("lip_sync", "lip-sync", "lips", "higher",
-               "Pearson correlation, at lag 0, of the mouth opening read from the pixels with the true mouth opening of "
-               "the audio. A clip whose mouth does not move counts as 0 (see still mouths).", decimals=3),
-    MetricSpec("lip_sync_other", "lip-sync, other clips", "lips", "lower",
-               "Mean correlation, at lag 0, of the read mouth opening with the true ones of the other clips: what a mouth reaches that "
-               "moves when mouths usually move, whatever is said. Not 0 where all sentences have one rhythm.", decimals=3),
-    MetricSpec("lip_sync_gain", "lip-sync over other clips", "lips", "higher",
-               "Lip-sync minus that mean: what is owed to this clip's own audio.", decimals=3),
-    MetricSpec("lip_sync_best", "lip-sync at best lag", "lips", "higher",
-               "The largest such correlation when the video is moved by up to 5 frames; still mouths are left out.",
-               decimals=3),
-    MetricSpec("best_lag", "best lag", "lips", "truth",
-               "The lag of that largest correlation; positive: the mouth moves too late. Still mouths are left out.",
-               "frames", 2),
-    MetricSpec("mouth_amplitude", "mouth amplitude", "lips", "truth",
-               "Standard deviation over time of the read mouth opening, over the true one's."),
-    MetricSpec("still_mouth", "still mouths", "lips", "lower",
-               "Share of clips whose read mouth moves less than 1 % of the truth; they count as 0 in lip-sync."),
-    MetricSpec("lip_width_corr", "lip width", "lips", "higher",
-               "Correlation of the read lip width with the true one, at lag 0.", decimals=3),
-    MetricSpec("structure_lip_sync", "structure lip-sync", "lips", "higher",
-               "Correlation, at lag 0, of the mouth opening decoded from the generated structure stream with the true one: does "
-               "the structure hear the audio?", decimals=3),
-    MetricSpec("structure_mouth", "structure = pixels", "lips", "higher",
-               "Correlation of the mouth opening decoded from the generated structure stream with the one read from the "
-               "generated pixels: do the two streams tell the same story?", decimals=3),
-    MetricSpec("presence", "detection rate", "face", "higher",
-               "Share of frames in which the reader found a face. Frames without one are left out of every other metric.",
-               decimals=3),
-    MetricSpec("blink_rate", "blinks", "face", "truth",
-               "Closures of the eyes (closure >= 0.5, over when < 0.35), total over total time.", "per min", 1),
-    MetricSpec("blink_rate_true", "blinks, truth", "face", "truth",
-               "The same count on the ground truth's closure.", "per min", 1),
-    MetricSpec("identity_distance", "identity distance", "identity", "lower",
-               "RMS difference of the identity vector read in each frame to the one read from the reference image "
-               "(ACD, reference-to-frame variant; about 1.4 between two random synthetic people), mean over time.", decimals=3),
-    MetricSpec("identity_first", "first quarter", "identity", "lower",
-               "Identity distance in the first quarter of the clip.", decimals=3),
-    MetricSpec("identity_last", "last quarter", "identity", "lower",
-               "Identity distance in the last quarter of the clip.", decimals=3),
-    MetricSpec("identity_ratio", "last / first", "identity", "lower",
-               "Identity distance of the last quarter over the first, sums over clips: 1 is no drift.", decimals=3),
-    MetricSpec("identity_person", "distance to person", "identity", "lower",
-               "RMS difference of the identity vector read in each frame to the mean of those read from the whole true video (the "
-               "person as the reader sees them), mean over time. Unlike the distance to the reference image it does not start "
-               "near 0 only because the first frames look like that image.", decimals=3),
-    MetricSpec("identity_person_ratio", "to person, last / first", "identity", "lower",
-               "Distance to the person in the last quarter over the first, sums over clips: 1 is no drift.", decimals=3),
-    MetricSpec("motion_energy", "motion energy", "motion", "truth",
-               "Mean absolute change of a pixel from frame to frame.", "grey levels"),
-    MetricSpec("motion_ratio", "motion / truth", "motion", "truth",
-               "Motion energy over the truth's, sums over clips: 1 is as lively as the truth, 0 a still image."),
-    MetricSpec("sharpness_ratio", "sharpness / truth", "image", "truth",
-               "Variance of the Laplacian over the truth's, sums over clips."),
-    MetricSpec("sharpness_drift", "sharpness last / first", "image", "truth",
-               "Sharpness in the last quarter of the clip over the first, sums over clips."),
-    MetricSpec("psnr", "PSNR", "image", "higher",
-               "Peak signal-to-noise ratio to the true frames. Meant for the VAE reconstruction: a generated video has its own "
-               "head motion, so it is low there by nature.", "dB", 1),
-    MetricSpec("ssim", "SSIM", "image", "higher",
-               "Structural similarity to the true frames (11x11 Gaussian window); same remark as for PSNR.", decimals=3),
-    MetricSpec("apd", "pose distance (APD)", "pose", "lower",
-               "Mean absolute difference of the read yaw, pitch and roll to the true ones. Only where the pose is the "
-               "truth's: the audio does not determine the pose of a generated video.", "deg"),
-    MetricSpec("yaw_corr", "yaw", "pose", "higher", "Correlation of read and true yaw.", decimals=3),
-    MetricSpec("pitch_corr", "pitch", "pose", "higher", "Correlation of read and true pitch.", decimals=3),
-    MetricSpec("roll_corr", "roll", "pose", "higher", "Correlation of read and true roll.", decimals=3),
-    MetricSpec("pose_std", "pose std", "pose", "truth",
-               "Standard deviation over time, mean of yaw, pitch and roll.", "deg"),
-    MetricSpec("pose_range", "pose range", "pose", "truth",
-               "Largest minus smallest, mean of yaw, pitch and roll.", "deg"),
-    MetricSpec("pose_speed", "pose speed", "pose", "truth",
-               "Mean absolute change per second, mean of yaw, pitch and roll.", "deg/s"),
-)  # fmt: skip
+# What the entries share. A metric is measured only where its `needs` are not None, which no type says.
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
+MOUTH = ("mouth", "true_mouth")
+POSE = ("angles", "true_angles")
+TO_REFERENCE = ("identity", "reference_identity")
+TO_PERSON = ("identity", "person_identity")
+_FREE_POSE = "the audio does not determine the pose: compare the pose statistics"
+_NO_STRUCTURE = "only a generated video has a structure stream of its own"
+ONLY_GENERATED = dict.fromkeys((row for row in ROWS if row != GENERATED), _NO_STRUCTURE)
+SAME_POSE = dict.fromkeys((row for row in ROWS if row not in (GROUND_TRUTH, RECONSTRUCTION)), _FREE_POSE)
+NOT_ITSELF = {GROUND_TRUTH: "compared with itself"}
+
+
+def _gain(s: Seen) -> Pair:
+    own = sync.correlation(s.mouth, s.true_mouth)
+    return sync.gain(own, sync.mean_correlation(s.mouth, s.truth.other_mouths))
+
+
+def _to_reference(s: Seen) -> np.ndarray:
+    return identity.identity_distance(s.identity, s.reference_identity)
+
+
+def _to_person(s: Seen) -> np.ndarray:
+    return identity.identity_distance(s.identity, s.person_identity)
+
+
+def _quarter(values_T: np.ndarray, which: int) -> Pair:
+    value = identity.quarter_means(values_T)[which]
+    return Pair(float(value)) if np.isfinite(value) else Pair.undefined("no frame of the quarter was read")
+
+
+def _angle(s: Seen, which: int) -> Pair:
+    value = pearson(s.angles[:, which], s.true_angles[:, which])
+    return Pair(value) if np.isfinite(value) else Pair.undefined("constant, or too few frames were read")
+
+
+CATALOG: list[MetricSpec] = [
+    MetricSpec(
+        "lip_sync",
+        "lip-sync",
+        "lips",
+        "higher",
+        "Pearson correlation, at lag 0, of the mouth opening read from the pixels with the true mouth opening"
+        " of the audio. A clip whose mouth does not move counts as 0 (see still mouths).",
+        lambda s: sync.correlation(s.mouth, s.true_mouth),
+        needs=MOUTH,
+        decimals=3,
+        shifted=lambda s: sync.shifted_correlation(s.mouth, s.truth.signals.mouth_open_T, None, s.shifts),
+    ),
+    MetricSpec(
+        "lip_sync_other",
+        "lip-sync, other clips",
+        "lips",
+        "lower",
+        "Mean correlation, at lag 0, of the read mouth opening with the true ones of the other clips: what a "
+        "mouth reaches that moves when mouths usually move, whatever is said. Not 0 where all sentences have "
+        "one rhythm.",
+        lambda s: sync.mean_correlation(s.mouth, s.truth.other_mouths),
+        needs=MOUTH,
+        decimals=3,
+    ),
+    MetricSpec(
+        "lip_sync_gain",
+        "lip-sync over other clips",
+        "lips",
+        "higher",
+        "Lip-sync minus that mean: what is owed to this clip's own audio.",
+        _gain,
+        needs=MOUTH,
+        decimals=3,
+    ),
+    MetricSpec(
+        "lip_sync_best",
+        "lip-sync at best lag",
+        "lips",
+        "higher",
+        "The largest such correlation when the video is moved by up to 5 frames; still mouths are left out.",
+        lambda s: s.best_lag[1],
+        needs=MOUTH,
+        decimals=3,
+    ),
+    MetricSpec(
+        "best_lag",
+        "best lag",
+        "lips",
+        "truth",
+        "The lag of that largest correlation; positive: the mouth moves too late. Still mouths are left out.",
+        lambda s: s.best_lag[0],
+        needs=MOUTH,
+        unit="frames",
+        decimals=2,
+    ),
+    MetricSpec(
+        "mouth_amplitude",
+        "mouth amplitude",
+        "lips",
+        "truth",
+        "Standard deviation over time of the read mouth opening, over the true one's.",
+        lambda s: sync.amplitude(s.mouth, s.true_mouth),
+        needs=MOUTH,
+    ),
+    MetricSpec(
+        "still_mouth",
+        "still mouths",
+        "lips",
+        "lower",
+        "Share of clips whose read mouth moves less than 1 % of the truth; they count as 0 in lip-sync.",
+        lambda s: sync.still(s.mouth, s.true_mouth),
+        needs=MOUTH,
+    ),
+    MetricSpec(
+        "lip_width_corr",
+        "lip width",
+        "lips",
+        "higher",
+        "Correlation of the read lip width with the true one, at lag 0.",
+        lambda s: sync.correlation(s.lip_width, s.true_lip_width),
+        needs=("lip_width", "true_lip_width"),
+        decimals=3,
+        shifted=lambda s: sync.shifted_correlation(s.lip_width, s.truth.signals.lip_width_T, None, s.shifts),
+    ),
+    MetricSpec(
+        "structure_lip_sync",
+        "structure lip-sync",
+        "lips",
+        "higher",
+        "Correlation, at lag 0, of the mouth opening decoded from the generated structure stream with the "
+        "true one: does the structure hear the audio?",
+        lambda s: sync.correlation(s.structure_mouth, s.true_mouth),
+        needs=("structure_mouth", "true_mouth"),
+        decimals=3,
+        not_in=ONLY_GENERATED,
+    ),
+    MetricSpec(
+        "structure_mouth",
+        "structure = pixels",
+        "lips",
+        "higher",
+        "Correlation of the mouth opening decoded from the generated structure stream with the one read from "
+        "the generated pixels: do the two streams tell the same story?",
+        lambda s: sync.correlation(s.mouth, s.structure_mouth),
+        needs=("structure_mouth", "mouth"),
+        decimals=3,
+        not_in=ONLY_GENERATED,
+    ),
+    MetricSpec(
+        "presence",
+        "detection rate",
+        "face",
+        "higher",
+        "Share of frames in which the reader found a face. Frames without one are left out of every other metric.",
+        lambda s: Pair(float(s.presence.sum()), float(len(s.presence))),
+        needs=("presence",),
+        decimals=3,
+    ),
+    MetricSpec(
+        "blink_rate",
+        "blinks",
+        "face",
+        "truth",
+        "Closures of the eyes (closure >= 0.5, over when < 0.35), total over total time.",
+        lambda s: pose.blink_rate(s.blink),
+        needs=("blink",),
+        unit="per min",
+        decimals=1,
+    ),
+    MetricSpec(
+        "blink_rate_true",
+        "blinks, truth",
+        "face",
+        "truth",
+        "The same count on the ground truth's closure.",
+        lambda s: pose.blink_rate(s.true_blink),
+        needs=("presence", "true_blink"),
+        unit="per min",
+        decimals=1,
+    ),
+    MetricSpec(
+        "identity_distance",
+        "identity distance",
+        "identity",
+        "lower",
+        "RMS difference of the identity vector read in each frame to the one read from the reference image "
+        "(ACD, reference-to-frame variant; about 1.4 between two random synthetic people), mean over time.",
+        lambda s: identity.mean_over_time(_to_reference(s)),
+        needs=TO_REFERENCE,
+        decimals=3,
+        source="ACD (Tulyakov et al. 2018, MoCoGAN), to the reference in place of all pairs",
+    ),
+    MetricSpec(
+        "identity_first",
+        "first quarter",
+        "identity",
+        "lower",
+        "Identity distance in the first quarter of the clip.",
+        lambda s: _quarter(_to_reference(s), 0),
+        needs=TO_REFERENCE,
+        decimals=3,
+    ),
+    MetricSpec(
+        "identity_last",
+        "last quarter",
+        "identity",
+        "lower",
+        "Identity distance in the last quarter of the clip.",
+        lambda s: _quarter(_to_reference(s), -1),
+        needs=TO_REFERENCE,
+        decimals=3,
+    ),
+    MetricSpec(
+        "identity_ratio",
+        "last / first",
+        "identity",
+        "lower",
+        "Identity distance of the last quarter over the first, sums over clips: 1 is no drift.",
+        lambda s: identity.last_over_first(_to_reference(s)),
+        needs=TO_REFERENCE,
+        decimals=3,
+    ),
+    MetricSpec(
+        "identity_person",
+        "distance to person",
+        "identity",
+        "lower",
+        "RMS difference of the identity vector read in each frame to the mean of those read from the whole "
+        "true video (the person as the reader sees them), mean over time. Unlike the distance to the "
+        "reference image it does not start near 0 only because the first frames look like that image.",
+        lambda s: identity.mean_over_time(_to_person(s)),
+        needs=TO_PERSON,
+        decimals=3,
+    ),
+    MetricSpec(
+        "identity_person_ratio",
+        "to person, last / first",
+        "identity",
+        "lower",
+        "Distance to the person in the last quarter over the first, sums over clips: 1 is no drift.",
+        lambda s: identity.last_over_first(_to_person(s)),
+        needs=TO_PERSON,
+        decimals=3,
+    ),
+    MetricSpec(
+        "motion_energy",
+        "motion energy",
+        "motion",
+        "truth",
+        "Mean absolute change of a pixel from frame to frame.",
+        lambda s: frames.motion_energy(s.video.frames_THWC),
+        unit="grey levels",
+    ),
+    MetricSpec(
+        "motion_ratio",
+        "motion / truth",
+        "motion",
+        "truth",
+        "Motion energy over the truth's, sums over clips: 1 is as lively as the truth, 0 a still image.",
+        lambda s: frames.motion_ratio(s.video.frames_THWC, s.truth.frames_THWC),
+    ),
+    MetricSpec(
+        "sharpness_ratio",
+        "sharpness / truth",
+        "image",
+        "truth",
+        "Variance of the Laplacian over the truth's, sums over clips.",
+        lambda s: Pair(float(s.sharpness_T.mean()), float(s.true_sharpness_T.mean())),
+        source="variance of the Laplacian (Pech-Pacheco et al. 2000)",
+    ),
+    MetricSpec(
+        "sharpness_drift",
+        "sharpness last / first",
+        "image",
+        "truth",
+        "Sharpness in the last quarter of the clip over the first, sums over clips.",
+        lambda s: identity.last_over_first(s.sharpness_T),
+        source="variance of the Laplacian (Pech-Pacheco et al. 2000)",
+    ),
+    MetricSpec(
+        "psnr",
+        "PSNR",
+        "image",
+        "higher",
+        "Peak signal-to-noise ratio to the true frames. Meant for the VAE reconstruction: a generated video "
+        "has its own head motion, so it is low there by nature.",
+        lambda s: frames.psnr(s.video.frames_THWC, s.truth.frames_THWC),
+        unit="dB",
+        decimals=1,
+        not_in=NOT_ITSELF,
+    ),
+    MetricSpec(
+        "ssim",
+        "SSIM",
+        "image",
+        "higher",
+        "Structural similarity to the true frames (11x11 Gaussian window); same remark as for PSNR.",
+        lambda s: frames.ssim(s.video.frames_THWC, s.truth.frames_THWC),
+        decimals=3,
+        not_in=NOT_ITSELF,
+        source="Wang et al. 2004",
+    ),
+    MetricSpec(
+        "apd",
+        "pose distance (APD)",
+        "pose",
+        "lower",
+        "Mean absolute difference of the read yaw, pitch and roll to the true ones. Only where the pose is "
+        "the truth's: the audio does not determine the pose of a generated video.",
+        lambda s: pose.average_pose_distance(s.angles, s.true_angles),
+        needs=POSE,
+        unit="deg",
+        not_in=SAME_POSE,
+    ),
+    MetricSpec(
+        "yaw_corr",
+        "yaw",
+        "pose",
+        "higher",
+        "Correlation of read and true yaw.",
+        lambda s: _angle(s, 0),
+        needs=POSE,
+        decimals=3,
+        not_in=SAME_POSE,
+    ),
+    MetricSpec(
+        "pitch_corr",
+        "pitch",
+        "pose",
+        "higher",
+        "Correlation of read and true pitch.",
+        lambda s: _angle(s, 1),
+        needs=POSE,
+        decimals=3,
+        not_in=SAME_POSE,
+    ),
+    MetricSpec(
+        "roll_corr",
+        "roll",
+        "pose",
+        "higher",
+        "Correlation of read and true roll.",
+        lambda s: _angle(s, 2),
+        needs=POSE,
+        decimals=3,
+        not_in=SAME_POSE,
+    ),
+    MetricSpec(
+        "pose_std",
+        "pose std",
+        "pose",
+        "truth",
+        "Standard deviation over time, mean of yaw, pitch and roll.",
+        lambda s: pose.pose_spread(s.angles),
+        needs=("angles",),
+        unit="deg",
+    ),
+    MetricSpec(
+        "pose_range",
+        "pose range",
+        "pose",
+        "truth",
+        "Largest minus smallest, mean of yaw, pitch and roll.",
+        lambda s: pose.pose_range(s.angles),
+        needs=("angles",),
+        unit="deg",
+    ),
+    MetricSpec(
+        "pose_speed",
+        "pose speed",
+        "pose",
+        "truth",
+        "Mean absolute change per second, mean of yaw, pitch and roll.",
+        lambda s: pose.pose_speed(s.angles),
+        needs=("angles",),
+        unit="deg/s",
+    ),
+]
 
 GROUPS: dict[str, str] = {
     "lips": "Lips and audio",
@@ -106,3 +433,15 @@ GROUPS: dict[str, str] = {
 }
 
 SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in CATALOG}
+
+
+def add_metric(spec: MetricSpec) -> None:
+    """Add a metric of one's own to the list, behind the others.
+
+    Raises:
+        ValueError: its name is taken, or its group is none of :data:`GROUPS`.
+    """
+    if spec.name in SPECS or spec.group not in GROUPS:
+        raise ValueError(f"{spec.name!r} is taken, or {spec.group!r} is none of {', '.join(GROUPS)}")
+    CATALOG.append(spec)
+    SPECS[spec.name] = spec

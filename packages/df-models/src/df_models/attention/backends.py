@@ -10,34 +10,32 @@ Shape legend: B batch, T latent frames, N tokens per frame, L = T * N tokens, H 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from df_models.attention.masks import AttentionMask
+from df_models.attention.masks import BlockMasks, FrameLayout, additive_mask, causal_table
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 AttentionBackend = Literal["auto", "sdpa", "flex"]
+Mask: TypeAlias = "Tensor | BlockMask | None"
+"""Who sees whom, as a backend takes it: an additive mask ``[Lq, Lk]``, a block mask, or all see all."""
 
 FLEX_MIN_TOKENS = 1024
 EXPLICIT_MAX_SCORES = 1 << 20
 
 
-def attention(
-    q_BLHK: Tensor,
-    k_BLHK: Tensor,
-    v_BLHK: Tensor,
-    mask: AttentionMask | None = None,
-    backend: AttentionBackend = "auto",
-) -> Tensor:
+def attention(q_BLHK: Tensor, k_BLHK: Tensor, v_BLHK: Tensor, mask: Mask = None) -> Tensor:
     """Return ``[B, Lq, H, K]``; keys and values are ``[B, Lk, H, K]``; scores are scaled by ``K**-0.5``."""
     q_BHLK, k_BHLK, v_BHLK = (x.transpose(1, 2) for x in (q_BLHK, k_BLHK, v_BLHK))
-    if mask is not None and _use_flex(q_BHLK.device, mask, backend):
-        out_BHLK: Tensor = _flex(q_BHLK.is_cuda)(q_BHLK, k_BHLK, v_BHLK, block_mask=mask.blocks(q_BHLK.device))
-        return out_BHLK.transpose(1, 2)
-    bias_LL = None if mask is None else mask.additive(q_BHLK.device, q_BHLK.dtype)
-    return biased_attention(q_BHLK, k_BHLK, v_BHLK, bias_LL).transpose(1, 2)
+    if mask is None or isinstance(mask, Tensor):
+        return biased_attention(q_BHLK, k_BHLK, v_BHLK, mask).transpose(1, 2)
+    out_BHLK: Tensor = _flex(q_BHLK.is_cuda)(q_BHLK, k_BHLK, v_BHLK, block_mask=mask)
+    return out_BHLK.transpose(1, 2)
 
 
 def biased_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, bias: Tensor | None) -> Tensor:
@@ -64,16 +62,31 @@ def _prefer_explicit(q_BHLK: Tensor, k_BHLK: Tensor) -> bool:
     return short and q_BHLK.device.type == "cpu" and q_BHLK.dtype == torch.bfloat16
 
 
-def prepare_mask(mask: AttentionMask | None, device: torch.device, backend: AttentionBackend) -> None:
-    """Make FlexAttention's block mask now, if attention will want it: compiled layers then find it ready."""
-    if mask is not None and _use_flex(device, mask, backend):
-        mask.blocks(device)
+def causal_mask(
+    layout: FrameLayout,
+    tokens: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: AttentionBackend,
+    blocks: BlockMasks,
+) -> Tensor | BlockMask:
+    """Return the causal mask of a sequence for the backend; made before the layers run, so that all find the same.
+
+    Args:
+        layout: the frames, on both sides.
+        tokens: tokens per frame of the queries and of the keys.
+        dtype: what attention computes in.
+        blocks: where the model keeps its block masks.
+    """
+    if _use_flex(device, len(layout) * min(tokens), backend):
+        return blocks.causal(layout, *tokens, device)
+    return additive_mask(causal_table(layout), *tokens, device, dtype)
 
 
-def _use_flex(device: torch.device, mask: AttentionMask, backend: AttentionBackend) -> bool:
+def _use_flex(device: torch.device, length: int, backend: AttentionBackend) -> bool:
     if backend != "auto":
         return backend == "flex"
-    return device.type == "cuda" and min(mask.shape) >= FLEX_MIN_TOKENS
+    return device.type == "cuda" and length >= FLEX_MIN_TOKENS
 
 
 @cache

@@ -1,7 +1,8 @@
 """Who may see whom, decided once per pair of latent frames.
 
 Every mask of the model is a table over (query frame, key frame), made from the two sides' :class:`FrameLayout`; the
-tokens of a frame share its row. :class:`AttentionMask` turns the table into what each attention backend wants.
+tokens of a frame share its row. :func:`additive_mask` and :func:`block_mask` turn the table into what each attention
+backend wants. Nothing here is kept beyond the pass or the model that it was made for.
 
 Shape legend: Q query frames, F key frames, Lq and Lk tokens on the two sides.
 """
@@ -9,10 +10,13 @@ Shape legend: Q query frames, F key frames, Lq and Lk tokens on the two sides.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 EMPTY = -1
 
@@ -85,55 +89,61 @@ def window_positions(frames: tuple[int, ...], end: int, window: int, sinks: int)
     return torch.tensor([max(place, 0) for place in places], dtype=torch.float64)
 
 
-class AttentionMask:
-    """A frame table and the number of tokens per frame on either side.
+def additive_mask(
+    table_QF: Tensor, query_tokens: int, key_tokens: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Return ``[Lq, Lk]``: 0 where a token is seen, minus infinity where it is not."""
+    seen = table_QF.to(device).repeat_interleave(query_tokens, 0).repeat_interleave(key_tokens, 1)
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
 
-    Attributes:
-        table_QF: bool table of the frames.
-        query_tokens, key_tokens: tokens per frame.
+
+def block_mask(table_QF: Tensor, query_tokens: int, key_tokens: int, device: torch.device) -> BlockMask:
+    """Return FlexAttention's block mask."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    table = table_QF.to(device)
+
+    def seen(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return table[query // query_tokens, key // key_tokens]
+
+    lengths = table.shape[0] * query_tokens, table.shape[1] * key_tokens
+    return create_block_mask(seen, None, None, *lengths, device=str(device), _compile=device.type == "cuda")
+
+
+class BlockMasks:
+    """The block masks of one model, each made once: making one launches several kernels.
+
+    They belong to the model and go with it. Additive masks are made anew for every pass, which costs next to nothing
+    beside the attention that reads them. A kept mask must serve later passes of any kind, so it is made outside of
+    inference mode, and what a tracer (``torch.export``, fake tensors) makes is not kept.
     """
 
-    def __init__(self, table_QF: Tensor, query_tokens: int, key_tokens: int) -> None:
-        self.table_QF = table_QF
-        self.query_tokens = query_tokens
-        self.key_tokens = key_tokens
-        self._dense: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-        self._blocks: dict[torch.device, object] = {}
+    def __init__(self, capacity: int = 32) -> None:
+        self.capacity = capacity
+        self._made: dict[tuple[FrameLayout, int, int, torch.device], BlockMask] = {}
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return ``(Lq, Lk)``."""
-        return self.table_QF.shape[0] * self.query_tokens, self.table_QF.shape[1] * self.key_tokens
+    def causal(self, layout: FrameLayout, query_tokens: int, key_tokens: int, device: torch.device) -> BlockMask:
+        """Return the mask of a sequence that attends causally to itself, or to the other stream's same frames."""
+        key = (layout, query_tokens, key_tokens, device)
+        if not _tensors_are_real():
+            return block_mask(causal_table(layout), query_tokens, key_tokens, device)
+        if key not in self._made:
+            with torch.inference_mode(False):
+                made = block_mask(causal_table(layout), query_tokens, key_tokens, device)
+            if len(self._made) == self.capacity:
+                self._made.pop(next(iter(self._made)))
+            self._made[key] = made
+        return self._made[key]
 
-    def additive(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Return ``[Lq, Lk]``: 0 where a token is seen, minus infinity where it is not."""
-        key = (device, dtype)
-        if key not in self._dense:
-            seen = self.table_QF.to(device)
-            seen = seen.repeat_interleave(self.query_tokens, 0).repeat_interleave(self.key_tokens, 1)
-            self._dense[key] = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
-        return self._dense[key]
+    def __len__(self) -> int:
+        return len(self._made)
 
-    def blocks(self, device: torch.device) -> object:
-        """Return FlexAttention's block mask, made once per device."""
-        if device not in self._blocks:
-            from torch.nn.attention.flex_attention import create_block_mask
+    def __deepcopy__(self, memo: object) -> BlockMasks:
+        return BlockMasks(self.capacity)
 
-            table = self.table_QF.to(device)
-            query_tokens, key_tokens = self.query_tokens, self.key_tokens
-
-            def seen(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-                return table[query // query_tokens, key // key_tokens]
-
-            compiled = device.type == "cuda"
-            length_q, length_k = self.shape
-            self._blocks[device] = create_block_mask(
-                seen, None, None, length_q, length_k, device=str(device), _compile=compiled
-            )
-        return self._blocks[device]
+    def __reduce__(self) -> tuple[type[BlockMasks], tuple[int]]:
+        return BlockMasks, (self.capacity,)
 
 
-@lru_cache(maxsize=32)
-def causal_mask(layout: FrameLayout, query_tokens: int, key_tokens: int) -> AttentionMask:
-    """Return the mask of a sequence that attends causally to itself or to the other stream of the same layout."""
-    return AttentionMask(causal_table(layout), query_tokens, key_tokens)
+def _tensors_are_real() -> bool:
+    return type(torch.empty(0)) is Tensor

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from df_models.convert.scales import scaled, split_scales
 from df_models.errors import UserError, nearest
 from df_models.model.video_dit import VideoDiT
 
@@ -51,6 +52,8 @@ _DIFFUSERS_BLOCK = (
     ("scale_shift_table", "modulation"),
 )
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
+IMAGE_EMBEDDERS = ("img_emb.", "condition_embedder.image_embedder.")
+"""Wan's and diffusers' names of what image-to-video checkpoints have in front of the image branch."""
 FEW = 8
 """A report names this many tensors of a layer; of more it tells the number."""
 _SIZES = {
@@ -72,6 +75,7 @@ class Conversion:
         zeroed: parameters that start at zero, wholly or in their added input channels, so that the tower computes
             what the checkpoint's model does.
         layers: the checkpoint's layer that each of the tower's layers was taken from.
+        notes: what there is to know about some of it.
     """
 
     used: tuple[str, ...]
@@ -79,6 +83,7 @@ class Conversion:
     missing: tuple[str, ...]
     zeroed: tuple[str, ...]
     layers: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return the report for people: counts, layers, and every name that did not simply go across."""
@@ -88,7 +93,7 @@ class Conversion:
         ]
         for title, names in (("unused", self.unused), ("missing", self.missing), ("start at zero", self.zeroed)):
             lines += [f"{title}:", *(f"  {name}" for name in _grouped(names))] if names else []
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 @torch.no_grad()
@@ -101,7 +106,8 @@ def load_wan(video_dit: VideoDiT, state_dict: Mapping[str, Tensor], layers: Laye
 
     Args:
         video_dit: the tower; its dtype and device stay.
-        state_dict: tensors by Wan's own or diffusers' names, of any floating-point dtype.
+        state_dict: tensors by Wan's own or diffusers' names, of any floating-point dtype; float8 with its scales
+            (:mod:`df_models.convert.scales`).
         layers: which of the checkpoint's layers to take: None or ``all`` (the tower must have as many), ``first`` or
             a number (the first ones), ``even`` (evenly spaced, with the first and the last), or a list of indices.
 
@@ -112,7 +118,7 @@ def load_wan(video_dit: VideoDiT, state_dict: Mapping[str, Tensor], layers: Laye
         UserError: it is no Wan transformer, a width differs, or the layers do not fit; the message says which.
     """
     original = original_names(state_dict)
-    found = {name: state_dict[key] for name, key in original.items()}
+    found, scales, said = split_scales({name: state_dict[key] for name, key in original.items()})
     depth = _depth(found)
     chosen = choose_layers(layers, depth, video_dit.config.num_layers)
     wanted = dict(video_dit.named_parameters())
@@ -126,15 +132,31 @@ def load_wan(video_dit: VideoDiT, state_dict: Mapping[str, Tensor], layers: Laye
         if name in zeroed:
             parameter.zero_()
         elif name not in missing:
-            zeroed += _copy(name, parameter, found[sources[name]])
+            source = sources[name]
+            zeroed += _copy(name, parameter, scaled(found[source], scales.get(source)))
     taken = {sources[name] for name in wanted} & found.keys()
+    unused = [name for name in found if name not in taken]
     return Conversion(
-        used=tuple(original[name] for name in found if name in taken),
-        unused=tuple(original[name] for name in found if name not in taken),
+        used=tuple(original[name] for name in (*(n for n in found if n in taken), *said)),
+        unused=tuple(original[name] for name in unused),
         missing=tuple(missing),
         zeroed=tuple(zeroed),
         layers=chosen,
+        notes=_notes(unused, len(scales)),
     )
+
+
+def _notes(unused: Sequence[str], scales: int) -> tuple[str, ...]:
+    notes = []
+    if scales:
+        notes.append(f"{scales} float8 weights were multiplied by their scales; they keep float8's 3 bits of mantissa")
+    if any(name.startswith(IMAGE_EMBEDDERS) for name in unused):
+        notes.append(
+            "img_emb projects CLIP's features of the image to the tokens that k_img and v_img were trained on. "
+            "DualForce makes such tokens from its own reference encoder by a resampler that is trained anew, so it has "
+            "no place for img_emb; a tower alone takes tokens of its width (reference=)"
+        )
+    return tuple(notes)
 
 
 def export_wan(video_dit: VideoDiT, names: Names = "wan") -> dict[str, Tensor]:
@@ -153,7 +175,7 @@ def wan_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, object]:
     Raises:
         UserError: it is no Wan transformer.
     """
-    found = {name: state_dict[key] for name, key in original_names(state_dict).items()}
+    found, _, _ = split_scales({name: state_dict[key] for name, key in original_names(state_dict).items()})
     num_layers = _depth(found)
     dim, in_dim, *patch = found["patch_embedding.weight"].shape
     text = found.get("text_embedding.0.weight")

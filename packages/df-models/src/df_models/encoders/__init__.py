@@ -1,19 +1,13 @@
 """Frozen encoders: one protocol per role, chosen by name; nothing is silently replaced.
 
-=========  ==============================  =====================  ==========================================
-role       loader                          embedded               with weights from the Hub or a local path
-=========  ==============================  =====================  ==========================================
-video      :func:`load_video_vae`          ``df-tiny``            ``wan``, ``taew2_1``
-audio      :func:`load_audio_encoder`      ``logmel``             ``hubert-large``, ``hubert-base``
-reference  :func:`load_reference_encoder`  ``patches``            ``dinov2-base``, ..., ``clip-vit-h``
-text       :func:`load_text_encoder`       (none)                 ``umt5-xxl``
-motion     :func:`load_motion_extractor`   (none)                 ``liveportrait``
-FLAME      :func:`load_flame_encoder`      (none)                 ``deca``, ``emoca``
-lip sync   :func:`load_sync_network`       (none)                 ``syncnet_v2``
-=========  ==============================  =====================  ==========================================
+The list of all of them is :mod:`df_models.encoders.registry`; the loaders by role:
 
-A name may carry where its weights lie, ``NAME:LOCATION`` (:mod:`df_models.encoders.weights`). All but the embedded
-ones and LivePortrait, DECA, SyncNet and ``taew2_1`` need the extra ``df-models[encoders]``.
+- :func:`load_video_vae`, :func:`load_audio_encoder`, :func:`load_reference_encoder`, :func:`load_text_encoder`;
+- :func:`load_motion_extractor` (structure vectors), :func:`load_flame_encoder`, :func:`load_sync_network`.
+
+A name may carry where its weights lie, ``NAME:LOCATION`` (:mod:`df_models.encoders.weights`), and an audio encoder's
+how much it hears at a time, ``hubert-large@4+2``. All but the embedded ones and LivePortrait, DECA, SyncNet and
+``taew2_1`` need the extra ``df-models[encoders]``.
 
 Face detectors (:mod:`df_models.encoders.face.face_detectors`: YuNet, RetinaFace, SCRFD) and the head pose network
 (:mod:`df_models.encoders.face.head_pose`: FSA-Net) are given as files.
@@ -22,7 +16,6 @@ Face detectors (:mod:`df_models.encoders.face.face_detectors`: YuNet, RetinaFace
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from df_models.encoders.base import (
@@ -34,28 +27,23 @@ from df_models.encoders.base import (
     TextEncoder,
     VideoVAE,
 )
+from df_models.encoders.registry import (
+    CALLED,
+    WINDOW_MARK,
+    AudioPool,
+    AudioWindow,
+    EncoderEntry,
+    Role,
+    audio_window,
+    encoder_id,
+    encoder_names,
+    find_entry,
+)
 from df_models.encoders.weights import split_spec
-from df_models.errors import UserError, nearest
+from df_models.errors import UserError
 
 if TYPE_CHECKING:
     from df_models.encoders.face.syncnet import SyncNet
-
-AUDIO_ENCODERS = {"logmel": "audio.logmel", "hubert-large": "audio.hubert", "hubert-base": "audio.hubert"}
-REFERENCE_ENCODERS = {
-    "patches": "image.patches",
-    "dinov2-small": "image.dinov2",
-    "dinov2-base": "image.dinov2",
-    "dinov2-large": "image.dinov2",
-    "clip-vit-b": "image.clip",
-    "clip-vit-l": "image.clip",
-    "clip-vit-h": "image.clip",
-}
-TEXT_ENCODERS = {"umt5-xxl": "text.umt5"}
-MOTION_EXTRACTORS = {"liveportrait": "face.liveportrait"}
-FLAME_ENCODERS = {"deca": "face.deca", "emoca": "face.deca"}
-SYNC_NETWORKS = {"syncnet_v2": "face.syncnet"}
-VIDEO_VAES = {"wan": "video.wan_vae", "taew2_1": "video.taehv"}
-"""Modules by the names of their models; each has ``load(name, location)``."""
 
 
 def load_video_vae(spec: str) -> VideoVAE:
@@ -65,8 +53,8 @@ def load_video_vae(spec: str) -> VideoVAE:
         UserError: it cannot be found or does not fit; the message says how to get it.
     """
     name, location = split_spec(spec)
-    if name in VIDEO_VAES:
-        return _load(VIDEO_VAES, "video VAE", spec)
+    if name in encoder_names("video") and name != "df-tiny":
+        return _load("video", spec)
     from df_models.encoders.video.wan_vae import WanVAE
 
     return WanVAE.load(spec if location is None else location)
@@ -80,61 +68,68 @@ def random_tiny_vae(seed: int = 0) -> VideoVAE:
 
 
 def load_audio_encoder(spec: str) -> AudioEncoder:
-    """Load an audio encoder by name.
+    """Load an audio encoder by name, ``logmel`` or ``hubert-large@4+2:LOCATION``; without a window it has its own.
 
     Raises:
         UserError: there is no such encoder, or its weights are missing or damaged.
     """
-    return _load(AUDIO_ENCODERS, "audio encoder", spec)
+    name, location = split_spec(spec)
+    window = audio_window(name)
+    module = _module(find_entry("audio", name))
+    bare = name.partition(WINDOW_MARK)[0]
+    return module.load(bare, location) if window is None else module.load(bare, location, window)
 
 
 def load_reference_encoder(spec: str) -> ReferenceEncoder:
     """Load a reference encoder by name; errors as in :func:`load_audio_encoder`."""
-    return _load(REFERENCE_ENCODERS, "reference encoder", spec)
+    return _load("reference", spec)
 
 
 def load_text_encoder(spec: str) -> TextEncoder:
     """Load a text encoder by name; errors as in :func:`load_audio_encoder`."""
-    return _load(TEXT_ENCODERS, "text encoder", spec)
+    return _load("text", spec)
 
 
 def load_motion_extractor(spec: str) -> FaceEncoder:
     """Load an extractor of structure vectors by name; errors as in :func:`load_audio_encoder`."""
-    return _load(MOTION_EXTRACTORS, "motion extractor", spec)
+    return _load("structure", spec)
 
 
 def load_flame_encoder(spec: str) -> FaceEncoder:
     """Load an encoder of FLAME vectors by name; errors as in :func:`load_audio_encoder`."""
-    return _load(FLAME_ENCODERS, "FLAME encoder", spec)
+    return _load("flame", spec)
 
 
 def load_sync_network(spec: str) -> SyncNet:
     """Load a network that compares lips with audio by name; errors as in :func:`load_audio_encoder`."""
-    return _load(SYNC_NETWORKS, "lip sync network", spec)
+    return _load("lip sync", spec)
 
 
-def _load(known: Mapping[str, str], role: str, spec: str) -> Any:
+def _load(role: Role, spec: str) -> Any:
     name, location = split_spec(spec)
-    if name not in known:
-        raise UserError(f"no {role} is called {name!r}{nearest(name, known)}; there is {', '.join(known)}")
-    return importlib.import_module(f"{__name__}.{known[name]}").load(name, location)
+    return _module(find_entry(role, name)).load(name, location)
+
+
+def _module(entry: EncoderEntry) -> Any:
+    if entry.module is None:
+        raise UserError(f"the {CALLED[entry.role]} {entry.name!r} is made by df-data on the way and cannot be loaded")
+    return importlib.import_module(f"{__name__}.{entry.module}")
 
 
 __all__ = [
-    "AUDIO_ENCODERS",
-    "FLAME_ENCODERS",
-    "MOTION_EXTRACTORS",
-    "REFERENCE_ENCODERS",
-    "SYNC_NETWORKS",
-    "TEXT_ENCODERS",
-    "VIDEO_VAES",
     "AudioEncoder",
+    "AudioPool",
+    "AudioWindow",
     "DecoderSession",
+    "EncoderEntry",
     "EncoderSession",
     "FaceEncoder",
     "ReferenceEncoder",
     "TextEncoder",
     "VideoVAE",
+    "encoder_id",
+    "encoder_names",
+    "find_entry",
     "load_audio_encoder",
     "load_flame_encoder",
     "load_motion_extractor",

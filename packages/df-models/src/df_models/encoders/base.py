@@ -77,10 +77,10 @@ class AudioEncoder(Protocol):
     """Audio to features at 50 Hz: exactly two per pixel frame.
 
     Attributes:
+        id: with the window in it, where the encoder has one (``hubert-large@4+2``).
         dim: width of a feature.
-        pool: how the model pools two features to one slot (:func:`df_models.time.pool_audio`).
-        margin: pixel frames of audio on either side that a piece of a recording must be encoded with, so that pieces
-            join as if the whole had been encoded; None: only the whole will do, in memory that the encoder bounds.
+        pool: how a model pools two features to one slot unless it says otherwise (:func:`df_models.time.pool_audio`).
+        lookahead_s: seconds of audio after a pixel frame that its features may depend on; None: all of it.
     """
 
     id: str
@@ -88,10 +88,20 @@ class AudioEncoder(Protocol):
     licence: str
     dim: int
     pool: Literal["mean", "concat"]
-    margin: int | None
+    lookahead_s: float | None
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
-        """Encode 16 kHz mono audio to ``[2 * num_pixel_frames, dim]``, float32. Missing audio is silence."""
+        """Encode a recording of 16 kHz mono audio to ``[2 * num_pixel_frames, dim]``, float32.
+
+        Missing audio is silence, audio past the end is not heard.
+        """
+        ...
+
+    def encode_span(self, wave_N: np.ndarray, num_pixel_frames: int, first: int, last: int) -> Tensor:
+        """Return the features of pixel frames ``first .. last - 1``, ``[2 * (last - first), dim]``, float32.
+
+        They are those of :meth:`encode` at the cost of these frames, save the last bits.
+        """
         ...
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:

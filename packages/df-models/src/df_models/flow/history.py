@@ -34,7 +34,8 @@ class HistoryConfig:
         error_probability: share of clips whose history carries recorded errors (``error_recycling``).
         video_shift: Wan's shift of the video levels.
         structure_max: structure levels are U(0, this): structure is usually cleaner, so it leads.
-        structure_tail: share of frames whose structure level is U(structure_max, 1) instead.
+        structure_tail: share of frames whose structure level is U(structure_max, 1) instead; with a structure_max of
+            1 nothing lies above, and all levels are U(0, 1).
     """
 
     mode: HistoryMode = "clean_past"
@@ -97,7 +98,8 @@ def _draw(config: HistoryConfig, num_frames: int, generator: torch.Generator) ->
     level, tail = torch.rand(2, num_frames, generator=generator)
     share, place, context, error = torch.rand(4, generator=generator)
     high = config.structure_max + (1 - config.structure_max) * level
-    structure = torch.where(tail < config.structure_tail, high, config.structure_max * level)
+    above = (tail < config.structure_tail) & (config.structure_max < 1)
+    structure = torch.where(above, high, config.structure_max * level)
     given_clean = torch.zeros(num_frames, dtype=torch.bool)
     if config.mode == "clean_past" and num_frames > 1 and share < config.clean_past_probability:
         first = 1 + min(int(place * (num_frames - 1)), num_frames - 2)

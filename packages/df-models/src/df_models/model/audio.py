@@ -10,7 +10,8 @@ both at once, where attention over single slots would have to learn them layer b
 tokens are how Wan-based talking heads condition on audio (the audio projection of Hallo, 2024, and of MultiTalk, 2025).
 
 Shape legend: B batch, T latent frames, A slots of audio given, W slots of a window, S = 4 tokens of a window, F audio
-features, N queries per frame, D width, H heads, K channels of a head, P = K / 2 pairs.
+features, N queries per frame, D width, H heads, K channels of a head, P = K / 2 pairs, 2 = cosine,
+sine.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ class AudioWindows:
     Attributes:
         index_TW: place of each heard slot among the given ones (clamped where absent).
         present_TW: 1, or 0 where the slot is absent.
-        table_TSP: rotations of the tokens, and of structure queries, by their time relative to the latent frame.
+        table_TSP2: rotations of the tokens, and of structure queries, by their time relative to the latent frame.
     """
 
     index_TW: Tensor
     present_TW: Tensor
-    table_TSP: Tensor
+    table_TSP2: Tensor
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def audio_windows(
     return AudioWindows(
         (slots_TW - first_slot).clamp(0, num_slots - 1).to(device),
         present.float().to(device),
-        time_table(slot_offsets(torch.tensor(frames)), head_dim, theta).to(device),
+        time_table(slot_offsets(frames), head_dim, theta, device),
     )
 
 
@@ -127,7 +128,7 @@ class AudioAttention(nn.Module):
     def forward(self, query_BTND: Tensor, audio: HeardAudio) -> Tensor:
         """Return the update of the tower ``[B, T, N, D]``, before its gate; queries are normalised."""
         heads = (self.num_heads, -1)
-        table = audio.windows.table_TSP
+        table = audio.windows.table_TSP2
         q = self.norm_q(self.q(query_BTND)).unflatten(-1, heads)
         k = rotate(self.norm_k(self.k(audio.tokens_BTSD)).unflatten(-1, heads), table)
         v = self.v(audio.tokens_BTSD).unflatten(-1, heads)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from df_models.attention.backends import attention
-from df_models.model.layers import modulate, plain_norm
+from df_models.model.layers import computed, modulate, plain_norm, scaled_norm
 from df_models.model.norm import RMSNorm
 
 
@@ -130,12 +130,17 @@ class Block(nn.Module):
     def forward(
         self, x_BTND: Tensor, noise_BT6D: Tensor, attend: Attend, context: Context | ProjectedContext
     ) -> Tensor:
-        """Return the layer's output ``[B, T, N, D]``; ``noise_BT6D`` is the noise level's projection, float32."""
+        """Return the layer's output ``[B, T, N, D]``.
+
+        The residual stream ``x`` keeps its dtype, float32 or wider (:func:`df_models.model.layers.residual`), and is
+        normalised, modulated and added to in it; ``noise_BT6D`` is the noise level's projection, float32.
+        """
         modulation = (self.modulation.float() + noise_BT6D).to(x_BTND.dtype).unsqueeze(3)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(2)
-        hidden = modulate(plain_norm(x_BTND, self.eps), shift1, scale1)
+        hidden = computed(modulate(plain_norm(x_BTND, self.eps), shift1, scale1), self.self_attn.q)
         x_BTND = torch.addcmul(x_BTND, gate1, self.self_attn(hidden, attend))
         if self.cross_attn is not None and any(part is not None for part in context):
-            x_BTND = x_BTND + self.cross_attn(self.norm3(x_BTND), context)
-        hidden = modulate(plain_norm(x_BTND, self.eps), shift2, scale2)
+            hidden = computed(scaled_norm(x_BTND, self.norm3), self.cross_attn.q)
+            x_BTND = x_BTND + self.cross_attn(hidden, context)
+        hidden = computed(modulate(plain_norm(x_BTND, self.eps), shift2, scale2), self.self_attn.q)
         return torch.addcmul(x_BTND, gate2, self.ffn(hidden))

@@ -16,7 +16,7 @@ from df_models.model.layers import init_linear
 from df_models.model.norm import RMSNorm
 
 
-class BridgeDirection(nn.Module):
+class BridgeAttention(nn.Module):
     """Cross-attention from one tower (queries) to the other (keys and values)."""
 
     def __init__(self, query_dim: int, key_dim: int, width: int, num_heads: int, eps: float) -> None:

@@ -6,7 +6,7 @@ read, at positions relative to the window, so no temporal position ever reaches 
 video. Everything is allocated once.
 
 Shape legend: Y layers, B batch, F places, C frames of a chunk, N tokens per frame, H heads, K channels of a head,
-P = K / 2 pairs.
+P = K / 2 pairs, 2 = cosine, sine.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from df_models.attention.backends import attention
-from df_models.attention.masks import EMPTY, AttentionMask, FrameLayout, window_positions, window_table
+from df_models.attention.masks import EMPTY, FrameLayout, window_positions, window_table
 from df_models.attention.rope import rotate
 from df_models.errors import UserError
-from df_models.model.block import ProjectedContext
+from df_models.model.block import KeyValue, ProjectedContext
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Ring:
         self._rotated = torch.zeros(size, device=device, dtype=dtype)
         self._rotated_for = [(EMPTY, EMPTY)] * shape.layers
 
-    def read(self, layer: int, chunk: tuple[int, int], table_FNP: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, layer: int, chunk: tuple[int, int], table_FNP2: Tensor) -> tuple[Tensor, Tensor]:
         """Return the layer's keys, rotated for a chunk (first frame, end), and values, ``[B, F, N, H, K]``.
 
         Rotated keys are kept until the next chunk, so the denoising steps of one chunk share them.
         """
         if self._rotated_for[layer] != chunk:
-            self._rotated[layer].copy_(rotate(self.keys[layer], table_FNP))
+            self._rotated[layer].copy_(rotate(self.keys[layer], table_FNP2))
             self._rotated_for[layer] = chunk
         return self._rotated[layer], self.values[layer]
 
@@ -85,6 +85,30 @@ class Chunk:
     kept: tuple[Tensor, Tensor]
 
 
+class Writes:
+    """What a chunk leaves in the rings: held while the layers run, and stored once all of them have.
+
+    A chunk that fails on the way thus leaves the cache as it was, and can be tried again.
+    """
+
+    def __init__(self, chunk: Chunk) -> None:
+        self._own, self._places = chunk.kept
+        self._held: list[tuple[Ring, int, list[KeyValue]]] = []
+
+    def hold(self, ring: Ring, layer: int) -> list[KeyValue]:
+        """Return a list that one layer's attention puts the chunk's keys and values into."""
+        held: list[KeyValue] = []
+        self._held.append((ring, layer, held))
+        return held
+
+    def store(self) -> None:
+        """Write everything into the rings."""
+        for ring, layer, held in self._held:
+            (pair,) = held
+            own, places = self._own.to(ring.keys.device), self._places.to(ring.keys.device)
+            ring.write(layer, places, *(x.index_select(1, own) for x in pair))
+
+
 @dataclass(eq=False)
 class KVCache:
     """All that a generation remembers; made by :meth:`df_models.DualForce.new_cache`.
@@ -98,6 +122,7 @@ class KVCache:
         audio_past_BAF: the audio slots before the next chunk.
         video_context, structure_context: keys and values of reference and text, per layer.
         reference_latent: ``[B, C, h, w]``; reference_frame: ``[B]``.
+        whole: False while a chunk is being stored; after an interruption right then the cache is of no more use.
     """
 
     window: int
@@ -113,6 +138,7 @@ class KVCache:
     reference_frame: Tensor
     length: int = 0
     plans: dict[tuple[int, int], object] = field(default_factory=dict)
+    whole: bool = True
 
     @property
     def rings(self) -> list[Ring]:
@@ -140,8 +166,10 @@ class KVCache:
         """Return the view of a chunk of ``num_frames`` frames that starts at ``frame``.
 
         Raises:
-            UserError: the chunk is longer than the window, or ``frame`` is not the next one.
+            UserError: the chunk is longer than the window, ``frame`` is not the next one, or the cache is half-written.
         """
+        if not self.whole:
+            raise UserError("an interruption left this cache half-written; make a new one and generate again")
         if not 1 <= num_frames <= self.window:
             raise UserError(f"a chunk of {num_frames} latent frames does not fit a window of {self.window}")
         if frame != self.length:
@@ -164,39 +192,45 @@ class KVCache:
     def _place(self, frame: int) -> int:
         return frame if frame < self.sinks else self.sinks + (frame - self.sinks) % (self.window - 1)
 
-    def advance(self, num_frames: int, audio_BAF: Tensor) -> None:
-        """Count a written chunk and remember its audio slots ``[B, 4 C, F]``."""
-        self.length += num_frames
+    def store(self, writes: Writes, num_frames: int, audio_BAF: Tensor) -> None:
+        """Take over a finished chunk and its audio slots ``[B, 4 C, F]``; the next chunk begins behind it."""
+        self.whole = False
         self.plans.clear()
+        writes.store()
+        self.length += num_frames
         past = self.audio_past_BAF
         if past.shape[1]:
             past.copy_(torch.cat([past, audio_BAF.to(past.dtype)], dim=1)[:, -past.shape[1] :])
+        self.whole = True
 
 
 @dataclass(frozen=True)
 class CachedSequence:
     """Attention of a chunk to what a ring holds and to itself; an :class:`df_models.model.block.Attend` for one layer.
 
-    With ``kept`` (places in the chunk, places in the ring) the chunk's keys and values are stored as well.
+    It holds nothing that tells layers or frames apart but tensors, so compiled layers share one graph.
+
+    Attributes:
+        keys_BFNHK, values_BFNHK: what the ring holds, keys rotated.
+        query_table_CNP2, own_table_CNP2: rotations of the chunk's queries and of its own keys.
+        mask: additive, over what is stored and the chunk; None where all is seen.
+        held: takes the chunk's keys and values, to be stored when all layers have run; None stores nothing.
     """
 
-    ring: Ring
-    layer: int
-    chunk: tuple[int, int]
-    query_table: Tensor
-    stored_table: Tensor
-    own_table: Tensor
-    mask: AttentionMask | None
-    kept: tuple[Tensor, Tensor] | None
+    keys_BFNHK: Tensor
+    values_BFNHK: Tensor
+    query_table_CNP2: Tensor
+    own_table_CNP2: Tensor
+    mask: Tensor | None
+    held: list[KeyValue] | None
 
     def __call__(self, q_BTNHK: Tensor, k_BTNHK: Tensor, v_BTNHK: Tensor) -> Tensor:
         """Return ``[B, C, N, H, K]``."""
-        q = rotate(q_BTNHK, self.query_table).flatten(1, 2)
-        stored_k, stored_v = self.ring.read(self.layer, self.chunk, self.stored_table)
-        k = torch.cat([stored_k, rotate(k_BTNHK, self.own_table).to(stored_k.dtype)], dim=1).flatten(1, 2)
-        v = torch.cat([stored_v, v_BTNHK.to(stored_v.dtype)], dim=1).flatten(1, 2)
-        out = attention(q.to(k.dtype), k, v, self.mask, "sdpa").to(q.dtype)
-        if self.kept is not None:
-            own, places = self.kept
-            self.ring.write(self.layer, places, k_BTNHK.index_select(1, own), v_BTNHK.index_select(1, own))
+        dtype = self.keys_BFNHK.dtype
+        q = rotate(q_BTNHK, self.query_table_CNP2).to(dtype).flatten(1, 2)
+        k = torch.cat([self.keys_BFNHK, rotate(k_BTNHK, self.own_table_CNP2).to(dtype)], dim=1).flatten(1, 2)
+        v = torch.cat([self.values_BFNHK, v_BTNHK.to(dtype)], dim=1).flatten(1, 2)
+        out = attention(q, k, v, self.mask).to(q_BTNHK.dtype)
+        if self.held is not None:
+            self.held.append((k_BTNHK, v_BTNHK))
         return out.unflatten(1, q_BTNHK.shape[1:3])

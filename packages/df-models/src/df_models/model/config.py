@@ -12,7 +12,9 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, get_args
 
+from df_models.encoders.registry import AudioPool, audio_pool
 from df_models.errors import UserError, nearest
+from df_models.structure import StructureLayout
 
 BridgeDirection = Literal["both", "struct_to_video", "none"]
 BridgeMask = Literal["frame", "causal"]
@@ -86,7 +88,10 @@ class DualForceConfig:
     FLAME head: ``flame_dim`` (0: none), ``flame_width``.
 
     The rest travels with the weights and tells programs how the model was trained: ``sigma_structure_max``, the ids
-    ``video_vae``, ``audio_encoder``, ``reference_encoder``, ``text_encoder`` (where ``text_dim`` is above 0), how faces
+    ``video_vae``, ``audio_encoder``, ``reference_encoder``, ``text_encoder`` (where ``text_dim`` is above 0), how the
+    two audio features of a pixel frame became one slot (``audio_pool``; None takes the encoder's own), what the
+    structure vectors mean (``structure_layout``; None: not known), the hashes of the encoders' weights by role
+    (``encoder_hashes``: ``audio``, ``reference``, ``text``; those of the dataset it was trained on), how faces
     were cropped, ``face_crop``, and to how many pixels a side, ``video_size`` (what generation makes; the towers
     themselves take any size).
     """
@@ -128,12 +133,16 @@ class DualForceConfig:
     audio_encoder: str = "logmel"
     reference_encoder: str = "patches"
     text_encoder: str = "umt5-xxl"
+    audio_pool: AudioPool | None = None
+    structure_layout: StructureLayout | None = None
+    encoder_hashes: tuple[tuple[str, str], ...] = ()
     face_crop: str = "none"
     video_size: int = 64
 
     def __post_init__(self) -> None:
         _check_types(self)
         object.__setattr__(self, "patch_size", tuple(self.patch_size))
+        self._complete_contract()
         self._check_sizes()
         self._check_exchange()
         _ = self.video, self.structure
@@ -156,6 +165,27 @@ class DualForceConfig:
             "structure_text=True needs a text_dim above 0: there is no text to read",
         )
 
+    def _complete_contract(self) -> None:
+        """Take plain values as they come from JSON, and the audio encoder's own pooling where none is stated."""
+        hashes = self.encoder_hashes
+        pairs = hashes.items() if isinstance(hashes, Mapping) else hashes
+        object.__setattr__(self, "encoder_hashes", tuple(sorted((str(role), str(sha)) for role, sha in pairs)))
+        if self.audio_pool is None:
+            object.__setattr__(self, "audio_pool", audio_pool(self.audio_encoder))
+        _one_of("audio_pool", self.audio_pool, get_args(AudioPool))
+        layout = self.structure_layout
+        if isinstance(layout, Mapping):
+            layout = StructureLayout.from_dict(layout)
+            object.__setattr__(self, "structure_layout", layout)
+        _require(
+            layout is None or layout.dim == self.structure_dim,
+            f"structure_dim={self.structure_dim}, but the structure vectors are {layout}: {layout and layout.dim} wide",
+        )
+
+    def encoder_hash(self, role: str) -> str | None:
+        """Return the sha256 of the weights of a role's encoder in training; None if it is not known."""
+        return dict(self.encoder_hashes).get(role)
+
     def _check_exchange(self) -> None:
         deepest = min(self.num_layers, self.structure_layers)
         _require(
@@ -164,11 +194,7 @@ class DualForceConfig:
             f"towers have (num_layers={self.num_layers}, structure_layers={self.structure_layers})",
         )
         for name, options in (("bridge_direction", BridgeDirection), ("bridge_mask", BridgeMask)):
-            value = getattr(self, name)
-            _require(
-                value in get_args(options),
-                f"{name}={value!r} is none of {', '.join(get_args(options))}{nearest(str(value), get_args(options))}",
-            )
+            _one_of(name, getattr(self, name), get_args(options))
         for part in ("bridge", "audio"):
             _check_heads(
                 f"{part}_width", getattr(self, f"{part}_width"), f"{part}_heads", getattr(self, f"{part}_heads")
@@ -191,6 +217,21 @@ class DualForceConfig:
             rope_theta=self.rope_theta,
             eps=self.eps,
         )
+
+    @property
+    def bridge_to_video(self) -> bool:
+        """Whether video reads structure."""
+        return self.fusion_depth > 0 and self.bridge_direction != "none"
+
+    @property
+    def bridge_to_structure(self) -> bool:
+        """Whether structure reads video."""
+        return self.fusion_depth > 0 and self.bridge_direction == "both"
+
+    @property
+    def causal_bridge(self) -> bool:
+        """Whether the bridge reaches past frames, so that a cache keeps them for it."""
+        return self.bridge_mask == "causal"
 
     @property
     def structure(self) -> StructureDiTConfig:
@@ -220,7 +261,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "True or False"),
 }
 
-ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig")
+ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig | StructureDiTConfig")
 
 
 def config_from_dict(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
@@ -251,6 +292,10 @@ def _check_types(config: VideoDiTConfig | StructureDiTConfig | DualForceConfig) 
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise UserError(message)
+
+
+def _one_of(name: str, value: object, options: tuple[str, ...]) -> None:
+    _require(value in options, f"{name}={value!r} is none of {', '.join(options)}{nearest(str(value), options)}")
 
 
 def _check_heads(width_name: str, width: int, heads_name: str, heads: int) -> None:

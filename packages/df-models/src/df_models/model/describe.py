@@ -12,15 +12,18 @@ from dataclasses import dataclass
 
 import torch
 
+from df_models.encoders.registry import audio_lookahead
 from df_models.model.config import DualForceConfig, VideoDiTConfig
 from df_models.model.dualforce import DualForce
 from df_models.model.fusion import FusionLayer
-from df_models.time import SLOTS, latent_length
+from df_models.text import TEXT_TOKENS
+from df_models.time import FPS, SLOTS, latent_length
 
 BYTES_FP32 = 4
 BYTES_BF16 = 2
 TRAINING_COPIES = 5
-RECOMPUTED_WIDTHS = 10
+RECOMPUTED_WIDTHS = 14
+"""In bfloat16, per token of the layer that is being recomputed: ten, and four for states and norms in float32."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,6 @@ class Workload:
         frames: pixel frames of a training clip.
         batch: clips trained on at once.
         window, sinks: of the cache.
-        text_tokens: length of the text, if the model reads text.
     """
 
     size: int = 512
@@ -40,7 +42,42 @@ class Workload:
     batch: int = 1
     window: int = 8
     sinks: int = 1
-    text_tokens: int = 512
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How much later a frame can be shown than it is spoken, computing time apart, in seconds.
+
+    Attributes:
+        chunk: latent frames denoised together; the first of their pixel frames waits for the last one's audio.
+        future: audio that the model hears ahead (``audio_future``).
+        encoder: audio after a pixel frame that the audio encoder's features depend on; None: all of the recording.
+        encoder_id: who that is.
+    """
+
+    chunk: float
+    future: float
+    encoder: float | None
+    encoder_id: str
+
+    @property
+    def total(self) -> float | None:
+        """The sum; None: the whole recording must be there first."""
+        return None if self.encoder is None else self.chunk + self.future + self.encoder
+
+    def __str__(self) -> str:
+        """Return the sum and its parts."""
+        parts = f"chunk {self.chunk:.2f} s + audio_future {self.future:.2f} s"
+        if self.total is None:
+            return f"the whole recording, as {self.encoder_id} states no lookahead (then {parts})"
+        return f"{self.total:.2f} s = {parts} + {self.encoder_id} {self.encoder:.2f} s"
+
+
+def latency_of(config: DualForceConfig, chunk: int = 1) -> Latency:
+    """Return what a model must wait for, with ``chunk`` latent frames denoised together."""
+    return Latency(
+        chunk * SLOTS / FPS, config.audio_future / FPS, audio_lookahead(config.audio_encoder), config.audio_encoder
+    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +151,7 @@ def count_flops(config: DualForceConfig, workload: Workload) -> dict[str, int]:
     tokens, places = _grid_tokens(config, workload.size), workload.window + workload.sinks
     video, structure = config.video, config.structure
     area = config.patch_size[1] * config.patch_size[2]
-    text = workload.text_tokens if config.text_dim else 0
+    text = TEXT_TOKENS if config.text_dim else 0
     context = text + (config.reference_tokens if config.reference_dim else 0)
     structure_text = text if config.structure_text else 0
     video_edges = tokens * area * video.dim * (video.in_dim + video.out_dim)
@@ -135,13 +172,10 @@ def _tower_products(tower: object, tokens: int, places: int, context: int) -> in
 
 
 def _bridge_products(config: DualForceConfig, tokens: int, places: int) -> int:
-    if config.bridge_direction == "none":
-        return 0
-    width, seen = config.bridge_width, places if config.bridge_mask == "causal" else 1
+    width, seen = config.bridge_width, places if config.causal_bridge else 1
     video, structure = tokens * config.dim * width, SLOTS * config.structure_width * width
     attended = 2 * tokens * SLOTS * seen * width
-    one_way = 2 * video + 2 * structure + attended
-    return one_way if config.bridge_direction == "struct_to_video" else 2 * one_way
+    return (config.bridge_to_video + config.bridge_to_structure) * (2 * video + 2 * structure + attended)
 
 
 def _audio_products(config: DualForceConfig, tokens: int) -> int:
@@ -160,8 +194,8 @@ def count_cache_bytes(config: DualForceConfig, workload: Workload, element: int 
     """Return the size of the cache's rings for one sequence: keys, rotated keys and values."""
     tokens, places = _grid_tokens(config, workload.size), workload.window + workload.sinks - 1
     widths = config.num_layers * tokens * config.dim + config.structure_layers * SLOTS * config.structure_width
-    if config.bridge_mask == "causal" and config.bridge_direction != "none":
-        sources = SLOTS + (tokens if config.bridge_direction == "both" else 0)
+    if config.causal_bridge:
+        sources = SLOTS * config.bridge_to_video + tokens * config.bridge_to_structure
         widths += config.fusion_depth * sources * config.bridge_width
     return 3 * places * widths * element
 
@@ -169,14 +203,15 @@ def count_cache_bytes(config: DualForceConfig, workload: Workload, element: int 
 def count_activation_bytes(config: DualForceConfig, workload: Workload) -> int:
     """Estimate the activations of a training step with gradient checkpointing.
 
-    Each block and fusion layer keeps its inputs; the one being recomputed holds about ten widths per token beside
-    its feed-forward's two hidden layers.
+    Each block and fusion layer keeps its inputs, in float32; the one being recomputed holds about fourteen widths per
+    token beside its feed-forward's two hidden layers.
     """
     clip_frames = latent_length(workload.frames) * workload.batch
     video, structure = clip_frames * _grid_tokens(config, workload.size), clip_frames * SLOTS
     kept = (config.num_layers + config.fusion_depth) * video * config.dim
     kept += (config.structure_layers + config.fusion_depth) * structure * config.structure_width
-    return BYTES_BF16 * (kept + video * (RECOMPUTED_WIDTHS * config.dim + 2 * config.ffn_dim))
+    recomputed = video * (RECOMPUTED_WIDTHS * config.dim + 2 * config.ffn_dim)
+    return BYTES_FP32 * kept + BYTES_BF16 * recomputed
 
 
 def render(name: str, description: Description) -> str:
@@ -197,7 +232,7 @@ def render(name: str, description: Description) -> str:
         f"  To train: about {_gib(description.training_bytes)}, of which state "
         f"{_gib(description.training_state_bytes)} (float32 weights, gradients, AdamW, average; bfloat16 weights), "
         f"the rest activations of {load.batch} x {load.frames} frames with gradient checkpointing",
-        f"  Hears {description.config.audio_future / 25:.2f} s ahead (audio_future={description.config.audio_future}).",
+        f"  Latency before computing: {latency_of(description.config)}",
     ]
     return "\n".join(lines)
 

@@ -7,18 +7,18 @@ h and w latent height and width, N video tokens per frame, V structure vector, D
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from df_models.attention.backends import AttentionBackend
-from df_models.attention.masks import FrameLayout
+from df_models.attention.masks import BlockMasks, FrameLayout
 from df_models.errors import UserError
 from df_models.model.audio import AudioWindowEmbedding, HeardAudio
 from df_models.model.block import Context
-from df_models.model.cache import KVCache, Ring, RingShape
+from df_models.model.cache import KVCache, Ring, RingShape, Writes
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import FusionLayer
 from df_models.model.inputs import (
@@ -32,7 +32,7 @@ from df_models.model.inputs import (
 from df_models.model.layers import init_linear
 from df_models.model.plan import Geometry, Pass, chunk_pass, clip_pass, plan_chunk
 from df_models.model.presets import preset_config
-from df_models.model.pretrained import Pretrained
+from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.reference import ReferenceResampler
 from df_models.model.structure_dit import StructureDiT
 from df_models.model.tower import NoiseEmbedding
@@ -62,6 +62,7 @@ class DualForce(Pretrained):
 
     model_type = "dualforce"
     config_type = DualForceConfig
+    config: DualForceConfig
     structure_mean: Tensor
     structure_std: Tensor
 
@@ -70,6 +71,7 @@ class DualForce(Pretrained):
         self.config = config
         self.gradient_checkpointing = False
         self.attention_backend: AttentionBackend = "auto"
+        self._block_masks = BlockMasks()
         self.video = VideoDiT(config.video)
         self.structure = StructureDiT(config.structure)
         self.fusion = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_depth))
@@ -124,7 +126,8 @@ class DualForce(Pretrained):
             sigma_video, sigma_structure: noise level of each latent frame ``[B, T]`` in [0, 1]; float32.
             reference_latent: one image encoded alone ``[B, C, h, w]``, shown to every frame.
             reference_tokens: image features ``[B, L, reference_dim]``; None leaves them out.
-            text: ``[B, L, text_dim]``, zero rows past its length; None leaves it out.
+            text: ``[B, L, text_dim]``, L <= 512, zero rows past its length: it is read as 512 rows, as Wan reads it;
+                None leaves it out.
             reference_frame: ``[B]`` long, the latent frame that the reference image is aligned with, -1 for none.
             history: teacher forcing: every noisy frame sees itself and, of the past, this history only.
 
@@ -152,6 +155,11 @@ class DualForce(Pretrained):
         plan = clip_pass(geometry, layout, video_context, structure_context, heard, self.attention_backend)
         velocity = self._run(inputs, structure, sigma_video, sigma_structure, plan, last=frames)
         return Velocity(velocity.video.to(dtypes[0]), velocity.structure.to(dtypes[1]))
+
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def new_cache(
         self,
@@ -194,9 +202,11 @@ class DualForce(Pretrained):
 
         def ring(layers: int, stream_tokens: int, stream_width: int, heads: int) -> Ring:
             shape = RingShape(layers, stream_tokens, heads, stream_width // heads)
-            return Ring(shape, batch_size, places, device, dtype)
+            with torch.inference_mode(False):  # so that steps outside of inference mode may write into it as well
+                return Ring(shape, batch_size, places, device, dtype)
 
-        causal_bridge = config.bridge_mask == "causal" and config.fusion_depth > 0
+        with torch.inference_mode(False):
+            audio_past = torch.zeros(batch_size, config.audio_past, config.audio_dim, device=device, dtype=dtype)
         bridge = (config.bridge_width, config.bridge_heads)
         if reference_latent is None:
             reference_latent = torch.zeros(batch_size, config.latent_channels, height, width, device=device)
@@ -205,8 +215,8 @@ class DualForce(Pretrained):
             contexts = self._contexts(reference_tokens, text)
             video_context = self.video.project_context(contexts[0])
             structure_context = self.structure.project_context(contexts[1])
-        to_video = causal_bridge and config.bridge_direction != "none"
-        to_structure = causal_bridge and config.bridge_direction == "both"
+        to_video = config.causal_bridge and config.bridge_to_video
+        to_structure = config.causal_bridge and config.bridge_to_structure
         return KVCache(
             window=window,
             sinks=sinks,
@@ -214,7 +224,7 @@ class DualForce(Pretrained):
             structure=ring(config.structure_layers, SLOTS, config.structure_width, config.structure_heads),
             bridge_to_video=ring(config.fusion_depth, SLOTS, *bridge) if to_video else None,
             bridge_to_structure=ring(config.fusion_depth, tokens, *bridge) if to_structure else None,
-            audio_past_BAF=torch.zeros(batch_size, config.audio_past, config.audio_dim, device=device, dtype=dtype),
+            audio_past_BAF=audio_past,
             video_context=video_context,
             structure_context=structure_context,
             reference_latent=reference_latent.to(device),
@@ -243,7 +253,7 @@ class DualForce(Pretrained):
             cache: from :meth:`new_cache`; ``frame`` must be the next frame, ``cache.length``.
             frame: absolute latent index of the chunk's first frame.
             write: store the chunk's keys, values and audio, computed in this very call. Give clean frames, at
-                sigma 0 or a small context noise; without it nothing in the cache changes.
+                sigma 0 or a small context noise; without it, or if the call fails, nothing in the cache changes.
 
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
@@ -258,10 +268,11 @@ class DualForce(Pretrained):
         known = torch.cat([past, slots.to(past.dtype)], dim=1)
         heard = self._hear(geometry, known, plan.chunk.frames, first_slot=SLOTS * frame - past.shape[1])
         inputs = with_reference(video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
-        layers = chunk_pass(geometry, cache, plan, heard, write=write)
+        writes = Writes(plan.chunk) if write else None
+        layers = chunk_pass(geometry, cache, plan, heard, writes)
         velocity = self._run(inputs, structure, sigma_video, sigma_structure, layers, last=chunk)
-        if write:
-            cache.advance(chunk, slots[:, : SLOTS * chunk])
+        if writes is not None:
+            cache.store(writes, chunk, slots[:, : SLOTS * chunk])
         return Velocity(velocity.video.to(video.dtype), velocity.structure.to(structure.dtype))
 
     def _run(
@@ -321,13 +332,12 @@ class DualForce(Pretrained):
                 wanted = f"[batch, tokens, {self.config.reference_dim}]"
                 raise UserError(f"reference_tokens must be {wanted}, not {list(reference_tokens.shape)}")
             reference = self.reference(reference_tokens)
-        if text is not None and self.config.text_dim and (text.ndim, text.shape[-1]) != (3, self.config.text_dim):
-            raise UserError(f"text must be [batch, tokens, {self.config.text_dim}], not {list(text.shape)}")
         structure_text = self.structure.embed_text(text) if self.config.structure_text else None
         return Context(self.video.embed_text(text), reference), Context(structure_text, None)
 
     def _geometry(self, video: Tensor) -> Geometry:
-        return Geometry(self.config, self.video.grid(*video.shape[-2:]), video.device)
+        grid = self.video.grid(*video.shape[-2:])
+        return Geometry(self.config, grid, video.device, self.video.compute_dtype, self._block_masks)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from df_models.model.audio import AudioAttention, HeardAudio
 from df_models.model.block import Attend
-from df_models.model.bridge import BridgeDirection
+from df_models.model.bridge import BridgeAttention
 from df_models.model.config import DualForceConfig
-from df_models.model.layers import Gate, plain_norm
+from df_models.model.layers import Gate, computed, plain_norm
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class FusionLayer(nn.Module):
         video, structure, eps = config.dim, config.structure_width, config.eps
         self.eps = eps
         bridge = (config.bridge_width, config.bridge_heads, eps)
-        self.to_video: BridgeDirection | None = None
-        self.to_structure: BridgeDirection | None = None
-        if config.bridge_direction != "none":
-            self.to_video = BridgeDirection(video, structure, *bridge)
+        self.to_video: BridgeAttention | None = None
+        self.to_structure: BridgeAttention | None = None
+        if config.bridge_to_video:
+            self.to_video = BridgeAttention(video, structure, *bridge)
             self.gate_to_video = Gate(video, config.gate_gain)
-        if config.bridge_direction == "both":
-            self.to_structure = BridgeDirection(structure, video, *bridge)
+        if config.bridge_to_structure:
+            self.to_structure = BridgeAttention(structure, video, *bridge)
             self.gate_to_structure = Gate(structure, config.gate_gain)
         self.audio_to_video = AudioAttention(video, config.audio_width, config.audio_heads, eps, slots=False)
         self.gate_audio_to_video = Gate(video, config.gate_gain)
@@ -54,13 +54,16 @@ class FusionLayer(nn.Module):
         self.gate_audio_to_structure = Gate(structure, config.gate_gain)
 
     def forward(self, video_BTND: Tensor, structure_BTSE: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor]:
-        """Return both updated states."""
-        video, structure = plain_norm(video_BTND, self.eps), plain_norm(structure_BTSE, self.eps)
+        """Return both updated states, in their dtype (float32 unless the model is float64)."""
+        video = computed(plain_norm(video_BTND, self.eps), self.audio_to_video.q)
+        structure = computed(plain_norm(structure_BTSE, self.eps), self.audio_to_structure.q)
         new_video = self.gate_audio_to_video(video_BTND, self.audio_to_video(video, exchange.audio))
         new_structure = self.gate_audio_to_structure(structure_BTSE, self.audio_to_structure(structure, exchange.audio))
-        if self.to_video is not None and exchange.to_video is not None:
+        if self.to_video is not None:
+            assert exchange.to_video is not None, "the pass was planned without structure -> video"
             new_video = self.gate_to_video(new_video, self.to_video(video, structure, exchange.to_video))
-        if self.to_structure is not None and exchange.to_structure is not None:
+        if self.to_structure is not None:
+            assert exchange.to_structure is not None, "the pass was planned without video -> structure"
             update = self.to_structure(structure, video, exchange.to_structure)
             new_structure = self.gate_to_structure(new_structure, update)
         return new_video, new_structure

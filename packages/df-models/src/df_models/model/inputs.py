@@ -12,7 +12,7 @@ from torch import Tensor
 
 from df_models.errors import UserError
 from df_models.model.config import DualForceConfig
-from df_models.model.video_dit import check_sigma
+from df_models.model.tower import check_sigma
 from df_models.time import SLOTS
 
 MASK_CHANNELS = 4
@@ -76,7 +76,7 @@ def reference_frames(reference_frame: Tensor | None, batch: int, device: torch.d
 def with_reference(video: Tensor, frames: tuple[int, ...], reference_latent: Tensor, aligned_B: Tensor) -> Tensor:
     """Return ``[B, T, C + 4 + C, h, w]``: noisy latent, mask channels (1 in the aligned frame), reference latent."""
     height, width = video.shape[-2:]
-    at_T = torch.tensor(frames, device=video.device)
+    at_T = torch.tensor(frames).to(video.device)
     mask = (aligned_B[:, None] == at_T[None, :]).to(video.dtype)[:, :, None, None, None]
     mask = mask.expand(-1, -1, MASK_CHANNELS, height, width)
     reference = reference_latent.to(video.dtype)[:, None].expand(-1, len(frames), -1, -1, -1)

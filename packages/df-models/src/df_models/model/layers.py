@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def residual(x_D: Tensor) -> Tensor:
+    """Return the start of a residual stream: at least float32, whatever the weights are.
+
+    Every layer adds to it, and in bfloat16 each addition rounds all that came before to 8 bits. Wan's own code keeps it
+    in float32 too (``wan/modules/model.py``, ``WanAttentionBlock.forward``). Layers read it through their norm, and
+    compute in the weights' dtype.
+    """
+    return x_D.to(torch.promote_types(x_D.dtype, torch.float32))
+
+
+def compute_dtype(layer: nn.Linear, device: torch.device) -> torch.dtype:
+    """Return what a linear layer computes in: autocast's dtype, or else its weights'."""
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return layer.weight.dtype
+
+
+def computed(x_D: Tensor, layer: nn.Linear) -> Tensor:
+    """Return ``x`` in the dtype that ``layer`` computes in, cast once for all layers that read it."""
+    return x_D.to(compute_dtype(layer, x_D.device))
+
+
 def plain_norm(x_D: Tensor, eps: float) -> Tensor:
     """LayerNorm over the last axis without learned scale or shift."""
     return F.layer_norm(x_D, x_D.shape[-1:], eps=eps)
+
+
+def scaled_norm(x_D: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """LayerNorm with learned scale and shift, which take the dtype of ``x``."""
+    return F.layer_norm(x_D, x_D.shape[-1:], norm.weight.to(x_D.dtype), norm.bias.to(x_D.dtype), norm.eps)
 
 
 def modulate(x_D: Tensor, shift_D: Tensor, scale_D: Tensor) -> Tensor:
@@ -31,7 +59,8 @@ class Float32Sequential(nn.Sequential):
 
     def forward(self, x_D: Tensor) -> Tensor:
         """Return float32; parameters that a sharded model lends in a shorter type are widened first."""
-        with torch.autocast(x_D.device.type, enabled=False):
+        kind = x_D.device.type
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             for layer in self:
                 if isinstance(layer, nn.Linear):
                     bias = None if layer.bias is None else layer.bias.float()
@@ -69,5 +98,5 @@ class Gate(nn.Module):
         self.weight = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x_D: Tensor, update_D: Tensor) -> Tensor:
-        """Return ``x + gate * update``."""
+        """Return ``x + gate * update`` in the dtype of ``x``, the wider one."""
         return torch.addcmul(x_D, update_D, self.weight * self.gain)

@@ -24,9 +24,10 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised ``[..., D]`` in the dtype of ``x``."""
+        weight = self.weight.to(x.dtype)
         if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            return _CpuRMSNorm.apply(x, self.weight, self.epsilon)  # type: ignore[return-value]
-        return F.rms_norm(x, self.normalized_shape, self.weight, self.epsilon)
+            return _CpuRMSNorm.apply(x, weight, self.epsilon)  # type: ignore[return-value]
+        return F.rms_norm(x, self.normalized_shape, weight, self.epsilon).to(x.dtype)  # autocast widens it
 
 
 class _CpuRMSNorm(torch.autograd.Function):

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from df_models.attention.backends import AttentionBackend
-from df_models.attention.masks import AttentionMask, FrameLayout, causal_mask
+from df_models.attention.backends import AttentionBackend, Mask, causal_mask
+from df_models.attention.masks import BlockMasks, FrameLayout, additive_mask
 from df_models.attention.rope import aligned_time_table, slot_offsets, time_table, video_table
 from df_models.model.audio import AudioWindows, HeardAudio, audio_windows
 from df_models.model.block import Attend, Context, ProjectedContext
-from df_models.model.cache import CachedSequence, Chunk, KVCache, Ring
+from df_models.model.cache import CachedSequence, Chunk, KVCache, Ring, Writes
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import Exchange
 from df_models.model.sequence import SameFrame, WholeSequence
@@ -36,42 +36,55 @@ class Pass:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The configuration and the grid of video tokens that a pass runs on."""
+    """What a pass runs on.
+
+    Attributes:
+        config: of the model.
+        grid: rows and columns of video tokens.
+        device, dtype: where and in what attention is computed.
+        blocks: the model's block masks.
+    """
 
     config: DualForceConfig
     grid: tuple[int, int]
     device: torch.device
+    dtype: torch.dtype = torch.float32
+    blocks: BlockMasks = field(default_factory=BlockMasks)
 
     @property
     def tokens(self) -> int:
         """Video tokens per latent frame."""
         return self.grid[0] * self.grid[1]
 
+    def causal(self, layout: FrameLayout, tokens: tuple[int, int], backend: AttentionBackend) -> Mask:
+        """Return the causal mask of a whole sequence with so many tokens per frame (queries, keys)."""
+        return causal_mask(layout, tokens, self.device, self.dtype, backend, self.blocks)
+
     def video(self, positions_T: Tensor, width: int, heads: int) -> Tensor:
-        """Return rotations ``[T, N, P]`` of video tokens for an attention of ``heads`` heads."""
-        return video_table(positions_T.to(self.device), self.grid, width // heads, self.config.rope_theta)
+        """Return rotations ``[T, N, P, 2]`` of video tokens for an attention of ``heads`` heads."""
+        return video_table(positions_T, self.grid, width // heads, self.config.rope_theta, self.device)
 
     def structure(self, positions_T: Tensor, frames: tuple[int, ...]) -> Tensor:
-        """Return rotations ``[T, S, P]`` of structure tokens in their own tower."""
-        positions = (positions_T[:, None] + slot_offsets(torch.tensor(frames))).to(self.device)
-        return time_table(positions, self.config.structure.dim // self.config.structure_heads, self.config.rope_theta)
+        """Return rotations ``[T, S, P, 2]`` of structure tokens in their own tower."""
+        head_dim = self.config.structure.dim // self.config.structure_heads
+        return time_table(positions_T[:, None] + slot_offsets(frames), head_dim, self.config.rope_theta, self.device)
 
     def bridge(self, positions_T: Tensor, frames: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Return rotations of video ``[T, N, P]`` and structure tokens ``[T, S, P]`` in the bridge."""
+        """Return rotations of video ``[T, N, P, 2]`` and structure tokens ``[T, S, P, 2]`` in the bridge."""
         config = self.config
-        positions = (positions_T[:, None] + slot_offsets(torch.tensor(frames))).to(self.device)
+        positions = positions_T[:, None] + slot_offsets(frames)
         head_dim = config.bridge_width // config.bridge_heads
         return (
             self.video(positions_T, config.bridge_width, config.bridge_heads),
-            aligned_time_table(positions, head_dim, config.rope_theta),
+            aligned_time_table(positions, head_dim, config.rope_theta, self.device),
         )
 
     def same_frame(self, frames: tuple[int, ...]) -> tuple[Attend, Attend]:
         """Return the same-frame bridge's attention to video and to structure; times are relative to the frame."""
         config = self.config
         video = self.video(torch.zeros(1, dtype=torch.float64), config.bridge_width, config.bridge_heads)
-        offsets = slot_offsets(torch.tensor(frames)).to(self.device)
-        structure = aligned_time_table(offsets, config.bridge_width // config.bridge_heads, config.rope_theta)
+        head_dim = config.bridge_width // config.bridge_heads
+        structure = aligned_time_table(slot_offsets(frames), head_dim, config.rope_theta, self.device)
         return SameFrame(video, structure), SameFrame(structure, video)
 
     def audio(self, frames: tuple[int, ...], first_slot: int, num_slots: int) -> AudioWindows:
@@ -98,21 +111,23 @@ def clip_pass(
     backend: AttentionBackend,
 ) -> Pass:
     """Plan a pass over a whole clip, or over its history and noisy copies."""
-    config = geometry.config
+    config, tokens = geometry.config, geometry.tokens
     positions = torch.tensor(layout.frames, dtype=torch.float64)
     video_rotation = geometry.video(positions, config.dim, config.num_heads)
     structure_rotation = geometry.structure(positions, layout.frames)
-    video_mask = causal_mask(layout, geometry.tokens, geometry.tokens)
-    structure_mask = causal_mask(layout, SLOTS, SLOTS)
-    attend_video = WholeSequence(video_rotation, video_rotation, video_mask, backend)
-    attend_structure = WholeSequence(structure_rotation, structure_rotation, structure_mask, backend)
-    if config.bridge_mask == "frame":
-        to_video, to_structure = geometry.same_frame(layout.frames)
-    else:
+    video_mask = geometry.causal(layout, (tokens, tokens), backend)
+    structure_mask = geometry.causal(layout, (SLOTS, SLOTS), backend)
+    attend_video = WholeSequence(video_rotation, video_rotation, video_mask)
+    attend_structure = WholeSequence(structure_rotation, structure_rotation, structure_mask)
+    if config.causal_bridge:
         video, structure = geometry.bridge(positions, layout.frames)
-        to_video = WholeSequence(video, structure, causal_mask(layout, geometry.tokens, SLOTS), "sdpa")
-        to_structure = WholeSequence(structure, video, causal_mask(layout, SLOTS, geometry.tokens), "sdpa")
-    exchange = Exchange(to_video, to_structure, audio)
+        to_video = WholeSequence(video, structure, geometry.causal(layout, (tokens, SLOTS), "sdpa"))
+        to_structure = WholeSequence(structure, video, geometry.causal(layout, (SLOTS, tokens), "sdpa"))
+    else:
+        to_video, to_structure = geometry.same_frame(layout.frames)
+    exchange = Exchange(
+        to_video if config.bridge_to_video else None, to_structure if config.bridge_to_structure else None, audio
+    )
     return Pass(
         lambda _layer: attend_video,
         lambda _layer: attend_structure,
@@ -132,14 +147,16 @@ class ChunkPlan:
     bridge_stored: tuple[Tensor, Tensor] | None
     bridge_own: tuple[Tensor, Tensor] | None
     same_frame: tuple[Attend, Attend] | None
-    masks: dict[tuple[int, int], AttentionMask | None] = field(default_factory=dict)
+    masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
 
-    def mask(self, query_tokens: int, key_tokens: int) -> AttentionMask | None:
-        """Return the mask for so many tokens per frame, or None where everything stored is seen."""
-        key = (query_tokens, key_tokens)
+    def mask(self, query_tokens: int, ring: Ring) -> Tensor | None:
+        """Return the additive mask over a ring and the chunk, or None where everything stored is seen."""
+        key = (query_tokens, ring.tokens)
         if key not in self.masks:
             table = self.chunk.table
-            self.masks[key] = None if bool(table.all()) else AttentionMask(table, query_tokens, key_tokens)
+            self.masks[key] = (
+                None if bool(table.all()) else additive_mask(table, *key, ring.keys.device, ring.keys.dtype)
+            )
         return self.masks[key]
 
 
@@ -151,40 +168,40 @@ def plan_chunk(geometry: Geometry, cache: KVCache, frame: int, num_frames: int) 
     chunk = cache.chunk(frame, num_frames)
     config = geometry.config
     stored, own = chunk.stored_positions, chunk.own_positions
-    frame_bridge = config.bridge_mask == "frame"
     video_heads = (config.dim, config.num_heads)
     plan = ChunkPlan(
         chunk,
         (geometry.video(stored, *video_heads), geometry.video(own, *video_heads)),
         (geometry.structure(stored, chunk.stored), geometry.structure(own, chunk.frames)),
-        None if frame_bridge else geometry.bridge(stored, chunk.stored),
-        None if frame_bridge else geometry.bridge(own, chunk.frames),
-        geometry.same_frame(chunk.frames) if frame_bridge else None,
+        geometry.bridge(stored, chunk.stored) if config.causal_bridge else None,
+        geometry.bridge(own, chunk.frames) if config.causal_bridge else None,
+        None if config.causal_bridge else geometry.same_frame(chunk.frames),
     )
     cache.plans[(frame, num_frames)] = plan
     return plan
 
 
-def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio: HeardAudio, *, write: bool) -> Pass:
-    """Plan a pass of one chunk against the cache."""
-    chunk, tokens = plan.chunk, geometry.tokens
+def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio: HeardAudio, writes: Writes | None) -> Pass:
+    """Plan a pass of one chunk against the cache; ``writes`` gathers what it will leave there."""
+    config, chunk, tokens = geometry.config, plan.chunk, geometry.tokens
     span = (chunk.frames[0], chunk.frames[-1] + 1)
-    device = geometry.device
-    kept = (chunk.kept[0].to(device), chunk.kept[1].to(device)) if write else None
 
-    def cached(ring: Ring, layer: int, query_tokens: int, query: Tensor, stored: Tensor, own: Tensor) -> CachedSequence:
-        mask = plan.mask(query_tokens, ring.tokens)
-        return CachedSequence(ring, layer, span, query, stored, own, mask, kept)
+    def cached(ring: Ring | None, layer: int, query_tokens: int, query: Tensor, stored: Tensor, own: Tensor) -> Attend:
+        assert ring is not None, "the cache was made for another bridge"
+        keys, values = ring.read(layer, span, stored)
+        held = None if writes is None else writes.hold(ring, layer)
+        return CachedSequence(keys, values, query, own, plan.mask(query_tokens, ring), held)
 
     def bridges(layer: int) -> tuple[Attend | None, Attend | None]:
+        to_video = to_structure = None
         if plan.same_frame is not None:
-            return plan.same_frame
+            to_video, to_structure = plan.same_frame
+            return to_video if config.bridge_to_video else None, to_structure if config.bridge_to_structure else None
         assert plan.bridge_stored is not None and plan.bridge_own is not None
         (video_stored, structure_stored), (video_own, structure_own) = plan.bridge_stored, plan.bridge_own
-        to_video = to_structure = None
-        if cache.bridge_to_video is not None:
+        if config.bridge_to_video:
             to_video = cached(cache.bridge_to_video, layer, tokens, video_own, structure_stored, structure_own)
-        if cache.bridge_to_structure is not None:
+        if config.bridge_to_structure:
             to_structure = cached(cache.bridge_to_structure, layer, SLOTS, structure_own, video_stored, video_own)
         return to_video, to_structure
 

@@ -1,32 +1,45 @@
-"""Models on disk and on the Hub: ``config.json`` (configuration, hash of the weights) and ``model.safetensors``."""
+"""Models on disk and on the Hub: ``config.json`` (configuration, hash of the weights) and ``model.safetensors``.
+
+huggingface_hub's ``ModelHubMixin`` saves, pushes and writes the model card (``README.md``). Loading is ours from the
+fetched files on: it checks the weights' hash and says in one line what is wrong.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import torch
+from huggingface_hub import ModelCard, ModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file
-from df_models.model.config import DualForceConfig, VideoDiTConfig, config_from_dict
+from df_models.model.card import TEMPLATE, card_values
+from df_models.model.config import DualForceConfig, StructureDiTConfig, VideoDiTConfig, config_from_dict
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
+P = ParamSpec("P")
+R = TypeVar("R")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
-class Pretrained(nn.Module):
+def called_like(forward: Callable[P, R]) -> Callable[[Callable[..., Any]], Callable[P, R]]:
+    """Give ``__call__`` the types of ``forward``: ``nn.Module`` itself declares it to take and return anything."""
+    return lambda _call: forward
+
+
+class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="apache-2.0", tags=["talking-head"]):
     """A module with a frozen configuration that can be saved, loaded and shared; base of the models.
 
     Attributes:
@@ -36,24 +49,33 @@ class Pretrained(nn.Module):
     """
 
     model_type: ClassVar[str]
-    config_type: ClassVar[type[DualForceConfig] | type[VideoDiTConfig]]
+    config_type: ClassVar[type[DualForceConfig] | type[VideoDiTConfig] | type[StructureDiTConfig]]
     config: Any
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         path_or_hub_id: str | os.PathLike[str],
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
     ) -> Self:
         """Load what :meth:`save_pretrained` wrote, from a directory or from the Hub (``owner/name``).
+
+        Args:
+            device, dtype: where the model goes; the dtype is the checkpoint's by default.
+            revision, token, cache_dir, local_files_only: for the Hub, as of ``huggingface_hub.snapshot_download``.
 
         Raises:
             UserError: files are missing, truncated, altered, or belong to another kind of model.
         """
-        directory = find_model(path_or_hub_id, revision)
+        directory = find_model(
+            path_or_hub_id, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+        )
         header = read_header(directory / CONFIG_FILE, cls.model_type)
         config = config_from_dict(cls.config_type, header["config"])
         tensors = read_weights(directory / WEIGHTS_FILE, header.get("weights_sha256"))
@@ -64,13 +86,23 @@ class Pretrained(nn.Module):
         model.requires_grad_(True)
         return model.to(device=device, dtype=dtype)
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
-        """Write ``model.safetensors`` and ``config.json`` into a directory, made if it is not there."""
-        save_model(self, path)
+    def push_to_hub(self, repo_id: str, *, private: bool | None = True, **options: Any) -> str:
+        """Save the model and upload it to the Hugging Face Hub; return the commit's address.
 
-    def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
-        """Upload the model to the Hugging Face Hub and return its address; needs a login (``hf auth login``)."""
-        return push_model(self, repo_id, private=private)
+        Needs a login (``hf auth login``) or a ``token``; other options are those of ``ModelHubMixin.push_to_hub``. A
+        new repository is private unless said otherwise.
+        """
+        card = {"name": repo_id, **(options.pop("model_card_kwargs", None) or {})}
+        return super().push_to_hub(repo_id, private=private, model_card_kwargs=card, **options)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """Return the model card: what it is, how to load it, its configuration, size, statistics and licence."""
+        return ModelCard.from_template(
+            self._hub_mixin_info.model_card_data, template_str=TEMPLATE, **card_values(self, **kwargs)
+        )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model(self, save_directory)
 
 
 def save_model(model: Pretrained, path: str | os.PathLike[str]) -> None:
@@ -92,19 +124,7 @@ def save_model(model: Pretrained, path: str | os.PathLike[str]) -> None:
     atomic_write(directory / CONFIG_FILE, json.dumps(header, indent=2) + "\n")
 
 
-def push_model(model: Pretrained, repo_id: str, *, private: bool) -> str:
-    """Upload a model to the Hub; see :meth:`Pretrained.push_to_hub`."""
-    from huggingface_hub import HfApi
-
-    hub = HfApi()
-    address = hub.create_repo(repo_id, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as directory:
-        save_model(model, directory)
-        hub.upload_folder(repo_id=repo_id, folder_path=directory)
-    return str(address)
-
-
-def find_model(path_or_hub_id: str | os.PathLike[str], revision: str | None) -> Path:
+def find_model(path_or_hub_id: str | os.PathLike[str], revision: str | None = None, **hub: Any) -> Path:
     """Return the directory of a model, fetching it from the Hub if the name is ``owner/name`` and no directory."""
     directory = Path(path_or_hub_id)
     if directory.is_dir():
@@ -118,7 +138,7 @@ def find_model(path_or_hub_id: str | os.PathLike[str], revision: str | None) -> 
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        fetched = snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE])
+        fetched = snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **hub)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{name} is no directory here, and the Hub did not give it: {reason}") from error

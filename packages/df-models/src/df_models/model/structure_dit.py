@@ -5,17 +5,28 @@ Shape legend: B batch, T latent frames, S = 4 slots, V structure vector, D width
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 
+from df_models.attention.rope import time_table
 from df_models.errors import UserError
+from df_models.model.block import Context
 from df_models.model.config import StructureDiTConfig
-from df_models.model.tower import Tower
-from df_models.time import SLOTS
+from df_models.model.layers import residual
+from df_models.model.pretrained import Pretrained, called_like
+from df_models.model.sequence import WholeSequence
+from df_models.model.tower import Tower, check_sigma
+from df_models.time import SLOTS, slot_positions
 
 
-class StructureDiT(Tower):
+class StructureDiT(Tower, Pretrained):
     """A transformer over structure vectors; positions turn with time alone, at 25 Hz steps of a quarter."""
+
+    model_type = "structure-dit"
+    config_type = StructureDiTConfig
+    config: StructureDiTConfig
 
     def __init__(self, config: StructureDiTConfig) -> None:
         super().__init__(config, config.vector_dim, reference=False)
@@ -41,4 +52,35 @@ class StructureDiT(Tower):
             raise UserError(
                 f"structure must be [batch, latent frames, {wanted[0]}, {wanted[1]}], not {list(structure_BTSV.shape)}"
             )
-        return self.vector_embedding(structure_BTSV.to(self.dtype)) + self.slot_embedding
+        return residual(self.vector_embedding(structure_BTSV.to(self.dtype))) + self.slot_embedding
+
+    def forward(
+        self, structure: Tensor, sigma: Tensor, text: Tensor | None = None, causal: bool = True, first_frame: int = 0
+    ) -> Tensor:
+        """Predict the velocity (noise minus clean) of every slot: a motion model by itself, without video or audio.
+
+        Args:
+            structure: ``[B, T, 4, V]``, normalised.
+            sigma: ``[B, T]`` in [0, 1], the noise level of each latent frame (float32 or float64).
+            text: as for :class:`df_models.VideoDiT`, for a tower with a ``text_dim``.
+            causal: each frame sees itself and earlier frames; False lets all see all.
+            first_frame: latent index of the first frame; only frame 0 repeats pixel frame 0 in its four slots.
+
+        Returns:
+            ``[B, T, 4, V]`` in the dtype of ``structure``.
+
+        Raises:
+            UserError: a shape does not fit the configuration.
+        """
+        check_sigma("sigma", sigma, structure)
+        x, noise = self.embed(structure), self.embed_noise(sigma)
+        positions = slot_positions(x.shape[1], first_frame)
+        table = time_table(positions, self.head_dim, self.config.rope_theta, x.device)
+        attend = WholeSequence(table, table, self.causal_mask(x.shape[1], SLOTS, x.device) if causal else None)
+        x = self.run_blocks(x, noise, attend, Context(self.embed_text(text), None))
+        return self.head(x, noise.embedding_BTD).to(structure.dtype)
+
+    if TYPE_CHECKING:
+
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...

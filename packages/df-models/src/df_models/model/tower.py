@@ -11,10 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from df_models.attention.backends import AttentionBackend, Mask, causal_mask
+from df_models.attention.masks import BlockMasks, FrameLayout
+from df_models.device import widest_float
 from df_models.errors import UserError
 from df_models.model.block import Attend, Block, Context, ProjectedContext
 from df_models.model.config import StructureDiTConfig, VideoDiTConfig
-from df_models.model.layers import Float32Sequential, init_linear, modulate, plain_norm
+from df_models.model.layers import Float32Sequential, compute_dtype, computed, init_linear, modulate, plain_norm
+from df_models.text import pad_text
 
 TIMESTEPS = 1000.0
 
@@ -26,12 +30,18 @@ class NoiseEmbedding(NamedTuple):
     projection_BT6D: Tensor
 
 
-def sinusoid(values: Tensor, dim: int) -> Tensor:
-    """Return Wan's sinusoidal embedding ``[..., dim]`` in float32: cosines, then sines, periods up to 10 000."""
+def sinusoid(values: Tensor, dim: int, factor: float = 1.0) -> Tensor:
+    """Return Wan's sinusoidal embedding ``[..., dim]`` of ``factor * values``, float32: cosines, then sines.
+
+    Periods go up to 10 000; angles are worked out in float64.
+    """
+    device = values.device
+    if widest_float(device) != torch.float64:  # the host works the angles out
+        values = values.cpu()
     half = dim // 2
     steps = torch.arange(half, dtype=torch.float64, device=values.device) / half
-    angles = values.double()[..., None] * torch.exp(-math.log(1e4) * steps)
-    return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
+    angles = factor * values.double()[..., None] * torch.exp(-math.log(1e4) * steps)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).float().to(device)
 
 
 class Head(nn.Module):
@@ -47,7 +57,7 @@ class Head(nn.Module):
         """Return ``[B, T, N, out_features]``; each latent frame is modulated by its own noise level."""
         modulation = (self.modulation.float() + embedding_BTD.unsqueeze(2)).to(x_BTND.dtype).unsqueeze(3)
         shift, scale = modulation.unbind(2)
-        return self.head(modulate(plain_norm(x_BTND, self.eps), shift, scale))
+        return self.head(computed(modulate(plain_norm(x_BTND, self.eps), shift, scale), self.head))
 
 
 class Tower(nn.Module):
@@ -56,7 +66,7 @@ class Tower(nn.Module):
     def __init__(self, config: VideoDiTConfig | StructureDiTConfig, out_features: int, *, reference: bool) -> None:
         super().__init__()
         dim = config.dim
-        self.freq_dim = config.freq_dim
+        self.freq_dim, self.text_dim = config.freq_dim, config.text_dim
         self.text_embedding: nn.Sequential | None = None
         if config.text_dim:
             self.text_embedding = nn.Sequential(
@@ -69,6 +79,8 @@ class Tower(nn.Module):
             for _ in range(config.num_layers)
         )
         self.head = Head(dim, out_features, config.eps)
+        self.attention_backend: AttentionBackend = "auto"
+        self._block_masks = BlockMasks()
 
     def reset_parameters(self) -> None:
         """Give the tower Wan's initial values."""
@@ -81,16 +93,22 @@ class Tower(nn.Module):
 
     def embed_noise(self, sigma_BT: Tensor) -> NoiseEmbedding:
         """Embed noise levels ``[B, T]`` in [0, 1]; always in float32, since bfloat16 cannot tell timesteps apart."""
-        embedding = self.time_embedding(sinusoid(sigma_BT.double() * TIMESTEPS, self.freq_dim))
+        embedding = self.time_embedding(sinusoid(sigma_BT, self.freq_dim, TIMESTEPS))
         return NoiseEmbedding(embedding, self.time_projection(embedding).unflatten(-1, (6, -1)))
 
     def embed_text(self, text_BLD: Tensor | None) -> Tensor | None:
-        """Embed text features ``[B, L, text_dim]`` (zero rows past their length, attended like Wan does)."""
+        """Embed text features ``[B, L, text_dim]``, L <= 512, as Wan does: with zero rows up to 512, all attended.
+
+        Raises:
+            UserError: the tower reads no text, or the shape does not fit.
+        """
         if text_BLD is None:
             return None
         if self.text_embedding is None:
             raise UserError("text was given, but this model reads no text; build it with a text_dim above 0")
-        return self.text_embedding(text_BLD.to(self.dtype))
+        if text_BLD.shape[-1] != self.text_dim:
+            raise UserError(f"text must be [batch, tokens, {self.text_dim}], not {list(text_BLD.shape)}")
+        return self.text_embedding(pad_text(text_BLD).to(self.dtype))
 
     def project_context(self, context: Context) -> list[ProjectedContext]:
         """Return every layer's keys and values of a context, for a cache to keep."""
@@ -103,8 +121,31 @@ class Tower(nn.Module):
         """The dtype that the tower computes in."""
         return self.head.head.weight.dtype
 
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What attention and the layers compute in here and now: autocast's dtype, or else the weights'."""
+        return compute_dtype(self.head.head, self.head.head.weight.device)
+
+    def causal_mask(self, frames: int, tokens: int, device: torch.device) -> Mask:
+        """Return the mask of a clip of so many frames and tokens per frame that each sees itself and its past."""
+        layout = FrameLayout.clip(frames)
+        return causal_mask(
+            layout, (tokens, tokens), device, self.compute_dtype, self.attention_backend, self._block_masks
+        )
+
     def run_blocks(self, x_BTND: Tensor, noise: NoiseEmbedding, attend: Attend, context: Context) -> Tensor:
         """Run all blocks of the tower, for use without the other tower."""
         for block in self.blocks:
             x_BTND = block(x_BTND, noise.projection_BT6D, attend, context)
         return x_BTND
+
+
+def check_sigma(name: str, sigma_BT: Tensor, stream: Tensor) -> None:
+    """Raise UserError unless ``sigma`` is ``[B, T]`` like the stream's first two axes."""
+    if tuple(sigma_BT.shape) != tuple(stream.shape[:2]):
+        raise UserError(
+            f"{name} must be [batch, latent frames] = {list(stream.shape[:2])}, not {list(sigma_BT.shape)}: "
+            "every latent frame has its own noise level"
+        )
+    if not torch.is_floating_point(sigma_BT):
+        raise UserError(f"{name} must be a floating-point tensor in [0, 1], not {sigma_BT.dtype}")

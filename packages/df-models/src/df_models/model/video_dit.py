@@ -6,20 +6,20 @@ L text tokens, D width.
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from df_models.attention.backends import AttentionBackend
-from df_models.attention.masks import FrameLayout, causal_mask
 from df_models.attention.rope import video_table
 from df_models.errors import UserError
 from df_models.model.block import Context
 from df_models.model.config import VideoDiTConfig
-from df_models.model.pretrained import Pretrained
+from df_models.model.layers import residual
+from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.sequence import WholeSequence
-from df_models.model.tower import Tower
+from df_models.model.tower import Tower, check_sigma
 from df_models.time import video_positions
 
 
@@ -31,12 +31,12 @@ class VideoDiT(Tower, Pretrained):
 
     model_type = "video-dit"
     config_type = VideoDiTConfig
+    config: VideoDiTConfig
 
     def __init__(self, config: VideoDiTConfig) -> None:
         patch_volume = config.patch_size[1] * config.patch_size[2]
         super().__init__(config, config.out_dim * patch_volume, reference=config.reference)
         self.config = config
-        self.attention_backend: AttentionBackend = "auto"
         self.patch_embedding = nn.Conv3d(config.in_dim, config.dim, config.patch_size, config.patch_size)
         self.reset_parameters()
         nn.init.xavier_uniform_(self.patch_embedding.weight.view(config.dim, -1))
@@ -76,7 +76,7 @@ class VideoDiT(Tower, Pretrained):
         self.grid(*video_BTChw.shape[-2:])
         _, p, q = self.config.patch_size
         patches = rearrange(video_BTChw.to(self.dtype), "b t c (y p) (x q) -> b t (y x) (c p q)", p=p, q=q)
-        return F.linear(patches, self.patch_embedding.weight.flatten(1), self._patch_bias)
+        return residual(F.linear(patches, self.patch_embedding.weight.flatten(1), self._patch_bias))
 
     def unembed(self, tokens_BTNF: Tensor, height: int, width: int) -> Tensor:
         """Turn the head's output ``[B, T, N, patch * out_dim]`` into ``[B, T, out_dim, h, w]``."""
@@ -97,7 +97,8 @@ class VideoDiT(Tower, Pretrained):
         Args:
             video: ``[B, T, in_dim, h, w]``, normalised latents with any conditioning channels behind them.
             sigma: ``[B, T]`` in [0, 1], the noise level of each latent frame (float32 or float64).
-            text: ``[B, L, text_dim]``, zero rows past its length; None leaves text cross-attention out.
+            text: ``[B, L, text_dim]``, L <= 512, zero rows past its length: it is read as 512 rows, as Wan reads it;
+                None leaves text cross-attention out.
             causal: each frame sees itself and earlier frames; False is Wan's own full attention.
             reference: ``[B, L, dim]`` image tokens, for a tower built with ``reference=True``.
 
@@ -111,24 +112,17 @@ class VideoDiT(Tower, Pretrained):
         x = self.embed(video)
         noise = self.embed_noise(sigma)
         frames, tokens = x.shape[1:3]
-        positions = video_positions(frames).to(x.device)
         height, width = video.shape[-2:]
-        table = video_table(positions, self.grid(height, width), self.head_dim, self.config.rope_theta)
-        mask = causal_mask(FrameLayout.clip(frames), tokens, tokens) if causal else None
-        attend = WholeSequence(table, table, mask, self.attention_backend)
+        grid = self.grid(height, width)
+        table = video_table(video_positions(frames), grid, self.head_dim, self.config.rope_theta, x.device)
+        attend = WholeSequence(table, table, self.causal_mask(frames, tokens, x.device) if causal else None)
         if reference is not None and not self.config.reference:
             raise UserError("reference tokens were given, but this tower has reference=False")
-        context = Context(self.embed_text(text), None if reference is None else reference.to(x.dtype))
+        context = Context(self.embed_text(text), None if reference is None else reference.to(self.dtype))
         x = self.run_blocks(x, noise, attend, context)
         return self.unembed(self.head(x, noise.embedding_BTD), height, width).to(video.dtype)
 
+    if TYPE_CHECKING:
 
-def check_sigma(name: str, sigma_BT: Tensor, stream: Tensor) -> None:
-    """Raise UserError unless ``sigma`` is ``[B, T]`` like the stream's first two axes."""
-    if tuple(sigma_BT.shape) != tuple(stream.shape[:2]):
-        raise UserError(
-            f"{name} must be [batch, latent frames] = {list(stream.shape[:2])}, not {list(sigma_BT.shape)}: "
-            "every latent frame has its own noise level"
-        )
-    if not torch.is_floating_point(sigma_BT):
-        raise UserError(f"{name} must be a floating-point tensor in [0, 1], not {sigma_BT.dtype}")
+        @called_like(forward)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...

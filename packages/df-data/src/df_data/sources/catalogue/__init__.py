@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from df_data.sources.catalogue import celebvhq, hdtf, layouts, talkvid, vfhq
 from df_data.sources.catalogue.clip import BadEntry, Catalogue, CatalogueClip, ListedCrop
@@ -12,17 +13,14 @@ from df_data.sources.catalogue.clip import BadEntry, Catalogue, CatalogueClip, L
 __all__ = ["LOCAL", "READERS", "BadEntry", "Catalogue", "CatalogueClip", "DatasetName", "ListedCrop", "read_catalogue"]
 
 DatasetName = Literal["hdtf", "celebvhq", "vfhq", "talkvid", "grid", "voxceleb2", "folder"]
+LOCAL = frozenset(layouts.LAYOUTS)
+"""Datasets whose videos lie in a folder already: nothing is fetched."""
 READERS: dict[DatasetName, Callable[[Path], Catalogue]] = {
-    "hdtf": hdtf.read,
-    "celebvhq": celebvhq.read,
-    "vfhq": vfhq.read,
-    "talkvid": talkvid.read,
-    "grid": layouts.read_grid,
-    "voxceleb2": layouts.read_voxceleb2,
-    "folder": layouts.read_folder,
+    **{module.NAME: module.read for module in (hdtf, celebvhq, vfhq, talkvid)},
+    **{name: partial(layouts.read_layout, name) for name in layouts.LAYOUTS},
 }
-LOCAL: frozenset[DatasetName] = frozenset({"grid", "voxceleb2", "folder"})
-"""Datasets of local files: nothing is fetched."""
+"""Every dataset by its name: a module with ``NAME``, ``LICENCE`` and ``read``, or a layout of folders."""
+assert set(READERS) == set(get_args(DatasetName)), "DatasetName must name every reader, and no other"
 
 
 def read_catalogue(dataset: DatasetName, path: Path) -> Catalogue:

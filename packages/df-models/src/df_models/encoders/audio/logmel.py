@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from df_models.encoders.audio.framing import HOP, WINDOW, cut
 from df_models.encoders.weights import refuse_location
-from df_models.time import AUDIO_PADDING, AUDIO_RATE, FPS, SAMPLE_RATE, samples_for
+from df_models.time import AUDIO_PADDING, FPS, SAMPLE_RATE, samples_for
 
 N_FFT = 512
-WINDOW = 400
-HOP = SAMPLE_RATE // AUDIO_RATE
 FLOOR = 1e-5
 CENTRE, SPREAD = -4.0, 3.0
 
@@ -35,7 +34,7 @@ class LogMel:
     licence = "Apache-2.0"
     dim = 64
     pool: Literal["mean", "concat"] = "concat"
-    margin: int | None = 1
+    lookahead_s: float | None = AUDIO_PADDING / 2 / SAMPLE_RATE
 
     def __init__(self) -> None:
         self._window = torch.hann_window(WINDOW, periodic=True)
@@ -44,11 +43,12 @@ class LogMel:
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
         """Encode 16 kHz mono audio to ``[2 * num_pixel_frames, 64]``; audio past the end is silence."""
-        count = samples_for(num_pixel_frames)
-        wave = torch.zeros(count + AUDIO_PADDING)
-        given = torch.from_numpy(np.ascontiguousarray(wave_N[:count], dtype=np.float32))
-        wave[AUDIO_PADDING // 2 : AUDIO_PADDING // 2 + len(given)] = given
-        frames_FN = wave.unfold(0, WINDOW, HOP)
+        return self.encode_span(wave_N, num_pixel_frames, 0, num_pixel_frames)
+
+    def encode_span(self, wave_N: np.ndarray, num_pixel_frames: int, first: int, last: int) -> Tensor:
+        """Encode pixel frames ``first .. last - 1`` of a recording to ``[2 * (last - first), 64]``."""
+        heard_N = cut(wave_N[: samples_for(num_pixel_frames)], 2 * first, 2 * last)
+        frames_FN = torch.from_numpy(heard_N.astype(np.float32)).unfold(0, WINDOW, HOP)
         power_FK = torch.fft.rfft(frames_FN * self._window, n=N_FFT).abs().square()
         return ((power_FK @ self._filters_KM).clamp_min(FLOOR).log() - CENTRE) / SPREAD
 

@@ -38,7 +38,8 @@ from torch import Tensor, nn
 
 from df_models.encoders.face.frozen_face import FrozenFace
 from df_models.encoders.face.resnet import FEATURES, ResNet50
-from df_models.encoders.weights import Origin, find_file, load_strict, locate, read_tensors
+from df_models.encoders.registry import origin_of
+from df_models.encoders.weights import find_file, load_strict, locate, read_tensors
 from df_models.errors import UserError
 from df_models.structure import FLAME_159, VectorLayout
 
@@ -51,18 +52,6 @@ HIDDEN = 1024
 EXPRESSION = 50
 EXPRESSION_WIDTHS = (EXPRESSION, EXPRESSION + 3, EXPRESSION + 6)
 
-ORIGINS = {
-    "deca": Origin(
-        name="deca",
-        licence="DECA licence (Max Planck Society): non-commercial scientific research",
-        how_to_get="accept DECA's licence and fetch deca_model.tar as https://github.com/yfeng95/DECA says",
-    ),
-    "emoca": Origin(
-        name="emoca",
-        licence="EMOCA licence (Max Planck Society): non-commercial scientific research",
-        how_to_get="register at https://emoca.is.tue.mpg.de and fetch EMOCA_v2_lr_mse_20 or EMOCA",
-    ),
-}
 FILES = {"deca": ("deca_model.tar", "deca.safetensors"), "emoca": ("emoca.safetensors", "EMOCA_v2_lr_mse_20.ckpt")}
 
 
@@ -123,7 +112,7 @@ def load(name: str, location: str | None) -> FlameEncoder:
     Raises:
         UserError: the weights cannot be found, hold pickled objects, or are not those of this encoder.
     """
-    origin = ORIGINS[name]
+    origin = origin_of(name)
     path = find_file(origin, locate(origin, location), FILES[name])
     loaded = _read(path)
     tensors = _deca_tensors(loaded) if name == "deca" else _emoca_tensors(loaded, path)

@@ -13,14 +13,10 @@ was frozen at that of the English ViT-H/14 of LAION-2B while its text half was t
 from __future__ import annotations
 
 from df_models.encoders.image.images import ImageEncoder
-from df_models.encoders.pretrained import PREPROCESSOR, find_checkpoint, hub_origin, load_model
+from df_models.encoders.pretrained import PREPROCESSOR, find_checkpoint, load_model
+from df_models.encoders.registry import origin_of
 from df_models.encoders.weights import require_files
 
-ORIGINS = {
-    "clip-vit-b": hub_origin("clip-vit-b", "openai/clip-vit-base-patch16", "MIT"),
-    "clip-vit-l": hub_origin("clip-vit-l", "openai/clip-vit-large-patch14", "MIT"),
-    "clip-vit-h": hub_origin("clip-vit-h", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "MIT"),
-}
 KINDS = ("clip", "clip_vision_model")
 UNUSED = (
     r"text_model\..*",
@@ -38,7 +34,7 @@ def load(name: str, location: str | None) -> ImageEncoder:
     Raises:
         UserError: a file is missing or damaged, or holds another model.
     """
-    origin = ORIGINS[name]
+    origin = origin_of(name)
     directory = find_checkpoint(origin, location)
     from transformers import CLIPVisionModel
 

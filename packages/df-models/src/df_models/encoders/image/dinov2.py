@@ -9,14 +9,12 @@ Shape legend: B batch, K = 1 + 256 tokens, D width.
 from __future__ import annotations
 
 from df_models.encoders.image.images import ImageEncoder
-from df_models.encoders.pretrained import PREPROCESSOR, find_checkpoint, hub_origin, load_model
+from df_models.encoders.pretrained import PREPROCESSOR, find_checkpoint, load_model
+from df_models.encoders.registry import origin_of
 from df_models.encoders.weights import require_files
 
 SIZE = 224
 """The ``crop_size`` of the checkpoints' preprocessor_config.json."""
-ORIGINS = {
-    name: hub_origin(name, f"facebook/{name}", "Apache-2.0") for name in ("dinov2-small", "dinov2-base", "dinov2-large")
-}
 
 
 def load(name: str, location: str | None) -> ImageEncoder:
@@ -25,7 +23,7 @@ def load(name: str, location: str | None) -> ImageEncoder:
     Raises:
         UserError: a file is missing or damaged, or holds another model.
     """
-    origin = ORIGINS[name]
+    origin = origin_of(name)
     directory = find_checkpoint(origin, location)
     from transformers import Dinov2Model
 

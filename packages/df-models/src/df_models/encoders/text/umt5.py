@@ -45,11 +45,7 @@ ABSENT = (r"encoder\.embed_tokens\.weight",)
 
 
 class UMT5(FrozenPretrained):
-    """A frozen UMT5 encoder: see :class:`df_models.encoders.base.TextEncoder` for the protocol.
-
-    diffusers mends wrongly decoded characters by ftfy where that is installed; here they are left as they are, so that
-    a prompt means the same everywhere.
-    """
+    """A frozen UMT5 encoder: see :class:`df_models.encoders.base.TextEncoder` for the protocol."""
 
     num_tokens = NUM_TOKENS
 
@@ -79,8 +75,14 @@ class UMT5(FrozenPretrained):
 
 
 def clean(prompt: str) -> str:
-    """Undo HTML escapes twice and make every run of white space one space, as diffusers' ``prompt_clean`` does."""
-    return " ".join(html.unescape(html.unescape(prompt)).split())
+    """Return a prompt as Wan reads it: mended by ftfy, HTML escapes undone twice, white space made one space.
+
+    Source: Wan-Video/Wan2.1, ``wan/modules/tokenizers.py`` (``basic_clean``, ``whitespace_clean``); diffusers'
+    ``prompt_clean``. ftfy also makes curly quotes straight and wide punctuation narrow: Wan's negative prompt has some.
+    """
+    import ftfy
+
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
 
 
 def load(name: str, location: str | None, dtype: torch.dtype | str = "auto") -> UMT5:

@@ -1,0 +1,66 @@
+"""Every metric of the list is measured, says what it is, and is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fabricated import outcome_of, rows_of
+
+from df_eval.measure import GENERATED, GROUND_TRUTH, ROWS, SHIFTED, measure
+from df_eval.metrics import CATALOG, GROUPS, SPECS, MetricSpec
+from df_eval.metrics.seen import Seen
+from df_eval.output import EvalOutcome
+from df_eval.table import table_document
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> EvalOutcome:
+    return outcome_of(tmp_path_factory.mktemp("run") / "metrics.jsonl", clips=2)
+
+
+def test_no_two_metrics_have_one_name() -> None:
+    assert len(SPECS) == len(CATALOG)
+
+
+@pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)
+def test_every_metric_has_its_entry_and_a_value_and_is_shown(spec: MetricSpec, outcome: EvalOutcome) -> None:
+    assert spec.definition.endswith(".") and spec.source and spec.title
+    assert spec.better in ("higher", "lower", "truth") and spec.group in GROUPS
+    assert all(isinstance(getattr(Seen, need), property) for need in spec.needs), "a need is a signal of Seen"
+    assert set(spec.not_in) < set(ROWS) and all(spec.not_in.values())
+    table = outcome.tables[33]
+    there = [row for row in ROWS if table[row][spec.name].value is not None]
+    assert there, "it is measured in some row of the fabricated evaluation"
+    assert not set(there) & set(spec.not_in) and (SHIFTED in there) == (spec.shifted is not None)
+    for row in spec.not_in:
+        assert row == SHIFTED or table[row][spec.name].reason == spec.not_in[row]
+    counts = {frames: len(outcome.clips) for frames in outcome.tables}
+    assert spec.title in table_document("x", outcome.tables, outcome.goals, counts)
+
+
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    kept = list(CATALOG)
+    yield
+    CATALOG[:] = kept
+    SPECS.clear()
+    SPECS.update({spec.name: spec for spec in kept})
+
+
+@pytest.mark.usefixtures("as_it_was")
+def test_the_page_on_adding_a_metric_does_what_it_says(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "how-to" / "metric.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    exec(compile(code, str(page), "exec"), {})
+    truth, videos = rows_of(0, 33, 0.5, 0.0)
+    limits = {"max_lag": 5, "shifts": (25,)}
+    same, other = (measure(row, videos[row], truth, **limits).pairs["mouth_jerk"] for row in (GROUND_TRUTH, GENERATED))
+    assert same.value == pytest.approx(1.0) and other.value != same.value
+    assert "mouth_jerk" not in measure(SHIFTED, videos[SHIFTED], truth, **limits).pairs
+    outcome = outcome_of(tmp_path / "metrics.jsonl", clips=2)
+    assert "mouth jerk / truth" in table_document("x", outcome.tables, outcome.goals, {33: 2, 65: 2})
+    with pytest.raises(ValueError, match="is taken"):
+        exec(compile(code, str(page), "exec"), {})
