@@ -48,7 +48,7 @@ def test_training_lowers_the_error_and_its_vae_loads(tmp_path):
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
     """Interrupted in the first stage, between two checkpoints; the second command takes the rest."""
-    small = {**SMALL, "eval_every": 6, "checkpoint": {"every": 4}}
+    small = {**SMALL, "eval_every": 6, "checkpoint": {"every": 4, "keep": 1}}
     whole = TokenizerConfig.model_validate({**small, "run_dir": tmp_path / "whole"})
     broken = TokenizerConfig.model_validate({**small, "run_dir": tmp_path / "broken"})
     tokenizer.train(whole)

@@ -99,7 +99,7 @@ class TokenizerConfig(FrozenModel):
         warmup: steps of linear warm-up.
         clip_norm: largest norm of the gradient; a larger one is scaled down to it.
         ema: decay of the moving average that is exported.
-        bf16: compute in bfloat16; parameters stay float32.
+        device: `auto` takes a GPU if there is one.
         log_every: steps from one line of figures to the next.
         eval_every: steps from one measurement and export to the next.
     """
