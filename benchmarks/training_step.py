@@ -39,6 +39,7 @@ from df_models.settings import validate_config
 from df_models.text import TEXT_TOKENS
 from df_models.time import pixel_length
 from df_train.config import TrainConfig
+from df_train.dataset import prepare_data
 from df_train.distributed import open_world
 from df_train.engine import Trainer
 from df_train.run import build
@@ -102,7 +103,8 @@ def measure(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) 
     with tempfile.TemporaryDirectory() as folder:
         settings = train_config(args, config, dtype, Path(folder))
         with open_world(settings.device) as world:
-            training, objective, *_ = build(settings, world)
+            manifest = prepare_data(settings, world)
+            training, objective, *_ = build(settings, world, manifest)
             trainer = Trainer(settings, training, objective, world, [], lambda _: None)
             parameters = sum(parameter.numel() for parameter in training.model.parameters())
             trainer.step()

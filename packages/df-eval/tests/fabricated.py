@@ -61,7 +61,8 @@ def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth,
         SHIFTED: Video(made, generated.readings),
         STATIC: Video(np.repeat(true_frames[:1], frames, axis=0), read.repeated(frames)),
     }
-    return Truth(true_frames, signals, np.zeros(4), np.zeros(4)), videos
+    others = [signal(frames + max(SHIFTS), 3000 + index)]
+    return Truth(true_frames, signals, np.zeros(4), np.zeros(4), other_mouths=others), videos
 
 
 def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[LengthResults, list[dict[str, Video]]]:

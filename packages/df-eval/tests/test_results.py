@@ -17,6 +17,7 @@ from df_eval.measure import measure as measure_clip
 from df_eval.metrics import CATALOG, GROUPS, Pair, Score
 from df_eval.output import metrics_document, write_outcome
 from df_eval.table import cell, goals_table, markdown_table
+from df_models.files import mark_owned
 from df_models.media import read_audio, read_video
 
 
@@ -212,8 +213,9 @@ def test_plots_of_training_are_drawn_from_the_whole_lines(written: Path) -> None
 
 def test_a_second_evaluation_replaces_the_first(written: Path, tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path / "none.jsonl", clips=2)
+    mark_owned(tmp_path / "eval", "df-eval")
     stale = tmp_path / "eval" / "videos" / "old.mp4"
-    stale.parent.mkdir(parents=True)
+    stale.parent.mkdir()
     stale.write_bytes(b"")
     write_outcome(outcome, tmp_path / "eval", quiet=True)
     assert not stale.exists()

@@ -141,7 +141,10 @@ class Tower(nn.Module):
 
 
 def check_sigma(name: str, sigma_BT: Tensor, stream: Tensor) -> None:
-    """Raise UserError unless ``sigma`` is ``[B, T]`` like the stream's first two axes, float32 and, on a CPU, in [0, 1]."""
+    """Raise UserError unless ``sigma`` is ``[B, T]`` like the stream's first two axes, float32 and in [0, 1].
+
+    Values are looked at on a CPU only: elsewhere a look would wait for the device.
+    """
     if tuple(sigma_BT.shape) != tuple(stream.shape[:2]):
         raise UserError(
             f"{name} must be [batch, latent frames] = {list(stream.shape[:2])}, not {list(sigma_BT.shape)}: "
@@ -151,7 +154,9 @@ def check_sigma(name: str, sigma_BT: Tensor, stream: Tensor) -> None:
         raise UserError(
             f"{name} must be float32, not {sigma_BT.dtype}: in half precision neighbouring noise levels are one number"
         )
-    if sigma_BT.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere a look would wait for the device
+    if (
+        sigma_BT.device.type == "cpu" and not torch.compiler.is_compiling()
+    ):  # elsewhere a look would wait for the device
         low, high = sigma_BT.aminmax()
         if not 0.0 <= low <= high <= 1.0:
             raise UserError(f"{name} must lie in [0, 1] (0 clean, 1 noise), not in [{low:.3g}, {high:.3g}]")
