@@ -11,7 +11,7 @@ import pytest
 
 from df_data.synth.config import SynthConfig
 from df_models.errors import UserError
-from df_models.settings import Location, load_config
+from df_models.settings import Location, dump_config, load_config, parse_yaml, validate_config
 from df_train import budget, engine
 from df_train.budget import CORPUS_SHARE, Clock, Pace, as_chosen, fit_clips, with_clips
 from df_train.config import BudgetConfig, OptimConfig, TrainConfig
@@ -112,6 +112,22 @@ def test_a_machine_that_stands_still_for_long_still_ends_its_schedule(hands: Han
     config, _, _, rates = walk(settings(10), hands, clock, lambda step: 900.0 if step == 100 else 2.0)
     assert clock.left < 0 and 100 < config.optim.steps < 160
     assert rates[-1] < 0.1
+
+
+@pytest.mark.parametrize("seconds", [5.0, 6.0, 7.0])
+def test_what_is_recorded_is_a_valid_configuration(hands: Hands, seconds: float) -> None:
+    """A schedule that ended within its warm-up could not be read back."""
+    config = settings(10).model_copy(update={"optim": OptimConfig(steps=STEPS, warmup=50, lr=1.0, floor=0.05)})
+    _, _, records, _ = walk(config, hands, Clock(10, hands.now), lambda step: seconds if step < 40 else 2 * seconds)
+    assert records
+    for record in records:
+        assert validate_config(TrainConfig, parse_yaml(dump_config(record), "it")) == record
+
+
+def test_less_than_the_warm_up_is_too_little_time(hands: Hands) -> None:
+    config = settings(10).model_copy(update={"optim": OptimConfig(steps=STEPS, warmup=50, lr=1.0, floor=0.05)})
+    with pytest.raises(UserError, match="51 steps"):
+        walk(config, hands, Clock(10, hands.now), lambda step: 11.0)
 
 
 def test_too_little_time_is_told_before_anything_is_kept(hands: Hands) -> None:

@@ -101,8 +101,11 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     check_place(out)
     mark_owned(out, "df-eval")
     (out / "metrics.json").unlink(missing_ok=True)
-    for folder in ("videos", "plots"):
-        shutil.rmtree(out / folder, ignore_errors=True)
+    for folder in (out / "videos", out / "plots"):
+        if folder.is_symlink():
+            folder.unlink()  # what it points to is not ours
+        elif folder.exists():
+            shutil.rmtree(folder)
     title = f"Evaluation of {outcome.run}"
     counts = {frames: len(outcome.clips) for frames in outcome.tables}
     report = Report(title, _lead(outcome), outcome.goals, outcome.tables, counts, outcome.protocol)

@@ -95,6 +95,7 @@ class Pace:
         step: int = 0,
     ) -> None:
         self._limit, self._clock, self._world, self._say, self._record = config.optim.steps, clock, world, say, record
+        self._least = min(self._limit, max(_FEWEST_STEPS, config.optim.warmup + 1))
         self._first = step + min(FIRST_FIT, max(WARM_UP + 1, config.optim.steps // 2))
         self._counted_from = step + WARM_UP
         self._next = self._first
@@ -135,11 +136,11 @@ class Pace:
         spare = self._clock.left * (1.0 - _MARGIN) - _END_SECONDS - _END_STEPS * seconds
         fitting = min(self._limit, step + int(spare / seconds))
         if first:
-            return fitting if fitting >= min(_FEWEST_STEPS, self._limit) else -1
+            return fitting if fitting >= self._least else -1
         if planned * (1.0 - _LATE) <= fitting <= planned * (1.0 + _EARLY):
             return planned
         # However late it is, the learning rate gets some steps to come down in.
-        return min(self._limit, max(fitting, step + max(FIRST_FIT, ceil(0.1 * step))))
+        return min(self._limit, max(fitting, self._least, step + max(FIRST_FIT, ceil(0.1 * step))))
 
     def _told(self, config: TrainConfig, step: int, total: int, seconds: float) -> str:
         minutes = (total - step) * seconds / 60
@@ -147,8 +148,8 @@ class Pace:
         if total == self._limit:
             return f"{plan}: all of them, in about {minutes:.1f} min"
         return (
-            f"{plan}, in about {minutes:.1f} min; all would need about "
-            f"budget.minutes={self._whole(config, step, seconds):.0f}, and teach more"
+            f"{plan}, in about {minutes:.1f} min; more time teaches more: all would need about "
+            f"budget.minutes={self._whole(config, step, seconds):.0f} in a new run (another run_dir and data.root)"
         )
 
     def _whole(self, config: TrainConfig, step: int, seconds: float) -> float:
@@ -162,11 +163,10 @@ class Pace:
 
     def _too_short(self, config: TrainConfig, step: int, seconds: float) -> str:
         spent = 60.0 * self._clock.minutes - self._clock.left
-        least = min(_FEWEST_STEPS, self._limit)
-        need = spent + ((least - step + _END_STEPS) * seconds + _END_SECONDS) / (1.0 - _MARGIN)
+        need = spent + ((self._least - step + _END_STEPS) * seconds + _END_SECONDS) / (1.0 - _MARGIN)
         return (
             f"budget.minutes={self._clock.minutes:g} is too short here: {spent / 60:.1f} min have gone by and a step "
-            f"takes {seconds:.2f} s; {least} steps "
+            f"takes {seconds:.2f} s; {self._least} steps "
             f"need about budget.minutes={need / 60:.1f}; or say budget.minutes=null"
         )
 

@@ -88,7 +88,7 @@ def train(config: TrainConfig, wish: Wish = "default", began: float | None = Non
     with open_world(config.device) as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         if start is not None:
-            config = as_chosen(config, load_config(TrainConfig, run.config))
+            config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True))
         if not wants_clock(config.budget):
             clock = None
         say(introduction(config, world))
