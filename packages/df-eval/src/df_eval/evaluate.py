@@ -22,6 +22,7 @@ from df_infer.rollout import RolloutConfig
 from df_infer.run_dir import RunDir, open_run_dir
 from df_models.errors import UserError
 from df_models.locks import one_writer
+from df_models.machine import describe_device
 from df_models.settings import expand_path, read_tree
 from df_models.structure import require_same
 from df_models.time import covering_pixel_length
@@ -144,7 +145,8 @@ def protocol_facts(
         "rollout": rollout.model_dump(),
         "config": config.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": describe_device(device),
+        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
         "torch": torch.__version__,
     }
 

@@ -15,7 +15,7 @@ from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import Location, dump_config, load_config
 from df_train.checkpoint import CheckpointInfo, newest
-from df_train.config import TrainConfig
+from df_train.config import DataConfig, TrainConfig
 
 Wish = Literal["default", "resume", "fresh"]
 
@@ -46,6 +46,16 @@ def record_of(config: TrainConfig) -> RunRecord:
     data = config.data
     root = data.root if data.remote else str(Path(data.root).resolve())
     return RunRecord(root, digests_of(data.root, manifest_of(data.split("train"))))
+
+
+def check_named(data: DataConfig) -> None:
+    """Refuse a dataset that was named (`--data`) and is not there; nothing is made in its place.
+
+    Raises:
+        UserError: its directory holds no training split.
+    """
+    if not data.remote and not (Path(data.root) / "train").is_dir():
+        raise UserError(f"--data {data.root}: there is no dataset (no train/ in it); name the directory of one")
 
 
 def in_its_place(config: TrainConfig, file: Path) -> TrainConfig:

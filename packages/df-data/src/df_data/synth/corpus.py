@@ -48,6 +48,8 @@ ENCODE_FRAMES = 16 * 33
 """Pixel frames that are encoded together."""
 
 _CONFIG = "config.yaml"
+_WARM_UP_ROUNDS = 8
+"""Of one clip per process; a process that got none in all of them starts during the trial."""
 _TRIAL_CLIPS = 24
 """Clips that a trial times: some seconds of work on two slow cores, and long enough that starting it hardly counts."""
 
@@ -161,8 +163,10 @@ def seconds_per_clip(config: SynthConfig, pool: ProcessPoolExecutor, encoders: E
     """
     trial = jobs_of(config.model_copy(update={"clips": _TRIAL_CLIPS}), "train")
     ready: set[int] = set()
-    while len(ready) < config.workers:
-        ready |= set(pool.map(_warm_up, trial[: config.workers]))
+    for _ in range(_WARM_UP_ROUNDS):
+        ready |= set(pool.map(_warm_up, itertools.islice(itertools.cycle(trial), config.workers)))
+        if len(ready) >= config.workers:
+            break
     began = time.monotonic()
     together = max(1, _TRIAL_CLIPS // 2)
     rendered = _rendered(pool, trial, len(trial))
