@@ -148,12 +148,18 @@ def test_the_first_samples_tell_their_prompt(split: Path) -> None:
     assert next(first_samples(split)).prompt == PROMPT
 
 
-def test_an_audio_split_has_no_problems(split: Path) -> None:
+def test_a_whole_split_has_no_problems(split: Path) -> None:
     assert check_dataset(split).problems == ()
 
 
-def test_validate_names_several_widths_wherever_they_stand(tmp_path: Path, told: MakeTold) -> None:
-    split = write(tmp_path, [told(index, 3, width=4 + 2 * (index % 2)) for index in range(6)])
+def test_several_widths_in_a_split_are_refused_and_found(
+    tmp_path: Path, told: MakeTold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = [told(index, 3, width=4 + 2 * (index % 2)) for index in range(6)]
+    with pytest.raises(UserError, match=r"widths \[4, 6\] in one split"):
+        write(tmp_path / "refused", mixed)
+    monkeypatch.setattr(SplitWriter, "_features", lambda self, widths: {})  # as earlier versions wrote
+    split = write(tmp_path, mixed)
     assert list(check_dataset(split).problems) == [f"{split}: text_features of several widths: 4, 6"]
 
 

@@ -97,7 +97,7 @@ def test_a_forked_child_does_not_keep_its_parent_s_lock(tmp_path: Path) -> None:
     fork = (
         "import os,sys,time\nfrom pathlib import Path\nfrom df_models.locks import one_writer\n"
         "lock = one_writer(Path(sys.argv[1]), 'x')\nlock.__enter__()\n"
-        "if os.fork() == 0:\n time.sleep(60)\n os._exit(0)\nprint('forked', flush=True)\ntime.sleep(60)"
+        "if os.fork() == 0:\n print('forked', flush=True)\n time.sleep(60)\n os._exit(0)\ntime.sleep(60)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", fork, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True

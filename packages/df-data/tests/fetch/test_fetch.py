@@ -189,7 +189,7 @@ def test_one_fetch_at_a_time_and_only_of_what_is_listed_by_address(tmp_path: Pat
     with one_writer(tmp_path, "df-data"), pytest.raises(UserError, match="another process"):
         run(config(tmp_path), urls(1), Extractor())
     local = CatalogueClip(clip="a", dataset="grid", path=Path("x.mp4"), licence="x")
-    with pytest.raises(UserError, match="had as files"):
+    with pytest.raises(UserError, match="lies on your disk already"):
         run(config(tmp_path), listed(local), Extractor())
     with pytest.raises(UserError, match="--out"):
         run(FetchConfig(source="hdtf", lists="x"), urls(1), Extractor())

@@ -25,7 +25,7 @@ from df_models.encoders import load_audio_encoder
 from df_models.encoders.face.yunet import YuNet
 from df_models.errors import UserError
 from df_models.media import read_image
-from df_models.settings import load_config
+from df_models.settings import Location, load_config
 
 GRID = StageConfig(size=64, faces=FaceFilter(min_face=64))
 
@@ -164,7 +164,7 @@ def test_a_long_video_is_taken_in_stretches(
     faces = GRID.faces.model_copy(update={"min_seconds": 1.0})
     quality = GRID.quality.model_copy(update={"voice": GRID.quality.voice.model_copy(update={"min_share": 0.0})})
     stages = {"segment_seconds": 1.4, "min_seconds": 1.0, "faces": faces, "quality": quality}
-    network = {"face_identity": str(real_weights / "mobilefacenet_foamliu.onnx")}
+    network = {"face_identity": Location(real_weights / "mobilefacenet_foamliu.onnx")}
     config = config.model_copy(
         update={
             "stages": GRID.model_copy(update=stages),
@@ -193,7 +193,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
 
     whole = small_build(real_data, real_weights, vae_folder, tmp_path / "whole")
     build(whole, progress=False)
-    cut = whole.model_copy(update={"out": str(tmp_path / "cut")})
+    cut = whole.model_copy(update={"out": Location(tmp_path / "cut")})
     process, seen = workers.WorkerModels.process, []
 
     def stop_at_second(self: workers.WorkerModels, made: object) -> workers.InputResult:
@@ -217,9 +217,9 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
 
 def test_missing_models_and_folders_are_named(tmp_path: Path, real_data: Path, real_weights: Path) -> None:
     config = small_build(real_data, real_weights, tmp_path, tmp_path / "out")
-    gone = config.models.model_copy(update={"face_detector": str(tmp_path / "gone.onnx")})
+    gone = config.models.model_copy(update={"face_detector": Location(tmp_path / "gone.onnx")})
     with pytest.raises(UserError, match=r"gone\.onnx.*download"):
         build(config.model_copy(update={"models": gone}), progress=False)
-    nowhere = config.sources[0].model_copy(update={"folder": str(tmp_path / "nowhere")})
+    nowhere = config.sources[0].model_copy(update={"folder": Location(tmp_path / "nowhere")})
     with pytest.raises(UserError, match="no folder"):
         build(config.model_copy(update={"sources": (nowhere,)}), progress=False)

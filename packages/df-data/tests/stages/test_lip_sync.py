@@ -20,7 +20,7 @@ from df_models.crop import CropRule
 from df_models.encoders.face.syncnet import SyncNet, SyncNetTowers
 from df_models.encoders.face.yunet import Face
 from df_models.errors import UserError
-from df_models.settings import load_config
+from df_models.settings import Location, load_config
 
 FRAMES = 75
 CODE = np.random.default_rng(0).uniform(20, 230, FRAMES + 40).astype(np.uint8)
@@ -165,18 +165,18 @@ def test_boxes_move_evenly_between_detections() -> None:
 def test_wrong_paths_are_told_before_anything_begins(tmp_path) -> None:
     assert load_judges(None, None, "cpu") == Judges() and Judges().models() == {}
     with pytest.raises(UserError, match=r"syncnet_v2: there is no .*gone.model; fetch syncnet_v2.model"):
-        load_judges(str(tmp_path / "gone.model"), None, "cpu")
+        load_judges(Location(tmp_path / "gone.model"), None, "cpu")
     with pytest.raises(UserError, match=r"syncnet_v2: there is no .*/a/b.model; fetch"):
-        load_judges("a/b.model", None, "cpu")  # never taken for a repository of the Hub
+        load_judges(Location("a/b.model"), None, "cpu")  # never taken for a repository of the Hub
     torch.save({"a": torch.zeros(2)}, tmp_path / "other.model")
     with pytest.raises(UserError, match="is not syncnet_v2's checkpoint"):
-        load_judges(str(tmp_path / "other.model"), None, "cpu")
+        load_judges(Location(tmp_path / "other.model"), None, "cpu")
     torch.save(SyncNetTowers().state_dict(), tmp_path / "syncnet_v2.model")
-    models = load_judges(str(tmp_path / "syncnet_v2.model"), None, "cpu").models()
+    models = load_judges(Location(tmp_path / "syncnet_v2.model"), None, "cpu").models()
     assert list(models) == ["sync"] and models["sync"].id == "syncnet_v2"
     pytest.importorskip("onnxruntime")
     with pytest.raises(UserError, match=r"the head pose network is missing: no file .*x.onnx"):
-        load_judges(None, ("x.onnx", "y.onnx"), "cpu")
+        load_judges(None, (Location("x.onnx"), Location("y.onnx")), "cpu")
 
 
 def test_a_limit_on_the_pose_needs_the_network(tmp_path) -> None:
