@@ -165,6 +165,11 @@ def test_what_was_chosen_is_kept_unless_the_user_changes_it(hands: Hands) -> Non
     further = asked.model_copy(update={"optim": asked.optim.model_copy(update={"steps": 4000})})
     kept = as_chosen(further, chosen)
     assert kept.optim.steps == 4000 and kept.data == chosen.data and not kept.budget.measure
+    all_of_them = as_chosen(asked, chosen, {"optim.steps"})
+    assert all_of_them.optim == asked.optim and all_of_them.data == chosen.data, "said, even if it is the old number"
+    long_warmup = asked.model_copy(update={"optim": asked.optim.model_copy(update={"warmup": STEPS - 1})})
+    with pytest.raises(UserError, match="warmup"):
+        as_chosen(long_warmup, chosen)
     without = asked.model_copy(update={"budget": BudgetConfig()})
     assert as_chosen(without, chosen) == without
     unfitted = with_clips(asked, 300)

@@ -165,7 +165,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, wish, began)
+        result = run.train(config, wish, began, {text.partition("=")[0] for text in options.overrides})
     except NotFinite as error:  # in all processes alike
         if peers.own_rank() == 0:
             print(f"df-train: error: {error}", file=sys.stderr)

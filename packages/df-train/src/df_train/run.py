@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -72,11 +72,14 @@ def say(message: str) -> None:
         tqdm.write(message)
 
 
-def train(config: TrainConfig, wish: Wish = "default", began: float | None = None) -> Result:
+def train(
+    config: TrainConfig, wish: Wish = "default", began: float | None = None, said: Collection[str] = ()
+) -> Result:
     """Run a configuration to its end and export the model.
 
     Args:
         began: `time.monotonic()` at which a time budget starts to count; now by default.
+        said: settings that the command line names; of a run that goes on, a time budget's choice does not undo them.
 
     Raises:
         UserError: anything a user can mend, before work begins wherever that is possible.
@@ -88,7 +91,7 @@ def train(config: TrainConfig, wish: Wish = "default", began: float | None = Non
     with open_world(config.device) as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         if start is not None:
-            config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True))
+            config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True), said)
         if not wants_clock(config.budget):
             clock = None
         say(introduction(config, world))
