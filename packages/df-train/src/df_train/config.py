@@ -138,7 +138,7 @@ class HistorySettings(FrozenModel):
 
 
 class FlameLossConfig(FrozenModel):
-    """The FLAME head on the predicted clean structure; its weight falls linearly.
+    """The FLAME head on the predicted clean structure; its weight falls along a half cosine.
 
     Attributes:
         weight: of the loss at step 0; 0 for none.
