@@ -148,12 +148,14 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
     from df_train import peers, run
     from df_train.config import TrainConfig
     from df_train.engine import NotFinite
-    from df_train.start import in_its_place
+    from df_train.start import check_named, in_its_place
 
     overrides = (
         options.overrides if options.data is None else [*options.overrides, f"data.root={json.dumps(options.data)}"]
     )
     config = load_config(TrainConfig, options.config, overrides)
+    if options.data is not None:
+        check_named(config.data)
     if not any(text.startswith(("run_dir=", "name=")) for text in options.overrides):
         config = in_its_place(config, options.config)
     wish = _wish(options)

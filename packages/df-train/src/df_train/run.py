@@ -96,11 +96,12 @@ def train(
             clock = None
         say(introduction(config, world))
         config, manifest = _make_data(config, world, clock)
-        training, objective, prompt = build(config, world, manifest, digests_known(run, start))
+        known = digests_known(run, start)
+        training, objective, prompt = build(config, world, manifest, known)
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
-            _begin(run, config, wish)
+            _begin(run, config, wish, known)
         result = _train_and_export(config, training, objective, prompt, world, run, clock)
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
@@ -159,11 +160,11 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def _begin(run: RunDir, config: TrainConfig, wish: Wish) -> None:
+def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str]) -> None:
     """Every check has passed: make room if that was asked for, and write what makes the directory a run."""
     if wish == "fresh":
         clear(run)
-    run.write_record(record_of(config))
+    run.write_record(record_of(config, known))
     write_config(run, config)
 
 
