@@ -16,7 +16,7 @@ from math import ceil
 
 from df_models.errors import UserError
 from df_models.settings import validate_config
-from df_train.config import BudgetConfig, TrainConfig
+from df_train.config import BudgetConfig, FlameLossConfig, ObjectiveConfig, TrainConfig
 from df_train.distributed import World
 
 CORPUS_SHARE = 0.2
@@ -184,10 +184,21 @@ def with_steps(config: TrainConfig, step: int, total: int, *, limit: int) -> Tra
     changed = config.model_copy(
         update={
             "optim": optim.model_copy(update={"steps": total, "bends": bends}),
+            "objective": config.objective.model_copy(update={"flame": _flame_bent(config, step, total)}),
             "budget": budget.model_copy(update={"measure": False, "full_steps": budget.full_steps or limit}),
         }
     )
     return _checked(changed)
+
+
+def _flame_bent(config: TrainConfig, step: int, total: int) -> FlameLossConfig:
+    """The FLAME loss with what is left of its weight's fall scaled as the steps that are left."""
+    flame, steps = config.objective.flame, config.optim.steps
+    if total == steps or step >= flame.decay_steps:
+        return flame
+    left = max(1, round((flame.decay_steps - step) * (total - step) / (steps - step)))
+    bends = (*flame.bends, (step, flame.decay_steps))
+    return flame.model_copy(update={"decay_steps": step + left, "bends": bends})
 
 
 def _checked(config: TrainConfig) -> TrainConfig:
@@ -232,11 +243,21 @@ def as_chosen(config: TrainConfig, earlier: TrainConfig, said: Collection[str] =
         if config.optim.steps == kept.full_steps and not _names(said, "optim.steps"):
             chosen = {"steps": earlier.optim.steps, "bends": earlier.optim.bends}
             changes["optim"] = config.optim.model_copy(update=chosen)
+            changes["objective"] = _flame_kept(config, earlier)
     config = _checked(config.model_copy(update=changes))
     synth, there = config.data.synth, earlier.data.synth
     if synth is None or there is None or synth.clips != kept.full_clips or _names(said, "data.synth.clips"):
         return config
     return with_clips(config, there.clips)
+
+
+def _flame_kept(config: TrainConfig, earlier: TrainConfig) -> ObjectiveConfig:
+    """The objective with the fall of the FLAME weight as it was fitted, unless the user has changed it since."""
+    flame, fitted = config.objective.flame, earlier.objective.flame
+    if not fitted.bends or flame.decay_steps != fitted.bends[0][1]:
+        return config.objective
+    chosen = {"decay_steps": fitted.decay_steps, "bends": fitted.bends}
+    return config.objective.model_copy(update={"flame": flame.model_copy(update=chosen)})
 
 
 def _names(said: Collection[str], key: str) -> bool:
