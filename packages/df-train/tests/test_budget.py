@@ -17,6 +17,7 @@ from df_train.budget import CORPUS_SHARE, Clock, Pace, as_chosen, fit_clips, wit
 from df_train.config import BudgetConfig, OptimConfig, TrainConfig
 from df_train.distributed import World
 from df_train.engine import Stop
+from df_train.objective import weight_of
 from df_train.run import train
 from df_train.schedule import learning_rate
 
@@ -69,6 +70,20 @@ def rate(config: TrainConfig, step: int) -> float:
     return learning_rate(
         step, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=optim.floor, bends=optim.bends
     )
+
+
+def flame_weight(config: TrainConfig, step: int) -> float:
+    return weight_of("flame", config.objective, step)
+
+
+def test_the_flame_weight_falls_with_the_fitted_steps(hands: Hands) -> None:
+    asked = settings(10, objective={"flame": {"decay_steps": 300}})
+    config, *_ = walk(asked, hands, Clock(10, hands.now), lambda step: 3.0)
+    fitted = config.optim.steps
+    assert fitted < 250 and config.objective.flame.decay_steps == pytest.approx(0.75 * fitted, abs=4)
+    assert [flame_weight(config, s) for s in range(9)] == [flame_weight(asked, s) for s in range(9)], "before the fit"
+    assert flame_weight(config, fitted) == pytest.approx(0.02)
+    assert as_chosen(asked, config) == config
 
 
 def test_a_fast_machine_takes_every_step(hands: Hands) -> None:
@@ -165,6 +180,11 @@ def test_what_was_chosen_is_kept_unless_the_user_changes_it(hands: Hands) -> Non
     further = asked.model_copy(update={"optim": asked.optim.model_copy(update={"steps": 4000})})
     kept = as_chosen(further, chosen)
     assert kept.optim.steps == 4000 and kept.data == chosen.data and not kept.budget.measure
+    all_of_them = as_chosen(asked, chosen, {"optim.steps"})
+    assert all_of_them.optim == asked.optim and all_of_them.data == chosen.data, "said, even if it is the old number"
+    long_warmup = asked.model_copy(update={"optim": asked.optim.model_copy(update={"warmup": STEPS - 1})})
+    with pytest.raises(UserError, match="warmup"):
+        as_chosen(long_warmup, chosen)
     without = asked.model_copy(update={"budget": BudgetConfig()})
     assert as_chosen(without, chosen) == without
     unfitted = with_clips(asked, 300)

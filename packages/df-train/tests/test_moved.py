@@ -13,6 +13,7 @@ import pytest
 from df_infer.run_dir import RunDir, open_run, read_record
 from df_infer.run_log import read_log
 from df_models.errors import UserError
+from df_models.locks import one_writer
 from df_train.cli import main
 from df_train.config import TrainConfig
 from df_train.run import train
@@ -81,6 +82,41 @@ def test_the_record_knows_what_both_splits_hold(
     record = read_record(RunDir(config.directory).record)
     assert record is not None and record.data_root == str(dataset.resolve()) and set(record.splits) == {"train", "val"}
     assert record.splits["train"] != record.splits["val"]
+
+
+def test_going_on_compares_the_validation_split_and_remembers_one_that_is_gone(
+    workplace: Path, dataset_at: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = RunDir(Path("runs/a")).record
+    before = read_record(record)
+    dataset_at(tmp_path / "other", train=8)
+    shutil.move("data/random/val", tmp_path / "val")
+    shutil.copytree(tmp_path / "other" / "train", "data/random/val")
+    go_on = ["--config", "my.yaml", "--resume", "sample.clips=0"]
+    assert main([*go_on, "optim.steps=8"]) == 2
+    assert "another dataset: data/random/val holds 8 other clips" in capsys.readouterr().err
+    assert read_record(record) == before
+    shutil.rmtree("data/random/val")
+    assert main([*go_on, "optim.steps=6"]) == 0
+    assert read_record(record) == before
+
+
+def test_a_mistyped_place_of_the_dataset_is_refused_before_any_work(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typo = tmp_path / "typo"
+    assert main(["--config", "my.yaml", "--resume", "optim.steps=8", "--data", str(typo)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert f"--data {typo}: there is no train/ in it" in error and "\n" not in error
+    assert not typo.exists()
+
+
+def test_fresh_waits_for_an_evaluation_that_is_writing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDir(Path("runs/a"))
+    with one_writer(run.eval, "df-eval"):
+        assert main(["--config", "my.yaml", "--fresh"]) == 2
+        assert "df-eval" in capsys.readouterr().err
+    assert run.finished
 
 
 def test_going_on_without_a_dataset_says_what_to_do(

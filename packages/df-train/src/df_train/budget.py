@@ -9,13 +9,14 @@ therefore repeats the run without a clock.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
 
 from df_models.errors import UserError
-from df_train.config import BudgetConfig, TrainConfig
+from df_models.settings import validate_config
+from df_train.config import BudgetConfig, FlameLossConfig, ObjectiveConfig, TrainConfig
 from df_train.distributed import World
 
 CORPUS_SHARE = 0.2
@@ -180,12 +181,34 @@ def with_steps(config: TrainConfig, step: int, total: int, *, limit: int) -> Tra
     bends = optim.bends
     if total != optim.steps and step > optim.warmup:
         bends = (*bends, (step, optim.steps))
-    return config.model_copy(
+    changed = config.model_copy(
         update={
             "optim": optim.model_copy(update={"steps": total, "bends": bends}),
+            "objective": config.objective.model_copy(update={"flame": _flame_bent(config, step, total)}),
             "budget": budget.model_copy(update={"measure": False, "full_steps": budget.full_steps or limit}),
         }
     )
+    return _checked(changed)
+
+
+def _flame_bent(config: TrainConfig, step: int, total: int) -> FlameLossConfig:
+    """The FLAME loss with what is left of its weight's fall scaled as the steps that are left."""
+    flame, steps = config.objective.flame, config.optim.steps
+    if total == steps or step >= flame.decay_steps:
+        return flame
+    left = max(1, round((flame.decay_steps - step) * (total - step) / (steps - step)))
+    bends = (*flame.bends, (step, flame.decay_steps))
+    return flame.model_copy(update={"decay_steps": step + left, "bends": bends})
+
+
+def _checked(config: TrainConfig) -> TrainConfig:
+    """The configuration, if it can be read back; `model_copy` checks nothing.
+
+    Raises:
+        UserError: it cannot.
+    """
+    validate_config(TrainConfig, config.model_dump(mode="json"), "with the time budget's choice", recorded=True)
+    return config
 
 
 def with_clips(config: TrainConfig, clips: int) -> TrainConfig:
@@ -199,11 +222,17 @@ def with_clips(config: TrainConfig, clips: int) -> TrainConfig:
     return config.model_copy(update={"data": data, "budget": budget})
 
 
-def as_chosen(config: TrainConfig, earlier: TrainConfig) -> TrainConfig:
+def as_chosen(config: TrainConfig, earlier: TrainConfig, said: Collection[str] = ()) -> TrainConfig:
     """Return the configuration of a run that goes on, with what its budget chose when it began.
 
     Steps or clips that the user has changed since are the user's. Without a choice (the run was stopped before the
     first fit, or has no budget) nothing changes.
+
+    Args:
+        said: settings that the command line names (`optim.steps`); they are the user's whatever their value.
+
+    Raises:
+        UserError: what was chosen does not go with what the user has changed.
     """
     kept = earlier.budget
     if config.budget.minutes is None or kept.minutes is None:
@@ -211,14 +240,29 @@ def as_chosen(config: TrainConfig, earlier: TrainConfig) -> TrainConfig:
     changes: dict[str, object] = {}
     if not kept.measure:
         changes["budget"] = kept.model_copy(update={"minutes": config.budget.minutes})
-        if config.optim.steps == kept.full_steps:
+        if config.optim.steps == kept.full_steps and not _names(said, "optim.steps"):
             chosen = {"steps": earlier.optim.steps, "bends": earlier.optim.bends}
             changes["optim"] = config.optim.model_copy(update=chosen)
-    config = config.model_copy(update=changes)
+            changes["objective"] = _flame_kept(config, earlier)
+    config = _checked(config.model_copy(update=changes))
     synth, there = config.data.synth, earlier.data.synth
-    if synth is None or there is None or synth.clips != kept.full_clips:
+    if synth is None or there is None or synth.clips != kept.full_clips or _names(said, "data.synth.clips"):
         return config
     return with_clips(config, there.clips)
+
+
+def _flame_kept(config: TrainConfig, earlier: TrainConfig) -> ObjectiveConfig:
+    """The objective with the fall of the FLAME weight as it was fitted, unless the user has changed it since."""
+    flame, fitted = config.objective.flame, earlier.objective.flame
+    if not fitted.bends or flame.decay_steps != fitted.bends[0][1]:
+        return config.objective
+    chosen = {"decay_steps": fitted.decay_steps, "bends": fitted.bends}
+    return config.objective.model_copy(update={"flame": flame.model_copy(update=chosen)})
+
+
+def _names(said: Collection[str], key: str) -> bool:
+    """Whether the command line names a setting, alone or with its section (`optim={steps: 9}`)."""
+    return any(key == name or key.startswith(f"{name}.") for name in said)
 
 
 def wants_clock(budget: BudgetConfig) -> bool:

@@ -154,6 +154,8 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         options.overrides if options.data is None else [*options.overrides, f"data.root={json.dumps(options.data)}"]
     )
     config = load_config(TrainConfig, options.config, overrides)
+    if options.data is not None:
+        check_named(config.data)
     if not any(text.startswith(("run_dir=", "name=")) for text in options.overrides):
         config = in_its_place(config, options.config)
     if options.data is not None:
@@ -167,7 +169,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, wish, began)
+        result = run.train(config, wish, began, {text.partition("=")[0] for text in options.overrides})
     except NotFinite as error:  # in all processes alike
         if peers.own_rank() == 0:
             print(f"df-train: error: {error}", file=sys.stderr)

@@ -22,6 +22,13 @@ MOST_BUCKETS = 8
 """Lengths of clips in one run (`df_models.attention.masks` keeps 32 masks, and a length takes up to four)."""
 
 
+def _rising(bends: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    places = [step for step, _ in bends]
+    if places != sorted(set(places)) or any(step < 0 or step >= steps for step, steps in bends):
+        raise ValueError("give pairs [step, steps] of rising steps, each before its steps")
+    return bends
+
+
 class ModelConfig(FrozenModel):
     """The architecture: a preset of df-models and fields of its configuration to change.
 
@@ -138,17 +145,25 @@ class HistorySettings(FrozenModel):
 
 
 class FlameLossConfig(FrozenModel):
-    """The FLAME head on the predicted clean structure; its weight falls linearly.
+    """The FLAME head on the predicted clean structure; its weight falls along a half cosine.
 
     Attributes:
         weight: of the loss at step 0; 0 for none.
         weight_end: of the loss after `decay_steps`.
-        decay_steps: optimizer steps from the one to the other.
+        decay_steps: optimizer steps from the one to the other; a time budget scales what is left of them as it does
+            `optim.steps`.
+        bends: written by a time budget: pairs of a step and of the `decay_steps` until then.
     """
 
     weight: float = Field(default=0.1, ge=0)
     weight_end: float = Field(default=0.02, ge=0)
     decay_steps: int = Field(default=1000, ge=0)
+    bends: tuple[tuple[int, int], ...] = ()
+
+    @field_validator("bends")
+    @classmethod
+    def _in_order(cls, bends: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        return _rising(bends)
 
 
 class ObjectiveConfig(FrozenModel):
@@ -213,10 +228,7 @@ class OptimConfig(FrozenModel):
     @field_validator("bends")
     @classmethod
     def _in_order(cls, bends: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        places = [step for step, _ in bends]
-        if places != sorted(set(places)) or any(step < 0 or step >= steps for step, steps in bends):
-            raise ValueError("give pairs [step, steps] of rising steps, each before its steps")
-        return bends
+        return _rising(bends)
 
 
 class BudgetConfig(FrozenModel):

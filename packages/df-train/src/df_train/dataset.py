@@ -15,7 +15,7 @@ from df_data.format.sample import FEATURE_TENSORS
 from df_data.reading import ReaderOptions, ShardReader
 from df_data.reading.cache import ShardCache
 from df_data.reading.peek import first_samples, manifest_of
-from df_data.reading.same import other_clips
+from df_data.reading.same import digests_of, other_clips
 from df_data.reading.shard import RawSample
 from df_data.synth.config import SynthConfig
 from df_models import DualForce, DualForceConfig
@@ -79,17 +79,25 @@ def _stored(data: DataConfig) -> Iterator[RawSample]:
 def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[str, str]) -> None:
     """Refuse to go on with other clips than a run was begun with.
 
+    A split that is not there, or was not when the run was begun, says nothing.
+
     Args:
+        manifest: of the training split.
         known: digests by split (`df_data.reading.same`), empty if nothing is known.
 
     Raises:
-        UserError: the training split is another one.
+        UserError: a split is another one.
     """
-    if "train" in known and manifest.digest != known["train"]:
-        other = other_clips(manifest, known["train"], config.data.split("train"))
-        raise UserError(
-            f"the run was trained on another dataset: {other}; name its own with --data DIR, or take another name="
-        )
+    if not known:
+        return
+    found = digests_of(config.data.root, manifest)
+    for split in found:
+        if split in known and found[split] != known[split]:
+            place = config.data.split(split)
+            other = other_clips(manifest if split == "train" else manifest_of(place), known[split], place)
+            raise UserError(
+                f"the run was begun on another dataset: {other}; name its own with --data DIR, or take another name="
+            )
 
 
 def check_lengths(data: DataConfig, manifest: Manifest) -> None:

@@ -131,6 +131,7 @@ class Trainer:
                 bar.update()
                 if self._pace is not None:
                     self.config = self._pace.after_step(self.config, self.state.step)
+                    self.objective.follow(self.config.objective)
                     bar.total = self.config.optim.steps
                 self._after_step(bar)
                 reason = self._should_stop(interrupts)

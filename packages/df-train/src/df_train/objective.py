@@ -105,6 +105,10 @@ class Objective:
         """The weight of each loss at a step."""
         return {name: weight_of(name, self._settings, step) for name in self.names}
 
+    def follow(self, settings: ObjectiveConfig) -> None:
+        """Go on with weights that a time budget has fitted anew."""
+        self._settings = settings
+
     def __call__(self, model: DualForce, batch: Batch, step: int, banks: Banks | None) -> Losses:
         """Show the batch to the model at step `step` and measure its answer."""
         if model.config.text_dim and batch.text is None:
@@ -202,7 +206,7 @@ def _flame_weight(settings: ObjectiveConfig, step: int) -> float:
     flame = settings.flame
     if flame.weight == 0:
         return 0.0
-    return decayed_weight(step, start=flame.weight, end=flame.weight_end, over=flame.decay_steps)
+    return decayed_weight(step, start=flame.weight, end=flame.weight_end, over=flame.decay_steps, bends=flame.bends)
 
 
 def _flame_of(answer: Answer) -> LossTerm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -72,11 +72,14 @@ def say(message: str) -> None:
         tqdm.write(message)
 
 
-def train(config: TrainConfig, wish: Wish = "default", began: float | None = None) -> Result:
+def train(
+    config: TrainConfig, wish: Wish = "default", began: float | None = None, said: Collection[str] = ()
+) -> Result:
     """Run a configuration to its end and export the model.
 
     Args:
         began: `time.monotonic()` at which a time budget starts to count; now by default.
+        said: settings that the command line names; of a run that goes on, a time budget's choice does not undo them.
 
     Raises:
         UserError: anything a user can mend, before work begins wherever that is possible.
@@ -88,16 +91,17 @@ def train(config: TrainConfig, wish: Wish = "default", began: float | None = Non
     with open_world(config.device) as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         if start is not None:
-            config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True))
+            config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True), said)
         if not wants_clock(config.budget):
             clock = None
         say(introduction(config, world))
         config, manifest = _make_data(config, world, clock)
-        training, objective, prompt = build(config, world, manifest, digests_known(run, start))
+        known = digests_known(run, start)
+        training, objective, prompt = build(config, world, manifest, known)
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
-            _begin(run, config, wish)
+            _begin(run, config, wish, known)
         result = _train_and_export(config, training, objective, prompt, world, run, clock)
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
@@ -156,11 +160,11 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def _begin(run: RunDir, config: TrainConfig, wish: Wish) -> None:
+def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str]) -> None:
     """Every check has passed: make room if that was asked for, and write what makes the directory a run."""
     if wish == "fresh":
         clear(run)
-    run.write_record(record_of(config))
+    run.write_record(record_of(config, known))
     write_config(run, config)
 
 

@@ -40,7 +40,7 @@ class ValidationClip:
 
     Attributes:
         frames_PHWC: the true frames, uint8; `wave`: 16 kHz audio; both None if the shard keeps no mp4.
-        reference_PHWC: the reference image, uint8 [H, W, 3], None without an mp4.
+        reference: the reference image, uint8 [H, W, 3], None without an mp4.
     """
 
     key: str

@@ -18,12 +18,18 @@ def learning_rate(
     """
     if step < warmup:
         return peak * (step + 1) / warmup
-    share, begin = 0.0, warmup
+    share = _share_gone(step, warmup, total, bends)
+    return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * share)))
+
+
+def _share_gone(step: int, begin: int, total: int, bends: Sequence[tuple[int, int]]) -> float:
+    """How much of the way from step `begin` to `total` is gone, 0 to 1, with `bends` as in :func:`learning_rate`."""
+    share = 0.0
     for until, bound in (*bends, (step, total)):
         until = max(begin, min(step, until))
         share += (1.0 - share) * min(1.0, (until - begin) / max(1, bound - begin))
         begin = until
-    return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * share)))
+    return share
 
 
 def ema_decay(step: int, *, decay: float) -> float:
@@ -31,9 +37,13 @@ def ema_decay(step: int, *, decay: float) -> float:
     return min(decay, (1.0 + step) / (10.0 + step))
 
 
-def decayed_weight(step: int, *, start: float, end: float, over: int) -> float:
-    """A loss weight that falls along a half cosine from ``start`` to ``end`` in ``over`` steps, then stays."""
+def decayed_weight(step: int, *, start: float, end: float, over: int, bends: Sequence[tuple[int, int]] = ()) -> float:
+    """A loss weight that falls along a half cosine from ``start`` to ``end`` in ``over`` steps, then stays.
+
+    Args:
+        bends: pairs (step, over) as in :func:`learning_rate`.
+    """
     if over <= 0:
         return end
-    share = min(1.0, step / over)
+    share = _share_gone(step, 0, over, bends)
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from df_infer.run_dir import RunDir, RunRecord, read_record
 from df_infer.run_log import read_log
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.locks import one_writer
 from df_models.settings import Location, dump_config, load_config
 from df_train.checkpoint import CheckpointInfo, newest
 from df_train.config import DataConfig, TrainConfig
@@ -21,12 +23,18 @@ Wish = Literal["default", "resume", "fresh"]
 
 
 def clear(run: RunDir) -> None:
-    """Remove what a run has written, and nothing else that someone may have put there."""
-    for path in run.written:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what a run has written, and nothing else that someone may have put there.
+
+    Raises:
+        UserError: an evaluation is being written there; nothing is removed then.
+    """
+    evaluated = run.eval.is_dir() and not run.eval.is_symlink()
+    with one_writer(run.eval, "df-train --fresh") if evaluated else nullcontext():
+        for path in run.written:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_config(run: RunDir, config: TrainConfig) -> None:
@@ -41,11 +49,11 @@ def steps_taken(run: RunDir) -> int:
     return int(lines[-1]["step"]) if lines else 0
 
 
-def record_of(config: TrainConfig) -> RunRecord:
-    """What `run.json` says of a run on a dataset that is made."""
+def record_of(config: TrainConfig, known: Mapping[str, str]) -> RunRecord:
+    """What `run.json` says of a run on a dataset that is made; what is `known` of splits that are gone stays."""
     data = config.data
     root = data.root if data.remote else str(Path(data.root).resolve())
-    return RunRecord(root, digests_of(data.root, manifest_of(data.split("train"))))
+    return RunRecord(root, {**known, **digests_of(data.root, manifest_of(data.split("train")))})
 
 
 def check_named(data: DataConfig) -> None:
@@ -64,6 +72,16 @@ def in_its_place(config: TrainConfig, file: Path) -> TrainConfig:
     if not run.ours or file.resolve() != run.config.resolve():
         return config
     return config.model_copy(update={"run_dir": Location(run.root)})
+
+
+def check_named(data: DataConfig) -> None:
+    """Refuse a directory given by `--data` that holds no dataset: nothing is made or looked for elsewhere then.
+
+    Raises:
+        UserError: there is no training split.
+    """
+    if not data.remote and not (Path(data.root) / "train").is_dir():
+        raise UserError(f"--data {data.root}: there is no train/ in it; give the directory that holds train/ and val/")
 
 
 def located(config: TrainConfig, wish: Wish, say: Callable[[str], None]) -> TrainConfig:
