@@ -69,8 +69,6 @@ def test_another_dataset_in_its_place_is_refused_and_nothing_is_lost(
     error = capsys.readouterr().err.strip()
     assert "another dataset: data/random/train holds 8 other clips" in error and "\n" not in error
     assert Path("runs/a/model/model.safetensors").read_bytes() == before
-    assert main(["--config", "my.yaml", "--resume", "optim.steps=8", "--data", str(tmp_path / "typo")]) == 2
-    assert "there is no dataset" in capsys.readouterr().err and not (tmp_path / "typo").exists()
     assert main(["--config", "my.yaml", "--resume", "optim.steps=8", "--data", str(tmp_path / "set-aside")]) == 0
 
 

@@ -154,8 +154,6 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         options.overrides if options.data is None else [*options.overrides, f"data.root={json.dumps(options.data)}"]
     )
     config = load_config(TrainConfig, options.config, overrides)
-    if options.data is not None:
-        check_named(config.data)
     if not any(text.startswith(("run_dir=", "name=")) for text in options.overrides):
         config = in_its_place(config, options.config)
     if options.data is not None:

@@ -56,16 +56,6 @@ def record_of(config: TrainConfig, known: Mapping[str, str]) -> RunRecord:
     return RunRecord(root, {**known, **digests_of(data.root, manifest_of(data.split("train")))})
 
 
-def check_named(data: DataConfig) -> None:
-    """Refuse a dataset that was named (`--data`) and is not there; nothing is made in its place.
-
-    Raises:
-        UserError: its directory holds no training split.
-    """
-    if not data.remote and not (Path(data.root) / "train").is_dir():
-        raise UserError(f"--data {data.root}: there is no dataset (no train/ in it); name the directory of one")
-
-
 def in_its_place(config: TrainConfig, file: Path) -> TrainConfig:
     """A configuration read from a run's own `config.yaml` means that run, wherever it was moved."""
     run = RunDir(file.parent)
