@@ -144,3 +144,11 @@ def test_clips_of_another_size_are_refused(pipeline: Pipeline) -> None:
     wide = EvalClip("w", "w", np.zeros((17, 32, 32, 3), np.uint8), np.zeros(640 * 17, np.float32), {})
     with pytest.raises(UserError, match="32x32 pixels, the model generates 16x16"):
         check_size(pipeline, [wide])
+
+
+def test_stored_audio_features_of_other_weights_are_encoded_again(pipeline: Pipeline, clips: list[EvalClip]) -> None:
+    encoder = pipeline.audio_encoder
+    encoded = audio_slots(pipeline, clips[0], 9)
+    stored = replace(clips[0], audio_TD=torch.zeros(2 * clips[0].length, encoder.dim), audio_encoder=encoder.id)
+    torch.testing.assert_close(audio_slots(pipeline, replace(stored, audio_sha256="other"), 9), encoded)
+    assert not audio_slots(pipeline, replace(stored, audio_sha256=encoder.sha256), 9).any()

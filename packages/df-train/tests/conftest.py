@@ -9,7 +9,7 @@ import torch
 
 from df_data.format.sample import EncoderRecord, Sample, SampleMeta
 from df_data.format.shards import SplitWriter, staged_shards
-from df_models.encoders import load_audio_encoder, load_reference_encoder
+from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae
 from df_models.settings import merge, validate_config
 from df_models.time import latent_length
 from df_train.config import TrainConfig
@@ -34,7 +34,7 @@ TINY_MODEL = {
 }
 FRAMES, SIZE = 9, 16
 ENCODERS = {
-    "video_vae": EncoderRecord(id="df-tiny", sha256="0"),
+    "video_vae": EncoderRecord(id="df-tiny", sha256=random_tiny_vae().sha256),
     "audio": EncoderRecord(id="logmel", sha256=load_audio_encoder("logmel").sha256),
     "reference": EncoderRecord(id="patches", sha256=load_reference_encoder("patches").sha256),
 }

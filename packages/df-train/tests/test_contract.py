@@ -59,7 +59,7 @@ def test_a_new_model_takes_everything_from_its_dataset(manifest: Manifest, make_
     assert (found.audio_encoder, found.audio_dim, found.audio_pool) == ("logmel", 128, "concat")
     assert (found.reference_encoder, found.reference_dim) == ("patches", 64)
     assert found.structure_layout == manifest.structure_vectors and found.structure_dim == 70
-    assert dict(found.encoder_hashes) == {role: manifest.encoders[role].sha256 for role in ("audio", "reference")}
+    assert dict(found.encoder_hashes) == {role: manifest.encoders[role].sha256 for role in ("audio", "reference", "video_vae")}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,9 @@ def test_a_trained_model_keeps_its_pooling_and_refuses_other_weights(
     records = manifest.encoders | {"audio": EncoderRecord(id="logmel", sha256="f" * 64)}
     with pytest.raises(UserError, match="audio features were made by another logmel"):
         check_fit(found, manifest.model_copy(update={"encoders": records}))
+    vae = manifest.encoders | {"video_vae": EncoderRecord(id="df-tiny", sha256="f" * 64)}
+    with pytest.raises(UserError, match="latents were made by another df-tiny"):
+        check_fit(found, manifest.model_copy(update={"encoders": vae}))
     # a model saved before the contract was recorded takes the dataset's word
     old = replace(found, structure_layout=None, encoder_hashes=())
     check_fit(old, manifest)
@@ -152,10 +155,16 @@ def test_a_trained_model_keeps_its_pooling_and_refuses_other_weights(
 
 def test_a_checkpoint_is_not_continued_as_another_model(manifest: Manifest, make_config: MakeConfig):
     model = made(make_config(Path("run")), manifest)
+    hashes = dict(model.encoder_hashes)
     check_continued(None, model)
     check_continued({**vars(model)}, model)
     with pytest.raises(UserError, match="trained with audio_pool=concat, the dataset now makes it mean"):
         check_continued({**vars(model)}, replace(model, audio_pool="mean"))
+    with pytest.raises(UserError, match="trained with another video_vae"):
+        check_continued({**vars(model)}, replace(model, encoder_hashes={**hashes, "video_vae": "f" * 64}))
+    # a checkpoint of before the VAE's hash was kept
+    known = {role: sha for role, sha in hashes.items() if role != "video_vae"}
+    check_continued({**vars(model), "encoder_hashes": known}, model)
 
 
 def test_a_manifest_of_before_is_completed_from_its_first_clip(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -113,7 +112,7 @@ def test_samples_come_during_and_after_training(
     make_config: Callable[..., TrainConfig], clips: list[sampling.ValidationClip], tmp_path: Path, monkeypatch: Any
 ):
     monkeypatch.setattr(sampling, "load_video_vae", lambda name: random_tiny_vae())
-    monkeypatch.setattr("df_train.preflight.load_video_vae", lambda name: SimpleNamespace(sha256="0"))
+    monkeypatch.setattr("df_train.preflight.load_video_vae", lambda name: random_tiny_vae())
     config = make_config(
         tmp_path / "run",
         optim={"steps": 4, "warmup": 1},

@@ -279,7 +279,7 @@ def test_nothing_outside_the_dataset_is_touched(built: Built) -> None:
     assert not Path("pwned").exists(), "no input is run"
 
 
-def test_the_dataset_of_the_rest_is_audio(built: Built) -> None:
+def test_the_dataset_of_the_rest_is_whole(built: Built) -> None:
     report = check_dataset(built.folder.place / "out")
     assert report.problems == () and report.clips >= len(GOOD)
 

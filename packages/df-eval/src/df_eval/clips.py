@@ -33,7 +33,8 @@ class EvalClip:
     Attributes:
         frames_THWC: uint8; the first frame is the reference image.
         wave_N: float32 audio at 16 kHz.
-        audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``; None: the audio is to be encoded.
+        audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``, whose weights have the hash
+            ``audio_sha256``; None: the audio is to be encoded.
         latent_TChw: stored latents of the whole clip, made by the VAE of hash ``video_vae``; None: to be encoded.
         text_LD: stored text features [L, D_t] made by ``text_encoder``, None if there are none.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
@@ -46,6 +47,7 @@ class EvalClip:
     truth: dict[str, np.ndarray]
     audio_TD: Tensor | None = None
     audio_encoder: str = ""
+    audio_sha256: str = ""
     latent_TChw: Tensor | None = None
     video_vae: str = ""
     text_LD: Tensor | None = None
@@ -103,6 +105,7 @@ def _from_sample(sample: Sample) -> EvalClip:
         truth,
         audio_TD=sample.tensors["audio"].float(),
         audio_encoder=encoders["audio"].id if "audio" in encoders else "",
+        audio_sha256=encoders["audio"].sha256 if "audio" in encoders else "",
         latent_TChw=sample.tensors["video_latent"].float(),
         video_vae=encoders["video_vae"].sha256 if "video_vae" in encoders else "",
         text_LD=sample.tensors["text_features"].float() if "text_features" in sample.tensors else None,

@@ -93,10 +93,11 @@ def encode(pipeline: Pipeline, clips: Sequence[EvalClip], frames: int) -> Tensor
 def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
     """The model's audio input [T_lat, 4, D_a] for the first ``frames`` pixel frames of a clip's audio.
 
-    Features that the dataset stores with the clip are used if the model's own audio encoder made them.
+    Features that the dataset stores with the clip are used if the model's own audio encoder made them, by name and hash.
     """
     encoder = pipeline.audio_encoder
-    if clip.audio_TD is not None and clip.audio_encoder == encoder.id:
+    made_by = (clip.audio_encoder, clip.audio_sha256)
+    if clip.audio_TD is not None and made_by == (encoder.id, encoder.sha256):
         features = clip.audio_TD[: 2 * frames]
     else:
         features = encoder.encode(clip.wave_N[: samples_for(frames)], frames)

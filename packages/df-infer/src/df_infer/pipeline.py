@@ -89,7 +89,7 @@ class Pipeline:
             prompt: for a model that reads text; its text encoder is loaded into the processor's memory for as long as
                 encoding it takes. By default the run's own, which training left beside the weights, encoded.
             face_detector: see the class.
-            vae: one that is loaded already, instead of the one that the model's config names.
+            vae: one that is loaded already, instead of the one that the model's config names; taken as it is.
 
         Raises:
             UserError: the directory is no run, or an encoder, device or dtype is not there; a prompt for a model that
@@ -108,6 +108,8 @@ class Pipeline:
             face_detector,
             _choose_prompt(prompt, run.prompt, config),
         )
+        if vae is None:
+            check_weights(config, "video_vae", pipeline.vae)
         check_encoders(config, pipeline.audio_encoder, pipeline.reference_encoder)
         return pipeline
 
@@ -223,7 +225,9 @@ def check_encoders(config: DualForceConfig, audio: AudioEncoder, reference: Refe
         check_weights(config, role, encoder)
 
 
-def check_weights(config: DualForceConfig, role: str, encoder: AudioEncoder | ReferenceEncoder | TextEncoder) -> None:
+def check_weights(
+    config: DualForceConfig, role: str, encoder: AudioEncoder | ReferenceEncoder | TextEncoder | VideoVAE
+) -> None:
     """Refuse an encoder that bears the name of the one that a model was trained with and is another.
 
     Raises:

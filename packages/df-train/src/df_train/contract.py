@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from df_data.format.manifest import Features, Manifest, structure_of
+from df_data.format.sample import EncoderRecord
 from df_models import DualForceConfig
 from df_models.encoders import AudioPool, VideoVAE, encoder_id, load_video_vae
 from df_models.encoders.weights import split_spec
@@ -22,11 +23,12 @@ from df_train.text import ROLE as TEXT
 from df_train.text import check_text
 
 ROLES = ("audio", "reference", TEXT)
+HASHED = ("video_vae", *ROLES)
+"""Whose weights a model knows by their hash."""
 FREE = ("video_size", "face_crop")
 """What a trained model may be given otherwise than it was trained with: its towers take any size and crop."""
 KEPT = (
     "structure_layout",
-    "encoder_hashes",
     "audio_pool",
     *(f"{role}_{what}" for role in ROLES for what in ("encoder", "dim")),
 )
@@ -56,7 +58,7 @@ def taken_over(manifest: Manifest, stated: Mapping[str, Any] | None = None) -> d
     layout = structure_of(manifest)
     if layout is not None:
         fields |= {"structure_layout": layout, "structure_dim": layout.dim}
-    hashes = {role: manifest.encoders[role].sha256 for role in ROLES if role in manifest.encoders}
+    hashes = {role: manifest.encoders[role].sha256 for role in HASHED if role in manifest.encoders}
     return fields | {"encoder_hashes": hashes}
 
 
@@ -101,7 +103,7 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
         UserError: naming both sides and how to mend it.
     """
     check_text(model, manifest)
-    _check_vae_name(model, manifest)
+    _check_vae(model, manifest)
     for role in ROLES:
         if role != TEXT or model.text_dim:
             _check_encoder(model, manifest, role)
@@ -109,12 +111,13 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
     require_same(model.structure_layout, structure_of(manifest), ("the model", "the dataset"))
 
 
-def _check_vae_name(model: DualForceConfig, manifest: Manifest) -> None:
+def _check_vae(model: DualForceConfig, manifest: Manifest) -> None:
     record, name = manifest.encoders.get("video_vae"), model.video_vae
-    if record is None or record.id in (name, split_spec(name)[0]):
+    if record is None:
         return
-    if load_video_vae(name).sha256 != record.sha256:
+    if record.id not in (name, split_spec(name)[0]) and load_video_vae(name).sha256 != record.sha256:
         raise UserError(_differs("video_vae", record.id, name, "video_vae"))
+    _check_hash(model, "video_vae", record, "latents")
 
 
 def _check_encoder(model: DualForceConfig, manifest: Manifest, role: str) -> None:
@@ -123,10 +126,14 @@ def _check_encoder(model: DualForceConfig, manifest: Manifest, role: str) -> Non
         return
     if encoder_id(role, record.id) != encoder_id(role, name):  # type: ignore[arg-type]
         raise UserError(_differs(role, record.id, name, f"{role}_encoder"))
+    _check_hash(model, role, record, f"{role} features")
+
+
+def _check_hash(model: DualForceConfig, role: str, record: EncoderRecord, what: str) -> None:
     known = model.encoder_hash(role)
     if known is not None and known != record.sha256:
         raise UserError(
-            f"the dataset's {role} features were made by another {record.id} (sha256 {record.sha256[:12]}) than those "
+            f"the dataset's {what} were made by another {record.id} (sha256 {record.sha256[:12]}) than those "
             f"that the model was trained on ({known[:12]}); build the dataset with the model's"
         )
 
@@ -174,6 +181,13 @@ def check_continued(saved: Mapping[str, Any] | None, model: DualForceConfig) -> 
             raise UserError(
                 f"the checkpoint was trained with {name}={getattr(before, name)}, the dataset now makes it "
                 f"{getattr(model, name)}; give the dataset that the run began with, or say --fresh"
+            )
+    for role, known in before.encoder_hashes:
+        now = model.encoder_hash(role)
+        if now != known:
+            raise UserError(
+                f"the checkpoint was trained with another {role} (sha256 {known[:12]}) than the dataset's "
+                f"({(now or 'none')[:12]}); give the dataset that the run began with, or say --fresh"
             )
 
 

@@ -91,8 +91,8 @@ class DualForceConfig:
     ``video_vae``, ``audio_encoder``, ``reference_encoder``, ``text_encoder`` (where ``text_dim`` is above 0), how the
     two audio features of a pixel frame became one slot (``audio_pool``; None takes the encoder's own), what the
     structure vectors mean (``structure_layout``; None: not known), the hashes of the encoders' weights by role
-    (``encoder_hashes``: ``audio``, ``reference``, ``text``; those of the dataset it was trained on), how faces
-    were cropped, ``face_crop``, and to how many pixels a side, ``video_size`` (what generation makes; the towers
+    (``encoder_hashes``: ``audio``, ``reference``, ``text``, ``video_vae``; those of the dataset it was trained on), how
+    faces were cropped, ``face_crop``, and to how many pixels a side, ``video_size`` (what generation makes; the towers
     themselves take any size).
     """
 
