@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from fabricated import SHIFTS, image, signal
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
-from df_eval.generation import check_size, fitting_lengths, generate_clips, rebuild_clips
+from df_eval.generation import audio_slots, check_size, fitting_lengths, generate_clips, rebuild_clips
 from df_eval.goals import goals_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
 from df_eval.readers import NoReader, signals_of

@@ -50,17 +50,16 @@ def test_structure_comes_in_its_own_units(files) -> None:
     np.testing.assert_allclose(scaled, plain * 2 + 5, rtol=1e-4, atol=1e-4)
 
 
-def test_another_vae_under_the_model_s_name_is_refused(
-    files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_vae_under_the_model_s_name_is_refused(files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(files.run / "model", tmp_path / "model")
     config = tmp_path / "model" / "config.json"
-    hashes = {"encoder_hashes": {"video_vae": random_tiny_vae(0).sha256}}
-    config.write_text(json.dumps(json.loads(config.read_text()) | hashes))
+    header = json.loads(config.read_text())
+    header["config"]["encoder_hashes"] = {"video_vae": random_tiny_vae(0).sha256}
+    config.write_text(json.dumps(header))
     for seed in (0, 1):
         monkeypatch.setattr("df_infer.pipeline.load_video_vae", lambda _, seed=seed: random_tiny_vae(seed))
         if seed:
-            with pytest.raises(UserError, match="video_vae encoder .* has other weights"):
+            with pytest.raises(UserError, match=r"video_vae encoder .* has other weights"):
                 Pipeline.from_run(tmp_path / "model", "cpu")
         else:
             Pipeline.from_run(tmp_path / "model", "cpu")

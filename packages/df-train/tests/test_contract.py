@@ -59,7 +59,9 @@ def test_a_new_model_takes_everything_from_its_dataset(manifest: Manifest, make_
     assert (found.audio_encoder, found.audio_dim, found.audio_pool) == ("logmel", 128, "concat")
     assert (found.reference_encoder, found.reference_dim) == ("patches", 64)
     assert found.structure_layout == manifest.structure_vectors and found.structure_dim == 70
-    assert dict(found.encoder_hashes) == {role: manifest.encoders[role].sha256 for role in ("audio", "reference", "video_vae")}
+    assert dict(found.encoder_hashes) == {
+        role: manifest.encoders[role].sha256 for role in ("audio", "reference", "video_vae")
+    }
 
 
 @pytest.mark.parametrize(

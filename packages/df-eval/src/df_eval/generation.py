@@ -93,7 +93,8 @@ def encode(pipeline: Pipeline, clips: Sequence[EvalClip], frames: int) -> Tensor
 def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
     """The model's audio input [T_lat, 4, D_a] for the first ``frames`` pixel frames of a clip's audio.
 
-    Features that the dataset stores with the clip are used if the model's own audio encoder made them, by name and hash.
+    Features that the dataset stores with the clip are used if the model's own audio encoder, of the same weights, made
+    them.
     """
     encoder = pipeline.audio_encoder
     made_by = (clip.audio_encoder, clip.audio_sha256)
