@@ -30,7 +30,7 @@ class FileFormat:
             ``slow then fast``: half the rate in the first half.
         start: time stamp of the first image in seconds.
         audio_delay: seconds by which the audio track begins after the first image (negative: before).
-        sound_rate, channels: of the audio track.
+        audio_rate, channels: of the audio track.
         trimmed: images before time 0 that an edit list hides.
         b_frames: between two others, so images are not stored in their order.
         turn: degrees counter-clockwise that a player has to turn the stored images by.
@@ -44,7 +44,7 @@ class FileFormat:
     schedule: Schedule = "even"
     start: float = 0.0
     audio_delay: float = 0.0
-    sound_rate: int = 44_100
+    audio_rate: int = 44_100
     channels: int = 2
     trimmed: int = 0
     b_frames: int = 0
@@ -72,9 +72,9 @@ class FileFormat:
 FORMATS = (
     FileFormat("25 fps"),
     FileFormat("24 fps", Fraction(24)),
-    FileFormat("29.97 fps", Fraction(30000, 1001), sound_rate=48_000),
+    FileFormat("29.97 fps", Fraction(30000, 1001), audio_rate=48_000),
     FileFormat("30 fps", Fraction(30)),
-    FileFormat("50 fps", Fraction(50), sound_rate=48_000),
+    FileFormat("50 fps", Fraction(50), audio_rate=48_000),
     FileFormat("59.94 fps", Fraction(60000, 1001)),
     FileFormat("30 fps, jittered stamps", Fraction(30), "jittered"),
     FileFormat("30 fps, 3 of 10 frames dropped", Fraction(30), "dropped"),
@@ -84,11 +84,11 @@ FORMATS = (
     FileFormat("25 fps, audio begins 0.25 s earlier", start=1.0, audio_delay=-0.25),
     FileFormat("25 fps, edit list hides 6 frames", trimmed=6, b_frames=2),
     FileFormat("25 fps, 3 B-frames", b_frames=3),
-    FileFormat("25 fps, 16 kHz mono", sound_rate=16_000, channels=1),
+    FileFormat("25 fps, 16 kHz mono", audio_rate=16_000, channels=1),
     FileFormat("29.97 fps, MPEG-TS, MPEG-2 and MP2", Fraction(30000, 1001), suffix=".ts", codecs=("mpeg2video", "mp2"),
-               sound_rate=48_000, b_frames=2),
+               audio_rate=48_000, b_frames=2),
     FileFormat("30 fps, WebM, VP9 and Opus", Fraction(30), suffix=".webm", codecs=("libvpx-vp9", "libopus"),
-               sound_rate=48_000),
+               audio_rate=48_000),
     FileFormat("24 fps, Matroska, H.264 and PCM", Fraction(24), suffix=".mkv", codecs=("libx264", "pcm_s16le")),
 )  # fmt: skip
 """The files of the table of times."""
@@ -116,7 +116,7 @@ def write_file(path: Path, made: FileFormat, scene: Scene, images: Sequence[np.n
             video.options = {"crf": "20", "cpu-used": "8", "deadline": "realtime", "lag-in-frames": "0"}
         if made.turn or made.flipped:
             video.set_display_rotation(made.turn, hflip=made.flipped)
-        audio: Any = container.add_stream(made.codecs[1], rate=made.sound_rate)
+        audio: Any = container.add_stream(made.codecs[1], rate=made.audio_rate)
         audio.layout = "stereo" if made.channels == 2 else "mono"
         _mux_images(container, video, stored, made.start + times_F)
         _mux_audio(container, audio, scene, made)
@@ -144,19 +144,19 @@ def _mux_audio(container: Any, stream: Any, scene: Scene, made: FileFormat) -> N
 
     begin = made.audio_delay
     wave = scene.audio(begin, round((scene.seconds - begin) * SAMPLE_RATE))
-    line = resample_exactly(wave, made.sound_rate)
-    stream.codec_context.time_base = Fraction(1, made.sound_rate)
-    first = round((made.start + begin) * made.sound_rate)
+    line = resample_exactly(wave, made.audio_rate)
+    stream.codec_context.time_base = Fraction(1, made.audio_rate)
+    first = round((made.start + begin) * made.audio_rate)
     kind = "s16" if made.codecs[1].startswith("pcm") or made.codecs[1] in ("mp2",) else "flt"
     samples = np.repeat(line[:, None], made.channels, axis=1).reshape(1, -1)
     if kind == "s16":
         samples = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=kind, layout=stream.layout.name)
-    frame.sample_rate = made.sound_rate
+    frame.sample_rate = made.audio_rate
     fifo = av.AudioFifo()
     fifo.write(frame)
     while (piece := fifo.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
-        piece.pts, piece.time_base = first, Fraction(1, made.sound_rate)
+        piece.pts, piece.time_base = first, Fraction(1, made.audio_rate)
         first += piece.samples
         container.mux(stream.encode(piece))
     container.mux(stream.encode(None))

@@ -27,7 +27,7 @@ _FFT, _BLOCK, _HOP = 1024, 400, 320
 
 
 def log_mel(wave: np.ndarray, bands: int = 80) -> np.ndarray:
-    """Log mel energies float64 ``[2 T, M]`` of 16 kHz sound ``[640 T]``, 50 a second, block i centred on sample 320 i.
+    """Log mel energies float64 ``[2 T, M]`` of 16 kHz audio ``[640 T]``, 50 a second, block i centred on sample 320 i.
 
     Triangular filters on the mel scale of O'Shaughnessy (1987), 40 to 7800 Hz, blocks of 25 ms.
     """

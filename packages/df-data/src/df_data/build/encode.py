@@ -105,13 +105,13 @@ def encode_images(
     chosen = [clip[pixel] for clip, pixels in zip(frames, references, strict=True) for pixel in pixels]
     batches = batches or EncoderBatches(clips=len(frames), images=len(chosen))
     latents = torch.cat([_encode_clips(encoders.video_vae, part) for part in _parts(frames, batches.clips)])
-    pictures, features = zip(*(_encode_stills(encoders, part) for part in _parts(chosen, batches.images)))
-    pictures = torch.cat(pictures).unflatten(0, (len(frames), -1))
+    stills, features = zip(*(_encode_stills(encoders, part) for part in _parts(chosen, batches.images)))
+    stills = torch.cat(stills).unflatten(0, (len(frames), -1))
     features = torch.cat(features).unflatten(0, (len(frames), -1))
     return [
         {
             "video_latent": latents[i].clone(),
-            "reference_latents": pictures[i].clone(),
+            "reference_latents": stills[i].clone(),
             "reference_frames": torch.tensor(list(references[i]), dtype=torch.int32),
             "reference_features": features[i].clone(),
         }
@@ -128,18 +128,18 @@ def _encode_clips(vae: VideoVAE, clips: Sequence[np.ndarray]) -> Tensor:
     return torch.cat(latents, dim=1)
 
 
-def _encode_stills(encoders: Encoders, pictures: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+def _encode_stills(encoders: Encoders, stills: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Return latents float16 ``[R, 16, h, h]`` and features float16 ``[R, N, D]`` of images ``[S, S, 3]``."""
-    pixels = _unit_range(pictures)
+    pixels = _unit_range(stills)
     latents = encoders.video_vae.encode_image(pixels)
     with stage("reference"):
         features = encoders.reference.encode(pixels, latents).half().cpu()
     return latents.half().cpu(), features
 
 
-def _unit_range(pictures: Sequence[np.ndarray]) -> Tensor:
+def _unit_range(stills: Sequence[np.ndarray]) -> Tensor:
     """Return uint8 images ``[..., S, S, 3]`` as one float32 ``[n, ..., 3, S, S]`` in [0, 1]."""
-    return torch.from_numpy(np.stack(pictures)).movedim(-1, -3).float() / 255
+    return torch.from_numpy(np.stack(stills)).movedim(-1, -3).float() / 255
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

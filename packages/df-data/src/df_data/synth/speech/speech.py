@@ -1,4 +1,4 @@
-"""Continuing speech: sentences one after another, their sound and the movement that makes it.
+"""Continuing speech: sentences one after another, their audio and the movement that makes it.
 
 Legend: G points of the 200 Hz control grid.
 """
