@@ -71,7 +71,13 @@ def test_a_folder_of_videos_becomes_a_model(
         (tmp_path / "videos" / video.name).symlink_to(video.resolve())
     torch.set_num_threads(1)
     overrides = {name: value for name, value in tiny_model.items() if name != "video_size"}
-    small = [f"model.overrides={json.dumps(overrides)}", "data.batch_size=2", "device=cpu", "sample.clips=1"]
+    small = [
+        f"model.overrides={json.dumps(overrides)}",
+        "data.batch_size=2",
+        "device=cpu",
+        "sample.clips=1",
+        "optim.warmup=1",
+    ]
     made = ("--pattern", "*.mpg", "--steps", 2, "checkpoint.every=2", *small)
     assert (
         run("folder_to_model.py", tmp_path / "videos", "--out", tmp_path / "mine", *made, monkeypatch=monkeypatch) == 0

@@ -133,7 +133,8 @@ def _streams() -> Iterator[Case]:
     yield case("time begins anew", "again.ts", partial(_chained, Recipe(format="mpegts"), back), ACCEPTED, FAILED)
     slow = Recipe(format="mpegts", audio="mp2", rate=32_000, size=(96, 96), times=tuple(STEADY + 2.4), audio_start=2.4)
     first = Recipe(format="mpegts", audio="mp2", rate=48_000)
-    yield case("rate changes", "rates.ts", partial(_chained, first, slow), ACCEPTED)
+    # the audio is read across the change of rate, so the jump of the images at the join is seen too
+    yield case("rate changes", "rates.ts", partial(_chained, first, slow), "shot_cut")
 
 
 def _chained(first: Recipe, second: Recipe, path: Path) -> None:
