@@ -180,9 +180,31 @@ def test_a_whole_download_is_not_repeated_after_a_fault(tmp_path: Path, monkeypa
     assert run(config(tmp_path), urls(1), fake).new == 1 and len(fake.asked) == 1
 
 
+def test_a_run_killed_after_the_last_clip_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between a video's last sidecar and the removal of its download once left the download for ever."""
+
+    def killed(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(config(tmp_path), urls(1), Extractor())
+    assert (tmp_path / "raw").exists() and (tmp_path / "clips" / "v0_0.json").exists()
+    again = Extractor()
+    assert run(config(tmp_path), urls(1), again).new == 0 and not again.asked
+    assert not (tmp_path / "raw").exists()
+    videos = {name: e.outcome for name, e in Journal(tmp_path / "journal.jsonl").entries.items() if "video/" in name}
+    assert list(videos.values()) == ["fetched"]
+
+
 def test_limit_and_keep_raw(tmp_path: Path) -> None:
     summary = run(config(tmp_path, limit=2, keep_raw=True), urls(5), Extractor())
     assert summary.listed == 2 and len(list((tmp_path / "raw").iterdir())) == 2
+    run(config(tmp_path, limit=2), urls(5), Extractor())
+    assert len(list((tmp_path / "raw").iterdir())) == 2, "what an earlier run was told to keep stays"
 
 
 def test_one_fetch_at_a_time_and_only_of_what_is_listed_by_address(tmp_path: Path) -> None:

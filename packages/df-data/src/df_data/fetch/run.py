@@ -147,6 +147,8 @@ class _Run:
                     asked += 1
                     outcome = self.video(key, clips, todo, bar)
                     failures = failures + 1 if outcome == "later" else 0
+                else:
+                    self._finish(key, clips)
                 bar.set_postfix_str(f"{self.new} clips, {self._count('dead')} dead, {self._count('later')} later")
                 bar.update()
                 if failures >= self.config.stop_after:
@@ -174,6 +176,17 @@ class _Run:
             for clip in clips
             if self.journal.outcome(f"clip/{clip.clip}") != "refused" and not is_fetched(clip_path(self.out, clip))
         ]
+
+    def _finish(self, key: str, clips: tuple[CatalogueClip, ...]) -> None:
+        """Do what a run that was killed after a video's last clip left undone: delete the download, record the video.
+
+        The download of a video that is recorded stays: a run with ``keep_raw`` kept it.
+        """
+        if self.journal.outcome(f"video/{key}") in ("fetched", "dead"):
+            return
+        if not self.config.keep_raw:
+            shutil.rmtree(self.out / RAW / key, ignore_errors=True)
+        self._record(f"video/{key}", str(clips[0].url), "fetched", None, 1)
 
     def video(self, key: str, clips: tuple[CatalogueClip, ...], todo: list[CatalogueClip], bar: tqdm) -> str:
         """Download one video and cut its clips; return and record its outcome."""
