@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from df_data import cli as data_cli
 from df_data.build.config import BuildConfig
+from df_data.fetch.config import FetchConfig
 from df_eval import cli as eval_cli
 from df_eval.config import EvalConfig
 from df_models.settings import load_config
@@ -38,6 +39,7 @@ def test_every_key_says_what_it_means(title: str) -> None:
         (train_cli.main, ["--config", str(CONFIGS / "train/tokenizer.yaml"), "seed=3"], TokenizerConfig),
         (eval_cli.main, ["runs/none", "rollout.structure_steps=null", "clips=3"], EvalConfig),
         (data_cli.main, ["build", "--config", str(CONFIGS / "data/grid.yaml"), "out=~/grid"], BuildConfig),
+        (data_cli.main, ["people", "--config", str(CONFIGS / "data/hdtf.yaml"), "workers=3"], BuildConfig),
     ],
 )
 def test_the_printed_configuration_reads_back_equal(
@@ -50,4 +52,17 @@ def test_the_printed_configuration_reads_back_equal(
     file = argv[argv.index("--config") + 1] if "--config" in argv else None
     assert load_config(cls, printed) == load_config(cls, file, overrides)
     assert main([*argv, "--config", str(printed), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["plan", "fetch"])
+def test_the_printed_configuration_of_a_fetch_reads_back_equal(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(CONFIGS / "fetch/hdtf.yaml")
+    assert data_cli.main([command, source, "limit=3", "--print-config"]) == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert load_config(FetchConfig, printed) == load_config(FetchConfig, source, ["limit=3"])
+    assert data_cli.main([command, str(printed), "--print-config"]) == 0
     assert capsys.readouterr().out == printed.read_text(encoding="utf-8")

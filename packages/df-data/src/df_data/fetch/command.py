@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from df_models.cli_support import command
 from df_models.errors import UserError, nearest
+from df_models.settings import add_print_config
 
 if TYPE_CHECKING:
     from df_data.fetch.config import FetchConfig
@@ -33,6 +34,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         ):
             # argparse takes positional words in one place only: overrides after an option are read as part of it.
             command.add_argument(f"--{option}", nargs="+", metavar=("PATH", "KEY=VALUE"), help=what)
+        add_print_config(command)
         command.set_defaults(run=run, goes_on=name == "fetch")
 
 
@@ -40,7 +42,10 @@ def run_plan(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from df_data.fetch.plan import make_plan
 
-    config, catalogue = _read(arguments)
+    config = _config(arguments)
+    if arguments.print_config:
+        return _print(config)
+    catalogue = _catalogue(config)
     print(make_plan(config, catalogue))
     if catalogue.local:
         print(f"next: df-data build with a source of folder {config.lists} (configs/data/grid.yaml is such a config)")
@@ -58,7 +63,10 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     from df_data.fetch.run import CLIPS, fetch
     from df_data.sources.records import JOURNAL_NAME
 
-    config, catalogue = _read(arguments)
+    config = _config(arguments)
+    if arguments.print_config:
+        return _print(config)
+    catalogue = _catalogue(config)
     summary = fetch(config, catalogue, downloaders(config, catalogue))
     print(summary)
     if not summary.clips:
@@ -90,9 +98,21 @@ def downloaders(config: FetchConfig, catalogue: Catalogue) -> Callable[[str], Do
     return lambda url: files if pages is None or is_plain_file(url) else pages
 
 
-def _read(arguments: argparse.Namespace) -> tuple[FetchConfig, Catalogue]:
-    from df_data.fetch.config import FetchConfig
+def _print(config: FetchConfig) -> int:
+    from df_models.settings import dump_config
+
+    print(dump_config(config), end="")
+    return 0
+
+
+def _catalogue(config: FetchConfig) -> Catalogue:
     from df_data.sources.catalogue import read_catalogue
+
+    return read_catalogue(config.source, config.lists.path)
+
+
+def _config(arguments: argparse.Namespace) -> FetchConfig:
+    from df_data.fetch.config import FetchConfig
     from df_models.settings import load_config
 
     overrides, paths = _asked(arguments)
@@ -101,8 +121,7 @@ def _read(arguments: argparse.Namespace) -> tuple[FetchConfig, Catalogue]:
     if named:
         _check_name(arguments.source, listed=any(text.startswith("lists=") for text in overrides))
         overrides.append(f"source={arguments.source}")
-    config = load_config(FetchConfig, None if named else arguments.source, overrides)
-    return config, read_catalogue(config.source, config.lists.path)
+    return load_config(FetchConfig, None if named else arguments.source, overrides)
 
 
 def _check_name(source: str, *, listed: bool) -> None:

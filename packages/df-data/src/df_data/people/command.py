@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from df_models.cli_support import command
+from df_models.settings import add_print_config
 
 DEFAULT_OUT = "people.jsonl"
 
@@ -26,6 +27,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--doubtful", type=int, default=20, help="list so many pairs near the threshold (default 20)")
     parser.add_argument("overrides", nargs="*", help="dotted overrides of the config, such as workers=4")
+    add_print_config(parser)
     parser.set_defaults(run=run, goes_on=True)
 
 
@@ -34,9 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     from df_data.build.config import BuildConfig
     from df_data.people.find import find_people
     from df_models.errors import UserError
-    from df_models.settings import expand_path, load_config
+    from df_models.settings import dump_config, expand_path, load_config
 
     config = load_config(BuildConfig, arguments.config, arguments.overrides)
+    if arguments.print_config:
+        print(dump_config(config), end="")
+        return 0
     named = sorted({source.people for source in config.sources if source.people is not None})
     if arguments.out is None and len(named) > 1:
         raise UserError(f"the sources name several people files ({', '.join(named)}); give one with --out")
