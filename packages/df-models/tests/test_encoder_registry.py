@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import importlib.util
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -92,19 +91,17 @@ def test_log_mel_has_no_window() -> None:
         encoders.load_audio_encoder("logmel@4+2")
 
 
-def test_the_page_on_adding_an_encoder_does_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parents[3] / "docs" / "how-to" / "encoder.md"
-    module, entry = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    added = eval(entry, {"EncoderEntry": EncoderEntry})
-    name = f"df_models.encoders.{added.module}"
-    made = types.ModuleType(name)
-    exec(compile(module, str(page), "exec"), made.__dict__)
-    monkeypatch.setitem(sys.modules, name, made)
-    monkeypatch.setattr(registry, "ENTRIES", (*ENTRIES, added))
-    monkeypatch.setitem(registry._BY_NAME, added.name, added)
+def test_an_encoder_of_ones_own_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_BY_NAME", registry._BY_NAME.copy())
+    source = Path(__file__).parents[3] / "examples" / "own_encoder.py"
+    spec = importlib.util.spec_from_file_location("own_encoder", source)
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "own_encoder", made)
+    spec.loader.exec_module(made)
 
     encoder = encoders.load_audio_encoder("loudness")
-    assert isinstance(encoder, AudioEncoder) and encoder.pool == added.pool
+    assert isinstance(encoder, AudioEncoder) and encoder.pool == registry.audio_pool("loudness")
     wave = np.random.default_rng(0).normal(scale=0.1, size=640 * 9).astype(np.float32)
     features = encoder.encode(wave, 11)
     assert features.shape == (22, 1) and torch.equal(features[18:], torch.zeros(4, 1))
@@ -112,3 +109,5 @@ def test_the_page_on_adding_an_encoder_does_what_it_says(monkeypatch: pytest.Mon
     config = preset_config("quickstart", audio_encoder="loudness", audio_dim=2)
     assert config.audio_pool == "concat" and latency_of(config).total is not None
     assert "loudness" in encoder_names("audio")
+    with pytest.raises(UserError, match="there is an encoder 'loudness' already"):
+        registry.register(EncoderEntry("audio", "loudness", "elsewhere"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from df_models import DualForce
 from df_models.encoders import random_tiny_vae
 from df_models.media import write_image, write_wav
+from df_train.objective import LOSSES
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -51,6 +53,38 @@ def test_frames_are_shown_as_they_are_made(
 
     assert run("stream_frames.py", *given, "--frames", 10, monkeypatch=monkeypatch) == 2
     assert "1 + 4" in capsys.readouterr().err
+
+
+def tiny_quickstart(tmp_path: Path, tiny_model: dict[str, int]) -> list[str]:
+    """Settings of a quickstart of two steps."""
+    overrides = {name: value for name, value in tiny_model.items() if name != "video_size"}
+    return [
+        f"model.overrides={json.dumps(overrides)}",
+        f"data.root={tmp_path / 'data'}",
+        f"run_dir={tmp_path / 'run'}",
+        "data.batch_size=2",
+        "data.synth={clips: 4, val_clips: 1, frames: 9, val_frames: 9, size: 32, workers: 1}",
+        "budget.minutes=null",
+        "optim={steps: 2, warmup: 1}",
+        "sample.clips=0",
+        "device=cpu",
+    ]
+
+
+def test_a_loss_of_ones_own(tmp_path: Path, tiny_model: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("df_train.objective.LOSSES", LOSSES.copy())
+    assert run("own_loss.py", *tiny_quickstart(tmp_path, tiny_model), monkeypatch=monkeypatch) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert any("loss/jitter" in line for line in lines)
+
+
+def test_an_encoder_of_ones_own(tmp_path: Path, tiny_model: dict[str, int]) -> None:
+    """As a process of its own: the renderers are others, which must know the encoder too."""
+    script = [sys.executable, str(EXAMPLES / "own_encoder.py"), *tiny_quickstart(tmp_path, tiny_model)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    config = DualForce.from_pretrained(tmp_path / "run" / "model").config
+    assert (config.audio_encoder, config.audio_dim, config.audio_pool) == ("loudness", 2, "concat")
 
 
 @pytest.mark.timeout(900)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import re
+import runpy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -238,13 +238,11 @@ def test_every_loss_can_be_switched_on_and_off_and_is_logged(
     assert losses.total > 0 and without(model, batch, 0, None).total < 1e-6
 
 
-def test_the_page_on_adding_a_loss_does_what_it_says(
+def test_a_loss_of_ones_own_is_one_entry(
     make_config: MakeConfig, model: DualForce, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ):
-    page = Path(__file__).parents[3] / "docs" / "how-to" / "loss.md"
-    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     monkeypatch.setattr("df_train.objective.LOSSES", LOSSES.copy())
-    exec(compile(code, str(page), "exec"), {})
+    runpy.run_path(str(Path(__file__).parents[3] / "examples" / "own_loss.py"), run_name="own_loss")
     plain, jittery = objective_of(make_config, model), objective_of(make_config, model, extra={"jitter": 0.5})
     assert "jitter" not in plain.names and jittery.names[-1] == "jitter"
     losses, before = jittery(model, batch, 0, None), plain(model, batch, 0, None)

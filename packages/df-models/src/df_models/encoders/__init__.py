@@ -113,7 +113,7 @@ def _load(role: Role, spec: str) -> Any:
 def _module(entry: EncoderEntry) -> Any:
     if entry.module is None:
         raise UserError(f"the {CALLED[entry.role]} {entry.name!r} is made by df-data on the way and cannot be loaded")
-    return importlib.import_module(f"{__name__}.{entry.module}")
+    return importlib.import_module(entry.module, package=__name__)
 
 
 __all__ = [

@@ -1,7 +1,8 @@
 """The one list of frozen encoders: what each is called, where its code is, what is known of it without its weights.
 
-To add an encoder is to add its :class:`EncoderEntry` to :data:`ENTRIES` (docs/how-to/encoder.md); configs, error
-messages, manifests, latency and the tests that load every encoder follow from it.
+To add an encoder is to add its :class:`EncoderEntry` to :data:`ENTRIES`, or to :func:`register` it from a package or
+script of one's own (docs/how-to/encoder.md); configs, error messages, manifests, latency and the tests that load every
+encoder follow from it.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class EncoderEntry:
     Attributes:
         role: what it is for.
         name: what configs and manifests call it; unique over all roles.
-        module: below ``df_models.encoders``; it has ``load(name, location)``. None: it has no loader, since its vectors
-            are made on the way: from the face landmarks of a build, or by rendering.
+        module: it has ``load(name, location)``; a name that begins with a dot is below ``df_models.encoders``. None: it
+            has no loader, since its vectors are made on the way: from the face landmarks of a build, or by rendering.
         embedded: it comes with the package, there are no weights to find.
         origin: where its weights are published, for modules that load several.
         pool: audio: how its features are pooled unless a config says otherwise.
@@ -92,7 +93,7 @@ cuts a recording. Shorter windows cost more passes and leave less context, longe
 
 def _hubert(name: str, hub_id: str) -> EncoderEntry:
     return EncoderEntry(
-        "audio", name, "audio.hubert", origin=hub_origin(name, hub_id, "Apache-2.0"), window=SPEECH_WINDOW
+        "audio", name, ".audio.hubert", origin=hub_origin(name, hub_id, "Apache-2.0"), window=SPEECH_WINDOW
     )
 
 
@@ -101,25 +102,25 @@ def _image(name: str, module: str, hub_id: str, licence: str) -> EncoderEntry:
 
 
 def _flame(name: str, licence: str, how_to_get: str) -> EncoderEntry:
-    return EncoderEntry("flame", name, "face.deca", origin=Origin(name, licence, how_to_get))
+    return EncoderEntry("flame", name, ".face.deca", origin=Origin(name, licence, how_to_get))
 
 
 ENTRIES: tuple[EncoderEntry, ...] = (
-    EncoderEntry("video", "df-tiny", "video.wan_vae", embedded=True),
-    EncoderEntry("video", "wan", "video.wan_vae"),
-    EncoderEntry("video", "taew2_1", "video.taehv"),
-    EncoderEntry("audio", "logmel", "audio.logmel", embedded=True, pool="concat"),
+    EncoderEntry("video", "df-tiny", ".video.wan_vae", embedded=True),
+    EncoderEntry("video", "wan", ".video.wan_vae"),
+    EncoderEntry("video", "taew2_1", ".video.taehv"),
+    EncoderEntry("audio", "logmel", ".audio.logmel", embedded=True, pool="concat"),
     _hubert("hubert-large", "facebook/hubert-large-ls960-ft"),
     _hubert("hubert-base", "facebook/hubert-base-ls960"),
-    EncoderEntry("reference", "patches", "image.patches", embedded=True),
-    _image("dinov2-small", "image.dinov2", "facebook/dinov2-small", "Apache-2.0"),
-    _image("dinov2-base", "image.dinov2", "facebook/dinov2-base", "Apache-2.0"),
-    _image("dinov2-large", "image.dinov2", "facebook/dinov2-large", "Apache-2.0"),
-    _image("clip-vit-b", "image.clip", "openai/clip-vit-base-patch16", "MIT"),
-    _image("clip-vit-l", "image.clip", "openai/clip-vit-large-patch14", "MIT"),
-    _image("clip-vit-h", "image.clip", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "MIT"),
-    EncoderEntry("text", "umt5-xxl", "text.umt5"),
-    EncoderEntry("structure", "liveportrait", "face.liveportrait", layout=LIVEPORTRAIT_70),
+    EncoderEntry("reference", "patches", ".image.patches", embedded=True),
+    _image("dinov2-small", ".image.dinov2", "facebook/dinov2-small", "Apache-2.0"),
+    _image("dinov2-base", ".image.dinov2", "facebook/dinov2-base", "Apache-2.0"),
+    _image("dinov2-large", ".image.dinov2", "facebook/dinov2-large", "Apache-2.0"),
+    _image("clip-vit-b", ".image.clip", "openai/clip-vit-base-patch16", "MIT"),
+    _image("clip-vit-l", ".image.clip", "openai/clip-vit-large-patch14", "MIT"),
+    _image("clip-vit-h", ".image.clip", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "MIT"),
+    EncoderEntry("text", "umt5-xxl", ".text.umt5"),
+    EncoderEntry("structure", "liveportrait", ".face.liveportrait", layout=LIVEPORTRAIT_70),
     EncoderEntry("structure", "mediapipe", None, embedded=True, layout=MEDIAPIPE_70),
     EncoderEntry("structure", "synthetic", None, embedded=True, layout=SYNTHETIC_70),
     _flame(
@@ -132,15 +133,27 @@ ENTRIES: tuple[EncoderEntry, ...] = (
         "EMOCA licence (Max Planck Society): non-commercial scientific research",
         "register at https://emoca.is.tue.mpg.de and fetch EMOCA_v2_lr_mse_20 or EMOCA",
     ),
-    EncoderEntry("lip sync", "syncnet_v2", "face.syncnet"),
+    EncoderEntry("lip sync", "syncnet_v2", ".face.syncnet"),
 )
 _BY_NAME = {entry.name: entry for entry in ENTRIES}
 assert len(_BY_NAME) == len(ENTRIES), "two encoders have one name"
 
 
+def register(entry: EncoderEntry) -> None:
+    """Make an encoder of another package or script known, as if it stood in :data:`ENTRIES`.
+
+    Every process that loads it must do so: call it where the module is imported (examples/own_encoder.py).
+
+    Raises:
+        UserError: the name is taken.
+    """
+    if _BY_NAME.setdefault(entry.name, entry) != entry:
+        raise UserError(f"there is an encoder {entry.name!r} already; give yours another name")
+
+
 def encoder_names(role: Role, *, loadable: bool = False) -> tuple[str, ...]:
     """Return the names of a role's encoders; ``loadable`` leaves out those without a loader."""
-    return tuple(e.name for e in ENTRIES if e.role == role and (e.module is not None or not loadable))
+    return tuple(e.name for e in _BY_NAME.values() if e.role == role and (e.module is not None or not loadable))
 
 
 def find_entry(role: Role, name: str) -> EncoderEntry:
