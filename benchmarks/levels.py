@@ -30,7 +30,7 @@ from df_eval.evaluate import built_with_landmarker, check_size, held_out_clips, 
 from df_eval.generation import generate_clips
 from df_eval.metrics import ClipRatio, sync
 from df_eval.readers import FaceReader, choose_reader
-from df_infer.loudness import TARGET_DB, TOLERANCE_DB, levelled
+from df_infer.loudness import TOLERANCE_DB, levelled
 from df_infer.pipeline import Pipeline
 from df_infer.run_dir import open_run_dir
 from df_models.cli_support import run_cli
@@ -72,6 +72,9 @@ class Bench:
         self.clips, self.source = held_out_clips(root, config, encoder, self.pipeline.size)
         check_size(self.pipeline, self.clips)
         self.config, self.frames = config, config.frames[0]
+        self.trained_db = self.pipeline.model.config.speech_level
+        if self.trained_db is None:
+            raise UserError(f"{run} does not know the level of its training speech; train it anew")
         self.mouths = [self.reader.truth(clip).mouth_open_T for clip in self.clips]
         if any(mouth is None for mouth in self.mouths):
             raise UserError(f"the reader {self.reader.id} knows no true mouth for this run's clips")
@@ -116,7 +119,7 @@ def gain_rows(bench: Bench, progress: tqdm) -> list[list[str]]:
     rows = []
     for gain in GAINS_DB:
         plain = [amplified(wave, gain) for wave in bench.waves()]
-        heard = [levelled(wave) for wave in plain]
+        heard = [levelled(wave, bench.trained_db) for wave in plain]
         changed = sum(after is not before for before, after in zip(plain, heard, strict=True))
         as_it_is = bench.line(plain)
         after = bench.line(heard) if changed else as_it_is
@@ -152,15 +155,15 @@ Run `{bench.run.name}`; {bench.source}; the first {bench.frames} frames of each,
 Lip-sync is df-eval's (the correlation of the mouth read from the pixels with the true one; 1 is perfect, a still mouth
 is 0); amplitude is the read mouth's movement over the true one's.
 
-**What the model was trained on.** These clips come from where its training clips do. Their speech is at
-{levels.mean():.1f} dB of full scale (standard deviation {levels.std():.1f}, from {levels.min():.1f} to
+**What the model was trained on.** Its training speech is at {bench.trained_db:.1f} dB of full scale on average. That
+of these clips is at {levels.mean():.1f} dB (standard deviation {levels.std():.1f}, from {levels.min():.1f} to
 {levels.max():.1f}), the quiet parts {ranges.mean():.0f} dB below the loud ones ({ranges.min():.0f} to
 {ranges.max():.0f}). Neither level nor noise was varied in training beyond that.
 
 ## Gain
 
-`df-infer` brings speech further than {TOLERANCE_DB:g} dB from {TARGET_DB:g} dB to that level, with a warning, where it
-is plainly speech; `--keep-level` leaves it alone.
+`df-infer` brings speech further than {TOLERANCE_DB:g} dB from the training speech's level to that level, with a
+warning, where it is plainly speech; `--keep-level` leaves it alone.
 
 {table(gain_head, gains)}
 

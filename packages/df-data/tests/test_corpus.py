@@ -62,6 +62,8 @@ def test_what_is_built(built: Path) -> None:
         manifest = read_manifest(built / split)
         assert (manifest.count, manifest.complete, manifest.height, manifest.split) == (count, True, 32, split)
         assert set(manifest.encoders) == {"video_vae", "audio", "reference"}
+        levels = [sample.meta.scores["speech_level"] for sample in iter_samples(built / split)]
+        assert manifest.speech_level == pytest.approx(np.mean(levels), abs=0.01)
     assert load_config(SynthConfig, built / "config.yaml") == CONFIG
     lines = [json.loads(line) for line in (built / "ledger.jsonl").read_text().splitlines()]
     assert {line["status"] for line in lines} == {"accepted"} and len(lines) == 7

@@ -30,6 +30,7 @@ TINY = {
     "reference_width": 32,
     "flame_dim": 0,
     "video_size": 16,
+    "speech_level": -19.6,
 }
 
 

@@ -60,6 +60,7 @@ TRAVELS = {
     "audio_encoder": "hubert-large",
     "reference_encoder": "dinov2-base",
     "text_encoder": "umt5-xxl:elsewhere",
+    "speech_level": -15.5,
     "face_crop": "largest",
     "audio_pool": "mean",
     "structure_layout": StructureLayout("six", "somebody", "a" * 64, (StructureField("all", 10, "1"),)),

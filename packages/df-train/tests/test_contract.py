@@ -62,6 +62,12 @@ def test_a_new_model_takes_everything_from_its_dataset(manifest: Manifest, make_
     assert dict(found.encoder_hashes) == {
         role: manifest.encoders[role].sha256 for role in ("audio", "reference", "video_vae")
     }
+    assert found.speech_level is None, "these clips have no audio that was measured"
+    first, second = manifest.shards
+    levels = (first.model_copy(update={"speech_level": -10.0}), second.model_copy(update={"speech_level": -20.0}))
+    found = made(make_config(Path("run")), manifest.model_copy(update={"shards": levels}))
+    mean = -(10.0 * first.count + 20.0 * second.count) / manifest.count
+    assert found.speech_level == pytest.approx(mean, abs=0.01)
 
 
 @pytest.mark.parametrize(

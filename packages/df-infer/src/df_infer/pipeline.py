@@ -181,7 +181,7 @@ class Pipeline:
             self.model,
             audio_pieces(
                 self.audio_encoder,
-                wave_N if keep_level else levelled(wave_N),
+                wave_N if keep_level else levelled(wave_N, self.model.config.speech_level),
                 count,
                 pool_of(self.model.config),
             ),

@@ -25,8 +25,9 @@ from df_train.text import check_text
 ROLES = ("audio", "reference", TEXT)
 HASHED = ("video_vae", *ROLES)
 """Whose weights a model knows by their hash."""
-FREE = ("video_size", "face_crop")
-"""What a trained model may be given otherwise than it was trained with: its towers take any size and crop."""
+FREE = ("video_size", "face_crop", "speech_level")
+"""What a trained model may be given otherwise than it was trained with: it takes any size, crop and level, and is used
+to those it heard and saw last."""
 KEPT = (
     "structure_layout",
     "audio_pool",
@@ -58,6 +59,8 @@ def taken_over(manifest: Manifest, stated: Mapping[str, Any] | None = None) -> d
     layout = structure_of(manifest)
     if layout is not None:
         fields |= {"structure_layout": layout, "structure_dim": layout.dim}
+    if manifest.speech_level is not None:
+        fields["speech_level"] = manifest.speech_level
     hashes = {role: manifest.encoders[role].sha256 for role in HASHED if role in manifest.encoders}
     return fields | {"encoder_hashes": hashes}
 
@@ -75,7 +78,7 @@ def _pooling(audio: Features, stated: Mapping[str, Any]) -> AudioPool:
 
 
 def for_trained(model: DualForceConfig, decided: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what a dataset decides, what a trained model takes: size and crop, and what it does not know of itself."""
+    """Of what a dataset decides, what a trained model takes: :data:`FREE`, and what it does not know of itself."""
     unknown = [name for name in ("structure_layout", "encoder_hashes") if not getattr(model, name)]
     return {name: value for name, value in decided.items() if name in (*FREE, *unknown)}
 

@@ -28,6 +28,8 @@ class ShardEntry(FrozenModel):
     Attributes:
         pixel_frames: sum of the clips' pixel frames; `shortest` and `longest` clip in pixel frames.
         structure: moments of the raw structure vectors of the shard.
+        speech_level: mean of the clips' speech levels in dB of full scale (:mod:`df_models.media.levels`), but for
+            silent clips; None: not recorded.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ShardEntry(FrozenModel):
     shortest: int
     longest: int
     structure: Moments
+    speech_level: float | None = None
 
     @field_validator("name")
     @classmethod
@@ -95,6 +98,13 @@ class Manifest(FrozenModel):
     structure_vectors: StructureLayout | None = None
     features: dict[str, Features] = Field(default_factory=dict)
     structure_statistics: StructureStatistics | None = None
+
+    @property
+    def speech_level(self) -> float | None:
+        """Mean level of the speech that a model trained on the split hears, in dB; None: not recorded."""
+        known = [(shard.speech_level, shard.count) for shard in self.shards if shard.speech_level is not None]
+        levels, counts = zip(*known, strict=True) if known else ((), ())
+        return round(float(np.average(levels, weights=counts)), 2) if known else None
 
     @field_validator("structure_vectors", mode="before")
     @classmethod

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from df_data.format.ledger import StagedSample
 from df_data.format.manifest import (
     MANIFEST_NAME,
@@ -38,6 +40,7 @@ from df_data.format.staging import Staging, intact
 from df_data.format.statistics import Moments, merge_moments, moments_of
 from df_models.errors import UserError
 from df_models.files import atomic_path, remove_leftovers, sha256_file
+from df_models.media.levels import LEVEL_SCORE, SILENT_DB
 
 STAGING_NAME = ".staging"
 SUFFIXES = ("json", "mp4", "safetensors")
@@ -229,6 +232,7 @@ class SplitWriter:
             shortest=min(summary.lengths),
             longest=max(summary.lengths),
             structure=merge_moments(summary.moments),
+            speech_level=float(np.mean(summary.speech)) if summary.speech else None,
         )
         self._enter(entry, summary)
         for staged in mine:
@@ -305,6 +309,7 @@ class _Summary:
     moments: list[Moments] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
     widths: dict[str, set[int]] = field(default_factory=dict)
+    speech: list[float] = field(default_factory=list)
 
     def add(self, piece: bytes) -> bytes:
         sample = next(iter_tar_samples(io.BytesIO(piece + _END), "staged sample", video=False))
@@ -314,6 +319,9 @@ class _Summary:
         for role, name in FEATURE_TENSORS.items():
             if name in sample.tensors:
                 self.widths.setdefault(role, set()).add(sample.tensors[name].shape[-1])
+        speech = sample.meta.scores.get(LEVEL_SCORE)
+        if speech is not None and speech > SILENT_DB:
+            self.speech.append(speech)
         return piece
 
 

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+LEVEL_SCORE = "speech_level"
+"""Under this name a clip's scores hold its level."""
 WINDOW = 512
 ACTIVE_DB = 20.0
 QUIET, LOUD = 0.05, 0.95
@@ -47,7 +49,7 @@ class SpeechLevel(NamedTuple):
 
     def scores(self) -> dict[str, float]:
         """Return both as a clip's scores: what a model that is trained on the clip will be used to."""
-        return {"speech_level": round(self.level, 2), "speech_range": round(self.range, 2)}
+        return {LEVEL_SCORE: round(self.level, 2), "speech_range": round(self.range, 2)}
 
 
 def speech_level(wave_N: np.ndarray) -> SpeechLevel:

@@ -92,8 +92,9 @@ class DualForceConfig:
     two audio features of a pixel frame became one slot (``audio_pool``; None takes the encoder's own), what the
     structure vectors mean (``structure_layout``; None: not known), the hashes of the encoders' weights by role
     (``encoder_hashes``: ``audio``, ``reference``, ``text``, ``video_vae``; those of the dataset it was trained on), how
-    faces were cropped, ``face_crop``, and to how many pixels a side, ``video_size`` (what generation makes; the towers
-    themselves take any size).
+    loud its speech was (``speech_level`` in dB, :mod:`df_models.media.levels`; None: not known), how faces were
+    cropped, ``face_crop``, and to how many pixels a side, ``video_size`` (what generation makes; the towers themselves
+    take any size).
     """
 
     dim: int
@@ -136,6 +137,7 @@ class DualForceConfig:
     audio_pool: AudioPool | None = None
     structure_layout: StructureLayout | None = None
     encoder_hashes: tuple[tuple[str, str], ...] = ()
+    speech_level: float | None = None
     face_crop: str = "none"
     video_size: int = 64
 
@@ -254,9 +256,10 @@ class DualForceConfig:
         return config_from_dict(cls, values)
 
 
-_KINDS: dict[str, tuple[type, str]] = {
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "int": (Integral, "a whole number"),
     "float": (Real, "a number"),
+    "float | None": ((Real, type(None)), "a number or None"),
     "str": (str, "text"),
     "bool": (bool, "True or False"),
 }
