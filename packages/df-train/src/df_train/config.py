@@ -22,6 +22,12 @@ MOST_BUCKETS = 8
 """Lengths of clips in one run (`df_models.attention.masks` keeps 32 masks, and a length takes up to four)."""
 
 
+def _rising_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
+        raise ValueError("give rising steps, from 1 on")
+    return steps
+
+
 def _rising(bends: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     places = [step for step, _ in bends]
     if places != sorted(set(places)) or any(step < 0 or step >= steps for step, steps in bends):
@@ -290,7 +296,7 @@ class ShardingConfig(FrozenModel):
     compile: bool = False
 
 
-class CheckpointConfig(FrozenModel):
+class ResumeConfig(FrozenModel):
     """Checkpoints to resume from.
 
     Attributes:
@@ -313,6 +319,18 @@ class LogConfig(FrozenModel):
         wandb_project: its project.
         tensorboard: write event files for TensorBoard into the run.
     """
+class CheckpointConfig(ResumeConfig):
+    """Checkpoints to resume from, and models to keep.
+
+    Attributes:
+        milestones: rising steps, `[1000, 5000]`, after which the averaged model is also exported, to `models/step-N/`,
+            for good. A checkpoint is saved with each, so that a run that goes on takes no such step again, and one that
+            is there is not written anew.
+    """
+
+    milestones: Annotated[tuple[int, ...], AfterValidator(_rising_steps)] = ()
+
+
 
     every: int = Field(default=10, ge=1)
     wandb: Literal["off", "offline", "online"] = "off"

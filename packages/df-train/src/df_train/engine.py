@@ -90,6 +90,7 @@ class Trainer:
         sinks: take the figures; only the first process has any.
         sample: called with the state by every process when samples are due.
         pace: fits the number of steps to a time budget while they are taken.
+        milestone: called with the state by every process at `checkpoint.milestones`, after a checkpoint.
     """
 
     def __init__(
@@ -101,9 +102,10 @@ class Trainer:
         sinks: list[Sink],
         sample: Callable[[TrainState], None],
         pace: Pace | None = None,
+        milestone: Callable[[TrainState], None] = lambda training: None,
     ) -> None:
         self.config, self.state, self.objective, self.world = config, training, objective, world
-        self._sinks, self._sample, self._pace = sinks, sample, pace
+        self._sinks, self._sample, self._pace, self._milestone = sinks, sample, pace, milestone
         self._batches = iter(training.reader)
         self._timing = Timing()
         self._norm: Tensor | None = None
@@ -122,6 +124,8 @@ class Trainer:
             total=total, initial=taken, desc="training", unit="step", disable=not self.world.is_main, smoothing=0.05
         )
         with Interrupts().watch() as interrupts, bar:
+            if taken in self.config.checkpoint.milestones:  # stopped between its checkpoint and its export
+                self._milestone(self.state)
             self._timing = Timing()
             stop = Stop.DONE
             while self.state.step < self.config.optim.steps:
@@ -148,6 +152,9 @@ class Trainer:
             bar.set_postfix(loss=f"{self.log():.4f}", refresh=False)
         if step % config.checkpoint.every == 0 and not last:
             self.save()
+        if step in config.checkpoint.milestones:  # with a checkpoint first: who resumes never takes this step again
+            self.save()
+            self._milestone(self.state)
         if config.sample.every and step % config.sample.every == 0 and not last:
             self._sample(self.state)
             self._timing = Timing()

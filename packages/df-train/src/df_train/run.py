@@ -18,7 +18,7 @@ from df_models.flow import ErrorBank
 from df_models.locks import one_writer
 from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
-from df_models.text import PROMPT_FILE, Prompt, write_prompt
+from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import peers, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
@@ -39,6 +39,7 @@ from df_train.dataset import (
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
+from df_train.export import Milestones, write_model
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
@@ -251,7 +252,8 @@ def _train_and_export(
         record = partial(write_config, run) if world.is_main else lambda changed: None
         pace = Pace(config, clock, world, say, record, step=training.step)
     try:
-        stop = Trainer(config, training, objective, world, sinks, sampler, pace).fit()
+        milestones = Milestones(run, prompt, world)
+        stop = Trainer(config, training, objective, world, sinks, sampler, pace, milestones).fit()
     finally:
         for sink in sinks:
             sink.close()
@@ -260,9 +262,7 @@ def _train_and_export(
         return Result(stop, training.step, training.seconds)
     model = state.averaged_model(training)
     if world.is_main:
-        model.save_pretrained(run.model)
-        if prompt is not None:
-            write_prompt(run.model / PROMPT_FILE, prompt)
+        write_model(run.model, model, prompt)
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
