@@ -217,6 +217,8 @@ class OptimConfig(FrozenModel):
         eps: AdamW's epsilon.
         weight_decay: AdamW's decoupled decay.
         clip: largest norm of the gradient; a larger one is scaled down to it.
+        max_skips: steps in a row that may be skipped because their gradient is not finite; one more ends the run (0:
+            the first does). On a GPU this is looked at where figures are logged.
         bends: written by a time budget (`df_train.budget`): pairs of a step and of the `steps` that it was bound
             for until then.
     """
@@ -229,6 +231,7 @@ class OptimConfig(FrozenModel):
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
+    max_skips: int = Field(default=3, ge=0)
     bends: tuple[tuple[int, int], ...] = ()
 
     @field_validator("bends")

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from types import FrameType
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from tqdm import tqdm
 
 from df_data.reading import Batch
@@ -39,7 +39,7 @@ class Stop(Enum):
 
 
 class NotFinite(RuntimeError):
-    """The loss or the gradient is no longer a number."""
+    """The loss, the gradient or the weights are no longer numbers."""
 
 
 @dataclass
@@ -179,8 +179,10 @@ class Trainer:
         """One optimizer step over `data.accumulate` passes."""
         training, optim = self.state, self.config.optim
         passes = self.config.data.accumulate
+        sums, keys = training.meter.sums_LK2.clone(), list[str]()
         for index in range(passes):
             batch = self._next_batch()
+            keys += batch.keys
             if passes > 1:
                 set_gradient_sync(training.model, index == passes - 1)
             losses = self.objective(training.model, batch, training.step, training.banks)
@@ -188,16 +190,37 @@ class Trainer:
             self.state.meter.add(losses.terms, losses.total)
             self.state.lengths.add(batch.video.shape[1])
             self._timing.frames += len(batch) * batch.video.shape[1]
-        norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), optim.clip)
-        self._norm = norm
+        self._norm = _whole(clip_grad_norm_(training.model.parameters(), optim.clip))
         rate = self._rate(training.step)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
-        training.optimizer.step()
+        skip = training.skips.note(self._norm, training.step + 1, keys)
+        training.skips.take(
+            skip, training.optimizer, training.average, ema_decay(training.step, decay=self.config.ema.decay)
+        )
+        training.meter.restore(sums, where=skip)
         training.optimizer.zero_grad()
-        training.average.update(ema_decay(training.step, decay=self.config.ema.decay))
         training.step += 1
         self._timing.steps += 1
+        if training.skips.waits:
+            self._look_at_skips()
+
+    def _look_at_skips(self) -> int:
+        """The number of steps skipped so far; every process must call it.
+
+        Raises:
+            NotFinite: too many in a row.
+        """
+        counts, most = self.state.skips.look(), self.config.optim.max_skips
+        if counts.longest <= most:
+            return counts.total
+        keys = self.world.each(self.state.skips.keys_of(counts.last))
+        clips = "; ".join(f"process {rank}: {', '.join(mine)}" for rank, mine in enumerate(keys))
+        raise NotFinite(
+            f"the gradient was not finite in {counts.longest} steps in a row (optim.max_skips={most}), the last of "
+            f"them step {counts.last}, on the clips of {clips}; look at these, or resume from the last checkpoint with "
+            f"a lower optim.lr (now {self.config.optim.lr})"
+        )
 
     def _rate(self, step: int) -> float:
         optim = self.config.optim
@@ -214,10 +237,13 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------ logging, saving
 
     def log(self) -> float:
-        """Write the figures since the last log line; return the loss."""
+        """Write the figures since the last log line; return the loss, NaN if every step was skipped."""
         step, config = self.state.step, self.config
         values = self.state.meter.read(self.world)
-        values["grad_norm"] = self._read_norm()
+        values["optim/skipped"] = float(self._look_at_skips())
+        norm = self._norm.item() if self._norm is not None else 0.0
+        if math.isfinite(norm):
+            values["grad_norm"] = norm
         self._require_finite(values)
         values["lr"] = self._rate(step - 1)
         values["data/latent_frames"] = self.state.lengths.read()
@@ -226,19 +252,13 @@ class Trainer:
         values |= self._speed()
         for sink in self._sinks:
             sink.write(step, values)
-        return values["loss"]
-
-    def _read_norm(self) -> float:
-        if self._norm is None:
-            return 0.0
-        norm = self._norm.full_tensor() if isinstance(self._norm, DTensor) else self._norm
-        return norm.item()
+        return values.get("loss", math.nan)
 
     def _require_finite(self, values: Mapping[str, float]) -> None:
         """A state that is no longer made of numbers is neither logged nor saved."""
         if not all(math.isfinite(value) for value in values.values()):
             raise NotFinite(
-                f"the loss or gradient is not finite at step {self.state.step}; resume from the last checkpoint with "
+                f"a loss or the weights are not finite at step {self.state.step}; resume from the last checkpoint with "
                 f"a lower optim.lr (now {self.config.optim.lr})"
             )
 
@@ -258,10 +278,20 @@ class Trainer:
         step = self.state.step
         if step == self._saved_at:
             return
-        self._require_finite({"grad_norm": self._read_norm()})
+        self._look_at_skips()
+        self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
         root = RunDir(self.config.directory).checkpoints
-        shared = {"seconds": self.state.seconds, "model": asdict(self.state.model.config)}
+        shared = {
+            "seconds": self.state.seconds,
+            "model": asdict(self.state.model.config),
+            "skips": self.state.skips.state_dict(),
+        }
         checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)
         if self.world.is_main:
             checkpoint.prune(root, self.config.checkpoint.keep)
         self._saved_at = step
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A sharded result, gathered."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

@@ -48,6 +48,7 @@ from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
 from df_train.sharding import shard
+from df_train.skips import Skips
 from df_train.start import Wish, check_place, choose_start, clear, digests_known, located, record_of, write_config
 from df_train.state import TrainState
 from df_train.text import unread_text
@@ -206,6 +207,7 @@ def build(
         reader=make_reader(config, model.config, world),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
+        skips=Skips(world.device),
     )
     return training, objective, look.prompt
 
