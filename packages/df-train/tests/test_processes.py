@@ -74,7 +74,10 @@ def test_twenty_steps_equal_ten_killed_and_ten_bit_by_bit(make_config: MakeConfi
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_ctrl_c_saves_a_checkpoint_and_exits_130(make_config: MakeConfig, tmp_path: Path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_saves_a_checkpoint_and_the_exit_code_tells_who_sent_it(
+    make_config: MakeConfig, tmp_path: Path, sent: signal.Signals, code: int
+):
     config = make_config(tmp_path / "run", optim={"steps": 100_000}, checkpoint={"every": 100_000}, log={"every": 1})
     command = [sys.executable, "-m", "df_train.cli", "--config", str(write(config, tmp_path / "run.yaml"))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
@@ -82,9 +85,9 @@ def test_ctrl_c_saves_a_checkpoint_and_exits_130(make_config: MakeConfig, tmp_pa
     metrics = config.directory / "metrics.jsonl"
     while time.monotonic() < deadline and not (metrics.is_file() and metrics.stat().st_size):
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "checkpoint saved" in output
     assert "Traceback" not in errors
     assert [path.name for path in (config.directory / "checkpoints").iterdir()] == [

@@ -313,15 +313,6 @@ class ResumeConfig(FrozenModel):
     resume: Literal["auto", "never"] = "auto"
 
 
-class LogConfig(FrozenModel):
-    """Where figures go, besides `metrics.jsonl`.
-
-    Attributes:
-        every: steps from one line to the next.
-        wandb: Weights & Biases.
-        wandb_project: its project.
-        tensorboard: write event files for TensorBoard into the run.
-    """
 class CheckpointConfig(ResumeConfig):
     """Checkpoints to resume from, and models to keep.
 
@@ -334,6 +325,15 @@ class CheckpointConfig(ResumeConfig):
     milestones: Annotated[tuple[int, ...], AfterValidator(_rising_steps)] = ()
 
 
+class LogConfig(FrozenModel):
+    """Where figures go, besides `metrics.jsonl`.
+
+    Attributes:
+        every: steps from one line to the next.
+        wandb: Weights & Biases.
+        wandb_project: its project.
+        tensorboard: write event files for TensorBoard into the run.
+    """
 
     every: int = Field(default=10, ge=1)
     wandb: Literal["off", "offline", "online"] = "off"

@@ -60,10 +60,6 @@ class World:
         """What every process gives, in their order; all processes must call it."""
         return gather_object([value])
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all processes must call it."""
-        return bool(self.sum(torch.tensor([int(flag)], device=self.device)).item())
-
 
 def pick_device(wanted: str) -> torch.device:
     """The device of this process; with several processes on one machine each takes its own GPU.

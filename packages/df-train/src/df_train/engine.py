@@ -35,7 +35,17 @@ class Stop(Enum):
 
     DONE = "all steps taken"
     TIME = "the time limit was reached"
+    TOLD = "told to stop by a scheduler"
     INTERRUPTED = "interrupted"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run is not over: a checkpoint is saved, and the same command continues it."""
+        return self in (Stop.TOLD, Stop.INTERRUPTED)
+
+
+_REASONS = (None, Stop.TIME, Stop.TOLD, Stop.INTERRUPTED)
+"""To stop before all steps are taken, the weightiest last: of several processes the weightiest reason counts."""
 
 
 class NotFinite(RuntimeError):
@@ -44,23 +54,33 @@ class NotFinite(RuntimeError):
 
 @dataclass
 class Interrupts:
-    """Remembers Ctrl-C and SIGTERM until the step is over."""
+    """Remembers Ctrl-C, and a scheduler's SIGTERM or SIGUSR1, until the step is over.
 
-    seen: bool = False
+    Slurm sends SIGTERM when it preempts a job or its time is up, and SIGUSR1 before that if told `--signal=USR1@120`.
+    """
+
     ctrl_c: bool = False
+    told: bool = False
+
+    @property
+    def reason(self) -> Stop | None:
+        """To stop; None if no signal came."""
+        return Stop.INTERRUPTED if self.ctrl_c else Stop.TOLD if self.told else None
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         """Only a second Ctrl-C is a wish to stop at once: launchers send SIGTERM after the first."""
-        if signum == signal.SIGINT:
-            if self.ctrl_c:
-                raise KeyboardInterrupt
+        if signum != signal.SIGINT:
+            self.told = True
+        elif self.ctrl_c:
+            raise KeyboardInterrupt
+        else:
             self.ctrl_c = True
-        self.seen = True
 
     @contextmanager
     def watch(self) -> Iterator[Interrupts]:
-        """Take over the two signals; a second Ctrl-C interrupts at once."""
-        old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Take over the signals; a second Ctrl-C interrupts at once."""
+        signals = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
+        old = {number: signal.signal(number, self._note) for number in signals}
         try:
             yield self
         finally:
@@ -161,17 +181,17 @@ class Trainer:
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
         """Processes agree only on log steps, so that other steps need not wait for each other."""
-        limit = self.config.max_minutes
-        late = limit is not None and self.state.seconds > 60.0 * limit
+        reason = interrupts.reason or (Stop.TIME if self._late else None)
         if self.world.size > 1:
             if self.state.step % self.config.log.every:
                 return None
-            late, seen = self.world.any(late), self.world.any(interrupts.seen)
-        else:
-            seen = interrupts.seen
-        if self.state.step >= self.config.optim.steps:
-            return None
-        return Stop.INTERRUPTED if seen else Stop.TIME if late else None
+            reason = _REASONS[max(self.world.each(_REASONS.index(reason)))]
+        return reason if self.state.step < self.config.optim.steps else None
+
+    @property
+    def _late(self) -> bool:
+        limit = self.config.max_minutes
+        return limit is not None and self.state.seconds > 60.0 * limit
 
     # ------------------------------------------------------------------------------------------------------ one step
 

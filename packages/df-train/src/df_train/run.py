@@ -260,7 +260,7 @@ def _train_and_export(
         for sink in sinks:
             sink.close()
     _tell_skipped(training, world)
-    if stop is Stop.INTERRUPTED:
+    if stop.goes_on:
         return Result(stop, training.step, training.seconds)
     model = state.averaged_model(training)
     if world.is_main:
