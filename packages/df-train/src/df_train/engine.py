@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import Enum
 from types import FrameType
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from df_data.reading import Batch
 from df_infer.run_dir import RunDir
+from df_models.machine import choose_precision
 from df_train import checkpoint, state
 from df_train.budget import Pace
 from df_train.config import TrainConfig
@@ -27,6 +28,7 @@ from df_train.metrics import Sink
 from df_train.objective import Objective
 from df_train.schedule import ema_decay, learning_rate
 from df_train.sharding import set_gradient_sync
+from df_train.speed import Speed, Work
 from df_train.state import TrainState
 
 
@@ -88,21 +90,6 @@ class Interrupts:
                 signal.signal(number, handler)
 
 
-@dataclass
-class Timing:
-    """Wall-clock seconds since the last log line.
-
-    Attributes:
-        data: seconds of them that were spent waiting for the reader.
-        steps, frames: taken in them; latent frames of all clips of this process.
-    """
-
-    data: float = 0.0
-    steps: int = 0
-    frames: int = 0
-    started: float = field(default_factory=time.perf_counter)
-
-
 class Trainer:
     """Runs a state forward under a configuration.
 
@@ -127,7 +114,8 @@ class Trainer:
         self.config, self.state, self.objective, self.world = config, training, objective, world
         self._sinks, self._sample, self._pace, self._milestone = sinks, sample, pace, milestone
         self._batches = iter(training.reader)
-        self._timing = Timing()
+        work = Work(training.model.config, objective.shows_history, "flame" in objective.names)
+        self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._norm: Tensor | None = None
         self._saved_at = -1
 
@@ -146,7 +134,7 @@ class Trainer:
         with Interrupts().watch() as interrupts, bar:
             if taken in self.config.checkpoint.milestones:  # stopped between its checkpoint and its export
                 self._milestone(self.state)
-            self._timing = Timing()
+            self._speed.begin()
             stop = Stop.DONE
             while self.state.step < self.config.optim.steps:
                 started = time.perf_counter()
@@ -174,10 +162,11 @@ class Trainer:
             self.save()
         if step in config.checkpoint.milestones:  # with a checkpoint first: who resumes never takes this step again
             self.save()
-            self._milestone(self.state)
+            with self._speed.spent("saves"):
+                self._milestone(self.state)
         if config.sample.every and step % config.sample.every == 0 and not last:
-            self._sample(self.state)
-            self._timing = Timing()
+            with self._speed.spent("elsewhere"):
+                self._sample(self.state)
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
         """Processes agree only on log steps, so that other steps need not wait for each other."""
@@ -209,7 +198,7 @@ class Trainer:
             (losses.total / passes).backward()
             self.state.meter.add(losses.terms, losses.total)
             self.state.lengths.add(batch.video.shape[1])
-            self._timing.frames += len(batch) * batch.video.shape[1]
+            self._speed.count(batch)
         self._norm = _whole(clip_grad_norm_(training.model.parameters(), optim.clip))
         rate = self._rate(training.step)
         for group in training.optimizer.param_groups:
@@ -221,7 +210,7 @@ class Trainer:
         training.meter.restore(sums, where=skip)
         training.optimizer.zero_grad()
         training.step += 1
-        self._timing.steps += 1
+        self._speed.step()
         if training.skips.waits:
             self._look_at_skips()
 
@@ -249,9 +238,8 @@ class Trainer:
         )
 
     def _next_batch(self) -> Batch:
-        started = time.perf_counter()
-        batch = next(self._batches)
-        self._timing.data += time.perf_counter() - started  # a copy to a GPU waits for the step before
+        with self._speed.spent("data"):  # without the copy to a GPU, which waits for the step before
+            batch = next(self._batches)
         return batch.to(self.world.device)
 
     # ------------------------------------------------------------------------------------------------ logging, saving
@@ -269,7 +257,7 @@ class Trainer:
         values["data/latent_frames"] = self.state.lengths.read()
         if config.data.on_error == "skip":
             values["data/skipped"] = float(sum(skipped_samples(self.state.reader, self.world).values()))
-        values |= self._speed()
+        values |= {"time/minutes": self.state.seconds / 60.0, **self._speed.read()}
         for sink in self._sinks:
             sink.write(step, values)
         return values.get("loss", math.nan)
@@ -282,22 +270,14 @@ class Trainer:
                 f"a lower optim.lr (now {self.config.optim.lr})"
             )
 
-    def _speed(self) -> dict[str, float]:
-        timing, self._timing = self._timing, Timing()
-        elapsed = self._timing.started - timing.started
-        return {
-            "time/step_seconds": elapsed / timing.steps,
-            "time/data_seconds": timing.data / timing.steps,
-            "time/data_share": timing.data / elapsed,
-            "time/latent_frames_per_second": self.world.size * timing.frames / elapsed,
-            "time/minutes": self.state.seconds / 60.0,
-        }
-
     def save(self) -> None:
         """Write a checkpoint of the present step, unless it was just written."""
+        if self.state.step != self._saved_at:
+            with self._speed.spent("saves"):
+                self._save()
+
+    def _save(self) -> None:
         step = self.state.step
-        if step == self._saved_at:
-            return
         self._look_at_skips()
         self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
         root = RunDir(self.config.directory).checkpoints
