@@ -8,6 +8,7 @@
       model/               averaged weights (safetensors and config.json), to use
       models/step-N/       milestones of training, in the same form
       samples/             videos of validation clips; loss.png is drawn beside them
+      profile/             traces of some steps, if they were asked for
       eval/                what df-eval measured of model/
       eval/step-N/         and of a milestone
 
@@ -109,6 +110,10 @@ class RunDir:
         return self.eval if checkpoint is None else self.eval / f"step-{checkpoint}"
 
     @property
+    def profile(self) -> Path:
+        return self.root / "profile"
+
+    @property
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"
 
@@ -127,8 +132,9 @@ class RunDir:
     @property
     def written(self) -> tuple[Path, ...]:
         """Everything that a run may hold; `run.json` comes last."""
-        folders = self.checkpoints, self.model, self.milestones, self.samples, self.eval, self.tensorboard, self.wandb
-        return (*folders, self.config, self.metrics, self.loss_plot, self.wandb_id, self.record)
+        models = self.checkpoints, self.model, self.milestones
+        folders = self.samples, self.eval, self.profile, self.tensorboard, self.wandb
+        return (*models, *folders, self.config, self.metrics, self.loss_plot, self.wandb_id, self.record)
 
     @property
     def finished(self) -> bool:

@@ -341,6 +341,21 @@ class LogConfig(FrozenModel):
     tensorboard: bool = False
 
 
+class ProfileConfig(FrozenModel):
+    """A look at some steps by torch's profiler, written into the run's `profile/`.
+
+    Each process writes a Chrome trace (`trace-0.json`, which https://ui.perfetto.dev shows) and, on CUDA, a snapshot of
+    the allocator (`memory-0.pickle`, which https://docs.pytorch.org/memory_viz shows). Those steps are slower.
+
+    Attributes:
+        start: the first step that is looked at, from 1; the first ones of a run still allocate and compile.
+        steps: how many.
+    """
+
+    start: int = Field(default=10, ge=1)
+    steps: int = Field(default=3, ge=1)
+
+
 class SampleConfig(FrozenModel):
     """Sample videos of validation clips.
 
@@ -374,6 +389,7 @@ class TrainConfig(FrozenModel):
         max_minutes: ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the
             learning rate's schedule is in steps and does not know of it.
         budget: fits data, steps and schedule to a time.
+        profile: which steps to profile; null for none.
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
     """
 
@@ -394,6 +410,7 @@ class TrainConfig(FrozenModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     sample: SampleConfig = SampleConfig()
+    profile: ProfileConfig | None = None
     rollout: RolloutConfig = RolloutConfig()
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from df_train.dataset import skipped_samples
 from df_train.distributed import World
 from df_train.metrics import Sink
 from df_train.objective import Objective
+from df_train.profiling import Profiler
 from df_train.schedule import ema_decay, learning_rate
 from df_train.sharding import set_gradient_sync
 from df_train.speed import Speed, Work
@@ -116,6 +117,7 @@ class Trainer:
         self._batches = iter(training.reader)
         work = Work(training.model.config, objective.shows_history, "flame" in objective.names)
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
+        self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._norm: Tensor | None = None
         self._saved_at = -1
 
@@ -138,7 +140,8 @@ class Trainer:
             stop = Stop.DONE
             while self.state.step < self.config.optim.steps:
                 started = time.perf_counter()
-                self.step()
+                with self._profiler.around(self.state.step + 1):
+                    self.step()
                 self.state.seconds += time.perf_counter() - started
                 bar.update()
                 if self._pace is not None:
@@ -150,6 +153,7 @@ class Trainer:
                 if reason:
                     stop = reason
                     break
+        self._profiler.end()
         self.save()
         return stop
 
