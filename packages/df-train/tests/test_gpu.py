@@ -69,7 +69,9 @@ def test_an_interrupted_run_goes_on(
         assert one == pytest.approx(other, rel=1e-3), "a GPU adds in an order of its own"
 
 
-@pytest.mark.parametrize("sharding", [{"group": "block"}, {"checkpointing": True}, {"compile": True}])
+@pytest.mark.parametrize(
+    "sharding", [{"group": "block"}, {"checkpointing": "every"}, {"checkpointing": 2}, {"compile": True}]
+)
 def test_how_layers_are_computed_changes_no_loss(
     make_config: MakeConfig,
     tmp_path: Path,

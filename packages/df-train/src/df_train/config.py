@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
@@ -20,6 +20,11 @@ _PRECISIONS: dict[str, PrecisionName] = {"auto": "auto", "on": "bfloat16", "off"
 
 MOST_BUCKETS = 8
 """Lengths of clips in one run (`df_models.attention.masks` keeps 32 masks, and a length takes up to four)."""
+
+
+def _checkpointing_of(value: object) -> object:
+    """`sharding.checkpointing` was a switch once, and runs have recorded it as one."""
+    return {True: "every", False: "none"}[value] if isinstance(value, bool) else value
 
 
 def _rising_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -290,13 +295,22 @@ class ShardingConfig(FrozenModel):
 
     Attributes:
         group: what FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters).
-        checkpointing: compute each layer anew in the backward pass and keep less.
+        checkpointing: compute layers anew in the backward pass and keep less: `none`, `every` layer, or every n-th one
+            (a number): the more layers, the less memory and the more time. `true` and `false` mean `every` and `none`.
         compile: compile the layers with `torch.compile`: about a minute at the start, faster steps on a GPU.
     """
 
     group: Literal["auto", "model", "block"] = "auto"
-    checkpointing: bool = False
+    checkpointing: Annotated[
+        Literal["none", "every"] | Annotated[int, Field(ge=1)], BeforeValidator(_checkpointing_of)
+    ] = "none"
     compile: bool = False
+
+    @property
+    def recomputed(self) -> int:
+        """Every which layer is computed anew; 0 for none."""
+        wish = self.checkpointing
+        return wish if isinstance(wish, int) else {"none": 0, "every": 1}[wish]
 
 
 class ResumeConfig(FrozenModel):

@@ -196,7 +196,7 @@ def build(
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
-    model.gradient_checkpointing = config.sharding.checkpointing
+    model.gradient_checkpointing = config.sharding.recomputed
     if config.sharding.compile:
         model.compile_layers()
     shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
