@@ -35,6 +35,21 @@ engine.Trainer.step = dying
 sys.exit(main(["--config", sys.argv[1]]))
 """
 
+DAMAGED = """
+import sys, torch
+torch.set_num_threads(1)
+from df_train import peers
+from df_train.cli import main
+from df_train.objective import Losses, Objective
+measure = Objective.__call__
+def damaged(self, model, batch, step, banks):
+    losses = measure(self, model, batch, step, banks)
+    bad = peers.own_rank() == 1 and step + 1 in (2, 4, 5)
+    return Losses(losses.total * float("nan"), losses.terms) if bad else losses
+Objective.__call__ = damaged
+sys.exit(main(["--config", sys.argv[1]]))
+"""
+
 
 def figures(run: Path) -> list[dict[str, float]]:
     lines = read_log(run / "metrics.jsonl")
@@ -172,3 +187,21 @@ def test_a_run_that_is_interrupted_three_times_is_the_straight_one(
     assert figures(broken.directory) == figures(straight.directory)
     weights = [config.directory / "model" / "model.safetensors" for config in (straight, broken)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.timeout(600)
+def test_both_processes_skip_what_one_of_them_cannot_take(make_config: MakeConfig, tmp_path: Path):
+    settings = {**EXACT, "checkpoint": {"every": 100}}
+    config = make_config(tmp_path / "run", optim={"steps": 8, "warmup": 1, "max_skips": 1}, **settings)
+    (tmp_path / "damaged.py").write_text(DAMAGED)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(tmp_path / "damaged.py"), str(write(config, tmp_path / "run.yaml"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=420)
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("df-train: error: ")]
+    assert len(told) == 1, done.stderr[-3000:]
+    assert "2 steps in a row" in told[0] and "step 5, on the clips of process 0: train-" in told[0]
+    assert "; process 1: train-" in told[0]
+    lines = figures(config.directory)
+    assert [line["optim/skipped"] for line in lines] == [0, 1, 1, 2]
+    assert ["loss" in line for line in lines] == [True, False, True, False]

@@ -115,7 +115,7 @@ class Trainer:
         self.config, self.state, self.objective, self.world = config, training, objective, world
         self._sinks, self._sample, self._pace, self._milestone = sinks, sample, pace, milestone
         self._batches = iter(training.reader)
-        work = Work(training.model.config, objective.shows_history, "flame" in objective.names)
+        work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._norm: Tensor | None = None

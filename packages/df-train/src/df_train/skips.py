@@ -57,7 +57,8 @@ class Skips:
     def take(self, skip: Tensor, optimizer: torch.optim.Optimizer, average: ParameterAverage, decay: float) -> None:
         """Step the optimizer and the average, unless `skip`, what `note` returned, is 1."""
         if not self.waits:
-            optimizer.found_inf = skip  # type: ignore[attr-defined]  # torch's fused optimizers skip by it
+            assert optimizer.defaults["fused"], "others do not know found_inf"
+            optimizer.found_inf = skip  # type: ignore[attr-defined]
             optimizer.step()
             average.update(decay, unless=skip)
         elif not skip:

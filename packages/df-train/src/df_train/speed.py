@@ -26,31 +26,32 @@ _MEASURED_SECONDS = 0.3
 """For the device's own rate: a few products of large matrices, which agree to some per cent."""
 
 
-@dataclass(frozen=True)
 class Work:
     """What training on a clip takes.
 
-    Attributes:
+    Args:
         history: whether a copy of the clip goes through the layers before it (teacher forcing, error recycling).
         flame: whether the FLAME head is trained.
     """
 
-    model: DualForceConfig
-    history: bool
-    flame: bool
+    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool) -> None:
+        self._model, self._history, self._flame = model, history, flame
+        self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def of(self, batch: Batch) -> tuple[int, int]:
         """Tokens of both towers that go through the layers, and operations forward and backward."""
         frames, _, height, width = batch.video.shape[1:]
-        features = batch.reference_tokens.shape[1] if self.model.reference_dim else 0
-        tokens, operations = self._of_clip(frames, height, width, features)
+        features = batch.reference_tokens.shape[1] if self._model.reference_dim else 0
+        shape = frames, height, width, features
+        if shape not in self._known:
+            self._known[shape] = self._of_clip(*shape)
+        tokens, operations = self._known[shape]
         return len(batch) * tokens, len(batch) * operations
 
-    @cache  # noqa: B019  # lengths are few, and there is one such object in a run
     def _of_clip(self, frames: int, height: int, width: int, features: int) -> tuple[int, int]:
-        layout = FrameLayout.teacher_forcing(frames) if self.history else FrameLayout.clip(frames)
-        tokens = video_tokens(self.model, height, width)
-        operations = training_flops(self.model, layout, tokens, features=features, flame=self.flame)
+        layout = FrameLayout.teacher_forcing(frames) if self._history else FrameLayout.clip(frames)
+        tokens = video_tokens(self._model, height, width)
+        operations = training_flops(self._model, layout, tokens, features=features, flame=self._flame)
         return len(layout) * (tokens + SLOTS), operations
 
 
