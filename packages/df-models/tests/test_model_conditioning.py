@@ -214,7 +214,7 @@ def test_gradient_checkpointing_changes_nothing(build, make_clip, every, again):
     calls = [0, 0, 0]
     for blocks in (model.video.blocks, model.structure.blocks):
         for layer, block in enumerate(blocks):
-            block.register_forward_hook(lambda *_, layer=layer: calls.__setitem__(layer, calls[layer] + 1))
+            block.register_forward_pre_hook(lambda *_, layer=layer: calls.__setitem__(layer, calls[layer] + 1))
 
     def gradients():
         model.zero_grad()

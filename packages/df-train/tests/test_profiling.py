@@ -15,7 +15,7 @@ from df_infer.run_dir import RunDir
 from df_models.errors import UserError
 from df_models.settings import validate_config
 from df_train.config import TrainConfig
-from df_train.engine import Stop, Trainer
+from df_train.engine import NotFinite, Stop, Trainer
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]
@@ -78,3 +78,22 @@ def test_what_makes_no_sense_is_refused(make_config: MakeConfig, tmp_path: Path,
     tree = made(make_config, tmp_path / "run").model_dump(mode="json")
     with pytest.raises(UserError, match="profile"):
         validate_config(TrainConfig, {**tree, "profile": profile})
+
+
+def test_a_run_that_fails_within_them_stops_the_profiler(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = Trainer.step
+
+    def failing(self: Trainer) -> None:
+        original(self)
+        if self.state.step == 4:
+            raise NotFinite("as it happens")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", failing)
+        with pytest.raises(NotFinite):
+            train(made(make_config, tmp_path / "failed", start=3, steps=5))
+    assert steps_in(RunDir(tmp_path / "failed")) == ["step 3", "step 4"]
+    train(made(make_config, tmp_path / "next", start=3, steps=1))
+    assert steps_in(RunDir(tmp_path / "next")) == ["step 3"]

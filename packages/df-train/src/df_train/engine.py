@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
 from types import FrameType
@@ -133,7 +133,7 @@ class Trainer:
         bar = tqdm(
             total=total, initial=taken, desc="training", unit="step", disable=not self.world.is_main, smoothing=0.05
         )
-        with Interrupts().watch() as interrupts, bar:
+        with Interrupts().watch() as interrupts, bar, closing(self._profiler):
             if taken in self.config.checkpoint.milestones:  # stopped between its checkpoint and its export
                 self._milestone(self.state)
             self._speed.begin()
@@ -153,7 +153,6 @@ class Trainer:
                 if reason:
                     stop = reason
                     break
-        self._profiler.end()
         self.save()
         return stop
 

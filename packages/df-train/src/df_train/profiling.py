@@ -40,10 +40,10 @@ class Profiler:
         with record_function(f"step {step}"):
             yield
         if step == self._steps[-1]:
-            self.end()
+            self.close()
 
-    def end(self) -> None:
-        """Write what was seen, if the profiler is running; also where a run ends before the last step asked for."""
+    def close(self) -> None:
+        """Write what was seen, if the profiler is running; also where the run ends before the last step asked for."""
         if self._running is None:
             return
         running, self._running = self._running, None
