@@ -12,8 +12,6 @@ import datetime
 import json
 import os
 import platform
-import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,8 +20,10 @@ from typing import Any
 
 import torch
 
+from df_models import machine as measured
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output_directory
+from df_models.machine import peak_memory as peak_memory
 
 RESULTS = Path(__file__).parent / "results"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -94,10 +94,9 @@ def timed(function: Callable[[], Any], device: torch.device, *, repeats: int, wa
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the machine's own rate in FLOP/s: the median of square matrix products of random numbers."""
-    size = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / statistics.median(timed(lambda: a @ b, device, repeats=15, warmup=3))
+    """Return the machine's own rate in FLOP/s, by the clock that counts here."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    return measured.matmul_rate(device, dtype, clock=clock)
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -106,16 +105,6 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the peak since :func:`reset_peak_memory`, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

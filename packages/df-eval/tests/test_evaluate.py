@@ -125,6 +125,17 @@ def test_the_command_from_a_run_to_the_report(tmp_path: Path, capsys: pytest.Cap
     assert rows[GROUND_TRUTH]["lip_sync"]["value"] > 0.95
     assert rows[GENERATED]["motion_ratio"]["n"] == 2
     assert (run / "eval" / "report.html").is_file()
+    (run / "models").mkdir()
+    shutil.copytree(run / "model", run / "models" / "step-4")
+    before = (run / "eval" / "metrics.json").read_bytes()
+    assert main([*argv, "--checkpoint", "4"]) == 0
+    milestone = run / "eval" / "step-4"
+    told = json.loads((milestone / "metrics.json").read_text())
+    assert told["lengths"] == first["lengths"] and told["protocol"]["config"]["checkpoint"] == 4
+    assert "step 4" in (milestone / "table.md").read_text()
+    assert main(argv) == 0
+    assert json.loads((run / "eval" / "metrics.json").read_text())["lengths"] == json.loads(before)["lengths"]
+    assert (milestone / "report.html").is_file(), "neither evaluation replaces the other"
 
 
 def _recorded(root: Path, run: Path) -> RunDir:

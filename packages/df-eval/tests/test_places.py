@@ -48,6 +48,22 @@ def test_two_evaluations_do_not_write_one_place(run: Path, capsys: pytest.Captur
     assert not (run / "eval").exists(), "an evaluation that did not begin leaves nothing"
 
 
+def test_a_milestone_is_measured_into_a_place_of_its_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run), "--checkpoint", "3"]) == 2
+    assert "no milestone of step 3; there are none" in capsys.readouterr().err
+    (run / "models").mkdir()
+    (run / "model").rename(run / "models" / "step-3")  # a run that is not finished
+    try:
+        with one_writer(run / "eval", "df-eval"):
+            assert main([str(run), "--checkpoint", "3"]) == 2
+            assert "is not found" in capsys.readouterr().err, "two places, two writers"
+        with one_writer(run / "eval" / "step-3", "df-eval"):
+            assert main([str(run), "--checkpoint", "3"]) == 2
+            assert "another process is writing to" in capsys.readouterr().err
+    finally:
+        (run / "models" / "step-3").rename(run / "model")
+
+
 def test_a_place_that_cannot_be_written_is_told_before_measuring(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (tmp_path / "file" / "eval", tmp_path / ("n" * 256)):

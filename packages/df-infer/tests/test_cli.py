@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import wave
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import df_infer.pipeline
 from df_infer import cli
 from df_infer.config import GenerateConfig, RolloutConfig
 from df_infer.pipeline import Pipeline
+from df_models import DualForce
 from df_models.encoders import random_tiny_vae
 from df_models.media import read_audio, read_video, write_wav
 from df_models.settings import load_config
@@ -41,6 +43,21 @@ def test_writes_a_video_with_the_audio(files, tmp_path: Path, capsys) -> None:
     assert 0.5 < np.abs(audio).mean() / np.abs(given).mean() < 2
     assert "25 frames" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_milestone_is_taken_in_place_of_the_final_model(files, tmp_path: Path, monkeypatch, capsys) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(files.run, copy)
+    (copy / "models").mkdir()
+    (copy / "model").rename(copy / "models" / "step-30")
+    taken: list[Path] = []
+    load = DualForce.from_pretrained
+    monkeypatch.setattr(DualForce, "from_pretrained", lambda path: taken.append(path) or load(path))
+    assert run(files, tmp_path / "out.mp4", "--frames", "5", "--checkpoint", "30", run=copy) == 0
+    assert taken == [copy / "models" / "step-30"]
+    capsys.readouterr()
+    assert run(files, tmp_path / "out.mp4", "--checkpoint", "31", run=copy) == 2
+    assert "no milestone of step 31; there are those of steps 30" in capsys.readouterr().err
 
 
 def test_audio_shorter_than_the_video_is_padded(files, tmp_path: Path) -> None:

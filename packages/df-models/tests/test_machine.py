@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,15 @@ import torch
 
 from df_models import machine
 from df_models.errors import UserError
-from df_models.machine import choose_precision, cpu_name, describe_device, usable_cores
+from df_models.machine import (
+    choose_precision,
+    cpu_name,
+    data_sheet_rate,
+    describe_device,
+    matmul_rate,
+    peak_memory,
+    usable_cores,
+)
 
 
 def pretend_cpu(monkeypatch: pytest.MonkeyPatch, *, amx: bool, avx512_bf16: bool) -> None:
@@ -85,3 +94,37 @@ def test_a_machine_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cores_are_those_that_this_process_may_use() -> None:
     assert 1 <= usable_cores() <= 4096
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A100-PCIE-40GB", 312e12),
+        ("NVIDIA H100 80GB HBM3", 989.5e12),
+        ("NVIDIA H100 PCIe", 756.5e12),
+        ("NVIDIA H100 NVL", 835.5e12),
+        ("NVIDIA H200", 989.5e12),
+        ("NVIDIA H200 NVL", 835.5e12),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA GH200 480GB", None),
+        ("NVIDIA H20", None),
+        ("NVIDIA GeForce RTX 4090", None),
+    ],
+)
+def test_the_peak_of_a_data_sheet_is_that_of_the_very_card(name: str, rate: float | None) -> None:
+    assert data_sheet_rate(name) == rate
+
+
+def test_the_rate_is_the_median_of_products_by_the_clock_given() -> None:
+    ticks = iter(range(1000))
+    assert matmul_rate("cpu", torch.float32, clock=lambda: 0.5 * next(ticks)) == 2 * 1024**3 / 0.5
+    assert next(ticks) == 2 * 15
+    assert matmul_rate("cpu", torch.float32, clock=lambda: 0.5 * next(ticks), seconds=0.1) == 2 * 1024**3 / 0.5
+    assert next(ticks) == 2 * 15 + 1 + 2 * 3, "three at least"
+
+
+def test_the_peak_of_memory_is_the_system_s() -> None:
+    held = torch.ones(64 << 18)
+    assert peak_memory("cpu") == pytest.approx(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, rel=0.1)
+    assert peak_memory("cpu") > held.nbytes

@@ -207,9 +207,14 @@ def test_bfloat16_keeps_the_structure_statistics_exact(build):
     torch.testing.assert_close(normal, torch.full_like(normal, 2.0))
 
 
-def test_gradient_checkpointing_changes_nothing(build, make_clip):
-    model = build()
+@pytest.mark.parametrize(("every", "again"), [(True, [1, 1, 1]), (1, [1, 1, 1]), (2, [1, 0, 1]), (5, [1, 0, 0])])
+def test_gradient_checkpointing_changes_nothing(build, make_clip, every, again):
+    model = build(num_layers=3, structure_layers=3)
     clip = make_clip(model, 3)
+    calls = [0, 0, 0]
+    for blocks in (model.video.blocks, model.structure.blocks):
+        for layer, block in enumerate(blocks):
+            block.register_forward_pre_hook(lambda *_, layer=layer: calls.__setitem__(layer, calls[layer] + 1))
 
     def gradients():
         model.zero_grad()
@@ -218,10 +223,12 @@ def test_gradient_checkpointing_changes_nothing(build, make_clip):
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
     plain = gradients()
-    model.gradient_checkpointing = True
-    again = gradients()
-    assert plain.keys() == again.keys() and len(plain) > 50
-    assert all(torch.equal(plain[name], again[name]) for name in plain)
+    assert calls == [2, 2, 2]
+    model.gradient_checkpointing = every
+    found = gradients()
+    assert plain.keys() == found.keys() and len(plain) > 50
+    assert all(torch.equal(plain[name], found[name]) for name in plain)
+    assert [count - 4 for count in calls] == [2 * count for count in again], "layers run again, in both towers"
 
 
 def test_every_parameter_learns(build, make_clip):

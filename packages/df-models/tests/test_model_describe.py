@@ -6,8 +6,12 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from df_models import preset_config, presets
+from df_models.attention.masks import FrameLayout
 from df_models.cli import main
 from df_models.model.describe import Workload, count_cache_bytes, count_flops, count_parameters, describe, latency_of
+from df_models.model.dualforce import History
+from df_models.model.flops import BACKWARD, clip_flops, training_flops, video_tokens
+from df_models.time import SLOTS
 
 
 @pytest.mark.parametrize("options", [{}, {"bridge_mask": "causal"}, {"bridge_direction": "struct_to_video"}])
@@ -25,6 +29,38 @@ def test_operations_and_cache_equal_what_is_counted(build, make_clip, preset, op
     assert counter.get_total_flops() == sum(count_flops(model.config, workload).values())
     assert cache.bytes == count_cache_bytes(model.config, workload)
     assert sum(count_parameters(model).values()) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("options", [{}, {"bridge_mask": "causal"}, {"structure_text": True}])
+@pytest.mark.parametrize("preset", ["quickstart", "dualforce-wan"])
+def test_operations_of_a_clip_are_those_counted_without_what_the_mask_hides(build, make_clip, preset, options, history):
+    if options.get("structure_text") and preset == "quickstart":
+        options = {"text_dim": 24, "structure_text": True}
+    model = build(preset, reference_tokens=7, **options)
+    frames, (rows, columns) = 3, (8, 8)
+    clip = make_clip(model, frames=frames, batch=1, size=(rows, columns))
+    layout = FrameLayout.clip(frames)
+    if history:
+        layout = FrameLayout.teacher_forcing(frames)
+        clip["history"] = History(*(clip[name] for name in ("video", "structure", "sigma_video", "sigma_structure")))
+    with FlopCounterMode(display=False) as counter:
+        velocity = model(**clip)
+        model.predict_flame(velocity.structure)
+        forward = counter.get_total_flops()
+        (velocity.video.square().mean() + velocity.structure.square().mean()).backward()
+    config = model.config
+    tokens = video_tokens(config, rows, columns)
+    features = clip["reference_tokens"].shape[1] if config.reference_dim else 0
+    seen = frames * (frames + 1) // 2 if not history else frames * (frames + 1)
+    pairs = tokens**2 * config.dim * config.num_layers + SLOTS**2 * config.structure_width * config.structure_layers
+    if config.causal_bridge:
+        pairs += 2 * tokens * SLOTS * config.bridge_width * config.fusion_depth
+    hidden = 2 * 2 * (len(layout) ** 2 - seen) * pairs
+    assert clip_flops(config, layout, tokens, features=features, flame=True) == forward - hidden
+    whole = training_flops(config, layout, tokens, features=features) + (1 + BACKWARD) * hidden
+    # torch counts the scores that attention computes again for its gradient, and none for those of inputs
+    assert whole == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
 PINNED = {

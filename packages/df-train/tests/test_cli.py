@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,3 +80,24 @@ def test_the_task_is_found_in_the_file_what_it_extends_and_the_overrides(tmp_pat
     assert task_of(child, []) == "tokenizer"
     assert task_of(plain, []) == "model"
     assert task_of(plain, ["optim.lr=1", "task=tokenizer"]) == "tokenizer"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_s_signal_before_training_is_answered_alike(
+    written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sent: signal.Signals
+):
+    def preparing(config: TrainConfig, *_: object) -> TrainConfig:
+        os.kill(os.getpid(), sent)
+        return config
+
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    monkeypatch.setattr("df_train.run.prepare", preparing)
+    assert main(["--config", str(written)]) == 75
+    assert "ended by SIGTERM" in capsys.readouterr().err
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+def test_the_exit_codes_are_told(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "75 told to stop by a scheduler (SIGTERM, SIGUSR1)" in capsys.readouterr().out

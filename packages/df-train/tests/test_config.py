@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from df_models.errors import UserError
-from df_models.settings import dump_config, load_config
-from df_train.config import DataConfig, TrainConfig
+from df_models.settings import dump_config, load_config, validate_config
+from df_train.config import DataConfig, ShardingConfig, TrainConfig
 from df_train.state import build_model
 from df_train.tokenizer.config import TokenizerConfig
 
@@ -115,3 +115,20 @@ def test_the_examples_of_the_documentation_are_configurations(tmp_path: Path):
 def test_an_unknown_model_setting_is_refused_with_the_nearest():
     with pytest.raises(UserError, match="num_layers"):
         build_model(load_config(TrainConfig, None, ["model.overrides.num_layer=3"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "recomputed"),
+    [(True, "every", 1), (False, "none", 0), ("none", "none", 0), ("every", "every", 1), (1, 1, 1), (3, 3, 3)],
+)
+def test_checkpointing_is_a_word_a_number_or_what_was_once_a_switch(given: object, kept: object, recomputed: int):
+    sharding = validate_config(ShardingConfig, {"checkpointing": given})
+    assert sharding.checkpointing == kept and type(sharding.checkpointing) is type(kept)
+    assert sharding.recomputed == recomputed
+    assert validate_config(ShardingConfig, sharding.model_dump(mode="json")) == sharding
+
+
+@pytest.mark.parametrize("given", [0, -1, "some", 1.5])
+def test_other_checkpointing_is_refused(given: object):
+    with pytest.raises(UserError, match="checkpointing"):
+        validate_config(ShardingConfig, {"checkpointing": given})

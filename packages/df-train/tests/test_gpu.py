@@ -16,7 +16,10 @@ from df_infer.run_log import read_log
 from df_models import DualForce
 from df_train import engine, run
 from df_train.config import TrainConfig
+from df_train.ema import ParameterAverage
+from df_train.objective import Losses, Objective
 from df_train.run import train
+from df_train.skips import Skips
 
 pytestmark = pytest.mark.gpu
 MakeConfig = Callable[..., TrainConfig]
@@ -69,7 +72,9 @@ def test_an_interrupted_run_goes_on(
         assert one == pytest.approx(other, rel=1e-3), "a GPU adds in an order of its own"
 
 
-@pytest.mark.parametrize("sharding", [{"group": "block"}, {"checkpointing": True}, {"compile": True}])
+@pytest.mark.parametrize(
+    "sharding", [{"group": "block"}, {"checkpointing": "every"}, {"checkpointing": 2}, {"compile": True}]
+)
 def test_how_layers_are_computed_changes_no_loss(
     make_config: MakeConfig,
     tmp_path: Path,
@@ -94,3 +99,54 @@ def test_how_layers_are_computed_changes_no_loss(
     assert len(compiled) == ("compile" in sharding)
     for one, two in zip(losses(other), losses(plain), strict=True):
         assert one == pytest.approx(two, rel=1e-3)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(
+    make_config: MakeConfig, tmp_path: Path, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+):
+    measure = Objective.__call__
+
+    def damaged(self: Objective, model: Any, batch: Any, step: int, banks: Any) -> Losses:
+        losses = measure(self, model, batch, step, banks)
+        return losses._replace(total=losses.total * math.nan) if step in (2, 4) else losses
+
+    monkeypatch.setattr(Objective, "__call__", damaged)
+    config = make_config(tmp_path / "run", **settings(gpu))
+    assert train(config).stop is engine.Stop.DONE
+    lines = read_log(config.directory / "metrics.jsonl")
+    assert [line["optim/skipped"] for line in lines] == [0, 0, 1, 1, 2, 2]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+
+
+def test_skipping_does_not_wait_for_the_device(gpu: torch.device, rehearsal: bool):
+    module = torch.nn.Linear(8, 8, device=gpu)
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
+    average, skips = ParameterAverage(module), Skips(gpu)
+    module(torch.ones(2, 8, device=gpu)).sum().backward()
+    norms = [torch.tensor(value, device=gpu) for value in (1.0, math.inf, 1.0)]
+    kept = []
+    if not rehearsal:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step, norm in enumerate(norms, start=1):
+            skips.take(skips.note(norm, step, []), optimizer, average, 0.5)
+            kept.append([value.detach().clone() for value in (module.weight, average.state_dict()["weight"])])
+    finally:
+        if not rehearsal:
+            torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(one, two) for one, two in zip(kept[0], kept[1]))
+    assert not any(torch.equal(one, two) for one, two in zip(kept[1], kept[2]))
+    assert skips.look().total == 1
+
+
+def test_the_log_tells_shares_and_memory_and_steps_are_traced(
+    make_config: MakeConfig, tmp_path: Path, gpu: torch.device, rehearsal: bool
+):
+    config = make_config(tmp_path / "run", **settings(gpu, profile={"start": 3, "steps": 2}))
+    train(config)
+    line = read_log(config.directory / "metrics.jsonl")[-1]
+    assert 0 < line["time/matmul_share"] < 1 and line["time/memory_peak_gib"] > 0
+    written = {path.name for path in (config.directory / "profile").iterdir()}
+    assert written == ({"trace-0.json"} if rehearsal else {"trace-0.json", "memory-0.pickle"})
+    if not rehearsal:
+        assert line["time/memory_reserved_gib"] >= line["time/memory_allocated_gib"] > 0

@@ -35,6 +35,21 @@ engine.Trainer.step = dying
 sys.exit(main(["--config", sys.argv[1]]))
 """
 
+DAMAGED = """
+import sys, torch
+torch.set_num_threads(1)
+from df_train import peers
+from df_train.cli import main
+from df_train.objective import Losses, Objective
+measure = Objective.__call__
+def damaged(self, model, batch, step, banks):
+    losses = measure(self, model, batch, step, banks)
+    bad = peers.own_rank() == 1 and step + 1 in (2, 4, 5)
+    return Losses(losses.total * float("nan"), losses.terms) if bad else losses
+Objective.__call__ = damaged
+sys.exit(main(["--config", sys.argv[1]]))
+"""
+
 
 def figures(run: Path) -> list[dict[str, float]]:
     lines = read_log(run / "metrics.jsonl")
@@ -74,7 +89,10 @@ def test_twenty_steps_equal_ten_killed_and_ten_bit_by_bit(make_config: MakeConfi
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_ctrl_c_saves_a_checkpoint_and_exits_130(make_config: MakeConfig, tmp_path: Path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
+def test_a_signal_saves_a_checkpoint_and_the_exit_code_tells_who_sent_it(
+    make_config: MakeConfig, tmp_path: Path, sent: signal.Signals, code: int
+):
     config = make_config(tmp_path / "run", optim={"steps": 100_000}, checkpoint={"every": 100_000}, log={"every": 1})
     command = [sys.executable, "-m", "df_train.cli", "--config", str(write(config, tmp_path / "run.yaml"))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
@@ -82,9 +100,9 @@ def test_ctrl_c_saves_a_checkpoint_and_exits_130(make_config: MakeConfig, tmp_pa
     metrics = config.directory / "metrics.jsonl"
     while time.monotonic() < deadline and not (metrics.is_file() and metrics.stat().st_size):
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "checkpoint saved" in output
     assert "Traceback" not in errors
     assert [path.name for path in (config.directory / "checkpoints").iterdir()] == [
@@ -169,3 +187,21 @@ def test_a_run_that_is_interrupted_three_times_is_the_straight_one(
     assert figures(broken.directory) == figures(straight.directory)
     weights = [config.directory / "model" / "model.safetensors" for config in (straight, broken)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.timeout(600)
+def test_both_processes_skip_what_one_of_them_cannot_take(make_config: MakeConfig, tmp_path: Path):
+    settings = {**EXACT, "checkpoint": {"every": 100}}
+    config = make_config(tmp_path / "run", optim={"steps": 8, "warmup": 1, "max_skips": 1}, **settings)
+    (tmp_path / "damaged.py").write_text(DAMAGED)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(tmp_path / "damaged.py"), str(write(config, tmp_path / "run.yaml"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=420)
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("df-train: error: ")]
+    assert len(told) == 1, done.stderr[-3000:]
+    assert "2 steps in a row" in told[0] and "step 5, on the clips of process 0: train-" in told[0]
+    assert "; process 1: train-" in told[0]
+    lines = figures(config.directory)
+    assert [line["optim/skipped"] for line in lines] == [0, 1, 1, 2]
+    assert ["loss" in line for line in lines] == [True, False, True, False]

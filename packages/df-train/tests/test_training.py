@@ -219,3 +219,16 @@ def test_a_full_disk_is_seen_before_any_work(make_config: MakeConfig, tmp_path: 
     monkeypatch.setattr("df_train.preflight.shutil.disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="GB are free"):
         train(make_config(tmp_path / "run"))
+
+
+def test_what_is_computed_anew_changes_no_number(make_config: MakeConfig, tmp_path: Path, finished: TrainConfig):
+    """Losses and weights (and so all gradients) bit for bit, in float32 on the CPU."""
+    recomputed: list[int] = []
+    for wish in ("every", 2):
+        config = make_config(tmp_path / str(wish), log={"every": 3}, sharding={"checkpointing": wish})
+        recomputed.append(config.sharding.recomputed)
+        train(config)
+        assert figures(config.directory) == figures(finished.directory)
+        files = [c.directory / "model" / "model.safetensors" for c in (config, finished)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert recomputed == [1, 2]

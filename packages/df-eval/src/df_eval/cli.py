@@ -31,6 +31,7 @@ examples:
   df-eval runs/quickstart                                   16 clips, 33 and 129 frames
   df-eval runs/quickstart --clips 4 --frames 33             a quick look
   df-eval runs/quickstart rollout.steps=8 --out eval8       another sampler setting, elsewhere
+  df-eval runs/quickstart --checkpoint 1000                 the model after 1000 steps, into RUN/eval/step-1000
   df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
   df-eval runs/grid --config configs/eval/grid.yaml         real videos, read with MediaPipe
 
@@ -56,7 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="seed of the generation noise and of the bootstrap (default 0)")
     parser.add_argument("--device", help=f"where to run: {DEVICE_NAMES} (default auto)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the run's dataset, if it is not found by itself")
-    parser.add_argument("--out", type=Path, help="directory to write to (default RUN/eval)")
+    parser.add_argument("--checkpoint", type=int, metavar="N", help="the run's milestone of step N, not its last model")
+    parser.add_argument(
+        "--out", type=Path, help="directory to write to (default RUN/eval; of a milestone RUN/eval/step-N)"
+    )
     parser.add_argument("--require-goals", action="store_true", help="exit with 1 if a goal is not met")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     add_print_config(parser)
@@ -72,7 +76,7 @@ def parse_config(args: argparse.Namespace) -> EvalConfig:
     for text in lengths:
         if not text.isdigit():
             raise UserError(f"--frames {text!r} is no number of frames; give numbers such as --frames 33 129")
-    options = {"clips": args.clips, "seed": args.seed, "device": args.device}
+    options = {"clips": args.clips, "seed": args.seed, "device": args.device, "checkpoint": args.checkpoint}
     overrides += [f"{name}={value}" for name, value in options.items() if value is not None]
     if args.data is not None:
         overrides.append(f"data={json.dumps(str(args.data))}")
@@ -89,8 +93,10 @@ def _main(argv: list[str]) -> int:
         return 0
     from df_eval.evaluate import evaluate
     from df_eval.table import goals_table, headline_table
+    from df_infer.run_dir import RunDir
 
-    outcome, page = evaluate(args.run, config, args.out or args.run / "eval", quiet=args.quiet)
+    out = args.out or RunDir(args.run).evaluation(config.checkpoint)
+    outcome, page = evaluate(args.run, config, out, quiet=args.quiet)
     for frames, table in outcome.tables.items():
         print(f"\n{frames} frames, {len(outcome.clips)} clips\n\n{headline_table(table, len(outcome.clips))}")
     print(f"\n{goals_table(outcome.goals)}\n")

@@ -29,6 +29,8 @@ class EvalConfig(FrozenModel):
         dtype: of the model while generating; `auto` as in `df_models.machine.choose_precision`.
         data: the run's dataset, where it is not found by itself; another one is refused.
         render: measure on held-out people rendered for it, where a run's synthetic corpus is not at hand.
+        checkpoint: measure the run's milestone of this step (`models/step-N/`) instead of its final model, into
+            `eval/step-N/`.
         landmarker: MediaPipe's face_landmarker.task, for runs whose structure was read with it; by default the file
             that the dataset was built with.
     """
@@ -46,6 +48,7 @@ class EvalConfig(FrozenModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     data: Location | None = None
     render: bool = False
+    checkpoint: int | None = Field(default=None, ge=1)
     landmarker: Location | None = None
 
     @field_validator("frames")

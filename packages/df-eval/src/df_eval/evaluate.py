@@ -35,7 +35,7 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
         UserError: no run, no held-out data, settings that do not fit, or a place that cannot be written, is being
             written, or holds something else under the names of what is written.
     """
-    run = open_run_dir(run_dir)
+    run = open_run_dir(run_dir, config.checkpoint)
     with one_writer(out, "df-eval"):
         check_place(out)
         return _evaluate(run, config, out, quiet)
@@ -43,7 +43,7 @@ def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool 
 
 def _evaluate(run: RunDir, config: EvalConfig, out: Path, quiet: bool) -> tuple[EvalOutcome, Path]:
     root = dataset_of(run, config)
-    pipeline = Pipeline.from_run(run.root, config.device, config.dtype)
+    pipeline = Pipeline.from_run(run.root, config.device, config.dtype, checkpoint=config.checkpoint)
     rollout = config.rollout.applied_to(pipeline.rollout)
     encoder = structure_encoder(root)
     theirs = structure_layout(None) if root is None else structure_of(read_manifest(root / "val"))
@@ -165,6 +165,10 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
         ("intervals", f"percentile bootstrap over clips, 95 %, {config['resamples']} resamples"),
         ("shifted audio", f"truth taken {shifts} frames later (25 per second), mean over these shifts"),
         ("lag", f"searched within +-{config['max_lag']} frames"),
-        ("model", f"{facts['parameters']:,} parameters; VAE {facts['video_vae']['id']}"),
+        ("model", f"{_which(config)}, {facts['parameters']:,} parameters; VAE {facts['video_vae']['id']}"),
         ("machine", f"{facts['device']}, torch {facts['torch']}"),
     ]
+
+
+def _which(config: dict[str, Any]) -> str:
+    return "the final one" if config["checkpoint"] is None else f"the milestone of step {config['checkpoint']}"

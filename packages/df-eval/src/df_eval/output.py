@@ -106,7 +106,8 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
             folder.unlink()  # what it points to is not ours
         elif folder.exists():
             shutil.rmtree(folder)
-    title = f"Evaluation of {outcome.run}"
+    checkpoint = outcome.config.checkpoint
+    title = f"Evaluation of {outcome.run}" + ("" if checkpoint is None else f", step {checkpoint}")
     counts = {frames: len(outcome.clips) for frames in outcome.tables}
     report = Report(title, _lead(outcome), outcome.goals, outcome.tables, counts, outcome.protocol)
     _write_plots(outcome, out, report)

@@ -73,6 +73,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run_command=_generate)
     needed = parser.add_argument_group("what to make")
     needed.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
+    needed.add_argument("--checkpoint", type=int, metavar="N", help="take the run's milestone of step N")
     needed.add_argument("--image", required=True, type=Path, help="the portrait: PNG, JPEG, ... of any size")
     needed.add_argument("--audio", required=True, type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
     needed.add_argument("--out", required=True, type=Path, help="the MP4 to write")
@@ -98,7 +99,8 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
 def _generate(args: argparse.Namespace) -> int:
     changes = validate_config(RolloutChanges, given_flags(args, ROLLOUT), ROLLOUT)
     if args.print_config:
-        print(dump_config(GenerateConfig(rollout=changes.applied_to(open_run(args.run).rollout))), end="")
+        run = open_run(args.run, args.checkpoint)
+        print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
         return 0
     _check_outputs(args)
     image, wave = read_image(args.image), read_audio(args.audio)
@@ -106,7 +108,12 @@ def _generate(args: argparse.Namespace) -> int:
     from df_infer.speech import frames_covering
 
     pipeline = Pipeline.from_run(
-        args.run, args.device, args.dtype, prompt=args.prompt, face_detector=args.face_detector
+        args.run,
+        args.device,
+        args.dtype,
+        prompt=args.prompt,
+        face_detector=args.face_detector,
+        checkpoint=args.checkpoint,
     )
     rollout = changes.applied_to(pipeline.rollout)
     count = frames_covering(wave) if args.frames is None else args.frames

@@ -79,6 +79,7 @@ class Pipeline:
         prompt: str | None = None,
         face_detector: str | Path | None = None,
         vae: VideoVAE | None = None,
+        checkpoint: int | None = None,
     ) -> Pipeline:
         """Load a run directory or a model directory.
 
@@ -90,12 +91,13 @@ class Pipeline:
                 encoding it takes. By default the run's own, which training left beside the weights, encoded.
             face_detector: see the class.
             vae: one that is loaded already, instead of the one that the model's config names; taken as it is.
+            checkpoint: step of the run's milestone to load instead of its final model.
 
         Raises:
             UserError: the directory is no run, or an encoder, device or dtype is not there; a prompt for a model that
                 reads no text.
         """
-        run = open_run(path)
+        run = open_run(path, checkpoint)
         target = choose_device(device)
         model = DualForce.from_pretrained(run.model).to(target, choose_precision(dtype, target).dtype).eval()
         config = model.config

@@ -6,9 +6,11 @@
       metrics.jsonl        the log (`df_infer.run_log`)
       checkpoints/step-N/  to resume
       model/               averaged weights (safetensors and config.json), to use
-      models/step-N/       milestones, in the same form
+      models/step-N/       milestones of training, in the same form
       samples/             videos of validation clips; loss.png is drawn beside them
-      eval/                what df-eval measured
+      profile/             traces of some steps, if they were asked for
+      eval/                what df-eval measured of model/
+      eval/step-N/         and of a milestone
 
 Nothing in it depends on where it lies: a run may be moved, renamed or copied to another machine. What it needs from
 outside is its dataset, which is known by its digest and not by its place.
@@ -85,6 +87,16 @@ class RunDir:
     def milestones(self) -> Path:
         return self.root / "models"
 
+    def milestone(self, step: int) -> Path:
+        """The averaged model after so many steps."""
+        return self.milestones / f"step-{step}"
+
+    @property
+    def milestone_steps(self) -> list[int]:
+        """Steps of the milestones that are there, rising."""
+        named = ((_STEP.fullmatch(path.name), path) for path in self.milestones.glob("step-*"))
+        return sorted(int(match[1]) for match, path in named if match and is_model(path))
+
     @property
     def samples(self) -> Path:
         return self.root / "samples"
@@ -92,6 +104,14 @@ class RunDir:
     @property
     def eval(self) -> Path:
         return self.root / "eval"
+
+    def evaluation(self, checkpoint: int | None = None) -> Path:
+        """Where df-eval writes about the model, or about the milestone of a step."""
+        return self.eval if checkpoint is None else self.eval / f"step-{checkpoint}"
+
+    @property
+    def profile(self) -> Path:
+        return self.root / "profile"
 
     @property
     def tensorboard(self) -> Path:
@@ -112,8 +132,9 @@ class RunDir:
     @property
     def written(self) -> tuple[Path, ...]:
         """Everything that a run may hold; `run.json` comes last."""
-        folders = self.checkpoints, self.model, self.milestones, self.samples, self.eval, self.tensorboard, self.wandb
-        return (*folders, self.config, self.metrics, self.loss_plot, self.wandb_id, self.record)
+        models = self.checkpoints, self.model, self.milestones
+        folders = self.samples, self.eval, self.profile, self.tensorboard, self.wandb
+        return (*models, *folders, self.config, self.metrics, self.loss_plot, self.wandb_id, self.record)
 
     @property
     def finished(self) -> bool:
@@ -208,48 +229,60 @@ class Run:
     prompt: Path | None = None
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, checkpoint: int | None = None) -> Run:
     """Open ``runs/<name>``, a model in it (``model/`` or ``models/step-N/``), or any saved model's directory.
 
+    Args:
+        checkpoint: step of the run's milestone to take instead of ``model/``.
+
     Raises:
-        UserError: it is none of these, or training has not written a model into it yet.
+        UserError: it is none of these, or training has not written that model into it.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such run: {path}; give a directory that df-train wrote, such as runs/quickstart")
     if is_model(path):
+        if checkpoint is not None:
+            raise UserError(f"{path} is a model, and only runs have milestones; leave out --checkpoint")
         run = _run_around(path.resolve())
         return Run(path, RolloutConfig() if run is None else _rollout(run), _prompt(path))
     run = RunDir(path)
     if not run.config.is_file():
         files = " and ".join(MODEL_FILES)
         raise UserError(f"{path} is no run and no model: a run holds {run.config.name} and {MODEL}/, a model {files}")
-    require_model(run)
-    return Run(run.model, _rollout(run), _prompt(run.model))
+    model = require_model(run, checkpoint)
+    return Run(model, _rollout(run), _prompt(model))
 
 
-def open_run_dir(path: str | Path) -> RunDir:
-    """Open ``runs/<name>`` whose training has written a model.
+def open_run_dir(path: str | Path, checkpoint: int | None = None) -> RunDir:
+    """Open ``runs/<name>`` whose training has written a model, or the milestone of a step.
 
     Raises:
-        UserError: it is not there, or is no run, its config cannot be read, or there is no model in it yet.
+        UserError: it is not there, or is no run, its config cannot be read, or that model is not in it.
     """
     run = RunDir(Path(path))
     if not run.root.is_dir():
         raise UserError(f"no such run: {path}; give a directory that df-train wrote, such as runs/quickstart")
     run.read_config()
-    require_model(run)
+    require_model(run, checkpoint)
     return run
 
 
-def require_model(run: RunDir) -> None:
-    """Refuse a run without a trained model.
+def require_model(run: RunDir, checkpoint: int | None = None) -> Path:
+    """The directory of a run's trained model, or of the milestone of a step.
 
     Raises:
-        UserError: there is none yet.
+        UserError: it is not there.
     """
+    if checkpoint is not None:
+        if is_model(run.milestone(checkpoint)):
+            return run.milestone(checkpoint)
+        there = ", ".join(map(str, run.milestone_steps))
+        known = f"there are those of steps {there}" if there else "there are none (df-train: checkpoint.milestones)"
+        raise UserError(f"the run {run.root} has no milestone of step {checkpoint}; {known}")
     if not run.finished:
         raise UserError(f"the run {run.root} has no trained model yet ({run.model} is missing); let df-train finish it")
+    return run.model
 
 
 def is_model(path: Path) -> bool:

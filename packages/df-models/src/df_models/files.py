@@ -46,10 +46,10 @@ def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _fsync(temporary)
+        sync(temporary)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, final)
-        _fsync(directory)
+        sync(directory)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -180,7 +180,8 @@ def safe_join(root: str | os.PathLike[str], name: str) -> Path:
     return Path(root) / name
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file's bytes, or the names in a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

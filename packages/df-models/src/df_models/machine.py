@@ -1,9 +1,15 @@
-"""What this machine computes with: the processor's name, its cores, and the precision that suits it."""
+"""What this machine computes with: the processor's name and cores, the precision that suits it, its rate and memory."""
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import re
+import resource
+import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -125,3 +131,66 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def matmul_rate(
+    device: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    seconds: float = math.inf,
+) -> float:
+    """Return a device's own rate in FLOP/s: the median of up to 15 square matrix products of random numbers.
+
+    Args:
+        clock: in seconds; CUDA is waited for before it is read.
+        seconds: begin no further product after so many, once three are timed.
+    """
+    device = torch.device(device)
+    size = 8192 if device.type == "cuda" else 1024  # large enough to fill the device, and to forget the launch
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2))
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return clock()
+
+    for _ in range(3):
+        torch.mm(a, b)
+    taken: list[float] = []
+    while len(taken) < 15 and (len(taken) < 3 or sum(taken) < seconds):
+        began = now()
+        torch.mm(a, b)
+        taken.append(now() - began)
+    return 2 * size**3 / statistics.median(taken)
+
+
+_DENSE_BFLOAT16 = (
+    (r"\bA100\b", 312e12),
+    (r"\bH100 PCIe\b", 756.5e12),
+    (r"\bH[12]00 NVL\b", 835.5e12),
+    (r"\bH[12]00\b", 989.5e12),
+)
+"""FLOP/s by NVIDIA's data sheets of the A100 (2021), H100 (2023) and H200 (2024) Tensor Core GPUs. The last two give
+rates with sparsity (1513, 1671 and 1979 TFLOP/s), which are twice those of dense matrices."""
+
+
+def data_sheet_rate(name: str) -> float | None:
+    """Return the dense bfloat16 peak of a GPU by its name, in FLOP/s; None if it is not known, or a MIG slice."""
+    if "MIG" in name:
+        return None
+    return next((rate for pattern, rate in _DENSE_BFLOAT16 if re.search(pattern, name)), None)
+
+
+def peak_memory(device: torch.device | str) -> int:
+    """Return the most bytes held so far: by torch on a CUDA device, or else resident in this process's memory."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.is_file() else ():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -34,7 +34,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 
 from df_models.cli_support import MachineError, disk_full
 from df_models.errors import UserError
-from df_models.files import atomic_path, atomic_write, sha256_file
+from df_models.files import atomic_path, atomic_write, sha256_file, sync
 from df_train.distributed import World
 
 FORMAT = 1
@@ -121,7 +121,7 @@ def _save(
         atomic_write(part / "trainer.json", json.dumps(trainer, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         os.rename(part, final)
-        _sync_directory(root)
+        sync(root)
     world.barrier()
     return final
 
@@ -165,14 +165,6 @@ def _owner(path: Path) -> int | None:
         return 0
     match = re.fullmatch(r"__(\d+)_\d+\.distcp|rank-(\d+)\.\w+", path.name)
     return int(match[1] or match[2]) if match else None
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def prune(root: Path, keep: int) -> None:

@@ -6,13 +6,15 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from df_models.cli_support import EXIT_INTERRUPTED, add_version, command, run_cli
+from df_models.cli_support import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED, add_version, command, run_cli
 from df_models.errors import UserError, nearest
 from df_models.settings import add_print_config, dump_config, load_config, read_tree
 
@@ -38,23 +40,44 @@ examples:
 A run that was stopped (Ctrl-C, a crash, max_minutes) goes on where it was when the same command is given again.
 
 exit codes: 0 done; 1 training failed; 2 a mistake in what was asked; 3 the machine lacks something (disk, a package);
-130 interrupted, with a checkpoint saved
+75 told to stop by a scheduler (SIGTERM, SIGUSR1), 130 interrupted: the same command goes on, from a checkpoint saved
+then if training had begun
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     _share_cores()
-    if not _launched():
-        return run_cli(_main, "df-train", argv)
-    from df_train import peers
+    with _usr1_as_sigterm():
+        if not _launched():
+            return _run(_main, argv)
+        from df_train import peers
 
-    code = 1
+        code = 1
+        try:
+            code = _run(lambda arguments: peers.heard_once(_main, arguments), argv)
+        finally:
+            peers.tell_code(code)
+        return code
+
+
+def _run(main: Callable[[list[str]], int], argv: list[str] | None) -> int:
+    """The exit code; whatever a scheduler ends goes on with the same command, whether it was training yet or not."""
+    code = run_cli(main, "df-train", argv)
+    return EXIT_AGAIN if code == EXIT_TERMINATED else code
+
+
+@contextlib.contextmanager
+def _usr1_as_sigterm() -> Iterator[None]:
+    """Let SIGUSR1, a scheduler's notice, do what SIGTERM does, which it would not outside of the training loop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = signal.signal(signal.SIGUSR1, lambda signum, frame: os.kill(os.getpid(), signal.SIGTERM))
     try:
-        code = run_cli(lambda arguments: peers.heard_once(_main, arguments), "df-train", argv)
+        yield
     finally:
-        peers.tell_code(code)
-    return code
+        signal.signal(signal.SIGUSR1, old)
 
 
 def _launched() -> bool:
@@ -174,13 +197,13 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         return 1
     if peers.own_rank() == 0:
         print(summary(result, config.directory))
-    return EXIT_INTERRUPTED if result.stop is run.Stop.INTERRUPTED else 0
+    return {run.Stop.INTERRUPTED: EXIT_INTERRUPTED, run.Stop.TOLD: EXIT_AGAIN}.get(result.stop, 0)
 
 
 def summary(result: Any, directory: Path) -> str:
     """What the user sees at the end: where things lie and what to do next."""
     lines = ["", f"{result.stop.value} (step {result.step}, {result.seconds / 60:.1f} minutes of training)"]
-    if result.stop.name == "INTERRUPTED":
+    if result.stop.goes_on:
         return "\n".join(
             [*lines, f"checkpoint saved in {directory / 'checkpoints'}; the same command continues the run"]
         )

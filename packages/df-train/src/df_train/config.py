@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
@@ -20,6 +20,17 @@ _PRECISIONS: dict[str, PrecisionName] = {"auto": "auto", "on": "bfloat16", "off"
 
 MOST_BUCKETS = 8
 """Lengths of clips in one run (`df_models.attention.masks` keeps 32 masks, and a length takes up to four)."""
+
+
+def _checkpointing_of(value: object) -> object:
+    """`sharding.checkpointing` was a switch once, and runs have recorded it as one."""
+    return {True: "every", False: "none"}[value] if isinstance(value, bool) else value
+
+
+def _rising_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
+        raise ValueError("give rising steps, from 1 on")
+    return steps
 
 
 def _rising(bends: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
@@ -211,6 +222,8 @@ class OptimConfig(FrozenModel):
         eps: AdamW's epsilon.
         weight_decay: AdamW's decoupled decay.
         clip: largest norm of the gradient; a larger one is scaled down to it.
+        max_skips: steps in a row that may be skipped because their gradient is not finite; one more ends the run (0:
+            the first does). On a GPU this is looked at where figures are logged.
         bends: written by a time budget (`df_train.budget`): pairs of a step and of the `steps` that it was bound
             for until then.
     """
@@ -223,6 +236,7 @@ class OptimConfig(FrozenModel):
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0)
+    max_skips: int = Field(default=3, ge=0)
     bends: tuple[tuple[int, int], ...] = ()
 
     @field_validator("bends")
@@ -281,16 +295,25 @@ class ShardingConfig(FrozenModel):
 
     Attributes:
         group: what FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters).
-        checkpointing: compute each layer anew in the backward pass and keep less.
+        checkpointing: compute layers anew in the backward pass and keep less: `none`, `every` layer, or every n-th one
+            (a number): the more layers, the less memory and the more time. `true` and `false` mean `every` and `none`.
         compile: compile the layers with `torch.compile`: about a minute at the start, faster steps on a GPU.
     """
 
     group: Literal["auto", "model", "block"] = "auto"
-    checkpointing: bool = False
+    checkpointing: Annotated[
+        Literal["none", "every"] | Annotated[int, Field(ge=1)], BeforeValidator(_checkpointing_of)
+    ] = "none"
     compile: bool = False
 
+    @property
+    def recomputed(self) -> int:
+        """Every which layer is computed anew; 0 for none."""
+        wish = self.checkpointing
+        return wish if isinstance(wish, int) else {"none": 0, "every": 1}[wish]
 
-class CheckpointConfig(FrozenModel):
+
+class ResumeConfig(FrozenModel):
     """Checkpoints to resume from.
 
     Attributes:
@@ -302,6 +325,18 @@ class CheckpointConfig(FrozenModel):
     every: int = Field(default=200, ge=1)
     keep: int = Field(default=2, ge=1)
     resume: Literal["auto", "never"] = "auto"
+
+
+class CheckpointConfig(ResumeConfig):
+    """Checkpoints to resume from, and models to keep.
+
+    Attributes:
+        milestones: rising steps, `[1000, 5000]`, after which the averaged model is also exported, to `models/step-N/`,
+            for good. A checkpoint is saved with each, so that a run that goes on takes no such step again, and one that
+            is there is not written anew.
+    """
+
+    milestones: Annotated[tuple[int, ...], AfterValidator(_rising_steps)] = ()
 
 
 class LogConfig(FrozenModel):
@@ -318,6 +353,21 @@ class LogConfig(FrozenModel):
     wandb: Literal["off", "offline", "online"] = "off"
     wandb_project: str = "dualforce"
     tensorboard: bool = False
+
+
+class ProfileConfig(FrozenModel):
+    """A look at some steps by torch's profiler, written into the run's `profile/`.
+
+    Each process writes a Chrome trace (`trace-0.json`, which https://ui.perfetto.dev shows) and, on CUDA, a snapshot of
+    the allocator (`memory-0.pickle`, which https://docs.pytorch.org/memory_viz shows). Those steps are slower.
+
+    Attributes:
+        start: the first step that is looked at, from 1; the first ones of a run still allocate and compile.
+        steps: how many.
+    """
+
+    start: int = Field(default=10, ge=1)
+    steps: int = Field(default=3, ge=1)
 
 
 class SampleConfig(FrozenModel):
@@ -353,6 +403,7 @@ class TrainConfig(FrozenModel):
         max_minutes: ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the
             learning rate's schedule is in steps and does not know of it.
         budget: fits data, steps and schedule to a time.
+        profile: which steps to profile; null for none.
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
     """
 
@@ -373,6 +424,7 @@ class TrainConfig(FrozenModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     sample: SampleConfig = SampleConfig()
+    profile: ProfileConfig | None = None
     rollout: RolloutConfig = RolloutConfig()
 
     @model_validator(mode="after")

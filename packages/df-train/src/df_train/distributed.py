@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from accelerate.utils import gather, reduce
+from accelerate.utils import gather, gather_object, reduce
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -56,9 +56,9 @@ class World:
         """The largest of each of ``values`` over all processes (on the same device)."""
         return gather(values[None]).amax(dim=0)  # type: ignore[union-attr]
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all processes must call it."""
-        return bool(self.sum(torch.tensor([int(flag)], device=self.device)).item())
+    def each(self, value: T) -> list[T]:
+        """What every process gives, in their order; all processes must call it."""
+        return gather_object([value])
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -22,11 +22,18 @@ class ParameterAverage:
         self._average = {name: value.detach().clone() for name, value in self._parameters.items()}
 
     @torch.no_grad()
-    def update(self, decay: float) -> None:
-        """Move the average towards the parameters by ``1 - decay``."""
+    def update(self, decay: float, unless: Tensor | None = None) -> None:
+        """Move the average towards the parameters by ``1 - decay``.
+
+        Args:
+            unless: 0-dimensional, on the parameters' device: 1.0 leaves the average as it is, 0.0 does not.
+        """
         average = _local(list(self._average.values()))
         current = _local([value.detach() for value in self._parameters.values()])
-        torch._foreach_lerp_(average, current, 1.0 - decay)
+        if unless is None:
+            torch._foreach_lerp_(average, current, 1.0 - decay)
+        else:
+            torch._foreach_lerp_(average, current, [(1.0 - unless) * (1.0 - decay)] * len(average))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages by parameter name (the tensors themselves: loading in place restores them)."""

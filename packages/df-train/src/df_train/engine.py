@@ -6,18 +6,19 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from enum import Enum
 from types import FrameType
 
-import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from tqdm import tqdm
 
 from df_data.reading import Batch
 from df_infer.run_dir import RunDir
+from df_models.machine import choose_precision
 from df_train import checkpoint, state
 from df_train.budget import Pace
 from df_train.config import TrainConfig
@@ -25,8 +26,10 @@ from df_train.dataset import skipped_samples
 from df_train.distributed import World
 from df_train.metrics import Sink
 from df_train.objective import Objective
+from df_train.profiling import Profiler
 from df_train.schedule import ema_decay, learning_rate
 from df_train.sharding import set_gradient_sync
+from df_train.speed import Speed, Work
 from df_train.state import TrainState
 
 
@@ -35,52 +38,57 @@ class Stop(Enum):
 
     DONE = "all steps taken"
     TIME = "the time limit was reached"
+    TOLD = "told to stop by a scheduler"
     INTERRUPTED = "interrupted"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run is not over: a checkpoint is saved, and the same command continues it."""
+        return self in (Stop.TOLD, Stop.INTERRUPTED)
+
+
+_REASONS = (None, Stop.TIME, Stop.TOLD, Stop.INTERRUPTED)
+"""To stop before all steps are taken, the weightiest last: of several processes the weightiest reason counts."""
 
 
 class NotFinite(RuntimeError):
-    """The loss or the gradient is no longer a number."""
+    """The loss, the gradient or the weights are no longer numbers."""
 
 
 @dataclass
 class Interrupts:
-    """Remembers Ctrl-C and SIGTERM until the step is over."""
+    """Remembers Ctrl-C, and a scheduler's SIGTERM or SIGUSR1, until the step is over.
 
-    seen: bool = False
+    Slurm sends SIGTERM when it preempts a job or its time is up, and SIGUSR1 before that if told `--signal=USR1@120`.
+    """
+
     ctrl_c: bool = False
+    told: bool = False
+
+    @property
+    def reason(self) -> Stop | None:
+        """To stop; None if no signal came."""
+        return Stop.INTERRUPTED if self.ctrl_c else Stop.TOLD if self.told else None
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         """Only a second Ctrl-C is a wish to stop at once: launchers send SIGTERM after the first."""
-        if signum == signal.SIGINT:
-            if self.ctrl_c:
-                raise KeyboardInterrupt
+        if signum != signal.SIGINT:
+            self.told = True
+        elif self.ctrl_c:
+            raise KeyboardInterrupt
+        else:
             self.ctrl_c = True
-        self.seen = True
 
     @contextmanager
     def watch(self) -> Iterator[Interrupts]:
-        """Take over the two signals; a second Ctrl-C interrupts at once."""
-        old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Take over the signals; a second Ctrl-C interrupts at once."""
+        signals = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
+        old = {number: signal.signal(number, self._note) for number in signals}
         try:
             yield self
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
-
-
-@dataclass
-class Timing:
-    """Wall-clock seconds since the last log line.
-
-    Attributes:
-        data: seconds of them that were spent waiting for the reader.
-        steps, frames: taken in them; latent frames of all clips of this process.
-    """
-
-    data: float = 0.0
-    steps: int = 0
-    frames: int = 0
-    started: float = field(default_factory=time.perf_counter)
 
 
 class Trainer:
@@ -90,6 +98,7 @@ class Trainer:
         sinks: take the figures; only the first process has any.
         sample: called with the state by every process when samples are due.
         pace: fits the number of steps to a time budget while they are taken.
+        milestone: called with the state by every process at `checkpoint.milestones`, after a checkpoint.
     """
 
     def __init__(
@@ -101,11 +110,14 @@ class Trainer:
         sinks: list[Sink],
         sample: Callable[[TrainState], None],
         pace: Pace | None = None,
+        milestone: Callable[[TrainState], None] = lambda training: None,
     ) -> None:
         self.config, self.state, self.objective, self.world = config, training, objective, world
-        self._sinks, self._sample, self._pace = sinks, sample, pace
+        self._sinks, self._sample, self._pace, self._milestone = sinks, sample, pace, milestone
         self._batches = iter(training.reader)
-        self._timing = Timing()
+        work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
+        self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
+        self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._norm: Tensor | None = None
         self._saved_at = -1
 
@@ -121,12 +133,15 @@ class Trainer:
         bar = tqdm(
             total=total, initial=taken, desc="training", unit="step", disable=not self.world.is_main, smoothing=0.05
         )
-        with Interrupts().watch() as interrupts, bar:
-            self._timing = Timing()
+        with Interrupts().watch() as interrupts, bar, closing(self._profiler):
+            if taken in self.config.checkpoint.milestones:  # stopped between its checkpoint and its export
+                self._milestone(self.state)
+            self._speed.begin()
             stop = Stop.DONE
             while self.state.step < self.config.optim.steps:
                 started = time.perf_counter()
-                self.step()
+                with self._profiler.around(self.state.step + 1):
+                    self.step()
                 self.state.seconds += time.perf_counter() - started
                 bar.update()
                 if self._pace is not None:
@@ -148,23 +163,27 @@ class Trainer:
             bar.set_postfix(loss=f"{self.log():.4f}", refresh=False)
         if step % config.checkpoint.every == 0 and not last:
             self.save()
+        if step in config.checkpoint.milestones:  # with a checkpoint first: who resumes never takes this step again
+            self.save()
+            with self._speed.spent("saves"):
+                self._milestone(self.state)
         if config.sample.every and step % config.sample.every == 0 and not last:
-            self._sample(self.state)
-            self._timing = Timing()
+            with self._speed.spent("elsewhere"):
+                self._sample(self.state)
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
         """Processes agree only on log steps, so that other steps need not wait for each other."""
-        limit = self.config.max_minutes
-        late = limit is not None and self.state.seconds > 60.0 * limit
+        reason = interrupts.reason or (Stop.TIME if self._late else None)
         if self.world.size > 1:
             if self.state.step % self.config.log.every:
                 return None
-            late, seen = self.world.any(late), self.world.any(interrupts.seen)
-        else:
-            seen = interrupts.seen
-        if self.state.step >= self.config.optim.steps:
-            return None
-        return Stop.INTERRUPTED if seen else Stop.TIME if late else None
+            reason = _REASONS[max(self.world.each(_REASONS.index(reason)))]
+        return reason if self.state.step < self.config.optim.steps else None
+
+    @property
+    def _late(self) -> bool:
+        limit = self.config.max_minutes
+        return limit is not None and self.state.seconds > 60.0 * limit
 
     # ------------------------------------------------------------------------------------------------------ one step
 
@@ -172,25 +191,48 @@ class Trainer:
         """One optimizer step over `data.accumulate` passes."""
         training, optim = self.state, self.config.optim
         passes = self.config.data.accumulate
+        sums, keys = training.meter.sums_LK2.clone(), list[str]()
         for index in range(passes):
             batch = self._next_batch()
+            keys += batch.keys
             if passes > 1:
                 set_gradient_sync(training.model, index == passes - 1)
             losses = self.objective(training.model, batch, training.step, training.banks)
             (losses.total / passes).backward()
             self.state.meter.add(losses.terms, losses.total)
             self.state.lengths.add(batch.video.shape[1])
-            self._timing.frames += len(batch) * batch.video.shape[1]
-        norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), optim.clip)
-        self._norm = norm
+            self._speed.count(batch)
+        self._norm = _whole(clip_grad_norm_(training.model.parameters(), optim.clip))
         rate = self._rate(training.step)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
-        training.optimizer.step()
+        skip = training.skips.note(self._norm, training.step + 1, keys)
+        training.skips.take(
+            skip, training.optimizer, training.average, ema_decay(training.step, decay=self.config.ema.decay)
+        )
+        training.meter.restore(sums, where=skip)
         training.optimizer.zero_grad()
-        training.average.update(ema_decay(training.step, decay=self.config.ema.decay))
         training.step += 1
-        self._timing.steps += 1
+        self._speed.step()
+        if training.skips.waits:
+            self._look_at_skips()
+
+    def _look_at_skips(self) -> int:
+        """The number of steps skipped so far; every process must call it.
+
+        Raises:
+            NotFinite: too many in a row.
+        """
+        counts, most = self.state.skips.look(), self.config.optim.max_skips
+        if counts.longest <= most:
+            return counts.total
+        keys = self.world.each(self.state.skips.keys_of(counts.last))
+        clips = "; ".join(f"process {rank}: {', '.join(mine)}" for rank, mine in enumerate(keys))
+        raise NotFinite(
+            f"the gradient was not finite in {counts.longest} steps in a row (optim.max_skips={most}), the last of "
+            f"them step {counts.last}, on the clips of {clips}; look at these, or resume from the last checkpoint with "
+            f"a lower optim.lr (now {self.config.optim.lr})"
+        )
 
     def _rate(self, step: int) -> float:
         optim = self.config.optim
@@ -199,62 +241,60 @@ class Trainer:
         )
 
     def _next_batch(self) -> Batch:
-        started = time.perf_counter()
-        batch = next(self._batches)
-        self._timing.data += time.perf_counter() - started  # a copy to a GPU waits for the step before
+        with self._speed.spent("data"):  # without the copy to a GPU, which waits for the step before
+            batch = next(self._batches)
         return batch.to(self.world.device)
 
     # ------------------------------------------------------------------------------------------------ logging, saving
 
     def log(self) -> float:
-        """Write the figures since the last log line; return the loss."""
+        """Write the figures since the last log line; return the loss, NaN if every step was skipped."""
         step, config = self.state.step, self.config
         values = self.state.meter.read(self.world)
-        values["grad_norm"] = self._read_norm()
+        values["optim/skipped"] = float(self._look_at_skips())
+        norm = self._norm.item() if self._norm is not None else 0.0
+        if math.isfinite(norm):
+            values["grad_norm"] = norm
         self._require_finite(values)
         values["lr"] = self._rate(step - 1)
         values["data/latent_frames"] = self.state.lengths.read()
         if config.data.on_error == "skip":
             values["data/skipped"] = float(sum(skipped_samples(self.state.reader, self.world).values()))
-        values |= self._speed()
+        values |= {"time/minutes": self.state.seconds / 60.0, **self._speed.read()}
         for sink in self._sinks:
             sink.write(step, values)
-        return values["loss"]
-
-    def _read_norm(self) -> float:
-        if self._norm is None:
-            return 0.0
-        norm = self._norm.full_tensor() if isinstance(self._norm, DTensor) else self._norm
-        return norm.item()
+        return values.get("loss", math.nan)
 
     def _require_finite(self, values: Mapping[str, float]) -> None:
         """A state that is no longer made of numbers is neither logged nor saved."""
         if not all(math.isfinite(value) for value in values.values()):
             raise NotFinite(
-                f"the loss or gradient is not finite at step {self.state.step}; resume from the last checkpoint with "
+                f"a loss or the weights are not finite at step {self.state.step}; resume from the last checkpoint with "
                 f"a lower optim.lr (now {self.config.optim.lr})"
             )
 
-    def _speed(self) -> dict[str, float]:
-        timing, self._timing = self._timing, Timing()
-        elapsed = self._timing.started - timing.started
-        return {
-            "time/step_seconds": elapsed / timing.steps,
-            "time/data_seconds": timing.data / timing.steps,
-            "time/data_share": timing.data / elapsed,
-            "time/latent_frames_per_second": self.world.size * timing.frames / elapsed,
-            "time/minutes": self.state.seconds / 60.0,
-        }
-
     def save(self) -> None:
         """Write a checkpoint of the present step, unless it was just written."""
+        if self.state.step != self._saved_at:
+            with self._speed.spent("saves"):
+                self._save()
+
+    def _save(self) -> None:
         step = self.state.step
-        if step == self._saved_at:
-            return
-        self._require_finite({"grad_norm": self._read_norm()})
+        self._look_at_skips()
+        self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
         root = RunDir(self.config.directory).checkpoints
-        shared = {"seconds": self.state.seconds, "model": asdict(self.state.model.config)}
+        shared = {
+            "seconds": self.state.seconds,
+            "model": asdict(self.state.model.config),
+            "skips": self.state.skips.state_dict(),
+        }
         checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)
         if self.world.is_main:
             checkpoint.prune(root, self.config.checkpoint.keep)
         self._saved_at = step
+
+
+def _whole(value: Tensor) -> Tensor:
+    """A sharded result, gathered."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

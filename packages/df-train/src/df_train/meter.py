@@ -70,11 +70,16 @@ class LossMeter:
             pairs = torch.stack([term.error_BT.detach().double().flatten() * counts, counts], dim=-1)
             self.sums_LK2[index].index_add_(0, bucket, pairs)
 
+    @torch.no_grad()
+    def restore(self, sums_LK2: Tensor, where: Tensor) -> None:
+        """Go back to sums of before, where `where` (0-dimensional, on the device) is not 0."""
+        self.sums_LK2.copy_(torch.where(where.bool(), sums_LK2, self.sums_LK2))
+
     def read(self, world: World) -> dict[str, float]:
-        """The means over all processes since the last call, by name; buckets that no frame fell in are left out."""
+        """The means over all processes since the last call, by name; what no frame fell in is left out."""
         *sums, total = world.sum(self.sums_LK2).tolist()
         self.sums_LK2.zero_()
-        values = {"loss": total[0][0] / max(total[0][1], 1.0)}
+        values = {"loss": total[0][0] / total[0][1]} if total[0][1] else {}
         for name, buckets in zip(self._names, sums):
             total, count = (sum(pair[i] for pair in buckets) for i in (0, 1))
             if count:

@@ -101,6 +101,11 @@ class Objective:
         """The losses that are measured and logged: those with a weight, and those that cost nothing."""
         return tuple(name for name, loss in LOSSES.items() if loss.always or weight_of(name, self._settings, 0) > 0)
 
+    @property
+    def shows_history(self) -> bool:
+        """Whether the model is shown a copy of every clip as its past."""
+        return self._levels.separate_history
+
     def weights(self, step: int) -> dict[str, float]:
         """The weight of each loss at a step."""
         return {name: weight_of(name, self._settings, step) for name in self.names}

@@ -20,6 +20,7 @@ from df_train.config import TrainConfig
 from df_train.contract import check_fit, check_vae, taken_over
 from df_train.dataset import check_cuts, check_lengths, training_manifest
 from df_train.distributed import pick_device
+from df_train.export import milestones_to_write
 from df_train.metrics import check_trackers
 
 _TENSORS_PER_CHECKPOINT = 4
@@ -99,7 +100,7 @@ def check_batch(config: TrainConfig) -> None:
 
 
 def check_disk(config: TrainConfig, model: DualForce) -> None:
-    """There is room for the checkpoints (parameters, average, two moments of AdamW; one more while writing).
+    """There is room for the checkpoints (parameters, average, two moments of AdamW; one more while writing) and models.
 
     Those that are there count as room, since new ones take their place. A run that goes on needs no more than it needed
     when it began: what is spare is for the corpus, samples and logs that it has by now.
@@ -108,13 +109,16 @@ def check_disk(config: TrainConfig, model: DualForce) -> None:
     while not where.exists():
         where = where.parent
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
-    need = size * (_TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + 1)
-    held = bytes_held(RunDir(config.directory).checkpoints)
+    run = RunDir(config.directory)
+    models = 1 + milestones_to_write(run, config.checkpoint.milestones, config.optim.steps)
+    need = size * (_TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + models)
+    held = bytes_held(run.checkpoints)
     free = shutil.disk_usage(where).free + held
     if not held:
         need += _SPARE_BYTES
     if free < need:
         raise UserError(
             f"the run needs about {need / 1e9:.1f} GB in {config.directory}, {free / 1e9:.1f} GB are free or will be "
-            "replaced; free some space, lower checkpoint.keep or set run_dir to another disk"
+            "replaced; free some space, lower checkpoint.keep, take fewer checkpoint.milestones or set run_dir to "
+            "another disk"
         )

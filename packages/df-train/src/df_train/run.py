@@ -18,7 +18,7 @@ from df_models.flow import ErrorBank
 from df_models.locks import one_writer
 from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
-from df_models.text import PROMPT_FILE, Prompt, write_prompt
+from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import peers, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
@@ -39,6 +39,7 @@ from df_train.dataset import (
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
+from df_train.export import Milestones, write_model
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
@@ -47,6 +48,7 @@ from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
 from df_train.sharding import shard
+from df_train.skips import Skips
 from df_train.start import Wish, check_place, choose_start, clear, digests_known, located, record_of, write_config
 from df_train.state import TrainState
 from df_train.text import unread_text
@@ -194,7 +196,7 @@ def build(
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
-    model.gradient_checkpointing = config.sharding.checkpointing
+    model.gradient_checkpointing = config.sharding.recomputed
     if config.sharding.compile:
         model.compile_layers()
     shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
@@ -205,6 +207,7 @@ def build(
         reader=make_reader(config, model.config, world),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
+        skips=Skips(world.device),
     )
     return training, objective, look.prompt
 
@@ -251,18 +254,17 @@ def _train_and_export(
         record = partial(write_config, run) if world.is_main else lambda changed: None
         pace = Pace(config, clock, world, say, record, step=training.step)
     try:
-        stop = Trainer(config, training, objective, world, sinks, sampler, pace).fit()
+        milestones = Milestones(run, prompt, world)
+        stop = Trainer(config, training, objective, world, sinks, sampler, pace, milestones).fit()
     finally:
         for sink in sinks:
             sink.close()
     _tell_skipped(training, world)
-    if stop is Stop.INTERRUPTED:
+    if stop.goes_on:
         return Result(stop, training.step, training.seconds)
     model = state.averaged_model(training)
     if world.is_main:
-        model.save_pretrained(run.model)
-        if prompt is not None:
-            write_prompt(run.model / PROMPT_FILE, prompt)
+        write_model(run.model, model, prompt)
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +28,11 @@ def clear(run: RunDir) -> None:
     Raises:
         UserError: an evaluation is being written there; nothing is removed then.
     """
-    evaluated = run.eval.is_dir() and not run.eval.is_symlink()
-    with one_writer(run.eval, "df-train --fresh") if evaluated else nullcontext():
+    evaluations = [run.eval, *run.eval.glob("step-*")]
+    with ExitStack() as held:
+        for path in evaluations if not run.eval.is_symlink() else ():
+            if path.is_dir():
+                held.enter_context(one_writer(path, "df-train --fresh"))
         for path in run.written:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

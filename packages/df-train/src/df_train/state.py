@@ -22,6 +22,7 @@ from df_train.ema import ParameterAverage
 from df_train.meter import ClipLengths, LossMeter
 from df_train.noising import Banks
 from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps
+from df_train.skips import Skips
 
 _ERRORS = "errors."
 
@@ -36,6 +37,7 @@ class TrainState:
     reader: ShardReader
     banks: Banks | None
     meter: LossMeter
+    skips: Skips
     lengths: ClipLengths = field(default_factory=ClipLengths)
     step: int = 0
     seconds: float = 0.0
@@ -128,6 +130,7 @@ def restore(state: TrainState, info: checkpoint.CheckpointInfo, world: World) ->
     _restore_own(state, info, world)
     state.step = info.step
     state.seconds = float(info.values["seconds"])
+    state.skips.load_state_dict(info.values.get("skips", {"total": 0, "row": 0, "last": 0}))
 
 
 def _restore_own(state: TrainState, info: checkpoint.CheckpointInfo, world: World) -> None:

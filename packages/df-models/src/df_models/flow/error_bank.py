@@ -28,8 +28,12 @@ class ErrorBank:
         return min(self.count, len(self.errors))
 
     def add(self, predicted_BT: Tensor, clean_BT: Tensor) -> None:
-        """Record the errors ``[B, T, *frame_shape]`` of predictions, the newest in place of the oldest."""
+        """Record the errors ``[B, T, *frame_shape]`` of predictions, the newest in place of the oldest.
+
+        One that is not finite is left out: it would come back in every history that it is drawn for.
+        """
         errors = (predicted_BT - clean_BT).detach().float().cpu().flatten(0, 1)[-len(self.errors) :]
+        errors = errors[errors.flatten(1).isfinite().all(dim=1)]
         places = (self.count + torch.arange(len(errors))) % len(self.errors)
         self.errors[places] = errors
         self.count += len(errors)

@@ -1,7 +1,6 @@
 """What a model costs: parameters by part, floating-point operations per latent frame, memory to train and to run.
 
-Operations are those of matrix products and attention (two per multiply-add), counted as :meth:`DualForce.step` runs
-them for one latent frame against a full cache; they equal ``torch.utils.flop_counter``. Memory is an estimate from
+Operations are those of one latent frame against a full cache (:mod:`df_models.model.flops`). Memory is an estimate from
 sizes: weights, gradients, AdamW's two moments and the averaged weights in float32, a working copy of the weights and
 the activations in bfloat16.
 """
@@ -13,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from df_models.encoders.registry import audio_lookahead
-from df_models.model.config import DualForceConfig, VideoDiTConfig
+from df_models.model.config import DualForceConfig
 from df_models.model.dualforce import DualForce
+from df_models.model.flops import frame_flops, video_tokens
 from df_models.model.fusion import FusionLayer
-from df_models.text import TEXT_TOKENS
-from df_models.time import FPS, SLOTS, latent_length
+from df_models.time import FPS, SLOTS, SPATIAL_STRIDE, latent_length
 
 BYTES_FP32 = 4
 BYTES_BF16 = 2
@@ -141,58 +140,20 @@ def count_parameters(model: DualForce) -> dict[str, int]:
     }
 
 
-def _grid_tokens(config: DualForceConfig | VideoDiTConfig, size: int) -> int:
-    _, rows, columns = config.patch_size
-    return (size // 8 // rows) * (size // 8 // columns)
-
-
 def count_flops(config: DualForceConfig, workload: Workload) -> dict[str, int]:
     """Return operations per part for one latent frame and one denoising step."""
-    tokens, places = _grid_tokens(config, workload.size), workload.window + workload.sinks
-    video, structure = config.video, config.structure
-    area = config.patch_size[1] * config.patch_size[2]
-    text = TEXT_TOKENS if config.text_dim else 0
-    context = text + (config.reference_tokens if config.reference_dim else 0)
-    structure_text = text if config.structure_text else 0
-    video_edges = tokens * area * video.dim * (video.in_dim + video.out_dim)
-    structure_edges = 2 * SLOTS * structure.vector_dim * structure.dim
-    return {
-        "video tower": 2 * (video_edges + _tower_products(video, tokens, places, context)),
-        "structure tower": 2 * (structure_edges + _tower_products(structure, SLOTS, places, structure_text)),
-        "bridge": 2 * config.fusion_depth * _bridge_products(config, tokens, places),
-        "audio": 2 * _audio_products(config, tokens),
-    }
+    tokens = video_tokens(config, *latent_side(workload.size))
+    return frame_flops(config, tokens, workload.window + workload.sinks)
 
 
-def _tower_products(tower: object, tokens: int, places: int, context: int) -> int:
-    dim, ffn_dim, layers, freq_dim = (getattr(tower, name) for name in ("dim", "ffn_dim", "num_layers", "freq_dim"))
-    layer = tokens * (4 * dim * dim + 2 * dim * ffn_dim) + 2 * tokens * places * tokens * dim
-    cross = tokens * 2 * dim * dim + 2 * tokens * context * dim if context else 0
-    return layers * (layer + cross) + freq_dim * dim + 7 * dim * dim
-
-
-def _bridge_products(config: DualForceConfig, tokens: int, places: int) -> int:
-    width, seen = config.bridge_width, places if config.causal_bridge else 1
-    video, structure = tokens * config.dim * width, SLOTS * config.structure_width * width
-    attended = 2 * tokens * SLOTS * seen * width
-    return (config.bridge_to_video + config.bridge_to_structure) * (2 * video + 2 * structure + attended)
-
-
-def _audio_products(config: DualForceConfig, tokens: int) -> int:
-    if not config.fusion_depth:
-        return 0
-    width = config.audio_width
-    window = config.audio_past + SLOTS + config.audio_future
-    embedding = 2 * width * (window * (config.audio_dim + 1) + SLOTS * width)
-    both = 0
-    for count, dim in ((tokens, config.dim), (SLOTS, config.structure_width)):
-        both += 2 * count * dim * width + 2 * SLOTS * width * width + 2 * count * SLOTS * width
-    return embedding + config.fusion_depth * both
+def latent_side(size: int) -> tuple[int, int]:
+    """Return height and width of the latent of a square video."""
+    return size // SPATIAL_STRIDE, size // SPATIAL_STRIDE
 
 
 def count_cache_bytes(config: DualForceConfig, workload: Workload, element: int = BYTES_BF16) -> int:
     """Return the size of the cache's rings for one sequence: keys, rotated keys and values."""
-    tokens, places = _grid_tokens(config, workload.size), workload.window + workload.sinks - 1
+    tokens, places = video_tokens(config, *latent_side(workload.size)), workload.window + workload.sinks - 1
     widths = config.num_layers * tokens * config.dim + config.structure_layers * SLOTS * config.structure_width
     if config.causal_bridge:
         sources = SLOTS * config.bridge_to_video + tokens * config.bridge_to_structure
@@ -207,7 +168,7 @@ def count_activation_bytes(config: DualForceConfig, workload: Workload) -> int:
     token beside its feed-forward's two hidden layers.
     """
     clip_frames = latent_length(workload.frames) * workload.batch
-    video, structure = clip_frames * _grid_tokens(config, workload.size), clip_frames * SLOTS
+    video, structure = clip_frames * video_tokens(config, *latent_side(workload.size)), clip_frames * SLOTS
     kept = (config.num_layers + config.fusion_depth) * video * config.dim
     kept += (config.structure_layers + config.fusion_depth) * structure * config.structure_width
     recomputed = video * (RECOMPUTED_WIDTHS * config.dim + 2 * config.ffn_dim)

@@ -56,7 +56,8 @@ class DualForce(Pretrained):
         fusion: one :class:`FusionLayer` for each of the first ``fusion_depth`` layers.
         structure_mean, structure_std: float32 ``[V]`` statistics of raw structure vectors; they keep float32 when
             the model is cast, and travel in the checkpoint.
-        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+        gradient_checkpointing: recompute every n-th layer in the backward pass instead of keeping its activations; 0
+            (or False) none, 1 (or True) each.
         attention_backend: ``auto``, ``sdpa`` or ``flex`` (:mod:`df_models.attention.backends`).
     """
 
@@ -69,7 +70,7 @@ class DualForce(Pretrained):
     def __init__(self, config: DualForceConfig) -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: int = 0
         self.attention_backend: AttentionBackend = "auto"
         self._block_masks = BlockMasks()
         self.video = VideoDiT(config.video)
@@ -292,16 +293,17 @@ class DualForce(Pretrained):
         self, layer: int, video: Tensor, structure: Tensor, noise_v: NoiseEmbedding, noise_s: NoiseEmbedding, plan: Pass
     ) -> tuple[Tensor, Tensor]:
         if layer < len(self.fusion):
-            video, structure = self._maybe_checkpoint(self.fusion[layer], video, structure, plan.exchange(layer))
+            video, structure = self._maybe_checkpoint(layer, self.fusion[layer], video, structure, plan.exchange(layer))
         if layer < len(self.video.blocks):
             context = plan.context_video(layer)
             attend = plan.attend_video(layer)
-            video = self._maybe_checkpoint(self.video.blocks[layer], video, noise_v.projection_BT6D, attend, context)
+            block = self.video.blocks[layer]
+            video = self._maybe_checkpoint(layer, block, video, noise_v.projection_BT6D, attend, context)
         if layer < len(self.structure.blocks):
             context = plan.context_structure(layer)
             attend = plan.attend_structure(layer)
             block = self.structure.blocks[layer]
-            structure = self._maybe_checkpoint(block, structure, noise_s.projection_BT6D, attend, context)
+            structure = self._maybe_checkpoint(layer, block, structure, noise_s.projection_BT6D, attend, context)
         return video, structure
 
     def compile_layers(self, **options: Any) -> None:
@@ -312,8 +314,9 @@ class DualForce(Pretrained):
         for layer in (*self.video.blocks, *self.structure.blocks, *self.fusion):
             layer.compile(**options)
 
-    def _maybe_checkpoint(self, module: Callable[..., Any], *args: Any) -> Any:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
+    def _maybe_checkpoint(self, layer: int, module: Callable[..., Any], *args: Any) -> Any:
+        every = int(self.gradient_checkpointing)
+        if every and layer % every == 0 and torch.is_grad_enabled():
             return checkpoint(module, *args, use_reentrant=False)
         return module(*args)
 

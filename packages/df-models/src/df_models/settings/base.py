@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def _attributes(docstring: str) -> dict[str, str]:
     _, _, section = inspect.cleandoc(docstring).partition("\nAttributes:\n")
     found: dict[str, str] = {}
     names: list[str] = []
-    for line in inspect.cleandoc(section).splitlines():
+    for line in textwrap.dedent(section).splitlines():
         entry = _ENTRY.match(line)
         if entry:
             names = entry["names"].split(", ")

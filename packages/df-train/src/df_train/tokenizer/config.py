@@ -10,7 +10,7 @@ from df_data.reading.source import is_remote
 from df_models.encoders.video.wan_vae import TINY_CONFIG
 from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
-from df_train.config import CheckpointConfig, PrecisionConfig
+from df_train.config import PrecisionConfig, ResumeConfig
 
 
 class TokenizerDataConfig(FrozenModel):
@@ -125,7 +125,7 @@ class TokenizerConfig(FrozenModel):
     ema: float = Field(default=0.995, ge=0, lt=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: PrecisionConfig = PrecisionConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig(every=500, keep=1)
+    checkpoint: ResumeConfig = ResumeConfig(every=500, keep=1)
     log_every: int = Field(default=25, ge=1)
     eval_every: int = Field(default=500, ge=1)
     start_from: Location | None = Field(

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog
+from df_models.cli_support import Terminated
 from df_models.encoders.video.wan_vae import WEIGHTS, WanVAE, decode_latents, encode_moments, new_autoencoder
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output_directory, check_owned, mark_owned
@@ -91,7 +92,7 @@ def train(config: TokenizerConfig, wish: Wish = "default") -> Path:
     Raises:
         UserError: no such dataset (`data.shards`) or VAE (`start_from`), or one that does not fit; a run that is
             finished, or none to resume.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, with a checkpoint saved.
+        KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGUSR1, with a checkpoint saved.
     """
     preflight(config)
     run = RunDir(config.run_dir.path)
@@ -140,13 +141,13 @@ def _fit(
                 log.write(state.step, values)
             if state.step % config.eval_every == 0 or state.step == total:
                 _look(state, train_pool, val_pools, run, log)
-            if state.step % config.checkpoint.every == 0 or state.step == total or interrupts.seen:
+            if state.step % config.checkpoint.every == 0 or state.step == total or interrupts.reason:
                 own = checkpoint.RankState({}, {})
                 checkpoint.save(run.checkpoints, state.step, state.tensors(), own, {}, world)
                 checkpoint.prune(run.checkpoints, config.checkpoint.keep)
-            if interrupts.seen and state.step < total:
+            if interrupts.reason and state.step < total:
                 tqdm.write(f"checkpoint saved in {run.checkpoints}; the same command continues the run")
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt if interrupts.ctrl_c else Terminated
 
 
 def _look(state: TokenizerState, train_pool: Pool, val_pools: dict[str, Pool], run: RunDir, log: RunLog) -> None:

@@ -1,0 +1,177 @@
+"""Models that are exported on the way: where they are, that they are whole, and that they are written once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from df_infer.run_dir import RunDir, open_run
+from df_models import DualForce
+from df_models.errors import UserError
+from df_models.locks import one_writer
+from df_models.settings import validate_config
+from df_models.text import PROMPT_FILE, Prompt, read_prompt
+from df_train import engine, export
+from df_train.config import CheckpointConfig, TrainConfig
+from df_train.preflight import check_disk
+from df_train.run import train
+from df_train.state import build_model
+
+MakeConfig = Callable[..., TrainConfig]
+WEIGHTS = "model.safetensors"
+
+
+def made(make_config: MakeConfig, run: Path, milestones: list[int], **optim: Any) -> TrainConfig:
+    settings = {"steps": 7, "warmup": 2, **optim}
+    return make_config(run, optim=settings, checkpoint={"every": 100, "milestones": milestones})
+
+
+def weights(config: TrainConfig, step: int) -> bytes:
+    return (RunDir(config.directory).milestone(step) / WEIGHTS).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """Seven steps with milestones at 3, at the last step, and beyond it."""
+    config = made(make_config, tmp_path_factory.mktemp("runs") / "run", [3, 7, 9])
+    train(config)
+    return config
+
+
+def test_a_milestone_is_the_averaged_model_of_its_step(make_config: MakeConfig, tmp_path: Path, straight: TrainConfig):
+    run = RunDir(straight.directory)
+    assert run.milestone_steps == [3, 7]
+    assert not list(run.milestones.glob("*.tmp"))
+    assert weights(straight, 7) == (run.model / WEIGHTS).read_bytes() != weights(straight, 3)
+    assert DualForce.from_pretrained(run.milestone(3)).has_structure_statistics
+    stopped = made(make_config, tmp_path / "short", [], steps=7).model_copy(update={"max_minutes": 1e-9})
+    train(stopped)
+    first = made(make_config, tmp_path / "first", [1])
+    train(first)
+    assert weights(first, 1) == (stopped.directory / "model" / WEIGHTS).read_bytes(), "that of a run that ends there"
+
+
+def test_a_checkpoint_goes_with_it(straight: TrainConfig):
+    assert sorted(path.name for path in RunDir(straight.directory).checkpoints.iterdir()) == ["step-3", "step-7"]
+
+
+def test_it_can_be_opened_in_place_of_the_final_model(straight: TrainConfig):
+    root = straight.directory
+    assert open_run(root, 3).model == root / "models" / "step-3"
+    assert open_run(root, 3).rollout == open_run(root).rollout
+    with pytest.raises(UserError, match=r"no milestone of step 4; there are those of steps 3, 7$"):
+        open_run(root, 4)
+    with pytest.raises(UserError, match="only runs have milestones"):
+        open_run(root / "model", 3)
+
+
+def test_what_is_there_is_not_written_again(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: TrainConfig
+):
+    config = made(make_config, tmp_path / "run", [3])
+    original = engine.Trainer.step
+
+    def interrupted(self: engine.Trainer) -> None:
+        original(self)
+        if self.state.step in (3, 5):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Trainer, "step", interrupted)
+        train(config)
+    file = RunDir(config.directory).milestone(3) / WEIGHTS
+    assert file.read_bytes() == weights(straight, 3)
+    before = file.stat()
+    other = made(make_config, tmp_path / "run", [3], lr=1e-2)
+    train(other)
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_a_step_that_is_taken_twice_keeps_its_first_milestone(make_config: MakeConfig, tmp_path: Path):
+    config = made(make_config, tmp_path / "run", [2, 4], steps=4)
+    train(config)
+    run = RunDir(config.directory)
+    before = weights(config, 4)
+    (run.checkpoints / "step-4" / "trainer.json").unlink()  # damaged: the run goes back to step 2
+    other = made(make_config, tmp_path / "run", [2, 4], steps=4, lr=1e-2)
+    train(other, "resume")
+    assert (run.model / WEIGHTS).read_bytes() != before
+    assert weights(config, 4) == before
+
+
+def test_one_that_a_kill_left_out_is_written_by_the_next_start(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: TrainConfig
+):
+    config = made(make_config, tmp_path / "run", [3])
+    run = RunDir(config.directory)
+    rename = os.rename
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target) == run.milestone(3):
+            raise SystemExit("killed")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.os, "rename", killed)
+        with pytest.raises(SystemExit):
+            train(config)
+    assert run.milestone_steps == [] and not run.milestone(3).exists()
+    train(config)
+    assert run.milestone_steps == [3] and weights(config, 3) == weights(straight, 3)
+    assert [path.name for path in run.milestones.iterdir()] == ["step-3"]
+
+
+def test_fresh_clears_them(make_config: MakeConfig, tmp_path: Path):
+    train(made(make_config, tmp_path / "run", [3]))
+    train(made(make_config, tmp_path / "run", []), "fresh")
+    assert not (tmp_path / "run" / "models").exists()
+
+
+def test_fresh_waits_for_nobody_who_measures_one(make_config: MakeConfig, tmp_path: Path):
+    config = made(make_config, tmp_path / "run", [3])
+    train(config)
+    with (
+        one_writer(RunDir(config.directory).evaluation(3), "df-eval"),
+        pytest.raises(UserError, match="another process is writing"),
+    ):
+        train(config, "fresh")
+    assert RunDir(config.directory).milestone_steps == [3]
+
+
+def test_the_prompt_goes_beside_it(tmp_path: Path, make_config: MakeConfig):
+    model = build_model(make_config(tmp_path / "run"))
+    export.write_model(tmp_path / "model", model, Prompt("words", torch.ones(2, 3)))
+    assert read_prompt(tmp_path / "model" / PROMPT_FILE).words == "words"
+    assert DualForce.from_pretrained(tmp_path / "model").config == model.config
+
+
+def test_the_disk_has_room_for_those_that_are_missing(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: TrainConfig
+):
+    model = build_model(straight)
+    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    plain, more = made(make_config, tmp_path / "run", []), made(make_config, tmp_path / "run", [1, 2, 9])
+    spare = 200_000_000
+    monkeypatch.setattr("df_train.preflight._SPARE_BYTES", spare)
+    need = spare + size * (4 * 3 + 1)
+    for free, config, fits in ((need, plain, True), (need, more, False), (need + 2 * size, more, True)):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr("df_train.preflight.shutil.disk_usage", lambda path, usage=usage: usage)
+        if fits:
+            check_disk(config, model)
+        else:
+            with pytest.raises(UserError, match=r"checkpoint\.milestones"):
+                check_disk(config, model)
+    assert export.milestones_to_write(RunDir(straight.directory), (3, 5, 7, 9), 7) == 1
+
+
+@pytest.mark.parametrize("milestones", [[5, 1], [1, 1], [0, 2]])
+def test_steps_must_rise(milestones: list[int]):
+    with pytest.raises(UserError, match="rising steps"):
+        validate_config(CheckpointConfig, {"milestones": milestones})
