@@ -15,6 +15,7 @@ from df_models.device import check_device_name
 from df_models.flow import HistoryMode
 from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location
+from df_train.validation.config import ValidationConfig
 
 _PRECISIONS: dict[str, PrecisionName] = {"auto": "auto", "on": "bfloat16", "off": "float32"}
 
@@ -372,6 +373,7 @@ class TrainConfig(FrozenModel):
     sharding: ShardingConfig = ShardingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    validation: ValidationConfig = ValidationConfig()
     sample: SampleConfig = SampleConfig()
     rollout: RolloutConfig = RolloutConfig()
 

@@ -90,6 +90,7 @@ class Trainer:
         sinks: take the figures; only the first process has any.
         sample: called with the state by every process when samples are due.
         pace: fits the number of steps to a time budget while they are taken.
+        validate: measures held-out clips, by the figures' names; called by every process when that is due.
     """
 
     def __init__(
@@ -101,13 +102,15 @@ class Trainer:
         sinks: list[Sink],
         sample: Callable[[TrainState], None],
         pace: Pace | None = None,
+        validate: Callable[[TrainState], Mapping[str, float]] | None = None,
     ) -> None:
         self.config, self.state, self.objective, self.world = config, training, objective, world
         self._sinks, self._sample, self._pace = sinks, sample, pace
+        self._validate = validate
         self._batches = iter(training.reader)
         self._timing = Timing()
         self._norm: Tensor | None = None
-        self._saved_at = -1
+        self._saved_at = self._validated_at = -1
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -138,6 +141,8 @@ class Trainer:
                 if reason:
                     stop = reason
                     break
+            if stop is not Stop.INTERRUPTED and self.state.step > taken:
+                self.validate()
         self.save()
         return stop
 
@@ -146,6 +151,8 @@ class Trainer:
         last = step == config.optim.steps
         if step % config.log.every == 0 or last:
             bar.set_postfix(loss=f"{self.log():.4f}", refresh=False)
+        if config.validation.every and step % config.validation.every == 0:
+            self.validate()
         if step % config.checkpoint.every == 0 and not last:
             self.save()
         if config.sample.every and step % config.sample.every == 0 and not last:
@@ -245,6 +252,19 @@ class Trainer:
             "time/latent_frames_per_second": self.world.size * timing.frames / elapsed,
             "time/minutes": self.state.seconds / 60.0,
         }
+
+    def validate(self) -> None:
+        """Measure the held-out clips at the present step, unless that was just done, and write the figures."""
+        step = self.state.step
+        if self._validate is None or step == self._validated_at:
+            return
+        began = time.perf_counter()
+        values = self._validate(self.state)
+        self._require_finite(values)
+        for sink in self._sinks:
+            sink.write(step, values)
+        self._validated_at = step
+        self._timing.started += time.perf_counter() - began
 
     def save(self) -> None:
         """Write a checkpoint of the present step, unless it was just written."""

@@ -111,17 +111,29 @@ class Objective:
 
     def __call__(self, model: DualForce, batch: Batch, step: int, banks: Banks | None) -> Losses:
         """Show the batch to the model at step `step` and measure its answer."""
-        if model.config.text_dim and batch.text is None:
-            raise UserError(f"a clip of {', '.join(batch.keys)} holds no text features; build the dataset again")
         batch = begun_anew(batch)
         clean = Streams(batch.video, model.normalize_structure(batch.structure))
         shown = show(batch, clean, self._settings, self._levels, banks, seed=self._seed, step=step)
-        velocity = predict(model, shown)
-        answer = Answer(model, batch, shown, velocity, flow_terms(velocity, shown, batch.mouth_mask), self._flame)
-        terms = {name: clip_weighted(LOSSES[name].term(answer), batch.weight) for name in self.names}
+        answer = self.answer(model, batch, shown)
+        terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
         if banks is not None:
-            banks.record(predicted_clean(velocity, shown), clean, shown.sigma, batch.anchored)
+            banks.record(predicted_clean(answer.velocity, shown), clean, shown.sigma, batch.anchored)
         return Losses(total_loss(terms, self.weights(step)), terms)
+
+    def answer(self, model: DualForce, batch: Batch, shown: Shown) -> Answer:
+        """The model's answer to what it is shown.
+
+        Raises:
+            UserError: the model reads text, and a clip has none.
+        """
+        if model.config.text_dim and batch.text is None:
+            raise UserError(f"a clip of {', '.join(batch.keys)} holds no text features; build the dataset again")
+        velocity = predict(model, shown)
+        return Answer(model, batch, shown, velocity, flow_terms(velocity, shown, batch.mouth_mask), self._flame)
+
+    def terms(self, answer: Answer) -> dict[str, LossTerm]:
+        """Every loss by name, frame by frame, all clips counting alike."""
+        return {name: LOSSES[name].term(answer) for name in self.names}
 
 
 def predict(model: DualForce, shown: Shown) -> Velocity:
