@@ -155,7 +155,7 @@ def count_flops(config: DualForceConfig, workload: Workload) -> dict[str, int]:
     context = text + (config.reference_tokens if config.reference_dim else 0)
     structure_text = text if config.structure_text else 0
     video_edges = tokens * area * video.dim * (video.in_dim + video.out_dim)
-    structure_edges = 2 * SLOTS * structure.vector_dim * structure.dim
+    structure_edges = (2 + structure.known) * SLOTS * structure.vector_dim * structure.dim
     return {
         "video tower": 2 * (video_edges + _tower_products(video, tokens, places, context)),
         "structure tower": 2 * (structure_edges + _tower_products(structure, SLOTS, places, structure_text)),
