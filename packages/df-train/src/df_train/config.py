@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
@@ -167,6 +167,29 @@ class FlameLossConfig(FrozenModel):
         return _rising(bends)
 
 
+def _group(names: object) -> object:
+    return (names,) if isinstance(names, str) else names
+
+
+class GivenFieldsConfig(FrozenModel):
+    """Named fields of the structure that are given clean in a share of the clips (`df_train.given`).
+
+    Attributes:
+        share: of the clips.
+        fields: names of the model's structure layout (`pitch`, `expression`), or lists of such that are only given
+            together (`[[pitch, yaw, roll], expression]`); a clip is given one or more of them, at random.
+    """
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    fields: tuple[Annotated[tuple[str, ...], BeforeValidator(_group), Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _named(self) -> GivenFieldsConfig:
+        if self.share > 0 and not self.fields:
+            raise ValueError("share is above 0, but fields name nothing to give; name fields of the structure")
+        return self
+
+
 class ObjectiveConfig(FrozenModel):
     """Noise levels and losses.
 
@@ -182,6 +205,10 @@ class ObjectiveConfig(FrozenModel):
         drop_reference: share of clips that are learnt without the reference image.
         drop_text: share of clips that are learnt without text, which guidance on it needs: zero rows, no encoded
             empty prompt, so that no text encoder is needed to make it.
+        give_structure: share of clips whose structure is given clean, as a whole, and not learnt there, which motion
+            transfer needs.
+        give_fields: single fields of the structure instead, which control needs; the model must have
+            `model.overrides.structure_known=true`.
         extra: weights of losses that were added to `df_train.objective.LOSSES` without a setting of their own, by
             their names.
     """
@@ -197,7 +224,15 @@ class ObjectiveConfig(FrozenModel):
     drop_audio: float = Field(default=0.1, ge=0, le=1)
     drop_reference: float = Field(default=0.0, ge=0, le=1)
     drop_text: float = Field(default=0.1, ge=0, le=1)
+    give_structure: float = Field(default=0.0, ge=0, le=1)
+    give_fields: GivenFieldsConfig = GivenFieldsConfig()
     extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_gift(self) -> ObjectiveConfig:
+        if self.give_structure + self.give_fields.share > 1:
+            raise ValueError("give_structure and give_fields.share are shares of other clips; together at most 1")
+        return self
 
 
 class OptimConfig(FrozenModel):
