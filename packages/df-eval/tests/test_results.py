@@ -156,6 +156,7 @@ class Page(HTMLParser):
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     lines = [{"step": s, "loss": 1 / s, "loss/video": 2 / s, "loss/video/sigma_0.0-0.2": 3 / s} for s in (1, 2, 3)]
+    lines += [{"step": s, "val/loss": 1 / s, "val/independent/sigma/structure/0.00-0.25": 1 / s} for s in (2, 3)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "lo')
     write_outcome(outcome_of(folder / "metrics.jsonl"), folder / "eval", quiet=True)
     return folder / "eval"
@@ -208,7 +209,11 @@ def test_videos_play_side_by_side_with_audio(written: Path) -> None:
 
 
 def test_plots_of_training_are_drawn_from_the_whole_lines(written: Path) -> None:
-    assert {path.name for path in (written / "plots").glob("loss*.png")} == {"loss.png", "loss-sigma-video.png"}
+    assert {path.name for path in (written / "plots").glob("loss*.png")} == {
+        "loss.png",
+        "loss-sigma-video.png",
+        "loss-val.png",
+    }
 
 
 def test_a_second_evaluation_replaces_the_first(written: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ OTHER = {
     "patch_size": (1, 1, 2),
     "structure_dim": 11,
     "structure_text": False,
+    "structure_known": True,
     "text_dim": 16,
     "freq_dim": 24,
     "rope_theta": 100.0,

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from df_infer.run_dir import RunDir
 from df_train.config import LogConfig
-from df_train.metrics import open_sinks, plot_losses
+from df_train.metrics import _panels, _points, open_sinks, plot_losses
 
 
 def test_the_plot_is_a_png_and_needs_two_points(tmp_path: Path):
@@ -17,6 +18,20 @@ def test_the_plot_is_a_png_and_needs_two_points(tmp_path: Path):
     path.write_text(path.read_text() + '{"step": 2, "loss": 2.0, "loss/video": 1.0}\n')
     assert plot_losses(path, out)
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_held_out_losses_are_drawn_over_trainings_own_and_their_sum_by_itself(tmp_path: Path):
+    lines = [{"step": step, "loss": 1.0, "loss/video": 0.5, "loss/own": 0.2} for step in (1, 2)]
+    held_out = {"step": 2, "val/loss": 0.9, "val/loss/video": 0.6, "val/independent/loss/video": 0.6}
+    assert _panels(lines) == [("loss", ""), ("loss/video", "val/loss/video"), ("loss/own", "val/loss/own")]
+    assert _panels([*lines, held_out])[:2] == [("loss", ""), ("", "val/loss")]
+    assert _points([*lines, held_out], "val/loss/video") == ([2], [0.6])
+    path, plain, both = tmp_path / "metrics.jsonl", tmp_path / "plain.png", tmp_path / "both.png"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert plot_losses(path, plain)
+    path.write_text(path.read_text() + json.dumps(held_out) + "\n")
+    assert plot_losses(path, both)
+    assert plain.read_bytes() != both.read_bytes()
 
 
 def test_nothing_but_json_lines_is_opened_by_default(tmp_path: Path):

@@ -171,6 +171,7 @@ def _loss_plots(metrics_jsonl: Path, out: Path) -> list[tuple[str, str, bool]]:
         ("plots/loss-sigma-video.png", "Video loss by noise level", lambda name: _is_sigma(name) and "video" in name),
         ("plots/loss-sigma-structure.png", "Structure loss by noise level",
          lambda name: _is_sigma(name) and "structure" in name),
+        ("plots/loss-val.png", "Loss of held-out clips", lambda name: name.startswith("val/loss")),
     ):  # fmt: skip
         if plot_losses(lines, out / path, keep, title):
             found.append((path, f"{title}, from the run's metrics.jsonl.", False))
@@ -178,7 +179,7 @@ def _loss_plots(metrics_jsonl: Path, out: Path) -> list[tuple[str, str, bool]]:
 
 
 def _is_sigma(name: str) -> bool:
-    return "sigma" in name
+    return "sigma" in name and not name.startswith("val/")
 
 
 def _is_loss(name: str) -> bool:

@@ -15,6 +15,7 @@ from df_models.device import check_device_name
 from df_models.flow import HistoryMode
 from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location
+from df_train.validation.config import ValidationConfig
 
 _PRECISIONS: dict[str, PrecisionName] = {"auto": "auto", "on": "bfloat16", "off": "float32"}
 
@@ -177,6 +178,29 @@ class FlameLossConfig(FrozenModel):
         return _rising(bends)
 
 
+def _group(names: object) -> object:
+    return (names,) if isinstance(names, str) else names
+
+
+class GivenFieldsConfig(FrozenModel):
+    """Named fields of the structure that are given clean in a share of the clips (`df_train.given`).
+
+    Attributes:
+        share: of the clips.
+        fields: names of the model's structure layout (`pitch`, `expression`), or lists of such that are only given
+            together (`[[pitch, yaw, roll], expression]`); a clip is given one or more of them, at random.
+    """
+
+    share: float = Field(default=0.0, ge=0, le=1)
+    fields: tuple[Annotated[tuple[str, ...], BeforeValidator(_group), Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _named(self) -> GivenFieldsConfig:
+        if self.share > 0 and not self.fields:
+            raise ValueError("share is above 0, but fields name nothing to give; name fields of the structure")
+        return self
+
+
 class ObjectiveConfig(FrozenModel):
     """Noise levels and losses.
 
@@ -192,6 +216,10 @@ class ObjectiveConfig(FrozenModel):
         drop_reference: share of clips that are learnt without the reference image.
         drop_text: share of clips that are learnt without text, which guidance on it needs: zero rows, no encoded
             empty prompt, so that no text encoder is needed to make it.
+        give_structure: share of clips whose structure is given clean, as a whole, and not learnt there, which motion
+            transfer needs.
+        give_fields: single fields of the structure instead, which control needs; the model must have
+            `model.overrides.structure_known=true`.
         extra: weights of losses that were added to `df_train.objective.LOSSES` without a setting of their own, by
             their names.
     """
@@ -207,7 +235,15 @@ class ObjectiveConfig(FrozenModel):
     drop_audio: float = Field(default=0.1, ge=0, le=1)
     drop_reference: float = Field(default=0.0, ge=0, le=1)
     drop_text: float = Field(default=0.1, ge=0, le=1)
+    give_structure: float = Field(default=0.0, ge=0, le=1)
+    give_fields: GivenFieldsConfig = GivenFieldsConfig()
     extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_gift(self) -> ObjectiveConfig:
+        if self.give_structure + self.give_fields.share > 1:
+            raise ValueError("give_structure and give_fields.share are shares of other clips; together at most 1")
+        return self
 
 
 class OptimConfig(FrozenModel):
@@ -423,6 +459,7 @@ class TrainConfig(FrozenModel):
     sharding: ShardingConfig = ShardingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    validation: ValidationConfig = ValidationConfig()
     sample: SampleConfig = SampleConfig()
     profile: ProfileConfig | None = None
     rollout: RolloutConfig = RolloutConfig()

@@ -64,16 +64,17 @@ def training_manifest(data: DataConfig) -> Manifest:
     manifest = manifest_of(data.split("train"))
     if manifest.features or not manifest.shards:
         return manifest
-    sample = next(_stored(data), None)
+    sample = next(stored(data), None)
     if sample is None:
         return manifest
     found = {role: sample.tensors[name].shape[-1] for role, name in FEATURE_TENSORS.items() if name in sample.tensors}
     return manifest.model_copy(update={"features": features_of(found, manifest.encoders)})
 
 
-def _stored(data: DataConfig) -> Iterator[RawSample]:
+def stored(data: DataConfig, split: str = "train") -> Iterator[RawSample]:
+    """The samples of a split, one at a time, in their stored order; damaged ones as `data.on_error` says."""
     cache = None if data.cache_dir is None else ShardCache(data.cache_dir, data.cache_dir_bytes, verify=data.verify)
-    return first_samples(data.split("train"), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
+    return first_samples(data.split(split), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
 
 
 def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[str, str]) -> None:
@@ -166,7 +167,7 @@ def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
     """
     prompt = None
     flames: list[Tensor | None] = []
-    for sample in itertools.islice(_stored(data), _SCALE_CLIPS if model.flame_dim else 1):
+    for sample in itertools.islice(stored(data), _SCALE_CLIPS if model.flame_dim else 1):
         prompt = prompt or prompt_of(sample)
         flame_PF = sample.tensors.get("flame")
         flames.append(None if flame_PF is None else torch.tensor(flame_PF))  # a copy: the sample's bytes are let go

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from df_train.sharding import reshard
 
 
 def _local(tensors: list[Tensor]) -> list[Tensor]:
@@ -18,6 +23,7 @@ class ParameterAverage:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self._model = model
         self._parameters = dict(model.named_parameters())
         self._average = {name: value.detach().clone() for name, value in self._parameters.items()}
 
@@ -34,6 +40,28 @@ class ParameterAverage:
             torch._foreach_lerp_(average, current, 1.0 - decay)
         else:
             torch._foreach_lerp_(average, current, [(1.0 - unless) * (1.0 - decay)] * len(average))
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the model have the averages as its parameters, and give it its own back afterwards, bit for bit.
+
+        Nothing may be differentiated or saved meanwhile.
+        """
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Exchange the values of each parameter's shard and its average's; no data moves between processes."""
+        reshard(self._model)
+        parameters = _local([value.detach() for value in self._parameters.values()])
+        for parameter, average in zip(parameters, _local(list(self._average.values()))):
+            kept = parameter.clone()
+            parameter.copy_(average)
+            average.copy_(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages by parameter name (the tensors themselves: loading in place restores them)."""

@@ -99,6 +99,7 @@ class Trainer:
         sample: called with the state by every process when samples are due.
         pace: fits the number of steps to a time budget while they are taken.
         milestone: called with the state by every process at `checkpoint.milestones`, after a checkpoint.
+        validate: measures held-out clips, by the figures' names; called by every process when that is due.
     """
 
     def __init__(
@@ -111,15 +112,17 @@ class Trainer:
         sample: Callable[[TrainState], None],
         pace: Pace | None = None,
         milestone: Callable[[TrainState], None] = lambda training: None,
+        validate: Callable[[TrainState], Mapping[str, float]] | None = None,
     ) -> None:
         self.config, self.state, self.objective, self.world = config, training, objective, world
-        self._sinks, self._sample, self._pace, self._milestone = sinks, sample, pace, milestone
+        self._sinks, self._sample, self._pace = sinks, sample, pace
+        self._milestone, self._validate = milestone, validate
         self._batches = iter(training.reader)
         work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._norm: Tensor | None = None
-        self._saved_at = -1
+        self._saved_at = self._validated_at = -1
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -153,6 +156,8 @@ class Trainer:
                 if reason:
                     stop = reason
                     break
+            if not stop.goes_on and self.state.step > taken:
+                self.validate()
         self.save()
         return stop
 
@@ -161,6 +166,8 @@ class Trainer:
         last = step == config.optim.steps
         if step % config.log.every == 0 or last:
             bar.set_postfix(loss=f"{self.log():.4f}", refresh=False)
+        if config.validation.every and step % config.validation.every == 0:
+            self.validate()
         if step % config.checkpoint.every == 0 and not last:
             self.save()
         if step in config.checkpoint.milestones:  # with a checkpoint first: who resumes never takes this step again
@@ -272,6 +279,18 @@ class Trainer:
                 f"a loss or the weights are not finite at step {self.state.step}; resume from the last checkpoint with "
                 f"a lower optim.lr (now {self.config.optim.lr})"
             )
+
+    def validate(self) -> None:
+        """Measure the held-out clips at the present step, unless that was just done, and write the figures."""
+        step = self.state.step
+        if self._validate is None or step == self._validated_at:
+            return
+        with self._speed.spent("elsewhere"):
+            values = self._validate(self.state)
+        self._require_finite(values)
+        for sink in self._sinks:
+            sink.write(step, values)
+        self._validated_at = step
 
     def save(self) -> None:
         """Write a checkpoint of the present step, unless it was just written."""

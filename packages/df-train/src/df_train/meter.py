@@ -5,7 +5,7 @@ Shape legend: B clips, T latent frames, L losses, K sigma buckets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +30,26 @@ class LossTerm(NamedTuple):
     error_BT: Tensor
     counts_BT: Tensor
     sigma_BT: Tensor
+
+
+@torch.no_grad()
+def add_by_bucket(sums_K2: Tensor, term: LossTerm) -> None:
+    """Add a loss to pairs (sum, count) by sigma bucket, float64, in place."""
+    bucket = (term.sigma_BT.float() * BUCKETS).long().clamp_(0, BUCKETS - 1).flatten()
+    counts = term.counts_BT.double().flatten()
+    pairs = torch.stack([term.error_BT.detach().double().flatten() * counts, counts], dim=-1)
+    sums_K2.index_add_(0, bucket, pairs)
+
+
+def means(name: str, sums_K2: Sequence[Sequence[float]], prefix: str = "") -> dict[str, float]:
+    """The means of a loss, over all and by bucket, by their names in the log; without what nothing was counted in."""
+    total, count = (sum(pair[i] for pair in sums_K2) for i in (0, 1))
+    values = {f"{prefix}loss/{name}": total / count} if count else {}
+    for k, (bucket_total, bucket_count) in enumerate(sums_K2):
+        if bucket_count:
+            bucket = f"{k / BUCKETS:.2f}-{(k + 1) / BUCKETS:.2f}"
+            values[f"{prefix}sigma/{name}/{bucket}"] = bucket_total / bucket_count
+    return values
 
 
 @dataclass
@@ -64,11 +84,7 @@ class LossMeter:
         self.sums_LK2[-1, 0, 0] += total.detach()
         self.sums_LK2[-1, 0, 1] += 1.0
         for index, name in enumerate(self._names):
-            term = terms[name]
-            bucket = (term.sigma_BT.float() * BUCKETS).long().clamp_(0, BUCKETS - 1).flatten()
-            counts = term.counts_BT.double().flatten()
-            pairs = torch.stack([term.error_BT.detach().double().flatten() * counts, counts], dim=-1)
-            self.sums_LK2[index].index_add_(0, bucket, pairs)
+            add_by_bucket(self.sums_LK2[index], terms[name])
 
     @torch.no_grad()
     def restore(self, sums_LK2: Tensor, where: Tensor) -> None:
@@ -81,10 +97,5 @@ class LossMeter:
         self.sums_LK2.zero_()
         values = {"loss": total[0][0] / total[0][1]} if total[0][1] else {}
         for name, buckets in zip(self._names, sums):
-            total, count = (sum(pair[i] for pair in buckets) for i in (0, 1))
-            if count:
-                values[f"loss/{name}"] = total / count
-            for k, (bucket_total, bucket_count) in enumerate(buckets):
-                if bucket_count:
-                    values[f"sigma/{name}/{k / BUCKETS:.2f}-{(k + 1) / BUCKETS:.2f}"] = bucket_total / bucket_count
+            values |= means(name, buckets)
         return values

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,30 +98,53 @@ def _open_wandb(run: RunDir, log: LogConfig, config: Mapping[str, Any]) -> Track
 
 
 def plot_losses(metrics: Path, out: Path) -> bool:
-    """Draw the loss curves of a `metrics.jsonl` as a PNG; False if there are fewer than two points to draw."""
+    """Draw the loss curves of a `metrics.jsonl` as a PNG; False if there are fewer than two points to draw.
+
+    What was measured on held-out clips is drawn over the same loss of training, `val/loss` by itself.
+    """
     lines = read_log(metrics)
-    if len(lines) < 2:
+    if sum("loss" in line for line in lines) < 2:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = [name for name in ("loss", "loss/video", "loss/structure", "loss/flame") if name in lines[-1]]
-    names += [name for name in lines[-1] if name.startswith("loss/") and name not in names]
-    figure = Figure(figsize=(4.2 * len(names), 3.4), layout="constrained")
+    panels = _panels(lines)
+    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names):
-        points = [(line["step"], line[name]) for line in lines if math.isfinite(line.get(name, math.nan))]
-        steps, values = [p[0] for p in points], [p[1] for p in points]
+    for axis, (trained, held_out) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        steps, values = _points(lines, trained)
         axis.plot(steps, values, color="#9ecae1", linewidth=1)
         axis.plot(steps, _smooth(values), color="#08519c", linewidth=2)
-        axis.set_title(name)
+        measured_at, measured = _points(lines, held_out)
+        if measured:
+            axis.plot(measured_at, measured, color="#d95f0e", linewidth=2, marker=".", label=held_out)
+            axis.legend(fontsize=8, frameon=False)
+        axis.set_title(trained or held_out)
         axis.set_xlabel("step")
-        if values and min(values) > 0:
+        if min(values + measured, default=0.0) > 0:
             axis.set_yscale("log")
         axis.grid(alpha=0.3, which="both")
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     return True
+
+
+def _panels(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """For each panel the name of training's curve and that of held-out clips; empty: none.
+
+    `val/loss` is no other `loss`: its losses have other weights (`df_train.validation.measure`).
+    """
+    logged = {name: None for line in lines for name in line if name == "loss" or name.startswith("loss/")}
+    first = [name for name in ("loss", "loss/video", "loss/structure", "loss/flame") if name in logged]
+    names = first + [name for name in logged if name not in first]
+    total = [("", "val/loss")] if any("val/loss" in line for line in lines) else []
+    return [("loss", ""), *total, *((name, f"val/{name}") for name in names if name != "loss")]
+
+
+def _points(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a curve, where it has finite ones."""
+    points = [(line["step"], line[name]) for line in lines if math.isfinite(line.get(name, math.nan))]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _smooth(values: list[float], factor: float = 0.8) -> list[float]:

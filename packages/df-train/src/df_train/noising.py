@@ -48,6 +48,8 @@ class Shown:
         audio, reference_latent, reference_tokens, reference_frame, text: conditions, with some clips' set to zero; text
             is `[B, L, D]`, not yet padded to the rows that a model reads, None if the clips have none.
         history: the separate past of teacher forcing and error recycling.
+        known: bool `[B, T, S, D]`, entries of the structure that are given clean within frames of any level, and are
+            not learnt (`df_train.given`); None: the model is not told of any.
     """
 
     clean: Streams
@@ -61,6 +63,7 @@ class Shown:
     reference_frame: Tensor
     history: History | None
     text: Tensor | None = None
+    known: Tensor | None = None
 
 
 @dataclass
@@ -76,15 +79,17 @@ class Banks:
     def record(self, predicted: Streams, clean: Streams, sigma: Streams, anchored_B: Tensor) -> None:
         """Keep one frame's error of each clip and stream: where sigma is nearest to 0.4, half-way through denoising.
 
-        It never is the first video frame of a crop that is not anchored, which the model does not learn.
+        It never is the first video frame of a crop that is not anchored, which the model does not learn, and a clip
+        whose structure was given whole has none.
         """
         for name in Streams._fields:
+            predicted_B = getattr(sigma, name).any(dim=1)
             distance_BT = (getattr(sigma, name) - self._TYPICAL_SIGMA).abs()
             if name == "video":
                 distance_BT[:, 0].masked_fill_(~anchored_B, torch.inf)
             frame_B1 = distance_BT.argmin(dim=1, keepdim=True)
             guess, truth = (torch.take_along_dim(x, _behind(frame_B1, x), dim=1) for x in _pair(predicted, clean, name))
-            getattr(self, name).add(guess, truth)
+            getattr(self, name).add(guess[predicted_B], truth[predicted_B])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The errors as tensors."""

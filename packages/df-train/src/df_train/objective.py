@@ -23,6 +23,7 @@ from df_models.flow import clean_from_velocity, velocity_target
 from df_models.model.dualforce import Velocity
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.crops import begun_anew
+from df_train.given import given_structure
 from df_train.meter import LossTerm
 from df_train.noising import Banks, Shown, Streams, history_config, show
 from df_train.schedule import decayed_weight
@@ -86,6 +87,7 @@ class Objective:
         """Args: `flame`: the scale of the FLAME vectors, None if the dataset or the model has none."""
         self._settings, self._seed = config.objective, config.seed
         self._levels = history_config(config.objective, model.sigma_structure_max)
+        self._given = given_structure(config.objective, model)
         self._flame = flame
         for name in config.objective.extra:
             if name not in LOSSES or LOSSES[name].weight is not None:
@@ -116,17 +118,31 @@ class Objective:
 
     def __call__(self, model: DualForce, batch: Batch, step: int, banks: Banks | None) -> Losses:
         """Show the batch to the model at step `step` and measure its answer."""
-        if model.config.text_dim and batch.text is None:
-            raise UserError(f"a clip of {', '.join(batch.keys)} holds no text features; build the dataset again")
         batch = begun_anew(batch)
         clean = Streams(batch.video, model.normalize_structure(batch.structure))
         shown = show(batch, clean, self._settings, self._levels, banks, seed=self._seed, step=step)
-        velocity = predict(model, shown)
-        answer = Answer(model, batch, shown, velocity, flow_terms(velocity, shown, batch.mouth_mask), self._flame)
-        terms = {name: clip_weighted(LOSSES[name].term(answer), batch.weight) for name in self.names}
+        if self._given is not None:
+            shown = self._given.give(shown, batch.sample_ids.tolist(), seed=self._seed, step=step)
+        answer = self.answer(model, batch, shown)
+        terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
         if banks is not None:
-            banks.record(predicted_clean(velocity, shown), clean, shown.sigma, batch.anchored)
+            banks.record(predicted_clean(answer.velocity, shown), clean, shown.sigma, batch.anchored)
         return Losses(total_loss(terms, self.weights(step)), terms)
+
+    def answer(self, model: DualForce, batch: Batch, shown: Shown) -> Answer:
+        """The model's answer to what it is shown.
+
+        Raises:
+            UserError: the model reads text, and a clip has none.
+        """
+        if model.config.text_dim and batch.text is None:
+            raise UserError(f"a clip of {', '.join(batch.keys)} holds no text features; build the dataset again")
+        velocity = predict(model, shown)
+        return Answer(model, batch, shown, velocity, flow_terms(velocity, shown, batch.mouth_mask), self._flame)
+
+    def terms(self, answer: Answer) -> dict[str, LossTerm]:
+        """Every loss by name, frame by frame, all clips counting alike."""
+        return {name: LOSSES[name].term(answer) for name in self.names}
 
 
 def predict(model: DualForce, shown: Shown) -> Velocity:
@@ -142,23 +158,31 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
         shown.text if model.config.text_dim else None,
         reference_frame=shown.reference_frame,
         history=shown.history,
+        structure_known=shown.known,
     )
 
 
 def predicted_clean(velocity: Velocity, shown: Shown) -> Streams:
     """What the velocities say the clean streams are."""
-    streams = (clean_from_velocity(x, v, s) for x, v, s in zip(shown.noisy, velocity, shown.sigma))
-    return Streams(*streams)
+    video = clean_from_velocity(shown.noisy.video, velocity.video, shown.sigma.video)
+    return Streams(video, predicted_structure(velocity.structure, shown))
+
+
+def predicted_structure(velocity_BTSV: Tensor, shown: Shown) -> Tensor:
+    """What the velocity says the clean structure is; entries that are given are what they are."""
+    clean = clean_from_velocity(shown.noisy.structure, velocity_BTSV, shown.sigma.structure)
+    return clean if shown.known is None else torch.where(shown.known, shown.clean.structure, clean)
 
 
 def flow_terms(velocity: Velocity, shown: Shown, mouth_BThw: Tensor) -> dict[str, LossTerm]:
     """Velocity errors of both streams.
 
     `video` is the mean over all cells of a frame. `mouth` is the mean over the cells in the mouth box and counts as
-    their share of the frame, so that in `video + k * mouth` a mouth cell weighs `1 + k` times another.
+    their share of the frame, so that in `video + k * mouth` a mouth cell weighs `1 + k` times another. `structure` is
+    the mean over the entries of a frame that are not given.
     """
     cells_BThw = _square_error(velocity.video, shown, "video").mean(dim=2)
-    slots_BTS = _square_error(velocity.structure, shown, "structure").mean(dim=-1)
+    slots_BTS = _mean_of_unknown(_square_error(velocity.structure, shown, "structure"), shown.known)
     learnt = Streams(shown.learnt.video.float(), shown.learnt.structure.float())
     share_BT = mouth_BThw.mean(dim=(-2, -1))
     mouth_BT = (cells_BThw * mouth_BThw).mean(dim=(-2, -1)) / share_BT.clamp_min(1e-6)
@@ -174,9 +198,16 @@ def _square_error(velocity: Tensor, shown: Shown, name: str) -> Tensor:
     return (velocity.float() - target).square()
 
 
+def _mean_of_unknown(error_BTSV: Tensor, known_BTSV: Tensor | None) -> Tensor:
+    if known_BTSV is None:
+        return error_BTSV.mean(dim=-1)
+    unknown = (~known_BTSV).float()
+    return (error_BTSV * unknown).sum(dim=-1) / unknown.sum(dim=-1)
+
+
 def flame_term(model: DualForce, velocity: Tensor, shown: Shown, flame_BTSF: Tensor, scale: FlameScale) -> LossTerm:
     """Error of the FLAME vector read from the predicted clean structure, each entry in units of its own spread."""
-    clean = clean_from_velocity(shown.noisy.structure, velocity.float(), shown.sigma.structure)
+    clean = predicted_structure(velocity.float(), shown)
     error = (model.predict_flame(clean).float() - flame_BTSF) * inverse_spread(scale)
     return LossTerm(error.square().mean(dim=(-2, -1)), torch.ones_like(shown.sigma.structure), shown.sigma.structure)
 

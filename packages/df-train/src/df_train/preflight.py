@@ -21,7 +21,9 @@ from df_train.contract import check_fit, check_vae, taken_over
 from df_train.dataset import check_cuts, check_lengths, training_manifest
 from df_train.distributed import pick_device
 from df_train.export import milestones_to_write
+from df_train.given import given_structure
 from df_train.metrics import check_trackers
+from df_train.validation.clips import check_held_out
 
 _TENSORS_PER_CHECKPOINT = 4
 _SPARE_BYTES = 200_000_000
@@ -39,9 +41,11 @@ def preflight(config: TrainConfig) -> None:
     manifest = known_manifest(config)
     if manifest:
         check_lengths(config.data, manifest)
+    check_held_out(config, manifest if config.data.synth is None else None)
     model = state.build_model(config, taken_over(manifest, config.model.overrides) if manifest else None)
     if manifest:
         check_fit(model.config, manifest)
+        given_structure(config.objective, model.config)
     choose_precision(config.precision.name, device)
     check_batch(config)
     check_places(config)

@@ -52,6 +52,8 @@ from df_train.skips import Skips
 from df_train.start import Wish, check_place, choose_start, clear, digests_known, located, record_of, write_config
 from df_train.state import TrainState
 from df_train.text import unread_text
+from df_train.validation.clips import read_clips
+from df_train.validation.measure import Validation
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,12 @@ def train(
         config, manifest = _make_data(config, world, clock)
         known = digests_known(run, start)
         training, objective, prompt = build(config, world, manifest, known)
+        validation = _held_out(config, training, objective, manifest, world)
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
             _begin(run, config, wish, known)
-        result = _train_and_export(config, training, objective, prompt, world, run, clock)
+        result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
     return result
@@ -223,6 +226,22 @@ def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> B
     )
 
 
+def _held_out(
+    config: TrainConfig, training: TrainState, objective: Objective, manifest: Manifest, world: World
+) -> Validation | None:
+    """The measurement of held-out clips, which are read here; None if there is none."""
+    settings = config.validation
+    if not settings.every:
+        return None
+    clips = read_clips(config, manifest, training.model.config)
+    if len(clips) < settings.clips:
+        say(
+            f"validation.clips={settings.clips}, but {config.data.split('val')} gives {len(clips)}: all of them are "
+            "measured"
+        )
+    return Validation(clips, settings.histories, objective, world)
+
+
 def _resume(training: TrainState, start: CheckpointInfo, world: World, config: TrainConfig) -> None:
     check_continued(start.values.get("model"), training.model.config)
     state.restore(training, start, world)
@@ -245,6 +264,7 @@ def _train_and_export(
     world: World,
     run: RunDir,
     clock: Clock | None = None,
+    validation: Validation | None = None,
 ) -> Result:
     tree = config.model_dump(mode="json")
     sinks = open_sinks(run, config.log, tree, training.step) if world.is_main else []
@@ -255,7 +275,7 @@ def _train_and_export(
         pace = Pace(config, clock, world, say, record, step=training.step)
     try:
         milestones = Milestones(run, prompt, world)
-        stop = Trainer(config, training, objective, world, sinks, sampler, pace, milestones).fit()
+        stop = Trainer(config, training, objective, world, sinks, sampler, pace, milestones, validation).fit()
     finally:
         for sink in sinks:
             sink.close()

@@ -51,6 +51,16 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+def reshard(model: nn.Module) -> None:
+    """Let go of gathered parameters: after a pass without a backward they stay, and would hide a change of the shards.
+
+    A model that is not sharded is left as it is.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def set_gradient_sync(model: nn.Module, sync: bool) -> None:
     """Whether the next backward adds up gradients over processes (only the last pass of a step needs to)."""
     assert isinstance(model, FSDPModule)

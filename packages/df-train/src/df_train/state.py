@@ -25,6 +25,7 @@ from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer
 from df_train.skips import Skips
 
 _ERRORS = "errors."
+_KNOWN = "structure.known_embedding"
 
 
 @dataclass
@@ -78,6 +79,8 @@ def _start_from(path: str, decided: Mapping[str, Any], overrides: Mapping[str, A
     with torch.device("meta"):
         model = DualForce(config)
     weights = saved.state_dict()
+    if config.structure_known and not saved.config.structure_known:
+        weights[_KNOWN] = torch.zeros(config.structure_width, config.structure_dim)  # as a new model has it: no change
     for name, tensor in model.state_dict().items():
         if name not in weights or weights[name].shape != tensor.shape:
             raise UserError(

@@ -53,13 +53,17 @@ class VideoDiTConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StructureDiTConfig:
-    """Configuration of one structure tower; ``vector_dim`` is the width of a structure vector."""
+    """Configuration of one structure tower.
+
+    ``vector_dim`` is the width of a structure vector; ``known`` adds an input that tells which entries are given.
+    """
 
     dim: int
     num_layers: int
     num_heads: int
     ffn_dim: int
     vector_dim: int = 70
+    known: bool = False
     text_dim: int = 0
     freq_dim: int = 256
     rope_theta: float = 1e4
@@ -75,7 +79,8 @@ class DualForceConfig:
 
     Video tower: ``dim``, ``num_layers``, ``num_heads``, ``ffn_dim``, ``in_channels`` (latent channels), ``patch_size``.
     Structure tower: ``structure_width``, ``structure_layers``, ``structure_heads``, ``structure_ffn_dim``;
-    ``structure_dim`` is the width of a structure vector, ``structure_text`` lets the tower read the text.
+    ``structure_dim`` is the width of a structure vector, ``structure_text`` lets the tower read the text, and
+    ``structure_known`` tells it which entries are given clean within a noisy frame (an input that starts at zero).
     Both: ``text_dim`` (0: no text), ``freq_dim``, ``rope_theta``, ``eps``.
 
     Exchange, in the first ``fusion_depth`` layers: the bridge (``bridge_width``, ``bridge_heads``,
@@ -114,6 +119,7 @@ class DualForceConfig:
     patch_size: tuple[int, int, int] = (1, 2, 2)
     structure_dim: int = 70
     structure_text: bool = False
+    structure_known: bool = False
     text_dim: int = 0
     freq_dim: int = 256
     rope_theta: float = 1e4
@@ -244,6 +250,7 @@ class DualForceConfig:
             num_heads=self.structure_heads,
             ffn_dim=self.structure_ffn_dim,
             vector_dim=self.structure_dim,
+            known=self.structure_known,
             text_dim=self.text_dim if self.structure_text else 0,
             freq_dim=self.freq_dim,
             rope_theta=self.rope_theta,

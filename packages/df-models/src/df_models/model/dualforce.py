@@ -117,6 +117,7 @@ class DualForce(Pretrained):
         *,
         reference_frame: Tensor | None = None,
         history: History | None = None,
+        structure_known: Tensor | None = None,
     ) -> Velocity:
         """Predict the velocity of every latent frame of both streams, each frame from itself and its past.
 
@@ -131,6 +132,8 @@ class DualForce(Pretrained):
                 None leaves it out.
             reference_frame: ``[B]`` long, the latent frame that the reference image is aligned with, -1 for none.
             history: teacher forcing: every noisy frame sees itself and, of the past, this history only.
+            structure_known: bool ``[B, T, 4, V]``, entries of ``structure`` (and of the history's) that are given clean
+                whatever their frame's level; their velocity means nothing. For models with ``structure_known``.
 
         Returns:
             Velocities in the dtypes of ``video`` and ``structure``.
@@ -147,6 +150,7 @@ class DualForce(Pretrained):
             check_history(history, History(video, structure, sigma_video, sigma_structure))
             pairs = zip(history, (video, structure, sigma_video, sigma_structure))
             video, structure, sigma_video, sigma_structure = (torch.cat(pair, dim=1) for pair in pairs)
+            structure_known = None if structure_known is None else torch.cat([structure_known] * 2, dim=1)
         check_reference(reference_latent, video.shape[0], *video.shape[2:])
         aligned = reference_frames(reference_frame, video.shape[0], video.device)
         inputs = with_reference(video, layout.frames, reference_latent, aligned)
@@ -154,7 +158,7 @@ class DualForce(Pretrained):
         geometry = self._geometry(video)
         heard = self._hear(geometry, audio.flatten(1, 2), layout.frames, first_slot=0)
         plan = clip_pass(geometry, layout, video_context, structure_context, heard, self.attention_backend)
-        velocity = self._run(inputs, structure, sigma_video, sigma_structure, plan, last=frames)
+        velocity = self._run(inputs, structure, sigma_video, sigma_structure, plan, last=frames, known=structure_known)
         return Velocity(velocity.video.to(dtypes[0]), velocity.structure.to(dtypes[1]))
 
     if TYPE_CHECKING:
@@ -244,6 +248,7 @@ class DualForce(Pretrained):
         *,
         frame: int,
         write: bool,
+        structure_known: Tensor | None = None,
     ) -> Velocity:
         """Predict the velocity of one chunk of ``C`` latent frames from itself and the cache.
 
@@ -255,6 +260,7 @@ class DualForce(Pretrained):
             frame: absolute latent index of the chunk's first frame.
             write: store the chunk's keys, values and audio, computed in this very call. Give clean frames, at
                 sigma 0 or a small context noise; without it, or if the call fails, nothing in the cache changes.
+            structure_known: bool ``[B, C, 4, V]``, as in :meth:`forward`.
 
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
@@ -271,18 +277,26 @@ class DualForce(Pretrained):
         inputs = with_reference(video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
         writes = Writes(plan.chunk) if write else None
         layers = chunk_pass(geometry, cache, plan, heard, writes)
-        velocity = self._run(inputs, structure, sigma_video, sigma_structure, layers, last=chunk)
+        velocity = self._run(inputs, structure, sigma_video, sigma_structure, layers, last=chunk, known=structure_known)
         if writes is not None:
             cache.store(writes, chunk, slots[:, : SLOTS * chunk])
         return Velocity(velocity.video.to(video.dtype), velocity.structure.to(structure.dtype))
 
     def _run(
-        self, video: Tensor, structure: Tensor, sigma_video: Tensor, sigma_structure: Tensor, plan: Pass, *, last: int
+        self,
+        video: Tensor,
+        structure: Tensor,
+        sigma_video: Tensor,
+        sigma_structure: Tensor,
+        plan: Pass,
+        *,
+        last: int,
+        known: Tensor | None = None,
     ) -> Velocity:
         """Embed, run all layers, and predict for the ``last`` frames."""
         height, width = video.shape[-2:]
         noise_v, noise_s = self.video.embed_noise(sigma_video), self.structure.embed_noise(sigma_structure)
-        x_video, x_structure = self.video.embed(video), self.structure.embed(structure)
+        x_video, x_structure = self.video.embed(video), self.structure.embed(structure, known)
         for layer in range(max(len(self.video.blocks), len(self.structure.blocks))):
             x_video, x_structure = self._layer(layer, x_video, x_structure, noise_v, noise_s, plan)
         out_video = self.video.head(x_video[:, -last:], noise_v.embedding_BTD[:, -last:])

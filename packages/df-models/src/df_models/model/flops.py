@@ -71,7 +71,9 @@ def _by_part(config: DualForceConfig, tokens: int, frames: _Frames, reference: b
     context = text + (config.reference_tokens if config.reference_dim and reference else 0)
     structure_text = text if config.structure_text else 0
     video_edges = tokens * area * video.dim * (video.in_dim * frames.through + video.out_dim * frames.out)
-    structure_edges = SLOTS * structure.vector_dim * structure.dim * (frames.through + frames.out)
+    structure_edges = (
+        SLOTS * structure.vector_dim * structure.dim * ((1 + structure.known) * frames.through + frames.out)
+    )
     return {
         "video tower": 2 * (video_edges + _tower_products(video, tokens, frames, context)),
         "structure tower": 2 * (structure_edges + _tower_products(structure, SLOTS, frames, structure_text)),

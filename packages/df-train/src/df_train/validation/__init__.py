@@ -1,0 +1,1 @@
+"""Losses of held-out clips, shown to every run in the same way."""

@@ -1,0 +1,93 @@
+"""Losses of the held-out clips: by history, loss and sigma bucket, and one number for the whole.
+
+They are measured on the averaged weights, which are what a run exports. The parameters and their averages are sharded
+alike, so each process exchanges its own shards for as long as it measures (`ParameterAverage.in_place`): that takes no
+memory beyond one parameter's shard, where a gathered copy would take the whole model in every process, and the forward
+passes are those of training, in its precision. A measurement costs `clips x histories x BUCKETS` clips forward, and
+twice the frames with `teacher_forcing`.
+
+A clip is a batch of its own, so a figure does not depend on which clips a process got. The figures of each clip have
+their own place in one table, in which all processes fill different rows; adding zeros is exact, and all processes then
+add the rows in the same order. So one process and eight give the same bits for the same weights.
+
+Shape legend: N clips, H histories, L losses, K sigma buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from df_data.reading import Batch
+from df_models import DualForce
+from df_train.distributed import World
+from df_train.meter import BUCKETS, LossTerm, add_by_bucket, means
+from df_train.noising import Streams
+from df_train.objective import Objective
+from df_train.state import TrainState
+from df_train.validation.config import HeldOutHistory
+from df_train.validation.showing import repeated, show_held_out
+
+_WEIGHTS = {"video": 1.0, "structure": 0.5}
+"""Of `val/loss`: the objective's default weights of the two streams, whatever a run's own are, and none for losses that
+a run may lack, so that the number means the same in every run."""
+
+
+class Validation:
+    """Measures the held-out clips; every process must call it, at the same steps.
+
+    Args:
+        clips: all of them, in every process, a batch of one each.
+    """
+
+    def __init__(
+        self, clips: Sequence[Batch], histories: Sequence[HeldOutHistory], objective: Objective, world: World
+    ) -> None:
+        self._clips, self._histories, self._objective, self._world = clips, histories, objective, world
+
+    @torch.no_grad()
+    def __call__(self, training: TrainState) -> dict[str, float]:
+        """The figures by name, equal in all processes."""
+        count, names, world = len(self._clips), self._objective.names, self._world
+        shape = (count, len(self._histories), len(names), BUCKETS, 2)
+        sums_NHLK2 = torch.zeros(shape, dtype=torch.float64, device=world.device)
+        with training.average.in_place():
+            for place in range(world.rank, _whole_turns(count, world.size), world.size):
+                passes = repeated(self._clips[place % count].to(world.device))
+                for index, history in enumerate(self._histories):
+                    terms = self._terms(training.model, passes, history)
+                    if place < count:  # beyond, a process only takes part in what the others compute
+                        for loss, name in enumerate(names):
+                            add_by_bucket(sums_NHLK2[place, index, loss], terms[name])
+        return figures(world.sum(sums_NHLK2).sum(dim=0), self._histories, names)
+
+    def _terms(self, model: DualForce, passes: Batch, history: HeldOutHistory) -> dict[str, LossTerm]:
+        """The losses of a clip; frames that are given clean count in none."""
+        clean = Streams(passes.video, model.normalize_structure(passes.structure))
+        answer = self._objective.answer(model, passes, show_held_out(passes, clean, history))
+        terms = self._objective.terms(answer)
+        return {name: term._replace(counts_BT=term.counts_BT * (term.sigma_BT > 0)) for name, term in terms.items()}
+
+
+def _whole_turns(count: int, size: int) -> int:
+    """`count`, raised to a multiple of `size`: sharded parameters are gathered by all processes together."""
+    return -(-count // size) * size
+
+
+def figures(sums_HLK2: Tensor, histories: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """The means by their names in `metrics.jsonl`.
+
+    `val/<history>/loss/<name>` and `val/<history>/sigma/<name>/<bucket>`; `val/loss/<name>`, the mean over histories;
+    `val/loss`, the weighted sum of the latter.
+    """
+    values: dict[str, float] = {}
+    for history, sums_LK2 in zip(histories, sums_HLK2.tolist()):
+        for name, sums_K2 in zip(names, sums_LK2):
+            values |= means(name, sums_K2, f"val/{history}/")
+    for name in names:
+        found = [values[key] for history in histories if (key := f"val/{history}/loss/{name}") in values]
+        if found:
+            values[f"val/loss/{name}"] = sum(found) / len(found)
+    return {"val/loss": sum(weight * values[f"val/loss/{name}"] for name, weight in _WEIGHTS.items()), **values}
