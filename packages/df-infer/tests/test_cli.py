@@ -60,6 +60,14 @@ def test_a_milestone_is_taken_in_place_of_the_final_model(files, tmp_path: Path,
     assert "no milestone of step 31; there are those of steps 30" in capsys.readouterr().err
 
 
+def test_the_latency_that_is_told_falls_with_the_audio_that_is_heard_ahead(files, tmp_path: Path, capsys) -> None:
+    for flags, told in (((), "audio_future 0.16 s"), (("--audio-future", "1"), "audio_future 0.04 s")):
+        assert run(files, tmp_path / "out.mp4", "--frames", "5", *flags) == 0
+        assert told in capsys.readouterr().out
+    assert run(files, tmp_path / "out.mp4", "--audio-future", "5") == 2
+    assert "hears 4 slots ahead" in capsys.readouterr().err
+
+
 def test_audio_shorter_than_the_video_is_padded(files, tmp_path: Path) -> None:
     write_wav(tmp_path / "short.wav", np.ones(640 * 2) * 0.1)
     assert run(files, tmp_path / "out.mp4", audio=tmp_path / "short.wav") == 0
@@ -127,6 +135,7 @@ def test_options_reach_the_rollout(files, tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_setting_of_a_rollout_has_a_flag_with_its_meaning(files, tmp_path: Path, capsys) -> None:
     values = {
         "structure_steps": 4,
+        "audio_future": 2,
         "shift": 2.5,
         "structure_shift": 1.5,
         "chunk": 2,

@@ -26,6 +26,7 @@ def test_names_the_nearest_setting() -> None:
         ({"struct_start": "mean"}, "struct_start"),
         ({"window": 1, "chunk": 2}, "window"),
         ({"sinks": -1}, "sinks"),
+        ({"audio_future": -1}, "audio_future"),
         ({"context_noise": 1.0}, "context_noise"),
         ({"audio_guidance": -0.5}, "audio_guidance"),
     ],

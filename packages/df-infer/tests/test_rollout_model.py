@@ -63,6 +63,39 @@ def test_audio_beyond_the_lookahead_leaves_a_frame_bit_equal_and_audio_within_it
     assert not torch.equal(before.video[:, 6 - ahead], after.video[:, 6 - ahead])
 
 
+@pytest.mark.parametrize("chunk", [1, 2])
+@pytest.mark.parametrize("future", [0, 1, 3, 4])
+def test_a_shorter_future_is_heard_to_the_slot(model, inputs, future: int, chunk: int) -> None:
+    config = RolloutChanges(audio_future=future, chunk=chunk).applied_to(CONFIG)
+    before = roll(model, inputs, config=config)
+    for slot, heard in ((future, False), (future - 1, True)):  # of latent frame 5, as frame 4 hears it
+        changed = inputs._replace(audio=inputs.audio.clone())
+        changed.audio.flatten(1, 2)[:, 20 + slot :] += 1.0
+        after = roll(model, changed, config=config)
+        assert same(before, after, slice(0, 4))
+        assert same(before, after, slice(4, 5)) != heard
+    assert same(before, roll(model, inputs, config=config.model_copy(update={"audio_future": None}))) == (future == 4)
+
+
+@pytest.mark.parametrize(("future", "pieces"), [(None, 2), (4, 2), (1, 2), (0, 1)])
+def test_a_live_source_is_waited_for_no_longer_than_it_is_heard(model, inputs, future: int | None, pieces: int) -> None:
+    given = []
+
+    def source():
+        for piece in inputs.audio.split(1, dim=1):
+            given.append(piece)
+            yield piece
+
+    config = RolloutChanges(audio_future=future).applied_to(CONFIG)
+    next(stream_latents(model, source(), inputs.reference_latent, inputs.reference_tokens, config=config))
+    assert len(given) == pieces
+
+
+def test_more_than_the_model_hears_is_refused(model, inputs) -> None:
+    with pytest.raises(UserError, match="hears 4 slots ahead; give 0 to 4, or null"):
+        roll(model, inputs, 2, RolloutChanges(audio_future=5).applied_to(CONFIG))
+
+
 def test_a_longer_clip_begins_as_the_shorter_one(model, inputs) -> None:
     ahead = -(-model.config.audio_future // 4)
     assert same(roll(model, inputs, 9), roll(model, inputs, 17), slice(0, 9 - ahead))
@@ -91,6 +124,7 @@ def test_a_sample_does_not_depend_on_its_batch(model, inputs) -> None:
         {"context_noise": 0.1},
         {"audio_guidance": 1.5},
         {"chunk": 2},
+        {"audio_future": 1},
     ],
 )
 def test_every_setting_reaches_the_result(model, inputs, change: dict) -> None:

@@ -113,6 +113,8 @@ def test_latency_counts_what_the_audio_encoder_waits_for():
     assert latency_of(preset_config("poc")).total == pytest.approx(0.16 + 0.16 + 5.9625)
     longer = latency_of(preset_config("poc", audio_encoder="hubert-large@8+2"))
     assert longer.total == pytest.approx(0.32 + 9.9625) and "hubert-large@8+2 9.96 s" in str(longer)
+    assert latency_of(preset_config("quickstart"), audio_future=1).total == pytest.approx(0.16 + 0.04 + 0.0025)
+    assert latency_of(preset_config("quickstart"), audio_future=0).future == 0.0
     whole = latency_of(preset_config("quickstart", audio_encoder="somebodys"))
     assert whole.total is None and "the whole recording, as somebodys states no lookahead" in str(whole)
 

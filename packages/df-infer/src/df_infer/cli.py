@@ -145,7 +145,8 @@ def _generate(args: argparse.Namespace) -> int:
     if pipeline.prompt is not None:
         print(f"the model was told: {pipeline.prompt.words}")
     print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with audio, {count / FPS / taken:.2f}x real time")
-    print(f"latency of a live stream, computing apart: {latency_of(pipeline.model.config, rollout.chunk)}")
+    latency = latency_of(pipeline.model.config, rollout.chunk, rollout.audio_future)
+    print(f"latency of a live stream, computing apart: {latency}")
     return 0
 
 

@@ -26,6 +26,8 @@ class RolloutSettings(FrozenModel):
         sinks: first latent frames that stay visible for ever, beyond the window; `sinks + window` is best the length of
             a training clip in latent frames.
         chunk: latent frames denoised together; each adds 160 ms of latency.
+        audio_future: slots of 40 ms that are heard ahead of a latent frame, at most the model's own `audio_future`;
+            null means all. Fewer are less latency, for models that learnt it (`objective.shorten_audio` of training).
         start: `reference`: latent frame 0 *is* the portrait; `generate`: frame 0 is generated too.
         struct_start: `previous`: the structure starts at the model's `sigma_structure_max` from the previous frame's
             structure plus noise (the mean before frame 0); `noise`: it starts from pure noise.
@@ -44,6 +46,7 @@ class RolloutSettings(FrozenModel):
     window: int = Field(default=8, ge=1)
     sinks: int = Field(default=1, ge=0)
     chunk: int = Field(default=1, ge=1)
+    audio_future: int | None = Field(default=None, ge=0)
     start: Start = "reference"
     struct_start: StructStart = "previous"
     context_noise: float = Field(default=0.0, ge=0, lt=1)

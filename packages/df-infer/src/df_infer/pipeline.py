@@ -16,7 +16,7 @@ from torch import Tensor
 
 from df_infer.loudness import levelled
 from df_infer.portrait import NO_CROP, portrait_from
-from df_infer.rollout import Rollout, RolloutConfig, stream_latents, text_input
+from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
 from df_infer.run_dir import open_run
 from df_infer.speech import audio_pieces, frames_covering
 from df_models import DualForce, DualForceConfig
@@ -177,6 +177,7 @@ class Pipeline:
         latent_length(count)
         text = None if self.prompt is None else self.prompt.features_LD[None]
         text_input(self.model.config, text, rollout or self.rollout)
+        heard_ahead(self.model.config, rollout or self.rollout)
         image = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
         reference = self.vae.encode_image(image)
         rollouts = stream_latents(

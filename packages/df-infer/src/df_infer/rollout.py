@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -86,8 +86,9 @@ def stream_latents(
     if len(ids) != len(reference_latent):
         raise UserError(f"{len(ids)} sample ids do not fit a batch of {len(reference_latent)} portraits")
     text = text_input(model.config, text, config)
+    future = heard_ahead(model.config, config)
     sampler = _Sampler(model, reference_latent, reference_tokens, text, config, FrameNoise(seed, ids))
-    feed = AudioFeed(audio, lookahead_frames(model.config.audio_future))
+    feed = AudioFeed(audio, lookahead_frames(future))
     frame = 0
     while (taken := feed.take(config.chunk)) is not None:
         audio_CL, count = taken
@@ -132,6 +133,22 @@ def text_input(model: DualForceConfig, text: Tensor | None, config: RolloutConfi
     return None if text is None else pad_text(text)
 
 
+def heard_ahead(model: DualForceConfig, config: RolloutConfig) -> int:
+    """Return how many slots of audio are heard ahead of each latent frame.
+
+    Raises:
+        UserError: more are asked for than the model can hear.
+    """
+    if config.audio_future is None:
+        return model.audio_future
+    if config.audio_future > model.audio_future:
+        raise UserError(
+            f"rollout.audio_future={config.audio_future}, but the model hears {model.audio_future} slots ahead; give 0 "
+            f"to {model.audio_future}, or null"
+        )
+    return config.audio_future
+
+
 class _Sampler:
     """The state of one rollout: the model, its cache and the last frame's structure."""
 
@@ -152,6 +169,7 @@ class _Sampler:
         scales = {"audio": config.audio_guidance, "text": config.text_guidance}
         self.scales = {condition: scale for condition, scale in scales.items() if scale != 1.0}
         self.copies = 1 + len(self.scales)
+        self.heard: dict[str, Any] = {} if config.audio_future is None else {"audio_future": config.audio_future}
         self.previous_structure: Tensor | None = None
         batch, _, height, width = self.reference.shape
         aligned = 0 if config.start == "reference" else -1
@@ -233,6 +251,7 @@ class _Sampler:
             self.cache,
             frame=frame,
             write=write,
+            **self.heard,
         )
         return _Pair(velocity.video.float(), velocity.structure.float())
 

@@ -216,6 +216,8 @@ class ObjectiveConfig(FrozenModel):
         drop_reference: share of clips that are learnt without the reference image.
         drop_text: share of clips that are learnt without text, which guidance on it needs: zero rows, no encoded
             empty prompt, so that no text encoder is needed to make it.
+        shorten_audio: share of clips that hear only a random part of the model's `audio_future`, from none of it to
+            all, so that `rollout.audio_future` can be less.
         give_structure: share of clips whose structure is given clean, as a whole, and not learnt there, which motion
             transfer needs.
         give_fields: single fields of the structure instead, which control needs; the model must have
@@ -235,6 +237,7 @@ class ObjectiveConfig(FrozenModel):
     drop_audio: float = Field(default=0.1, ge=0, le=1)
     drop_reference: float = Field(default=0.0, ge=0, le=1)
     drop_text: float = Field(default=0.1, ge=0, le=1)
+    shorten_audio: float = Field(default=0.0, ge=0, le=1)
     give_structure: float = Field(default=0.0, ge=0, le=1)
     give_fields: GivenFieldsConfig = GivenFieldsConfig()
     extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)

@@ -50,6 +50,7 @@ class Shown:
         history: the separate past of teacher forcing and error recycling.
         known: bool `[B, T, S, D]`, entries of the structure that are given clean within frames of any level, and are
             not learnt (`df_train.given`); None: the model is not told of any.
+        audio_future: `[B]`, slots of audio heard ahead (`df_train.hearing`); None: all that the model hears.
     """
 
     clean: Streams
@@ -64,6 +65,7 @@ class Shown:
     history: History | None
     text: Tensor | None = None
     known: Tensor | None = None
+    audio_future: Tensor | None = None
 
 
 @dataclass

@@ -10,7 +10,7 @@ Shape legend: B clips, T latent frames, C latent channels, h, w latent cells, S 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from df_models.model.dualforce import Velocity
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.crops import begun_anew
 from df_train.given import given_structure
+from df_train.hearing import check_hearing, slots_ahead
 from df_train.meter import LossTerm
 from df_train.noising import Banks, Shown, Streams, history_config, show
 from df_train.schedule import decayed_weight
@@ -88,6 +89,8 @@ class Objective:
         self._settings, self._seed = config.objective, config.seed
         self._levels = history_config(config.objective, model.sigma_structure_max)
         self._given = given_structure(config.objective, model)
+        check_hearing(config.objective, model)
+        self._future = model.audio_future
         self._flame = flame
         for name in config.objective.extra:
             if name not in LOSSES or LOSSES[name].weight is not None:
@@ -120,14 +123,22 @@ class Objective:
         """Show the batch to the model at step `step` and measure its answer."""
         batch = begun_anew(batch)
         clean = Streams(batch.video, model.normalize_structure(batch.structure))
-        shown = show(batch, clean, self._settings, self._levels, banks, seed=self._seed, step=step)
-        if self._given is not None:
-            shown = self._given.give(shown, batch.sample_ids.tolist(), seed=self._seed, step=step)
+        shown = self._shown(batch, clean, step, banks)
         answer = self.answer(model, batch, shown)
         terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
         if banks is not None:
             banks.record(predicted_clean(answer.velocity, shown), clean, shown.sigma, batch.anchored)
         return Losses(total_loss(terms, self.weights(step)), terms)
+
+    def _shown(self, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
+        keys = {"seed": self._seed, "step": step}
+        shown = show(batch, clean, self._settings, self._levels, banks, **keys)
+        if self._given is not None:
+            shown = self._given.give(shown, batch.sample_ids.tolist(), **keys)
+        if self._settings.shorten_audio > 0:
+            ahead = slots_ahead(self._settings.shorten_audio, self._future, batch.sample_ids.tolist(), **keys)
+            shown = replace(shown, audio_future=ahead.to(clean.video.device))
+        return shown
 
     def answer(self, model: DualForce, batch: Batch, shown: Shown) -> Answer:
         """The model's answer to what it is shown.
@@ -159,6 +170,7 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
         reference_frame=shown.reference_frame,
         history=shown.history,
         structure_known=shown.known,
+        audio_future=shown.audio_future,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from df_data.format.manifest import MANIFEST_NAME, Manifest
 from df_data.reading.peek import manifest_of
+from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir
 from df_models import DualForce
 from df_models.encoders import load_video_vae
@@ -22,6 +23,7 @@ from df_train.dataset import check_cuts, check_lengths, training_manifest
 from df_train.distributed import pick_device
 from df_train.export import milestones_to_write
 from df_train.given import given_structure
+from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
 from df_train.validation.clips import check_held_out
 
@@ -46,6 +48,8 @@ def preflight(config: TrainConfig) -> None:
     if manifest:
         check_fit(model.config, manifest)
         given_structure(config.objective, model.config)
+    check_hearing(config.objective, model.config)
+    heard_ahead(model.config, config.rollout)
     choose_precision(config.precision.name, device)
     check_batch(config)
     check_places(config)

@@ -2,7 +2,8 @@
 
 Latent frame k hears the slots of pixel frames ``4k-3-audio_past .. 4k+audio_future``. In the flat row of slots
 (four per latent frame) those are ``4k-audio_past .. 4k+3+audio_future``. Slots before pixel frame 0 (among them the
-three repeats in latent frame 0) and slots after the end of the audio are absent.
+three repeats in latent frame 0) and slots after the end of the audio are absent, as are those beyond a shorter future
+that a model is told to hear.
 
 The window as a whole becomes four tokens, one for each of the frame's slots, once per pass; every layer attends to
 them. Speech audio become mouth shapes through their neighbours and their order, and an MLP over the ordered window has
@@ -36,12 +37,12 @@ class AudioWindows:
 
     Attributes:
         index_TW: place of each heard slot among the given ones (clamped where absent).
-        present_TW: 1, or 0 where the slot is absent.
+        present_BTW: 1, or 0 where the slot is absent; B is 1 where all samples hear alike.
         table_TSP2: rotations of the tokens, and of structure queries, by their time relative to the latent frame.
     """
 
     index_TW: Tensor
-    present_TW: Tensor
+    present_BTW: Tensor
     table_TSP2: Tensor
 
 
@@ -69,13 +70,23 @@ def audio_windows(
     head_dim: int,
     theta: float,
     device: torch.device,
+    heard: Tensor | int | None = None,
 ) -> AudioWindows:
-    """Plan the windows of latent ``frames`` over slots ``first_slot .. first_slot + num_slots - 1``."""
+    """Plan the windows of latent ``frames`` over slots ``first_slot .. first_slot + num_slots - 1``.
+
+    Args:
+        heard: of the ``future`` slots, how many each sample ``[B]`` (or all) hears; the others count as absent.
+    """
     slots_TW = window_slots(frames, past, future)
-    present = (slots_TW >= max(SLOTS - 1, first_slot)) & (slots_TW < first_slot + num_slots)
+    present_TW = (slots_TW >= max(SLOTS - 1, first_slot)) & (slots_TW < first_slot + num_slots)
+    present_BTW = present_TW[None].to(device)
+    if heard is not None:
+        offsets_W = torch.arange(-past, SLOTS + future, device=device)
+        heard_B11 = torch.as_tensor(heard, device=device).reshape(-1, 1, 1)
+        present_BTW = present_BTW & (offsets_W < SLOTS + heard_B11)
     return AudioWindows(
         (slots_TW - first_slot).clamp(0, num_slots - 1).to(device),
-        present.float().to(device),
+        present_BTW.float(),
         time_table(slot_offsets(frames), head_dim, theta, device),
     )
 
@@ -97,7 +108,7 @@ class AudioWindowEmbedding(nn.Module):
         """Return tokens ``[B, T, S, D]`` from features ``[B, A, audio_dim]``."""
         frames, width = windows.index_TW.shape
         heard = audio_BAF.index_select(1, windows.index_TW.flatten()).unflatten(1, (frames, width))
-        present = windows.present_TW[..., None].to(heard.dtype)
+        present = windows.present_BTW[..., None].to(heard.dtype)
         marked = torch.cat([heard * present, present.expand(len(heard), -1, -1, -1)], dim=-1)
         tokens = self.layers(marked.flatten(2).to(self.norm.weight.dtype)).unflatten(-1, (SLOTS, -1))
         return self.norm(tokens)

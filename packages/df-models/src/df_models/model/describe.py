@@ -72,11 +72,14 @@ class Latency:
         return f"{self.total:.2f} s = {parts} + {self.encoder_id} {self.encoder:.2f} s"
 
 
-def latency_of(config: DualForceConfig, chunk: int = 1) -> Latency:
-    """Return what a model must wait for, with ``chunk`` latent frames denoised together."""
-    return Latency(
-        chunk * SLOTS / FPS, config.audio_future / FPS, audio_lookahead(config.audio_encoder), config.audio_encoder
-    )
+def latency_of(config: DualForceConfig, chunk: int = 1, audio_future: int | None = None) -> Latency:
+    """Return what a model must wait for, with ``chunk`` latent frames denoised together.
+
+    Args:
+        audio_future: slots that it is told to hear ahead; None: all that it can.
+    """
+    future = config.audio_future if audio_future is None else audio_future
+    return Latency(chunk * SLOTS / FPS, future / FPS, audio_lookahead(config.audio_encoder), config.audio_encoder)
 
 
 @dataclass(frozen=True)

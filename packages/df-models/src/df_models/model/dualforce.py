@@ -23,6 +23,7 @@ from df_models.model.config import DualForceConfig
 from df_models.model.fusion import FusionLayer
 from df_models.model.inputs import (
     History,
+    check_future,
     check_history,
     check_reference,
     check_streams,
@@ -118,6 +119,7 @@ class DualForce(Pretrained):
         reference_frame: Tensor | None = None,
         history: History | None = None,
         structure_known: Tensor | None = None,
+        audio_future: Tensor | int | None = None,
     ) -> Velocity:
         """Predict the velocity of every latent frame of both streams, each frame from itself and its past.
 
@@ -134,6 +136,8 @@ class DualForce(Pretrained):
             history: teacher forcing: every noisy frame sees itself and, of the past, this history only.
             structure_known: bool ``[B, T, 4, V]``, entries of ``structure`` (and of the history's) that are given clean
                 whatever their frame's level; their velocity means nothing. For models with ``structure_known``.
+            audio_future: slots heard after a latent frame's own, 0 to the configuration's ``audio_future`` (the
+                default): of each sample, ``[B]`` long, or of all. Later ones count as after the end of the audio.
 
         Returns:
             Velocities in the dtypes of ``video`` and ``structure``.
@@ -156,7 +160,8 @@ class DualForce(Pretrained):
         inputs = with_reference(video, layout.frames, reference_latent, aligned)
         video_context, structure_context = self._contexts(reference_tokens, text)
         geometry = self._geometry(video)
-        heard = self._hear(geometry, audio.flatten(1, 2), layout.frames, first_slot=0)
+        check_future(self.config, audio_future, video.shape[0])
+        heard = self._hear(geometry, audio.flatten(1, 2), layout.frames, first_slot=0, future=audio_future)
         plan = clip_pass(geometry, layout, video_context, structure_context, heard, self.attention_backend)
         velocity = self._run(inputs, structure, sigma_video, sigma_structure, plan, last=frames, known=structure_known)
         return Velocity(velocity.video.to(dtypes[0]), velocity.structure.to(dtypes[1]))
@@ -249,6 +254,7 @@ class DualForce(Pretrained):
         frame: int,
         write: bool,
         structure_known: Tensor | None = None,
+        audio_future: Tensor | int | None = None,
     ) -> Velocity:
         """Predict the velocity of one chunk of ``C`` latent frames from itself and the cache.
 
@@ -260,7 +266,7 @@ class DualForce(Pretrained):
             frame: absolute latent index of the chunk's first frame.
             write: store the chunk's keys, values and audio, computed in this very call. Give clean frames, at
                 sigma 0 or a small context noise; without it, or if the call fails, nothing in the cache changes.
-            structure_known: bool ``[B, C, 4, V]``, as in :meth:`forward`.
+            structure_known, audio_future: as in :meth:`forward`, ``[B, C, 4, V]`` and ``[B]`` or a number.
 
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
@@ -273,7 +279,9 @@ class DualForce(Pretrained):
         slots = audio.flatten(1, 2)
         past = cache.audio_past_BAF
         known = torch.cat([past, slots.to(past.dtype)], dim=1)
-        heard = self._hear(geometry, known, plan.chunk.frames, first_slot=SLOTS * frame - past.shape[1])
+        check_future(self.config, audio_future, video.shape[0])
+        first_slot = SLOTS * frame - past.shape[1]
+        heard = self._hear(geometry, known, plan.chunk.frames, first_slot=first_slot, future=audio_future)
         inputs = with_reference(video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
         writes = Writes(plan.chunk) if write else None
         layers = chunk_pass(geometry, cache, plan, heard, writes)
@@ -334,9 +342,17 @@ class DualForce(Pretrained):
             return checkpoint(module, *args, use_reentrant=False)
         return module(*args)
 
-    def _hear(self, geometry: Geometry, audio_BAF: Tensor, frames: tuple[int, ...], *, first_slot: int) -> HeardAudio:
+    def _hear(
+        self,
+        geometry: Geometry,
+        audio_BAF: Tensor,
+        frames: tuple[int, ...],
+        *,
+        first_slot: int,
+        future: Tensor | int | None = None,
+    ) -> HeardAudio:
         """Return what latent ``frames`` hear of slots ``first_slot ..``; without fusion layers nobody listens."""
-        windows = geometry.audio(frames, first_slot, audio_BAF.shape[1])
+        windows = geometry.audio(frames, first_slot, audio_BAF.shape[1], future)
         return HeardAudio(audio_BAF if self.audio is None else self.audio(audio_BAF, windows), windows)
 
     def _contexts(self, reference_tokens: Tensor | None, text: Tensor | None) -> tuple[Context, Context]:

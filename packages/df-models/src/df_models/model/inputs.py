@@ -50,6 +50,18 @@ def check_streams(
     check_sigma("sigma_structure", sigma_structure, structure)
 
 
+def check_future(config: DualForceConfig, audio_future: Tensor | int | None, batch: int) -> None:
+    """Raise UserError unless the audio heard ahead is a number the model knows, or one number per sample."""
+    if isinstance(audio_future, Tensor):
+        if tuple(audio_future.shape) != (batch,):
+            raise UserError(f"audio_future must be one number per sample, [{batch}], not {list(audio_future.shape)}")
+    elif audio_future is not None and not 0 <= audio_future <= config.audio_future:
+        raise UserError(
+            f"audio_future={audio_future}, but the model hears {config.audio_future} slots ahead; "
+            f"give 0 to {config.audio_future}"
+        )
+
+
 def check_history(history: History, noisy: History) -> None:
     """Raise UserError unless the history has the shapes of the noisy streams."""
     for name, past, now in zip(History._fields, history, noisy):

@@ -87,8 +87,10 @@ class Geometry:
         structure = aligned_time_table(slot_offsets(frames), head_dim, config.rope_theta, self.device)
         return SameFrame(video, structure), SameFrame(structure, video)
 
-    def audio(self, frames: tuple[int, ...], first_slot: int, num_slots: int) -> AudioWindows:
-        """Plan which slots each frame hears."""
+    def audio(
+        self, frames: tuple[int, ...], first_slot: int, num_slots: int, heard: Tensor | int | None
+    ) -> AudioWindows:
+        """Plan which slots each frame hears (``heard``: of :func:`df_models.model.audio.audio_windows`)."""
         config = self.config
         return audio_windows(
             frames,
@@ -99,6 +101,7 @@ class Geometry:
             head_dim=config.audio_width // config.audio_heads,
             theta=config.rope_theta,
             device=self.device,
+            heard=heard,
         )
 
 
