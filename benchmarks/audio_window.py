@@ -2,7 +2,7 @@
 
     uv run python benchmarks/audio_window.py [--model hubert-base] [--weights DIR] [--seconds 60] [--windows 2+1 4+2]
 
-Prints the root mean square of the difference in units of the features' own deviation, for each window: of features in
+The root mean square of the difference in units of the features' own deviation, for each window: of features in
 the middle of their piece, of those at its edges, and of the same audio cut out as a stretch of ten seconds and
 encoded as data does. Without --weights the weights are random in the published sizes: that says how the edges of a
 window act through the layers, not how much of the distance matters to speech.
@@ -11,9 +11,11 @@ window act through the layers, not how much of the distance matters to speech.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
+from common import RESULTS, table, write_result
 
 from df_data.synth.speech.speech import make_speech
 from df_data.synth.speech.voice import make_voice
@@ -38,25 +40,34 @@ STRETCH_S = 10
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=sorted(SIZES), default="hubert-base")
     parser.add_argument("--weights", default=None, help="a checkpoint of that form; random weights without it")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--windows", nargs="+", default=["1+1", "2+1", "2+2", "4+2", "8+2", "20+5"])
+    parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the result files")
     args = parser.parse_args()
     encoder = random_hubert(args.model) if args.weights is None else load(args.model, args.weights)
     frames = args.seconds * FPS
     wave_N = speech(frames)
     encoder.window = None
     whole_FD = encoder.encode(wave_N, frames)
-    kind = "random weights" if args.weights is None else args.weights
-    print(f"{args.model}, {kind}, {args.seconds} s of synthetic speech; difference to one pass over all of it")
-    print(f"{'window':<10}{'all':>8}{'middle':>8}{'edges':>8}{'a 10 s stretch':>16}")
+    found: dict[str, tuple[float, ...]] = {}
     for stated in args.windows:
         window = audio_window(f"{args.model}@{stated}")
         assert window is not None
-        print(f"{stated:<10}" + "".join(f"{value:>8.1%}" for value in differences(encoder, window, wave_N, whole_FD)))
+        found[stated] = differences(encoder, window, wave_N, whole_FD)
+    kind = "random weights" if args.weights is None else "the weights given"
+    head = ("window, s", "all", "middle of a piece", "its edges", f"a {STRETCH_S} s stretch alone")
+    rows = [(stated, *(f"{value:.1%}" for value in values)) for stated, values in found.items()]
+    text = (
+        f"{args.seconds} s of synthetic speech, {kind}; root mean square of the difference to one pass over all of it"
+    )
+    text += f", the last to the windowed recording, over the features' own deviation.\n\n{table(head, rows)}"
+    args.preset = args.model
+    print(text)
+    print(write_result(args.out, "audio-window", args, torch.device("cpu"), {"differences": found}, text))
 
 
 def differences(

@@ -101,13 +101,16 @@ def test_clip_is_the_layer_before_the_last(tmp_path, kind):
     """Wan's own expression: ``image_encoder(..., output_hidden_states=True).hidden_states[-2]``."""
     from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
-    write_checkpoint(tmp_path, "clip-vit-h")
-    theirs = CLIPVisionModel.from_pretrained(tmp_path).eval()
+    whole = write_checkpoint(tmp_path, "clip-vit-h")
+    theirs = CLIPVisionModel.from_pretrained(whole).eval()
+    given = whole if kind == "whole" else tmp_path / "half"
     if kind == "image half":
-        theirs.save_pretrained(tmp_path)
+        theirs.save_pretrained(given)
     if kind == "image half with projection":
-        CLIPVisionModelWithProjection.from_pretrained(tmp_path).save_pretrained(tmp_path)
-    encoder = clip.load("clip-vit-h", str(tmp_path))
+        CLIPVisionModelWithProjection.from_pretrained(whole).save_pretrained(given)
+    if kind != "whole":
+        shutil.copy(whole / "preprocessor_config.json", given)
+    encoder = clip.load("clip-vit-h", str(given))
     seen = encoder.pixels(images())
     wanted = theirs(seen, output_hidden_states=True).hidden_states[-2]
     torch.testing.assert_close(encoder.encode(images(), LATENT), wanted, atol=1e-5, rtol=1e-5)

@@ -41,6 +41,13 @@ def test_a_model_is_loaded_in_another_dtype_and_saved_over(saved):
     assert torch.equal(half.structure_std, model.structure_std)
     half.save_pretrained(path)
     assert DualForce.from_pretrained(path).dtype == torch.bfloat16
+    assert DualForce.from_pretrained(path, dtype="float32").dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["bfloat61", "int8", torch.int8, "Tensor"])
+def test_a_dtype_that_is_none_is_refused(saved, dtype):
+    with pytest.raises(UserError, match=f"dtype={dtype!r} is no floating-point type"):
+        DualForce.from_pretrained(saved[1], dtype=dtype)
 
 
 def _edit_header(path, **changes):

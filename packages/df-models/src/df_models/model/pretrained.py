@@ -58,7 +58,7 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="ap
         path_or_hub_id: str | os.PathLike[str],
         *,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -67,12 +67,13 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="ap
         """Load what :meth:`save_pretrained` wrote, from a directory or from the Hub (``owner/name``).
 
         Args:
-            device, dtype: where the model goes; the dtype is the checkpoint's by default.
+            device, dtype: where the model goes; the dtype (or its name) is the checkpoint's by default.
             revision, token, cache_dir, local_files_only: for the Hub, as of ``huggingface_hub.snapshot_download``.
 
         Raises:
-            UserError: files are missing, truncated, altered, or belong to another kind of model.
+            UserError: files are missing, truncated, altered, or belong to another kind of model; no such dtype.
         """
+        chosen = None if dtype is None else _floating(dtype)
         directory = find_model(
             path_or_hub_id, revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
@@ -84,7 +85,7 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="ap
         _check_tensors(directory / WEIGHTS_FILE, model.state_dict(), tensors)
         model.load_state_dict(tensors, strict=True, assign=True)
         model.requires_grad_(True)
-        return model.to(device=device, dtype=dtype)
+        return model.to(device=device, dtype=chosen)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = True, **options: Any) -> str:
         """Save the model and upload it to the Hugging Face Hub; return the commit's address.
@@ -103,6 +104,14 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="ap
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self, save_directory)
+
+
+def _floating(dtype: torch.dtype | str) -> torch.dtype:
+    """Return a floating-point type that is given as itself or by its name."""
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise UserError(f"dtype={dtype!r} is no floating-point type; give one such as torch.bfloat16 or 'bfloat16'")
+    return found
 
 
 def save_model(model: Pretrained, path: str | os.PathLike[str]) -> None:
