@@ -122,8 +122,11 @@ def test_made_again_at_once_and_refused_with_another_config(built: Path, monkeyp
     assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
     monkeypatch.undo()
     monkeypatch.setattr(encode, "load_video_vae", lambda name: random_tiny_vae(0))
-    with pytest.raises(UserError, match="another configuration"):
-        build_corpus(CONFIG.model_copy(update={"seed": 5}), built, progress=False)
+    other = CONFIG.model_copy(update={"seed": 5, "clips": 9})
+    with pytest.raises(UserError, match=r"holds a corpus of clips=5, seed=4, not of clips=9, seed=5; .*data.root="):
+        build_corpus(other, built, progress=False)
+    with pytest.raises(UserError, match=r"holds a corpus of seed=4, not of seed=5"):
+        build_corpus(other, built, progress=False, fit=lambda seconds: pytest.fail("nothing is measured for it"))
     monkeypatch.setattr(encode, "load_video_vae", lambda name: random_tiny_vae(1))
     assert build_corpus(CONFIG, built, progress=False) == built, "the manifest names the encoders it was made with"
 

@@ -64,7 +64,9 @@ def goals_table(goals: Sequence[Goal]) -> str:
         [goal.name, str(goal.frames), goal.target, cell(goal.score, 3, goal.score.n), own_truth(goal), verdict(goal)]
         for goal in goals
     ]
-    return markdown_table(["goal", "frames", "target", "reached [95 % interval]", "the truth's own", "met"], lines)
+    table = markdown_table(["goal", "frames", "target", "reached [95 % interval]", "the truth's own", "met"], lines)
+    notes = [f"{goal.name}, {goal.frames} frames: {goal.score.reason}" for goal in goals if goal.score.reason]
+    return "\n\n".join([table, *notes])
 
 
 def own_truth(goal: Goal) -> str:

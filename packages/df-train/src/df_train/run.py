@@ -131,8 +131,11 @@ def _make_data(config: TrainConfig, world: World, clock: Clock | None) -> tuple[
     synth = config.data.synth
     if clock is None or synth is None:
         return config, prepare_data(config, world)
-    if world.is_main and known_manifest(config) is not None:
-        say(f"{config.data.root} holds this corpus already and is taken as it is; other sizes need another data.root")
+    if world.is_main and (there := known_manifest(config)) is not None:
+        say(
+            f"{config.data.root} holds {there.count} of {synth.clips} training clips already and is taken as it is; "
+            "name another data.root to have more made"
+        )
     manifest = prepare_data(config, world, fit_clips(config, clock, say))
     return with_clips(config, manifest.count), manifest
 

@@ -101,7 +101,7 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
     check_output_directory(out)
     encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
     with one_writer(out, "df-data synth"), _renderers(config.workers) as pool, _one_thread():
-        _refuse_other_config(out)
+        _refuse_other_config(config, out, fitted=fit is not None)
         if progress:
             tqdm.write(
                 f"starting {config.workers} rendering processes; their first start on a machine also compiles the "
@@ -175,18 +175,31 @@ def seconds_per_clip(config: SynthConfig, pool: ProcessPoolExecutor, encoders: E
     return (time.monotonic() - began) / len(trial)
 
 
-def _refuse_other_config(out: Path) -> None:
-    """Do nothing if the directory's config.yaml is a corpus's, or is not there.
+def _refuse_other_config(config: SynthConfig, out: Path, *, fitted: bool) -> None:
+    """Do nothing if the directory's config.yaml is this corpus's, or is not there.
+
+    Args:
+        fitted: the number of clips is still to be chosen.
 
     Raises:
-        UserError: it is something else, which would be overwritten.
+        UserError: it is something else, which would be overwritten, or another corpus's.
     """
     file = out / _CONFIG
-    if file.is_file():
-        try:
-            load_config(SynthConfig, file)
-        except UserError as error:
-            raise UserError(f"{file} is not a synthetic corpus's, so nothing is written there ({error})") from error
+    if not file.is_file():
+        return
+    try:
+        there = load_config(SynthConfig, file)
+    except UserError as error:
+        raise UserError(f"{file} is not a synthetic corpus's, so nothing is written there ({error})") from error
+    free = {"workers", "clips"} if fitted else {"workers"}
+    names = [name for name in SynthConfig.model_fields if name not in free]
+    other = [name for name in names if getattr(there, name) != getattr(config, name)]
+    if other:
+        theirs, ours = (", ".join(f"{name}={getattr(c, name)}" for name in other) for c in (there, config))
+        raise UserError(
+            f"{out} holds a corpus of {theirs}, not of {ours}; name another directory (data.root=... of df-train, "
+            "--out of df-data synth), ask for that corpus, or delete it"
+        )
 
 
 def is_complete(config: SynthConfig, out: Path) -> bool:
