@@ -86,7 +86,7 @@ def _autoencoder_class() -> Any:
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     except ImportError as error:
         raise UserError(
-            "the video VAE (df-tiny too, whose weights are embedded) needs diffusers; install df-models[encoders]"
+            "the Wan video VAE needs diffusers; install df-models[encoders]"
         ) from error
     return AutoencoderKLWan
 
