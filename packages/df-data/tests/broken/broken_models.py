@@ -47,6 +47,11 @@ class PaperModels(workers.WorkerModels):
     """A worker's models with those two in place of the real ones."""
 
     def __init__(self, config: BuildConfig) -> None:
+        # put back afterwards: with one worker this is the tests' own process
+        real = workers.load_face_detector, workers.MediaPipeReader
         workers.load_face_detector = lambda path: PaperDetector()  # type: ignore[assignment]
-        workers.MediaPipeReader = lambda path: PaperReader()  # type: ignore[assignment]
-        super().__init__(config)
+        workers.MediaPipeReader = lambda path: PaperReader()  # type: ignore[assignment,misc]
+        try:
+            super().__init__(config)
+        finally:
+            workers.load_face_detector, workers.MediaPipeReader = real  # type: ignore[misc]
