@@ -179,7 +179,7 @@ def test_as_many_clips_as_a_trial_allows(built: Path, tmp_path: Path, monkeypatc
     assert len(told) == 1, "a corpus that was begun keeps its number of clips"
     fewer, other = CONFIG.model_copy(update={"clips": 3}), many.model_copy(update={"seed": 9})
     for refused in (fewer, other):
-        with pytest.raises(UserError, match="another configuration|holds a corpus of seed=4, not of seed=9"):
+        with pytest.raises(UserError, match=r"another configuration|holds a corpus of seed=4, not of seed=9"):
             build_corpus(refused, out, progress=False, fit=five)
     assert len(told) == 1, "nothing is tried where nothing can be made"
 

@@ -85,9 +85,7 @@ def _autoencoder_class() -> Any:
     try:
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     except ImportError as error:
-        raise UserError(
-            "the Wan video VAE needs diffusers; install df-models[encoders]"
-        ) from error
+        raise UserError("the Wan video VAE needs diffusers; install df-models[encoders]") from error
     return AutoencoderKLWan
 
 
