@@ -113,14 +113,15 @@ def test_the_command_from_a_run_to_the_report(tmp_path: Path, capsys: pytest.Cap
     run = tmp_path / "untrained"
     torch.manual_seed(0)
     DualForce.from_preset("quickstart").save_pretrained(str(run / "model"))
-    (run / "config.yaml").write_text("data: {root: gone, synth: {size: 64}}\nrollout: {steps: 2}\n")
+    (run / "config.yaml").write_text("data: {root: gone, synth: {size: 64}}\nrollout: {steps: 2, window: 3}\n")
     argv = [str(run), "--clips", "2", "--frames", "25", "rollout.steps=1", "--quiet"]
     assert main(argv) == 0
     assert main([*argv, "--require-goals", "--out", str(tmp_path / "again")]) == 1
     assert "| generated" in capsys.readouterr().out
     first, again = (json.loads((p / "metrics.json").read_text()) for p in (run / "eval", tmp_path / "again"))
     assert first["lengths"] == again["lengths"]
-    assert first["protocol"]["rollout"]["steps"] == 1
+    rollout = first["protocol"]["rollout"]
+    assert (rollout["steps"], rollout["window"]) == (1, 3), "the run's own, but for what is said"
     rows = first["lengths"]["25"]["rows"]
     assert rows[GROUND_TRUTH]["lip_sync"]["value"] > 0.95
     assert rows[GENERATED]["motion_ratio"]["n"] == 2

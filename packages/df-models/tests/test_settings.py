@@ -61,6 +61,8 @@ def test_order_of_strength(tmp_path: Path) -> None:
     assert run.optim.schedule.warmup == 7, "the section's own default survives a partial override"
     assert load_config(Run, top, []).seed == 2
     assert load_config(Run, None, []) == Run()
+    changed = load_config(Run, None, ["optim.schedule.shape=constant"]).optim
+    assert "lr" not in changed.model_fields_set and changed.schedule.model_fields_set == {"shape"}, "only what is said"
 
 
 def test_overrides_are_yaml(tmp_path: Path) -> None:

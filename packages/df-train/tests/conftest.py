@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from df_data.format.sample import EncoderRecord, Sample, SampleMeta
 from df_data.format.shards import SplitWriter, staged_shards
@@ -13,6 +17,7 @@ from df_models.encoders import load_audio_encoder, load_reference_encoder, rando
 from df_models.settings import merge, validate_config
 from df_models.time import latent_length
 from df_train.config import TrainConfig
+from df_train.engine import Trainer
 
 TINY_MODEL = {
     "dim": 24,
@@ -130,6 +135,47 @@ def config_tree(dataset: Path) -> Callable[..., dict[str, Any]]:
 def make_config(config_tree: Callable[..., dict[str, Any]]) -> Callable[..., TrainConfig]:
     """`config_tree` as a configuration."""
     return lambda run_dir, **changes: validate_config(TrainConfig, config_tree(run_dir, **changes))
+
+
+@pytest.fixture(scope="session")
+def after_steps() -> Callable[..., AbstractContextManager[None]]:
+    """`with after_steps(2, 4, act=...)`: calls `act` with the trainer when these steps are over."""
+
+    @contextmanager
+    def acting(*steps: int, act: Callable[[Trainer], None]) -> Iterator[None]:
+        original = Trainer.step
+
+        def step(self: Trainer) -> None:
+            original(self)
+            if self.state.step in steps:
+                act(self)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "step", step)
+            yield
+
+    return acting
+
+
+@pytest.fixture(scope="session")
+def interrupted_after(
+    after_steps: Callable[..., AbstractContextManager[None]],
+) -> Callable[..., AbstractContextManager[None]]:
+    """`with interrupted_after(2, 4)`: sends this process a Ctrl-C when these steps are over."""
+    return lambda *steps: after_steps(*steps, act=lambda _: os.kill(os.getpid(), signal.SIGINT))
+
+
+@pytest.fixture(scope="session")
+def open_gates() -> Callable[[nn.Module], None]:
+    """Fills what starts at zero, so that everything a model is given matters."""
+
+    def fill(model: nn.Module) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if not parameter.any():
+                    parameter.normal_(std=0.2)
+
+    return fill
 
 
 def base_tree(dataset: Path, run_dir: Path) -> dict[str, Any]:

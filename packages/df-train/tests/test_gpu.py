@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from df_train.skips import Skips
 
 pytestmark = pytest.mark.gpu
 MakeConfig = Callable[..., TrainConfig]
+Interrupted = Callable[..., AbstractContextManager[None]]
 NAMES = ("loss", "loss/video", "loss/structure", "loss/flame")
 
 
@@ -53,19 +53,11 @@ def test_it_learns_in_bfloat16(make_config: MakeConfig, tmp_path: Path, gpu: tor
 
 
 def test_an_interrupted_run_goes_on(
-    make_config: MakeConfig, tmp_path: Path, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, tmp_path: Path, gpu: torch.device, interrupted_after: Interrupted
 ):
     straight, broken = (make_config(tmp_path / name, **settings(gpu)) for name in ("straight", "broken"))
     train(straight)
-    original = engine.Trainer.step
-
-    def interrupted(self: engine.Trainer) -> None:
-        original(self)
-        if self.state.step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "step", interrupted)
+    with interrupted_after(3):
         assert train(broken).stop is engine.Stop.INTERRUPTED
     assert train(broken).stop is engine.Stop.DONE
     for one, other in zip(losses(broken), losses(straight), strict=True):

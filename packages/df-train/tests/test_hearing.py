@@ -37,13 +37,10 @@ def test_a_clip_hears_the_same_in_any_batch_and_other_audio_at_another_step():
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: dict[str, int]) -> DualForce:
+def model(tiny_model: dict[str, int], open_gates: Callable[[DualForce], None]) -> DualForce:
     torch.manual_seed(0)
     built = DualForce.from_preset("quickstart", **tiny_model)
-    with torch.no_grad():
-        for parameter in built.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.2)
+    open_gates(built)
     return built
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from df_models.errors import UserError
 from df_models.locks import one_writer
 from df_models.settings import validate_config
 from df_models.text import PROMPT_FILE, Prompt, read_prompt
-from df_train import engine, export
+from df_train import export
 from df_train.config import CheckpointConfig, TrainConfig
 from df_train.preflight import check_disk
 from df_train.run import train
 from df_train.state import build_model
 
 MakeConfig = Callable[..., TrainConfig]
+Interrupted = Callable[..., AbstractContextManager[None]]
 WEIGHTS = "model.safetensors"
 
 
@@ -72,18 +73,10 @@ def test_it_can_be_opened_in_place_of_the_final_model(straight: TrainConfig):
 
 
 def test_what_is_there_is_not_written_again(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, straight: TrainConfig
+    make_config: MakeConfig, tmp_path: Path, interrupted_after: Interrupted, straight: TrainConfig
 ):
     config = made(make_config, tmp_path / "run", [3])
-    original = engine.Trainer.step
-
-    def interrupted(self: engine.Trainer) -> None:
-        original(self)
-        if self.state.step in (3, 5):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "step", interrupted)
+    with interrupted_after(3, 5):
         train(config)
     file = RunDir(config.directory).milestone(3) / WEIGHTS
     assert file.read_bytes() == weights(straight, 3)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from df_train.config import TrainConfig
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]
+Interrupted = Callable[..., AbstractContextManager[None]]
 
 KILLED_AT_13 = """
 import os, signal, sys, torch
@@ -168,20 +170,12 @@ def test_accelerate_launches_two_that_train_as_one(
 
 
 def test_a_run_that_is_interrupted_three_times_is_the_straight_one(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, tmp_path: Path, interrupted_after: Interrupted
 ):
     settings: dict[str, Any] = {"log": {"every": 3}, "optim": {"steps": 9}, "checkpoint": {"every": 100}}
     straight, broken = (make_config(tmp_path / name, **settings) for name in ("straight", "broken"))
     train(straight)
-    original = engine.Trainer.step
-
-    def interrupted(self: engine.Trainer) -> None:
-        original(self)
-        if self.state.step in (2, 4, 7):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "step", interrupted)
+    with interrupted_after(2, 4, 7):
         assert [train(broken).stop for _ in range(3)] == [engine.Stop.INTERRUPTED] * 3
     assert train(broken).stop is engine.Stop.DONE
     assert figures(broken.directory) == figures(straight.directory)

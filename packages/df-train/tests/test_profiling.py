@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from df_train.engine import NotFinite, Stop, Trainer
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]
+AfterSteps = Callable[..., AbstractContextManager[None]]
+Interrupted = Callable[..., AbstractContextManager[None]]
 
 
 def made(make_config: MakeConfig, run: Path, **profile: int) -> TrainConfig:
@@ -53,18 +54,10 @@ def test_the_steps_asked_for_are_traced_and_change_no_loss(make_config: MakeConf
 
 
 def test_a_run_that_ends_within_them_leaves_what_was_seen(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, tmp_path: Path, interrupted_after: Interrupted
 ):
-    original = Trainer.step
-
-    def interrupted(self: Trainer) -> None:
-        original(self)
-        if self.state.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-
     config = made(make_config, tmp_path / "run", start=4, steps=9)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", interrupted)
+    with interrupted_after(4):
         assert train(config).stop is Stop.INTERRUPTED
     run = RunDir(config.directory)
     before = (run.profile / "trace-0.json").read_bytes()
@@ -81,19 +74,14 @@ def test_what_makes_no_sense_is_refused(make_config: MakeConfig, tmp_path: Path,
 
 
 def test_a_run_that_fails_within_them_stops_the_profiler(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, tmp_path: Path, after_steps: AfterSteps
 ):
-    original = Trainer.step
 
-    def failing(self: Trainer) -> None:
-        original(self)
-        if self.state.step == 4:
-            raise NotFinite("as it happens")
+    def fail(trainer: Trainer) -> None:
+        raise NotFinite("as it happens")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", failing)
-        with pytest.raises(NotFinite):
-            train(made(make_config, tmp_path / "failed", start=3, steps=5))
+    with after_steps(4, act=fail), pytest.raises(NotFinite):
+        train(made(make_config, tmp_path / "failed", start=3, steps=5))
     assert steps_in(RunDir(tmp_path / "failed")) == ["step 3", "step 4"]
     train(made(make_config, tmp_path / "next", start=3, steps=1))
     assert steps_in(RunDir(tmp_path / "next")) == ["step 3"]

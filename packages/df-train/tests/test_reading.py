@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from shutil import copytree
@@ -22,7 +22,6 @@ from df_data.reading.batch import Batch
 from df_infer.run_log import read_log
 from df_models.errors import UserError
 from df_models.settings import dump_config, load_config
-from df_train import engine
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
 from df_train.engine import Stop
@@ -30,6 +29,7 @@ from df_train.preflight import preflight
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]
+Interrupted = Callable[..., AbstractContextManager[None]]
 BUCKETS = [3, 5, 7]
 
 
@@ -41,17 +41,6 @@ def figures(run: Path) -> list[dict[str, float]]:
 
 def weights(config: TrainConfig) -> bytes:
     return (config.directory / "model" / "model.safetensors").read_bytes()
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    original = engine.Trainer.step
-
-    def interrupted(self: engine.Trainer) -> None:
-        original(self)
-        if self.state.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(engine.Trainer, "step", interrupted)
 
 
 # -------------------- several lengths
@@ -69,15 +58,14 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     ids=["buckets", "marked, error_recycling"],
 )
 def test_a_run_of_several_lengths_resumes_exactly(
-    make_config: MakeConfig, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    make_config: MakeConfig, mixed: Path, tmp_path: Path, changes: dict[str, Any], interrupted_after: Interrupted
 ):
     changes = {**changes, "data": {**changes["data"], "root": str(mixed)}}
     settings = {"log": {"every": 3}, "optim": {"steps": 9, "warmup": 2}, **changes}
     straight = make_config(tmp_path / "straight", **settings)
     train(straight)
     broken = make_config(tmp_path / "broken", **settings)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 5)
+    with interrupted_after(5):
         assert train(broken).stop is Stop.INTERRUPTED
     assert train(broken).step == 9
     assert figures(broken.directory) == figures(straight.directory)

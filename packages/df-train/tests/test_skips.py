@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ from df_train.run import train
 from df_train.skips import SkipCounts, Skips
 
 MakeConfig = Callable[..., TrainConfig]
+AfterSteps = Callable[..., AbstractContextManager[None]]
+Interrupted = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.fixture(params=[True, False], ids=["waits", "on the device"])
@@ -132,19 +133,15 @@ def test_too_many_in_a_row_end_the_run_and_name_the_clips(
 
 
 def test_the_count_in_a_row_survives_a_resume(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+    make_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted_after: Interrupted,
+    waits: bool,
 ):
     damage(monkeypatch, 3, 4, 5)
-    original = Trainer.step
-
-    def interrupted(self: Trainer) -> None:
-        original(self)
-        if self.state.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-
     config = made(make_config, tmp_path / "run", max_skips=2)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", interrupted)
+    with interrupted_after(4):
         assert train(config).stop is Stop.INTERRUPTED
     with pytest.raises(NotFinite, match="3 steps in a row"):
         train(config)
@@ -153,21 +150,15 @@ def test_the_count_in_a_row_survives_a_resume(
     assert lines(more)[-1]["optim/skipped"] == 3
 
 
-def test_weights_that_are_no_numbers_are_not_saved(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    original = Trainer.step
+def test_weights_that_are_no_numbers_are_not_saved(make_config: MakeConfig, tmp_path: Path, after_steps: AfterSteps):
 
-    def poisoned(self: Trainer) -> None:
-        original(self)
-        if self.state.step == 4:
-            with torch.no_grad():
-                next(self.state.model.parameters()).fill_(torch.nan)
+    def poison(trainer: Trainer) -> None:
+        with torch.no_grad():
+            next(trainer.state.model.parameters()).fill_(torch.nan)
 
-    monkeypatch.setattr(Trainer, "step", poisoned)
     config = made(make_config, tmp_path / "run")
     short = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"every": 4})})
-    with pytest.raises(NotFinite, match="weights"):
+    with after_steps(4, act=poison), pytest.raises(NotFinite, match="weights"):
         train(short)
     assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
 

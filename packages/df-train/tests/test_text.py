@@ -60,14 +60,11 @@ def with_text(sample: Sample, encoders: dict[str, EncoderRecord], text_LD: torch
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: dict[str, int]) -> DualForce:
+def model(tiny_model: dict[str, int], open_gates: Callable[[DualForce], None]) -> DualForce:
     """A tiny model with a text branch in both towers and open gates."""
     torch.manual_seed(0)
     built = DualForce.from_preset("quickstart", **tiny_model, text_dim=WIDTH, structure_text=True)
-    with torch.no_grad():
-        for parameter in built.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.2)
+    open_gates(built)
     return built
 
 

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,18 @@ from df_infer.run_log import read_log
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.settings import load_config
-from df_train import engine
 from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]
+Interrupted = Callable[..., AbstractContextManager[None]]
 
 
 def figures(run: Path) -> list[dict[str, float]]:
     """The metrics without what depends on the clock."""
     lines = read_log(run / "metrics.jsonl")
     return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Send this process a Ctrl-C when a step is over."""
-    original = engine.Trainer.step
-
-    def interrupted(self: engine.Trainer) -> None:
-        original(self)
-        if self.state.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(engine.Trainer, "step", interrupted)
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +74,13 @@ def test_training_lowers_the_loss(make_config: MakeConfig, tmp_path: Path):
     ids=["bf16", "error_recycling", "accumulate"],
 )
 def test_a_run_interrupted_and_resumed_equals_one_without_a_break(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    make_config: MakeConfig, tmp_path: Path, changes: dict[str, Any], interrupted_after: Interrupted
 ):
     settings = {"log": {"every": 4}, "optim": {"steps": 10, "warmup": 2}, **changes}
     straight = make_config(tmp_path / "straight", **settings)
     train(straight)
     broken = make_config(tmp_path / "broken", **settings)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 7)
+    with interrupted_after(7):
         result = train(broken)
     assert (result.stop, result.step) == (Stop.INTERRUPTED, 7)
     assert not (broken.directory / "model").exists()

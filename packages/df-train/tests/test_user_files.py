@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from df_train.tokenizer.config import TokenizerConfig
 from df_train.tokenizer.train import preflight
 
 MakeConfig = Callable[..., TrainConfig]
+AfterSteps = Callable[..., AbstractContextManager[None]]
 SHORT = {"steps": 4, "warmup": 2}
 
 
@@ -167,22 +169,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(
-    make_config: MakeConfig, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, small_disk: Path, monkeypatch: pytest.MonkeyPatch, after_steps: AfterSteps
 ) -> None:
     monkeypatch.setattr("df_train.preflight.check_disk", lambda config, model: None)
     config = make_config(small_disk / "run", optim={"steps": 6, "warmup": 2}, checkpoint={"every": 2})
-    original = engine.Trainer.step
 
-    def fill(self: engine.Trainer) -> None:
-        original(self)
-        if self.state.step == 4:
-            left = os.statvfs(small_disk)
-            (small_disk / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize - 100_000))
+    def fill(trainer: engine.Trainer) -> None:
+        left = os.statvfs(small_disk)
+        (small_disk / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize - 100_000))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "step", fill)
-        with pytest.raises(MachineError, match=r"disk is full: the checkpoint of step 4 .* step-2 is kept") as told:
-            train(config)
+    full = pytest.raises(MachineError, match=r"disk is full: the checkpoint of step 4 .* step-2 is kept")
+    with after_steps(4, act=fill), full as told:
+        train(config)
     assert "\n" not in str(told.value)
     assert os.listdir(config.directory / "checkpoints") == ["step-2"]
     (small_disk / "filler").unlink()

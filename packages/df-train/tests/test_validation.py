@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from df_train.validation.measure import Validation, figures
 from df_train.validation.showing import given_clean, repeated, show_held_out, stratified
 
 MakeConfig = Callable[..., TrainConfig]
+Interrupted = Callable[..., AbstractContextManager[None]]
 HISTORIES = ("independent", "clean_past", "teacher_forcing")
 EXACT = {"precision": {"bf16": "off"}}
 
@@ -320,20 +321,12 @@ def test_training_is_the_same_to_the_bit_with_and_without(
 
 
 def test_a_run_that_is_interrupted_and_goes_on_measures_what_the_straight_one_does(
-    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: MakeConfig, tmp_path: Path, interrupted_after: Interrupted
 ):
     settings = {"optim": {"steps": 10, "warmup": 2}, "log": {"every": 4}, "validation": {"every": 3}}
     straight, broken = (make_config(tmp_path / name, **settings) for name in ("straight", "broken"))
     train(straight)
-    original = engine.Trainer.step
-
-    def interrupted(self: engine.Trainer) -> None:
-        original(self)
-        if self.state.step in (6, 7):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "step", interrupted)
+    with interrupted_after(6, 7):
         assert [train(broken).stop for _ in range(2)] == [engine.Stop.INTERRUPTED] * 2
     assert train(broken).stop is engine.Stop.DONE
     assert [line["step"] for line in held_out(straight.directory)] == [3, 6, 9, 10]

@@ -31,12 +31,17 @@ def item_classes(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _section_tree(section: BaseModel) -> dict[str, Any]:
-    """A section's values by key, its own sections as mappings in turn (choices between classes are left whole)."""
+    """What a section was built with by key, its own sections as mappings in turn (choices between classes left whole).
+
+    A value that its class gives anyway is left out, so that it does not count as given (`model_fields_set`).
+    """
     tree: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        nested = isinstance(value, BaseModel) and model_classes(field.annotation) == [type(value)]
-        tree[name] = _section_tree(value) if nested else value
+        if isinstance(value, BaseModel) and model_classes(field.annotation) == [type(value)]:
+            tree[name] = _section_tree(value)
+        elif name in section.model_fields_set:
+            tree[name] = value
     return tree
 
 

@@ -80,7 +80,7 @@ class TokenizerState:
     def averaged(self) -> nn.Module:
         """A copy with the averaged weights."""
         copy = deepcopy(self.vae)
-        copy.load_state_dict(self.average.state_dict(), strict=False)
+        copy.load_state_dict({**copy.state_dict(), **self.average.state_dict()})  # an average has no buffers
         return copy
 
 
