@@ -62,7 +62,7 @@ def test_order_of_strength(tmp_path: Path) -> None:
     assert load_config(Run, top, []).seed == 2
     assert load_config(Run, None, []) == Run()
     changed = load_config(Run, None, ["optim.schedule.shape=constant"]).optim
-    assert "lr" not in changed.model_fields_set and changed.schedule.model_fields_set == {"shape"}, "only what is said"
+    assert changed.model_fields_set == {"lr", "schedule"} and changed.schedule.model_fields_set == {"shape", "warmup"}
 
 
 def test_overrides_are_yaml(tmp_path: Path) -> None:
