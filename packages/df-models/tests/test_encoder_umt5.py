@@ -85,9 +85,12 @@ def as_diffusers_does(checkpoint: Path, prompts: list[str]) -> torch.Tensor:
     from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
     file = str(checkpoint / "tokenizer" / "tokenizer.json")
+    reference = UMT5EncoderModel.from_pretrained(checkpoint / "text_encoder").eval()
+    # the files say that embeddings are not tied and hold them once; transformers 5.0 leaves the copy uninitialized
+    reference.encoder.embed_tokens = reference.shared
     parts = SimpleNamespace(
         tokenizer=PreTrainedTokenizerFast(tokenizer_file=file, pad_token="<pad>", eos_token="</s>"),
-        text_encoder=UMT5EncoderModel.from_pretrained(checkpoint / "text_encoder").eval(),
+        text_encoder=reference,
         _execution_device=torch.device("cpu"),
     )
     with torch.no_grad():
