@@ -20,6 +20,7 @@ from df_data.reading import Batch
 from df_infer.run_dir import RunDir
 from df_models.machine import choose_precision
 from df_train import checkpoint, state
+from df_train.adapter import seed_dropout
 from df_train.budget import Pace
 from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples
@@ -118,7 +119,12 @@ class Trainer:
         self._sinks, self._sample, self._pace = sinks, sample, pace
         self._milestone, self._validate = milestone, validate
         self._batches = iter(training.reader)
-        work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
+        work = Work(
+            training.model.config,
+            history=objective.shows_history,
+            flame="flame" in objective.names,
+            frozen=training.adapter is not None,
+        )
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._norm: Tensor | None = None
@@ -199,6 +205,7 @@ class Trainer:
         training, optim = self.state, self.config.optim
         passes = self.config.data.accumulate
         sums, keys = training.meter.sums_LK2.clone(), list[str]()
+        seed_dropout(self.config, training.step)
         for index in range(passes):
             batch = self._next_batch()
             keys += batch.keys
@@ -306,6 +313,7 @@ class Trainer:
         shared = {
             "seconds": self.state.seconds,
             "model": asdict(self.state.model.config),
+            "adapter_base": None if self.state.adapter is None else self.state.adapter.base_sha256,
             "skips": self.state.skips.state_dict(),
         }
         checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)

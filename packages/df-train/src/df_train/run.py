@@ -21,6 +21,7 @@ from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import peers, state
+from df_train.adapter import check_same_base, start_adapter
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
@@ -39,7 +40,7 @@ from df_train.dataset import (
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
-from df_train.export import Milestones, write_model
+from df_train.export import Milestones, write_averaged
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
@@ -198,6 +199,7 @@ def build(
         set_statistics(model, manifest)
         if scale is not None:
             calibrate_flame_head(model, scale)
+    adapter = start_adapter(model, config)
     objective = Objective(config, model.config, scale)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
@@ -214,6 +216,7 @@ def build(
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
         skips=Skips(world.device),
+        adapter=adapter,
     )
     return training, objective, look.prompt
 
@@ -247,6 +250,7 @@ def _held_out(
 
 def _resume(training: TrainState, start: CheckpointInfo, world: World, config: TrainConfig) -> None:
     check_continued(start.values.get("model"), training.model.config)
+    check_same_base(start.values.get("adapter_base"), training.adapter)
     state.restore(training, start, world)
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 
@@ -285,9 +289,10 @@ def _train_and_export(
     _tell_skipped(training, world)
     if stop.goes_on:
         return Result(stop, training.step, training.seconds)
-    model = state.averaged_model(training)
+    averaged = state.averaged(training)
+    model, _ = averaged
     if world.is_main:
-        write_model(run.model, model, prompt)
+        write_averaged(run.model, training, averaged, prompt)
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)

@@ -32,10 +32,11 @@ class Work:
     Args:
         history: whether a copy of the clip goes through the layers before it (teacher forcing, error recycling).
         flame: whether the FLAME head is trained.
+        frozen: an adapter is trained instead of the weights (:func:`df_models.model.flops.training_flops`).
     """
 
-    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool) -> None:
-        self._model, self._history, self._flame = model, history, flame
+    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool, frozen: bool = False) -> None:
+        self._model, self._history, self._flame, self._frozen = model, history, flame, frozen
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def of(self, batch: Batch) -> tuple[int, int]:
@@ -51,7 +52,9 @@ class Work:
     def _of_clip(self, frames: int, height: int, width: int, features: int) -> tuple[int, int]:
         layout = FrameLayout.teacher_forcing(frames) if self._history else FrameLayout.clip(frames)
         tokens = video_tokens(self._model, height, width)
-        operations = training_flops(self._model, layout, tokens, features=features, flame=self._flame)
+        operations = training_flops(
+            self._model, layout, tokens, features=features, flame=self._flame, frozen=self._frozen
+        )
         return len(layout) * (tokens + SLOTS), operations
 
 
