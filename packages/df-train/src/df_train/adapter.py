@@ -26,12 +26,11 @@ from df_models.flow.noise import keyed_generator
 from df_models.model.adapter import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    BASE_KEY,
     CARRIED,
     KEY_PREFIX,
-    SETTINGS_KEY,
     Adapter,
     LowRank,
+    metadata_of,
     settings_of,
     weights_hash,
 )
@@ -160,10 +159,8 @@ def write_adapter(directory: Path, training: AdapterInTraining, adapter: Adapter
         for part, value in (("lora_A", pair.a_RI), ("lora_B", pair.b_OR)):
             tensors[f"{KEY_PREFIX}{layer}.{part}.weight"] = value.detach().cpu().contiguous()
     (directory / ADAPTER_CONFIG).unlink(missing_ok=True)
-    settings = json.dumps(dict(adapter.settings))
-    metadata = {"format": "pt", BASE_KEY: adapter.base_sha256, SETTINGS_KEY: settings}
     with atomic_path(directory / ADAPTER_WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        save_file(tensors, temporary, metadata=metadata_of(adapter))
     told = {name: sorted(value) if isinstance(value, set) else value for name, value in training.lora.to_dict().items()}
     atomic_write(directory / ADAPTER_CONFIG, json.dumps({**told, "inference_mode": True}, indent=2) + "\n")
 

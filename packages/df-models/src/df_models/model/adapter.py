@@ -32,8 +32,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 KEY_PREFIX = "base_model.model."
 """What peft's files put before the model's own names."""
-BASE_KEY, SETTINGS_KEY = "base_weights_sha256", "dualforce_settings"
-"""Of the safetensors metadata: see the module; the second is JSON."""
+METADATA_KEY = "dualforce"
+"""Of the safetensors metadata: JSON of `base_weights_sha256` and `settings`. One key, since safetensors writes several in
+any order and a file's bytes should follow from what it holds."""
 CARRIED = ("video_size", "face_crop", "speech_level", "structure_layout", "encoder_hashes")
 """Fields of a model's configuration that its data decides and that no weight depends on."""
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
@@ -121,12 +122,7 @@ def read_adapter(path: str | os.PathLike[str]) -> Adapter:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(f"{file} is truncated or no safetensors file ({error}); fetch or save it again") from error
-    if BASE_KEY not in metadata:
-        raise UserError(
-            f"{file} does not say which model it is for; its metadata needs {BASE_KEY}, the weights_sha256 of that "
-            f"model's {CONFIG_FILE}"
-        )
-    return Adapter(_paired(file, tensors), scale, metadata[BASE_KEY], _settings(file, metadata))
+    return Adapter(_paired(file, tensors), scale, *_told(file, metadata))
 
 
 def _scale(path: Path) -> float:
@@ -156,14 +152,27 @@ def _paired(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, LowRank]:
     return {layer: LowRank(pair["lora_A"], pair["lora_B"]) for layer, pair in parts.items()}
 
 
-def _settings(file: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def metadata_of(adapter: Adapter) -> dict[str, str]:
+    """Return what goes into the safetensors file beside the matrices."""
+    told = {"base_weights_sha256": adapter.base_sha256, "settings": dict(adapter.settings)}
+    return {METADATA_KEY: json.dumps(told, sort_keys=True)}
+
+
+def _told(file: Path, metadata: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """Read what :func:`metadata_of` wrote: the base's hash and the settings."""
+    if METADATA_KEY not in metadata:
+        raise UserError(
+            f"{file} does not say which model it is for; its metadata needs {METADATA_KEY!r}, JSON of "
+            f"base_weights_sha256 (weights_sha256 in that model's {CONFIG_FILE}) and settings"
+        )
     try:
-        settings = json.loads(metadata.get(SETTINGS_KEY, "{}"))
-    except json.JSONDecodeError:
-        settings = None
-    if not isinstance(settings, dict) or not set(settings) <= set(CARRIED):
-        raise UserError(f"{file}: its {SETTINGS_KEY} are damaged; fetch or save the adapter again")
-    return settings
+        told = json.loads(metadata[METADATA_KEY])
+        digest, settings = str(told["base_weights_sha256"]), dict(told.get("settings", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: its metadata are damaged ({error!r}); fetch or save the adapter again") from error
+    if not set(settings) <= set(CARRIED):
+        raise UserError(f"{file}: its metadata set {sorted(set(settings) - set(CARRIED))[0]}, which no adapter may")
+    return digest, settings
 
 
 @torch.no_grad()
