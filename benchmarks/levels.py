@@ -69,9 +69,7 @@ class Bench:
         self.pipeline = Pipeline.from_run(self.run.root, config.device, config.dtype)
         encoder = structure_encoder(root)
         self.reader: FaceReader = choose_reader(encoder, built_with_landmarker(root))
-        self.clips, self.source = held_out_clips(
-            root, config, encoder, self.pipeline.size, person_of(self.run, root)
-        )
+        self.clips, self.source = held_out_clips(root, config, encoder, self.pipeline.size, person_of(self.run, root))
         check_size(self.pipeline, self.clips)
         self.config, self.frames = config, config.frames[0]
         self.trained_db = self.pipeline.model.config.speech_level

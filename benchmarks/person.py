@@ -115,7 +115,9 @@ def main(argv: list[str]) -> int:
     measured = {name: measure(args, run) for name, run in models.items()}
     lengths = list(next(iter(measured.values())))
     header = ["model", *MEASURES.values()]
-    parts = [f"{length} frames, {args.clips} sentences\n\n{table(header, rows_of(measured, length))}" for length in lengths]
+    parts = [
+        f"{length} frames, {args.clips} sentences\n\n{table(header, rows_of(measured, length))}" for length in lengths
+    ]
     args.preset = args.run.resolve().name
     device = torch.device("cuda" if args.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
     text = "60 s of a person never seen in training; 95 % bootstrap intervals; the held-out sentences are the same.\n\n"

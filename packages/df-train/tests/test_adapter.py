@@ -201,7 +201,7 @@ def test_layers_that_cannot_have_one_are_named(
 def test_an_adapter_needs_a_trained_model_that_is_left_as_it_is(
     make_config: MakeConfig, of_person: MakeConfig, tmp_path: Path
 ):
-    with pytest.raises(ValueError, match=r"name it: model\.start_from"):
+    with pytest.raises(ValueError, match=r"name it in model\.start_from"):
         make_config(tmp_path / "run", **LORA)
     config = of_person(tmp_path / "run")
     build_model(make_config(tmp_path / "new")).save_pretrained(tmp_path / "untrained")

@@ -87,7 +87,7 @@ def _synth_parser(parser: argparse.ArgumentParser) -> None:
         "--person",
         type=int,
         metavar="N",
-        help="all clips, held-out ones too, of person number N instead (from 1000000: nobody that other corpora train on)",
+        help="all clips of person number N instead, held-out ones too (from 1000000: in no other training clips)",
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other people and sentences (default 0)")
     parser.add_argument("--val-clips", type=int, default=16, help="held-out clips (default 16)")

@@ -122,7 +122,11 @@ def held_out_clips(
     if root is None or encoder == SYNTHETIC:
         frames = covering_pixel_length(max(config.frames[-1], config.frames[0] + config.shifts[-1]))
         clips = render_clips(config.clips, frames, size, config.seed, person)
-        what = "the val split's people and sentences" if person is None else f"the val split's sentences by person {person}"
+        what = (
+            "the val split's people and sentences"
+            if person is None
+            else f"the val split's sentences by person {person}"
+        )
         return clips, f"{len(clips)} clips rendered from {what} (seed {config.seed})"
     usable = stored_clips(root, config.clips, min(config.frames))
     if not usable:

@@ -1,7 +1,7 @@
 """Fine-tuning by a low-rank adapter (LoRA) instead of all weights, through Hugging Face's `peft`.
 
-peft puts the small matrices beside the layers and names its files; it is loaded for runs that train an adapter and for no
-other. Reading an adapter and adding it to a model is :mod:`df_models.model.adapter`'s, which needs no peft.
+peft puts the small matrices beside the layers and names its files; it is loaded for runs that train an adapter and for
+no other. Reading an adapter and adding it to a model is :mod:`df_models.model.adapter`'s, which needs no peft.
 
 The weights of `model.start_from` get no gradient, no average and no place in a checkpoint: who resumes reads them from
 there again, and they are known by their hash.
@@ -105,7 +105,7 @@ def start_adapter(model: DualForce, config: TrainConfig) -> AdapterInTraining | 
 
 def _check_base(model: DualForce, base: Path) -> None:
     """Refuse a model that is not the saved one: whoever adds the adapter later has only that."""
-    if not model.has_structure_statistics:
+    if model.structure_mean is not None and not model.has_structure_statistics:
         raise UserError(
             f"an adapter is for a trained model, and model.start_from={base} was not trained by df-train (it has no "
             "structure statistics); train all its weights first (adapter.kind=none)"
@@ -114,8 +114,8 @@ def _check_base(model: DualForce, base: Path) -> None:
     changed = [name for name, value in asdict(model.config).items() if name not in CARRIED and saved[name] != value]
     if changed:
         raise UserError(
-            f"model.overrides change {changed[0]} of model.start_from={base}, which an adapter cannot; leave it out, or "
-            "train all weights (adapter.kind=none)"
+            f"model.overrides change {changed[0]} of model.start_from={base}, which an adapter cannot; leave it "
+            "out, or train all weights (adapter.kind=none)"
         )
 
 
@@ -143,9 +143,7 @@ def _targets(model: nn.Module, adapter: AdapterConfig) -> list[str]:
 
 def merged(weights: Mapping[str, Tensor], adapter: Adapter) -> dict[str, Tensor]:
     """A whole state dict of the model that is trained, as one of a plain model: the adapter added to its layers."""
-    plain = {
-        name.replace(_BASE, "."): value for name, value in weights.items() if not name.endswith((_A, _B))
-    }
+    plain = {name.replace(_BASE, "."): value for name, value in weights.items() if not name.endswith((_A, _B))}
     for layer, pair in adapter.layers.items():
         plain[f"{layer}.weight"] = pair.added_to(plain[f"{layer}.weight"], adapter.scale)
     return plain

@@ -77,9 +77,7 @@ class AdapterConfig(FrozenModel):
     rank: int = Field(default=16, ge=1)
     alpha: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = Field(
-        default=("q", "k", "v", "o", "k_img", "v_img", "ffn.0", "ffn.2"), min_length=1
-    )
+    targets: tuple[str, ...] = Field(default=("q", "k", "v", "o", "k_img", "v_img", "ffn.0", "ffn.2"), min_length=1)
 
 
 class DataConfig(FrozenModel):
@@ -503,7 +501,7 @@ class TrainConfig(FrozenModel):
                 f"({self.data.accumulate})"
             )
         if self.adapter.kind != "none" and self.model.start_from is None:
-            raise ValueError(f"adapter.kind={self.adapter.kind} stands beside a trained model; name it: model.start_from")
+            raise ValueError(f"adapter.kind={self.adapter.kind} is for a trained model; name it in model.start_from")
         if self.data.remote and self.sample.clips:
             raise ValueError(
                 f"sample.clips={self.sample.clips}: sample videos are made of validation clips in a directory, but "

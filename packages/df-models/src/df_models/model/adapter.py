@@ -1,12 +1,12 @@
 """Low-rank adapters (LoRA): read, checked against the model they are for, and added to its weights.
 
 An adapter is a directory in the format of Hugging Face's `peft`: ``adapter_config.json`` (rank, alpha, layers) and
-``adapter_model.safetensors``. A layer of weight ``W [O, I]`` has there ``A [R, I]`` and ``B [O, R]``, and computes with
-``W + s B A``, where ``s`` is ``alpha / R``, or ``alpha / sqrt(R)`` if the file says ``use_rslora`` (Hu et al. 2021, "LoRA";
-Kalajdzievski 2023). Added to the weights it costs nothing when generating, and nothing of peft is needed.
+``adapter_model.safetensors``. A layer of weight ``W [O, I]`` has there ``A [R, I]`` and ``B [O, R]``, and computes
+with ``W + s B A``, where ``s`` is ``alpha / R``, or ``alpha / sqrt(R)`` if the file says ``use_rslora`` (Hu et al.
+2021, "LoRA"; Kalajdzievski 2023). Added to the weights it costs nothing when generating, and nothing of peft is needed.
 
-What peft has no place for stands in the safetensors file's metadata: the hash of the weights that the adapter was trained
-on, and what the training data decided about the model beside its weights (:data:`CARRIED`).
+What peft has no place for stands in the safetensors file's metadata: the hash of the weights that the adapter was
+trained on, and what the training data decided about the model beside its weights (:data:`CARRIED`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 KEY_PREFIX = "base_model.model."
 """What peft's files put before the model's own names."""
 METADATA_KEY = "dualforce"
-"""Of the safetensors metadata: JSON of `base_weights_sha256` and `settings`. One key, since safetensors writes several in
-any order and a file's bytes should follow from what it holds."""
+"""Of the safetensors metadata: JSON of `base_weights_sha256` and `settings`. One key, since safetensors writes several
+in any order, and a file's bytes should follow from what it holds."""
 CARRIED = ("video_size", "face_crop", "speech_level", "structure_layout", "encoder_hashes")
 """Fields of a model's configuration that its data decides and that no weight depends on."""
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
