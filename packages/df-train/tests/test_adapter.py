@@ -278,6 +278,6 @@ def test_two_processes_train_the_adapter_of_one(of_person: MakeConfig, tmp_path:
     for one, other in zip(figures(config.directory), figures(alone.directory), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
-    found, wanted = (read_adapter(find_adapter(c.directory)).layers for c in (config, alone))
-    for name, pair in wanted.items():
-        torch.testing.assert_close(found[name].b_OR, pair.b_OR, rtol=1e-2, atol=1e-4)
+    found, wanted = (read_adapter(find_adapter(c.directory)) for c in (config, alone))
+    assert found.layers.keys() == wanted.layers.keys()
+    assert found.base_sha256 == wanted.base_sha256
