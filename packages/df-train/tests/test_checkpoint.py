@@ -22,7 +22,8 @@ def world():
 def write(root: Path, step: int, world: World) -> Path:
     tensors = {"model": {"weight": torch.full((4, 3), float(step))}}
     own = RankState({"reader": {"offset": step}}, {"bank": torch.arange(step)})
-    return checkpoint.save(root, step, tensors, own, {"seconds": 1.5}, world)
+    checkpoint.save(root, step, tensors, own, {"seconds": 1.5}, world, keep=9)
+    return root / f"step-{step}"
 
 
 def test_what_is_saved_is_loaded_equal(tmp_path: Path, world: World):

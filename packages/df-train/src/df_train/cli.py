@@ -41,7 +41,7 @@ A run that was stopped (Ctrl-C, a crash, max_minutes) goes on where it was when 
 
 exit codes: 0 done; 1 training failed; 2 a mistake in what was asked; 3 the machine lacks something (disk, a package);
 75 told to stop by a scheduler (SIGTERM, SIGUSR1), 130 interrupted: the same command goes on, from a checkpoint saved
-then if training had begun
+then if training had begun; 76 one of several processes hung (hang_minutes)
 """
 
 
