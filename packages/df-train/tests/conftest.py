@@ -177,7 +177,7 @@ class Launched(NamedTuple):
 
 @pytest.fixture(scope="session")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Launched]]:
-    """`launch(config, *options, ranks=2, code="", kill_after=None)`: `df-train` in processes of their own (`launches.py`)."""
+    """`launch(config, *options, ranks=2, code="", kill_after=None)`: `df-train` in own processes (`launches.py`)."""
     folder = tmp_path_factory.mktemp("launches")
     script = [sys.executable, str(Path(__file__).with_name("launches.py"))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

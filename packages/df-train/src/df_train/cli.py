@@ -162,6 +162,8 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
 
 
 def _wish(options: argparse.Namespace) -> Wish:
+    if options.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        raise UserError("torchrun begins again, but --fresh would remove what was trained; give the command without it")
     return "resume" if options.resume else "fresh" if options.fresh else "default"
 
 
