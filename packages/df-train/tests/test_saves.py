@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from df_train.state import TrainState
 
 MakeConfig = Callable[..., TrainConfig]
 AfterSteps = Callable[..., AbstractContextManager[None]]
-SLOW = 0.3
+SLOW = 0.1
 
 
 def configured(make_config: MakeConfig, run: Path, **saves: Any) -> TrainConfig:
@@ -41,9 +42,10 @@ def straight(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) 
     return config
 
 
-def digests(config: TrainConfig, step: int) -> str:
-    """What process 0 wrote of a checkpoint, by the hashes of its files."""
-    return (RunDir(config.directory).checkpoints / f"step-{step}" / "files-0.json").read_text()
+def digests(config: TrainConfig, step: int) -> dict[str, list[int | str]]:
+    """What process 0 wrote of a checkpoint, by the hashes of its files; DCP's index bears a number of its own."""
+    path = RunDir(config.directory).checkpoints / f"step-{step}" / "files-0.json"
+    return {name: digest for name, digest in json.loads(path.read_text()).items() if not name.endswith(".metadata")}
 
 
 def test_what_is_written_while_training_goes_on_is_the_step_that_was_saved(
@@ -79,11 +81,19 @@ def test_what_is_written_while_training_goes_on_is_the_step_that_was_saved(
 def test_the_wait_for_the_last_save_is_counted_and_a_milestone_waits_for_its_own(
     make_config: MakeConfig, tmp_path: Path, straight: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
-    write, export, whole = checkpoint._save_tensors, Milestones.__call__, list[bool]()
+    write, export, finish, whole = checkpoint._save_tensors, Milestones.__call__, Saves.finish, list[bool]()
+    waited_for = threading.Event()
 
     def slowly(*given: Any) -> None:
+        assert waited_for.wait(60)
+        waited_for.clear()
         time.sleep(SLOW)
         write(*given)
+
+    def waiting(self: Saves) -> None:
+        if self._pending is not None:
+            waited_for.set()
+        finish(self)
 
     def exported(self: Milestones, training: TrainState) -> None:
         whole.append((tmp_path / "run" / "checkpoints" / f"step-{training.step}" / "trainer.json").exists())
@@ -91,13 +101,14 @@ def test_the_wait_for_the_last_save_is_counted_and_a_milestone_waits_for_its_own
 
     monkeypatch.setattr(checkpoint, "_save_tensors", slowly)
     monkeypatch.setattr(Milestones, "__call__", exported)
+    monkeypatch.setattr(Saves, "finish", waiting)
     config = configured(make_config, tmp_path / "run", every=1, asynchronous=True, milestones=[2])
     train(config)
     assert whole == [True]
     lines = read_log(config.directory / "metrics.jsonl")
     waited = {int(line["step"]): line["time/save_seconds"] for line in lines}
-    assert waited[2] < SLOW < waited[3], "a save is not waited for, a milestone's is"
-    assert waited[6] > SLOW / 2, "the save of step 4 is what that of step 5 waits for"
+    assert waited[3] > 2 * SLOW, "for the save of step 1 and the milestone's own"
+    assert waited[6] > SLOW, "the save of step 4 is what that of step 5 waits for"
 
 
 def test_there_are_never_two_in_the_making_and_an_error_is_told_by_the_next_look(

@@ -196,8 +196,13 @@ def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_disk_that_becomes_read_only_is_told_in_a_line(
-    make_config: MakeConfig, small_disk: Path, after_steps: AfterSteps, asynchronous: bool
+    make_config: MakeConfig,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after_steps: AfterSteps,
+    asynchronous: bool,
 ) -> None:
+    monkeypatch.setattr("df_train.preflight.check_disk", lambda config, model: None)
     saves = {"every": 2, "asynchronous": asynchronous}
     config = make_config(small_disk / "run", optim={"steps": 12, "warmup": 2}, checkpoint=saves, log={"every": 100})
 
