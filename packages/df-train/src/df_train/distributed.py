@@ -119,6 +119,7 @@ def open_world(wanted: str = "auto", patience: timedelta | None = None) -> Itera
     state = PartialState(cpu=device.type == "cpu")
     mesh = init_device_mesh(device.type, (state.num_processes,), mesh_dim_names=("shard",))
     beside = dist.new_group(backend="gloo", timeout=_BESIDE) if state.num_processes > 1 else None
+    assert beside is None or isinstance(beside, dist.ProcessGroup)
     try:
         yield World(state.process_index, state.num_processes, device, mesh, beside)
     finally:
