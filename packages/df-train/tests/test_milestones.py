@@ -86,16 +86,24 @@ def test_what_is_there_is_not_written_again(
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
-def test_a_step_that_is_taken_twice_keeps_its_first_milestone(make_config: MakeConfig, tmp_path: Path):
+def test_a_step_that_is_taken_again_has_its_milestone_written_again(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     config = made(make_config, tmp_path / "run", [2, 4], steps=4)
     train(config)
     run = RunDir(config.directory)
-    before = weights(config, 4)
+    first, before = weights(config, 2), weights(config, 4)
+    for step in (2, 4):
+        run.evaluation(step).mkdir(parents=True)
     (run.checkpoints / "step-4" / "trainer.json").unlink()  # damaged: the run goes back to step 2
-    other = made(make_config, tmp_path / "run", [2, 4], steps=4, lr=1e-2)
-    train(other, "resume")
-    assert (run.model / WEIGHTS).read_bytes() != before
-    assert weights(config, 4) == before
+    lower = made(make_config, tmp_path / "run", [2, 4], steps=4, lr=1e-2)
+    with one_writer(run.evaluation(4), "df-eval"), pytest.raises(UserError, match="another process is writing"):
+        train(lower, "resume")
+    assert run.milestone_steps == [2, 4], "nothing is removed while one of them is measured"
+    train(lower, "resume")
+    assert "since it goes on from step 2, are removed: of steps 4" in capsys.readouterr().out
+    assert weights(config, 4) != before and weights(config, 2) == first
+    assert run.evaluation(2).exists() and not run.evaluation(4).exists(), "what was measured of it went with it"
 
 
 def test_one_that_a_kill_left_out_is_written_by_the_next_start(

@@ -49,7 +49,17 @@ from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
 from df_train.sharding import shard
 from df_train.skips import Skips
-from df_train.start import Wish, check_place, choose_start, clear, digests_known, located, record_of, write_config
+from df_train.start import (
+    Wish,
+    check_place,
+    choose_start,
+    clear,
+    digests_known,
+    go_back,
+    located,
+    record_of,
+    write_config,
+)
 from df_train.state import TrainState
 from df_train.text import unread_text
 from df_train.validation.clips import read_clips
@@ -106,7 +116,7 @@ def train(
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
-            _begin(run, config, wish, known)
+            _begin(run, config, wish, known, 0 if start is None else start.step)
         result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
@@ -168,14 +178,23 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str]) -> None:
-    """Every check has passed: make room if that was asked for, and write what makes the directory a run."""
+def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str], step: int) -> None:
+    """Every check has passed: make room if that was asked for, and write what makes the directory a run.
+
+    Args:
+        step: that it goes on from.
+    """
     if wish == "fresh":
         clear(run)
     run.write_record(record_of(config, known))
     write_config(run, config)
 
 
+    if gone := go_back(run, step):
+        say(
+            f"milestones that the run takes again, since it goes on from step {step}, are removed: of steps "
+            f"{', '.join(map(str, gone))}"
+        )
 def build(
     config: TrainConfig, world: World, manifest: Manifest, known: Mapping[str, str] | None = None
 ) -> tuple[TrainState, Objective, Prompt | None]:
