@@ -143,6 +143,19 @@ def task_of(path: Path, overrides: list[str]) -> str:
     return task
 
 
+def said(overrides: list[str]) -> set[str]:
+    """The settings that a command line names, dotted, also where it names them together (`optim={lr: 1e-3}`)."""
+
+    def leaves(tree: dict[str, Any], above: str = "") -> Iterator[str]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{above}{key}.")
+            else:
+                yield f"{above}{key}"
+
+    return set(leaves(read_tree(None, overrides)))
+
+
 def _train_tokenizer(options: argparse.Namespace) -> int:
     from df_train.tokenizer import train as tokenizer
     from df_train.tokenizer.config import TokenizerConfig
@@ -190,7 +203,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, wish, began, {text.partition("=")[0] for text in options.overrides})
+        result = run.train(config, wish, began, said(options.overrides))
     except NotFinite as error:  # in all processes alike
         if peers.own_rank() == 0:
             print(f"df-train: error: {error}", file=sys.stderr)
