@@ -15,6 +15,7 @@ is given to others is the safetensors export in `model/`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -207,6 +208,14 @@ def verify(path: Path) -> CheckpointInfo:
             if sha256_file(file) != digest:
                 raise DamagedCheckpoint(f"{path}: {name} has changed since it was written (its sha256 differs)")
     return info
+
+
+def newest_info(root: Path) -> CheckpointInfo | None:
+    """What the newest checkpoint that can be read says of itself, without checking its files; None if there is none."""
+    for path in _newest_first(root):
+        with contextlib.suppress(DamagedCheckpoint):
+            return read_info(path)
+    return None
 
 
 def read_info(path: Path) -> CheckpointInfo:

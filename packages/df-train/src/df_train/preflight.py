@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from df_data.format.manifest import MANIFEST_NAME, Manifest
 from df_data.reading.peek import manifest_of
@@ -31,8 +34,11 @@ _TENSORS_PER_CHECKPOINT = 4
 _SPARE_BYTES = 200_000_000
 
 
-def preflight(config: TrainConfig) -> None:
+def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> None:
     """Check a configuration against this machine.
+
+    Args:
+        saved: the configuration of the model that the run goes on from (`df_train.state.build_model`).
 
     Raises:
         UserError: the first thing that will not work, and how to mend it.
@@ -44,7 +50,7 @@ def preflight(config: TrainConfig) -> None:
     if manifest:
         check_lengths(config.data, manifest)
     check_held_out(config, manifest if config.data.synth is None else None)
-    model = state.build_model(config, taken_over(manifest, config.model.overrides) if manifest else None)
+    model = state.build_model(config, taken_over(manifest, config.model.overrides) if manifest else None, saved)
     if manifest:
         check_fit(model.config, manifest)
         given_structure(config.objective, model.config)

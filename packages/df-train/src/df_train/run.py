@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -22,7 +23,7 @@ from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import peers, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
-from df_train.checkpoint import CheckpointInfo, read_info
+from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
 from df_train.contract import audio_note, check_continued, check_fit, taken_over
@@ -111,7 +112,8 @@ def train(
         say(introduction(config, world))
         config, manifest = _make_data(config, world, clock)
         known = digests_known(run, start)
-        training, objective, prompt = build(config, world, manifest, known)
+        saved = None if start is None else start.values.get("model")
+        training, objective, prompt = build(config, world, manifest, known, saved)
         validation = _held_out(config, training, objective, manifest, world)
         if start is not None:
             _resume(training, start, world, config)
@@ -163,7 +165,8 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     """
     config = located(config, wish, say)
     check_place(RunDir(config.directory), wish)
-    preflight(config)
+    begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
+    preflight(config, None if begun is None else begun.values.get("model"))
     return config
 
 
@@ -196,7 +199,11 @@ def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str
             f"{', '.join(map(str, gone))}"
         )
 def build(
-    config: TrainConfig, world: World, manifest: Manifest, known: Mapping[str, str] | None = None
+    config: TrainConfig,
+    world: World,
+    manifest: Manifest,
+    known: Mapping[str, str] | None = None,
+    saved: Mapping[str, Any] | None = None,
 ) -> tuple[TrainState, Objective, Prompt | None]:
     """Everything at step 0: the data checked, the model sharded, optimizer, reader and objective; and the
     prompt that the model is handed on with, if it reads text.
@@ -204,8 +211,9 @@ def build(
     Args:
         known: digests of the dataset's splits that the run was begun with, if it goes on.
     """
+        saved: the configuration of the model that it goes on from (`df_train.state.build_model`).
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, taken_over(manifest, config.model.overrides))
+    model = state.build_model(config, taken_over(manifest, config.model.overrides), saved)
     check_fit(model.config, manifest)
     for line in (unread_text(model.config, manifest), audio_note(manifest)):
         if line is not None:
