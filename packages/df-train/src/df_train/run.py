@@ -313,11 +313,11 @@ def _train_and_export(
     if stop.goes_on:
         return Result(stop, training.step, training.seconds)
     model = state.averaged_model(training)
-    if world.is_main:
-        write_model(run.model, model, prompt)
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
     loss_plot = run.loss_plot if plotted else None
     crops_faces = model.config.face_crop != "none"
     return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)
+    if world.is_main:  # last of all: a run that has a model is finished, and one that is killed before goes on
+        write_model(run.model, model, prompt)
