@@ -72,9 +72,14 @@ def training_manifest(data: DataConfig) -> Manifest:
 
 
 def stored(data: DataConfig, split: str = "train") -> Iterator[RawSample]:
-    """The samples of a split, one at a time, in their stored order; damaged ones as `data.on_error` says."""
+    """The samples of a split, one at a time, in their stored order.
+
+    A damaged one ends it, or is left out where `data.on_error` says so; but of held-out clips none is ever left out:
+    others would take their places, and the figures would be those of other clips.
+    """
     cache = None if data.cache_dir is None else ShardCache(data.cache_dir, data.cache_dir_bytes, verify=data.verify)
-    return first_samples(data.split(split), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
+    skip = data.on_error == "skip" and split == "train"
+    return first_samples(data.split(split), cache=cache, verify=data.verify, skip_damaged=skip)
 
 
 def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[str, str]) -> None:

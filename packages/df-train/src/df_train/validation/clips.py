@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 from df_data.format.manifest import Manifest
 from df_data.reading import Batch
 from df_data.reading.batch import Recipe, clip_of, collate
 from df_data.reading.options import checked_manifest
 from df_data.reading.peek import manifest_of
+from df_data.reading.shard import RawSample
 from df_models import DualForceConfig
 from df_models.errors import UserError
 from df_models.time import latent_length
 from df_train.config import DataConfig, TrainConfig
 from df_train.dataset import stored
+from df_train.objective import weight_of
 from df_train.validation.showing import SEED
 
 OFF = "set validation.every=0 to train without it"
@@ -69,6 +72,26 @@ def _held_out(config: TrainConfig) -> Manifest:
         ) from error
 
 
+def _stored(config: TrainConfig) -> Iterator[RawSample]:
+    try:
+        yield from stored(config.data, "val")
+    except UserError as error:
+        raise UserError(f"held-out clips cannot be read: {error}; or {OFF}") from error
+
+
+def _check_complete(sample: RawSample, config: TrainConfig, model: DualForceConfig) -> None:
+    """Here, before the first step, and not at the first measurement."""
+    for wanted, name, what in (
+        (weight_of("flame", config.objective, 0) > 0, "flame", "FLAME vectors"),
+        (model.text_dim > 0, "text_features", "text features"),
+    ):
+        if wanted and name not in sample.tensors:
+            raise UserError(
+                f"{config.data.split('val')}: clip {sample.key} holds no {what}, which training reads; build that "
+                f"split again with them, or {OFF}"
+            )
+
+
 def read_clips(config: TrainConfig, manifest: Manifest, model: DualForceConfig) -> list[Batch]:
     """The clips, a batch of one each, on the CPU; fewer than asked for where the split holds fewer.
 
@@ -78,14 +101,15 @@ def read_clips(config: TrainConfig, manifest: Manifest, model: DualForceConfig) 
         manifest: of the training split.
 
     Raises:
-        UserError: they cannot be read, or one is too short.
+        UserError: they cannot be read, one is too short, or lacks what a loss or the model reads.
     """
     check_held_out(config, manifest)
     lengths = training_lengths(config.data, _shortest(manifest))
     assert model.audio_pool is not None
     recipe = Recipe(SEED, model.audio_pool)
     clips = []
-    for sample in itertools.islice(stored(config.data, "val"), config.validation.clips):
+    for sample in itertools.islice(_stored(config), config.validation.clips):
+        _check_complete(sample, config, model)
         have = len(sample.tensors["video_latent"])
         fits = [length for length in lengths if length <= have]
         clips.append(collate([clip_of(sample, max(fits, default=lengths[0]))], [0], None, recipe))
