@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +34,10 @@ _SCALE_CLIPS = 64
 """Clips that the FLAME head's scale is taken from: some 2000 frames, enough for a mean and a spread."""
 _SMALLEST_SPREAD = 1e-4
 """A field that varies less never changes (a constant of the dataset), and is not divided by its spread."""
+
+
+_OTHER_STATISTICS = 0.01
+"""Of an entry's spread: beyond it a model's statistics are another dataset's, not the same numbers rounded."""
 
 
 def prepare_data(config: TrainConfig, world: World, fit: Fit | None = None) -> Manifest:
@@ -146,9 +150,26 @@ def set_statistics(model: DualForce, manifest: Manifest) -> None:
     statistics = manifest.structure_statistics
     if statistics is None:
         raise UserError("the dataset's manifest has no structure statistics; build the dataset again")
-    std = torch.tensor(statistics.std)
-    model.set_structure_statistics(
-        torch.tensor(statistics.mean), torch.where(std > _SMALLEST_SPREAD, std, torch.ones_like(std))
+    model.set_structure_statistics(torch.tensor(statistics.mean), _spread(statistics.std))
+
+
+def _spread(std: Sequence[float]) -> Tensor:
+    found = torch.tensor(std)
+    return torch.where(found > _SMALLEST_SPREAD, found, torch.ones_like(found))
+
+
+def own_statistics_note(model: DualForce, manifest: Manifest) -> str | None:
+    """Return a line for the user if a trained model keeps structure statistics that are not the dataset's."""
+    found = manifest.structure_statistics
+    if found is None or len(found.mean) != len(model.structure_mean):
+        return None
+    shift_V = (torch.tensor(found.mean) - model.structure_mean) / model.structure_std
+    stretch_V = _spread(found.std) / model.structure_std - 1.0
+    if not bool((torch.cat([shift_V, stretch_V]).abs() > _OTHER_STATISTICS).any()):
+        return None
+    return (
+        "the model of model.start_from keeps its own structure statistics, which differ from the dataset's: compare "
+        "val/loss and val/loss/structure only with runs that started from it"
     )
 
 

@@ -171,6 +171,8 @@ class Trainer:
         if step % config.checkpoint.every == 0 and not last:
             self.save()
         if step in config.checkpoint.milestones:  # with a checkpoint first: who resumes never takes this step again
+            if last:  # nor measures it again
+                self.validate()
             self.save()
             with self._speed.spent("saves"):
                 self._milestone(self.state)

@@ -33,6 +33,7 @@ from df_train.dataset import (
     check_same_dataset,
     look_at,
     make_reader,
+    own_statistics_note,
     prepare_data,
     set_statistics,
     skipped_samples,
@@ -189,15 +190,15 @@ def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str
     """
     if wish == "fresh":
         clear(run)
-    run.write_record(record_of(config, known))
-    write_config(run, config)
-
-
     if gone := go_back(run, step):
         say(
             f"milestones that the run takes again, since it goes on from step {step}, are removed: of steps "
             f"{', '.join(map(str, gone))}"
         )
+    run.write_record(record_of(config, known))
+    write_config(run, config)
+
+
 def build(
     config: TrainConfig,
     world: World,
@@ -210,8 +211,8 @@ def build(
 
     Args:
         known: digests of the dataset's splits that the run was begun with, if it goes on.
-    """
         saved: the configuration of the model that it goes on from (`df_train.state.build_model`).
+    """
     check_same_dataset(config, manifest, known or {})
     model = state.build_model(config, taken_over(manifest, config.model.overrides), saved)
     check_fit(model.config, manifest)
@@ -225,6 +226,8 @@ def build(
         set_statistics(model, manifest)
         if scale is not None:
             calibrate_flame_head(model, scale)
+    elif config.validation.every and (note := own_statistics_note(model, manifest)):
+        say(note)
     objective = Objective(config, model.config, scale)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
@@ -318,6 +321,6 @@ def _train_and_export(
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
     loss_plot = run.loss_plot if plotted else None
     crops_faces = model.config.face_crop != "none"
-    return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)
     if world.is_main:  # last of all: a run that has a model is finished, and one that is killed before goes on
         write_model(run.model, model, prompt)
+    return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)
