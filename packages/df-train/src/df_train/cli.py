@@ -157,6 +157,7 @@ def said(overrides: list[str]) -> set[str]:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
+    from df_train.engine import NotFinite
     from df_train.tokenizer import train as tokenizer
     from df_train.tokenizer.config import TokenizerConfig
 
@@ -170,7 +171,11 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         tokenizer.preflight(config)
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
-    print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    try:
+        print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    except NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
