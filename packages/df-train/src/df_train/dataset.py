@@ -160,11 +160,11 @@ def _spread(std: Sequence[float]) -> Tensor:
 
 def own_statistics_note(model: DualForce, manifest: Manifest) -> str | None:
     """Return a line for the user if a trained model keeps structure statistics that are not the dataset's."""
-    found = manifest.structure_statistics
-    if found is None or len(found.mean) != len(model.structure_mean):
+    found, mean, std = manifest.structure_statistics, model.structure_mean, model.structure_std
+    if found is None or mean is None or std is None or len(found.mean) != len(mean):
         return None
-    shift_V = (torch.tensor(found.mean) - model.structure_mean) / model.structure_std
-    stretch_V = _spread(found.std) / model.structure_std - 1.0
+    shift_V = (torch.tensor(found.mean) - mean) / std
+    stretch_V = _spread(found.std) / std - 1.0
     if not bool((torch.cat([shift_V, stretch_V]).abs() > _OTHER_STATISTICS).any()):
         return None
     return (
