@@ -25,7 +25,7 @@ from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples
 from df_train.distributed import World
 from df_train.metrics import Sink
-from df_train.objective import Objective
+from df_train.objective import Objective, Record
 from df_train.profiling import Profiler
 from df_train.schedule import ema_decay, learning_rate
 from df_train.sharding import set_gradient_sync
@@ -200,7 +200,7 @@ class Trainer:
         """One optimizer step over `data.accumulate` passes."""
         training, optim = self.state, self.config.optim
         passes = self.config.data.accumulate
-        sums, keys = training.meter.sums_LK2.clone(), list[str]()
+        sums, keys, records = training.meter.sums_LK2.clone(), list[str](), list[Record]()
         for index in range(passes):
             batch = self._next_batch()
             keys += batch.keys
@@ -212,6 +212,7 @@ class Trainer:
             self.state.lengths.add(batch.video.shape[1])
             self._speed.count(batch)
         self._norm = _whole(clip_grad_norm_(training.model.parameters(), optim.clip))
+            records += [] if losses.record is None else [losses.record]
         rate = self._rate(training.step)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
@@ -224,6 +225,8 @@ class Trainer:
         training.step += 1
         self._speed.step()
         if training.skips.waits:
+        for record in records:
+            record(skip)
             self._look_at_skips()
 
     def _look_at_skips(self) -> int:
