@@ -19,6 +19,7 @@ from df_train import engine, run, speed
 from df_train.config import TrainConfig
 from df_train.run import train
 
+from df_train.meter import LossMeter
 MakeConfig = Callable[..., TrainConfig]
 CLIPS, FRAMES, TOKENS, FEATURES = 4, 3, 1, 16
 
@@ -68,3 +69,32 @@ def test_saves_count_and_samples_do_not(make_config: MakeConfig, tmp_path: Path,
     assert found[1]["time/step_seconds"] >= found[1]["time/save_seconds"]
     whole = 60 * (found[1]["time/minutes"] - found[0]["time/minutes"])
     assert found[1]["time/step_seconds"] - found[1]["time/save_seconds"] == pytest.approx(whole / 2, abs=naps / 2)
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_time_of_a_device_that_is_not_waited_for_counts(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+):
+    """A stand-in for a GPU: a step is only enqueued, and is waited for where figures are read or a batch is copied."""
+    pending = [0.0]
+
+    def wait() -> None:
+        time.sleep(pending[0])
+        pending[0] = 0.0
+
+    read, batch, step = LossMeter.read, engine.Trainer._next_batch, engine.Trainer.step
+
+    def enqueued(self: engine.Trainer) -> None:
+        step(self)
+        pending[0] = 0.1
+
+    monkeypatch.setattr(LossMeter, "read", lambda self, world: (wait(), read(self, world))[1])
+    monkeypatch.setattr(engine.Trainer, "_next_batch", lambda self: (wait(), batch(self))[1])
+    monkeypatch.setattr(engine.Trainer, "step", enqueued)
+    config = make_config(
+        tmp_path / "run", optim={"steps": 6, "warmup": 1}, log={"every": every}, checkpoint={"every": 100}
+    )
+    train(config)
+    found = read_log(config.directory / "metrics.jsonl")
+    steps = every * sum(line["time/step_seconds"] for line in found)
+    assert 60 * found[-1]["time/minutes"] == pytest.approx(steps, abs=0.1), "0.6 s of the device are not lost"
+
+

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -142,10 +141,8 @@ class Trainer:
             self._speed.begin()
             stop = Stop.DONE
             while self.state.step < self.config.optim.steps:
-                started = time.perf_counter()
                 with self._profiler.around(self.state.step + 1):
                     self.step()
-                self.state.seconds += time.perf_counter() - started
                 bar.update()
                 if self._pace is not None:
                     self.config = self._pace.after_step(self.config, self.state.step)
@@ -182,11 +179,13 @@ class Trainer:
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
         """Processes agree only on log steps, so that other steps need not wait for each other."""
+            self._settle()
         reason = interrupts.reason or (Stop.TIME if self._late else None)
         if self.world.size > 1:
             if self.state.step % self.config.log.every:
                 return None
             reason = _REASONS[max(self.world.each(_REASONS.index(reason)))]
+        self.state.seconds += self._speed.lap()
         return reason if self.state.step < self.config.optim.steps else None
 
     @property
@@ -269,6 +268,7 @@ class Trainer:
             values["grad_norm"] = norm
         self._require_finite(values)
         values["lr"] = self._rate(step - 1)
+        self.state.seconds += self._speed.lap()
         values["data/latent_frames"] = self.state.lengths.read()
         if config.data.on_error == "skip":
             values["data/skipped"] = float(sum(skipped_samples(self.state.reader, self.world).values()))
@@ -295,6 +295,7 @@ class Trainer:
         self._require_finite(values)
         for sink in self._sinks:
             sink.write(step, values)
+        self._settle()
         self._validated_at = step
 
     def save(self) -> None:
@@ -305,9 +306,15 @@ class Trainer:
 
     def _save(self) -> None:
         step = self.state.step
+            self._settle()
         self._look_at_skips()
         self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
         root = RunDir(self.config.directory).checkpoints
+    def _settle(self) -> None:
+        """Wait for the steps that a GPU has still to do, so that their time counts as training and as nothing else."""
+        self._look_at_skips()
+        self.state.seconds += self._speed.lap()
+
         shared = {
             "seconds": self.state.seconds,
             "model": asdict(self.state.model.config),

@@ -94,12 +94,21 @@ class Speed:
 
     def count(self, batch: Batch) -> None:
         """Count a pass over a batch."""
+        self._lap_began, self._away = self._now.began, 0.0
         tokens, operations = self._work.of(batch)
         self._now.frames += len(batch) * batch.video.shape[1]
         self._now.tokens += tokens
         self._now.operations += operations
 
     def step(self) -> None:
+        self._lap_began, self._away = self._now.began, 0.0
+
+    def lap(self) -> float:
+        """Seconds of the wall clock since the last call, or since `begin`, without those of saves and elsewhere."""
+        now = time.perf_counter()
+        passed = now - self._lap_began - self._away
+        self._lap_began, self._away = now, 0.0
+        return passed
         """Count an optimizer step."""
         self._now.steps += 1
 
@@ -110,7 +119,10 @@ class Speed:
         try:
             yield
         finally:
-            setattr(self._now, on, getattr(self._now, on) + time.perf_counter() - began)
+            passed = time.perf_counter() - began
+            setattr(self._now, on, getattr(self._now, on) + passed)
+            if on != "data":
+                self._away += passed
 
     def read(self) -> dict[str, float]:
         """The figures since the last call."""
