@@ -42,6 +42,7 @@ from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
 from df_train.export import Milestones, write_model
+from df_train.hearing import latency_note
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
@@ -216,7 +217,8 @@ def build(
     check_same_dataset(config, manifest, known or {})
     model = state.build_model(config, taken_over(manifest, config.model.overrides), saved)
     check_fit(model.config, manifest)
-    for line in (unread_text(model.config, manifest), audio_note(manifest)):
+    heard = latency_note(config.objective, model.config, config.rollout)
+    for line in (unread_text(model.config, manifest), audio_note(manifest), heard):
         if line is not None:
             say(line)
     check_lengths(config.data, manifest)
