@@ -17,7 +17,7 @@ from df_models.errors import UserError
 from df_models.locks import one_writer
 from df_models.settings import validate_config
 from df_models.text import PROMPT_FILE, Prompt, read_prompt
-from df_train import export
+from df_train import export, planned
 from df_train.config import CheckpointConfig, TrainConfig
 from df_train.preflight import check_disk
 from df_train.run import train
@@ -56,6 +56,37 @@ def test_a_milestone_is_the_averaged_model_of_its_step(make_config: MakeConfig, 
     first = made(make_config, tmp_path / "first", [1])
     train(first)
     assert weights(first, 1) == (stopped.directory / "model" / WEIGHTS).read_bytes(), "that of a run that ends there"
+
+
+def test_what_is_not_reached_is_said(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], straight: TrainConfig
+):
+    profile = {"start": 8, "steps": 1}
+    config = make_config(
+        tmp_path / "run",
+        optim={"steps": 9, "warmup": 2},
+        checkpoint={"milestones": [2, 7, 12]},
+        profile=profile,
+    )
+    assert planned.at_the_start(config, 0) == [
+        "checkpoint.milestones: the run ends at step 9, so nothing is written at step 12"
+    ]
+    assert planned.at_the_start(config, 8) == [
+        "checkpoint.milestones: the run goes on from step 8, so nothing is written at steps 2, 7",
+        "checkpoint.milestones: the run ends at step 9, so nothing is written at step 12",
+        "profile.start: the run goes on from step 8, so nothing is written at step 8",
+    ]
+    assert planned.at_the_end(config, 9) == []
+    assert planned.at_the_end(config, 5) == [
+        "checkpoint.milestones: the run ended at step 5, before step 7",
+        "profile.start: the run ended at step 5, before step 8",
+    ]
+    assert planned.at_the_start(straight, 7) == [
+        "checkpoint.milestones: the run ends at step 7, so nothing is written at step 9"
+    ], "those that are there were written"
+    stopped = made(make_config, tmp_path / "stopped", [4]).model_copy(update={"max_minutes": 1e-9})
+    train(stopped)
+    assert "before step 4" in capsys.readouterr().out
 
 
 def test_a_checkpoint_goes_with_it(straight: TrainConfig):

@@ -21,7 +21,7 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import peers, state
+from df_train import peers, planned, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
@@ -301,6 +301,8 @@ def _train_and_export(
     clock: Clock | None = None,
     validation: Validation | None = None,
 ) -> Result:
+    for line in planned.at_the_start(config, training.step):
+        say(line)
     tree = config.model_dump(mode="json")
     sinks = open_sinks(run, config.log, tree, training.step) if world.is_main else []
     sampler = Sampler(config, world, run)
@@ -317,6 +319,8 @@ def _train_and_export(
     _tell_skipped(training, world)
     if stop.goes_on:
         return Result(stop, training.step, training.seconds)
+    for line in planned.at_the_end(config, training.step):
+        say(line)
     model = state.averaged_model(training)
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
