@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -216,6 +217,12 @@ def test_held_out_clips_that_are_too_short_are_told(
     preflight(make_config(tmp_path / "run", data={"root": str(root), "num_frames": 3}, validation={"every": 5}))
 
 
+def test_shards_that_no_measured_clip_lies_in_do_not_count():
+    shards = [SimpleNamespace(count=count) for count in (2, 3, 1)]
+    found = [[shard.count for shard in clips._first(shards, wanted)] for wanted in (1, 2, 3, 9)]  # type: ignore[arg-type]
+    assert found == [[2], [2], [2, 3], [2, 3, 1]]
+
+
 def test_a_corpus_that_is_still_to_be_made_is_checked_by_its_description(make_config: MakeConfig, tmp_path: Path):
     synth = {"clips": 8, "val_clips": 2, "frames": 33, "val_frames": 9, "size": 32}
     data = {"root": str(tmp_path / "none"), "synth": synth}
@@ -265,9 +272,9 @@ def test_names_and_the_one_number_for_the_whole():
 
 
 def test_a_long_clip_counts_what_a_short_one_does():
-    sums = torch.zeros(3, 1, 1, BUCKETS, 2, dtype=torch.float64)
-    sums[0, 0, 0, :] = torch.tensor([2.0, 1.0])  # 4 frames, mean 2
-    sums[1, 0, 0, :] = torch.tensor([24.0, 6.0])  # 24 frames, mean 4; the third counts nothing: its mouth is not seen
+    sums = torch.zeros(3, 1, 2, BUCKETS, 2, dtype=torch.float64)
+    sums[0, 0, :] = torch.tensor([2.0, 1.0])  # 4 frames, mean 2
+    sums[1, 0, :] = torch.tensor([24.0, 6.0])  # 24 frames, mean 4; the third counts nothing: its mouth is not seen
     found = figures(alike(sums).sum(dim=0), ("independent",), ("video", "structure"))
     assert found["val/independent/loss/video"] == 3.0
     assert {found[name] for name in found if "sigma" in name} == {3.0}

@@ -117,7 +117,12 @@ class Trainer:
         self._sinks, self._sample, self._pace = sinks, sample, pace
         self._milestone, self._validate = milestone, validate
         self._batches = iter(training.reader)
-        work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
+        work = Work(
+            training.model.config,
+            history=objective.shows_history,
+            flame="flame" in objective.names,
+            known=config.objective.give_fields.share > 0,
+        )
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._norm: Tensor | None = None
@@ -174,18 +179,18 @@ class Trainer:
             with self._speed.spent("saves"):
                 self._milestone(self.state)
         if config.sample.every and step % config.sample.every == 0 and not last:
+            self._settle()
             with self._speed.spent("elsewhere"):
                 self._sample(self.state)
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
         """Processes agree only on log steps, so that other steps need not wait for each other."""
-            self._settle()
+        self.state.seconds += self._speed.lap()
         reason = interrupts.reason or (Stop.TIME if self._late else None)
         if self.world.size > 1:
             if self.state.step % self.config.log.every:
                 return None
             reason = _REASONS[max(self.world.each(_REASONS.index(reason)))]
-        self.state.seconds += self._speed.lap()
         return reason if self.state.step < self.config.optim.steps else None
 
     @property
@@ -207,11 +212,11 @@ class Trainer:
                 set_gradient_sync(training.model, index == passes - 1)
             losses = self.objective(training.model, batch, training.step, training.banks)
             (losses.total / passes).backward()
+            records += [] if losses.record is None else [losses.record]
             self.state.meter.add(losses.terms, losses.total)
             self.state.lengths.add(batch.video.shape[1])
             self._speed.count(batch)
         self._norm = _whole(clip_grad_norm_(training.model.parameters(), optim.clip))
-            records += [] if losses.record is None else [losses.record]
         rate = self._rate(training.step)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
@@ -220,12 +225,12 @@ class Trainer:
             skip, training.optimizer, training.average, ema_decay(training.step, decay=self.config.ema.decay)
         )
         training.meter.restore(sums, where=skip)
+        for record in records:
+            record(skip)
         training.optimizer.zero_grad()
         training.step += 1
         self._speed.step()
         if training.skips.waits:
-        for record in records:
-            record(skip)
             self._look_at_skips()
 
     def _look_at_skips(self) -> int:
@@ -263,12 +268,12 @@ class Trainer:
         step, config = self.state.step, self.config
         values = self.state.meter.read(self.world)
         values["optim/skipped"] = float(self._look_at_skips())
+        self.state.seconds += self._speed.lap()
         norm = self._norm.item() if self._norm is not None else 0.0
         if math.isfinite(norm):
             values["grad_norm"] = norm
         self._require_finite(values)
         values["lr"] = self._rate(step - 1)
-        self.state.seconds += self._speed.lap()
         values["data/latent_frames"] = self.state.lengths.read()
         if config.data.on_error == "skip":
             values["data/skipped"] = float(sum(skipped_samples(self.state.reader, self.world).values()))
@@ -290,31 +295,30 @@ class Trainer:
         step = self.state.step
         if self._validate is None or step == self._validated_at:
             return
+        self._settle()
         with self._speed.spent("elsewhere"):
             values = self._validate(self.state)
         self._require_finite(values)
         for sink in self._sinks:
             sink.write(step, values)
-        self._settle()
         self._validated_at = step
 
     def save(self) -> None:
         """Write a checkpoint of the present step, unless it was just written."""
         if self.state.step != self._saved_at:
+            self._settle()
             with self._speed.spent("saves"):
                 self._save()
 
-    def _save(self) -> None:
-        step = self.state.step
-            self._settle()
-        self._look_at_skips()
-        self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
-        root = RunDir(self.config.directory).checkpoints
     def _settle(self) -> None:
         """Wait for the steps that a GPU has still to do, so that their time counts as training and as nothing else."""
         self._look_at_skips()
         self.state.seconds += self._speed.lap()
 
+    def _save(self) -> None:
+        step = self.state.step
+        self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
+        root = RunDir(self.config.directory).checkpoints
         shared = {
             "seconds": self.state.seconds,
             "model": asdict(self.state.model.config),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from df_data.format.manifest import Manifest
+from df_data.format.manifest import Manifest, ShardEntry
 from df_data.reading import Batch
 from df_data.reading.batch import Recipe, clip_of, collate
 from df_data.reading.options import checked_manifest
@@ -49,17 +49,26 @@ def check_held_out(config: TrainConfig, manifest: Manifest | None) -> None:
         assert synth is not None
         shortest, held = latent_length(synth.frames), latent_length(synth.val_frames)
     else:
-        shortest, held = _shortest(manifest), _shortest(_held_out(config))
+        shortest, held = (
+            _shortest(manifest.shards),
+            _shortest(_first(_held_out(config).shards, config.validation.clips)),
+        )
     wanted = training_lengths(config.data, shortest)[0]
     if held < wanted:
         raise UserError(
-            f"validation.every={config.validation.every}, but the shortest clip of {config.data.split('val')} has "
-            f"{held} latent frames, and training takes {wanted}; {OFF}, or lower data.num_frames"
+            f"validation.every={config.validation.every}, but the shortest of the clips of {config.data.split('val')} "
+            f"that are measured has {held} latent frames, and training takes {wanted}; {OFF}, or lower data.num_frames"
         )
 
 
-def _shortest(manifest: Manifest) -> int:
-    return min((latent_length(shard.shortest) for shard in manifest.shards), default=0)
+def _shortest(shards: Iterable[ShardEntry]) -> int:
+    return min((latent_length(shard.shortest) for shard in shards), default=0)
+
+
+def _first(shards: Sequence[ShardEntry], clips: int) -> Sequence[ShardEntry]:
+    """The shards that the first so many clips lie in."""
+    before = itertools.accumulate((shard.count for shard in shards), initial=0)
+    return [shard for shard, counted in zip(shards, before) if counted < clips]
 
 
 def _held_out(config: TrainConfig) -> Manifest:
@@ -104,7 +113,7 @@ def read_clips(config: TrainConfig, manifest: Manifest, model: DualForceConfig) 
         UserError: they cannot be read, one is too short, or lacks what a loss or the model reads.
     """
     check_held_out(config, manifest)
-    lengths = training_lengths(config.data, _shortest(manifest))
+    lengths = training_lengths(config.data, _shortest(manifest.shards))
     assert model.audio_pool is not None
     recipe = Recipe(SEED, model.audio_pool)
     clips = []
