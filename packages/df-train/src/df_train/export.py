@@ -19,9 +19,9 @@ from df_train.state import Averaged, TrainState
 def write_averaged(directory: Path, training: TrainState, averaged: Averaged, prompt: Prompt | None) -> None:
     """Write the averaged model of a run and, in `adapter/`, what alone was trained, if that is an adapter."""
     model, adapter = averaged
-    write_model(directory, model, prompt)
     if training.adapter is not None and adapter is not None:
         write_adapter(directory / ADAPTER, training.adapter, adapter)
+    write_model(directory, model, prompt)  # last: a directory with a model in it is whole
 
 
 def write_model(directory: Path, model: DualForce, prompt: Prompt | None) -> None:
