@@ -6,7 +6,7 @@ h and w latent height and width, N video tokens per frame, V structure vector, D
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -328,13 +328,21 @@ class DualForce(Pretrained):
             structure = self._maybe_checkpoint(layer, block, structure, noise_s.projection_BT6D, attend, context)
         return video, structure
 
+    def layers(self) -> Iterator[nn.Module]:
+        """Every block and fusion layer, in the order in which a pass runs them."""
+        for layer in range(max(len(self.video.blocks), len(self.structure.blocks))):
+            for parts in (self.fusion, self.video.blocks, self.structure.blocks):
+                if layer < len(parts):
+                    yield parts[layer]
+
     def compile_layers(self, **options: Any) -> None:
         """Compile every block and fusion layer in place, with options of ``torch.compile``.
 
-        All layers of a kind share one compiled graph, so compiling does not take longer for a deeper model.
+        All layers of a kind share one compiled graph, so compiling does not take longer for a deeper model. What is
+        compiled is a layer's ``forward``, so that hooks around it (of FSDP2) are not.
         """
-        for layer in (*self.video.blocks, *self.structure.blocks, *self.fusion):
-            layer.compile(**options)
+        for layer in self.layers():
+            layer.forward = torch.compile(layer.forward, **options)
 
     def _maybe_checkpoint(self, layer: int, module: Callable[..., Any], *args: Any) -> Any:
         every = int(self.gradient_checkpointing)
