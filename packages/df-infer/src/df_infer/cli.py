@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -18,11 +19,11 @@ from df_models.cli_support import add_version, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output
-from df_models.media import AudioFile, read_audio, read_image, write_video
-from df_models.model.describe import latency_of
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
-from df_models.structure import StructureLayout
 from df_models.time import FPS
+
+if TYPE_CHECKING:
+    from df_models.structure import StructureLayout
 
 ROLLOUT = "rollout"
 """Section of a run's config.yaml that generation reads."""
@@ -103,9 +104,12 @@ def _generate(args: argparse.Namespace) -> int:
         print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
         return 0
     _check_outputs(args)
+    from df_models.media import AudioFile, read_audio, read_image, write_video
+
     image, wave = read_image(args.image), read_audio(args.audio)
     from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
+    from df_models.model.describe import latency_of
 
     pipeline = Pipeline.from_run(
         args.run,
