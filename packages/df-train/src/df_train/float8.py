@@ -51,7 +51,10 @@ def to_float8(layers: list[nn.Module], *, emulate: bool = False) -> str:
     Raises:
         UserError: not one has sizes that allow it.
     """
-    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
+    from torchao.float8 import (  # pyright: ignore[reportMissingImports]
+        Float8LinearConfig,
+        convert_to_float8_training,
+    )
 
     inside = [module for layer in layers for module in layer.modules() if isinstance(module, nn.Linear)]
     fitting = sum(fits(module) for module in inside)
