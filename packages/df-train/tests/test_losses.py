@@ -82,7 +82,7 @@ def compiled_without_code() -> Iterator[None]:
 @contextmanager
 def begun(tree: dict[str, Any]) -> Iterator[Trainer]:
     config = validate_config(TrainConfig, tree)
-    with open_world(config.device, config.sharding.replicate) as world, compiled_without_code():
+    with open_world(config.device, replicate=config.sharding.replicate) as world, compiled_without_code():
         training, objective, *_ = build(config, world, prepare_data(config, world))
         yield Trainer(config, training, objective, world, [], lambda _: None)
 
