@@ -192,4 +192,4 @@ def averaged(state: TrainState) -> Averaged:
     with torch.random.fork_rng(devices=[]):
         copy = DualForce(state.model.config)
     copy.load_state_dict(weights)
-    return copy.to(next(iter(weights.values())).device).eval(), adapter
+    return copy.to(state.model.device).eval(), adapter  # the weights may lie on the host (`sharding.offload`)
