@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +15,10 @@ from df_infer.run_dir import open_run
 from df_models.cli_support import add_version, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
-from df_models.files import atomic_write, check_output
+from df_models.files import check_output
 from df_models.media import AudioFile, read_audio, read_image, write_video
 from df_models.model.describe import latency_of
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
-from df_models.structure import StructureLayout
 from df_models.time import FPS
 
 ROLLOUT = "rollout"
@@ -78,7 +75,18 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed.add_argument("--audio", required=True, type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
     needed.add_argument("--out", required=True, type=Path, help="the MP4 to write")
     needed.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
-    needed.add_argument("--structure-out", type=Path, help="also write the generated 3D motion to this .npz")
+    needed.add_argument("--structure-out", type=Path, help="also write the 3D motion to this .npz")
+    needed.add_argument(
+        "--drive",
+        type=Path,
+        metavar="MOTION.npz",
+        help="give the structure from this motion, as --structure-out writes it, instead of generating it",
+    )
+    needed.add_argument(
+        "--drive-fields",
+        metavar="NAMES",
+        help="give only these fields of it, such as pitch,yaw,roll, and generate the rest (default: all of it)",
+    )
     needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the audio)")
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
     add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
@@ -103,10 +111,13 @@ def _generate(args: argparse.Namespace) -> int:
         print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
         return 0
     _check_outputs(args)
+    fields = _fields(args)
     image, wave = read_image(args.image), read_audio(args.audio)
+    from df_infer.motion import Motion, read_motion, write_motion
     from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
 
+    motion = None if args.drive is None else read_motion(args.drive)
     pipeline = Pipeline.from_run(
         args.run,
         args.device,
@@ -125,6 +136,8 @@ def _generate(args: argparse.Namespace) -> int:
         rollout=rollout,
         cropped=args.cropped,
         keep_level=args.keep_level,
+        motion=motion,
+        fields=fields,
     )
     structure: list[np.ndarray] = []
     began = time.perf_counter()
@@ -141,32 +154,42 @@ def _generate(args: argparse.Namespace) -> int:
             write_video(args.out, frames(), audio=audio)
     taken = time.perf_counter() - began
     if args.structure_out is not None:
-        write_structure(args.structure_out, np.concatenate(structure), pipeline.model.config.structure_layout)
+        made = Motion(np.concatenate(structure), pipeline.model.config.structure_layout)
+        write_motion(args.structure_out, made)
     if pipeline.prompt is not None:
         print(f"the model was told: {pipeline.prompt.words}")
     print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with audio, {count / FPS / taken:.2f}x real time")
-    latency = latency_of(pipeline.model.config, rollout.chunk, rollout.audio_future)
-    print(f"latency of a live stream, computing apart: {latency}")
+    if motion is not None or rollout.structure_from is not None:
+        source = rollout.structure_from if args.drive is None else args.drive
+        print(f"the structure was given: {', '.join(fields) or 'all of it'}, from {source}")
+    if rollout.chunk is None:
+        print("no live stream: the whole clip was made at once (rollout.chunk=null)")
+    else:
+        latency = latency_of(pipeline.model.config, rollout.chunk, rollout.audio_future)
+        print(f"latency of a live stream, computing apart: {latency}")
     return 0
 
 
-def write_structure(path: Path, structure_PD: np.ndarray, layout: StructureLayout | None) -> None:
-    """Write the motion as ``structure`` [P, D] and ``fps``, with what its numbers mean, where the model knows it.
-
-    That is ``names`` [D], one per column, and ``layout``, a :class:`df_models.structure.StructureLayout` as JSON; both
-    are empty where it does not.
-    """
-    names = () if layout is None else layout.vector.names
-    told = "" if layout is None else json.dumps(layout.to_dict())
-    arrays = {"structure": structure_PD, "names": np.array(names, dtype=str), "layout": np.array(told)}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, fps=np.array(FPS), **arrays)  # pyright: ignore[reportArgumentType]
-    atomic_write(path, buffer.getvalue())
+def _fields(args: argparse.Namespace) -> tuple[str, ...]:
+    """The names of `--drive-fields`; errors of what needs no model to see."""
+    if args.drive is not None and args.drive.suffix.lower() != ".npz":
+        raise UserError(
+            f"--drive {args.drive}: give a motion as .npz, which --structure-out writes (`df-data motion` reads one "
+            "from a video)"
+        )
+    if args.drive_fields is None:
+        return ()
+    if args.drive is None:
+        raise UserError("--drive-fields names what to give of a motion; give one with --drive")
+    fields = tuple(name.strip() for name in args.drive_fields.split(","))
+    if not all(fields):
+        raise UserError(f"--drive-fields {args.drive_fields!r}: write names with commas, as in pitch,yaw,roll")
+    return fields
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse, before any work, outputs that cannot be written or that are inputs."""
-    inputs = [path for path in (args.image, args.audio, args.face_detector) if path is not None]
+    inputs = [path for path in (args.image, args.audio, args.face_detector, args.drive) if path is not None]
     for path, suffix in ((args.out, ".mp4"), (args.structure_out, ".npz")):
         if path is None:
             continue

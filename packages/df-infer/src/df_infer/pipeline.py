@@ -6,19 +6,23 @@ Shape legend: H, W pixels, P pixel frames, N samples, C latent frames of a chunk
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from df_infer.drive import Drive, check_drive, check_makes_structure
 from df_infer.loudness import levelled
+from df_infer.motion import Motion, motion_slots
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
 from df_infer.run_dir import open_run
 from df_infer.speech import audio_pieces, frames_covering
+from df_infer.structure_from import check_maker, check_no_truth, raw_structure
+from df_infer.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
 from df_models.device import choose_device
 from df_models.encoders import (
@@ -68,6 +72,7 @@ class Pipeline:
     rollout: RolloutConfig
     face_detector: str | Path | None = None
     prompt: Prompt | None = None
+    _makers: dict[str, Pipeline] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_run(
@@ -135,6 +140,8 @@ class Pipeline:
         rollout: RolloutConfig | None = None,
         cropped: bool = False,
         keep_level: bool = False,
+        motion: Motion | None = None,
+        fields: tuple[str, ...] = (),
     ) -> Iterator[np.ndarray]:
         """Yield the video frame by frame, uint8 ``[H, W, 3]``; the arguments are those of :meth:`stream`."""
         clips = self.stream(
@@ -145,6 +152,8 @@ class Pipeline:
             rollout=rollout,
             cropped=cropped,
             keep_level=keep_level,
+            motion=motion,
+            fields=fields,
         )
         return (frame for clip in clips for frame in clip.frames)
 
@@ -158,6 +167,8 @@ class Pipeline:
         rollout: RolloutConfig | None = None,
         cropped: bool = False,
         keep_level: bool = False,
+        motion: Motion | None = None,
+        fields: tuple[str, ...] = (),
     ) -> Iterator[GeneratedClip]:
         """Yield frames and structure as they are decoded, one latent frame at a time, in constant memory.
 
@@ -169,32 +180,98 @@ class Pipeline:
             rollout: settings instead of the run's own.
             cropped: the portrait is cropped already.
             keep_level: the speech is heard at its own level, however quiet or loud (:mod:`df_infer.loudness`).
+            motion: a track that the structure is given from (:func:`df_infer.motion.read_motion`), at least as long as
+                the video; the rest is generated. It goes before ``rollout.structure_from``.
+            fields: names of the fields to give; none: all.
 
         Raises:
             UserError: at once, before the first frame, if an argument is wrong.
         """
         count = frames_covering(wave_N) if num_frames is None else num_frames
-        latent_length(count)
+        if fields and motion is None:
+            raise UserError("fields name what to give of a motion, but there is no motion; give one (--drive)")
+        given = None if motion is None else motion_slots(motion, self.model.config, count, "the given motion")
+        own = rollout or self.rollout
+        drive = (
+            Drive(given, fields)
+            if given is not None
+            else self._made_structure(
+                image_HWC, wave_N, own, num_frames=count, seed=seed, cropped=cropped, keep_level=keep_level
+            )
+        )
+        if drive is not None:
+            check_drive(self.model.config, fields)
+        rollouts = self.rollouts(
+            image_HWC,
+            wave_N,
+            own,
+            num_frames=count,
+            seed=seed,
+            cropped=cropped,
+            keep_level=keep_level,
+            drive=drive,
+        )
+        return self._decode(rollouts)
+
+    def _made_structure(
+        self, image_HWC: np.ndarray, wave_N: np.ndarray, rollout: RolloutConfig, **others: Any
+    ) -> Drive | None:
+        """Structure that the model of ``rollout.structure_from`` makes of the same speech and portrait."""
+        if rollout.structure_from is None:
+            check_makes_structure(self.model.config)
+            return None
+        check_no_truth(rollout)
+        maker = self.maker(rollout.structure_from)
+        return Drive(raw_structure(maker.model, maker.rollouts(image_HWC, wave_N, maker.rollout, **others)))
+
+    def maker(self, path: str) -> Pipeline:
+        """The model that makes the structure for this one, with its own encoders; loaded once.
+
+        Raises:
+            UserError: it is none, or makes other structure.
+        """
+        if path not in self._makers:
+            device, dtype = self.model.device, str(self.model.dtype).removeprefix("torch.")
+            found = Pipeline.from_run(path, str(device), dtype, face_detector=self.face_detector)
+            check_maker(self.model.config, found.model.config, path)
+            self._makers[path] = found
+        return self._makers[path]
+
+    def rollouts(
+        self,
+        image_HWC: np.ndarray,
+        wave_N: np.ndarray,
+        rollout: RolloutConfig,
+        *,
+        num_frames: int,
+        seed: int,
+        cropped: bool = False,
+        keep_level: bool = False,
+        drive: Drive | None = None,
+    ) -> Iterator[Rollout]:
+        """Yield latents chunk by chunk, not decoded; the arguments are those of :meth:`stream`."""
+        latents = latent_length(num_frames)
+        check_levels(self.model.config, rollout, latents)
         text = None if self.prompt is None else self.prompt.features_LD[None]
-        text_input(self.model.config, text, rollout or self.rollout)
-        heard_ahead(self.model.config, rollout or self.rollout)
+        text_input(self.model.config, text, rollout)
+        heard_ahead(self.model.config, rollout)
         image = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
         reference = self.vae.encode_image(image)
-        rollouts = stream_latents(
+        return stream_latents(
             self.model,
             audio_pieces(
                 self.audio_encoder,
                 wave_N if keep_level else levelled(wave_N, self.model.config.speech_level),
-                count,
+                num_frames,
                 pool_of(self.model.config),
             ),
             reference,
             self.reference_encoder.encode(image, reference),
             text,
-            config=rollout or self.rollout,
+            config=rollout,
             seed=seed,
+            drive=drive,
         )
-        return self._decode(rollouts)
 
     def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[GeneratedClip]:
         session: DecoderSession = self.vae.decoder_session()
