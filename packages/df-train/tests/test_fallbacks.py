@@ -5,7 +5,7 @@ noise level per clip. And what a model says of its training to those who generat
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from df_infer.config import RolloutConfig
 from df_infer.drive import Drive
 from df_infer.rollout import generate_latents
 from df_models import DualForce
-from df_models.encoders import load_video_vae
+from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
 from df_models.settings import load_config, merge, read_tree, validate_config
 from df_models.structure import FLAME_159, FLAME_MOTION_59, flame_motion
@@ -42,6 +42,14 @@ SHORT = {
     "validation": {"every": 2, "clips": 2},
     "rollout": {"steps": 1},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_vae_of_the_dataset() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("preflight", "sampling"):
+            patch.setattr(f"df_train.{module}.load_video_vae", lambda _: random_tiny_vae())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +140,7 @@ def test_structure_as_a_condition_is_made_by_another_run(tiny_run: Callable[...,
     assert log["loss"] > 0 and "loss/structure" not in log, "nothing of it is learnt, and nothing is not a number"
     assert log["val/loss"] == log["val/loss/video"] > 0
     clips = validation_clips(dataset / "val", 1, 9, "concat")
-    vae = load_video_vae("df-tiny")
+    vae = random_tiny_vae()
 
     def made(source: str) -> Any:
         return generate(model, vae, clips, RolloutConfig(steps=1, structure_from=source), seed=0)[0]
@@ -160,7 +168,7 @@ def test_the_condition_is_the_other_models_structure_and_the_truth_the_clips_own
         return generate_latents(*inputs, drive=Drive(given[-1]), **others)
 
     monkeypatch.setattr("df_train.sampling.generate_latents", spy)
-    vae = load_video_vae("df-tiny")
+    vae = random_tiny_vae()
     for source in (str(plain), "truth"):
         generate(model, vae, [clip], RolloutConfig(steps=1, structure_from=source), seed=0)
     own = validate_config(RolloutConfig, read_tree(plain / "config.yaml")["rollout"])
