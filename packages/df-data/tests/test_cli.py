@@ -146,3 +146,11 @@ def test_synth_with_preview_end_to_end(tmp_path: Path) -> None:
     assert sheet.shape[0] == 6 * 128 and np.ptp(sheet) > 100
     frames, fps = read_video(tmp_path / "d" / "preview.mp4")
     assert frames.shape == (129, 256, 256, 3) and fps == 25
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys\nfrom df_data.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -253,3 +255,11 @@ def test_help_and_version(arguments: list[str], capsys) -> None:
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert ("df-infer generate --run" in shown) if "--help" in arguments else ("0.1" in shown)
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys\nfrom df_infer.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -12,7 +12,7 @@ import torch
 from df_infer.cli import main
 from df_infer.config import RolloutChanges, RolloutConfig
 from df_infer.drive import Drive
-from df_infer.motion import Motion, motion_slots, read_motion, write_motion
+from df_models.motion import Motion, motion_slots, read_motion, write_motion
 from df_infer.rollout import generate_latents
 from df_models import DualForce
 from df_models.errors import UserError
@@ -194,7 +194,7 @@ def test_structure_that_another_run_makes_is_what_its_own_motion_file_gives(driv
         (["--drive-fields", "pitch"], "give one with --drive"),
         (["--drive", "SHORT", "--drive-fields", "pitch,,yaw"], "write names with commas"),
         (["--structure-from", "truth"], "have no true structure"),
-        (["--structure-from", "nowhere"], "no such run"),
+        (["--structure-from", "nowhere"], "rollout.structure_from=nowhere: there is no such run"),
     ],
 )
 def test_the_commands_mistakes_are_told_in_one_line(driven_run, files, tmp_path, capfd, more, message) -> None:

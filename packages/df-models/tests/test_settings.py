@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -184,8 +185,19 @@ def test_a_time_is_no_number(tmp_path: Path) -> None:
     ],
 )
 def test_a_value_of_another_kind_is_told_in_one_line(override: str, said: str) -> None:
-    with pytest.raises(UserError, match=f"^config: {said}[^\n]*$"):
+    with pytest.raises(UserError, match=f"^override '{re.escape(override)}': {said}[^\n]*$"):
         load_config(Run, None, [override])
+
+
+def test_an_error_is_told_of_the_file_or_of_the_override_that_made_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "nam: x\n")
+    with pytest.raises(UserError) as caught:
+        load_config(Run, path, ["optim={lr: a, schedule: {warmupp: 1}}", "optim.lr=b"])
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "override 'optim.lr=b'",
+        "override 'optim={lr",
+        str(path),
+    ]
 
 
 def test_merge_keys_fill_in_and_anchors_may_be_repeated(tmp_path: Path) -> None:

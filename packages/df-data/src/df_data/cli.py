@@ -6,14 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from df_data.build.merge import add_parser as add_merge_parser
 from df_data.check.commands import add_dataset_commands
 from df_data.fetch.command import add_parser as add_fetch_parsers
 from df_data.people.command import add_parser as add_people_parser
 from df_models.cli_support import add_version, command, run_cli
-from df_models.media import write_image, write_video
 from df_models.settings import add_print_config
 
 if TYPE_CHECKING:
@@ -71,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     add_print_config(build)
     build.set_defaults(run=_build, goes_on=True)
     add_people_parser(commands)
-    add_merge_parser(commands)
+    merge = commands.add_parser("merge", help="join the parts of one build (part=1/2, part=2/2) to one dataset")
+    merge.add_argument("parts", type=Path, nargs="+", help="the parts' directories, all of them")
+    merge.add_argument("--out", type=Path, required=True, help="directory of the joined dataset")
+    merge.set_defaults(run=_merge, goes_on=True)
     add_fetch_parsers(commands)
     add_dataset_commands(commands)
     return parser
@@ -114,8 +113,11 @@ def _synth(arguments: argparse.Namespace) -> int:
 
 
 def _preview(config: SynthConfig, out: Path) -> None:
+    import numpy as np
+
     from df_data.synth.clip import make_clip
     from df_data.synth.corpus import jobs_of
+    from df_models.media import write_image, write_video
 
     clips = [make_clip(j.seed, j.identity, 33, 128, split=j.split) for j in jobs_of(config, "train")[:6]]
     write_image(out / "preview.png", np.concatenate([np.concatenate(list(c.frames[::5]), axis=1) for c in clips]))
@@ -143,6 +145,17 @@ def _build(arguments: argparse.Namespace) -> int:
         )
         return 1
     print(f"next: {command(f'df-data validate {summary.out}')}")
+    return 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from df_data.build.merge import merge
+    from df_data.common.wording import counted
+
+    for manifest in merge(arguments.parts, arguments.out):
+        clips, shards = counted(manifest.count, "clip"), counted(len(manifest.shards), "shard")
+        print(f"{arguments.out / manifest.split}: {clips} in {shards}")
+    print(f"next: {command(f'df-data validate {arguments.out}')}")
     return 0
 
 

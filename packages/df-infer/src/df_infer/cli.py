@@ -16,8 +16,6 @@ from df_models.cli_support import add_version, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.files import check_output
-from df_models.media import AudioFile, read_audio, read_image, write_video
-from df_models.model.describe import latency_of
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 from df_models.time import FPS
 
@@ -112,10 +110,13 @@ def _generate(args: argparse.Namespace) -> int:
         return 0
     _check_outputs(args)
     fields = _fields(args)
+    from df_models.media import AudioFile, read_audio, read_image, write_video
+
     image, wave = read_image(args.image), read_audio(args.audio)
-    from df_infer.motion import Motion, read_motion, write_motion
+    from df_models.motion import Motion, read_motion, write_motion
     from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
+    from df_models.model.describe import latency_of
 
     motion = None if args.drive is None else read_motion(args.drive)
     pipeline = Pipeline.from_run(
@@ -174,8 +175,8 @@ def _fields(args: argparse.Namespace) -> tuple[str, ...]:
     """The names of `--drive-fields`; errors of what needs no model to see."""
     if args.drive is not None and args.drive.suffix.lower() != ".npz":
         raise UserError(
-            f"--drive {args.drive}: give a motion as .npz, which --structure-out writes (`df-data motion` reads one "
-            "from a video)"
+            f"--drive {args.drive}: give a motion as .npz; for that of a video, build it into a dataset (df-data build) "
+            "and take it from there (df-data motion)"
         )
     if args.drive_fields is None:
         return ()

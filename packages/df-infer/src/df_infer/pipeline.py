@@ -16,12 +16,12 @@ from torch import Tensor
 
 from df_infer.drive import Drive, check_drive, check_makes_structure
 from df_infer.loudness import levelled
-from df_infer.motion import Motion, motion_slots
+from df_models.motion import Motion, motion_slots
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
 from df_infer.run_dir import open_run
 from df_infer.speech import audio_pieces, frames_covering
-from df_infer.structure_from import check_maker, check_no_truth, raw_structure
+from df_infer.structure_from import check_maker, check_no_truth, found, raw_structure
 from df_infer.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
 from df_models.device import choose_device
@@ -180,7 +180,7 @@ class Pipeline:
             rollout: settings instead of the run's own.
             cropped: the portrait is cropped already.
             keep_level: the speech is heard at its own level, however quiet or loud (:mod:`df_infer.loudness`).
-            motion: a track that the structure is given from (:func:`df_infer.motion.read_motion`), at least as long as
+            motion: a track that the structure is given from (:func:`df_models.motion.read_motion`), at least as long as
                 the video; the rest is generated. It goes before ``rollout.structure_from``.
             fields: names of the fields to give; none: all.
 
@@ -232,9 +232,9 @@ class Pipeline:
         """
         if path not in self._makers:
             device, dtype = self.model.device, str(self.model.dtype).removeprefix("torch.")
-            found = Pipeline.from_run(path, str(device), dtype, face_detector=self.face_detector)
-            check_maker(self.model.config, found.model.config, path)
-            self._makers[path] = found
+            maker = Pipeline.from_run(found(path), str(device), dtype, face_detector=self.face_detector)
+            check_maker(self.model.config, maker.model.config, path)
+            self._makers[path] = maker
         return self._makers[path]
 
     def rollouts(

@@ -30,7 +30,6 @@ from df_infer.config import RolloutConfig
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import read_tree, validate_config
-from df_models.text import PROMPT_FILE
 
 WRITER = "df-train"
 MODEL = "model"
@@ -301,6 +300,8 @@ def _run_around(model: Path) -> RunDir | None:
 
 
 def _prompt(model: Path) -> Path | None:
+    from df_models.text import PROMPT_FILE  # it loads torch, which a command's --help does not wait for
+
     path = model / PROMPT_FILE
     return path if path.is_file() else None
 

@@ -8,6 +8,7 @@ evaluation), :data:`TRUTH` gives that instead.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -42,6 +43,20 @@ def check_maker(mine: DualForceConfig, maker: DualForceConfig, path: str) -> Non
         )
 
 
+def found(path: str) -> str:
+    """Return where the run or model is that makes the structure.
+
+    Raises:
+        UserError: it is not there; it is looked for from the working directory.
+    """
+    if not Path(path).exists():
+        raise UserError(
+            f"rollout.structure_from={path}: there is no such run or model, seen from the working directory; name it "
+            "anew (df-infer: --structure-from RUN, others: rollout.structure_from=RUN)"
+        )
+    return path
+
+
 def check_no_truth(rollout: RolloutConfig) -> None:
     """Refuse the true structure where there is none.
 
@@ -61,7 +76,7 @@ def open_maker(path: str, model: DualForceConfig, device: torch.device) -> tuple
     Raises:
         UserError: it is not there, or is for other structure or features than ``model``.
     """
-    run = open_run(path)
+    run = open_run(found(path))
     maker = DualForce.from_pretrained(run.model).to(device).eval()
     check_maker(model, maker.config, path)
     for name in FEATURES:

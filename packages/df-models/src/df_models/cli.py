@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="NAME=VALUE replaces a setting: df-models describe quickstart num_layers=8 structure_layers=8 --size 64",
     )
     describe.add_argument("model", metavar="PRESET", help="a preset's name, or the directory of a saved model")
-    describe.add_argument("--size", type=int, default=512, help="side of the video in pixels (default: 512)")
+    describe.add_argument("--size", type=int, help="side of the video in pixels (default: the model's video_size)")
     describe.add_argument("--frames", type=int, default=33, help="pixel frames of a training clip (default: 33)")
     describe.add_argument("--batch", type=int, default=1, help="clips per training step (default: 1)")
     describe.add_argument("--window", type=int, default=8, help="latent frames of the cache's window (default: 8)")
@@ -87,7 +87,7 @@ def _describe(arguments: argparse.Namespace, overrides: dict[str, object]) -> No
     from df_models.model.presets import preset_config
     from df_models.model.pretrained import CONFIG_FILE, read_header
 
-    if arguments.size < 16 or arguments.size % 16:
+    if arguments.size is not None and (arguments.size < 16 or arguments.size % 16):
         raise UserError(f"--size must be a multiple of 16, not {arguments.size}")
     for name in ("batch", "window"):
         if getattr(arguments, name) < 1:
@@ -97,8 +97,9 @@ def _describe(arguments: argparse.Namespace, overrides: dict[str, object]) -> No
         config = DualForceConfig.from_dict({**header["config"], **overrides})
     else:
         config = preset_config(arguments.model, **overrides)
-    sizes = {name: getattr(arguments, name) for name in ("size", "frames", "batch", "window", "sinks")}
-    print(render(arguments.model, describe(config, replace(Workload(), **sizes))))
+    sizes = {name: getattr(arguments, name) for name in ("frames", "batch", "window", "sinks")}
+    size = config.video_size if arguments.size is None else arguments.size
+    print(render(arguments.model, describe(config, replace(Workload(), size=size, **sizes))))
 
 
 def _override(text: str) -> tuple[str, object]:

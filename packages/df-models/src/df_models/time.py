@@ -10,12 +10,12 @@ Shape legend: T latent frames, P pixel frames, S = 4 slots, D features; leading 
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from df_models.errors import UserError
+
+if TYPE_CHECKING:  # a command's --help needs the numbers alone, and does not wait for torch
+    from torch import Tensor
 
 FPS = 25
 TEMPORAL_STRIDE = 4
@@ -77,6 +77,8 @@ def samples_for(num_pixel: int) -> int:
 
 def to_slots(x_PD: Tensor) -> Tensor:
     """Arrange a pixel-rate sequence ``[..., P, D]`` in slots ``[..., T, 4, D]``; frame 0 is repeated four times."""
+    import torch
+
     num_latent = latent_length(x_PD.shape[-2])
     first = x_PD[..., :1, :].expand(*x_PD.shape[:-2], SLOTS - 1, x_PD.shape[-1])
     return torch.cat([first, x_PD], dim=-2).unflatten(-2, (num_latent, SLOTS))
@@ -89,6 +91,8 @@ def from_slots(x_TSD: Tensor) -> Tensor:
 
 def slot_mask(num_latent: int) -> Tensor:
     """Return bool ``[T, 4]``: False at the three slots of latent frame 0 that only repeat pixel frame 0."""
+    import torch
+
     mask_TS = torch.ones(num_latent, SLOTS, dtype=torch.bool)
     mask_TS[0, : SLOTS - 1] = False
     return mask_TS
@@ -96,11 +100,15 @@ def slot_mask(num_latent: int) -> Tensor:
 
 def video_positions(num_latent: int, first: int = 0) -> Tensor:
     """Return the temporal position of each latent frame, float64 ``[T]``, in latent-frame units."""
+    import torch
+
     return torch.arange(first, first + num_latent, dtype=torch.float64)
 
 
 def slot_positions(num_latent: int, first: int = 0) -> Tensor:
     """Return the temporal position of each slot, float64 ``[T, 4]``: ``pixel_index / 4``, in latent-frame units."""
+    import torch
+
     frames_T1 = video_positions(num_latent, first)[:, None]
     offsets_S = torch.arange(1 - SLOTS, 1, dtype=torch.float64) / TEMPORAL_STRIDE
     return (frames_T1 + offsets_S).clamp_min(0.0)

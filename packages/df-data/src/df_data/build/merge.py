@@ -6,15 +6,12 @@ number of shards. So the parts' shards never meet, and what is joined is byte fo
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from df_data.build.config import BuildConfig
 from df_data.build.part import refuse_other_part
-from df_data.common.wording import counted
 from df_data.format.dataset import CONFIG_NAME, split_directories
 from df_data.format.ledger import LEDGER_NAME, Ledger
 from df_data.format.manifest import (
@@ -26,7 +23,6 @@ from df_data.format.manifest import (
     structure_statistics,
     write_manifest,
 )
-from df_models.cli_support import command
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file
 from df_models.locks import one_writer
@@ -36,23 +32,6 @@ MARK_NAME = ".merging"
 """Stands in the joined dataset while it is not finished and holds the fingerprint of its build."""
 PIECE = 1 << 22
 """Bytes copied at a time."""
-
-
-def add_parser(commands: Any) -> None:
-    """Register `df-data merge` with the subparsers of the command line."""
-    parser = commands.add_parser("merge", help="join the parts of one build (part=1/2, part=2/2) to one dataset")
-    parser.add_argument("parts", type=Path, nargs="+", help="the parts' directories, all of them")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the joined dataset")
-    parser.set_defaults(run=run, goes_on=True)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Join the parts and say what came of it."""
-    for manifest in merge(arguments.parts, arguments.out):
-        clips, shards = counted(manifest.count, "clip"), counted(len(manifest.shards), "shard")
-        print(f"{arguments.out / manifest.split}: {clips} in {shards}")
-    print(f"next: {command(f'df-data validate {arguments.out}')}")
-    return 0
 
 
 def merge(parts: Sequence[Path], out: Path) -> list[Manifest]:

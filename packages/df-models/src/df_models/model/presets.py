@@ -15,7 +15,6 @@ _PRETRAINED_ENCODERS: dict[str, Any] = {
     "audio_encoder": "hubert-large",
     "reference_encoder": "dinov2-base",
     "face_crop": "yunet:1.3:-0.03",
-    "video_size": 256,
 }
 
 PRESETS: dict[str, DualForceConfig] = {
@@ -50,6 +49,7 @@ PRESETS: dict[str, DualForceConfig] = {
         audio_heads=6,
         reference_width=256,
         flame_width=256,
+        video_size=256,
         **_PRETRAINED_ENCODERS,
     ),
     "dualforce-1.5b": DualForceConfig(
@@ -69,6 +69,7 @@ PRESETS: dict[str, DualForceConfig] = {
         audio_heads=6,
         reference_width=512,
         flame_width=512,
+        video_size=512,
         **_PRETRAINED_ENCODERS,
     ),
     "dualforce-wan": DualForceConfig(
@@ -88,6 +89,7 @@ PRESETS: dict[str, DualForceConfig] = {
         audio_heads=6,
         reference_width=512,
         flame_width=512,
+        video_size=512,
         **_PRETRAINED_ENCODERS,
     ),
 }

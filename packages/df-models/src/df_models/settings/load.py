@@ -13,13 +13,25 @@ from df_models.settings.base import RECORDED
 from df_models.settings.keys import default_tree
 from df_models.settings.problems import problems
 from df_models.settings.text import dump_yaml
-from df_models.settings.tree import merge, read_tree
+from df_models.settings.tree import merge, overridden, read_tree
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def validate_config(cls: type[M], tree: Mapping[str, Any], where: str = "config", *, recorded: bool = False) -> M:
-    """An instance of `cls` from a nested mapping; `recorded` as in :func:`load_config`.
+def validate_config(
+    cls: type[M],
+    tree: Mapping[str, Any],
+    where: str = "config",
+    *,
+    overrides: Sequence[str] = (),
+    recorded: bool = False,
+) -> M:
+    """An instance of `cls` from a nested mapping.
+
+    Args:
+        where: what an error is told of.
+        overrides: are in the mapping already; an error in what one of them names is told of that one.
+        recorded: as in :func:`load_config`.
 
     Raises:
         UserError: one line per wrong key, each with the key's full dotted name.
@@ -27,7 +39,8 @@ def validate_config(cls: type[M], tree: Mapping[str, Any], where: str = "config"
     try:
         return cls.model_validate(merge(default_tree(cls), tree), context={RECORDED: recorded})
     except ValidationError as error:
-        raise UserError("\n".join(f"{where}: {line}" for line in problems(cls, error))) from error
+        lines = [f"{overridden(key, overrides) or where}: {line}" for key, line in problems(cls, error)]
+        raise UserError("\n".join(lines)) from error
 
 
 def load_config(cls: type[M], path: str | Path | None, overrides: Sequence[str] = (), *, recorded: bool = False) -> M:
@@ -43,7 +56,8 @@ def load_config(cls: type[M], path: str | Path | None, overrides: Sequence[str] 
         UserError: a missing file, text that is no YAML, a misspelt key (with the nearest right one), a wrong value.
     """
     tree = read_tree(path, overrides)
-    return validate_config(cls, tree, "config" if path is None else str(path), recorded=recorded)
+    where = "config" if path is None else str(path)
+    return validate_config(cls, tree, where, overrides=overrides, recorded=recorded)
 
 
 def dump_config(model: BaseModel) -> str:

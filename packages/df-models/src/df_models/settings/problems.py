@@ -5,15 +5,22 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from df_models.settings.keys import all_keys, item_classes
 
 
-def problems(cls: type[BaseModel], error: ValidationError) -> list[str]:
-    """One line for each wrong key."""
+class Problem(NamedTuple):
+    """What is wrong with a key, whose dotted name the line holds; empty for the configuration as a whole."""
+
+    key: str
+    line: str
+
+
+def problems(cls: type[BaseModel], error: ValidationError) -> list[Problem]:
+    """One for each wrong key."""
     return list(dict.fromkeys(_problem(cls, item) for item in error.errors()))
 
 
@@ -33,32 +40,36 @@ def _walk(cls: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str
     return path, classes
 
 
-def _unknown_key(cls: type[BaseModel], location: Sequence[str | int]) -> str:
+def _unknown_key(cls: type[BaseModel], location: Sequence[str | int]) -> Problem:
     path, classes = _walk(cls, location[:-1])
     name = str(location[-1])
-    siblings = list(dict.fromkeys(key for c in classes for key in c.model_fields))
     dotted = ".".join([*path, name])
+    return Problem(dotted, f"unknown key '{dotted}'{_nearest_key(cls, path, classes, name)}")
+
+
+def _nearest_key(cls: type[BaseModel], path: Sequence[str], classes: Sequence[type[BaseModel]], name: str) -> str:
+    siblings = list(dict.fromkeys(key for c in classes for key in c.model_fields))
     near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
     if near:
-        return f"unknown key '{dotted}' (did you mean '{'.'.join([*path, near[0]])}'?)"
+        return f" (did you mean '{'.'.join([*path, near[0]])}'?)"
     elsewhere = {key.rsplit(".", 1)[-1]: key for key in reversed(all_keys(cls))}
     near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8)
     if near:
-        return f"unknown key '{dotted}' (did you mean '{elsewhere[near[0]]}'?)"
-    return f"unknown key '{dotted}'; the keys there are: {', '.join(sorted(siblings)) or 'none'}"
+        return f" (did you mean '{elsewhere[near[0]]}'?)"
+    return f"; the keys there are: {', '.join(sorted(siblings)) or 'none'}"
 
 
-def _problem(cls: type[BaseModel], error: Any) -> str:
+def _problem(cls: type[BaseModel], error: Any) -> Problem:
     if error["type"] == "extra_forbidden":
         return _unknown_key(cls, error["loc"])
     dotted = ".".join(_walk(cls, error["loc"])[0])
     if error["type"] == "missing":
-        return f"{dotted}: a value is required"
+        return Problem(dotted, f"{dotted}: a value is required")
     message = str(error["msg"]).removeprefix("Value error, ").replace("\n", " ")
     message = message[:1].lower() + message[1:]
     given = error.get("input")
     shown = "" if isinstance(given, Mapping | BaseModel) else f", got {_short(given)}"
-    return f"{dotted}: {message}{shown}" if dotted else message
+    return Problem(dotted, f"{dotted}: {message}{shown}" if dotted else message)
 
 
 def _short(value: Any, limit: int = 60) -> str:

@@ -57,12 +57,26 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 def _override_tree(overrides: Iterable[str]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for text in overrides:
-        dotted, equals, value = text.partition("=")
-        keys = dotted.strip().lstrip("-").split(".")
+        _, equals, value = text.partition("=")
+        keys = _keys(text)
         if not equals or not all(keys):
-            raise UserError(f"override '{text}': write key=value, with dots between nested keys, like optim.lr=3e-4")
-        nested = parse_yaml(value, f"override '{text}'")
+            raise UserError(f"{_told(text)}: write key=value, with dots between nested keys, like optim.lr=3e-4")
+        nested = parse_yaml(value, _told(text))
         for key in reversed(keys):
             nested = {key: nested}
         tree = merge(tree, nested)
     return tree
+
+
+def overridden(key: str, overrides: Iterable[str]) -> str:
+    """The last override that gave a dotted key or what it stands in, in the words of errors; empty if none did."""
+    path = key.split(".")
+    return next((_told(text) for text in reversed([*overrides]) if path[: len(_keys(text))] == _keys(text)), "")
+
+
+def _keys(override: str) -> list[str]:
+    return override.partition("=")[0].strip().lstrip("-").split(".")
+
+
+def _told(override: str) -> str:
+    return f"override '{override}'"

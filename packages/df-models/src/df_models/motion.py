@@ -1,4 +1,6 @@
-"""Motion files: a structure track with what its numbers mean, as `df-infer generate --structure-out` writes it.
+"""Motion files: a structure track with what its numbers mean, to be given at generation.
+
+`df-infer generate --structure-out` writes the motion that it made, `df-data motion` that of a stored clip.
 
 An .npz of ``structure`` float32 ``[P, D]`` at 25 frames per second in the layout's own units, ``fps``, ``names``
 ``[D]``, one per column, and ``layout``, a :class:`df_models.structure.StructureLayout` as JSON; the last two are empty
@@ -19,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from df_models import DualForceConfig
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.model.config import DualForceConfig
 from df_models.structure import StructureLayout, require_same
 from df_models.time import FPS, to_slots
 
@@ -52,7 +54,7 @@ def read_motion(path: Path) -> Motion:
         UserError: it is not there, is none, or is at another frame rate.
     """
     if not path.is_file():
-        raise UserError(f"no such motion file: {path}; give an .npz that --structure-out wrote")
+        raise UserError(f"no such motion file: {path}; give an .npz that `df-infer generate --structure-out` or `df-data motion` wrote")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             structure, fps, told = arrays["structure"], float(arrays["fps"]), str(arrays["layout"])
@@ -61,8 +63,8 @@ def read_motion(path: Path) -> Motion:
         if isinstance(error, UserError):
             raise UserError(f"{path}: {error}") from error
         raise UserError(
-            f"{path} is no motion file: it must be an .npz with structure, fps and layout, as --structure-out writes "
-            f"it ({error})"
+            f"{path} is no motion file: it must be an .npz with structure, fps and layout, as `df-infer generate "
+            f"--structure-out` writes it ({error})"
         ) from error
     if structure.ndim != 2 or not len(structure) or structure.dtype.kind != "f" or not np.isfinite(structure).all():
         raise UserError(f"{path}: its structure must be finite numbers [frames, entries], not {list(structure.shape)}")
