@@ -12,10 +12,10 @@ import torch
 from df_infer.cli import main
 from df_infer.config import RolloutChanges, RolloutConfig
 from df_infer.drive import Drive
-from df_models.motion import Motion, motion_slots, read_motion, write_motion
 from df_infer.rollout import generate_latents
 from df_models import DualForce
 from df_models.errors import UserError
+from df_models.motion import Motion, motion_slots, read_motion, write_motion
 from df_models.structure import SYNTHETIC_70, StructureLayout
 from df_models.time import from_slots
 

@@ -113,10 +113,10 @@ def _generate(args: argparse.Namespace) -> int:
     from df_models.media import AudioFile, read_audio, read_image, write_video
 
     image, wave = read_image(args.image), read_audio(args.audio)
-    from df_models.motion import Motion, read_motion, write_motion
     from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
     from df_models.model.describe import latency_of
+    from df_models.motion import Motion, read_motion, write_motion
 
     motion = None if args.drive is None else read_motion(args.drive)
     pipeline = Pipeline.from_run(
@@ -175,7 +175,7 @@ def _fields(args: argparse.Namespace) -> tuple[str, ...]:
     """The names of `--drive-fields`; errors of what needs no model to see."""
     if args.drive is not None and args.drive.suffix.lower() != ".npz":
         raise UserError(
-            f"--drive {args.drive}: give a motion as .npz; for that of a video, build it into a dataset (df-data build) "
+            f"--drive {args.drive}: give a motion as .npz; for that of a video, build a dataset of it (df-data build) "
             "and take it from there (df-data motion)"
         )
     if args.drive_fields is None:

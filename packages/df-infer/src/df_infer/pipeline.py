@@ -16,7 +16,6 @@ from torch import Tensor
 
 from df_infer.drive import Drive, check_drive, check_makes_structure
 from df_infer.loudness import levelled
-from df_models.motion import Motion, motion_slots
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
 from df_infer.run_dir import open_run
@@ -39,6 +38,7 @@ from df_models.encoders import (
 )
 from df_models.errors import UserError
 from df_models.machine import choose_precision
+from df_models.motion import Motion, motion_slots
 from df_models.text import Prompt, prompt_rows, read_prompt
 from df_models.time import SLOTS, latent_length, pooled_width
 

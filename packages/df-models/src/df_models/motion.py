@@ -54,7 +54,10 @@ def read_motion(path: Path) -> Motion:
         UserError: it is not there, is none, or is at another frame rate.
     """
     if not path.is_file():
-        raise UserError(f"no such motion file: {path}; give an .npz that `df-infer generate --structure-out` or `df-data motion` wrote")
+        raise UserError(
+            f"no such motion file: {path}; give an .npz that `df-infer generate --structure-out` or `df-data motion` "
+            "wrote"
+        )
     try:
         with np.load(path, allow_pickle=False) as arrays:
             structure, fps, told = arrays["structure"], float(arrays["fps"]), str(arrays["layout"])
