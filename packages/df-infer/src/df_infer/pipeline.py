@@ -62,9 +62,9 @@ class Pipeline:
     """
 
     model: DualForce
-    vae: VideoVAE
-    audio_encoder: AudioEncoder
-    reference_encoder: ReferenceEncoder
+    vae: VideoVAE | None
+    audio_encoder: AudioEncoder | None
+    reference_encoder: ReferenceEncoder | None
     rollout: RolloutConfig
     face_detector: str | Path | None = None
     prompt: Prompt | None = None
