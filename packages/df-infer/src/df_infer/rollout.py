@@ -20,8 +20,10 @@ from torch import Tensor
 
 from df_infer.audio_feed import AudioFeed, lookahead_frames
 from df_infer.config import RolloutConfig
+from df_infer.drive import Drive, GivenChunk, GivenStructure, check_lengths, check_makes_structure
 from df_infer.noise import FrameNoise
 from df_infer.schedule import make_schedule, per_frame
+from df_infer.whole_clip import check_levels, whole_clip
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import euler_step, expand_sigma, guided, heun_step, interpolate
@@ -62,6 +64,7 @@ def stream_latents(
     config: RolloutConfig,
     seed: int = 0,
     sample_ids: Sequence[int] | None = None,
+    drive: Drive | None = None,
 ) -> Iterator[Rollout]:
     """Generate for as long as the audio lasts; yield each chunk as soon as it is clean.
 
@@ -76,12 +79,13 @@ def stream_latents(
         config: see :class:`RolloutConfig`.
         seed: keys all noise.
         sample_ids: the batch's own keys (default 0..B-1): a sample keeps its noise in any batch it stands in.
+        drive: structure that is given, whole or in named fields; the rest is generated.
 
     Yields:
         One :class:`Rollout` per chunk; together they have as many latent frames as the audio.
 
     Raises:
-        UserError: shapes that do not fit the model or each other.
+        UserError: shapes that do not fit the model or each other, or a drive that it did not learn to be given.
     """
     reference_latent = reference_input(model.config, reference_latent, audio, sample_ids)
     ids = list(range(len(reference_latent))) if sample_ids is None else list(sample_ids)
@@ -89,12 +93,23 @@ def stream_latents(
         raise UserError(f"{len(ids)} sample ids do not fit a batch of {len(reference_latent)} portraits")
     text = text_input(model.config, text, config)
     future = heard_ahead(model.config, config)
+    check_levels(model.config, config)
+    last = config.chunk is None
+    if last:
+        audio, config = whole_clip(audio, config)
+        check_levels(model.config, config.model_copy(update={"chunk": None}), config.window)
     sampler = _Sampler(model, reference_latent, reference_tokens, text, config, FrameNoise(seed, ids))
+    if drive is None:
+        check_makes_structure(model.config)
+    else:
+        check_lengths(drive, audio)
+        sampler.given = GivenStructure(model, drive, len(ids), sampler.device)
     feed = AudioFeed(audio, lookahead_frames(future))
     frame = 0
+    assert config.chunk is not None
     while (taken := feed.take(config.chunk)) is not None:
         audio_CL, count = taken
-        finished = sampler.next_chunk(audio_CL, frame, count)
+        finished = sampler.next_chunk(audio_CL, frame, count, last=last)
         yield Rollout(finished.video, finished.structure, frame)
         frame += count
 
@@ -109,11 +124,20 @@ def generate_latents(
     config: RolloutConfig,
     seed: int = 0,
     sample_ids: Sequence[int] | None = None,
+    drive: Drive | None = None,
 ) -> Rollout:
     """Collect :func:`stream_latents` into one :class:`Rollout` of all frames."""
     chunks = list(
         stream_latents(
-            model, audio, reference_latent, reference_tokens, text, config=config, seed=seed, sample_ids=sample_ids
+            model,
+            audio,
+            reference_latent,
+            reference_tokens,
+            text,
+            config=config,
+            seed=seed,
+            sample_ids=sample_ids,
+            drive=drive,
         )
     )
     if not chunks:
@@ -197,6 +221,8 @@ class _Sampler:
         self.copies = 1 + len(self.scales)
         self.heard: dict[str, Any] = {} if config.audio_future is None else {"audio_future": config.audio_future}
         self.previous_structure: Tensor | None = None
+        self.given: GivenStructure | None = None
+        self.held: GivenChunk | None = None
         batch, _, height, width = self.reference.shape
         aligned = 0 if config.start == "reference" else -1
         aligned_B = torch.full((batch * self.copies,), aligned, dtype=torch.long, device=self.device)
@@ -215,13 +241,18 @@ class _Sampler:
                 dtype=self.dtype,
             )
 
-    def next_chunk(self, audio: Tensor, frame: int, count: int) -> _Pair:
-        """Denoise latent frames ``frame .. frame+count-1``, write them into the cache and return them."""
+    def next_chunk(self, audio: Tensor, frame: int, count: int, last: bool = False) -> _Pair:
+        """Denoise latent frames ``frame .. frame+count-1``, write them into the cache (unless no frame will read it)
+        and return them.
+        """
         pinned = 1 if frame == 0 and self.config.start == "reference" else 0
         audio = self._audio_input(audio)
+        self.held = None if self.given is None else self.given.take(count)
         with _evaluating(self.model):
-            finished = self._denoise(self._start_state(frame, count, pinned), audio, frame, pinned)
-            self._write(finished, audio, frame)
+            start = self._with_given(self._start_state(frame, count, pinned))
+            finished = self._denoise(start, audio, frame, pinned)
+            if not last:
+                self._write(finished, audio, frame)
         self.previous_structure = finished.structure[:, -1:, -1:]
         return finished
 
@@ -243,15 +274,32 @@ class _Sampler:
             velocity = self._velocity(state, now, audio, frame)
             ahead = _Pair(*(euler_step(x, v, s, t) for x, v, s, t in zip(state, velocity, now, then)))
             if self.config.solver == "heun" and then is not levels[-1]:
-                second = self._velocity(ahead, then, audio, frame)
+                second = self._velocity(self._with_given(ahead), then, audio, frame)
                 ahead = _Pair(*(_corrected(*each) for each in zip(state, velocity, second, now, then)))
-            state = ahead
+            state = self._with_given(ahead)
         return state
 
     def _levels(self, step: int, state: _Pair, pinned: int) -> _Pair:
         batch, count = state.video.shape[:2]
         video = per_frame(self.schedule.video[step], batch, count, pinned)
-        return _Pair(video.to(self.device), per_frame(self.schedule.structure[step], batch, count).to(self.device))
+        structure = per_frame(self.schedule.structure[step], batch, count)
+        return _Pair(video.to(self.device), self._structure_level(structure.to(self.device)))
+
+    def _structure_level(self, sigma_BC: Tensor) -> Tensor:
+        """Return the structure's noise level: 0 where all of it is given."""
+        whole = self.held is not None and self.held.known_V is None
+        return torch.zeros_like(sigma_BC) if whole else sigma_BC
+
+    def _with_given(self, state: _Pair) -> _Pair:
+        return state if self.held is None else state._replace(structure=self.held.held(state.structure))
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What the model is told of entries that are given within noisy frames."""
+        if self.held is None or self.held.known_V is None:
+            return {}
+        known = self.held.known_V.expand_as(self.held.structure)
+        return {"structure_known": torch.cat([known] * self.copies)}
 
     def _velocity(self, state: _Pair, sigma: _Pair, audio: Tensor, frame: int) -> _Pair:
         raw = self._step(state, sigma, audio, frame, write=False)
@@ -260,12 +308,13 @@ class _Sampler:
     def _write(self, finished: _Pair, audio: Tensor, frame: int) -> None:
         batch, count = finished.video.shape[:2]
         sigma = per_frame(torch.tensor(self.config.context_noise), batch, count).to(self.device)
+        levels = _Pair(sigma, self._structure_level(sigma))
         context = finished
         if self.config.context_noise > 0:
             named = zip(("context_video", "context_structure"), finished)
             noise = (self._draw(frame, count, name, tuple(x.shape[2:])) for name, x in named)
-            context = _Pair(*(interpolate(x, n, sigma) for x, n in zip(finished, noise)))
-        self._step(context, _Pair(sigma, sigma), audio, frame, write=True)
+            context = self._with_given(_Pair(*(interpolate(x, n, s) for x, n, s in zip(finished, noise, levels))))
+        self._step(context, levels, audio, frame, write=True)
 
     def _step(self, state: _Pair, sigma: _Pair, audio: Tensor, frame: int, write: bool) -> _Pair:
         velocity = self.model.step(
@@ -278,6 +327,7 @@ class _Sampler:
             frame=frame,
             write=write,
             **self.heard,
+            **self._known,
         )
         return _Pair(velocity.video.float(), velocity.structure.float())
 

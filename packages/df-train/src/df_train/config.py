@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from df_data.reading.batch import StructureSource
 from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
 from df_data.synth.config import SynthConfig
@@ -71,6 +72,8 @@ class DataConfig(FrozenModel):
         buckets: several such lengths instead. All clips of a pass have one of them, and each clip is cut to the longest
             that it fills. At most 8, since a model keeps its attention masks for that many.
         start: `anchored` clips begin at their stored clip's start, `marked` ones anywhere in it (`df_train.crops`).
+        structure: which vectors of the clips the structure stream is: `structure`, the dataset's own, or `flame`, the
+            motion part of its FLAME vectors (expression, rotation, jaw, camera).
         on_error: `stop` at a damaged shard or sample, or `skip` it and count it in `data/skipped`.
         verify: check the sha256 of shards that lie on a disk (those that are fetched always are checked).
         num_workers: threads of each process that read ahead.
@@ -87,6 +90,7 @@ class DataConfig(FrozenModel):
     num_frames: int | None = Field(default=None, ge=2)
     buckets: tuple[int, ...] | None = Field(default=None, min_length=1, max_length=MOST_BUCKETS)
     start: Literal["anchored", "marked"] = "anchored"
+    structure: StructureSource = "structure"
     on_error: Literal["stop", "skip"] = "stop"
     verify: bool = False
     num_workers: int = Field(default=0, ge=0)
@@ -142,7 +146,8 @@ class HistorySettings(FrozenModel):
     Attributes:
         mode: `independent`: every frame its own noise level. `clean_past`: the same, but sometimes all frames before a
             random one are clean. `teacher_forcing`: a separate, little noised copy of the true past. `error_recycling`:
-            the same, and that copy sometimes carries errors that the model made before.
+            the same, and that copy sometimes carries errors that the model made before. `one_level`: each stream has
+            one noise level for all frames of a clip; the model then makes whole clips only (`rollout.chunk: null`).
         clean_past_probability: `clean_past`: the share of clips whose frames before a random one are clean.
         context_noise_max: the last two modes: the highest noise level of the copy.
         error_probability: `error_recycling`: the share of clips whose copy carries errors.
@@ -219,7 +224,8 @@ class ObjectiveConfig(FrozenModel):
         shorten_audio: share of clips that hear only a random part of the model's `audio_future`, from none of it to
             all, so that `rollout.audio_future` can be less.
         give_structure: share of clips whose structure is given clean, as a whole, and not learnt there, which motion
-            transfer needs.
+            transfer needs. 1: structure is a condition; the model learns to make none, and `rollout.structure_from`
+            says where it comes from.
         give_fields: single fields of the structure instead, which control needs; the model must have
             `model.overrides.structure_known=true`.
         extra: weights of losses that were added to `df_train.objective.LOSSES` without a setting of their own, by

@@ -13,19 +13,23 @@ from typing import Any
 
 from df_data.format.manifest import Features, Manifest, structure_of
 from df_data.format.sample import EncoderRecord
+from df_data.reading.batch import StructureSource
 from df_models import DualForceConfig
 from df_models.encoders import AudioPool, VideoVAE, encoder_id, load_video_vae
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.structure import require_same
-from df_models.time import pooled_width
+from df_models.time import latent_length, pooled_width
+from df_train.config import DataConfig, TrainConfig
 from df_train.text import ROLE as TEXT
 from df_train.text import check_text
 
 ROLES = ("audio", "reference", TEXT)
 HASHED = ("video_vae", *ROLES)
 """Whose weights a model knows by their hash."""
-FREE = ("video_size", "face_crop", "speech_level")
+TOLD = ("structure_given", "given_fields", "one_level_frames")
+"""What a model says of its training to those who generate with it."""
+FREE = ("video_size", "face_crop", "speech_level", *TOLD)
 """What a trained model may be given otherwise than it was trained with: it takes any size, crop and level, and is used
 to those it heard and saw last."""
 KEPT = (
@@ -36,12 +40,43 @@ KEPT = (
 """What a checkpoint may not be continued with otherwise."""
 
 
-def taken_over(manifest: Manifest, stated: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def decided_by(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
+    """The fields of a model's configuration that a run decides: what it takes from its dataset, and :data:`TOLD`.
+
+    Args:
+        manifest: of the training split; None for a synthetic corpus that is still to be made.
+    """
+    data = {} if manifest is None else taken_over(manifest, config.model.overrides, config.data.structure)
+    return data | told_of(config, manifest)
+
+
+def told_of(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
+    """What the model will say of this training (:data:`TOLD`)."""
+    objective = config.objective
+    given = {0.0: "never", 1.0: "always"}.get(objective.give_structure, "sometimes")
+    fields = objective.give_fields.fields if objective.give_fields.share > 0 else ()
+    longest = _longest_clip(config.data, manifest) if objective.history.mode == "one_level" else 0
+    return dict(zip(TOLD, (given, fields, longest), strict=True))
+
+
+def _longest_clip(data: DataConfig, manifest: Manifest | None) -> int:
+    """Latent frames of the longest clip that training sees."""
+    if data.num_frames is not None or data.buckets is not None:
+        return data.num_frames or max(data.buckets or ())
+    if manifest is not None:
+        return max((latent_length(shard.longest) for shard in manifest.shards), default=0)
+    return 0 if data.synth is None else latent_length(data.synth.frames)
+
+
+def taken_over(
+    manifest: Manifest, stated: Mapping[str, Any] | None = None, structure: StructureSource = "structure"
+) -> dict[str, Any]:
     """The fields of a model's configuration that its dataset decides.
 
     Args:
         stated: `model.overrides`, which win over them (`check_fit` then refuses what does not fit). An `audio_dim`
             among them decides the pooling, if no `audio_pool` does.
+        structure: which of the dataset's vectors the structure stream is.
     """
     fields: dict[str, Any] = {"video_size": manifest.height, "face_crop": manifest.crop}
     vae = manifest.encoders.get("video_vae")
@@ -56,7 +91,7 @@ def taken_over(manifest: Manifest, stated: Mapping[str, Any] | None = None) -> d
     if audio is not None:
         pool = _pooling(audio, stated or {})
         fields |= {"audio_pool": pool, "audio_dim": pooled_width(audio.dim, pool)}
-    layout = structure_of(manifest)
+    layout = structure_of(manifest, structure)
     if layout is not None:
         fields |= {"structure_layout": layout, "structure_dim": layout.dim}
     if manifest.speech_level is not None:
@@ -97,10 +132,13 @@ def check_vae(vae: VideoVAE, manifest: Manifest) -> None:
         )
 
 
-def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
+def check_fit(model: DualForceConfig, manifest: Manifest, structure: StructureSource = "structure") -> None:
     """Refuse a dataset whose latents, features or structure vectors are not the ones that the model is for.
 
     A video VAE under another name (a directory that was moved) is compared by its hash.
+
+    Args:
+        structure: which of the dataset's vectors the structure stream is (`data.structure`).
 
     Raises:
         UserError: naming both sides and how to mend it.
@@ -111,7 +149,7 @@ def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
         if role != TEXT or model.text_dim:
             _check_encoder(model, manifest, role)
     _check_widths(model, manifest.features)
-    require_same(model.structure_layout, structure_of(manifest), ("the model", "the dataset"))
+    require_same(model.structure_layout, structure_of(manifest, structure), ("the model", "the dataset"))
 
 
 def _check_vae(model: DualForceConfig, manifest: Manifest) -> None:

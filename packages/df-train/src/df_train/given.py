@@ -60,7 +60,7 @@ class GivenStructure:
         """Show a batch again, with what its clips are given."""
         device = shown.clean.structure.device
         gifts = Gifts(*(value.to(device) for value in self.draw(ids, seed=seed, step=step)))
-        shown = _whole(shown, gifts.whole_B)
+        shown = given_whole(shown, gifts.whole_B)
         return _entries(shown, gifts.known_BV) if self.fields > 0 else shown
 
 
@@ -97,8 +97,8 @@ def _entries_of(model: DualForceConfig, names: tuple[str, ...]) -> Tensor:
     return entries_V
 
 
-def _whole(shown: Shown, given_B: Tensor) -> Shown:
-    """All structure clean where it is given: level 0, not learnt."""
+def given_whole(shown: Shown, given_B: Tensor) -> Shown:
+    """All structure clean where it is given (bool ``[B]``): level 0, not learnt."""
     noisy_B1 = ~given_B[:, None]
     history = shown.history
     if history is not None:

@@ -127,7 +127,7 @@ class Objective:
         answer = self.answer(model, batch, shown)
         terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
         if banks is not None:
-            banks.record(predicted_clean(answer.velocity, shown), clean, shown.sigma, batch.anchored)
+            banks.record(predicted_clean(answer.velocity, shown), shown)
         return Losses(total_loss(terms, self.weights(step)), terms)
 
     def _shown(self, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:

@@ -25,7 +25,7 @@ from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, taken_over
+from df_train.contract import audio_note, check_continued, check_fit, decided_by
 from df_train.dataset import (
     calibrate_flame_head,
     check_lengths,
@@ -186,8 +186,8 @@ def build(
         known: digests of the dataset's splits that the run was begun with, if it goes on.
     """
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, taken_over(manifest, config.model.overrides))
-    check_fit(model.config, manifest)
+    model = state.build_model(config, decided_by(config, manifest))
+    check_fit(model.config, manifest, config.data.structure)
     for line in (unread_text(model.config, manifest), audio_note(manifest)):
         if line is not None:
             say(line)
@@ -195,7 +195,7 @@ def build(
     look = look_at(config.data, model.config)
     scale = look.flame
     if not model.has_structure_statistics:
-        set_statistics(model, manifest)
+        set_statistics(model, manifest, look.structure)
         if scale is not None:
             calibrate_flame_head(model, scale)
     objective = Objective(config, model.config, scale)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, field_serializer, field_validator
@@ -17,7 +17,7 @@ from df_models.encoders.registry import AudioPool, audio_pool, find_entry
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import FrozenModel
-from df_models.structure import LIVEPORTRAIT_70, StructureLayout
+from df_models.structure import FLAME_MOTION_59, LIVEPORTRAIT_70, StructureLayout
 
 MANIFEST_NAME = "manifest.json"
 
@@ -156,15 +156,43 @@ SYNTHETIC = "synthetic"
 """The structure encoder of corpora that are rendered: no network made their vectors, so no record names one."""
 
 
-def structure_of(manifest: Manifest) -> StructureLayout | None:
+def structure_of(manifest: Manifest, source: Literal["structure", "flame"] = "structure") -> StructureLayout | None:
     """Return what a dataset's structure vectors mean, of one made before manifests said so too.
 
     Those record the encoder, whose fields and units are known by its name; a rendered corpus records none. None: the
     encoder is not one of :mod:`df_models.encoders.registry`.
+
+    Args:
+        source: `flame`: the motion part of the FLAME vectors instead.
+
+    Raises:
+        UserError: there are no FLAME vectors.
     """
+    if source == "flame":
+        return _flame_layout(manifest)
     if manifest.structure_vectors is not None or not manifest.has_faces:
         return manifest.structure_vectors
     return structure_layout(manifest.encoders.get("structure"))
+
+
+def _flame_layout(manifest: Manifest) -> StructureLayout:
+    record, own = manifest.encoders.get("flame"), structure_of(manifest)
+    if record is None and (own is None or own.encoder != SYNTHETIC):
+        raise UserError(
+            "the dataset holds no FLAME vectors to take structure from; build it with `flame: deca` or emoca"
+        )
+    return flame_layout(record)
+
+
+def flame_layout(record: EncoderRecord | None) -> StructureLayout:
+    """Return what the motion of FLAME vectors means; no record: a rendered corpus's."""
+    name = SYNTHETIC if record is None else record.id
+    return StructureLayout.of(FLAME_MOTION_59, name, None if record is None else record.sha256)
+
+
+def source_of(layout: StructureLayout | None) -> Literal["structure", "flame"]:
+    """Return which vectors of a dataset a model's structure is."""
+    return "flame" if layout is not None and layout.name == FLAME_MOTION_59.name else "structure"
 
 
 def structure_layout(record: EncoderRecord | None) -> StructureLayout | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,10 +29,13 @@ from torch import Tensor
 from df_data.common.hashing import hash_int, hash_unit
 from df_data.reading.shard import RawSample
 from df_models.errors import UserError
+from df_models.structure import flame_motion
 from df_models.time import SLOTS, SPATIAL_STRIDE, pixel_length, pixels_of_latent, pool_audio
 
 CropStart = Literal["anchored", "marked"]
 AudioPool = Literal["mean", "concat"]
+StructureSource = Literal["structure", "flame"]
+"""Which vectors of a clip are its structure: the dataset's own, or the motion part of its FLAME vectors."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Recipe:
         audio_pool: how two audio features become one slot.
         start: whether a crop begins at its clip's start, or anywhere (and is marked).
         drop_audio, drop_reference: share of the clips whose audio or reference image and tokens are zeros.
+        structure: which of a clip's vectors the batch's structure is.
     """
 
     seed: int
@@ -78,6 +82,7 @@ class Recipe:
     start: CropStart = "anchored"
     drop_audio: float = 0.0
     drop_reference: float = 0.0
+    structure: StructureSource = "structure"
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
         keys=[clip.key for clip in clips],
         sample_ids=torch.tensor([hash_int(clip.key, epoch) for clip, epoch in zip(clips, epochs)]),
         video=stacked([clip.video[start : start + length] for clip, start in zip(clips, starts)]),
-        structure=in_frames(slots([clip.structure for clip in clips], starts, length)),
+        structure=in_frames(slots([_structure(clip, recipe.structure) for clip in clips], starts, length)),
         audio=in_frames(
             pool_audio(slots([clip.audio for clip in clips], starts, length, 2).float(), recipe.audio_pool)
         ),
@@ -214,6 +219,25 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
         text=padded(texts) if len(texts) == len(clips) else None,
     )
     return _without_dropped(batch)
+
+
+def structure_vectors(tensors: Mapping[str, Any], source: StructureSource, where: str) -> Any:
+    """The structure ``[P, D]`` of a sample's tensors (numpy's or torch's).
+
+    Raises:
+        UserError: the sample has no FLAME vectors.
+    """
+    if source == "structure":
+        return tensors["structure"]
+    flame = tensors.get("flame")
+    if flame is None:
+        raise UserError(f"sample {where} holds no FLAME vectors to take the structure from; build it with an encoder")
+    return flame_motion(flame)
+
+
+def _structure(clip: Clip, source: StructureSource) -> np.ndarray:
+    found = {"structure": clip.structure} | ({} if clip.flame is None else {"flame": clip.flame})
+    return structure_vectors(found, source, clip.key)
 
 
 def stacked(rows: Sequence[np.ndarray]) -> Tensor:
