@@ -18,7 +18,7 @@ from df_models.errors import UserError
 from df_models.media import write_video
 from df_models.settings import Location
 
-SIZE, FRAMES = 32, 33
+SIZE, FRAMES = 16, 33
 
 
 def moving_square(seed: int, frames: int = FRAMES, height: int = 48, width: int = 80) -> np.ndarray:
@@ -40,7 +40,7 @@ def general_config(folder, out, **changes) -> BuildConfig:
         "sources": (source,),
         "split": SplitConfig(),
         "stages": StageConfig(size=SIZE, min_seconds=1.0),
-        "clips": ClipConfig(frames=17, stride=16, val_frames=17, references=2),
+        "clips": ClipConfig(frames=9, stride=24, val_frames=9, references=2),
         "faces": False,
         "workers": 1,
         "device": "cpu",
@@ -54,7 +54,7 @@ def general(tmp_path_factory):
     (root / "in").mkdir()
     for index in range(4):
         write_video(root / "in" / f"square{index}.mp4", moving_square(index))
-    write_video(root / "in" / "small.mp4", moving_square(9, height=24, width=80))
+    write_video(root / "in" / "small.mp4", moving_square(9, height=8, width=80))
     summary = build(general_config(root / "in", root / "out"), progress=False)
     return root, summary
 
@@ -68,7 +68,7 @@ def test_whole_frames_are_scaled_and_nothing_of_a_face_is_stored(general):
     assert set(manifest.features) == {"reference"}
     for sample in iter_samples(root / "out" / "train"):
         assert not {*OF_FACES, "truth", "flame"} & sample.tensors.keys()
-        assert sample.tensors["video_latent"].shape == (5, 16, SIZE // 8, SIZE // 8)
+        assert sample.tensors["video_latent"].shape == (3, 16, SIZE // 8, SIZE // 8)
         assert sample.meta.provenance["crop"] == [16.0, 0.0, 48.0] and sample.video is not None
     assert not check_dataset(root / "out").problems
 
@@ -76,7 +76,7 @@ def test_whole_frames_are_scaled_and_nothing_of_a_face_is_stored(general):
 def test_batches_have_no_structure_and_no_audio(general):
     reader = ShardReader(general[0] / "out" / "train", ReaderOptions(batch_size=2, seed=0, num_frames=3, loop=False))
     batch = next(iter(reader))
-    assert batch.video.shape == (2, 3, 16, 4, 4) and batch.reference_tokens.shape[:1] == (2,)
+    assert batch.video.shape == (2, 3, 16, 2, 2) and batch.reference_tokens.shape[:1] == (2,)
     assert batch.structure.shape == (2, 3, 4, 0) and batch.audio.shape == (2, 3, 4, 0)
     assert not batch.mouth_mask.any() and batch.flame is None
 
