@@ -97,7 +97,7 @@ def _read_start(section: ModelConfig) -> tuple[DualForceConfig | None, dict[str,
     """The saved model's configuration (None: it is a video tower alone) and the weights that are taken of it."""
     path = section.start_from
     assert path is not None
-    header = read_header(find_model(path) / CONFIG_FILE)
+    header = read_header(find_model(path) / CONFIG_FILE, DualForce.model_type, VideoDiT.model_type)
     if header["model_type"] == VideoDiT.model_type:
         if section.architecture == "start":
             raise UserError(
