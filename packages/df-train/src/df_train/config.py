@@ -387,8 +387,12 @@ class CheckpointConfig(ResumeConfig):
         milestones: rising steps, `[1000, 5000]`, after which the averaged model is also exported, to `models/step-N/`,
             for good. A checkpoint is saved with each, so that a run that goes on takes no such step again, and one that
             is there is not written anew.
+        asynchronous: write checkpoints beside training, which then waits only for a copy of its state in host memory
+            (16 bytes per parameter, over all processes). The next one waits for the last; the end of the run and
+            milestones do, too.
     """
 
+    asynchronous: bool = False
     milestones: Annotated[tuple[int, ...], AfterValidator(_rising_steps)] = ()
 
 
@@ -456,6 +460,8 @@ class TrainConfig(FrozenModel):
         device: `auto` takes a GPU if there is one.
         max_minutes: ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the
             learning rate's schedule is in steps and does not know of it.
+        hang_minutes: ends all of several processes when training gets no further for that long, and names those that
+            the others wait for (`df_train.watch`); longer than the longest save. null leaves it to torch's limits.
         budget: fits data, steps and schedule to a time.
         profile: which steps to profile; null for none.
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
@@ -467,6 +473,7 @@ class TrainConfig(FrozenModel):
     seed: int = Field(default=0, ge=0)
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     max_minutes: float | None = Field(default=None, gt=0)
+    hang_minutes: float | None = Field(default=10.0, gt=0)
     budget: BudgetConfig = BudgetConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -143,8 +143,7 @@ def _fit(
                 _look(state, train_pool, val_pools, run, log)
             if state.step % config.checkpoint.every == 0 or state.step == total or interrupts.reason:
                 own = checkpoint.RankState({}, {})
-                checkpoint.save(run.checkpoints, state.step, state.tensors(), own, {}, world)
-                checkpoint.prune(run.checkpoints, config.checkpoint.keep)
+                checkpoint.save(run.checkpoints, state.step, state.tensors(), own, {}, world, config.checkpoint.keep)
             if interrupts.reason and state.step < total:
                 tqdm.write(f"checkpoint saved in {run.checkpoints}; the same command continues the run")
                 raise KeyboardInterrupt if interrupts.ctrl_c else Terminated
