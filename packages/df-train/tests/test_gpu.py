@@ -18,6 +18,7 @@ from df_train.config import TrainConfig
 from df_train.ema import ParameterAverage
 from df_train.objective import Losses, Objective
 from df_train.run import train
+from df_train.saves import Staging
 from df_train.skips import Skips
 
 pytestmark = pytest.mark.gpu
@@ -142,3 +143,14 @@ def test_the_log_tells_shares_and_memory_and_steps_are_traced(
     assert written == ({"trace-0.json"} if rehearsal else {"trace-0.json", "memory-0.pickle"})
     if not rehearsal:
         assert line["time/memory_reserved_gib"] >= line["time/memory_allocated_gib"] > 0
+
+
+def test_what_is_staged_for_a_checkpoint_is_a_pinned_copy(gpu: torch.device, rehearsal: bool):
+    tensors = {"model": {"weight": torch.randn(64, 32, device=gpu)}}
+    staging, wanted = Staging(), tensors["model"]["weight"].cpu().clone()
+    weight = staging.copy(tensors)["model"]["weight"]
+    tensors["model"]["weight"].zero_()
+    assert weight.device.type == "cpu" and torch.equal(weight, wanted)
+    assert rehearsal or weight.is_pinned()
+    again = staging.copy(tensors)["model"]["weight"]
+    assert again.data_ptr() == weight.data_ptr() and not again.any()
