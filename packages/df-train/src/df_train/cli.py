@@ -138,12 +138,29 @@ def task_of(path: Path, overrides: list[str]) -> str:
         UserError: there is no such file, it cannot be read, or no such task.
     """
     task = str(read_tree(path, overrides).get("task", "model"))
-    if task not in ("model", "tokenizer"):
-        raise UserError(f"task: there is no {task!r}{nearest(task, ('model', 'tokenizer'))}; use model or tokenizer")
+    from df_train.tasks import TASKS
+
+    known = (*TASKS, "tokenizer")
+    if task not in known:
+        raise UserError(f"task: there is no {task!r}{nearest(task, known)}; use {', '.join(known[:-1])} or {known[-1]}")
     return task
 
 
+def said(overrides: list[str]) -> set[str]:
+    """The settings that a command line names, dotted, also where it names them together (`optim={lr: 1e-3}`)."""
+
+    def leaves(tree: dict[str, Any], above: str = "") -> Iterator[str]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{above}{key}.")
+            else:
+                yield f"{above}{key}"
+
+    return set(leaves(read_tree(None, overrides)))
+
+
 def _train_tokenizer(options: argparse.Namespace) -> int:
+    from df_train.engine import NotFinite
     from df_train.tokenizer import train as tokenizer
     from df_train.tokenizer.config import TokenizerConfig
 
@@ -157,7 +174,11 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         tokenizer.preflight(config)
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
-    print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    try:
+        print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    except NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -192,7 +213,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, wish, began, {text.partition("=")[0] for text in options.overrides})
+        result = run.train(config, wish, began, said(options.overrides))
     except NotFinite as error:  # in all processes alike
         if peers.own_rank() == 0:
             print(f"df-train: error: {error}", file=sys.stderr)
