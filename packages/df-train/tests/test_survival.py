@@ -100,7 +100,7 @@ def clips(config: TrainConfig) -> dict[int, list[str]]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("ranks", [(1, 2, 4, 1), (2, 2, 2, 2)])
+@pytest.mark.parametrize("ranks", [(1, 2, 4, 1), pytest.param((2, 2, 2, 2), marks=pytest.mark.slow)])
 def test_it_goes_on_three_times_over_numbers_of_processes(
     make_config: MakeConfig, tmp_path: Path, launch: Launch, ranks: tuple[int, ...]
 ):
