@@ -20,7 +20,9 @@ class Agreement:
     """
 
     def __init__(self, world: World) -> None:
-        self._group = dist.new_group(backend="gloo", timeout=_PATIENCE) if world.size > 1 else None
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE) if world.size > 1 else None
+        assert group is None or isinstance(group, dist.ProcessGroup)  # every process is in it
+        self._group = group
         self._value, self._on_its_way = torch.zeros((), dtype=torch.int64), None
 
     def __call__(self, own: int) -> int:

@@ -24,8 +24,9 @@ from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
 from df_train.contract import check_fit, check_vae, decided_by
 from df_train.dataset import check_cuts, check_lengths, training_manifest
-from df_train.distributed import pick_device
+from df_train.distributed import check_replicas, pick_device
 from df_train.export import milestones_to_write
+from df_train.float8 import check_float8
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
@@ -45,6 +46,9 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
         UserError: the first thing that will not work, and how to mend it.
     """
     device = pick_device(config.device)
+    check_replicas(config.sharding.replicate)
+    if config.precision.float8:
+        check_float8(device)
     check_trackers(config.log)
     check_data(config)
     manifest = known_manifest(config)

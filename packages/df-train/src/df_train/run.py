@@ -51,7 +51,7 @@ from df_train.objective import Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
-from df_train.sharding import shard
+from df_train.sharding import spread
 from df_train.skips import Skips
 from df_train.start import (
     Wish,
@@ -106,7 +106,8 @@ def train(
     clock = None if config.budget.minutes is None else Clock(config.budget.minutes, began or time.monotonic())
     config = prepare(config, wish)
     run = RunDir(config.directory)
-    with open_world(config.device, patience(config)) as world, _only_writer(run, world):
+    opened = open_world(config.device, patience(config), replicate=config.sharding.replicate)
+    with opened as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         if start is not None:
             config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True), said)
@@ -241,10 +242,7 @@ def build(
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
-    model.gradient_checkpointing = config.sharding.recomputed
-    if config.sharding.compile:
-        model.compile_layers()
-    shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
+    spread(model, config, world, say)
     training = TrainState(
         model=model,
         optimizer=build_optimizer(model, config.optim),
@@ -252,7 +250,7 @@ def build(
         reader=make_reader(config, model.config, world),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
-        skips=Skips(world.device),
+        skips=Skips(next(model.parameters()).device),
     )
     return training, objective, look.prompt
 

@@ -107,4 +107,4 @@ def averaged_model(state: TrainState) -> DualForce:
     with torch.random.fork_rng(devices=[]):
         copy = DualForce(state.model.config)
     copy.load_state_dict(weights)
-    return copy.to(next(iter(weights.values())).device).eval()
+    return copy.to(state.model.device).eval()  # the weights may lie on the host (`sharding.offload`)
