@@ -66,6 +66,8 @@ class EvalClip:
 def structure_encoder_of(root: Path) -> str:
     """Id of what made the structure of a dataset's val split, by its manifest; for the synthetic corpus `synthetic`."""
     manifest = read_manifest(root / "val")
+    if not manifest.has_faces:
+        raise UserError(f"{root} holds general video, without faces to measure; give a dataset that has some (--data)")
     layout = structure_of(manifest)
     return manifest.encoders["structure"].id if layout is None else layout.encoder
 

@@ -31,6 +31,7 @@ from df_infer.rollout import RolloutConfig
 from df_infer.run_dir import RunDir, open_run_dir
 from df_infer.whole_clip import check_levels
 from df_models import DualForceConfig
+from df_models.encoders import AudioEncoder, VideoVAE
 from df_models.errors import UserError
 from df_models.locks import one_writer
 from df_models.machine import describe_device
@@ -59,7 +60,9 @@ def _evaluate(run: RunDir, config: EvalConfig, out: Path, quiet: bool) -> tuple[
     encoder = structure_encoder(root)
     own = pipeline.model.config
     check_makable(own, rollout)
-    require_same(own.structure_layout, structure_there(root, own), ("the model", f"the dataset {root or 'to render'}"))
+    if own.has_structure:
+        there = structure_there(root, own)
+        require_same(own.structure_layout, there, ("the model", f"the dataset {root or 'to render'}"))
     reader = choose_reader(encoder, config.landmarker.path if config.landmarker else built_with_landmarker(root))
     clips, source = held_out_clips(root, config, encoder, pipeline.size)
     check_size(pipeline, clips)
@@ -93,8 +96,12 @@ def check_makable(model: DualForceConfig, rollout: RolloutConfig) -> None:
     """Refuse, before any work, a rollout that the model cannot follow.
 
     Raises:
-        UserError: with the setting that would do.
+        UserError: with the setting that would do, or that the model makes no video.
     """
+    if not model.has_video:
+        raise UserError("the model makes structure alone (streams=structure), and videos are measured")
+    if rollout.structure_from is not None and not model.has_structure:
+        raise UserError("rollout.structure_from gives structure, and the model has none (streams=video); leave it out")
     check_levels(model, rollout)
     if rollout.structure_from is None:
         check_makes_structure(model)
@@ -171,8 +178,8 @@ def protocol_facts(
         "structure_encoder": encoder,
         "reader": reader.id,
         "truth": reader.truth_note,
-        "video_vae": {"id": pipeline.vae.id, "sha256": pipeline.vae.sha256},
-        "audio_encoder": {"id": pipeline.audio_encoder.id, "sha256": pipeline.audio_encoder.sha256},
+        "video_vae": _named(pipeline.video_vae),
+        "audio_encoder": None if pipeline.audio_encoder is None else _named(pipeline.audio_encoder),
         "prompt": None if pipeline.prompt is None else pipeline.prompt.words,
         "rollout": rollout.model_dump(mode="json"),
         "config": config.model_dump(mode="json"),
@@ -181,6 +188,10 @@ def protocol_facts(
         "dtype": str(pipeline.model.dtype).removeprefix("torch."),
         "torch": torch.__version__,
     }
+
+
+def _named(encoder: VideoVAE | AudioEncoder) -> dict[str, str]:
+    return {"id": encoder.id, "sha256": encoder.sha256}
 
 
 def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str, str]]:

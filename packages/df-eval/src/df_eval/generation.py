@@ -23,7 +23,7 @@ from df_infer.structure_from import raw_structure
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.text import PROMPT_FILE, pad_text
-from df_models.time import from_slots, latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
+from df_models.time import SLOTS, from_slots, latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
 
 Progress = Callable[[int], object]
 
@@ -65,12 +65,16 @@ def generate_clips(
 
 def model_inputs(
     pipeline: Pipeline, clips: Sequence[EvalClip], frames: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Audio, reference latent and tokens of the first frame, and text, as the model takes them."""
+    audio = torch.stack([audio_slots(pipeline, clip, frames) for clip in clips])
+    if pipeline.vae is None or pipeline.reference_encoder is None:
+        return audio, None, None, text_rows(pipeline, clips)
     images = _pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in clips]))
     reference = pipeline.vae.encode_image(images)
-    audio = torch.stack([audio_slots(pipeline, clip, frames) for clip in clips])
-    return audio, reference, pipeline.reference_encoder.encode(images, reference), text_rows(pipeline, clips)
+    reads = pipeline.model.config.reads_reference
+    tokens = pipeline.reference_encoder.encode(images, reference) if reads else None
+    return audio, reference, tokens, text_rows(pipeline, clips)
 
 
 def given_structure(
@@ -124,10 +128,10 @@ def encode(pipeline: Pipeline, clips: Sequence[EvalClip], frames: int) -> Tensor
 
     The VAE is causal, so the latents of a clip begin with the latents of its beginning.
     """
-    if all(clip.latent_TChw is not None and clip.video_vae == pipeline.vae.sha256 for clip in clips):
+    if all(clip.latent_TChw is not None and clip.video_vae == pipeline.video_vae.sha256 for clip in clips):
         stored = [clip.latent_TChw for clip in clips if clip.latent_TChw is not None]
         return torch.stack([latent[: latent_length(frames)] for latent in stored])
-    return pipeline.vae.encode(torch.stack([_pixels(pipeline, clip.frames_THWC[:frames]) for clip in clips]))
+    return pipeline.video_vae.encode(torch.stack([_pixels(pipeline, clip.frames_THWC[:frames]) for clip in clips]))
 
 
 def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
@@ -137,6 +141,8 @@ def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
     them.
     """
     encoder = pipeline.audio_encoder
+    if encoder is None:
+        return torch.zeros(latent_length(frames), SLOTS, 0)
     made_by = (clip.audio_encoder, clip.audio_sha256)
     if clip.audio_TD is not None and made_by == (encoder.id, encoder.sha256):
         features = clip.audio_TD[: 2 * frames]
@@ -169,7 +175,7 @@ def text_rows(pipeline: Pipeline, clips: Sequence[EvalClip]) -> Tensor | None:
 
 def decode(pipeline: Pipeline, latents: Tensor) -> list[np.ndarray]:
     """Decode latents [B, T_lat, 16, h, w] latent frame by latent frame: uint8 [T, H, W, 3] per clip."""
-    session = pipeline.vae.decoder_session()
+    session = pipeline.video_vae.decoder_session()
     pieces = []
     for index in range(latents.shape[1]):
         pixels = session.decode(latents[:, index : index + 1]).clamp(0, 1)

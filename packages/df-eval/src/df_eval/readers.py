@@ -56,6 +56,8 @@ def mouth_of_structure(
 
     The motion part of FLAME has it by name, the jaw's turn about its axis; other vectors are their encoder's to read.
     """
+    if structure_TD.shape[-1] == 0:
+        return None  # of a model without structure
     if source_of(layout) == "flame":
         return structure_TD[:, FLAME_MOTION_59.slice("jaw")][:, 0].astype(np.float64)
     return reader.structure_mouth(structure_TD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from df_models.time import FPS
 ROLLOUT = "rollout"
 """Section of a run's config.yaml that generation reads."""
 
+_MAKES = {"both": "video and structure", "video": "video alone", "structure": "structure alone"}
 EXAMPLE = """\
 example:
   df-infer generate --run runs/quickstart --image face.png --audio speech.wav --out out.mp4
@@ -69,9 +71,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed = parser.add_argument_group("what to make")
     needed.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
     needed.add_argument("--checkpoint", type=int, metavar="N", help="take the run's milestone of step N")
-    needed.add_argument("--image", required=True, type=Path, help="the portrait: PNG, JPEG, ... of any size")
-    needed.add_argument("--audio", required=True, type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
-    needed.add_argument("--out", required=True, type=Path, help="the MP4 to write")
+    needed.add_argument("--image", type=Path, help="the portrait: PNG, JPEG, ... of any size")
+    needed.add_argument("--audio", type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
+    needed.add_argument("--out", type=Path, help="the MP4 to write (a model of structure alone: --structure-out)")
     needed.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
     needed.add_argument("--structure-out", type=Path, help="also write the 3D motion to this .npz")
     needed.add_argument(
@@ -108,11 +110,13 @@ def _generate(args: argparse.Namespace) -> int:
         run = open_run(args.run, args.checkpoint)
         print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
         return 0
+    _check_asked(args)
     _check_outputs(args)
     fields = _fields(args)
     from df_models.media import AudioFile, read_audio, read_image, write_video
 
-    image, wave = read_image(args.image), read_audio(args.audio)
+    image = None if args.image is None else read_image(args.image)
+    wave = None if args.audio is None else read_audio(args.audio)
     from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
     from df_models.model.describe import latency_of
@@ -128,7 +132,10 @@ def _generate(args: argparse.Namespace) -> int:
         checkpoint=args.checkpoint,
     )
     rollout = changes.applied_to(pipeline.rollout)
-    count = frames_covering(wave) if args.frames is None else args.frames
+    count = args.frames
+    if count is None:
+        assert wave is not None, "checked before"
+        count = frames_covering(wave)
     clips = pipeline.stream(
         image,
         wave,
@@ -151,15 +158,22 @@ def _generate(args: argparse.Namespace) -> int:
                 yield from clip.frames
                 bar.update(len(clip.frames))
 
-        with AudioFile(args.audio) as audio:
-            write_video(args.out, frames(), audio=audio)
+        if args.out is None:
+            collections.deque(frames(), maxlen=0)
+        elif args.audio is None:
+            write_video(args.out, frames())
+        else:
+            with AudioFile(args.audio) as audio:
+                write_video(args.out, frames(), audio=audio)
     taken = time.perf_counter() - began
     if args.structure_out is not None:
         made = Motion(np.concatenate(structure), pipeline.model.config.structure_layout)
         write_motion(args.structure_out, made)
     if pipeline.prompt is not None:
         print(f"the model was told: {pipeline.prompt.words}")
-    print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with audio, {count / FPS / taken:.2f}x real time")
+    written = args.structure_out if args.out is None else args.out
+    told = " with audio" if args.out is not None and args.audio is not None else ""
+    print(f"wrote {written}: {count} frames, {count / FPS:.2f} s{told}, {count / FPS / taken:.2f}x real time")
     if motion is not None or rollout.structure_from is not None:
         source = rollout.structure_from if args.drive is None else args.drive
         print(f"the structure was given: {', '.join(fields) or 'all of it'}, from {source}")
@@ -186,6 +200,29 @@ def _fields(args: argparse.Namespace) -> tuple[str, ...]:
     if not all(fields):
         raise UserError(f"--drive-fields {args.drive_fields!r}: write names with commas, as in pitch,yaw,roll")
     return fields
+
+
+def _check_asked(args: argparse.Namespace) -> None:
+    """Refuse what the model cannot make or does not take, and name what it needs; its weights are not read."""
+    from df_models.model.config import DualForceConfig
+    from df_models.model.pretrained import CONFIG_FILE, read_header
+
+    config = DualForceConfig.from_dict(read_header(open_run(args.run, args.checkpoint).model / CONFIG_FILE)["config"])
+    needs = {
+        "--audio": config.audio_dim > 0 or args.frames is None,
+        "--image": config.has_video,
+        "--out": config.has_video,
+        "--structure-out": not config.has_video,
+    }
+    lacks = {"--image": config.has_video, "--out": config.has_video}
+    lacks |= {"--structure-out": config.has_structure, "--drive": config.has_structure}
+    for option, needed in needs.items():
+        if needed and getattr(args, option[2:].replace("-", "_")) is None:
+            why = f"the model of {args.run} makes {_MAKES[config.streams]}"
+            raise UserError(f"{option} is missing: {why}; see df-infer generate --help")
+    for option, has in lacks.items():
+        if not has and getattr(args, option[2:].replace("-", "_")) is not None:
+            raise UserError(f"{option} was given, but the model of {args.run} makes {_MAKES[config.streams]}")
 
 
 def _check_outputs(args: argparse.Namespace) -> None:

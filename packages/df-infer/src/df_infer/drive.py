@@ -105,8 +105,10 @@ def check_drive(model: DualForceConfig, fields: tuple[str, ...] = ()) -> None:
     """Refuse fields that a model cannot be given, and warn of structure that its training never gave whole.
 
     Raises:
-        UserError: with what the model learnt to be given.
+        UserError: with what the model learnt to be given, or that it has no structure.
     """
+    if not model.has_structure:
+        raise UserError("a motion was given, but the model has no structure (streams=video); leave it out")
     if not fields:
         if model.structure_given == "never":
             _log.warning(

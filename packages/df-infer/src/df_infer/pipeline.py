@@ -47,8 +47,8 @@ class GeneratedClip(NamedTuple):
     """A piece of the result.
 
     Attributes:
-        frames: uint8 ``[P, H, W, 3]``.
-        structure: float32 ``[P, D_s]`` in its own units (degrees for angles).
+        frames: uint8 ``[P, H, W, 3]``; without pixels from a model that has no video.
+        structure: float32 ``[P, D_s]`` in its own units (degrees for angles); of width 0 without structure.
     """
 
     frames: np.ndarray
@@ -57,18 +57,20 @@ class GeneratedClip(NamedTuple):
 
 @dataclass
 class Pipeline:
-    """A model with its frozen encoders, ready to generate.
+    """A model with the frozen encoders that it needs, ready to generate.
 
     Attributes:
+        vae, reference_encoder: None for a model without video.
+        audio_encoder: None for one that hears nothing.
         rollout: default settings; any call can give others.
         face_detector: file of the face detector, for models whose portraits are cropped around the face.
         prompt: what a model that reads text is told; None for others.
     """
 
     model: DualForce
-    vae: VideoVAE
-    audio_encoder: AudioEncoder
-    reference_encoder: ReferenceEncoder
+    vae: VideoVAE | None
+    audio_encoder: AudioEncoder | None
+    reference_encoder: ReferenceEncoder | None
     rollout: RolloutConfig
     face_detector: str | Path | None = None
     prompt: Prompt | None = None
@@ -105,17 +107,17 @@ class Pipeline:
         run = open_run(path, checkpoint)
         target = choose_device(device)
         model = DualForce.from_pretrained(run.model).to(target, choose_precision(dtype, target).dtype).eval()
-        config = model.config
+        config, sees = model.config, model.config.has_video
         pipeline = cls(
             model,
-            (vae or load_video_vae(config.video_vae)).to(target),
-            load_audio_encoder(config.audio_encoder).to(target),
-            load_reference_encoder(config.reference_encoder).to(target),
+            (vae or load_video_vae(config.video_vae)).to(target) if sees else None,
+            load_audio_encoder(config.audio_encoder).to(target) if config.audio_dim else None,
+            load_reference_encoder(config.reference_encoder).to(target) if sees else None,
             run.rollout,
             face_detector,
             _choose_prompt(prompt, run.prompt, config),
         )
-        if vae is None:
+        if vae is None and pipeline.vae is not None:
             check_weights(config, "video_vae", pipeline.vae)
         check_encoders(config, pipeline.audio_encoder, pipeline.reference_encoder)
         return pipeline
@@ -126,14 +128,25 @@ class Pipeline:
         return portrait_from(image_HWC, self.size, rule, self.face_detector)
 
     @property
+    def video_vae(self) -> VideoVAE:
+        """The VAE of a model with video.
+
+        Raises:
+            UserError: the model has none.
+        """
+        if self.vae is None:
+            raise UserError("the model makes structure alone (streams=structure): there is no video")
+        return self.vae
+
+    @property
     def size(self) -> int:
         """Side of the generated video in pixels."""
         return self.model.config.video_size
 
     def generate(
         self,
-        image_HWC: np.ndarray,
-        wave_N: np.ndarray,
+        image_HWC: np.ndarray | None,
+        wave_N: np.ndarray | None,
         *,
         num_frames: int | None = None,
         seed: int = 0,
@@ -159,8 +172,8 @@ class Pipeline:
 
     def stream(
         self,
-        image_HWC: np.ndarray,
-        wave_N: np.ndarray,
+        image_HWC: np.ndarray | None,
+        wave_N: np.ndarray | None,
         *,
         num_frames: int | None = None,
         seed: int = 0,
@@ -173,8 +186,8 @@ class Pipeline:
         """Yield frames and structure as they are decoded, one latent frame at a time, in constant memory.
 
         Args:
-            image_HWC: the portrait, uint8 RGB of any size.
-            wave_N: speech, float32 mono at 16 kHz.
+            image_HWC: the portrait, uint8 RGB of any size; None for a model without video.
+            wave_N: speech, float32 mono at 16 kHz; it may be None for a model that hears nothing.
             num_frames: pixel frames to make, 1 + 4 n; by default the fewest that last as long as the audio.
             seed: keys all noise.
             rollout: settings instead of the run's own.
@@ -187,7 +200,9 @@ class Pipeline:
         Raises:
             UserError: at once, before the first frame, if an argument is wrong.
         """
-        count = frames_covering(wave_N) if num_frames is None else num_frames
+        if wave_N is None and (num_frames is None or self.audio_encoder is not None):
+            raise UserError("there is no audio; only a model that hears none goes without it, given the frames to make")
+        count = num_frames or frames_covering(wave_N if wave_N is not None else np.zeros(0))
         if fields and motion is None:
             raise UserError("fields name what to give of a motion, but there is no motion; give one (--drive)")
         given = None if motion is None else motion_slots(motion, self.model.config, count, "the given motion")
@@ -214,7 +229,7 @@ class Pipeline:
         return self._decode(rollouts)
 
     def _made_structure(
-        self, image_HWC: np.ndarray, wave_N: np.ndarray, rollout: RolloutConfig, **others: Any
+        self, image_HWC: np.ndarray | None, wave_N: np.ndarray | None, rollout: RolloutConfig, **others: Any
     ) -> Drive | None:
         """Structure that the model of ``rollout.structure_from`` makes of the same speech and portrait."""
         if rollout.structure_from is None:
@@ -239,8 +254,8 @@ class Pipeline:
 
     def rollouts(
         self,
-        image_HWC: np.ndarray,
-        wave_N: np.ndarray,
+        image_HWC: np.ndarray | None,
+        wave_N: np.ndarray | None,
         rollout: RolloutConfig,
         *,
         num_frames: int,
@@ -255,33 +270,42 @@ class Pipeline:
         text = None if self.prompt is None else self.prompt.features_LD[None]
         text_input(self.model.config, text, rollout)
         heard_ahead(self.model.config, rollout)
-        image = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
-        reference = self.vae.encode_image(image)
+        heard = np.zeros(0, np.float32) if wave_N is None else wave_N
+        if self.audio_encoder is not None and not keep_level:
+            heard = levelled(heard, self.model.config.speech_level)
         return stream_latents(
             self.model,
-            audio_pieces(
-                self.audio_encoder,
-                wave_N if keep_level else levelled(wave_N, self.model.config.speech_level),
-                num_frames,
-                pool_of(self.model.config),
-            ),
-            reference,
-            self.reference_encoder.encode(image, reference),
+            audio_pieces(self.audio_encoder, heard, num_frames, pool_of(self.model.config)),
+            *self._reference(image_HWC, cropped),
             text,
             config=rollout,
             seed=seed,
             drive=drive,
         )
 
+    def _reference(self, image_HWC: np.ndarray | None, cropped: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Return the portrait's latent and tokens; None for what the model does not read."""
+        if self.vae is None or self.reference_encoder is None:
+            if image_HWC is not None:
+                raise UserError("a portrait was given, but the model makes structure alone; leave it out")
+            return None, None
+        if image_HWC is None:
+            raise UserError("the model makes video, and needs a portrait")
+        image = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
+        reference = self.vae.encode_image(image)
+        tokens = self.reference_encoder.encode(image, reference) if self.model.config.reads_reference else None
+        return reference, tokens
+
     def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[GeneratedClip]:
-        session: DecoderSession = self.vae.decoder_session()
+        session: DecoderSession | None = None if self.vae is None else self.vae.decoder_session()
         for chunk in rollouts:
             structure_CSD = self.model.denormalize_structure(chunk.structure)[0].float().cpu()
             for index in range(chunk.video.shape[1]):
-                pixels = session.decode(chunk.video[:, index : index + 1])[0]
-                yield GeneratedClip(
-                    _to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
-                )
+                motion_PD = _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
+                frames = np.zeros((len(motion_PD), 0, 0, 3), np.uint8)
+                if session is not None:
+                    frames = _to_uint8(session.decode(chunk.video[:, index : index + 1])[0])
+                yield GeneratedClip(frames, motion_PD)
 
 
 def pool_of(config: DualForceConfig) -> AudioPool:
@@ -290,16 +314,16 @@ def pool_of(config: DualForceConfig) -> AudioPool:
     return config.audio_pool
 
 
-def check_encoders(config: DualForceConfig, audio: AudioEncoder, reference: ReferenceEncoder) -> None:
+def check_encoders(config: DualForceConfig, audio: AudioEncoder | None, reference: ReferenceEncoder | None) -> None:
     """Refuse encoders whose features are not those that a model was trained on.
 
     Raises:
         UserError: another width, or other weights under the same name.
     """
-    for role, encoder, width, wanted in (
-        ("audio", audio, pooled_width(audio.dim, pool_of(config)), config.audio_dim),
-        ("reference", reference, reference.dim, config.reference_dim),
-    ):
+    for role, encoder, wanted in (("audio", audio, config.audio_dim), ("reference", reference, config.reference_dim)):
+        if encoder is None:
+            continue
+        width = pooled_width(encoder.dim, pool_of(config)) if role == "audio" else encoder.dim
         if wanted and width != wanted:
             raise UserError(f"the {role} encoder {encoder.id!r} gives {width} features, but the model takes {wanted}")
         check_weights(config, role, encoder)

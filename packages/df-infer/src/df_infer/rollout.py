@@ -33,7 +33,7 @@ __all__ = ["Rollout", "RolloutConfig", "generate_latents", "stream_latents"]
 
 
 class Rollout(NamedTuple):
-    """Generated latents, normalised as the model sees them.
+    """Generated latents, normalised as the model sees them; a stream that the model lacks has width 0.
 
     Attributes:
         video: ``[B, T, 16, h, w]`` float32.
@@ -57,7 +57,7 @@ class _Pair(NamedTuple):
 def stream_latents(
     model: DualForce,
     audio: Tensor | Iterable[Tensor],
-    reference_latent: Tensor,
+    reference_latent: Tensor | None = None,
     reference_tokens: Tensor | None = None,
     text: Tensor | None = None,
     *,
@@ -70,8 +70,9 @@ def stream_latents(
 
     Args:
         model: a trained model; it is run in eval mode and its mode is put back.
-        audio: pooled features ``[B, T, 4, D_a]``, or an iterable of such pieces as they arrive.
-        reference_latent: the portrait encoded alone, ``[B, 16, h, w]``.
+        audio: pooled features ``[B, T, 4, D_a]``, or an iterable of such pieces as they arrive; a model that hears
+            nothing takes pieces of width 0, which say how long to generate.
+        reference_latent: the portrait encoded alone, ``[B, 16, h, w]``; None for a model without video.
         reference_tokens: ``[B, N, D_r]`` if the model takes them.
         text: encoded prompts ``[B, L, D_t]``, L <= 512, if the model reads text (and only then); rows after a prompt
             are zeros, and more are appended up to 512.
@@ -86,6 +87,7 @@ def stream_latents(
     Raises:
         UserError: shapes that do not fit the model or each other, or a drive that it did not learn to be given.
     """
+    reference_latent = reference_input(model.config, reference_latent, audio, sample_ids)
     ids = list(range(len(reference_latent))) if sample_ids is None else list(sample_ids)
     if len(ids) != len(reference_latent):
         raise UserError(f"{len(ids)} sample ids do not fit a batch of {len(reference_latent)} portraits")
@@ -115,7 +117,7 @@ def stream_latents(
 def generate_latents(
     model: DualForce,
     audio: Tensor | Iterable[Tensor],
-    reference_latent: Tensor,
+    reference_latent: Tensor | None = None,
     reference_tokens: Tensor | None = None,
     text: Tensor | None = None,
     *,
@@ -143,6 +145,27 @@ def generate_latents(
     return Rollout(torch.cat([c.video for c in chunks], dim=1), torch.cat([c.structure for c in chunks], dim=1))
 
 
+def reference_input(
+    model: DualForceConfig,
+    reference_latent: Tensor | None,
+    audio: Tensor | Iterable[Tensor],
+    sample_ids: Sequence[int] | None,
+) -> Tensor:
+    """Return the portraits ``[B, 16, h, w]``, of width 0 for a model without video.
+
+    Raises:
+        UserError: the model makes video and there is none, or the other way round.
+    """
+    if model.has_video:
+        if reference_latent is None:
+            raise UserError("the model makes video, and needs a portrait (reference_latent)")
+        return reference_latent
+    if reference_latent is not None:
+        raise UserError("a portrait was given, but the model makes structure alone (streams=structure); leave it out")
+    batch = len(audio) if isinstance(audio, Tensor) else 1
+    return torch.zeros(batch if sample_ids is None else len(sample_ids), 0, 0, 0)
+
+
 def text_input(model: DualForceConfig, text: Tensor | None, config: RolloutConfig) -> Tensor | None:
     """Return the text as the model reads it, ``[B, 512, D_t]``, or None if it reads none.
 
@@ -163,8 +186,11 @@ def heard_ahead(model: DualForceConfig, config: RolloutConfig) -> int:
     Raises:
         UserError: more are asked for than the model can hear.
     """
+    if not model.hears and (config.audio_future or config.audio_guidance != 1.0):
+        told = "audio_future" if config.audio_future else "audio_guidance"
+        raise UserError(f"rollout.{told} is given, but the model hears no audio; leave it out")
     if config.audio_future is None:
-        return model.audio_future
+        return model.audio_future if model.hears else 0
     if config.audio_future > model.audio_future:
         raise UserError(
             f"rollout.audio_future={config.audio_future}, but the model hears {model.audio_future} slots ahead; give 0 "
@@ -232,7 +258,7 @@ class _Sampler:
 
     def _start_state(self, frame: int, count: int, pinned: int) -> _Pair:
         batch, channels, height, width = self.reference.shape
-        dim = self.model.config.structure_dim
+        dim = self.model.config.stream_entries
         noise = self._draw(frame, count, "video", (channels, height, width))
         video = torch.cat([self.reference[:, None].expand(-1, pinned, -1, -1, -1), noise[:, pinned:]], dim=1)
         structure_noise = self._draw(frame, count, "structure", (4, dim))

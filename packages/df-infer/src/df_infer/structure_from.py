@@ -35,6 +35,9 @@ def check_maker(mine: DualForceConfig, maker: DualForceConfig, path: str) -> Non
             f"rollout.structure_from={path}: that model takes structure as a condition and makes none either; name a "
             "model that learnt to make it"
         )
+    if not (mine.has_structure and maker.has_structure):
+        whose = "that model" if mine.has_structure else "this model"
+        raise UserError(f"rollout.structure_from={path}: {whose} has no structure (streams=video)")
     require_same(mine.structure_layout, maker.structure_layout, ("the model", f"rollout.structure_from={path}"))
     if mine.structure_dim != maker.structure_dim:
         raise UserError(

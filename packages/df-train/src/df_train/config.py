@@ -15,7 +15,8 @@ from df_infer.config import RolloutConfig
 from df_models.device import check_device_name
 from df_models.flow import HistoryMode
 from df_models.machine import PrecisionName
-from df_models.settings import FrozenModel, Location
+from df_models.settings import FrozenModel, Location, merge
+from df_train.tasks import TASKS, TaskName
 from df_train.validation.config import ValidationConfig
 
 _PRECISIONS: dict[str, PrecisionName] = {"auto": "auto", "on": "bfloat16", "off": "float32"}
@@ -53,13 +54,20 @@ class ModelConfig(FrozenModel):
     Attributes:
         preset: name of a preset (`df-models describe` lists them).
         start_from: a saved model (a directory, such as another run's `model/` or what `df-models convert-wan` wrote, or
-            a Hub id). Its weights are the start, and its configuration takes the preset's place. One that was trained
-            keeps the structure statistics and the FLAME head that it was trained with.
+            a Hub id). Its weights are the start; parts that the new model has and it lacks start afresh, and are named.
+            One that was trained keeps the structure statistics and the FLAME head that it was trained with.
+        architecture: with `start_from`, what `overrides` change: `start`, the saved model's configuration, which takes
+            the preset's place, or `preset`, so that the preset says what the model is, and only weights come from the
+            saved one.
+        leave_out: parts of the saved model whose weights are not taken (`df_train.begin.PARTS`): those that the new
+            model has no place for, or that are to start afresh.
         overrides: fields of the model's configuration (`df_models.DualForceConfig`) to change, such as `num_layers`.
     """
 
     preset: str = "quickstart"
     start_from: Location | None = None
+    architecture: Literal["start", "preset"] = "start"
+    leave_out: tuple[str, ...] = ()
     overrides: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -474,7 +482,8 @@ class TrainConfig(FrozenModel):
     """One training run.
 
     Attributes:
-        task: what is trained.
+        task: what is trained: `model`, all that the model has, or `video`, the video tower alone, on clips that need
+            neither structure nor audio (`df_train.tasks`).
         name: of the run: letters, digits, `.`, `_`, `-`.
         run_dir: directory of the run; null means `runs/<name>`.
         seed: keys the initial weights, the order of clips and all noise.
@@ -488,7 +497,7 @@ class TrainConfig(FrozenModel):
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
     """
 
-    task: Literal["model"] = "model"
+    task: TaskName = "model"
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     run_dir: Location | None = None
     seed: int = Field(default=0, ge=0)
@@ -509,6 +518,12 @@ class TrainConfig(FrozenModel):
     sample: SampleConfig = SampleConfig()
     profile: ProfileConfig | None = None
     rollout: RolloutConfig = RolloutConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_task(cls, tree: Any) -> Any:
+        task = TASKS.get(tree.get("task", "model")) if isinstance(tree, dict) else None
+        return tree if task is None or not task.defaults else merge(dict(task.defaults), tree)
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:

@@ -8,7 +8,7 @@ was trained with and refuses a dataset that differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from df_data.format.manifest import Features, Manifest, flame_layout, structure_of
@@ -21,6 +21,7 @@ from df_models.errors import UserError
 from df_models.structure import FLAME_MOTION_59, require_same
 from df_models.time import latent_length, pooled_width
 from df_train.config import DataConfig, TrainConfig
+from df_train.tasks import TASKS
 from df_train.text import ROLE as TEXT
 from df_train.text import check_text
 
@@ -40,6 +41,16 @@ KEPT = (
 """What a checkpoint may not be continued with otherwise."""
 
 
+_FIELDS = {
+    "video": ("video_vae",),
+    "audio": ("audio_encoder", "audio_dim", "audio_pool", "speech_level"),
+    "structure": ("structure_layout", "structure_dim"),
+    "reference": ("reference_encoder", "reference_dim"),
+    TEXT: ("text_encoder", "text_dim"),
+}
+"""Fields that a dataset decides, by the part of the model that they are about."""
+
+
 def decided_by(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
     """The fields of a model's configuration that a run decides: what it takes from its dataset, and :data:`TOLD`.
 
@@ -52,7 +63,12 @@ def decided_by(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]
         data = {"structure_layout": flame_layout(None), "structure_dim": FLAME_MOTION_59.dim}
     else:
         data = {}
-    return data | told_of(config, manifest)
+    left = [name for role in TASKS[config.task].leaves for name in _FIELDS[role]]
+    hashes = {
+        role: sha for role, sha in data.get("encoder_hashes", {}).items() if role not in TASKS[config.task].leaves
+    }
+    data = {name: value for name, value in data.items() if name not in left}
+    return data | ({"encoder_hashes": hashes} if manifest is not None else {}) | told_of(config, manifest)
 
 
 def told_of(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
@@ -117,10 +133,29 @@ def _pooling(audio: Features, stated: Mapping[str, Any]) -> AudioPool:
     return "concat" if width == 2 * audio.dim else own
 
 
-def for_trained(model: DualForceConfig, decided: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what a dataset decides, what a trained model takes: :data:`FREE`, and what it does not know of itself."""
-    unknown = [name for name in ("structure_layout", "encoder_hashes") if not getattr(model, name)]
-    return {name: value for name, value in decided.items() if name in (*FREE, *unknown)}
+def kept_of(
+    saved: DualForceConfig, parts: Collection[str], trained: bool, decided: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is decided of a model that begins with parts of a saved one.
+
+    Of a trained model, what is taken keeps what it was trained with; :data:`FREE`, what it does not know of itself,
+    and what parts that start afresh read come from the dataset.
+
+    Args:
+        parts: of the saved model that are taken (`df_train.begin.PARTS`).
+    """
+    if not trained:
+        return dict(decided)
+    own = {
+        name: value
+        for part, names in _FIELDS.items()
+        if part in parts
+        for name in names
+        if name not in FREE and (value := getattr(saved, name)) is not None
+    }
+    roles = {"video_vae" if part == "video" else part for part in parts}
+    hashes = {role: sha for role, sha in saved.encoder_hashes if role in roles}
+    return {**decided, **own, "encoder_hashes": {**dict(decided.get("encoder_hashes", {})), **hashes}}
 
 
 def check_vae(vae: VideoVAE, manifest: Manifest) -> None:
@@ -150,10 +185,16 @@ def check_fit(model: DualForceConfig, manifest: Manifest, structure: StructureSo
     """
     check_text(model, manifest)
     _check_vae(model, manifest)
+    reads = {"audio": model.audio_dim > 0, "reference": model.reads_reference, TEXT: model.text_dim > 0}
     for role in ROLES:
-        if role != TEXT or model.text_dim:
+        if reads[role]:
             _check_encoder(model, manifest, role)
+    if not manifest.has_faces and (model.has_structure or model.audio_dim):
+        lacks = "structure" if model.has_structure else "audio"
+        raise UserError(f"the dataset holds general video, without {lacks}; train the video tower on it (task=video)")
     _check_widths(model, manifest.features)
+    if not model.has_structure:
+        return
     require_same(model.structure_layout, structure_of(manifest, structure), ("the model", "the dataset"))
 
 
@@ -194,7 +235,7 @@ def _differs(role: str, found: str, wanted: str, field: str) -> str:
 def _check_widths(model: DualForceConfig, features: Mapping[str, Features]) -> None:
     audio = features.get("audio")
     assert model.audio_pool is not None
-    if audio is not None and pooled_width(audio.dim, model.audio_pool) != model.audio_dim:
+    if audio is not None and model.audio_dim and pooled_width(audio.dim, model.audio_pool) != model.audio_dim:
         raise UserError(
             f"the dataset's audio features are {audio.dim} wide: a model's audio_dim is {audio.dim} with "
             f"audio_pool=mean and {2 * audio.dim} with concat, not {model.audio_dim} with {model.audio_pool}; leave "

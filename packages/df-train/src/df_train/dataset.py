@@ -202,7 +202,7 @@ def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
     """
     prompt = None
     flames: list[Tensor | None] = []
-    reads_flame = model.flame_dim or data.structure == "flame"
+    reads_flame = model.has_structure and (model.flame_dim > 0 or data.structure == "flame")
     for sample in itertools.islice(stored(data), _SCALE_CLIPS if reads_flame else 1):
         prompt = prompt or prompt_of(sample)
         flame_PF = sample.tensors.get("flame")
@@ -210,12 +210,12 @@ def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
     if not flames:
         raise UserError(f"{data.split('train')} holds no sample that can be read; build the dataset again")
     scale = _flame_scale(flames) if reads_flame else None
-    if data.structure == "flame" and scale is None:
+    if reads_flame and data.structure == "flame" and scale is None:
         raise UserError(
             "data.structure=flame, but clips of the dataset hold no FLAME vectors; build it with `flame: ...`"
         )
     return FirstLook(
-        scale if model.flame_dim else None,
+        scale if model.reads_flame else None,
         prompt if model.text_dim else None,
         scale if data.structure == "flame" else None,
     )

@@ -74,6 +74,10 @@ def given_structure(objective: ObjectiveConfig, model: DualForceConfig) -> Given
     fields = objective.give_fields
     if objective.give_structure == 0 and fields.share == 0:
         return None
+    if not model.has_structure:
+        raise UserError(
+            "objective gives structure, but the model has none; set give_structure and give_fields.share to 0"
+        )
     if fields.share == 0:
         return GivenStructure(objective.give_structure, 0.0, torch.zeros(0, model.structure_dim, dtype=torch.bool))
     if not model.structure_known:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from df_data.reading import Batch
+from df_models import DualForce
 from df_models.flow import (
     ErrorBank,
     HistoryConfig,
@@ -30,10 +31,18 @@ HISTORY_STREAM = "history:"
 
 
 class Streams(NamedTuple):
-    """Something of both streams: `[B, T, C, h, w]` and `[B, T, S, D]`, or levels `[B, T]` each."""
+    """Something of both streams: `[B, T, C, h, w]` and `[B, T, S, D]`, or levels `[B, T]` each.
+
+    A stream that the model lacks has width 0.
+    """
 
     video: Tensor
     structure: Tensor
+
+
+def clean_streams(model: DualForce, batch: Batch) -> Streams:
+    """A batch's streams as the model has them: normalised, and of width 0 where it has none."""
+    return Streams(batch.video[:, :, : model.config.stream_channels], model.normalize_structure(batch.structure))
 
 
 @dataclass(frozen=True)

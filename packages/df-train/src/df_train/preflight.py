@@ -19,7 +19,7 @@ from df_models.errors import UserError
 from df_models.files import check_output_directory
 from df_models.machine import choose_precision
 from df_models.time import latent_length
-from df_train import peers, state
+from df_train import begin, peers
 from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
 from df_train.contract import check_fit, check_vae, decided_by
@@ -40,7 +40,7 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     """Check a configuration against this machine.
 
     Args:
-        saved: the configuration of the model that the run goes on from (`df_train.state.build_model`).
+        saved: the configuration of the model that the run goes on from (`df_train.begin.build_model`).
 
     Raises:
         UserError: the first thing that will not work, and how to mend it.
@@ -55,7 +55,7 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     if manifest:
         check_lengths(config.data, manifest)
     check_held_out(config, manifest if config.data.synth is None else None)
-    model = state.build_model(config, decided_by(config, manifest), saved)
+    model = begin.build_model(config, decided_by(config, manifest), saved=saved)
     if manifest:
         check_fit(model.config, manifest, config.data.structure)
     given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))
@@ -112,6 +112,12 @@ def check_samples(config: TrainConfig, model: DualForceConfig) -> None:
     check_levels(model, config.rollout)
     if not config.sample.clips:
         return
+    if not model.has_video:
+        raise UserError(
+            "sample.clips: sample videos are wanted, but the model makes structure alone; set sample.clips=0"
+        )
+    if config.rollout.structure_from is not None and not model.has_structure:
+        raise UserError("rollout.structure_from gives structure, but the model has none (streams=video); leave it out")
     if model.structure_given == "always" and config.rollout.structure_from is None:
         raise UserError(
             "objective.give_structure=1: the model learns to make no structure, so samples need one; set "

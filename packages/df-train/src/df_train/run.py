@@ -22,7 +22,7 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import peers, planned, state
+from df_train import begin, peers, planned, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
@@ -219,10 +219,11 @@ def build(
 
     Args:
         known: digests of the dataset's splits that the run was begun with, if it goes on.
-        saved: the configuration of the model that it goes on from (`df_train.state.build_model`).
+        saved: the configuration of the model that it goes on from (`df_train.begin.build_model`).
     """
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, decided_by(config, manifest), saved)
+    tell = (lambda line: None) if saved is not None else say
+    model = begin.build_model(config, decided_by(config, manifest), tell, saved)
     check_fit(model.config, manifest, config.data.structure)
     heard = latency_note(config.objective, model.config, config.rollout)
     for line in (unread_text(model.config, manifest), audio_note(manifest), heard):
@@ -231,12 +232,12 @@ def build(
     check_lengths(config.data, manifest)
     look = look_at(config.data, model.config)
     scale = look.flame
-    if not model.has_structure_statistics:
+    if model.config.has_structure and not model.has_structure_statistics:
         set_statistics(model, manifest, look.structure)
-        if scale is not None:
-            calibrate_flame_head(model, scale)
     elif config.validation.every and (note := own_statistics_note(model, manifest)):
         say(note)
+    if scale is not None and begin.is_new_head(model):
+        calibrate_flame_head(model, scale)
     objective = Objective(config, model.config, scale)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
@@ -260,8 +261,8 @@ def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> B
         return None
     cells = manifest.height // SPATIAL_STRIDE, manifest.width // SPATIAL_STRIDE
     return Banks(
-        ErrorBank((model.latent_channels, *cells), history.error_bank),
-        ErrorBank((SLOTS, model.structure_dim), history.error_bank),
+        ErrorBank((model.stream_channels, *cells), history.error_bank),
+        ErrorBank((SLOTS, model.stream_entries), history.error_bank),
     )
 
 

@@ -91,29 +91,31 @@ def _people_first(directory: Path) -> Iterator[Sample]:
 def _clip(sample: Sample, frames: int, pool: AudioPool, structure: StructureSource) -> ValidationClip:
     tensors = sample.tensors
     first = int(tensors["reference_frames"].argmin())
-    truth, wave = _decode(sample.video)
+    truth, wave = _decode(sample.video, sample.meta.has_face)
     image = None if truth is None else truth[int(tensors["reference_frames"][first])]
+    audio_AD = tensors.get("audio", torch.zeros(2 * frames, 0))
+    vectors_PV = structure_vectors(tensors, structure, sample.key) if sample.meta.has_face else torch.zeros(frames, 0)
     return ValidationClip(
         key=sample.key,
-        audio_TSD=to_slots(pool_audio(tensors["audio"][: 2 * frames].float(), pool)),
+        audio_TSD=to_slots(pool_audio(audio_AD[: 2 * frames].float(), pool)),
         reference_latent=tensors["reference_latents"][first].float(),
         reference_tokens=tensors["reference_features"][first].float(),
         video_latent=tensors["video_latent"][: latent_length(frames)].float(),
         frames_PHWC=None if truth is None else truth[:frames],
         wave=None if wave is None else wave[: samples_for(frames)],
         reference=image,
-        structure_TSV=to_slots(structure_vectors(tensors, structure, sample.key)[:frames].float()),
+        structure_TSV=to_slots(vectors_PV[:frames].float()),
         text_LD=tensors["text_features"].float() if "text_features" in tensors else None,
     )
 
 
-def _decode(video: bytes | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _decode(video: bytes | None, has_audio: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
     if video is None:
         return None, None
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "clip.mp4"
         path.write_bytes(video)
-        return read_video(path)[0], read_audio(path)
+        return read_video(path)[0], read_audio(path) if has_audio else None
 
 
 @torch.no_grad()
@@ -135,12 +137,14 @@ def generate(
     return generated
 
 
-def _inputs(model: DualForce, clip: ValidationClip) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def _inputs(model: DualForce, clip: ValidationClip) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Audio, reference latent and tokens, and text of a clip, as a batch of one on the model's device."""
     text = clip.text_LD[None] if model.config.text_dim and clip.text_LD is not None else None
     stored = (clip.audio_TSD, clip.reference_latent, clip.reference_tokens)
     audio, latent, tokens = (value[None].to(model.device) for value in stored)
-    return audio, latent, tokens, text
+    if not model.config.audio_dim:
+        audio = audio[..., :0]
+    return audio, latent, tokens if model.config.reads_reference else None, text
 
 
 def to_frames(video_BPCHW: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
-from df_data.format.sample import SCHEMA_VERSION, EncoderRecord
+from df_data.format.sample import NO_FACE, SCHEMA_VERSION, EncoderRecord
 from df_data.format.statistics import Moments, merge_moments
 from df_models.encoders.registry import AudioPool, audio_pool, find_entry
 from df_models.errors import UserError
@@ -78,6 +78,7 @@ class Manifest(FrozenModel):
         complete: all shards are there; a reader refuses a split that is not complete.
         height, width: size of the clips in pixels.
         crop: how faces were cropped (:class:`df_models.crop.CropRule`), `none` for rendered ones.
+        structure_layout: of the clips' structure vectors; `none`: general video, without faces (:attr:`has_faces`).
         num_shards: how many shards the split was planned with (some may have stayed empty and are not listed).
         structure_vectors: what the structure vectors mean; datasets of before it was recorded have none
             (:func:`structure_of`).
@@ -98,6 +99,11 @@ class Manifest(FrozenModel):
     structure_vectors: StructureLayout | None = None
     features: dict[str, Features] = Field(default_factory=dict)
     structure_statistics: StructureStatistics | None = None
+
+    @property
+    def has_faces(self) -> bool:
+        """Whether its clips show faces, and so have structure, audio and mouth boxes."""
+        return self.structure_layout != NO_FACE
 
     @property
     def speech_level(self) -> float | None:
@@ -164,7 +170,7 @@ def structure_of(manifest: Manifest, source: Literal["structure", "flame"] = "st
     """
     if source == "flame":
         return _flame_layout(manifest)
-    if manifest.structure_vectors is not None:
+    if manifest.structure_vectors is not None or not manifest.has_faces:
         return manifest.structure_vectors
     return structure_layout(manifest.encoders.get("structure"))
 
@@ -201,8 +207,8 @@ def structure_layout(record: EncoderRecord | None) -> StructureLayout | None:
 
 
 def structure_statistics(shards: tuple[ShardEntry, ...]) -> StructureStatistics | None:
-    """Statistics over all shards in the order of their names, or None when there are none."""
-    if not shards:
+    """Statistics over all shards in the order of their names, or None when there are none, or no vectors in them."""
+    if not any(shard.structure.count for shard in shards):
         return None
     merged = merge_moments(shard.structure for shard in sorted(shards, key=lambda shard: shard.name))
     std: np.ndarray = merged.std

@@ -45,7 +45,7 @@ class Clip:
     Attributes:
         video: float16 ``[T, 16, h, w]``.
         structure, flame, mouth_boxes: float32 ``[P, D]``; ``flame`` may be None.
-        audio: float16 ``[A, D]``, not pooled.
+        audio: float16 ``[A, D]``, not pooled; of general video, D is 0 in all of these.
         reference_latents, reference_features, reference_frames: ``[R, ...]``.
         text: float16 ``[L, D_t]``, not padded, or None.
         bytes: memory that the tensors keep.
@@ -99,6 +99,7 @@ class Batch:
         reference_tokens: float32 ``[B, N, D_r]``.
         reference_frame: int64 ``[B]``: 0 if the image is pixel frame 0, whose latent frame it equals; else -1.
         mouth_mask: float32 ``[B, T, h, w]``, share of each latent cell inside the mouth box.
+            Clips of general video have structure and audio of width 0, and no cell is inside a mouth box.
         weight: float32 ``[B]`` in [0, 1], how much the clip should count (soft quality problems lower it).
         start: int64 ``[B]``, the stored clip's latent frame that the crop begins with; 0 is anchored (see the module).
         audio_dropped, reference_dropped: bool ``[B]``, whose audio, or reference image and tokens, are zeros.
@@ -193,7 +194,9 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
     images = [int(clip.reference_frames[pick]) for clip, pick in zip(clips, picks)]
     flames = [clip.flame for clip in clips if clip.flame is not None]
     texts = [clip.text for clip in clips if clip.text is not None]
-    boxes_BTS4 = in_frames(slots([clip.mouth_boxes for clip in clips], starts, length))
+    if len({clip.structure.shape[-1] for clip in clips}) != 1:
+        raise UserError(f"clips with and without a face in one batch ({', '.join(clip.key for clip in clips)})")
+    boxes_BTSK = in_frames(slots([clip.mouth_boxes for clip in clips], starts, length))
     batch = Batch(
         keys=[clip.key for clip in clips],
         sample_ids=torch.tensor([hash_int(clip.key, epoch) for clip, epoch in zip(clips, epochs)]),
@@ -205,7 +208,9 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
         reference_latent=stacked([clip.reference_latents[p] for clip, p in zip(clips, picks)]),
         reference_tokens=stacked([clip.reference_features[p] for clip, p in zip(clips, picks)]),
         reference_frame=torch.tensor([0 if (p, start) == (0, 0) else -1 for p, start in zip(images, starts)]),
-        mouth_mask=mouth_mask(boxes_BTS4, height, width),
+        mouth_mask=mouth_mask(boxes_BTSK, height, width)
+        if boxes_BTSK.shape[-1]
+        else torch.zeros(*boxes_BTSK.shape[:2], height, width),
         weight=torch.tensor([clip.weight for clip in clips]),
         start=torch.tensor(starts),
         audio_dropped=_chosen(named, "drop audio", recipe.drop_audio),

@@ -25,7 +25,7 @@ from df_models import DualForce
 from df_train.distributed import World
 from df_train.given import given_whole
 from df_train.meter import BUCKETS, LossTerm, add_by_bucket, means
-from df_train.noising import Streams
+from df_train.noising import clean_streams
 from df_train.objective import Objective
 from df_train.state import TrainState
 from df_train.validation.config import HeldOutHistory
@@ -66,7 +66,7 @@ class Validation:
 
     def _terms(self, model: DualForce, passes: Batch, history: HeldOutHistory) -> dict[str, LossTerm]:
         """The losses of a clip; frames that are given clean count in none, and structure as a condition is clean."""
-        clean = Streams(passes.video, model.normalize_structure(passes.structure))
+        clean = clean_streams(model, passes)
         shown = show_held_out(passes, clean, history)
         if model.config.structure_given == "always":
             shown = given_whole(shown, torch.ones(len(passes), dtype=torch.bool, device=clean.video.device))
@@ -90,7 +90,7 @@ def figures(sums_HLK2: Tensor, histories: Sequence[str], names: Sequence[str]) -
     """The means by their names in `metrics.jsonl`.
 
     `val/<history>/loss/<name>` and `val/<history>/sigma/<name>/<bucket>`; `val/loss/<name>`, the mean over histories;
-    `val/loss`, the weighted sum of the latter, of the video alone where structure is a condition.
+    `val/loss`, the weighted sum of the latter, of the streams that the model makes.
     """
     values: dict[str, float] = {}
     for history, sums_LK2 in zip(histories, sums_HLK2.tolist()):
