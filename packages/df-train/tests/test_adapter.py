@@ -25,10 +25,10 @@ from df_models.model.adapter import add_adapter, read_adapter, weights_hash
 from df_models.model.config import DualForceConfig
 from df_models.settings import dump_config
 from df_train.adapter import start_adapter
+from df_train.begin import build_model
 from df_train.config import TrainConfig
 from df_train.engine import Stop
 from df_train.run import train
-from df_train.state import build_model
 
 pytest.importorskip("peft")  # an extra, which the machine that measures GPUs does without
 
@@ -209,7 +209,10 @@ def test_an_adapter_needs_a_trained_model_that_is_left_as_it_is(
     with pytest.raises(UserError, match="was not trained"):
         train(config.model_copy(update={"model": untrained}))
     changed = config.model.model_copy(update={"overrides": {"structure_known": True}})
-    with pytest.raises(UserError, match=r"change structure_known of model\.start_from"):
+    fresh = config.model.model_copy(update={"leave_out": ("bridge",)})
+    with pytest.raises(UserError, match=r"changes fusion\.0\."):
+        train(config.model_copy(update={"model": fresh}))
+    with pytest.raises(UserError, match=r"changes structure_known of model\.start_from"):
         train(config.model_copy(update={"model": changed}))
 
 

@@ -148,12 +148,12 @@ Objective.__call__ = asleep
 
 @pytest.mark.parametrize("doing", HANGS)
 def test_a_rank_that_hangs_is_named(make_config: MakeConfig, tmp_path: Path, launch: Launch, doing: str):
-    config = make_config(tmp_path / "run", **EXACT, hang_minutes=0.1)
+    config = make_config(tmp_path / "run", **EXACT, hang_minutes=0.3)
     done = launch(config, ranks=2, code=HANGS[doing])
     assert done.codes == [76, 76], done.said
     told = [line for text in done.said for line in text.splitlines() if "error" in line]
     assert len(told) == 1, done.said
-    named = rf"no progress for 0.1 minutes .* rank 1 on \S+ is at step 3, {doing} \(<string>:\d+, asleep\)"
+    named = rf"no progress for 0.3 minutes .* rank 1 on \S+ is at step 3, {doing} \(<string>:\d+, asleep\)"
     assert re.search(named, told[0]), told
     assert "; rank 0 waits, at step 3, taking the step" in told[0]
 

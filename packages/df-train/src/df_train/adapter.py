@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from df_models import DualForce
@@ -34,9 +34,9 @@ from df_models.model.adapter import (
     settings_of,
     weights_hash,
 )
-from df_models.model.config import DualForceConfig
+from df_models.model.config import DualForceConfig, config_from_dict
 from df_models.model.layers import Float32Sequential
-from df_models.model.pretrained import CONFIG_FILE, find_model, read_header
+from df_models.model.pretrained import CONFIG_FILE, WEIGHTS_FILE, find_model, read_header
 from df_train import peers
 from df_train.config import AdapterConfig, TrainConfig
 
@@ -110,12 +110,31 @@ def _check_base(model: DualForce, base: Path) -> None:
             f"an adapter is for a trained model, and model.start_from={base} was not trained by df-train (it has no "
             "structure statistics); train all its weights first (adapter.kind=none)"
         )
-    saved = asdict(DualForceConfig.from_dict(read_header(base / CONFIG_FILE)["config"]))
+    saved = asdict(config_from_dict(DualForceConfig, read_header(base / CONFIG_FILE)["config"]))
     changed = [name for name, value in asdict(model.config).items() if name not in CARRIED and saved[name] != value]
+    there = load_file(base / WEIGHTS_FILE)
+    changed += [name for name, value in model.state_dict().items() if not _same(value, there.get(name))]
     if changed:
         raise UserError(
-            f"model.overrides change {changed[0]} of model.start_from={base}, which an adapter cannot; leave it "
-            "out, or train all weights (adapter.kind=none)"
+            f"the config changes {changed[0]} of model.start_from={base}, which an adapter cannot; leave out what does "
+            "(model.overrides, model.leave_out, the task), or train all weights (adapter.kind=none)"
+        )
+
+
+def _same(value: Tensor, saved: Tensor | None) -> bool:
+    return saved is not None and torch.equal(value, saved.to(value.dtype))
+
+
+def check_head(config: TrainConfig) -> None:
+    """Refuse to learn from a FLAME head that was never trained beside an adapter, which leaves the head as it is.
+
+    Raises:
+        UserError: an adapter is to be trained, and FLAME has a weight.
+    """
+    if config.adapter.kind != "none" and config.objective.flame.weight > 0:
+        raise UserError(
+            f"the FLAME head of model.start_from={config.model.start_from} was never trained, and an adapter does not "
+            "train it; set objective.flame.weight=0, or train all weights (adapter.kind=none)"
         )
 
 

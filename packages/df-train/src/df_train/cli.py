@@ -138,8 +138,11 @@ def task_of(path: Path, overrides: list[str]) -> str:
         UserError: there is no such file, it cannot be read, or no such task.
     """
     task = str(read_tree(path, overrides).get("task", "model"))
-    if task not in ("model", "tokenizer"):
-        raise UserError(f"task: there is no {task!r}{nearest(task, ('model', 'tokenizer'))}; use model or tokenizer")
+    from df_train.tasks import TASKS
+
+    known = (*TASKS, "tokenizer")
+    if task not in known:
+        raise UserError(f"task: there is no {task!r}{nearest(task, known)}; use {', '.join(known[:-1])} or {known[-1]}")
     return task
 
 

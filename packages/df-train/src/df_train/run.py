@@ -22,13 +22,13 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import peers, planned, state
-from df_train.adapter import check_same_base, start_adapter
+from df_train import begin, peers, planned, state
+from df_train.adapter import check_head, check_same_base, start_adapter
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, taken_over
+from df_train.contract import audio_note, check_continued, check_fit, decided_by
 from df_train.dataset import (
     calibrate_flame_head,
     check_lengths,
@@ -220,11 +220,12 @@ def build(
 
     Args:
         known: digests of the dataset's splits that the run was begun with, if it goes on.
-        saved: the configuration of the model that it goes on from (`df_train.state.build_model`).
+        saved: the configuration of the model that it goes on from (`df_train.begin.build_model`).
     """
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, taken_over(manifest, config.model.overrides), saved)
-    check_fit(model.config, manifest)
+    tell = (lambda line: None) if saved is not None else say
+    model = begin.build_model(config, decided_by(config, manifest), tell, saved)
+    check_fit(model.config, manifest, config.data.structure)
     heard = latency_note(config.objective, model.config, config.rollout)
     for line in (unread_text(model.config, manifest), audio_note(manifest), heard):
         if line is not None:
@@ -232,12 +233,14 @@ def build(
     check_lengths(config.data, manifest)
     look = look_at(config.data, model.config)
     scale = look.flame
-    if not model.has_structure_statistics:
-        set_statistics(model, manifest)
-        if scale is not None:
-            calibrate_flame_head(model, scale)
+    if model.config.has_structure and not model.has_structure_statistics:
+        set_statistics(model, manifest, look.structure)
     elif config.validation.every and (note := own_statistics_note(model, manifest)):
         say(note)
+    if scale is not None and begin.is_new_head(model):
+        check_head(config)
+        if config.adapter.kind == "none":
+            calibrate_flame_head(model, scale)
     adapter = start_adapter(model, config)
     objective = Objective(config, model.config, scale)
     if config.data.buckets is not None and world.device.type == "cuda":
@@ -263,8 +266,8 @@ def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> B
         return None
     cells = manifest.height // SPATIAL_STRIDE, manifest.width // SPATIAL_STRIDE
     return Banks(
-        ErrorBank((model.latent_channels, *cells), history.error_bank),
-        ErrorBank((SLOTS, model.structure_dim), history.error_bank),
+        ErrorBank((model.stream_channels, *cells), history.error_bank),
+        ErrorBank((SLOTS, model.stream_entries), history.error_bank),
     )
 
 

@@ -35,8 +35,11 @@ KEY_PREFIX = "base_model.model."
 METADATA_KEY = "dualforce"
 """Of the safetensors metadata: JSON of `base_weights_sha256` and `settings`. One key, since safetensors writes several
 in any order, and a file's bytes should follow from what it holds."""
-CARRIED = ("video_size", "face_crop", "speech_level", "structure_layout", "encoder_hashes")
-"""Fields of a model's configuration that its data decides and that no weight depends on."""
+CARRIED = (
+    *("video_size", "face_crop", "speech_level", "structure_layout", "encoder_hashes"),
+    *("structure_given", "given_fields", "one_level_frames"),
+)
+"""Fields of a model's configuration that its data and its training decide and that no weight's shape depends on."""
 _PLAIN: Mapping[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "use_dora": (False, None),
