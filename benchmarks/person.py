@@ -93,7 +93,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     for name in MEASURES:
         found = row.get(name, {"value": None})
         value = found["value"]
-        cells.append("-" if value is None else f"{value:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
+        known = value is not None and found["low"] is not None  # a single clip has no interval
+        interval = f" [{found['low']:.3f}, {found['high']:.3f}]" if known else ""
+        cells.append("-" if value is None else f"{value:.3f}{interval}")
     return cells
 
 
