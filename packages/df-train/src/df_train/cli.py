@@ -138,8 +138,9 @@ def task_of(path: Path, overrides: list[str]) -> str:
         UserError: there is no such file, it cannot be read, or no such task.
     """
     task = str(read_tree(path, overrides).get("task", "model"))
-    if task not in ("model", "tokenizer"):
-        raise UserError(f"task: there is no {task!r}{nearest(task, ('model', 'tokenizer'))}; use model or tokenizer")
+    tasks = ("model", "distill", "tokenizer")
+    if task not in tasks:
+        raise UserError(f"task: there is no {task!r}{nearest(task, tasks)}; there are {', '.join(tasks)}")
     return task
 
 

@@ -15,6 +15,7 @@ from df_models.device import check_device_name
 from df_models.flow import HistoryMode
 from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location
+from df_train.distill.config import DistillConfig
 from df_train.validation.config import ValidationConfig
 
 _PRECISIONS: dict[str, PrecisionName] = {"auto": "auto", "on": "bfloat16", "off": "float32"}
@@ -443,10 +444,11 @@ class TrainConfig(FrozenModel):
             learning rate's schedule is in steps and does not know of it.
         budget: fits data, steps and schedule to a time.
         profile: which steps to profile; null for none.
+        distill: for `task: distill`, how the student learns.
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
     """
 
-    task: Literal["model"] = "model"
+    task: Literal["model", "distill"] = "model"
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     run_dir: Location | None = None
     seed: int = Field(default=0, ge=0)
@@ -465,6 +467,7 @@ class TrainConfig(FrozenModel):
     validation: ValidationConfig = ValidationConfig()
     sample: SampleConfig = SampleConfig()
     profile: ProfileConfig | None = None
+    distill: DistillConfig = DistillConfig()
     rollout: RolloutConfig = RolloutConfig()
 
     @model_validator(mode="after")

@@ -118,7 +118,12 @@ class Trainer:
         self._sinks, self._sample, self._pace = sinks, sample, pace
         self._milestone, self._validate = milestone, validate
         self._batches = iter(training.reader)
-        work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
+        work = Work(
+            training.model.config,
+            history=objective.shows_history,
+            flame="flame" in objective.names,
+            extra_forwards=objective.extra_forwards,
+        )
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._norm: Tensor | None = None
@@ -306,6 +311,7 @@ class Trainer:
         shared = {
             "seconds": self.state.seconds,
             "model": asdict(self.state.model.config),
+            "frozen": self.objective.frozen,
             "skips": self.state.skips.state_dict(),
         }
         checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)

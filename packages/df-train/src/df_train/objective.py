@@ -107,6 +107,16 @@ class Objective:
         return tuple(name for name, loss in LOSSES.items() if loss.always or weight_of(name, self._settings, 0) > 0)
 
     @property
+    def frozen(self) -> dict[str, str]:
+        """The sha256 of each frozen model that the losses need, by what it is; a run goes on with the same."""
+        return {}
+
+    @property
+    def extra_forwards(self) -> float:
+        """Forward passes of a pass beside the one that is learnt from, on average."""
+        return 0.0
+
+    @property
     def shows_history(self) -> bool:
         """Whether the model is shown a copy of every clip as its past."""
         return self._levels.separate_history
@@ -123,14 +133,14 @@ class Objective:
         """Show the batch to the model at step `step` and measure its answer."""
         batch = begun_anew(batch)
         clean = Streams(batch.video, model.normalize_structure(batch.structure))
-        shown = self._shown(batch, clean, step, banks)
+        shown = self._shown(model, batch, clean, step, banks)
         answer = self.answer(model, batch, shown)
         terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
         if banks is not None:
             banks.record(predicted_clean(answer.velocity, shown), clean, shown.sigma, batch.anchored)
         return Losses(total_loss(terms, self.weights(step)), terms)
 
-    def _shown(self, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
+    def _shown(self, model: DualForce, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
         keys = {"seed": self._seed, "step": step}
         shown = show(batch, clean, self._settings, self._levels, banks, **keys)
         if self._given is not None:

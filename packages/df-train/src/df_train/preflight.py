@@ -20,6 +20,7 @@ from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
 from df_train.contract import check_fit, check_vae, taken_over
 from df_train.dataset import check_cuts, check_lengths, training_manifest
+from df_train.distill.objective import check as check_distillation
 from df_train.distributed import pick_device
 from df_train.export import milestones_to_write
 from df_train.given import given_structure
@@ -49,6 +50,8 @@ def preflight(config: TrainConfig) -> None:
         check_fit(model.config, manifest)
         given_structure(config.objective, model.config)
     check_hearing(config.objective, model.config)
+    if config.task == "distill":
+        check_distillation(config, model.config)
     heard_ahead(model.config, config.rollout)
     choose_precision(config.precision.name, device)
     check_batch(config)

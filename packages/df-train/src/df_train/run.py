@@ -25,7 +25,7 @@ from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, taken_over
+from df_train.contract import audio_note, check_continued, check_fit, check_frozen, taken_over
 from df_train.dataset import (
     calibrate_flame_head,
     check_lengths,
@@ -43,7 +43,7 @@ from df_train.export import Milestones, write_model
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
-from df_train.objective import Objective
+from df_train.objective import FlameScale, Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
@@ -104,7 +104,7 @@ def train(
         training, objective, prompt = build(config, world, manifest, known)
         validation = _held_out(config, training, objective, manifest, world)
         if start is not None:
-            _resume(training, start, world, config)
+            _resume(training, objective, start, world, config)
         if world.is_main:
             _begin(run, config, wish, known)
         result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
@@ -198,7 +198,7 @@ def build(
         set_statistics(model, manifest)
         if scale is not None:
             calibrate_flame_head(model, scale)
-    objective = Objective(config, model.config, scale)
+    objective = build_objective(config, model.config, manifest, scale, world)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
@@ -216,6 +216,19 @@ def build(
         skips=Skips(world.device),
     )
     return training, objective, look.prompt
+
+
+def build_objective(
+    config: TrainConfig, model: DualForceConfig, manifest: Manifest, scale: FlameScale | None, world: World
+) -> Objective:
+    """What the model is to learn; a task's own imports come with it."""
+    if config.task == "distill":
+        from df_train.distill.objective import Distillation
+        from df_train.distill.teacher import load_teacher
+
+        decided = taken_over(manifest, config.model.overrides)
+        return Distillation(config, model, *load_teacher(config, decided, world))
+    return Objective(config, model, scale)
 
 
 def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> Banks | None:
@@ -245,8 +258,11 @@ def _held_out(
     return Validation(clips, settings.histories, objective, world)
 
 
-def _resume(training: TrainState, start: CheckpointInfo, world: World, config: TrainConfig) -> None:
+def _resume(
+    training: TrainState, objective: Objective, start: CheckpointInfo, world: World, config: TrainConfig
+) -> None:
     check_continued(start.values.get("model"), training.model.config)
+    check_frozen(start.values.get("frozen", {}), objective.frozen)
     state.restore(training, start, world)
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 

@@ -32,10 +32,11 @@ class Work:
     Args:
         history: whether a copy of the clip goes through the layers before it (teacher forcing, error recycling).
         flame: whether the FLAME head is trained.
+        extra_forwards: passes forward beside the one that is learnt from; each is a third of that one's operations.
     """
 
-    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool) -> None:
-        self._model, self._history, self._flame = model, history, flame
+    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool, extra_forwards: float = 0.0) -> None:
+        self._model, self._history, self._flame, self._extra = model, history, flame, extra_forwards
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def of(self, batch: Batch) -> tuple[int, int]:
@@ -52,7 +53,7 @@ class Work:
         layout = FrameLayout.teacher_forcing(frames) if self._history else FrameLayout.clip(frames)
         tokens = video_tokens(self._model, height, width)
         operations = training_flops(self._model, layout, tokens, features=features, flame=self._flame)
-        return len(layout) * (tokens + SLOTS), operations
+        return len(layout) * (tokens + SLOTS), round(operations * (1 + self._extra / 3))
 
 
 @cache
