@@ -25,6 +25,7 @@ from df_models.errors import UserError
 from df_models.flow import HistoryConfig, keyed_generator
 from df_models.model.dualforce import Velocity
 from df_train.config import TrainConfig
+from df_train.distill.config import DistillConfig
 from df_train.distill.path import (
     advanced,
     draw_places,
@@ -72,9 +73,7 @@ class Distillation(Objective):
     @property
     def extra_forwards(self) -> float:
         """Forward passes of a pass beside the one that is learnt from, on average."""
-        settings = self._distill
-        guides = (settings.audio_guidance != 1.0) + (settings.text_guidance != 1.0)
-        return 2 + guides + settings.own_histories * settings.rounds * self._rollout.steps
+        return extra_forwards(self._distill, self._rollout)
 
     @torch.no_grad()
     def _shown(self, model: DualForce, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
@@ -118,6 +117,12 @@ class Distillation(Objective):
             without.append(predict(self._teacher, replace(shown, text=torch.zeros_like(shown.text))))
             scales.append(settings.text_guidance)
         return Velocity(*(combined(*stream, scales=scales) for stream in zip(with_all, *without)))
+
+
+def extra_forwards(distill: DistillConfig, rollout: RolloutConfig) -> float:
+    """Forward passes of a pass beside the one that is learnt from, on average: the teacher's, the student's own."""
+    guides = (distill.audio_guidance != 1.0) + (distill.text_guidance != 1.0)
+    return 2 + guides + distill.own_histories * distill.rounds * rollout.steps
 
 
 def stretched(rollout: RolloutConfig, levels: int) -> RolloutConfig:
