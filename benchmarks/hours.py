@@ -107,7 +107,9 @@ def main(argv: list[str]) -> int:
     text = table(head, rows(args.share))
     print(text)
     if args.out is not None:
-        told = f"Computed, not measured: `uv run python benchmarks/hours.py`, at {args.share:g} of the data sheet's peak."
+        told = (
+            f"Computed, not measured: `uv run python benchmarks/hours.py`, at {args.share:g} of the data sheet's peak."
+        )
         atomic_write(args.out, f"# Hours of training\n\n{told}\n\n{text}\n")
     return 0
 

@@ -21,7 +21,7 @@ from df_infer.run_log import read_log
 from df_models.errors import UserError
 from df_models.settings import dump_config
 from df_models.time import to_slots
-from df_train import engine, state
+from df_train import begin, engine, state
 from df_train.config import TrainConfig
 from df_train.dataset import training_manifest
 from df_train.distributed import World, open_world
@@ -126,7 +126,7 @@ def test_clips_are_the_first_stored_and_begin_at_their_start(
     shutil.copytree(dataset_at(tmp_path / "long", train=1, val=3, frames=(17,)) / "val", root / "val")
     config = make_config(tmp_path / "run", data={"root": str(root)}, validation={"every": 1, "clips": 2})
     manifest = training_manifest(config.data)
-    model = state.build_model(config).config
+    model = begin.build_model(config).config
     clips = read_clips(config, manifest, model)
     samples = list(iter_samples(root / "val", video=False))
     assert [clip.keys for clip in clips] == [[sample.key] for sample in samples[:2]]
@@ -142,7 +142,7 @@ def test_clips_are_the_first_stored_and_begin_at_their_start(
 def test_with_buckets_each_clip_fills_the_longest_it_can(make_config: MakeConfig, mixed: Path, tmp_path: Path):
     data = {"root": str(mixed), "buckets": [3, 5]}
     config = make_config(tmp_path / "run", data=data, validation={"every": 2}, optim={"steps": 2, "warmup": 1})
-    clips = read_clips(config, training_manifest(config.data), state.build_model(config).config)
+    clips = read_clips(config, training_manifest(config.data), begin.build_model(config).config)
     assert sorted(clip.video.shape[1] for clip in clips) == [3, 3, 5]
     train(config)
     assert [line["step"] for line in held_out(config.directory)] == [2]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from df_models.cli_support import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED, add_version, command, run_cli
 from df_models.errors import UserError, nearest
 from df_models.settings import add_print_config, dump_config, load_config, read_tree
+from df_train.tasks import TASKS
 
 if TYPE_CHECKING:
     from df_train.start import Wish
@@ -138,7 +139,7 @@ def task_of(path: Path, overrides: list[str]) -> str:
         UserError: there is no such file, it cannot be read, or no such task.
     """
     task = str(read_tree(path, overrides).get("task", "model"))
-    tasks = ("model", "distill", "tokenizer")
+    tasks = (*TASKS, "tokenizer")
     if task not in tasks:
         raise UserError(f"task: there is no {task!r}{nearest(task, tasks)}; there are {', '.join(tasks)}")
     return task

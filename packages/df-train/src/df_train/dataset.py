@@ -20,6 +20,7 @@ from df_data.reading.shard import RawSample
 from df_data.synth.config import SynthConfig
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
+from df_models.structure import flame_motion
 from df_models.text import Prompt
 from df_models.time import latent_length
 from df_train.config import DataConfig, TrainConfig
@@ -132,49 +133,64 @@ def check_cuts(data: DataConfig, shortest: int, longest: int) -> None:
         raise UserError(f"{data.cut}, but the longest clip has {longest} latent frames; leave out longer ones")
 
 
-def set_statistics(model: DualForce, manifest: Manifest) -> None:
+def set_statistics(model: DualForce, manifest: Manifest, flame: FlameScale | None = None) -> None:
     """Put the dataset's structure statistics into the model; entries that never change are only centred.
+
+    Args:
+        flame: of the FLAME vectors, for a model whose structure is their motion part; None: it is the dataset's own.
 
     Raises:
         UserError: the manifest has none.
     """
     statistics = manifest.structure_statistics
-    if statistics is None:
+    if flame is not None:
+        mean, std = flame_motion(flame.mean), flame_motion(flame.std)
+    elif statistics is not None:
+        mean, std = torch.tensor(statistics.mean), torch.tensor(statistics.std)
+    else:
         raise UserError("the dataset's manifest has no structure statistics; build the dataset again")
-    std = torch.tensor(statistics.std)
-    model.set_structure_statistics(
-        torch.tensor(statistics.mean), torch.where(std > _SMALLEST_SPREAD, std, torch.ones_like(std))
-    )
+    model.set_structure_statistics(mean, torch.where(std > _SMALLEST_SPREAD, std, torch.ones_like(std)))
 
 
 class FirstLook(NamedTuple):
     """What the first clips tell.
 
     Attributes:
-        flame: scale of FLAME vectors, if all of these clips have one and the model has a head.
+        flame: scale of FLAME vectors, if all of these clips have one and the model has a head for them.
+        structure: the same, if the model's structure is their motion part (`data.structure=flame`).
         prompt: the first clip's, encoded, if the model reads text; `df-data build` gives all clips one prompt.
     """
 
     flame: FlameScale | None
     prompt: Prompt | None = None
+    structure: FlameScale | None = None
 
 
 def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
-    """Look at the first clips as they are stored: at one, or at more for a model with a FLAME head.
+    """Look at the first clips as they are stored: at one, or at more where FLAME vectors are read.
 
     Raises:
         UserError: they cannot be read.
     """
     prompt = None
     flames: list[Tensor | None] = []
-    for sample in itertools.islice(stored(data), _SCALE_CLIPS if model.flame_dim else 1):
+    reads_flame = model.has_structure and (model.flame_dim > 0 or data.structure == "flame")
+    for sample in itertools.islice(stored(data), _SCALE_CLIPS if reads_flame else 1):
         prompt = prompt or prompt_of(sample)
         flame_PF = sample.tensors.get("flame")
         flames.append(None if flame_PF is None else torch.tensor(flame_PF))  # a copy: the sample's bytes are let go
     if not flames:
         raise UserError(f"{data.split('train')} holds no sample that can be read; build the dataset again")
-    flame = _flame_scale(flames) if model.flame_dim else None
-    return FirstLook(flame, prompt if model.text_dim else None)
+    scale = _flame_scale(flames) if reads_flame else None
+    if reads_flame and data.structure == "flame" and scale is None:
+        raise UserError(
+            "data.structure=flame, but clips of the dataset hold no FLAME vectors; build it with `flame: ...`"
+        )
+    return FirstLook(
+        scale if model.reads_flame else None,
+        prompt if model.text_dim else None,
+        scale if data.structure == "flame" else None,
+    )
 
 
 def _flame_scale(vectors: list[Tensor | None]) -> FlameScale | None:
@@ -217,6 +233,7 @@ def make_reader(config: TrainConfig, model: DualForceConfig, world: World) -> Sh
         buckets=data.buckets,
         start=data.start,
         audio_pool=model.audio_pool,
+        structure=data.structure,
         on_error=data.on_error,
         verify=data.verify,
         num_workers=data.num_workers,

@@ -20,12 +20,12 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import peers, state
+from df_train import begin, peers, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, check_frozen, taken_over
+from df_train.contract import audio_note, check_continued, check_fit, check_frozen, decided_by
 from df_train.dataset import (
     calibrate_flame_head,
     check_lengths,
@@ -186,18 +186,18 @@ def build(
         known: digests of the dataset's splits that the run was begun with, if it goes on.
     """
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, taken_over(manifest, config.model.overrides))
-    check_fit(model.config, manifest)
+    model = begin.build_model(config, decided_by(config, manifest), (lambda line: None) if known else say)
+    check_fit(model.config, manifest, config.data.structure)
     for line in (unread_text(model.config, manifest), audio_note(manifest)):
         if line is not None:
             say(line)
     check_lengths(config.data, manifest)
     look = look_at(config.data, model.config)
     scale = look.flame
-    if not model.has_structure_statistics:
-        set_statistics(model, manifest)
-        if scale is not None:
-            calibrate_flame_head(model, scale)
+    if model.config.has_structure and not model.has_structure_statistics:
+        set_statistics(model, manifest, look.structure)
+    if scale is not None and begin.is_new_head(model):
+        calibrate_flame_head(model, scale)
     objective = build_objective(config, model.config, manifest, scale, world)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
@@ -226,7 +226,7 @@ def build_objective(
         from df_train.distill.objective import Distillation
         from df_train.distill.teacher import load_teacher
 
-        decided = taken_over(manifest, config.model.overrides)
+        decided = decided_by(config, manifest)
         return Distillation(config, model, *load_teacher(config, decided, world))
     return Objective(config, model, scale)
 
@@ -237,8 +237,8 @@ def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> B
         return None
     cells = manifest.height // SPATIAL_STRIDE, manifest.width // SPATIAL_STRIDE
     return Banks(
-        ErrorBank((model.latent_channels, *cells), history.error_bank),
-        ErrorBank((SLOTS, model.structure_dim), history.error_bank),
+        ErrorBank((model.stream_channels, *cells), history.error_bank),
+        ErrorBank((SLOTS, model.stream_entries), history.error_bank),
     )
 
 

@@ -150,6 +150,8 @@ def check(config: TrainConfig, model: DualForceConfig) -> None:
         )
     if rollout.solver != "euler":
         raise UserError("task=distill: a student jumps along Euler's steps; set rollout.solver=euler")
+    if rollout.chunk != 1:
+        raise UserError("task=distill: each latent frame is denoised alone upon its past; set rollout.chunk=1")
     if objective.flame.weight or any(objective.extra.values()):
         raise UserError(
             "task=distill: a student learns from its teacher alone; set objective.flame.weight=0, and no extra losses"

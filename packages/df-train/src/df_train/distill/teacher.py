@@ -9,7 +9,7 @@ from df_models import DualForce
 from df_models.errors import UserError
 from df_models.files import sha256_file
 from df_models.model.pretrained import WEIGHTS_FILE, find_model
-from df_train import state
+from df_train.begin import build_model
 from df_train.config import TrainConfig
 from df_train.distributed import World
 from df_train.sharding import shard
@@ -19,13 +19,13 @@ def load_teacher(config: TrainConfig, decided: Mapping[str, Any], world: World) 
     """The teacher, on the device that trains and sharded like the student, and the sha256 of its weights' file.
 
     Args:
-        decided: as in :func:`df_train.state.build_model`, which makes the student alike.
+        decided: as in :func:`df_train.begin.build_model`, which makes the student alike.
 
     Raises:
         UserError: it cannot be read, or was not trained.
     """
     assert config.model.start_from is not None
-    teacher = state.build_model(config, decided)
+    teacher = build_model(config, decided)
     if not teacher.has_structure_statistics:
         raise UserError(f"task=distill: model.start_from={config.model.start_from} was not trained; train it first")
     teacher.requires_grad_(False).to(world.device).eval()
