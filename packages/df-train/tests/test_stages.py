@@ -63,7 +63,7 @@ def pretrained(stage1, interrupted_after) -> Path:
 
 def test_stage_1_trains_the_video_tower_alone(stage1, pretrained, config_tree, general, tmp_path):
     model = DualForce.from_pretrained(pretrained)
-    assert {part_of(name) for name in model.state_dict()} == {"video", "reference", "context"}
+    assert {part_of(name) for name in model.state_dict()} == {"video", "reference", "resampler", "context"}
     assert model.config.streams == "video" and model.config.audio_dim == 0
     lines = read_log(stage1.directory / "metrics.jsonl")
     names = {name for line in lines for name in line}
@@ -127,7 +127,7 @@ def test_a_converted_tower_is_a_start_too(config_tree, tmp_path):
     [
         ({"overrides": {"ffn_dim": 48}}, "do not fit: ffn_dim 32 -> 48"),
         ({"overrides": {"num_layers": 3}}, "do not fit: num_layers 2 -> 3"),
-        ({"overrides": {"reference_dim": 0}}, r"has weights for reference, which the new model lacks; leave them out"),
+        ({"overrides": {"reference_dim": 0}}, r"has weights for context, reference, resampler, which"),
         ({"leave_out": ["refernce"]}, "no part 'refernce' .did you mean 'reference'"),
     ],
 )
@@ -138,11 +138,11 @@ def test_what_does_not_fit_is_refused(pretrained, config_tree, tmp_path, changes
 
 
 def test_parts_can_be_left_out(pretrained, config_tree, tmp_path):
-    section = {"start_from": str(pretrained), "architecture": "preset", "leave_out": ["reference"]}
+    section = {"start_from": str(pretrained), "architecture": "preset", "leave_out": ["resampler"]}
     tree = merge(config_tree(tmp_path / "run"), {"model": {**section, "overrides": {"reference_width": 24}}})
     told: list[str] = []
     model = build_model(validate_config(TrainConfig, tree), {}, told.append)
-    assert "has no reference, structure," in told[0] and model.config.reference_width == 24
+    assert "has no resampler, structure," in told[0] and model.config.reference_width == 24
     assert {part_of(name) for name in model.state_dict()} <= set(PARTS)
 
 

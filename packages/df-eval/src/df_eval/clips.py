@@ -131,6 +131,6 @@ def render_clips(count: int, frames: int, size: int, seed: int) -> list[EvalClip
         clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val")
         truth = {name: np.asarray(values, dtype=np.float64) for name, values in clip.truth.items()}
         person = f"synth-{clip.identity}"
-        vectors = {"structure_TV": torch.from_numpy(clip.structure), "flame_TV": torch.from_numpy(clip.flame)}
-        clips.append(EvalClip(job.key, person, clip.frames, clip.wave, truth, **vectors))
+        own, flame = torch.from_numpy(clip.structure), torch.from_numpy(clip.flame)
+        clips.append(EvalClip(job.key, person, clip.frames, clip.wave, truth, structure_TV=own, flame_TV=flame))
     return clips

@@ -189,7 +189,7 @@ def _fields(args: argparse.Namespace) -> tuple[str, ...]:
     """The names of `--drive-fields`; errors of what needs no model to see."""
     if args.drive is not None and args.drive.suffix.lower() != ".npz":
         raise UserError(
-            f"--drive {args.drive}: give a motion as .npz; for that of a video, build it into a dataset (df-data build) "
+            f"--drive {args.drive}: give a motion as .npz; for that of a video, build a dataset of it (df-data build) "
             "and take it from there (df-data motion)"
         )
     if args.drive_fields is None:

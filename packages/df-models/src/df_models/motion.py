@@ -55,7 +55,8 @@ def read_motion(path: Path) -> Motion:
     """
     if not path.is_file():
         raise UserError(
-            f"no such motion file: {path}; give an .npz that `df-infer generate --structure-out` or `df-data motion` wrote"
+            f"no such motion file: {path}; give an .npz that `df-infer generate --structure-out` or `df-data motion` "
+            "wrote"
         )
     try:
         with np.load(path, allow_pickle=False) as arrays:

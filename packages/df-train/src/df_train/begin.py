@@ -24,7 +24,8 @@ from df_train.tasks import TASKS
 
 _PARTS = (
     ("text", r"(video|structure)\.(text_embedding\..*|blocks\.\d+\.cross_attn\.(k|v|norm_k)\..*)"),
-    ("reference", r"reference\..*|video\.blocks\.\d+\.cross_attn\.(k_img|v_img|norm_k_img)\..*"),
+    ("reference", r"video\.blocks\.\d+\.cross_attn\.(k_img|v_img|norm_k_img)\..*"),
+    ("resampler", r"reference\..*"),
     ("context", r"(video|structure)\.blocks\.\d+\.(cross_attn|norm3)\..*"),
     ("known", r"structure\.known_embedding"),
     ("video", r"video\..*"),
@@ -35,7 +36,7 @@ _PARTS = (
 )
 PARTS = tuple(part for part, _ in _PARTS)
 """Of a model, as `model.leave_out` names them; `context` is what text and reference tokens share of cross-attention,
-`known` the input that tells which entries of the structure are given."""
+`resampler` what makes the reference tokens, `known` the input that tells which entries of the structure are given."""
 
 
 def part_of(name: str) -> str:
@@ -44,7 +45,10 @@ def part_of(name: str) -> str:
 
 
 def build_model(
-    config: TrainConfig, decided: Mapping[str, Any] | None = None, say: Callable[[str], None] = lambda line: None
+    config: TrainConfig,
+    decided: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    saved: Mapping[str, Any] | None = None,
 ) -> DualForce:
     """The model at step 0, on the CPU in float32: `model.start_from`, or weights that depend on the seed alone.
 
@@ -52,6 +56,8 @@ def build_model(
         decided: fields of its configuration that the run decides (`df_train.contract.decided_by`), which
             `model.overrides` still wins over. What is taken of a trained model keeps its own (`kept_of`).
         say: told which parts start afresh.
+        saved: the configuration of the model in the checkpoint that the run goes on from, whose weights will take the
+            place of these: the model of `model.start_from` is then not needed, and may be gone.
 
     Raises:
         UserError: an unknown preset, an unknown field in `model.overrides`, values that do not fit together, a model
@@ -62,12 +68,14 @@ def build_model(
         if section.leave_out or section.architecture != "start":
             raise UserError("model.architecture and model.leave_out are about model.start_from, which is not given")
         return _new(_configured(config, preset_config(section.preset), decided), config.seed)
-    saved, weights = _read_start(section)
-    base = saved if saved is not None and section.architecture == "start" else preset_config(section.preset)
     if saved is not None:
-        decided = kept_of(saved, {part_of(name) for name in weights}, _trained(saved, weights), decided)
+        return DualForce(DualForceConfig.from_dict(saved))
+    before, weights = _read_start(section)
+    base = before if before is not None and section.architecture == "start" else preset_config(section.preset)
+    if before is not None:
+        decided = kept_of(before, {part_of(name) for name in weights}, _trained(before, weights), decided)
     model = _new(_configured(config, base, decided), config.seed)
-    fresh = _take(model, weights, section, saved)
+    fresh = _take(model, weights, section, before)
     if fresh:
         say(f"model.start_from={section.start_from} has no {', '.join(fresh)}: these parts start afresh")
     return model
@@ -97,7 +105,7 @@ def _read_start(section: ModelConfig) -> tuple[DualForceConfig | None, dict[str,
     """The saved model's configuration (None: it is a video tower alone) and the weights that are taken of it."""
     path = section.start_from
     assert path is not None
-    header = read_header(find_model(path) / CONFIG_FILE)
+    header = read_header(find_model(path) / CONFIG_FILE, DualForce.model_type, VideoDiT.model_type)
     if header["model_type"] == VideoDiT.model_type:
         if section.architecture == "start":
             raise UserError(

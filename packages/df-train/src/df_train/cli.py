@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from df_models.cli_support import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED, add_version, command, run_cli
 from df_models.errors import UserError, nearest
 from df_models.settings import add_print_config, dump_config, load_config, read_tree
-from df_train.tasks import TASKS
 
 if TYPE_CHECKING:
     from df_train.start import Wish
@@ -42,7 +41,7 @@ A run that was stopped (Ctrl-C, a crash, max_minutes) goes on where it was when 
 
 exit codes: 0 done; 1 training failed; 2 a mistake in what was asked; 3 the machine lacks something (disk, a package);
 75 told to stop by a scheduler (SIGTERM, SIGUSR1), 130 interrupted: the same command goes on, from a checkpoint saved
-then if training had begun
+then if training had begun; 76 one of several processes hung (hang_minutes)
 """
 
 
@@ -139,13 +138,29 @@ def task_of(path: Path, overrides: list[str]) -> str:
         UserError: there is no such file, it cannot be read, or no such task.
     """
     task = str(read_tree(path, overrides).get("task", "model"))
-    tasks = (*TASKS, "tokenizer")
-    if task not in tasks:
-        raise UserError(f"task: there is no {task!r}{nearest(task, tasks)}; there are {', '.join(tasks)}")
+    from df_train.tasks import TASKS
+
+    known = (*TASKS, "tokenizer")
+    if task not in known:
+        raise UserError(f"task: there is no {task!r}{nearest(task, known)}; use {', '.join(known[:-1])} or {known[-1]}")
     return task
 
 
+def said(overrides: list[str]) -> set[str]:
+    """The settings that a command line names, dotted, also where it names them together (`optim={lr: 1e-3}`)."""
+
+    def leaves(tree: dict[str, Any], above: str = "") -> Iterator[str]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{above}{key}.")
+            else:
+                yield f"{above}{key}"
+
+    return set(leaves(read_tree(None, overrides)))
+
+
 def _train_tokenizer(options: argparse.Namespace) -> int:
+    from df_train.engine import NotFinite
     from df_train.tokenizer import train as tokenizer
     from df_train.tokenizer.config import TokenizerConfig
 
@@ -159,11 +174,17 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         tokenizer.preflight(config)
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
-    print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    try:
+        print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    except NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
 def _wish(options: argparse.Namespace) -> Wish:
+    if options.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        raise UserError("torchrun begins again, but --fresh would remove what was trained; give the command without it")
     return "resume" if options.resume else "fresh" if options.fresh else "default"
 
 
@@ -192,7 +213,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, wish, began, {text.partition("=")[0] for text in options.overrides})
+        result = run.train(config, wish, began, said(options.overrides))
     except NotFinite as error:  # in all processes alike
         if peers.own_rank() == 0:
             print(f"df-train: error: {error}", file=sys.stderr)

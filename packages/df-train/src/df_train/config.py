@@ -31,6 +31,11 @@ def _checkpointing_of(value: object) -> object:
     return {True: "every", False: "none"}[value] if isinstance(value, bool) else value
 
 
+def _compile_of(value: object) -> object:
+    """`sharding.compile` was a switch once, too."""
+    return {True: "layers", False: "none"}[value] if isinstance(value, bool) else value
+
+
 def _rising_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
     if list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
         raise ValueError("give rising steps, from 1 on")
@@ -334,9 +339,12 @@ class PrecisionConfig(FrozenModel):
     Attributes:
         bf16: `auto` computes in bfloat16 where the device has matrix instructions for it (AMX, AVX-512 BF16, GPUs from
             compute capability 8.0 on) and in float32 elsewhere.
+        float8: matrix products of the layers in float8 (`df_train.float8`), for GPUs from compute capability 8.9 on;
+            needs the extra `df-train[float8]`.
     """
 
     bf16: Literal["auto", "on", "off"] = "auto"
+    float8: bool = False
 
     @property
     def name(self) -> PrecisionName:
@@ -345,20 +353,42 @@ class PrecisionConfig(FrozenModel):
 
 
 class ShardingConfig(FrozenModel):
-    """How layers are computed: memory against time.
+    """How parameters are spread over processes and layers are computed: memory against time.
+
+    None of it changes a loss by more than the order of additions does, nor what a checkpoint holds.
 
     Attributes:
-        group: what FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters).
+        group: what FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters, and
+            with `prefetch`).
+        replicate: copies of the sharded model (HSDP): parameters are sharded over the processes divided by it, and
+            gradients summed over the copies. As many as there are machines keeps gathering inside of each. 1: sharded
+            over all.
+        reshard_after_forward: whether a block's gathered parameters are let go after its forward pass, and gathered
+            again in the backward pass: less memory, more traffic. What is in no block stays gathered either way.
+        prefetch: blocks that are gathered ahead, in both passes; 0 leaves it to FSDP2, which gathers one ahead.
+        offload: keep parameters, gradients and AdamW's moments in the host's memory, and update them there; what
+            computes holds one group of gathered parameters. Slow: parameters and gradients cross over at every step.
         checkpointing: compute layers anew in the backward pass and keep less: `none`, `every` layer, or every n-th one
             (a number): the more layers, the less memory and the more time. `true` and `false` mean `every` and `none`.
-        compile: compile the layers with `torch.compile`: about a minute at the start, faster steps on a GPU.
+        compile: compile the `layers` with `torch.compile`, or `none`: about a minute at the start, faster steps on a
+            GPU. `true` and `false` mean `layers` and `none`.
     """
 
     group: Literal["auto", "model", "block"] = "auto"
+    replicate: int = Field(default=1, ge=1)
+    reshard_after_forward: bool = True
+    prefetch: int = Field(default=0, ge=0)
+    offload: bool = False
     checkpointing: Annotated[
         Literal["none", "every"] | Annotated[int, Field(ge=1)], BeforeValidator(_checkpointing_of)
     ] = "none"
-    compile: bool = False
+    compile: Annotated[Literal["none", "layers"], BeforeValidator(_compile_of)] = "none"
+
+    @model_validator(mode="after")
+    def _blocks_to_prefetch(self) -> ShardingConfig:
+        if self.prefetch and self.group == "model":
+            raise ValueError(f"prefetch={self.prefetch} gathers blocks ahead, but group=model has one group; set block")
+        return self
 
     @property
     def recomputed(self) -> int:
@@ -388,8 +418,12 @@ class CheckpointConfig(ResumeConfig):
         milestones: rising steps, `[1000, 5000]`, after which the averaged model is also exported, to `models/step-N/`,
             for good. A checkpoint is saved with each, so that a run that goes on takes no such step again, and one that
             is there is not written anew.
+        asynchronous: write checkpoints beside training, which then waits only for a copy of its state in host memory
+            (16 bytes per parameter, over all processes). The next one waits for the last; the end of the run and
+            milestones do, too.
     """
 
+    asynchronous: bool = False
     milestones: Annotated[tuple[int, ...], AfterValidator(_rising_steps)] = ()
 
 
@@ -457,6 +491,8 @@ class TrainConfig(FrozenModel):
         device: `auto` takes a GPU if there is one.
         max_minutes: ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the
             learning rate's schedule is in steps and does not know of it.
+        hang_minutes: ends all of several processes when training gets no further for that long, and names those that
+            the others wait for (`df_train.watch`); longer than the longest save. null leaves it to torch's limits.
         budget: fits data, steps and schedule to a time.
         profile: which steps to profile; null for none.
         distill: for `task: distill`, how the student learns.
@@ -469,6 +505,7 @@ class TrainConfig(FrozenModel):
     seed: int = Field(default=0, ge=0)
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     max_minutes: float | None = Field(default=None, gt=0)
+    hang_minutes: float | None = Field(default=10.0, gt=0)
     budget: BudgetConfig = BudgetConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

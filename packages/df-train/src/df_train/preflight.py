@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from df_data.format.manifest import MANIFEST_NAME, Manifest
+from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir
@@ -22,8 +25,9 @@ from df_train.config import TrainConfig
 from df_train.contract import check_fit, check_vae, decided_by
 from df_train.dataset import check_cuts, check_lengths, training_manifest
 from df_train.distill.objective import check as check_distillation
-from df_train.distributed import pick_device
+from df_train.distributed import check_replicas, pick_device
 from df_train.export import milestones_to_write
+from df_train.float8 import check_float8
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
@@ -33,23 +37,29 @@ _TENSORS_PER_CHECKPOINT = 4
 _SPARE_BYTES = 200_000_000
 
 
-def preflight(config: TrainConfig) -> None:
+def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> None:
     """Check a configuration against this machine.
+
+    Args:
+        saved: the configuration of the model that the run goes on from (`df_train.begin.build_model`).
 
     Raises:
         UserError: the first thing that will not work, and how to mend it.
     """
     device = pick_device(config.device)
+    check_replicas(config.sharding.replicate)
+    if config.precision.float8:
+        check_float8(device)
     check_trackers(config.log)
     check_data(config)
     manifest = known_manifest(config)
     if manifest:
         check_lengths(config.data, manifest)
     check_held_out(config, manifest if config.data.synth is None else None)
-    model = begin.build_model(config, decided_by(config, manifest))
+    model = begin.build_model(config, decided_by(config, manifest), saved=saved)
     if manifest:
         check_fit(model.config, manifest, config.data.structure)
-        given_structure(config.objective, model.config)
+    given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))
     check_hearing(config.objective, model.config)
     if config.task == "distill":
         check_distillation(config, model.config)
@@ -63,6 +73,11 @@ def preflight(config: TrainConfig) -> None:
         vae = load_video_vae(model.config.video_vae)
         if manifest and config.data.synth is None:
             check_vae(vae, manifest)
+
+
+def _as_synthetic(model: DualForceConfig) -> DualForceConfig:
+    """The configuration that a model will have of a synthetic corpus that is still to be made."""
+    return replace(model, structure_layout=model.structure_layout or structure_layout(None))
 
 
 def known_manifest(config: TrainConfig) -> Manifest | None:

@@ -50,10 +50,14 @@ def tensors_of(state: TrainState) -> dict[str, Any]:
 
 
 def own_state(state: TrainState) -> checkpoint.RankState:
-    """What this process alone knows: where its reader stands, the figures since the last log, the errors recorded."""
-    tensors = {"meter": state.meter.sums_LK2.cpu()}
+    """What this process alone knows: where its reader stands, the figures since the last log, the errors recorded.
+
+    All of it copied, so that it stays what it is while training goes on.
+    """
+    tensors = {"meter": state.meter.sums_LK2}
     if state.banks is not None:
         tensors |= {f"{_ERRORS}{name}": value for name, value in state.banks.state_dict().items()}
+    tensors = {name: value.to("cpu", copy=True) for name, value in tensors.items()}
     return checkpoint.RankState({"reader": state.reader.state_dict(), "lengths": asdict(state.lengths)}, tensors)
 
 
@@ -103,4 +107,4 @@ def averaged_model(state: TrainState) -> DualForce:
     with torch.random.fork_rng(devices=[]):
         copy = DualForce(state.model.config)
     copy.load_state_dict(weights)
-    return copy.to(next(iter(weights.values())).device).eval()
+    return copy.to(state.model.device).eval()  # the weights may lie on the host (`sharding.offload`)

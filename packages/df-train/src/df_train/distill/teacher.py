@@ -12,7 +12,7 @@ from df_models.model.pretrained import WEIGHTS_FILE, find_model
 from df_train.begin import build_model
 from df_train.config import TrainConfig
 from df_train.distributed import World
-from df_train.sharding import shard
+from df_train.sharding import spread
 
 
 def load_teacher(config: TrainConfig, decided: Mapping[str, Any], world: World) -> tuple[DualForce, str]:
@@ -29,5 +29,5 @@ def load_teacher(config: TrainConfig, decided: Mapping[str, Any], world: World) 
     if not teacher.has_structure_statistics:
         raise UserError(f"task=distill: model.start_from={config.model.start_from} was not trained; train it first")
     teacher.requires_grad_(False).to(world.device).eval()
-    shard(teacher, config.sharding, config.precision, world)
+    spread(teacher, config, world, lambda line: None)
     return teacher, sha256_file(find_model(config.model.start_from) / WEIGHTS_FILE)
