@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,19 @@ def random_sample(split: str, index: int, video: bytes | None = None, frames: in
     return Sample(meta, tensors, video)
 
 
+def write_split(root: Path, split: str, samples: Iterable[Sample]) -> None:
+    """A split of these clips, written by df-data's own writer."""
+    writer = SplitWriter(root, split, num_shards=2, build="test", encoders=ENCODERS)
+    staged = [writer.stage(sample) for sample in samples]
+    for shard in staged_shards(staged):
+        writer.finish_shard(shard, staged)
+    writer.finish()
+
+
 def write_dataset(root: Path, train: int = 24, val: int = 3, frames: Sequence[int] = (FRAMES,)) -> Path:
-    """A dataset of random clips, of these pixel frames in turn, written by df-data's own writer."""
+    """A dataset of random clips, of these pixel frames in turn."""
     for split, count in (("train", train), ("val", val)):
-        writer = SplitWriter(root, split, num_shards=2, build="test", encoders=ENCODERS)
-        samples = (random_sample(split, index, frames=frames[index % len(frames)]) for index in range(count))
-        staged = [writer.stage(sample) for sample in samples]
-        for shard in staged_shards(staged):
-            writer.finish_shard(shard, staged)
-        writer.finish()
+        write_split(root, split, (random_sample(split, i, frames=frames[i % len(frames)]) for i in range(count)))
     return root
 
 
@@ -107,6 +111,18 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset_at() -> Callable[..., Path]:
     """Writes a dataset like `dataset`, of any size, to a directory."""
     return write_dataset
+
+
+@pytest.fixture(scope="session")
+def random_clip() -> Callable[..., Sample]:
+    """`random_sample`."""
+    return random_sample
+
+
+@pytest.fixture(scope="session")
+def split_at() -> Callable[..., None]:
+    """`write_split`."""
+    return write_split
 
 
 @pytest.fixture(scope="session")

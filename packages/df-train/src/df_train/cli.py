@@ -21,8 +21,11 @@ from df_models.settings import add_print_config, dump_config, load_config, read_
 if TYPE_CHECKING:
     from df_train.start import Wish
 
+TASKS = "model", "tokenizer", "sync"
+"""What a configuration can train."""
+
 _DESCRIPTION = """\
-Train DualForce, or its video tokenizer, as a configuration file says.
+Train DualForce, its video tokenizer or a lip-sync expert, as a configuration file says.
 
 Everything the run writes goes into one directory, runs/<name>/: config.yaml (all settings), metrics.jsonl,
 checkpoints/ (to resume), model/ (the averaged weights, to use), samples/ (videos with audio, a contact sheet),
@@ -117,6 +120,8 @@ def _main(argv: list[str]) -> int:
     task = task_of(options.config, options.overrides)
     if task == "tokenizer":
         return _train_tokenizer(options)
+    if task == "sync":
+        return _train_sync(options)
     return _train_model(options, began)
 
 
@@ -138,8 +143,8 @@ def task_of(path: Path, overrides: list[str]) -> str:
         UserError: there is no such file, it cannot be read, or no such task.
     """
     task = str(read_tree(path, overrides).get("task", "model"))
-    if task not in ("model", "tokenizer"):
-        raise UserError(f"task: there is no {task!r}{nearest(task, ('model', 'tokenizer'))}; use model or tokenizer")
+    if task not in TASKS:
+        raise UserError(f"task: there is no {task!r}{nearest(task, TASKS)}; use {', '.join(TASKS)}")
     return task
 
 
@@ -158,6 +163,23 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
     print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    return 0
+
+
+def _train_sync(options: argparse.Namespace) -> int:
+    from df_train.sync import train as sync
+    from df_train.sync.config import SyncConfig
+
+    named = [] if options.data is None else [f"data.root={json.dumps(options.data)}"]
+    config = load_config(SyncConfig, options.config, [*options.overrides, *named])
+    if options.print_config:
+        print(dump_config(config), end="")
+        return 0
+    if options.check:
+        sync.preflight(config)
+        print(f"{options.config}: ready to train in {config.run_dir}")
+        return 0
+    print(f"lip-sync expert: {sync.train(config, _wish(options))}")
     return 0
 
 

@@ -25,6 +25,7 @@ from df_train.export import milestones_to_write
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
+from df_train.sync.loss import open_judge
 from df_train.validation.clips import check_held_out
 
 _TENSORS_PER_CHECKPOINT = 4
@@ -49,6 +50,8 @@ def preflight(config: TrainConfig) -> None:
         check_fit(model.config, manifest)
         given_structure(config.objective, model.config)
     check_hearing(config.objective, model.config)
+    if manifest:
+        open_judge(config.objective.sync, model.config)
     heard_ahead(model.config, config.rollout)
     choose_precision(config.precision.name, device)
     check_batch(config)
