@@ -36,6 +36,7 @@ OTHER = {
     "audio_heads": 4,
     "latent_channels": 12,
     "patch_size": (1, 1, 2),
+    "streams": "video",
     "structure_dim": 11,
     "structure_text": False,
     "structure_known": True,

@@ -16,6 +16,7 @@ from df_models.encoders.registry import AudioPool, audio_pool
 from df_models.errors import UserError, nearest
 from df_models.structure import StructureLayout
 
+StreamNames = Literal["both", "video", "structure"]
 BridgeDirection = Literal["both", "struct_to_video", "none"]
 BridgeMask = Literal["frame", "causal"]
 
@@ -77,6 +78,10 @@ class StructureDiTConfig:
 class DualForceConfig:
     """Configuration of the whole model.
 
+    ``streams`` says what the model denoises: ``both``, ``video`` alone (no structure tower, bridge and FLAME head), or
+    ``structure`` alone, from audio (no video tower, bridge and reference). Settings of parts that a model lacks stand
+    for nothing, but are checked and kept: a model that has the parts can be made of the same configuration.
+
     Video tower: ``dim``, ``num_layers``, ``num_heads``, ``ffn_dim``, ``in_channels`` (latent channels), ``patch_size``.
     Structure tower: ``structure_width``, ``structure_layers``, ``structure_heads``, ``structure_ffn_dim``;
     ``structure_dim`` is the width of a structure vector, ``structure_text`` lets the tower read the text, and
@@ -84,10 +89,10 @@ class DualForceConfig:
     Both: ``text_dim`` (0: no text), ``freq_dim``, ``rope_theta``, ``eps``.
 
     Exchange, in the first ``fusion_depth`` layers: the bridge (``bridge_width``, ``bridge_heads``,
-    ``bridge_direction``, ``bridge_mask``) and audio (``audio_dim`` features per 25 Hz slot, ``audio_width``,
-    ``audio_heads``). A latent frame hears ``audio_past`` slots before its own four and ``audio_future`` after them;
-    the future part is latency: ``audio_future / 25`` seconds. ``gate_gain`` multiplies every gate's parameter, which
-    starts at zero: under Adam a gate moves by about ``gate_gain * lr`` per step.
+    ``bridge_direction``, ``bridge_mask``) and audio (``audio_dim`` features per 25 Hz slot, 0: no audio;
+    ``audio_width``, ``audio_heads``). A latent frame hears ``audio_past`` slots before its own four and
+    ``audio_future`` after them; the future part is latency: ``audio_future / 25`` seconds. ``gate_gain`` multiplies
+    every gate's parameter, which starts at zero: under Adam a gate moves by about ``gate_gain * lr`` per step.
 
     Reference tokens: ``reference_dim`` (0: none), resampled to ``reference_tokens`` tokens in ``reference_width``.
     FLAME head: ``flame_dim`` (0: none), ``flame_width``.
@@ -117,6 +122,7 @@ class DualForceConfig:
     audio_heads: int
     latent_channels: int = 16
     patch_size: tuple[int, int, int] = (1, 2, 2)
+    streams: StreamNames = "both"
     structure_dim: int = 70
     structure_text: bool = False
     structure_known: bool = False
@@ -156,10 +162,11 @@ class DualForceConfig:
         _ = self.video, self.structure
 
     def _check_sizes(self) -> None:
-        positive = ("latent_channels", "structure_dim", "audio_dim", "reference_tokens", "reference_width")
+        _one_of("streams", self.streams, get_args(StreamNames))
+        positive = ("latent_channels", "structure_dim", "reference_tokens", "reference_width")
         for name in (*positive, "flame_width"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("reference_dim", "flame_dim", "text_dim", "audio_past", "audio_future"):
+        for name in ("audio_dim", "reference_dim", "flame_dim", "text_dim", "audio_past", "audio_future"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, but is {getattr(self, name)}")
         _require(self.gate_gain > 0, f"gate_gain must be positive, not {self.gate_gain}: a gate of 0 never opens")
         _require(
@@ -171,6 +178,10 @@ class DualForceConfig:
         _require(
             not self.structure_text or self.text_dim > 0,
             "structure_text=True needs a text_dim above 0: there is no text to read",
+        )
+        _require(
+            self.streams != "structure" or self.structure_text or self.text_dim == 0,
+            "streams=structure with a text_dim above 0 needs structure_text=True: nothing else could read the text",
         )
 
     def _complete_contract(self) -> None:
@@ -195,11 +206,14 @@ class DualForceConfig:
         return dict(self.encoder_hashes).get(role)
 
     def _check_exchange(self) -> None:
-        deepest = min(self.num_layers, self.structure_layers)
+        depths = {"num_layers": self.num_layers} if self.has_video else {}
+        depths |= {"structure_layers": self.structure_layers} if self.has_structure else {}
+        deepest = min(depths.values())
+        told = ", ".join(f"{name}={depth}" for name, depth in depths.items())
         _require(
             0 <= self.fusion_depth <= deepest,
-            f"fusion_depth={self.fusion_depth} must lie between 0 and {deepest}, the number of layers that both "
-            f"towers have (num_layers={self.num_layers}, structure_layers={self.structure_layers})",
+            f"fusion_depth={self.fusion_depth} must lie between 0 and {deepest}, the number of layers that "
+            f"{'both towers have' if len(depths) == 2 else 'the tower has'} ({told})",
         )
         for name, options in (("bridge_direction", BridgeDirection), ("bridge_mask", BridgeMask)):
             _one_of(name, getattr(self, name), get_args(options))
@@ -227,19 +241,59 @@ class DualForceConfig:
         )
 
     @property
+    def has_video(self) -> bool:
+        """Whether the model denoises video."""
+        return self.streams != "structure"
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether the model denoises structure."""
+        return self.streams != "video"
+
+    @property
+    def stream_channels(self) -> int:
+        """Channels of the video stream: ``latent_channels``, 0 without it."""
+        return self.latent_channels if self.has_video else 0
+
+    @property
+    def stream_entries(self) -> int:
+        """Entries of a vector of the structure stream: ``structure_dim``, 0 without it."""
+        return self.structure_dim if self.has_structure else 0
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether reference tokens are read: by the video tower, if ``reference_dim`` is above 0."""
+        return self.has_video and self.reference_dim > 0
+
+    @property
+    def reads_flame(self) -> bool:
+        """Whether there is a FLAME head: on the structure, if ``flame_dim`` is above 0."""
+        return self.has_structure and self.flame_dim > 0
+
+    @property
+    def hears(self) -> bool:
+        """Whether audio reaches the towers."""
+        return self.fusion_depth > 0 and self.audio_dim > 0
+
+    @property
+    def fusion_layers(self) -> int:
+        """Layers that exchange something: ``fusion_depth``, 0 for a model that neither hears nor has a bridge."""
+        return self.fusion_depth if self.hears or self.bridge_to_video else 0
+
+    @property
     def bridge_to_video(self) -> bool:
         """Whether video reads structure."""
-        return self.fusion_depth > 0 and self.bridge_direction != "none"
+        return self.streams == "both" and self.fusion_depth > 0 and self.bridge_direction != "none"
 
     @property
     def bridge_to_structure(self) -> bool:
         """Whether structure reads video."""
-        return self.fusion_depth > 0 and self.bridge_direction == "both"
+        return self.bridge_to_video and self.bridge_direction == "both"
 
     @property
     def causal_bridge(self) -> bool:
         """Whether the bridge reaches past frames, so that a cache keeps them for it."""
-        return self.bridge_mask == "causal"
+        return self.bridge_to_video and self.bridge_mask == "causal"
 
     @property
     def structure(self) -> StructureDiTConfig:
