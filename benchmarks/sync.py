@@ -4,10 +4,10 @@ What `objective.sync` can do rests on this: where the expert cannot read the lip
 gradient is noise, and `objective.sync.sigma_max` should leave that level out. Held-out people only.
 
 Rows: `clean`, the true latents; `still`, one latent frame of another clip all the time, which has to be at chance (else
-the expert reads something other than lips, such as where the mouth box lies); `model`, for every sigma bucket, the clean
-latents that a trained model predicts when all frames have levels of that bucket, the structure's drawn from the same
-bucket, or known (`structure clean`), with the audio it is to be in sync with. `blind`: the same without audio, where
-only the noisy latents themselves, and the structure, tell the lips.
+the expert reads something other than lips, such as where the mouth box lies); `model`, for every sigma bucket, the
+clean latents that a trained model predicts when all frames have levels of that bucket, the structure's drawn from the
+same bucket, or known (`structure clean`), with the audio it is to be in sync with. `blind`: the same without audio,
+where only the noisy latents themselves, and the structure, tell the lips.
 
     uv run python benchmarks/sync.py runs/sync/expert runs/quickstart --data data/synth --clips 64
 
@@ -42,12 +42,15 @@ from df_train.sync.expert import SyncExpert
 from df_train.sync.held_out import Accuracy, accuracy, judged, read_pieces, right_and_all
 from df_train.sync.loss import open_judge
 
+KINDS = "model", "structure clean", "blind"
 FRAMES = 9
 """Latent frames of a piece: those of training."""
 Predict = Callable[[Batch], torch.Tensor]
 
 
-def rows_of(expert: SyncExpert, model: DualForce, clips: Sequence[Batch]) -> dict[str, list[Accuracy]]:
+def rows_of(
+    expert: SyncExpert, model: DualForce, clips: Sequence[Batch], kinds: Sequence[str]
+) -> dict[str, list[Accuracy]]:
     """Each row's accuracies: against all shifts, and against each distance from 2 to 10 frames."""
     frames = {id(batch): clips[i - 1].video[:1, FRAMES // 2 : FRAMES // 2 + 1] for i, batch in enumerate(clips)}
     makers: dict[str, Predict] = {
@@ -56,7 +59,7 @@ def rows_of(expert: SyncExpert, model: DualForce, clips: Sequence[Batch]) -> dic
     }
     for bucket in range(BUCKETS):
         name = f"{bucket / BUCKETS:.2f}-{(bucket + 1) / BUCKETS:.2f}"
-        for kind in ("model", "structure clean", "blind"):
+        for kind in kinds:
             makers[f"{kind}, sigma {name}"] = lambda batch, b=bucket, k=kind: _predicted(model, batch, b, k)
     rows = {}
     for name, make in tqdm(makers.items(), desc="rows"):
@@ -116,6 +119,7 @@ def _main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, help="a trained model's run")
     parser.add_argument("--data", type=Path, required=True, help="dataset whose val/ is measured")
     parser.add_argument("--clips", type=int, default=64, help="held-out clips (default: 64)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="rows of the model (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the result files")
@@ -126,7 +130,7 @@ def _main(argv: list[str]) -> int:
     judge = open_judge(SyncLossConfig.model_validate({"weight": 1.0, "expert": str(args.expert)}), model.config)
     assert judge is not None
     expert = judge.expert.to(device)
-    rows = rows_of(expert, model, _clips(args, model, device))
+    rows = rows_of(expert, model, _clips(args, model, device), args.kinds)
     figures: dict[str, Any] = {
         "expert_sha256": judge.sha256,
         "rows": {name: [asdict(cell) for cell in cells] for name, cells in rows.items()},

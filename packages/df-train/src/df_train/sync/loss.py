@@ -102,8 +102,6 @@ def pinned(settings: SyncLossConfig) -> SyncLossConfig:
 
 def _check_fit(expert: SyncExpert, place: str, model: DualForceConfig) -> None:
     own = expert.config
-    _check_encoder(place, "video VAE", (own.video_vae, own.video_vae_sha256), model, "video_vae")
-    _check_encoder(place, "audio encoder", (own.audio_encoder, own.audio_sha256), model, "audio")
     pairs = (
         ("audio_pool", own.audio_pool, model.audio_pool),
         ("audio_dim", own.audio_dim, model.audio_dim),
@@ -115,6 +113,8 @@ def _check_fit(expert: SyncExpert, place: str, model: DualForceConfig) -> None:
                 f"objective.sync.expert={place} was trained with {name}={has}, the model has {wants}; train an expert "
                 "for it (task: sync)"
             )
+    _check_encoder(place, "video VAE", (own.video_vae, own.video_vae_sha256), model, "video_vae")
+    _check_encoder(place, "audio encoder", (own.audio_encoder, own.audio_sha256), model, "audio")
 
 
 def _check_encoder(place: str, what: str, own: tuple[str, str], model: DualForceConfig, role: str) -> None:
