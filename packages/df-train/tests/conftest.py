@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from torch import nn
 from df_data.format.sample import EncoderRecord, Sample, SampleMeta
 from df_data.format.shards import SplitWriter, staged_shards
 from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae
-from df_models.settings import merge, validate_config
+from df_models.settings import dump_config, merge, validate_config
 from df_models.time import latent_length
 from df_train.config import TrainConfig
 from df_train.engine import Trainer
@@ -179,6 +182,39 @@ def interrupted_after(
 ) -> Callable[..., AbstractContextManager[None]]:
     """`with interrupted_after(2, 4)`: sends this process a Ctrl-C when these steps are over."""
     return lambda *steps: after_steps(*steps, act=lambda _: os.kill(os.getpid(), signal.SIGINT))
+
+
+class Launched(NamedTuple):
+    """How the processes of a launch ended, and what each of them said."""
+
+    codes: list[int]
+    said: list[str]
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Launched]]:
+    """`launch(config, *options, ranks=2, code="", kill_after=None)`: `df-train` in own processes (`launches.py`)."""
+    folder = tmp_path_factory.mktemp("launches")
+    script = [sys.executable, str(Path(__file__).with_name("launches.py"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    server = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdin is not None and server.stdout is not None
+
+    def launched(
+        config: TrainConfig, *options: str, ranks: int = 1, code: str = "", kill_after: float | None = None
+    ) -> Launched:
+        path = folder / "config.yaml"
+        path.write_text(dump_config(config))
+        argv = ["--config", str(path), *options]
+        asked = {"ranks": ranks, "argv": argv, "code": code, "kill_after": kill_after, "limit": 200}
+        print(json.dumps(asked), file=server.stdin, flush=True)
+        answer = json.loads(server.stdout.readline())
+        assert answer["codes"] is not None, f"it hangs: {answer['said']}"
+        return Launched(**answer)
+
+    yield launched
+    server.stdin.close()
+    server.wait()
 
 
 @pytest.fixture(scope="session")

@@ -168,13 +168,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(
-    make_config: MakeConfig, small_disk: Path, monkeypatch: pytest.MonkeyPatch, after_steps: AfterSteps
+    make_config: MakeConfig,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after_steps: AfterSteps,
+    asynchronous: bool,
 ) -> None:
     monkeypatch.setattr("df_train.preflight.check_disk", lambda config, model: None)
-    config = make_config(small_disk / "run", optim={"steps": 6, "warmup": 2}, checkpoint={"every": 2})
+    saves = {"every": 2, "asynchronous": asynchronous}
+    config = make_config(small_disk / "run", optim={"steps": 6, "warmup": 2}, checkpoint=saves)
 
     def fill(trainer: engine.Trainer) -> None:
+        trainer._saves.finish()
         left = os.statvfs(small_disk)
         (small_disk / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize - 100_000))
 
@@ -185,6 +192,27 @@ def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(
     assert os.listdir(config.directory / "checkpoints") == ["step-2"]
     (small_disk / "filler").unlink()
     assert train(config).step == 6
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_disk_that_becomes_read_only_is_told_in_a_line(
+    make_config: MakeConfig,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after_steps: AfterSteps,
+    asynchronous: bool,
+) -> None:
+    monkeypatch.setattr("df_train.preflight.check_disk", lambda config, model: None)
+    saves = {"every": 2, "asynchronous": asynchronous}
+    config = make_config(small_disk / "run", optim={"steps": 12, "warmup": 2}, checkpoint=saves, log={"every": 100})
+
+    def protect(trainer: engine.Trainer) -> None:
+        trainer._saves.finish()
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+
+    with after_steps(4, act=protect), pytest.raises(UserError, match=r"Read-only .* step 4 .* step-2 is kept") as told:
+        train(config)
+    assert "\n" not in str(told.value)
 
 
 def test_a_disk_that_is_full_in_another_process_is_told_too(

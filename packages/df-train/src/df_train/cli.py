@@ -44,7 +44,7 @@ A run that was stopped (Ctrl-C, a crash, max_minutes) goes on where it was when 
 
 exit codes: 0 done; 1 training failed; 2 a mistake in what was asked; 3 the machine lacks something (disk, a package);
 75 told to stop by a scheduler (SIGTERM, SIGUSR1), 130 interrupted: the same command goes on, from a checkpoint saved
-then if training had begun
+then if training had begun; 76 one of several processes hung (hang_minutes)
 """
 
 
@@ -184,6 +184,8 @@ def _train_sync(options: argparse.Namespace) -> int:
 
 
 def _wish(options: argparse.Namespace) -> Wish:
+    if options.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        raise UserError("torchrun begins again, but --fresh would remove what was trained; give the command without it")
     return "resume" if options.resume else "fresh" if options.fresh else "default"
 
 

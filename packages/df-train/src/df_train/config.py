@@ -184,14 +184,15 @@ class SyncLossConfig(FrozenModel):
     Attributes:
         weight: of the loss; 0 for none. The plan's is 0.3.
         expert: the directory that `task: sync` wrote, a run's `expert/`.
-        sigma_max: noise level, as the mean of a window's frames, up to which windows count; above it the predicted
-            clean mouth is a blur whose lips the expert cannot read (`benchmarks/sync.py` measures this for a model).
+        sigma_max: noise level, as the mean of a window's frames, up to which windows count. 1 counts all: the expert
+            reads the mouths that a trained quickstart model predicts at every level (`benchmarks/sync.py`); less suits
+            a model whose predictions from high noise are a blur.
         sha256: of the expert; written by the run, which then refuses to go on with another one.
     """
 
     weight: float = Field(default=0.0, ge=0)
     expert: Location | None = None
-    sigma_max: float = Field(default=0.75, gt=0, le=1)
+    sigma_max: float = Field(default=1.0, gt=0, le=1)
     sha256: str | None = None
 
     @model_validator(mode="after")
@@ -397,8 +398,12 @@ class CheckpointConfig(ResumeConfig):
         milestones: rising steps, `[1000, 5000]`, after which the averaged model is also exported, to `models/step-N/`,
             for good. A checkpoint is saved with each, so that a run that goes on takes no such step again, and one that
             is there is not written anew.
+        asynchronous: write checkpoints beside training, which then waits only for a copy of its state in host memory
+            (16 bytes per parameter, over all processes). The next one waits for the last; the end of the run and
+            milestones do, too.
     """
 
+    asynchronous: bool = False
     milestones: Annotated[tuple[int, ...], AfterValidator(_rising_steps)] = ()
 
 
@@ -465,6 +470,8 @@ class TrainConfig(FrozenModel):
         device: `auto` takes a GPU if there is one.
         max_minutes: ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the
             learning rate's schedule is in steps and does not know of it.
+        hang_minutes: ends all of several processes when training gets no further for that long, and names those that
+            the others wait for (`df_train.watch`); longer than the longest save. null leaves it to torch's limits.
         budget: fits data, steps and schedule to a time.
         profile: which steps to profile; null for none.
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
@@ -476,6 +483,7 @@ class TrainConfig(FrozenModel):
     seed: int = Field(default=0, ge=0)
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     max_minutes: float | None = Field(default=None, gt=0)
+    hang_minutes: float | None = Field(default=10.0, gt=0)
     budget: BudgetConfig = BudgetConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

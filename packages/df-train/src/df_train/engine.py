@@ -19,7 +19,7 @@ from tqdm import tqdm
 from df_data.reading import Batch
 from df_infer.run_dir import RunDir
 from df_models.machine import choose_precision
-from df_train import checkpoint, state
+from df_train import state
 from df_train.budget import Pace
 from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples
@@ -27,10 +27,12 @@ from df_train.distributed import World
 from df_train.metrics import Sink
 from df_train.objective import Objective
 from df_train.profiling import Profiler
+from df_train.saves import Saves
 from df_train.schedule import ema_decay, learning_rate
 from df_train.sharding import set_gradient_sync
 from df_train.speed import Speed, Work
 from df_train.state import TrainState
+from df_train.watch import Watch
 
 
 class Stop(Enum):
@@ -121,8 +123,11 @@ class Trainer:
         work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
+        self._saves = Saves(RunDir(config.directory).checkpoints, config.checkpoint, world)
+        self._watch = Watch(config.hang_minutes)
         self._norm: Tensor | None = None
-        self._saved_at = self._validated_at = -1
+        self._validated_at = -1
+        self._saved_at = training.step  # the checkpoint that a run goes on from is there; nobody wants one of step 0
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -131,7 +136,15 @@ class Trainer:
 
         Raises:
             NotFinite: the loss or gradient is no longer a number; nothing is saved then.
+            MachineError, UserError: a checkpoint could not be written.
         """
+        with self._saves, self._watch:
+            stop = self._fit()
+            self.save()
+            self._saves.finish()
+        return stop
+
+    def _fit(self) -> Stop:
         total, taken = self.config.optim.steps, self.state.step
         bar = tqdm(
             total=total, initial=taken, desc="training", unit="step", disable=not self.world.is_main, smoothing=0.05
@@ -158,10 +171,10 @@ class Trainer:
                     break
             if not stop.goes_on and self.state.step > taken:
                 self.validate()
-        self.save()
         return stop
 
     def _after_step(self, bar: tqdm) -> None:
+        self._saves.check()
         step, config = self.state.step, self.config
         last = step == config.optim.steps
         if step % config.log.every == 0 or last:
@@ -172,10 +185,11 @@ class Trainer:
             self.save()
         if step in config.checkpoint.milestones:  # with a checkpoint first: who resumes never takes this step again
             self.save()
-            with self._speed.spent("saves"):
+            with self._spent("saves"):
+                self._saves.finish()
                 self._milestone(self.state)
         if config.sample.every and step % config.sample.every == 0 and not last:
-            with self._speed.spent("elsewhere"):
+            with self._spent("elsewhere"):
                 self._sample(self.state)
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
@@ -197,6 +211,7 @@ class Trainer:
     def step(self) -> None:
         """One optimizer step over `data.accumulate` passes."""
         training, optim = self.state, self.config.optim
+        self._watch.step = training.step + 1
         passes = self.config.data.accumulate
         sums, keys = training.meter.sums_LK2.clone(), list[str]()
         for index in range(passes):
@@ -248,9 +263,15 @@ class Trainer:
         )
 
     def _next_batch(self) -> Batch:
-        with self._speed.spent("data"):  # without the copy to a GPU, which waits for the step before
+        with self._spent("data"):  # without the copy to a GPU, which waits for the step before
             batch = next(self._batches)
         return batch.to(self.world.device)
+
+    @contextmanager
+    def _spent(self, on: str) -> Iterator[None]:
+        """Count the time inside, and let the watch know what this process is doing."""
+        with self._speed.spent(on), self._watch.during(on):
+            yield
 
     # ------------------------------------------------------------------------------------------------ logging, saving
 
@@ -285,7 +306,7 @@ class Trainer:
         step = self.state.step
         if self._validate is None or step == self._validated_at:
             return
-        with self._speed.spent("elsewhere"):
+        with self._spent("elsewhere"):
             values = self._validate(self.state)
         self._require_finite(values)
         for sink in self._sinks:
@@ -293,24 +314,21 @@ class Trainer:
         self._validated_at = step
 
     def save(self) -> None:
-        """Write a checkpoint of the present step, unless it was just written."""
+        """Write a checkpoint of the present step, or begin to (`df_train.saves`), unless that was just done."""
         if self.state.step != self._saved_at:
-            with self._speed.spent("saves"):
+            with self._spent("saves"):
                 self._save()
 
     def _save(self) -> None:
         step = self.state.step
         self._look_at_skips()
         self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
-        root = RunDir(self.config.directory).checkpoints
         shared = {
             "seconds": self.state.seconds,
             "model": asdict(self.state.model.config),
             "skips": self.state.skips.state_dict(),
         }
-        checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)
-        if self.world.is_main:
-            checkpoint.prune(root, self.config.checkpoint.keep)
+        self._saves.save(step, state.tensors_of(self.state), state.own_state(self.state), shared)
         self._saved_at = step
 
 

@@ -74,8 +74,7 @@ def fit(
                 look()
             if state.step % rhythm.checkpoint.every == 0 or last or interrupts.reason:
                 tensors, own = save()
-                checkpoint.save(run.checkpoints, state.step, tensors, own, {}, world)
-                checkpoint.prune(run.checkpoints, rhythm.checkpoint.keep)
+                checkpoint.save(run.checkpoints, state.step, tensors, own, {}, world, rhythm.checkpoint.keep)
             if interrupts.reason and not last:
                 tqdm.write(f"checkpoint saved in {run.checkpoints}; the same command continues the run")
                 raise KeyboardInterrupt if interrupts.ctrl_c else Terminated

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def train(
     clock = None if config.budget.minutes is None else Clock(config.budget.minutes, began or time.monotonic())
     config = prepare(config, wish)
     run = RunDir(config.directory)
-    with open_world(config.device) as world, _only_writer(run, world):
+    with open_world(config.device, patience(config)) as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         if start is not None:
             config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True), said)
@@ -112,6 +113,11 @@ def train(
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
     return result
+
+
+def patience(config: TrainConfig) -> timedelta | None:
+    """How long collectives wait: long enough that `df_train.watch` speaks before they do, and torch's 30 minutes."""
+    return None if config.hang_minutes is None else timedelta(minutes=max(30.0, 2.0 * config.hang_minutes))
 
 
 def introduction(config: TrainConfig, world: World) -> str:

@@ -111,10 +111,14 @@ def tensors_of(state: TrainState) -> dict[str, Any]:
 
 
 def own_state(state: TrainState) -> checkpoint.RankState:
-    """What this process alone knows: where its reader stands, the figures since the last log, the errors recorded."""
-    tensors = {"meter": state.meter.sums_LK2.cpu()}
+    """What this process alone knows: where its reader stands, the figures since the last log, the errors recorded.
+
+    All of it copied, so that it stays what it is while training goes on.
+    """
+    tensors = {"meter": state.meter.sums_LK2}
     if state.banks is not None:
         tensors |= {f"{_ERRORS}{name}": value for name, value in state.banks.state_dict().items()}
+    tensors = {name: value.to("cpu", copy=True) for name, value in tensors.items()}
     return checkpoint.RankState({"reader": state.reader.state_dict(), "lengths": asdict(state.lengths)}, tensors)
 
 
