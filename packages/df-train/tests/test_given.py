@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,31 @@ def test_settings_that_do_not_fit_together_are_told(
 ):
     with pytest.raises(UserError, match=said):
         make_config(tmp_path / "run", objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("fields", "known", "said"),
+    [(["pitch"], False, "structure_known=true"), (["pich"], True, "did you mean 'pitch'"), (["pitch"], True, None)],
+)
+def test_a_corpus_that_is_still_to_be_made_is_checked_too(
+    make_config: MakeConfig,
+    tiny_model: dict[str, int],
+    tmp_path: Path,
+    fields: list[str],
+    known: bool,
+    said: str | None,
+):
+    config = make_config(
+        tmp_path / "run",
+        objective={"give_fields": {"share": 0.5, "fields": fields}},
+        model={"overrides": {**tiny_model, "structure_known": known}},
+        data={
+            "root": str(tmp_path / "none"),
+            "synth": {"clips": 8, "val_clips": 2, "frames": 9, "val_frames": 9, "size": 32},
+        },
+    )
+    with nullcontext() if said is None else pytest.raises(UserError, match=said):
+        preflight(config)
 
 
 def test_a_field_that_is_not_there_is_told_before_work_begins(

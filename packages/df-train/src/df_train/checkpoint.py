@@ -15,6 +15,7 @@ business. Checkpoints are for resuming one's own runs; what is given to others i
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -239,6 +240,14 @@ def verify(path: Path) -> CheckpointInfo:
             if sha256_file(file) != digest:
                 raise DamagedCheckpoint(f"{path}: {name} has changed since it was written (its sha256 differs)")
     return info
+
+
+def newest_info(root: Path) -> CheckpointInfo | None:
+    """What the newest checkpoint that can be read says of itself, without checking its files; None if there is none."""
+    for path in _newest_first(root):
+        with contextlib.suppress(DamagedCheckpoint):
+            return read_info(path)
+    return None
 
 
 def read_info(path: Path) -> CheckpointInfo:

@@ -148,7 +148,21 @@ def task_of(path: Path, overrides: list[str]) -> str:
     return task
 
 
+def said(overrides: list[str]) -> set[str]:
+    """The settings that a command line names, dotted, also where it names them together (`optim={lr: 1e-3}`)."""
+
+    def leaves(tree: dict[str, Any], above: str = "") -> Iterator[str]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{above}{key}.")
+            else:
+                yield f"{above}{key}"
+
+    return set(leaves(read_tree(None, overrides)))
+
+
 def _train_tokenizer(options: argparse.Namespace) -> int:
+    from df_train.engine import NotFinite
     from df_train.tokenizer import train as tokenizer
     from df_train.tokenizer.config import TokenizerConfig
 
@@ -162,11 +176,16 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         tokenizer.preflight(config)
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
-    print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    try:
+        print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    except NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
 def _train_sync(options: argparse.Namespace) -> int:
+    from df_train.engine import NotFinite
     from df_train.sync import train as sync
     from df_train.sync.config import SyncConfig
 
@@ -179,7 +198,11 @@ def _train_sync(options: argparse.Namespace) -> int:
         sync.preflight(config)
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
-    print(f"lip-sync expert: {sync.train(config, _wish(options))}")
+    try:
+        print(f"lip-sync expert: {sync.train(config, _wish(options))}")
+    except NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -214,7 +237,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, wish, began, {text.partition("=")[0] for text in options.overrides})
+        result = run.train(config, wish, began, said(options.overrides))
     except NotFinite as error:  # in all processes alike
         if peers.own_rank() == 0:
             print(f"df-train: error: {error}", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +35,10 @@ _SCALE_CLIPS = 64
 """Clips that the FLAME head's scale is taken from: some 2000 frames, enough for a mean and a spread."""
 _SMALLEST_SPREAD = 1e-4
 """A field that varies less never changes (a constant of the dataset), and is not divided by its spread."""
+
+
+_OTHER_STATISTICS = 0.01
+"""Of an entry's spread: beyond it a model's statistics are another dataset's, not the same numbers rounded."""
 
 
 def prepare_data(config: TrainConfig, world: World, fit: Fit | None = None) -> Manifest:
@@ -78,9 +82,14 @@ def training_manifest(data: DataConfig) -> Manifest:
 
 
 def stored(data: DataConfig, split: str = "train") -> Iterator[RawSample]:
-    """The samples of a split, one at a time, in their stored order; damaged ones as `data.on_error` says."""
+    """The samples of a split, one at a time, in their stored order.
+
+    A damaged one ends it, or is left out where `data.on_error` says so; but of held-out clips none is ever left out:
+    others would take their places, and the figures would be those of other clips.
+    """
     cache = None if data.cache_dir is None else ShardCache(data.cache_dir, data.cache_dir_bytes, verify=data.verify)
-    return first_samples(data.split(split), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
+    skip = data.on_error == "skip" and split == "train"
+    return first_samples(data.split(split), cache=cache, verify=data.verify, skip_damaged=skip)
 
 
 def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[str, str]) -> None:
@@ -147,9 +156,26 @@ def set_statistics(model: DualForce, manifest: Manifest) -> None:
     statistics = manifest.structure_statistics
     if statistics is None:
         raise UserError("the dataset's manifest has no structure statistics; build the dataset again")
-    std = torch.tensor(statistics.std)
-    model.set_structure_statistics(
-        torch.tensor(statistics.mean), torch.where(std > _SMALLEST_SPREAD, std, torch.ones_like(std))
+    model.set_structure_statistics(torch.tensor(statistics.mean), _spread(statistics.std))
+
+
+def _spread(std: Sequence[float]) -> Tensor:
+    found = torch.tensor(std)
+    return torch.where(found > _SMALLEST_SPREAD, found, torch.ones_like(found))
+
+
+def own_statistics_note(model: DualForce, manifest: Manifest) -> str | None:
+    """Return a line for the user if a trained model keeps structure statistics that are not the dataset's."""
+    found, mean, std = manifest.structure_statistics, model.structure_mean, model.structure_std
+    if found is None or mean is None or std is None or len(found.mean) != len(mean):
+        return None
+    shift_V = (torch.tensor(found.mean) - mean) / std
+    stretch_V = _spread(found.std) / std - 1.0
+    if not bool((torch.cat([shift_V, stretch_V]).abs() > _OTHER_STATISTICS).any()):
+        return None
+    return (
+        "the model of model.start_from keeps its own structure statistics, which differ from the dataset's: compare "
+        "val/loss and val/loss/structure only with runs that started from it"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples
 from df_train.distributed import World
 from df_train.metrics import Sink
-from df_train.objective import Objective
+from df_train.objective import Objective, Record
 from df_train.profiling import Profiler
 from df_train.saves import Saves
 from df_train.schedule import ema_decay, learning_rate
@@ -120,7 +119,12 @@ class Trainer:
         self._sinks, self._sample, self._pace = sinks, sample, pace
         self._milestone, self._validate = milestone, validate
         self._batches = iter(training.reader)
-        work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
+        work = Work(
+            training.model.config,
+            history=objective.shows_history,
+            flame="flame" in objective.names,
+            known=config.objective.give_fields.share > 0,
+        )
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._saves = Saves(RunDir(config.directory).checkpoints, config.checkpoint, world)
@@ -155,10 +159,8 @@ class Trainer:
             self._speed.begin()
             stop = Stop.DONE
             while self.state.step < self.config.optim.steps:
-                started = time.perf_counter()
                 with self._profiler.around(self.state.step + 1):
                     self.step()
-                self.state.seconds += time.perf_counter() - started
                 bar.update()
                 if self._pace is not None:
                     self.config = self._pace.after_step(self.config, self.state.step)
@@ -184,16 +186,20 @@ class Trainer:
         if step % config.checkpoint.every == 0 and not last:
             self.save()
         if step in config.checkpoint.milestones:  # with a checkpoint first: who resumes never takes this step again
+            if last:  # nor measures it again
+                self.validate()
             self.save()
             with self._spent("saves"):
                 self._saves.finish()
                 self._milestone(self.state)
         if config.sample.every and step % config.sample.every == 0 and not last:
+            self._settle()
             with self._spent("elsewhere"):
                 self._sample(self.state)
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
         """Processes agree only on log steps, so that other steps need not wait for each other."""
+        self.state.seconds += self._speed.lap()
         reason = interrupts.reason or (Stop.TIME if self._late else None)
         if self.world.size > 1:
             if self.state.step % self.config.log.every:
@@ -213,7 +219,7 @@ class Trainer:
         training, optim = self.state, self.config.optim
         self._watch.step = training.step + 1
         passes = self.config.data.accumulate
-        sums, keys = training.meter.sums_LK2.clone(), list[str]()
+        sums, keys, records = training.meter.sums_LK2.clone(), list[str](), list[Record]()
         for index in range(passes):
             batch = self._next_batch()
             keys += batch.keys
@@ -221,6 +227,7 @@ class Trainer:
                 set_gradient_sync(training.model, index == passes - 1)
             losses = self.objective(training.model, batch, training.step, training.banks)
             (losses.total / passes).backward()
+            records += [] if losses.record is None else [losses.record]
             self.state.meter.add(losses.terms, losses.total)
             self.state.lengths.add(batch.video.shape[1])
             self._speed.count(batch)
@@ -233,6 +240,8 @@ class Trainer:
             skip, training.optimizer, training.average, ema_decay(training.step, decay=self.config.ema.decay)
         )
         training.meter.restore(sums, where=skip)
+        for record in records:
+            record(skip)
         training.optimizer.zero_grad()
         training.step += 1
         self._speed.step()
@@ -280,6 +289,7 @@ class Trainer:
         step, config = self.state.step, self.config
         values = self.state.meter.read(self.world)
         values["optim/skipped"] = float(self._look_at_skips())
+        self.state.seconds += self._speed.lap()
         norm = self._norm.item() if self._norm is not None else 0.0
         if math.isfinite(norm):
             values["grad_norm"] = norm
@@ -306,6 +316,7 @@ class Trainer:
         step = self.state.step
         if self._validate is None or step == self._validated_at:
             return
+        self._settle()
         with self._spent("elsewhere"):
             values = self._validate(self.state)
         self._require_finite(values)
@@ -316,12 +327,17 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the present step, or begin to (`df_train.saves`), unless that was just done."""
         if self.state.step != self._saved_at:
+            self._settle()
             with self._spent("saves"):
                 self._save()
 
+    def _settle(self) -> None:
+        """Wait for the steps that a GPU has still to do, so that their time counts as training and as nothing else."""
+        self._look_at_skips()
+        self.state.seconds += self._speed.lap()
+
     def _save(self) -> None:
         step = self.state.step
-        self._look_at_skips()
         self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
         shared = {
             "seconds": self.state.seconds,

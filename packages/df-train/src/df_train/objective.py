@@ -30,12 +30,16 @@ from df_train.noising import Banks, Shown, Streams, history_config, show
 from df_train.schedule import decayed_weight
 from df_train.sync.loss import SyncJudge, open_judge
 
+Record = Callable[[Tensor], None]
+"""Records the model's errors once it is known whether their step is taken; given 1.0 if it is skipped, else 0.0."""
+
 
 class Losses(NamedTuple):
-    """The weighted total to differentiate, and every loss frame by frame for the log."""
+    """The weighted total to differentiate, every loss frame by frame for the log, and what is left to record."""
 
     total: Tensor
     terms: dict[str, LossTerm]
+    record: Record | None = None
 
 
 class FlameScale(NamedTuple):
@@ -130,9 +134,17 @@ class Objective:
         shown = self._shown(batch, clean, step, banks)
         answer = self.answer(model, batch, shown)
         terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
-        if banks is not None:
-            banks.record(predicted_clean(answer.velocity, shown), clean, shown.sigma, batch.anchored)
-        return Losses(total_loss(terms, self.weights(step)), terms)
+        total = total_loss(terms, self.weights(step))
+        if banks is None:
+            return Losses(total, terms)
+        predicted = Streams(*(stream.detach() for stream in predicted_clean(answer.velocity, shown)))
+
+        def record(skip: Tensor) -> None:
+            # what is not a number is not recorded
+            kept = Streams(*(stream.masked_fill(skip.bool(), torch.nan) for stream in predicted))
+            banks.record(kept, clean, shown.sigma, batch.anchored)
+
+        return Losses(total, terms, record)
 
     def _shown(self, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
         keys = {"seed": self._seed, "step": step}

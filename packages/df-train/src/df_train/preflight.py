@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from df_data.format.manifest import MANIFEST_NAME, Manifest
+from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir
-from df_models import DualForce
+from df_models import DualForce, DualForceConfig
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
 from df_models.files import check_output_directory
@@ -32,8 +35,11 @@ _TENSORS_PER_CHECKPOINT = 4
 _SPARE_BYTES = 200_000_000
 
 
-def preflight(config: TrainConfig) -> None:
+def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> None:
     """Check a configuration against this machine.
+
+    Args:
+        saved: the configuration of the model that the run goes on from (`df_train.state.build_model`).
 
     Raises:
         UserError: the first thing that will not work, and how to mend it.
@@ -45,10 +51,10 @@ def preflight(config: TrainConfig) -> None:
     if manifest:
         check_lengths(config.data, manifest)
     check_held_out(config, manifest if config.data.synth is None else None)
-    model = state.build_model(config, taken_over(manifest, config.model.overrides) if manifest else None)
+    model = state.build_model(config, taken_over(manifest, config.model.overrides) if manifest else None, saved)
     if manifest:
         check_fit(model.config, manifest)
-        given_structure(config.objective, model.config)
+    given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))
     check_hearing(config.objective, model.config)
     if manifest:
         open_judge(config.objective.sync, model.config)
@@ -61,6 +67,11 @@ def preflight(config: TrainConfig) -> None:
         vae = load_video_vae(model.config.video_vae)
         if manifest and config.data.synth is None:
             check_vae(vae, manifest)
+
+
+def _as_synthetic(model: DualForceConfig) -> DualForceConfig:
+    """The configuration that a model will have of a synthetic corpus that is still to be made."""
+    return replace(model, structure_layout=model.structure_layout or structure_layout(None))
 
 
 def known_manifest(config: TrainConfig) -> Manifest | None:

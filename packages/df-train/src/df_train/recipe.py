@@ -47,6 +47,7 @@ def fit(
     world: World,
     *,
     step: Callable[[], Mapping[str, Any]],
+    check: Callable[[], None],
     look: Callable[[], None],
     save: Callable[[], tuple[dict[str, Any], checkpoint.RankState]],
 ) -> None:
@@ -54,6 +55,7 @@ def fit(
 
     Args:
         step: takes one and returns its figures (numbers or tensors of one).
+        check: raises if the state is not to be exported or saved.
         look: measures and exports.
         save: the tensors for DCP, and what else the state is made of.
 
@@ -70,9 +72,13 @@ def fit(
                 values = {name: float(value) for name, value in figures.items()}
                 bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
                 log.write(state.step, values)
-            if state.step % rhythm.eval_every == 0 or last:
+            looks = state.step % rhythm.eval_every == 0 or last
+            saves = state.step % rhythm.checkpoint.every == 0 or last or interrupts.reason
+            if looks or saves:
+                check()
+            if looks:
                 look()
-            if state.step % rhythm.checkpoint.every == 0 or last or interrupts.reason:
+            if saves:
                 tensors, own = save()
                 checkpoint.save(run.checkpoints, state.step, tensors, own, {}, world, rhythm.checkpoint.keep)
             if interrupts.reason and not last:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -21,9 +22,9 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import peers, state
+from df_train import peers, planned, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
-from df_train.checkpoint import CheckpointInfo, read_info
+from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
 from df_train.contract import audio_note, check_continued, check_fit, taken_over
@@ -33,6 +34,7 @@ from df_train.dataset import (
     check_same_dataset,
     look_at,
     make_reader,
+    own_statistics_note,
     prepare_data,
     set_statistics,
     skipped_samples,
@@ -41,6 +43,7 @@ from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
 from df_train.export import Milestones, write_model
+from df_train.hearing import latency_note
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
@@ -50,7 +53,17 @@ from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
 from df_train.sharding import shard
 from df_train.skips import Skips
-from df_train.start import Wish, check_place, choose_start, clear, digests_known, located, record_of, write_config
+from df_train.start import (
+    Wish,
+    check_place,
+    choose_start,
+    clear,
+    digests_known,
+    go_back,
+    located,
+    record_of,
+    write_config,
+)
 from df_train.state import TrainState
 from df_train.sync.loss import pinned
 from df_train.text import unread_text
@@ -103,12 +116,13 @@ def train(
         say(introduction(config, world))
         config, manifest = _make_data(config, world, clock)
         known = digests_known(run, start)
-        training, objective, prompt = build(config, world, manifest, known)
+        saved = None if start is None else start.values.get("model")
+        training, objective, prompt = build(config, world, manifest, known, saved)
         validation = _held_out(config, training, objective, manifest, world)
         if start is not None:
             _resume(training, start, world, config)
         if world.is_main:
-            _begin(run, config, wish, known)
+            _begin(run, config, wish, known, 0 if start is None else start.step)
         result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
@@ -160,7 +174,8 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     """
     config = with_expert(located(config, wish, say))
     check_place(RunDir(config.directory), wish)
-    preflight(config)
+    begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
+    preflight(config, None if begun is None else begun.values.get("model"))
     return config
 
 
@@ -181,27 +196,42 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str]) -> None:
-    """Every check has passed: make room if that was asked for, and write what makes the directory a run."""
+def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str], step: int) -> None:
+    """Every check has passed: make room if that was asked for, and write what makes the directory a run.
+
+    Args:
+        step: that it goes on from.
+    """
     if wish == "fresh":
         clear(run)
+    if gone := go_back(run, step):
+        say(
+            f"milestones that the run takes again, since it goes on from step {step}, are removed: of steps "
+            f"{', '.join(map(str, gone))}"
+        )
     run.write_record(record_of(config, known))
     write_config(run, config)
 
 
 def build(
-    config: TrainConfig, world: World, manifest: Manifest, known: Mapping[str, str] | None = None
+    config: TrainConfig,
+    world: World,
+    manifest: Manifest,
+    known: Mapping[str, str] | None = None,
+    saved: Mapping[str, Any] | None = None,
 ) -> tuple[TrainState, Objective, Prompt | None]:
     """Everything at step 0: the data checked, the model sharded, optimizer, reader and objective; and the
     prompt that the model is handed on with, if it reads text.
 
     Args:
         known: digests of the dataset's splits that the run was begun with, if it goes on.
+        saved: the configuration of the model that it goes on from (`df_train.state.build_model`).
     """
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, taken_over(manifest, config.model.overrides))
+    model = state.build_model(config, taken_over(manifest, config.model.overrides), saved)
     check_fit(model.config, manifest)
-    for line in (unread_text(model.config, manifest), audio_note(manifest)):
+    heard = latency_note(config.objective, model.config, config.rollout)
+    for line in (unread_text(model.config, manifest), audio_note(manifest), heard):
         if line is not None:
             say(line)
     check_lengths(config.data, manifest)
@@ -211,6 +241,8 @@ def build(
         set_statistics(model, manifest)
         if scale is not None:
             calibrate_flame_head(model, scale)
+    elif config.validation.every and (note := own_statistics_note(model, manifest)):
+        say(note)
     objective = Objective(config, model.config, scale)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
@@ -282,6 +314,8 @@ def _train_and_export(
     clock: Clock | None = None,
     validation: Validation | None = None,
 ) -> Result:
+    for line in planned.at_the_start(config, training.step):
+        say(line)
     tree = config.model_dump(mode="json")
     sinks = open_sinks(run, config.log, tree, training.step) if world.is_main else []
     sampler = Sampler(config, world, run)
@@ -298,12 +332,14 @@ def _train_and_export(
     _tell_skipped(training, world)
     if stop.goes_on:
         return Result(stop, training.step, training.seconds)
+    for line in planned.at_the_end(config, training.step):
+        say(line)
     model = state.averaged_model(training)
-    if world.is_main:
-        write_model(run.model, model, prompt)
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
     loss_plot = run.loss_plot if plotted else None
     crops_faces = model.config.face_crop != "none"
+    if world.is_main:  # last of all: a run that has a model is finished, and one that is killed before goes on
+        write_model(run.model, model, prompt)
     return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)

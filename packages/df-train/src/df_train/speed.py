@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -32,10 +32,12 @@ class Work:
     Args:
         history: whether a copy of the clip goes through the layers before it (teacher forcing, error recycling).
         flame: whether the FLAME head is trained.
+        known: whether the model is told which entries of its structure are known.
     """
 
-    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool) -> None:
-        self._model, self._history, self._flame = model, history, flame
+    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool, known: bool) -> None:
+        self._model = replace(model, structure_known=model.structure_known and known)
+        self._history, self._flame = history, flame
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def of(self, batch: Batch) -> tuple[int, int]:
@@ -57,8 +59,15 @@ class Work:
 
 @cache
 def own_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s that this device multiplies matrices with, measured once in a process."""
-    return matmul_rate(device, dtype, seconds=_MEASURED_SECONDS)
+    """FLOP/s that this device multiplies matrices with, measured once in a process.
+
+    Its matrices are no part of what training takes: on CUDA they go back, and out of the peak.
+    """
+    rate = matmul_rate(device, dtype, seconds=_MEASURED_SECONDS)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return rate
 
 
 @dataclass
@@ -85,12 +94,21 @@ class Speed:
     def __init__(self, work: Work, world: World, dtype: torch.dtype) -> None:
         self._work, self._world, self._dtype = work, world, dtype
         self._now = _Interval()
+        self._lap_began, self._away = self._now.began, 0.0
 
     def begin(self) -> None:
         """Measure the device, in the first process, and start the clock."""
         if self._world.is_main:
             own_rate(self._world.device, self._dtype)
         self._now = _Interval()
+        self._lap_began, self._away = self._now.began, 0.0
+
+    def lap(self) -> float:
+        """Seconds of the wall clock since the last call, or since `begin`, without those of saves and elsewhere."""
+        now = time.perf_counter()
+        passed = now - self._lap_began - self._away
+        self._lap_began, self._away = now, 0.0
+        return passed
 
     def count(self, batch: Batch) -> None:
         """Count a pass over a batch."""
@@ -110,7 +128,10 @@ class Speed:
         try:
             yield
         finally:
-            setattr(self._now, on, getattr(self._now, on) + time.perf_counter() - began)
+            passed = time.perf_counter() - began
+            setattr(self._now, on, getattr(self._now, on) + passed)
+            if on != "data":
+                self._away += passed
 
     def read(self) -> dict[str, float]:
         """The figures since the last call."""

@@ -40,6 +40,27 @@ def clear(run: RunDir) -> None:
                 path.unlink(missing_ok=True)
 
 
+def go_back(run: RunDir, step: int) -> list[int]:
+    """Remove the milestones of later steps than the one that a run goes on from, and what df-eval measured of them.
+
+    They will be taken again, perhaps otherwise (a lower `optim.lr` after a run that diverged).
+
+    Returns:
+        The steps whose milestones are gone.
+
+    Raises:
+        UserError: one of them is being measured; nothing is removed then.
+    """
+    later = [taken for taken in run.milestone_steps if taken > step]
+    evaluations = [path for taken in later if (path := run.evaluation(taken)).is_dir()]
+    with ExitStack() as held:
+        for path in evaluations:
+            held.enter_context(one_writer(path, "df-train"))
+        for path in [*map(run.milestone, later), *evaluations]:
+            shutil.rmtree(path)
+    return later
+
+
 def write_config(run: RunDir, config: TrainConfig) -> None:
     """Write the resolved configuration; it reads back equal."""
     run.root.mkdir(parents=True, exist_ok=True)

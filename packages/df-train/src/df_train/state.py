@@ -44,18 +44,24 @@ class TrainState:
     seconds: float = 0.0
 
 
-def build_model(config: TrainConfig, decided: Mapping[str, Any] | None = None) -> DualForce:
+def build_model(
+    config: TrainConfig, decided: Mapping[str, Any] | None = None, saved: Mapping[str, Any] | None = None
+) -> DualForce:
     """The model at step 0, on the CPU in float32: `model.start_from`, or weights that depend on the seed alone.
 
     Args:
         decided: fields of its configuration that the dataset decides (`df_train.contract.taken_over`), which
             `model.overrides` still wins over. A model that was trained keeps its own (`df_train.contract.for_trained`).
+        saved: the configuration of the model in the checkpoint that the run goes on from, whose weights will take the
+            place of these: the model of `model.start_from` is then not needed, and may be gone.
 
     Raises:
         UserError: an unknown preset, an unknown field in `model.overrides`, values that do not fit together, or a
             saved model that is missing, damaged, or does not fit `model.overrides`.
     """
     overrides = config.model.overrides
+    if config.model.start_from is not None and saved is not None:
+        return DualForce(DualForceConfig.from_dict(saved))
     if config.model.start_from is not None:
         return _start_from(config.model.start_from, decided or {}, overrides)
     reads_text = preset_config(config.model.preset, **overrides).text_dim > 0

@@ -29,6 +29,7 @@ from df_train import checkpoint, start
 from df_train.dataset import check_lengths, made_data, open_reader, stored, training_manifest
 from df_train.distributed import open_world, pick_device
 from df_train.ema import ParameterAverage
+from df_train.engine import NotFinite
 from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps
 from df_train.recipe import Rhythm, alone, choose_start, fit, owned_names
 from df_train.schedule import ema_decay, learning_rate
@@ -130,6 +131,7 @@ def train(config: SyncConfig, wish: Wish = "default") -> Path:
                 log,
                 world,
                 step=lambda: take_step(state, config),
+                check=lambda: _require_finite(nn.utils.get_total_norm(state.expert.parameters()), state.step, config),
                 look=lambda: look(state, config, manifest, clips, run, log),
                 save=lambda: (state.tensors(), state.own()),
             )
@@ -241,6 +243,7 @@ def take_step(state: SyncState, config: SyncConfig) -> dict[str, Tensor]:
     loss = batch_loss(expert, noised(batch.video, config, state.step), batch)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(expert.parameters(), optim.clip)
+    _require_finite(norm, state.step + 1, config)
     rate = learning_rate(state.step, peak=optim.lr, warmup=optim.warmup, total=optim.steps, floor=0.0)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -249,6 +252,15 @@ def take_step(state: SyncState, config: SyncConfig) -> dict[str, Tensor]:
     state.average.update(ema_decay(state.step, decay=optim.ema))
     state.step += 1
     return {"loss": loss.detach(), "grad_norm": norm, "scale": expert.scale.detach()}
+
+
+def _require_finite(norm: Tensor, step: int, config: SyncConfig) -> None:
+    """Raise, before anything is taken over from it or written, unless a norm is a number."""
+    if not norm.isfinite():
+        raise NotFinite(
+            f"the gradient or the weights are not finite at step {step}; the last checkpoint and export are as they "
+            f"were: go on with a lower optim.lr (now {config.optim.lr:g})"
+        )
 
 
 def noised(video_BTChw: Tensor, config: SyncConfig, step: int) -> Tensor:

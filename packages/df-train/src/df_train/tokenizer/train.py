@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 from df_infer.run_dir import RunDir
@@ -29,6 +30,7 @@ from df_models.time import latent_length
 from df_train import checkpoint, start
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
+from df_train.engine import NotFinite
 from df_train.muon import Muon, split_parameters
 from df_train.recipe import Rhythm, alone, choose_start, fit, owned_names
 from df_train.schedule import ema_decay
@@ -90,6 +92,7 @@ def train(config: TokenizerConfig, wish: Wish = "default") -> Path:
     Raises:
         UserError: no such dataset (`data.shards`) or VAE (`start_from`), or one that does not fit; a run that is
             finished, or none to resume.
+        NotFinite: the gradient or the weights are no longer numbers; nothing is saved or exported then.
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGUSR1, with a checkpoint saved.
     """
     preflight(config)
@@ -133,6 +136,7 @@ def _fit(
         log,
         world,
         step=lambda: _figures(take_step(state, train_pool, config, precision)),
+        check=lambda: _require_finite(get_total_norm(state.vae.parameters()), "weights", state.step, config),
         look=lambda: _look(state, train_pool, val_pools, run, log),
         save=lambda: (state.tensors(), checkpoint.RankState({}, {})),
     )
@@ -194,6 +198,7 @@ def take_step(state: TokenizerState, pool: Pool, config: TokenizerConfig, precis
     losses = tokenizer_losses(output.float(), video, weights, mean.float(), log_variance.float(), config.loss)
     losses["loss"].backward()
     losses["grad_norm"] = nn.utils.clip_grad_norm_(vae.parameters(), config.clip_norm)
+    _require_finite(losses["grad_norm"], "gradient", state.step + 1, config)
     rate = _linear(state.step, config.warmup, config.steps)
     for optimizer, peak in ((state.muon, config.matrix_lr), (state.adam, config.lr)):
         optimizer.param_groups[0]["lr"] = peak * rate
@@ -201,6 +206,19 @@ def take_step(state: TokenizerState, pool: Pool, config: TokenizerConfig, precis
     state.average.update(ema_decay(state.step, decay=config.ema))
     state.step += 1
     return losses
+
+
+def _require_finite(norm: Tensor, of: str, step: int, config: TokenizerConfig) -> None:
+    """Raise, before anything is taken over from it or written, unless a norm is a number.
+
+    Raises:
+        NotFinite: with the way out.
+    """
+    if not norm.isfinite():
+        raise NotFinite(
+            f"not finite at step {step}: the norm of the tokenizer's {of}; the last checkpoint and export are as they "
+            f"were: go on with lower rates (lr={config.lr:g}, matrix_lr={config.matrix_lr:g})"
+        )
 
 
 def reconstruct(vae: nn.Module, video_BCPHW: Tensor, latent_noise: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -32,7 +32,7 @@ from df_train.validation.showing import repeated, show_held_out
 
 _WEIGHTS = {"video": 1.0, "structure": 0.5}
 """Of `val/loss`: the objective's default weights of the two streams, whatever a run's own are, and none for losses that
-a run may lack, so that the number means the same in every run."""
+a run may lack, so that the number means the same in every run on the same structure statistics."""
 
 
 class Validation:
@@ -61,7 +61,7 @@ class Validation:
                     if place < count:  # beyond, a process only takes part in what the others compute
                         for loss, name in enumerate(names):
                             add_by_bucket(sums_NHLK2[place, index, loss], terms[name])
-        return figures(world.sum(sums_NHLK2).sum(dim=0), self._histories, names)
+        return figures(alike(world.sum(sums_NHLK2)).sum(dim=0), self._histories, names)
 
     def _terms(self, model: DualForce, passes: Batch, history: HeldOutHistory) -> dict[str, LossTerm]:
         """The losses of a clip; frames that are given clean count in none."""
@@ -69,6 +69,12 @@ class Validation:
         answer = self._objective.answer(model, passes, show_held_out(passes, clean, history))
         terms = self._objective.terms(answer)
         return {name: term._replace(counts_BT=term.counts_BT * (term.sigma_BT > 0)) for name, term in terms.items()}
+
+
+def alike(sums_NHLK2: Tensor) -> Tensor:
+    """Each clip's sums divided by what it counts in all buckets, so that a clip counts the same whatever its length."""
+    counts_NHL11 = sums_NHLK2[..., 1].sum(dim=-1)[..., None, None]
+    return sums_NHLK2 / torch.where(counts_NHL11 > 0, counts_NHL11, 1.0)
 
 
 def _whole_turns(count: int, size: int) -> int:
