@@ -207,7 +207,7 @@ def test_settings_of_one_stream_are_checked():
     assert preset_config("quickstart", streams="video", structure_layers=1).fusion_depth == 2
     with pytest.raises(UserError, match=r"the number of layers that the tower has \(num_layers=1\)"):
         preset_config("quickstart", streams="video", num_layers=1)
-    with pytest.raises(UserError, match="streams='vdeo' is none of both, video, structure .did you mean 'video'"):
+    with pytest.raises(UserError, match=r"streams='vdeo' is none of both, video, structure .did you mean 'video'"):
         preset_config("quickstart", streams="vdeo")
     with pytest.raises(UserError, match="needs structure_text=True"):
         preset_config("dualforce-1.5b", streams="structure")

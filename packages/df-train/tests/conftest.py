@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from df_data.format.sample import EncoderRecord, Sample, SampleMeta
+from df_data.format.sample import NO_FACE, OF_FACES, EncoderRecord, Sample, SampleMeta
 from df_data.format.shards import SplitWriter, staged_shards
 from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae
 from df_models.settings import dump_config, merge, validate_config
+from df_models.structure import LIVEPORTRAIT_70
 from df_models.time import latent_length
 from df_train.config import TrainConfig
 from df_train.engine import Trainer
@@ -56,7 +57,9 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def random_sample(split: str, index: int, video: bytes | None = None, frames: int = FRAMES) -> Sample:
+def random_sample(
+    split: str, index: int, video: bytes | None = None, frames: int = FRAMES, face: bool = True
+) -> Sample:
     """A clip of random latents whose structure follows its video, so that there is something to learn."""
     generator = torch.Generator().manual_seed(index + (0 if split == "train" else 10_000))
 
@@ -75,6 +78,10 @@ def random_sample(split: str, index: int, video: bytes | None = None, frames: in
         "reference_features": noise(2, 16, 64).half(),
         "mouth_boxes": torch.tensor([4.0, 8.0, 12.0, 16.0]).expand(frames, 4).contiguous(),
     }
+    encoders = ENCODERS
+    if not face:
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in (*OF_FACES, "flame")}
+        encoders = {role: record for role, record in ENCODERS.items() if role != "audio"}
     meta = SampleMeta(
         key=f"{split}-{index:04d}",
         source="test",
@@ -84,7 +91,8 @@ def random_sample(split: str, index: int, video: bytes | None = None, frames: in
         num_frames=frames,
         height=SIZE,
         width=SIZE,
-        encoders=ENCODERS,
+        encoders=encoders,
+        structure_layout=LIVEPORTRAIT_70.name if face else NO_FACE,
     )
     return Sample(meta, tensors, video)
 
@@ -96,6 +104,18 @@ def write_split(root: Path, split: str, samples: Iterable[Sample]) -> None:
     for shard in staged_shards(staged):
         writer.finish_shard(shard, staged)
     writer.finish()
+
+
+@pytest.fixture(scope="session")
+def random_clip() -> Callable[..., Sample]:
+    """:func:`random_sample`."""
+    return random_sample
+
+
+@pytest.fixture(scope="session")
+def clip_encoders() -> dict[str, EncoderRecord]:
+    """The encoders that the random clips are said to be made with."""
+    return dict(ENCODERS)
 
 
 def write_dataset(root: Path, train: int = 24, val: int = 3, frames: Sequence[int] = (FRAMES,)) -> Path:
@@ -114,12 +134,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset_at() -> Callable[..., Path]:
     """Writes a dataset like `dataset`, of any size, to a directory."""
     return write_dataset
-
-
-@pytest.fixture(scope="session")
-def random_clip() -> Callable[..., Sample]:
-    """`random_sample`."""
-    return random_sample
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
 import torch
+import torch._dynamo
 import torch.distributed as dist
 
-from df_train import run as _loaded  # noqa: F401  what every launch needs
+from df_train import run as _loaded  # noqa: F401  like those of matplotlib and dynamo: what every launch would import
 from df_train.cli import main
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from df_models.errors import UserError
 from df_models.settings import dump_config, load_config, validate_config
+from df_train.begin import build_model
 from df_train.config import DataConfig, ShardingConfig, TrainConfig
-from df_train.state import build_model
 from df_train.tokenizer.config import TokenizerConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"

@@ -52,6 +52,20 @@ engine.Trainer.step = dying
 sys.exit(main(["--config", sys.argv[1]]))
 """
 
+SIGNALLED = """
+import os, signal, sys, torch
+torch.set_num_threads(1)
+from df_train import engine
+from df_train.cli import main
+step = engine.Trainer.step
+def told(self):
+    step(self)
+    if self.state.step == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+engine.Trainer.step = told
+sys.exit(main(["--config", sys.argv[1]]))
+"""
+
 DAMAGED = """
 import sys, torch
 torch.set_num_threads(1)
@@ -254,6 +268,18 @@ def test_a_run_that_is_interrupted_three_times_is_the_straight_one(
     assert figures(broken.directory) == figures(straight.directory)
     weights = [config.directory / "model" / "model.safetensors" for config in (straight, broken)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.timeout(600)
+def test_both_processes_stop_one_step_after_one_of_them_is_told_to(make_config: MakeConfig, tmp_path: Path):
+    rare = {"log": {"every": 100}, "checkpoint": {"every": 100}}
+    config = make_config(tmp_path / "run", optim={"steps": 30, "warmup": 1}, **rare)
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(tmp_path / "signalled.py"), str(write(config, tmp_path / "run.yaml"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=420)
+    assert "told to stop by a scheduler (step 4" in done.stdout, done.stderr[-3000:]
+    assert [path.name for path in (config.directory / "checkpoints").iterdir()] == ["step-4"]
 
 
 @pytest.mark.timeout(600)

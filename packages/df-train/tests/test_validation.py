@@ -23,7 +23,7 @@ from df_infer.run_log import read_log
 from df_models.errors import UserError
 from df_models.settings import dump_config
 from df_models.time import to_slots
-from df_train import engine, state
+from df_train import begin, engine, state
 from df_train.config import FlameLossConfig, TrainConfig
 from df_train.dataset import own_statistics_note, set_statistics, training_manifest
 from df_train.distributed import World, open_world
@@ -129,7 +129,7 @@ def test_clips_are_the_first_stored_and_begin_at_their_start(
     shutil.copytree(dataset_at(tmp_path / "long", train=1, val=3, frames=(17,)) / "val", root / "val")
     config = make_config(tmp_path / "run", data={"root": str(root)}, validation={"every": 1, "clips": 2})
     manifest = training_manifest(config.data)
-    model = state.build_model(config).config
+    model = begin.build_model(config).config
     clips = read_clips(config, manifest, model)
     samples = list(iter_samples(root / "val", video=False))
     assert [clip.keys for clip in clips] == [[sample.key] for sample in samples[:2]]
@@ -145,7 +145,7 @@ def test_clips_are_the_first_stored_and_begin_at_their_start(
 def test_with_buckets_each_clip_fills_the_longest_it_can(make_config: MakeConfig, mixed: Path, tmp_path: Path):
     data = {"root": str(mixed), "buckets": [3, 5]}
     config = make_config(tmp_path / "run", data=data, validation={"every": 2}, optim={"steps": 2, "warmup": 1})
-    clips = read_clips(config, training_manifest(config.data), state.build_model(config).config)
+    clips = read_clips(config, training_manifest(config.data), begin.build_model(config).config)
     assert sorted(clip.video.shape[1] for clip in clips) == [3, 3, 5]
     train(config)
     assert [line["step"] for line in held_out(config.directory)] == [2]
@@ -181,7 +181,7 @@ def test_held_out_clips_that_lack_what_training_reads_are_told(
     make_config: MakeConfig, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str, said: str
 ):
     config = make_config(tmp_path / "run", validation={"every": 5})
-    manifest, model = training_manifest(config.data), state.build_model(config).config
+    manifest, model = training_manifest(config.data), begin.build_model(config).config
     whole = list(clips.stored(config.data, "val"))
     for sample in whole:
         sample.tensors.pop(lacks, None)
@@ -282,7 +282,7 @@ def test_a_long_clip_counts_what_a_short_one_does():
 
 def test_statistics_that_are_not_the_dataset_s_are_told(make_config: MakeConfig, dataset: Path, tmp_path: Path):
     config = make_config(tmp_path / "run")
-    model, manifest = state.build_model(config), training_manifest(config.data)
+    model, manifest = begin.build_model(config), training_manifest(config.data)
     set_statistics(model, manifest)
     assert own_statistics_note(model, manifest) is None
     mean, std = model.structure_mean.clone(), model.structure_std.clone()

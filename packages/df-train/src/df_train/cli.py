@@ -21,9 +21,6 @@ from df_models.settings import add_print_config, dump_config, load_config, read_
 if TYPE_CHECKING:
     from df_train.start import Wish
 
-TASKS = "model", "tokenizer", "sync"
-"""What a configuration can train."""
-
 _DESCRIPTION = """\
 Train DualForce, its video tokenizer or a lip-sync expert, as a configuration file says.
 
@@ -143,8 +140,11 @@ def task_of(path: Path, overrides: list[str]) -> str:
         UserError: there is no such file, it cannot be read, or no such task.
     """
     task = str(read_tree(path, overrides).get("task", "model"))
-    if task not in TASKS:
-        raise UserError(f"task: there is no {task!r}{nearest(task, TASKS)}; use {', '.join(TASKS)}")
+    from df_train.tasks import TASKS
+
+    known = (*TASKS, "tokenizer", "sync")
+    if task not in known:
+        raise UserError(f"task: there is no {task!r}{nearest(task, known)}; use {', '.join(known[:-1])} or {known[-1]}")
     return task
 
 

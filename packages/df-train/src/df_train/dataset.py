@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ from df_data.synth.config import SynthConfig
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import AudioPool
 from df_models.errors import UserError
+from df_models.structure import flame_motion
 from df_models.text import Prompt
 from df_models.time import latent_length
 from df_train.config import DataConfig, TrainConfig
@@ -147,21 +148,27 @@ def check_cuts(data: DataConfig, shortest: int, longest: int) -> None:
         raise UserError(f"{data.cut}, but the longest clip has {longest} latent frames; leave out longer ones")
 
 
-def set_statistics(model: DualForce, manifest: Manifest) -> None:
+def set_statistics(model: DualForce, manifest: Manifest, flame: FlameScale | None = None) -> None:
     """Put the dataset's structure statistics into the model; entries that never change are only centred.
+
+    Args:
+        flame: of the FLAME vectors, for a model whose structure is their motion part; None: it is the dataset's own.
 
     Raises:
         UserError: the manifest has none.
     """
     statistics = manifest.structure_statistics
-    if statistics is None:
+    if flame is not None:
+        mean, std = flame_motion(flame.mean), flame_motion(flame.std)
+    elif statistics is not None:
+        mean, std = torch.tensor(statistics.mean), torch.tensor(statistics.std)
+    else:
         raise UserError("the dataset's manifest has no structure statistics; build the dataset again")
-    model.set_structure_statistics(torch.tensor(statistics.mean), _spread(statistics.std))
+    model.set_structure_statistics(mean, _spread(std))
 
 
-def _spread(std: Sequence[float]) -> Tensor:
-    found = torch.tensor(std)
-    return torch.where(found > _SMALLEST_SPREAD, found, torch.ones_like(found))
+def _spread(std: Tensor) -> Tensor:
+    return torch.where(std > _SMALLEST_SPREAD, std, torch.ones_like(std))
 
 
 def own_statistics_note(model: DualForce, manifest: Manifest) -> str | None:
@@ -170,7 +177,7 @@ def own_statistics_note(model: DualForce, manifest: Manifest) -> str | None:
     if found is None or mean is None or std is None or len(found.mean) != len(mean):
         return None
     shift_V = (torch.tensor(found.mean) - mean) / std
-    stretch_V = _spread(found.std) / std - 1.0
+    stretch_V = _spread(torch.tensor(found.std)) / std - 1.0
     if not bool((torch.cat([shift_V, stretch_V]).abs() > _OTHER_STATISTICS).any()):
         return None
     return (
@@ -183,30 +190,41 @@ class FirstLook(NamedTuple):
     """What the first clips tell.
 
     Attributes:
-        flame: scale of FLAME vectors, if all of these clips have one and the model has a head.
+        flame: scale of FLAME vectors, if all of these clips have one and the model has a head for them.
+        structure: the same, if the model's structure is their motion part (`data.structure=flame`).
         prompt: the first clip's, encoded, if the model reads text; `df-data build` gives all clips one prompt.
     """
 
     flame: FlameScale | None
     prompt: Prompt | None = None
+    structure: FlameScale | None = None
 
 
 def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
-    """Look at the first clips as they are stored: at one, or at more for a model with a FLAME head.
+    """Look at the first clips as they are stored: at one, or at more where FLAME vectors are read.
 
     Raises:
         UserError: they cannot be read.
     """
     prompt = None
     flames: list[Tensor | None] = []
-    for sample in itertools.islice(stored(data), _SCALE_CLIPS if model.flame_dim else 1):
+    reads_flame = model.has_structure and (model.flame_dim > 0 or data.structure == "flame")
+    for sample in itertools.islice(stored(data), _SCALE_CLIPS if reads_flame else 1):
         prompt = prompt or prompt_of(sample)
         flame_PF = sample.tensors.get("flame")
         flames.append(None if flame_PF is None else torch.tensor(flame_PF))  # a copy: the sample's bytes are let go
     if not flames:
         raise UserError(f"{data.split('train')} holds no sample that can be read; build the dataset again")
-    flame = _flame_scale(flames) if model.flame_dim else None
-    return FirstLook(flame, prompt if model.text_dim else None)
+    scale = _flame_scale(flames) if reads_flame else None
+    if reads_flame and data.structure == "flame" and scale is None:
+        raise UserError(
+            "data.structure=flame, but clips of the dataset hold no FLAME vectors; build it with `flame: ...`"
+        )
+    return FirstLook(
+        scale if model.reads_flame else None,
+        prompt if model.text_dim else None,
+        scale if data.structure == "flame" else None,
+    )
 
 
 def _flame_scale(vectors: list[Tensor | None]) -> FlameScale | None:
@@ -253,6 +271,7 @@ def open_reader(data: DataConfig, seed: int, pool: AudioPool, world: World) -> S
         buckets=data.buckets,
         start=data.start,
         audio_pool=pool,
+        structure=data.structure,
         on_error=data.on_error,
         verify=data.verify,
         num_workers=data.num_workers,

@@ -33,9 +33,11 @@ _BESIDE = timedelta(days=1)
 
 @dataclass(frozen=True)
 class World:
-    """This process among the others: its rank, how many there are, its device and the mesh that shards.
+    """This process among the others.
 
     Attributes:
+        mesh: what shards: one dimension `shard`, or two, `replicate` and `shard`, where neighbouring processes hold the
+            shards of one copy.
         beside: another group of the same processes, by gloo, for a thread beside the one that trains; None if there is
             only one process.
     """
@@ -100,15 +102,36 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def check_replicas(replicate: int) -> None:
+    """The processes divide into so many copies of the sharded model.
+
+    Raises:
+        UserError: they do not.
+    """
+    count = peers.count()
+    if count % replicate:
+        fitting = ", ".join(str(number) for number in range(1, count + 1) if count % number == 0)
+        raise UserError(
+            f"sharding.replicate={replicate} does not divide the {count} processes of this launch into copies of one "
+            f"size; set it to one of {fitting}"
+        )
+
+
 @contextlib.contextmanager
-def open_world(wanted: str = "auto", patience: timedelta | None = None) -> Iterator[World]:
+def open_world(wanted: str = "auto", patience: timedelta | None = None, *, replicate: int = 1) -> Iterator[World]:
     """Open the process group (or reuse one that is open) and close what was opened on leaving.
 
     Args:
+        wanted: the device.
         patience: how long a collective operation waits for the others; torch's own limits (10 minutes for NCCL) by
             default.
+        replicate: copies of the sharded model.
+
+    Raises:
+        UserError: the device cannot be used, or the copies do not divide the processes.
     """
     device = pick_device(wanted)
+    check_replicas(replicate)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     opened = not dist.is_initialized()
@@ -117,7 +140,10 @@ def open_world(wanted: str = "auto", patience: timedelta | None = None) -> Itera
     # accelerate would set the threads of a lone launched process itself, from a count of cores that may be unknown
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     state = PartialState(cpu=device.type == "cpu")
-    mesh = init_device_mesh(device.type, (state.num_processes,), mesh_dim_names=("shard",))
+    sizes, names = (state.num_processes,), ("shard",)
+    if replicate > 1:
+        sizes, names = (replicate, state.num_processes // replicate), ("replicate", "shard")
+    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=names)
     beside = dist.new_group(backend="gloo", timeout=_BESIDE) if state.num_processes > 1 else None
     assert beside is None or isinstance(beside, dist.ProcessGroup)
     try:

@@ -19,6 +19,7 @@ from df_data.reading import Batch
 from df_infer.run_dir import RunDir
 from df_models.machine import choose_precision
 from df_train import state
+from df_train.agreement import Agreement
 from df_train.budget import Pace
 from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples
@@ -129,6 +130,7 @@ class Trainer:
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
         self._saves = Saves(RunDir(config.directory).checkpoints, config.checkpoint, world)
         self._watch = Watch(config.hang_minutes)
+        self._agreed = Agreement(world)
         self._norm: Tensor | None = None
         self._validated_at = -1
         self._saved_at = training.step  # the checkpoint that a run goes on from is there; nobody wants one of step 0
@@ -198,13 +200,10 @@ class Trainer:
                 self._sample(self.state)
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
-        """Processes agree only on log steps, so that other steps need not wait for each other."""
+        """The weightiest reason of all processes; of several, a step after one of them has it (`Agreement`)."""
         self.state.seconds += self._speed.lap()
         reason = interrupts.reason or (Stop.TIME if self._late else None)
-        if self.world.size > 1:
-            if self.state.step % self.config.log.every:
-                return None
-            reason = _REASONS[max(self.world.each(_REASONS.index(reason)))]
+        reason = _REASONS[self._agreed(_REASONS.index(reason))]
         return reason if self.state.step < self.config.optim.steps else None
 
     @property

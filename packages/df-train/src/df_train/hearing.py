@@ -20,6 +20,8 @@ def check_hearing(objective: ObjectiveConfig, model: DualForceConfig) -> None:
     Raises:
         UserError: the model hears no audio ahead.
     """
+    if objective.shorten_audio > 0 and not model.hears:
+        raise UserError("objective.shorten_audio is above 0, but the model hears no audio (audio_dim=0)")
     if objective.shorten_audio > 0 and not model.audio_future:
         raise UserError("objective.shorten_audio is above 0, but the model hears no audio ahead (audio_future=0)")
 

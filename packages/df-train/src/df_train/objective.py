@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from df_train.crops import begun_anew
 from df_train.given import given_structure
 from df_train.hearing import check_hearing, slots_ahead
 from df_train.meter import LossTerm
-from df_train.noising import Banks, Shown, Streams, history_config, show
+from df_train.noising import Banks, Shown, Streams, clean_streams, history_config, show
 from df_train.schedule import decayed_weight
 from df_train.sync.loss import SyncJudge, open_judge
 
@@ -76,6 +76,7 @@ class LossSpec:
         definition: one sentence for people.
         term: measures it frame by frame.
         weight: its weight at a step; by default what `objective.extra` says under the loss's name, 0 if nothing.
+        of: the stream that it is of; without that stream there is no such loss, and a weight for it is refused.
         always: it is measured and logged at weight 0 too, since it costs nothing.
         lacking: why it cannot be measured with a model and a dataset's FLAME scale, with the setting that leaves it
             out; None: it can.
@@ -84,6 +85,7 @@ class LossSpec:
     definition: str
     term: Callable[[Answer], LossTerm]
     weight: Callable[[ObjectiveConfig, int], float] | None = None
+    of: Literal["video", "structure"] | None = None
     always: bool = False
     lacking: Callable[[DualForceConfig, FlameScale | None], str | None] = lambda model, flame: None
 
@@ -98,12 +100,18 @@ class Objective:
         self._given = given_structure(config.objective, model)
         check_hearing(config.objective, model)
         self._future = model.audio_future
+        self._model = model
         self._flame = flame
         self._judge = open_judge(config.objective.sync, model)
         for name in config.objective.extra:
             if name not in LOSSES or LOSSES[name].weight is not None:
                 own = [known for known, loss in LOSSES.items() if loss.weight is None]
                 raise UserError(f"objective.extra: no loss {name!r} takes its weight there; there is {own or 'none'}")
+        for name, loss in LOSSES.items():
+            if not _has(model, loss) and weight_of(name, config.objective, 0) > 0:
+                setting = f"{name}.weight" if name in ("flame", "sync") else f"{name}_weight"
+                told = f"has no {loss.of} (streams={model.streams})"
+                raise UserError(f"objective.{setting} is above 0, but the model {told}; set objective.{setting}=0")
         for name in self.names:
             reason = LOSSES[name].lacking(model, flame) if self.weights(0)[name] > 0 else None
             if reason is not None:
@@ -112,7 +120,8 @@ class Objective:
     @property
     def names(self) -> tuple[str, ...]:
         """The losses that are measured and logged: those with a weight, and those that cost nothing."""
-        return tuple(name for name, loss in LOSSES.items() if loss.always or weight_of(name, self._settings, 0) > 0)
+        losses = ((name, loss) for name, loss in LOSSES.items() if _has(self._model, loss))
+        return tuple(name for name, loss in losses if loss.always or weight_of(name, self._settings, 0) > 0)
 
     @property
     def shows_history(self) -> bool:
@@ -130,7 +139,7 @@ class Objective:
     def __call__(self, model: DualForce, batch: Batch, step: int, banks: Banks | None) -> Losses:
         """Show the batch to the model at step `step` and measure its answer."""
         batch = begun_anew(batch)
-        clean = Streams(batch.video, model.normalize_structure(batch.structure))
+        clean = clean_streams(model, batch)
         shown = self._shown(batch, clean, step, banks)
         answer = self.answer(model, batch, shown)
         terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
@@ -142,7 +151,7 @@ class Objective:
         def record(skip: Tensor) -> None:
             # what is not a number is not recorded
             kept = Streams(*(stream.masked_fill(skip.bool(), torch.nan) for stream in predicted))
-            banks.record(kept, clean, shown.sigma, batch.anchored)
+            banks.record(kept, shown)
 
         return Losses(total, terms, record)
 
@@ -178,11 +187,11 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
     return model(
         shown.noisy.video,
         shown.noisy.structure,
-        shown.audio,
+        shown.audio if model.config.audio_dim else None,
         shown.sigma.video,
         shown.sigma.structure,
         shown.reference_latent,
-        shown.reference_tokens if model.config.reference_dim else None,
+        shown.reference_tokens if model.config.reads_reference else None,
         shown.text if model.config.text_dim else None,
         reference_frame=shown.reference_frame,
         history=shown.history,
@@ -214,15 +223,22 @@ def flow_terms(velocity: Velocity, shown: Shown, mouth_BThw: Tensor) -> dict[str
     their share of the frame, so that in `video + k * mouth` a mouth cell weighs `1 + k` times another. `structure` is
     the mean over the entries of a frame that are not given.
     """
-    cells_BThw = _square_error(velocity.video, shown, "video").mean(dim=2)
+    of_video = {} if velocity.video.shape[2] == 0 else _video_terms(velocity, shown, mouth_BThw)
+    if velocity.structure.shape[-1] == 0:
+        return of_video
     slots_BTS = _mean_of_unknown(_square_error(velocity.structure, shown, "structure"), shown.known)
-    learnt = Streams(shown.learnt.video.float(), shown.learnt.structure.float())
+    learnt_BT = shown.learnt.structure.float()
+    return of_video | {"structure": LossTerm(slots_BTS.mean(dim=-1), learnt_BT, shown.sigma.structure)}
+
+
+def _video_terms(velocity: Velocity, shown: Shown, mouth_BThw: Tensor) -> dict[str, LossTerm]:
+    cells_BThw = _square_error(velocity.video, shown, "video").mean(dim=2)
+    learnt_BT = shown.learnt.video.float()
     share_BT = mouth_BThw.mean(dim=(-2, -1))
     mouth_BT = (cells_BThw * mouth_BThw).mean(dim=(-2, -1)) / share_BT.clamp_min(1e-6)
     return {
-        "video": LossTerm(cells_BThw.mean(dim=(-2, -1)), learnt.video, shown.sigma.video),
-        "mouth": LossTerm(mouth_BT, learnt.video * share_BT, shown.sigma.video),
-        "structure": LossTerm(slots_BTS.mean(dim=-1), learnt.structure, shown.sigma.structure),
+        "video": LossTerm(cells_BThw.mean(dim=(-2, -1)), learnt_BT, shown.sigma.video),
+        "mouth": LossTerm(mouth_BT, learnt_BT * share_BT, shown.sigma.video),
     }
 
 
@@ -265,6 +281,11 @@ def total_loss(terms: Mapping[str, LossTerm], weights: Mapping[str, float]) -> T
 # -------------------- the list
 
 
+def _has(model: DualForceConfig, loss: LossSpec) -> bool:
+    """Whether a model has the stream that a loss is of."""
+    return {"video": model.has_video, "structure": model.has_structure, None: True}[loss.of]
+
+
 def weight_of(name: str, settings: ObjectiveConfig, step: int) -> float:
     """The weight of a loss at a step."""
     weight = LOSSES[name].weight
@@ -302,30 +323,35 @@ LOSSES: dict[str, LossSpec] = {
         "squared error of the video's velocity, mean over the cells of a frame",
         lambda answer: answer.flow["video"],
         lambda settings, step: settings.video_weight,
+        of="video",
         always=True,
     ),
     "mouth": LossSpec(
         "the part of `video` inside the mouth box",
         lambda answer: answer.flow["mouth"],
         lambda settings, step: settings.video_weight * settings.mouth_weight,
+        of="video",
         always=True,
     ),
     "structure": LossSpec(
         "squared error of the structure's velocity, mean over slots and entries",
         lambda answer: answer.flow["structure"],
         lambda settings, step: settings.structure_weight,
+        of="structure",
         always=True,
     ),
     "flame": LossSpec(
         "squared error of the FLAME vector read from the predicted clean structure, in units of each entry's spread",
         _flame_of,
         _flame_weight,
+        of="structure",
         lacking=_flame_lacking,
     ),
     "sync": LossSpec(
         "-log probability that a frozen expert gives to the audio in sync with the predicted clean mouth, among shifts",
         _sync_of,
         lambda settings, step: settings.sync.weight,
+        of="video",
     ),
 }
 """Every loss by its name in configs and logs, in the order in which they are logged."""

@@ -12,19 +12,21 @@ from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir
+from df_infer.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
 from df_models.files import check_output_directory
 from df_models.machine import choose_precision
 from df_models.time import latent_length
-from df_train import peers, state
+from df_train import begin, peers
 from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
-from df_train.contract import check_fit, check_vae, taken_over
+from df_train.contract import check_fit, check_vae, decided_by
 from df_train.dataset import check_cuts, check_lengths, training_manifest
-from df_train.distributed import pick_device
+from df_train.distributed import check_replicas, pick_device
 from df_train.export import milestones_to_write
+from df_train.float8 import check_float8
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
@@ -39,26 +41,30 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     """Check a configuration against this machine.
 
     Args:
-        saved: the configuration of the model that the run goes on from (`df_train.state.build_model`).
+        saved: the configuration of the model that the run goes on from (`df_train.begin.build_model`).
 
     Raises:
         UserError: the first thing that will not work, and how to mend it.
     """
     device = pick_device(config.device)
+    check_replicas(config.sharding.replicate)
+    if config.precision.float8:
+        check_float8(device)
     check_trackers(config.log)
     check_data(config)
     manifest = known_manifest(config)
     if manifest:
         check_lengths(config.data, manifest)
     check_held_out(config, manifest if config.data.synth is None else None)
-    model = state.build_model(config, taken_over(manifest, config.model.overrides) if manifest else None, saved)
+    model = begin.build_model(config, decided_by(config, manifest), saved=saved)
     if manifest:
-        check_fit(model.config, manifest)
+        check_fit(model.config, manifest, config.data.structure)
     given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))
     check_hearing(config.objective, model.config)
     if manifest:
         open_judge(config.objective.sync, model.config)
     heard_ahead(model.config, config.rollout)
+    check_samples(config, model.config)
     choose_precision(config.precision.name, device)
     check_batch(config)
     check_places(config)
@@ -98,6 +104,29 @@ def check_data(config: TrainConfig) -> None:
         )
     if config.sample.clips:
         manifest_of(data.split("val"))
+
+
+def check_samples(config: TrainConfig, model: DualForceConfig) -> None:
+    """Sample videos can be generated with the run's own rollout, where there are any.
+
+    Raises:
+        UserError: with the setting that is missing.
+    """
+    check_levels(model, config.rollout)
+    if not config.sample.clips:
+        return
+    if not model.has_video:
+        raise UserError(
+            "sample.clips: sample videos are wanted, but the model makes structure alone; set sample.clips=0"
+        )
+    if config.rollout.structure_from is not None and not model.has_structure:
+        raise UserError("rollout.structure_from gives structure, but the model has none (streams=video); leave it out")
+    if model.structure_given == "always" and config.rollout.structure_from is None:
+        raise UserError(
+            "objective.give_structure=1: the model learns to make no structure, so samples need one; set "
+            "rollout.structure_from to a run whose model makes it, or to `truth` for the clips' true structure"
+        )
+    check_levels(model, config.rollout, latent_length(config.sample.frames))
 
 
 def check_places(config: TrainConfig) -> None:

@@ -22,12 +22,12 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import peers, planned, state
+from df_train import begin, peers, planned, state
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, taken_over
+from df_train.contract import audio_note, check_continued, check_fit, decided_by
 from df_train.dataset import (
     calibrate_flame_head,
     check_lengths,
@@ -51,7 +51,7 @@ from df_train.objective import Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
-from df_train.sharding import shard
+from df_train.sharding import spread
 from df_train.skips import Skips
 from df_train.start import (
     Wish,
@@ -107,7 +107,8 @@ def train(
     clock = None if config.budget.minutes is None else Clock(config.budget.minutes, began or time.monotonic())
     config = prepare(config, wish)
     run = RunDir(config.directory)
-    with open_world(config.device, patience(config)) as world, _only_writer(run, world):
+    opened = open_world(config.device, patience(config), replicate=config.sharding.replicate)
+    with opened as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         if start is not None:
             config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True), said)
@@ -225,11 +226,12 @@ def build(
 
     Args:
         known: digests of the dataset's splits that the run was begun with, if it goes on.
-        saved: the configuration of the model that it goes on from (`df_train.state.build_model`).
+        saved: the configuration of the model that it goes on from (`df_train.begin.build_model`).
     """
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, taken_over(manifest, config.model.overrides), saved)
-    check_fit(model.config, manifest)
+    tell = (lambda line: None) if saved is not None else say
+    model = begin.build_model(config, decided_by(config, manifest), tell, saved)
+    check_fit(model.config, manifest, config.data.structure)
     heard = latency_note(config.objective, model.config, config.rollout)
     for line in (unread_text(model.config, manifest), audio_note(manifest), heard):
         if line is not None:
@@ -237,20 +239,17 @@ def build(
     check_lengths(config.data, manifest)
     look = look_at(config.data, model.config)
     scale = look.flame
-    if not model.has_structure_statistics:
-        set_statistics(model, manifest)
-        if scale is not None:
-            calibrate_flame_head(model, scale)
+    if model.config.has_structure and not model.has_structure_statistics:
+        set_statistics(model, manifest, look.structure)
     elif config.validation.every and (note := own_statistics_note(model, manifest)):
         say(note)
+    if scale is not None and begin.is_new_head(model):
+        calibrate_flame_head(model, scale)
     objective = Objective(config, model.config, scale)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
-    model.gradient_checkpointing = config.sharding.recomputed
-    if config.sharding.compile:
-        model.compile_layers()
-    shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
+    spread(model, config, world, say)
     training = TrainState(
         model=model,
         optimizer=build_optimizer(model, config.optim),
@@ -258,7 +257,7 @@ def build(
         reader=make_reader(config, model.config, world),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
-        skips=Skips(world.device),
+        skips=Skips(next(model.parameters()).device),
     )
     return training, objective, look.prompt
 
@@ -269,8 +268,8 @@ def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> B
         return None
     cells = manifest.height // SPATIAL_STRIDE, manifest.width // SPATIAL_STRIDE
     return Banks(
-        ErrorBank((model.latent_channels, *cells), history.error_bank),
-        ErrorBank((SLOTS, model.structure_dim), history.error_bank),
+        ErrorBank((model.stream_channels, *cells), history.error_bank),
+        ErrorBank((SLOTS, model.stream_entries), history.error_bank),
     )
 
 

@@ -27,10 +27,11 @@ class SkipCounts(NamedTuple):
 
 
 class Skips:
-    """Counts skipped steps on the device, and remembers whose clips were in them.
+    """Counts skipped steps where the parameters are, and remembers whose clips were in them.
 
     Attributes:
-        waits: whether every step is looked at, as on a CPU, where the norm is at hand.
+        waits: whether every step is looked at: where parameters lie in the host's memory (on a CPU, and with
+            `sharding.offload`), since the norm is at hand there.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -43,7 +43,7 @@ class Work:
     def of(self, batch: Batch) -> tuple[int, int]:
         """Tokens of both towers that go through the layers, and operations forward and backward."""
         frames, _, height, width = batch.video.shape[1:]
-        features = batch.reference_tokens.shape[1] if self._model.reference_dim else 0
+        features = batch.reference_tokens.shape[1] if self._model.reads_reference else 0
         shape = frames, height, width, features
         if shape not in self._known:
             self._known[shape] = self._of_clip(*shape)
@@ -54,7 +54,7 @@ class Work:
         layout = FrameLayout.teacher_forcing(frames) if self._history else FrameLayout.clip(frames)
         tokens = video_tokens(self._model, height, width)
         operations = training_flops(self._model, layout, tokens, features=features, flame=self._flame)
-        return len(layout) * (tokens + SLOTS), operations
+        return len(layout) * (tokens + SLOTS * self._model.has_structure), operations
 
 
 @cache

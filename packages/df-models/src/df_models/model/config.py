@@ -19,6 +19,7 @@ from df_models.structure import StructureLayout
 StreamNames = Literal["both", "video", "structure"]
 BridgeDirection = Literal["both", "struct_to_video", "none"]
 BridgeMask = Literal["frame", "causal"]
+StructureGiven = Literal["never", "sometimes", "always"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,11 @@ class DualForceConfig:
     (``encoder_hashes``: ``audio``, ``reference``, ``text``, ``video_vae``; those of the dataset it was trained on), how
     loud its speech was (``speech_level`` in dB, :mod:`df_models.media.levels`; None: not known), how faces were
     cropped, ``face_crop``, and to how many pixels a side, ``video_size`` (what generation makes; the towers themselves
-    take any size).
+    take any size). What generation may tell it, and must not ask of it: whether the clips of its training were given
+    all of their structure (``structure_given``: ``never``, ``sometimes``, or ``always``: it then learnt to make none),
+    which groups of fields they were given (``given_fields``), and ``one_level_frames``: latent frames of the longest
+    clip of a training with one noise level for all frames of a clip, which makes whole clips only; 0: each frame had
+    its own level.
     """
 
     dim: int
@@ -152,6 +157,9 @@ class DualForceConfig:
     speech_level: float | None = None
     face_crop: str = "none"
     video_size: int = 64
+    structure_given: StructureGiven = "never"
+    given_fields: tuple[tuple[str, ...], ...] = ()
+    one_level_frames: int = 0
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -166,7 +174,8 @@ class DualForceConfig:
         positive = ("latent_channels", "structure_dim", "reference_tokens", "reference_width")
         for name in (*positive, "flame_width"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("audio_dim", "reference_dim", "flame_dim", "text_dim", "audio_past", "audio_future"):
+        at_least_0 = ("audio_dim", "reference_dim", "flame_dim", "text_dim", "audio_past", "audio_future")
+        for name in (*at_least_0, "one_level_frames"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, but is {getattr(self, name)}")
         _require(self.gate_gain > 0, f"gate_gain must be positive, not {self.gate_gain}: a gate of 0 never opens")
         _require(
@@ -192,6 +201,8 @@ class DualForceConfig:
         if self.audio_pool is None:
             object.__setattr__(self, "audio_pool", audio_pool(self.audio_encoder))
         _one_of("audio_pool", self.audio_pool, get_args(AudioPool))
+        _one_of("structure_given", self.structure_given, get_args(StructureGiven))
+        object.__setattr__(self, "given_fields", tuple(tuple(map(str, group)) for group in self.given_fields))
         layout = self.structure_layout
         if isinstance(layout, Mapping):
             layout = StructureLayout.from_dict(layout)
@@ -199,6 +210,11 @@ class DualForceConfig:
         _require(
             layout is None or layout.dim == self.structure_dim,
             f"structure_dim={self.structure_dim}, but the structure vectors are {layout}: {layout and layout.dim} wide",
+        )
+        _require(
+            not self.given_fields or self.structure_known,
+            "given_fields needs structure_known=true (model.overrides.structure_known=true): a model without it is not "
+            "told which entries of a noisy frame are given",
         )
 
     def encoder_hash(self, role: str) -> str | None:

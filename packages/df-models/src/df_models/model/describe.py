@@ -78,6 +78,8 @@ def latency_of(config: DualForceConfig, chunk: int = 1, audio_future: int | None
     Args:
         audio_future: slots that it is told to hear ahead; None: all that it can.
     """
+    if not config.hears:
+        return Latency(chunk * SLOTS / FPS, 0.0, 0.0, "no audio encoder")
     future = config.audio_future if audio_future is None else audio_future
     return Latency(chunk * SLOTS / FPS, future / FPS, audio_lookahead(config.audio_encoder), config.audio_encoder)
 

@@ -6,7 +6,7 @@ h and w latent height and width, N video tokens per frame, V structure vector, D
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -357,14 +357,20 @@ class DualForce(StructureStatistics, Pretrained):
         """The towers that there are, video first."""
         return [tower for tower in (self.video, self.structure) if tower is not None]
 
+    def layers(self) -> Iterator[nn.Module]:
+        """Every block and fusion layer, in the order in which a pass runs them."""
+        stacks = [self.fusion, *(tower.blocks for tower in self.towers)]
+        for layer in range(max(map(len, stacks))):
+            yield from (stack[layer] for stack in stacks if layer < len(stack))
+
     def compile_layers(self, **options: Any) -> None:
         """Compile every block and fusion layer in place, with options of ``torch.compile``.
 
-        All layers of a kind share one compiled graph, so compiling does not take longer for a deeper model.
+        All layers of a kind share one compiled graph, so compiling does not take longer for a deeper model. What is
+        compiled is a layer's ``forward``, so that hooks around it (of FSDP2) are not.
         """
-        for layers in (*(tower.blocks for tower in self.towers), self.fusion):
-            for layer in layers:
-                layer.compile(**options)
+        for layer in self.layers():
+            layer.forward = torch.compile(layer.forward, **options)
 
     def _maybe_checkpoint(self, layer: int, module: Callable[..., Any], *args: Any) -> Any:
         every = int(self.gradient_checkpointing)

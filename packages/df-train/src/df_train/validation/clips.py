@@ -115,7 +115,7 @@ def read_clips(config: TrainConfig, manifest: Manifest, model: DualForceConfig) 
     check_held_out(config, manifest)
     lengths = training_lengths(config.data, _shortest(manifest.shards))
     assert model.audio_pool is not None
-    recipe = Recipe(SEED, model.audio_pool)
+    recipe = Recipe(SEED, model.audio_pool, structure=config.data.structure)
     clips = []
     for sample in itertools.islice(_stored(config), config.validation.clips):
         _check_complete(sample, config, model)

@@ -23,8 +23,9 @@ from torch import Tensor
 from df_data.reading import Batch
 from df_models import DualForce
 from df_train.distributed import World
+from df_train.given import given_whole
 from df_train.meter import BUCKETS, LossTerm, add_by_bucket, means
-from df_train.noising import Streams
+from df_train.noising import clean_streams
 from df_train.objective import Objective
 from df_train.state import TrainState
 from df_train.validation.config import HeldOutHistory
@@ -64,9 +65,12 @@ class Validation:
         return figures(alike(world.sum(sums_NHLK2)).sum(dim=0), self._histories, names)
 
     def _terms(self, model: DualForce, passes: Batch, history: HeldOutHistory) -> dict[str, LossTerm]:
-        """The losses of a clip; frames that are given clean count in none."""
-        clean = Streams(passes.video, model.normalize_structure(passes.structure))
-        answer = self._objective.answer(model, passes, show_held_out(passes, clean, history))
+        """The losses of a clip; frames that are given clean count in none, and structure as a condition is clean."""
+        clean = clean_streams(model, passes)
+        shown = show_held_out(passes, clean, history)
+        if model.config.structure_given == "always":
+            shown = given_whole(shown, torch.ones(len(passes), dtype=torch.bool, device=clean.video.device))
+        answer = self._objective.answer(model, passes, shown)
         terms = self._objective.terms(answer)
         return {name: term._replace(counts_BT=term.counts_BT * (term.sigma_BT > 0)) for name, term in terms.items()}
 
@@ -86,7 +90,7 @@ def figures(sums_HLK2: Tensor, histories: Sequence[str], names: Sequence[str]) -
     """The means by their names in `metrics.jsonl`.
 
     `val/<history>/loss/<name>` and `val/<history>/sigma/<name>/<bucket>`; `val/loss/<name>`, the mean over histories;
-    `val/loss`, the weighted sum of the latter.
+    `val/loss`, the weighted sum of the latter, of the streams that the model makes.
     """
     values: dict[str, float] = {}
     for history, sums_LK2 in zip(histories, sums_HLK2.tolist()):
@@ -96,4 +100,5 @@ def figures(sums_HLK2: Tensor, histories: Sequence[str], names: Sequence[str]) -
         found = [values[key] for history in histories if (key := f"val/{history}/loss/{name}") in values]
         if found:
             values[f"val/loss/{name}"] = sum(found) / len(found)
-    return {"val/loss": sum(weight * values[f"val/loss/{name}"] for name, weight in _WEIGHTS.items()), **values}
+    total = sum(weight * values.get(f"val/loss/{name}", 0.0) for name, weight in _WEIGHTS.items())
+    return {"val/loss": total, **values}
