@@ -197,6 +197,30 @@ class FlameLossConfig(FrozenModel):
         return _rising(bends)
 
 
+class SyncLossConfig(FrozenModel):
+    """The frozen lip-sync expert on the predicted clean mouth region (`df_train.sync`).
+
+    Attributes:
+        weight: of the loss; 0 for none. The plan's is 0.3.
+        expert: the directory that `task: sync` wrote, a run's `expert/`.
+        sigma_max: noise level, as the mean of a window's frames, up to which windows count. 1 counts all: the expert
+            reads the mouths that a trained quickstart model predicts at every level (`benchmarks/sync.py`); less suits
+            a model whose predictions from high noise are a blur.
+        sha256: of the expert; written by the run, which then refuses to go on with another one.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    expert: Location | None = None
+    sigma_max: float = Field(default=1.0, gt=0, le=1)
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> SyncLossConfig:
+        if self.weight > 0 and self.expert is None:
+            raise ValueError("weight is above 0, but expert names no lip-sync expert; train one with task: sync")
+        return self
+
+
 def _group(names: object) -> object:
     return (names,) if isinstance(names, str) else names
 
@@ -260,6 +284,7 @@ class ObjectiveConfig(FrozenModel):
     shorten_audio: float = Field(default=0.0, ge=0, le=1)
     give_structure: float = Field(default=0.0, ge=0, le=1)
     give_fields: GivenFieldsConfig = GivenFieldsConfig()
+    sync: SyncLossConfig = SyncLossConfig()
     extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")

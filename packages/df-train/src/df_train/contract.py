@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from df_data.format.manifest import Features, Manifest, structure_of
+from df_data.format.manifest import Features, Manifest, flame_layout, structure_of
 from df_data.format.sample import EncoderRecord
 from df_data.reading.batch import StructureSource
 from df_models import DualForceConfig
 from df_models.encoders import AudioPool, VideoVAE, encoder_id, load_video_vae
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
-from df_models.structure import require_same
+from df_models.structure import FLAME_MOTION_59, require_same
 from df_models.time import latent_length, pooled_width
 from df_train.config import DataConfig, TrainConfig
 from df_train.tasks import TASKS
@@ -57,7 +57,12 @@ def decided_by(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]
     Args:
         manifest: of the training split; None for a synthetic corpus that is still to be made.
     """
-    data = {} if manifest is None else taken_over(manifest, config.model.overrides, config.data.structure)
+    if manifest is not None:
+        data = taken_over(manifest, config.model.overrides, config.data.structure)
+    elif config.data.structure == "flame":
+        data = {"structure_layout": flame_layout(None), "structure_dim": FLAME_MOTION_59.dim}
+    else:
+        data = {}
     left = [name for role in TASKS[config.task].leaves for name in _FIELDS[role]]
     hashes = {
         role: sha for role, sha in data.get("encoder_hashes", {}).items() if role not in TASKS[config.task].leaves

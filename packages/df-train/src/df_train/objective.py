@@ -28,6 +28,7 @@ from df_train.hearing import check_hearing, slots_ahead
 from df_train.meter import LossTerm
 from df_train.noising import Banks, Shown, Streams, clean_streams, history_config, show
 from df_train.schedule import decayed_weight
+from df_train.sync.loss import SyncJudge, open_judge
 
 Record = Callable[[Tensor], None]
 """Records the model's errors once it is known whether their step is taken; given 1.0 if it is skipped, else 0.0."""
@@ -55,6 +56,7 @@ class Answer:
     Attributes:
         flow: the velocity errors of :func:`flow_terms`, computed once for all that read them.
         flame: scale of the FLAME vectors, None if the dataset or the model has none.
+        judge: the frozen lip-sync expert, None if it has no weight.
     """
 
     model: DualForce
@@ -63,6 +65,7 @@ class Answer:
     velocity: Velocity
     flow: Mapping[str, LossTerm]
     flame: FlameScale | None = None
+    judge: SyncJudge | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,14 @@ class Objective:
         self._future = model.audio_future
         self._model = model
         self._flame = flame
+        self._judge = open_judge(config.objective.sync, model)
         for name in config.objective.extra:
             if name not in LOSSES or LOSSES[name].weight is not None:
                 own = [known for known, loss in LOSSES.items() if loss.weight is None]
                 raise UserError(f"objective.extra: no loss {name!r} takes its weight there; there is {own or 'none'}")
         for name, loss in LOSSES.items():
             if not _has(model, loss) and weight_of(name, config.objective, 0) > 0:
-                setting = f"{name}.weight" if name == "flame" else f"{name}_weight"
+                setting = f"{name}.weight" if name in ("flame", "sync") else f"{name}_weight"
                 told = f"has no {loss.of} (streams={model.streams})"
                 raise UserError(f"objective.{setting} is above 0, but the model {told}; set objective.{setting}=0")
         for name in self.names:
@@ -180,7 +184,8 @@ class Objective:
         if model.config.text_dim and batch.text is None:
             raise UserError(f"a clip of {', '.join(batch.keys)} holds no text features; build the dataset again")
         velocity = predict(model, shown)
-        return Answer(model, batch, shown, velocity, flow_terms(velocity, shown, batch.mouth_mask), self._flame)
+        flow = flow_terms(velocity, shown, batch.mouth_mask)
+        return Answer(model, batch, shown, velocity, flow, self._flame, self._judge)
 
     def terms(self, answer: Answer) -> dict[str, LossTerm]:
         """Every loss by name, frame by frame, all clips counting alike."""
@@ -207,8 +212,12 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
 
 def predicted_clean(velocity: Velocity, shown: Shown) -> Streams:
     """What the velocities say the clean streams are."""
-    video = clean_from_velocity(shown.noisy.video, velocity.video, shown.sigma.video)
-    return Streams(video, predicted_structure(velocity.structure, shown))
+    return Streams(predicted_video(velocity.video, shown), predicted_structure(velocity.structure, shown))
+
+
+def predicted_video(velocity_BTChw: Tensor, shown: Shown) -> Tensor:
+    """What the velocity says the clean latents are."""
+    return clean_from_velocity(shown.noisy.video, velocity_BTChw, shown.sigma.video)
 
 
 def predicted_structure(velocity_BTSV: Tensor, shown: Shown) -> Tensor:
@@ -314,6 +323,11 @@ def _flame_lacking(model: DualForceConfig, flame: FlameScale | None) -> str | No
     return f"objective.flame.weight is above 0, but {reason}; set objective.flame.weight=0"
 
 
+def _sync_of(answer: Answer) -> LossTerm:
+    assert answer.judge is not None
+    return answer.judge.term(predicted_video(answer.velocity.video.float(), answer.shown), answer.batch, answer.shown)
+
+
 LOSSES: dict[str, LossSpec] = {
     "video": LossSpec(
         "squared error of the video's velocity, mean over the cells of a frame",
@@ -342,6 +356,12 @@ LOSSES: dict[str, LossSpec] = {
         _flame_weight,
         of="structure",
         lacking=_flame_lacking,
+    ),
+    "sync": LossSpec(
+        "-log probability that a frozen expert gives to the audio in sync with the predicted clean mouth, among shifts",
+        _sync_of,
+        lambda settings, step: settings.sync.weight,
+        of="video",
     ),
 }
 """Every loss by its name in configs and logs, in the order in which they are logged."""

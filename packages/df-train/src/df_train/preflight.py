@@ -31,6 +31,7 @@ from df_train.float8 import check_float8
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
+from df_train.sync.loss import open_judge
 from df_train.validation.clips import check_held_out
 
 _TENSORS_PER_CHECKPOINT = 4
@@ -63,6 +64,8 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     check_hearing(config.objective, model.config)
     if config.task == "distill":
         check_distillation(config, model.config)
+    if manifest:
+        open_judge(config.objective.sync, model.config)
     heard_ahead(model.config, config.rollout)
     check_samples(config, model.config)
     choose_precision(config.precision.name, device)

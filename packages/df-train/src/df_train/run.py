@@ -65,6 +65,7 @@ from df_train.start import (
     write_config,
 )
 from df_train.state import TrainState
+from df_train.sync.loss import pinned
 from df_train.text import unread_text
 from df_train.validation.clips import read_clips
 from df_train.validation.measure import Validation
@@ -172,11 +173,17 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     Raises:
         UserError: the first thing that will not work, and how to mend it.
     """
-    config = located(config, wish, say)
+    config = with_expert(located(config, wish, say))
     check_place(RunDir(config.directory), wish)
     begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
     preflight(config, None if begun is None else begun.values.get("model"))
     return config
+
+
+def with_expert(config: TrainConfig) -> TrainConfig:
+    """The configuration with the identity of its lip-sync expert, by which a run that goes on knows it."""
+    objective = config.objective.model_copy(update={"sync": pinned(config.objective.sync)})
+    return config.model_copy(update={"objective": objective})
 
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:

@@ -152,9 +152,10 @@ def check(config: TrainConfig, model: DualForceConfig) -> None:
         raise UserError("task=distill: a student jumps along Euler's steps; set rollout.solver=euler")
     if rollout.chunk != 1:
         raise UserError("task=distill: each latent frame is denoised alone upon its past; set rollout.chunk=1")
-    if objective.flame.weight or any(objective.extra.values()):
+    if objective.flame.weight or objective.sync.weight or any(objective.extra.values()):
         raise UserError(
-            "task=distill: a student learns from its teacher alone; set objective.flame.weight=0, and no extra losses"
+            "task=distill: a student learns from its teacher alone; set objective.flame.weight=0 and "
+            "objective.sync.weight=0, and leave out objective.extra"
         )
     if objective.give_structure or objective.give_fields.share or objective.shorten_audio:
         raise UserError("task=distill: give_structure, give_fields and shorten_audio are not distilled; leave them out")
