@@ -72,6 +72,29 @@ class ModelConfig(FrozenModel):
     overrides: dict[str, Any] = Field(default_factory=dict)
 
 
+class AdapterConfig(FrozenModel):
+    """A low-rank adapter (LoRA) beside the weights of `model.start_from`, which then stay as they are.
+
+    Needs `df-train[peft]`. The run's `model/` is the whole model with the adapter added, and `model/adapter/` the
+    adapter alone.
+
+    Attributes:
+        kind: `none` trains all weights, `lora` the adapter alone.
+        rank: of the matrices, the adapter's size.
+        alpha: their product is added to a layer's weight at `alpha / rank`.
+        dropout: share of a layer's inputs that the adapter misses in training; what is drawn depends on the number of
+            processes.
+        targets: layers to put it beside, by how their names end; of the default's, those that the model has: all
+            attention (also of bridge, audio and reference) and MLPs.
+    """
+
+    kind: Literal["none", "lora"] = "none"
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(default=("q", "k", "v", "o", "k_img", "v_img", "ffn.0", "ffn.2"), min_length=1)
+
+
 class DataConfig(FrozenModel):
     """Where the clips come from, how they are cut and how many make a step.
 
@@ -533,6 +556,7 @@ class TrainConfig(FrozenModel):
     hang_minutes: float | None = Field(default=10.0, gt=0)
     budget: BudgetConfig = BudgetConfig()
     model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
@@ -562,6 +586,10 @@ class TrainConfig(FrozenModel):
                 f"data.batch_size ({self.data.batch_size}) must be a multiple of data.accumulate "
                 f"({self.data.accumulate})"
             )
+        if self.adapter.kind != "none" and self.model.start_from is None:
+            raise ValueError(f"adapter.kind={self.adapter.kind} is for a trained model; name it in model.start_from")
+        if self.adapter.kind != "none" and self.precision.float8:
+            raise ValueError("precision.float8 is for training all weights; set it to false beside an adapter")
         if self.data.remote and self.sample.clips:
             raise ValueError(
                 f"sample.clips={self.sample.clips}: sample videos are made of validation clips in a directory, but "

@@ -23,6 +23,7 @@ from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import begin, peers, planned, state
+from df_train.adapter import check_head, check_same_base, start_adapter
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
@@ -42,7 +43,7 @@ from df_train.dataset import (
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
-from df_train.export import Milestones, write_model
+from df_train.export import Milestones, write_averaged
 from df_train.hearing import latency_note
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
@@ -244,7 +245,10 @@ def build(
     elif config.validation.every and (note := own_statistics_note(model, manifest)):
         say(note)
     if scale is not None and begin.is_new_head(model):
-        calibrate_flame_head(model, scale)
+        check_head(config)
+        if config.adapter.kind == "none":
+            calibrate_flame_head(model, scale)
+    adapter = start_adapter(model, config)
     objective = build_objective(config, model.config, manifest, scale, world)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
@@ -258,6 +262,7 @@ def build(
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
         skips=Skips(next(model.parameters()).device),
+        adapter=adapter,
     )
     return training, objective, look.prompt
 
@@ -307,6 +312,7 @@ def _resume(
 ) -> None:
     check_continued(start.values.get("model"), training.model.config)
     check_frozen(start.values.get("frozen", {}), objective.frozen)
+    check_same_base(start.values.get("adapter_base"), training.adapter)
     state.restore(training, start, world)
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 
@@ -349,12 +355,13 @@ def _train_and_export(
         return Result(stop, training.step, training.seconds)
     for line in planned.at_the_end(config, training.step):
         say(line)
-    model = state.averaged_model(training)
+    averaged = state.averaged(training)
+    model, _ = averaged
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
     loss_plot = run.loss_plot if plotted else None
     crops_faces = model.config.face_crop != "none"
     if world.is_main:  # last of all: a run that has a model is finished, and one that is killed before goes on
-        write_model(run.model, model, prompt)
+        write_averaged(run.model, training, averaged, prompt)
     return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)

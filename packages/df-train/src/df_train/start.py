@@ -173,6 +173,11 @@ def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) ->
 
 def _check_same_model(run: RunDir, config: TrainConfig) -> None:
     old = load_config(TrainConfig, run.config, recorded=True)
+    if old.adapter != config.adapter:
+        raise UserError(
+            f"{run.root} trains with adapter {old.adapter.model_dump()}, the config now says "
+            f"{config.adapter.model_dump()}; take another name=, or --fresh"
+        )
     if old.model != config.model:
         raise UserError(
             f"{run.root} trains model {old.model.preset} {old.model.overrides}, the config now says "

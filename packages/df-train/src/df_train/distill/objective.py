@@ -141,6 +141,8 @@ def check(config: TrainConfig, model: DualForceConfig) -> None:
     rollout, objective, distill = config.rollout, config.objective, config.distill
     if config.model.start_from is None:
         raise UserError("task=distill: there is no teacher; name a trained model by model.start_from")
+    if config.adapter.kind != "none":
+        raise UserError("task=distill: all weights of a student learn; leave adapter out")
     if distill.levels % rollout.steps:
         raise UserError(f"distill.levels={distill.levels} is no multiple of rollout.steps={rollout.steps}")
     if rollout.audio_guidance != 1.0 or rollout.text_guidance != 1.0:
