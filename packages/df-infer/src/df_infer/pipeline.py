@@ -243,7 +243,8 @@ class Pipeline:
             return None
         check_no_truth(rollout)
         maker = self.maker(rollout.structure_from)
-        return Drive(raw_structure(maker.model, maker.rollouts(image_HWC, wave_N, maker.rollout, **others)))
+        seen = image_HWC if maker.model.config.has_video else None
+        return Drive(raw_structure(maker.model, maker.rollouts(seen, wave_N, maker.rollout, **others)))
 
     def maker(self, path: str) -> Pipeline:
         """The model that makes the structure for this one, with its own encoders; loaded once.

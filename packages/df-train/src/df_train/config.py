@@ -16,6 +16,7 @@ from df_models.device import check_device_name
 from df_models.flow import HistoryMode
 from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location, merge
+from df_train.distill.config import DistillConfig
 from df_train.tasks import TASKS, TaskName
 from df_train.validation.config import ValidationConfig
 
@@ -219,6 +220,30 @@ class FlameLossConfig(FrozenModel):
         return _rising(bends)
 
 
+class SyncLossConfig(FrozenModel):
+    """The frozen lip-sync expert on the predicted clean mouth region (`df_train.sync`).
+
+    Attributes:
+        weight: of the loss; 0 for none. The plan's is 0.3.
+        expert: the directory that `task: sync` wrote, a run's `expert/`.
+        sigma_max: noise level, as the mean of a window's frames, up to which windows count. 1 counts all: the expert
+            reads the mouths that a trained quickstart model predicts at every level (`benchmarks/sync.py`); less suits
+            a model whose predictions from high noise are a blur.
+        sha256: of the expert; written by the run, which then refuses to go on with another one.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    expert: Location | None = None
+    sigma_max: float = Field(default=1.0, gt=0, le=1)
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> SyncLossConfig:
+        if self.weight > 0 and self.expert is None:
+            raise ValueError("weight is above 0, but expert names no lip-sync expert; train one with task: sync")
+        return self
+
+
 def _group(names: object) -> object:
     return (names,) if isinstance(names, str) else names
 
@@ -282,6 +307,7 @@ class ObjectiveConfig(FrozenModel):
     shorten_audio: float = Field(default=0.0, ge=0, le=1)
     give_structure: float = Field(default=0.0, ge=0, le=1)
     give_fields: GivenFieldsConfig = GivenFieldsConfig()
+    sync: SyncLossConfig = SyncLossConfig()
     extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -505,8 +531,8 @@ class TrainConfig(FrozenModel):
     """One training run.
 
     Attributes:
-        task: what is trained: `model`, all that the model has, or `video`, the video tower alone, on clips that need
-            neither structure nor audio (`df_train.tasks`).
+        task: what is trained: `model`, all that the model has; `video`, the video tower alone, on clips that need
+            neither structure nor audio; or `distill`, a student of few steps (`df_train.tasks`).
         name: of the run: letters, digits, `.`, `_`, `-`.
         run_dir: directory of the run; null means `runs/<name>`.
         seed: keys the initial weights, the order of clips and all noise.
@@ -517,6 +543,7 @@ class TrainConfig(FrozenModel):
             the others wait for (`df_train.watch`); longer than the longest save. null leaves it to torch's limits.
         budget: fits data, steps and schedule to a time.
         profile: which steps to profile; null for none.
+        distill: for `task: distill`, how the student learns.
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
     """
 
@@ -541,6 +568,7 @@ class TrainConfig(FrozenModel):
     validation: ValidationConfig = ValidationConfig()
     sample: SampleConfig = SampleConfig()
     profile: ProfileConfig | None = None
+    distill: DistillConfig = DistillConfig()
     rollout: RolloutConfig = RolloutConfig()
 
     @model_validator(mode="before")

@@ -126,6 +126,7 @@ class Trainer:
             history=objective.shows_history,
             flame="flame" in objective.names,
             known=config.objective.give_fields.share > 0,
+            extra_forwards=objective.extra_forwards,
             frozen=training.adapter is not None,
         )
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
@@ -344,6 +345,7 @@ class Trainer:
         shared = {
             "seconds": self.state.seconds,
             "model": asdict(self.state.model.config),
+            "frozen": self.objective.frozen,
             "adapter_base": None if self.state.adapter is None else self.state.adapter.base_sha256,
             "skips": self.state.skips.state_dict(),
         }

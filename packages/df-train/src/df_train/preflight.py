@@ -25,6 +25,7 @@ from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
 from df_train.contract import check_fit, check_vae, decided_by
 from df_train.dataset import check_cuts, check_lengths, training_manifest
+from df_train.distill.objective import check as check_distillation
 from df_train.distributed import check_replicas, pick_device
 from df_train.export import milestones_to_write
 from df_train.float8 import check_float8
@@ -32,6 +33,7 @@ from df_train.given import given_structure
 from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
 from df_train.optimizer import trained
+from df_train.sync.loss import open_judge
 from df_train.validation.clips import check_held_out
 
 _TENSORS_PER_CHECKPOINT = 4
@@ -63,6 +65,10 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))
     start_adapter(model, config)
     check_hearing(config.objective, model.config)
+    if config.task == "distill":
+        check_distillation(config, model.config)
+    if manifest:
+        open_judge(config.objective.sync, model.config)
     heard_ahead(model.config, config.rollout)
     check_samples(config, model.config)
     choose_precision(config.precision.name, device)

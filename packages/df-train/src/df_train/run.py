@@ -28,7 +28,7 @@ from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with
 from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, decided_by
+from df_train.contract import audio_note, check_continued, check_fit, check_frozen, decided_by
 from df_train.dataset import (
     calibrate_flame_head,
     check_lengths,
@@ -48,7 +48,7 @@ from df_train.hearing import latency_note
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
-from df_train.objective import Objective
+from df_train.objective import FlameScale, Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
@@ -66,6 +66,7 @@ from df_train.start import (
     write_config,
 )
 from df_train.state import TrainState
+from df_train.sync.loss import pinned
 from df_train.text import unread_text
 from df_train.validation.clips import read_clips
 from df_train.validation.measure import Validation
@@ -121,7 +122,7 @@ def train(
         training, objective, prompt = build(config, world, manifest, known, saved)
         validation = _held_out(config, training, objective, manifest, world)
         if start is not None:
-            _resume(training, start, world, config)
+            _resume(training, objective, start, world, config)
         if world.is_main:
             _begin(run, config, wish, known, 0 if start is None else start.step)
         result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
@@ -173,11 +174,17 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     Raises:
         UserError: the first thing that will not work, and how to mend it.
     """
-    config = located(config, wish, say)
+    config = with_expert(located(config, wish, say))
     check_place(RunDir(config.directory), wish)
     begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
     preflight(config, None if begun is None else begun.values.get("model"))
     return config
+
+
+def with_expert(config: TrainConfig) -> TrainConfig:
+    """The configuration with the identity of its lip-sync expert, by which a run that goes on knows it."""
+    objective = config.objective.model_copy(update={"sync": pinned(config.objective.sync)})
+    return config.model_copy(update={"objective": objective})
 
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
@@ -242,7 +249,7 @@ def build(
         if config.adapter.kind == "none":
             calibrate_flame_head(model, scale)
     adapter = start_adapter(model, config)
-    objective = Objective(config, model.config, scale)
+    objective = build_objective(config, model.config, manifest, scale, world)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
@@ -258,6 +265,19 @@ def build(
         adapter=adapter,
     )
     return training, objective, look.prompt
+
+
+def build_objective(
+    config: TrainConfig, model: DualForceConfig, manifest: Manifest, scale: FlameScale | None, world: World
+) -> Objective:
+    """What the model is to learn; a task's own imports come with it."""
+    if config.task == "distill":
+        from df_train.distill.objective import Distillation
+        from df_train.distill.teacher import load_teacher
+
+        decided = decided_by(config, manifest)
+        return Distillation(config, model, *load_teacher(config, decided, world))
+    return Objective(config, model, scale)
 
 
 def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> Banks | None:
@@ -287,8 +307,11 @@ def _held_out(
     return Validation(clips, settings.histories, objective, world)
 
 
-def _resume(training: TrainState, start: CheckpointInfo, world: World, config: TrainConfig) -> None:
+def _resume(
+    training: TrainState, objective: Objective, start: CheckpointInfo, world: World, config: TrainConfig
+) -> None:
     check_continued(start.values.get("model"), training.model.config)
+    check_frozen(start.values.get("frozen", {}), objective.frozen)
     check_same_base(start.values.get("adapter_base"), training.adapter)
     state.restore(training, start, world)
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")

@@ -34,13 +34,21 @@ class Work:
         flame: whether the FLAME head is trained.
         frozen: an adapter is trained instead of the weights (:func:`df_models.model.flops.training_flops`).
         known: whether the model is told which entries of its structure are known.
+        extra_forwards: passes forward beside the one that is learnt from; each is a third of that one's operations.
     """
 
     def __init__(
-        self, model: DualForceConfig, *, history: bool, flame: bool, known: bool, frozen: bool = False
+        self,
+        model: DualForceConfig,
+        *,
+        history: bool,
+        flame: bool,
+        known: bool,
+        frozen: bool = False,
+        extra_forwards: float = 0.0,
     ) -> None:
         self._model = replace(model, structure_known=model.structure_known and known)
-        self._history, self._flame, self._frozen = history, flame, frozen
+        self._history, self._flame, self._frozen, self._extra = history, flame, frozen, extra_forwards
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def of(self, batch: Batch) -> tuple[int, int]:
@@ -59,7 +67,8 @@ class Work:
         operations = training_flops(
             self._model, layout, tokens, features=features, flame=self._flame, frozen=self._frozen
         )
-        return len(layout) * (tokens + SLOTS * self._model.has_structure), operations
+        through = len(layout) * (tokens + SLOTS * self._model.has_structure)
+        return through, round(operations * (1 + self._extra / 3))
 
 
 @cache

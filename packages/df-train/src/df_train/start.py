@@ -183,3 +183,9 @@ def _check_same_model(run: RunDir, config: TrainConfig) -> None:
             f"{run.root} trains model {old.model.preset} {old.model.overrides}, the config now says "
             f"{config.model.preset} {config.model.overrides}; take another name=, or --fresh"
         )
+    before, now = old.objective.sync.sha256, config.objective.sync.sha256
+    if before and now and before != now:
+        raise UserError(
+            f"{run.root} was begun with another lip-sync expert (sha256 {before[:12]}) than "
+            f"objective.sync.expert={config.objective.sync.expert} ({now[:12]}); give that one, or say --fresh"
+        )
