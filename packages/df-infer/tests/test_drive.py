@@ -184,6 +184,13 @@ def test_structure_that_another_run_makes_is_what_its_own_motion_file_gives(driv
     assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "c.mp4").read_bytes()
 
 
+def test_a_model_of_structure_alone_makes_it_for_another(model, driven_run, files, tmp_path) -> None:
+    DualForce(replace(model.config, streams="structure")).eval().save_pretrained(tmp_path / "maker")
+    out = ["--structure-out", str(tmp_path / "out.npz"), "--structure-from", str(tmp_path / "maker")]
+    assert generate(driven_run, files, tmp_path / "out.mp4", *out) == 0
+    assert read_motion(tmp_path / "out.npz").structure_PD.shape == (9, 70)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +97,15 @@ def random_sample(
     return Sample(meta, tensors, video)
 
 
+def write_split(root: Path, split: str, samples: Iterable[Sample]) -> None:
+    """A split of these clips, written by df-data's own writer."""
+    writer = SplitWriter(root, split, num_shards=2, build="test", encoders=ENCODERS)
+    staged = [writer.stage(sample) for sample in samples]
+    for shard in staged_shards(staged):
+        writer.finish_shard(shard, staged)
+    writer.finish()
+
+
 @pytest.fixture(scope="session")
 def random_clip() -> Callable[..., Sample]:
     """:func:`random_sample`."""
@@ -110,14 +119,9 @@ def clip_encoders() -> dict[str, EncoderRecord]:
 
 
 def write_dataset(root: Path, train: int = 24, val: int = 3, frames: Sequence[int] = (FRAMES,)) -> Path:
-    """A dataset of random clips, of these pixel frames in turn, written by df-data's own writer."""
+    """A dataset of random clips, of these pixel frames in turn."""
     for split, count in (("train", train), ("val", val)):
-        writer = SplitWriter(root, split, num_shards=2, build="test", encoders=ENCODERS)
-        samples = (random_sample(split, index, frames=frames[index % len(frames)]) for index in range(count))
-        staged = [writer.stage(sample) for sample in samples]
-        for shard in staged_shards(staged):
-            writer.finish_shard(shard, staged)
-        writer.finish()
+        write_split(root, split, (random_sample(split, i, frames=frames[i % len(frames)]) for i in range(count)))
     return root
 
 
@@ -130,6 +134,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset_at() -> Callable[..., Path]:
     """Writes a dataset like `dataset`, of any size, to a directory."""
     return write_dataset
+
+
+@pytest.fixture(scope="session")
+def split_at() -> Callable[..., None]:
+    """`write_split`."""
+    return write_split
 
 
 @pytest.fixture(scope="session")

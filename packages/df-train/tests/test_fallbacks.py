@@ -178,6 +178,17 @@ def test_the_condition_is_the_other_models_structure_and_the_truth_the_clips_own
     assert torch.equal(given[0], wanted) and torch.equal(given[1], clip.structure_TSV[None])
 
 
+def test_a_model_of_structure_alone_makes_it_for_samples(plain: Path, dataset: Path, tmp_path: Path):
+    model = DualForce.from_pretrained(plain / "model").eval()
+    alone = replace(model.config, streams="structure", reference_encoder="dinov2-small")  # which it has no use for
+    maker = DualForce(alone)
+    maker.set_structure_statistics(model.structure_mean, model.structure_std)
+    maker.save_pretrained(tmp_path / "maker")
+    clips = validation_clips(dataset / "val", 1, 9, "concat")
+    rollout = RolloutConfig(steps=1, structure_from=str(tmp_path / "maker"))
+    assert generate(model, random_tiny_vae(), clips, rollout, seed=0)[0].shape == (9, 16, 16, 3)
+
+
 def test_samples_of_a_condition_need_a_structure_and_say_whose_it_is(make_config: MakeConfig, tmp_path: Path):
     changes = {"objective": {"give_structure": 1}, "sample": {"clips": 1}}
     with pytest.raises(UserError, match=r"set rollout.structure_from to a run.*`truth`"):

@@ -17,7 +17,7 @@ from df_models.attention.masks import FrameLayout
 from df_models.model.flops import training_flops
 from df_models.model.presets import preset_config
 from df_models.time import SLOTS
-from df_train import engine, run, speed
+from df_train import checkpoint, engine, run, speed
 from df_train.config import TrainConfig
 from df_train.meter import LossMeter
 from df_train.run import train
@@ -101,8 +101,8 @@ def test_the_time_of_a_device_that_is_not_waited_for_counts(
 
 def test_saves_count_and_samples_do_not(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speed, "own_rate", lambda device, dtype: 1e9)
-    save, naps = engine.checkpoint.save, 0.5
-    monkeypatch.setattr(engine.checkpoint, "save", lambda *args: (time.sleep(naps), save(*args))[1])
+    save, naps = checkpoint.save, 0.5
+    monkeypatch.setattr(checkpoint, "save", lambda *args, **named: (time.sleep(naps), save(*args, **named))[1])
     monkeypatch.setattr(run.Sampler, "__call__", lambda self, training: time.sleep(3 * naps))
     _, found = lines(make_config, tmp_path / "run", sample={"every": 2})
     assert found[0]["time/save_seconds"] == 0.0

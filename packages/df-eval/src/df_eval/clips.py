@@ -121,16 +121,20 @@ def _from_sample(sample: Sample) -> EvalClip:
     )
 
 
-def render_clips(count: int, frames: int, size: int, seed: int) -> list[EvalClip]:
-    """Render ``count`` synthetic clips of the val split: each another person, none that training can draw."""
+def render_clips(count: int, frames: int, size: int, seed: int, person: int | None = None) -> list[EvalClip]:
+    """Render ``count`` synthetic clips of the val split: each another person, none that training can draw.
+
+    Args:
+        person: all of them of this one instead, for a model of one person.
+    """
     config = SynthConfig.model_validate(
-        {"val_clips": count, "val_frames": frames, "size": size, "seed": seed + RENDER_SEED}
+        {"val_clips": count, "val_frames": frames, "size": size, "seed": seed + RENDER_SEED, "person": person}
     )
     clips = []
     for job in tqdm(jobs_of(config, "val"), desc=f"{'rendering clips':<24}", unit="clip"):
-        clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val")
+        clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val", in_both=job.in_both)
         truth = {name: np.asarray(values, dtype=np.float64) for name, values in clip.truth.items()}
-        person = f"synth-{clip.identity}"
+        name = f"synth-{clip.identity}"
         own, flame = torch.from_numpy(clip.structure), torch.from_numpy(clip.flame)
-        clips.append(EvalClip(job.key, person, clip.frames, clip.wave, truth, structure_TV=own, flame_TV=flame))
+        clips.append(EvalClip(job.key, name, clip.frames, clip.wave, truth, structure_TV=own, flame_TV=flame))
     return clips

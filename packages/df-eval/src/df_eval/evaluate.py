@@ -16,6 +16,7 @@ from df_data.format.manifest import (
     structure_layout,
     structure_of,
 )
+from df_data.synth.corpus import corpus_config
 from df_eval.clips import EvalClip, render_clips, stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
@@ -64,7 +65,7 @@ def _evaluate(run: RunDir, config: EvalConfig, out: Path, quiet: bool) -> tuple[
         there = structure_there(root, own)
         require_same(own.structure_layout, there, ("the model", f"the dataset {root or 'to render'}"))
     reader = choose_reader(encoder, config.landmarker.path if config.landmarker else built_with_landmarker(root))
-    clips, source = held_out_clips(root, config, encoder, pipeline.size)
+    clips, source = held_out_clips(root, config, encoder, pipeline.size, person_of(run, root))
     check_size(pipeline, clips)
     most = pixel_length(own.one_level_frames) if own.one_level_frames else None
     lengths, missing = fitting_lengths(config.frames, clips, most)
@@ -129,12 +130,26 @@ def built_with_landmarker(root: Path | None) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def held_out_clips(root: Path | None, config: EvalConfig, encoder: str, size: int) -> tuple[list[EvalClip], str]:
+def person_of(run: RunDir, root: Path | None) -> int | None:
+    """The number of the person of a synthetic corpus of one person; None for other datasets."""
+    if root is not None:
+        made = corpus_config(root)
+        return None if made is None else made.person
+    synth = run.section("data").get("synth")
+    return synth.get("person") if isinstance(synth, dict) else None
+
+
+def held_out_clips(
+    root: Path | None, config: EvalConfig, encoder: str, size: int, person: int | None = None
+) -> tuple[list[EvalClip], str]:
     """The clips and where they come from.
 
     The val clips of the dataset are taken if there are enough of them, long enough for the longest length and, at the
     shortest, for the shifted-audio control. Otherwise synthetic ones are rendered (people and sentences of the val
     split, which training never draws); for real data what is there is used.
+
+    Args:
+        person: whom alone the rendered clips show (:func:`person_of`).
 
     Raises:
         UserError: real data without any usable val clip.
@@ -145,8 +160,13 @@ def held_out_clips(root: Path | None, config: EvalConfig, encoder: str, size: in
         return stored, _from(root, stored)
     if root is None or encoder == SYNTHETIC:
         frames = covering_pixel_length(max(config.frames[-1], config.frames[0] + config.shifts[-1]))
-        clips = render_clips(config.clips, frames, size, config.seed)
-        return clips, f"{len(clips)} clips rendered from the val split's people and sentences (seed {config.seed})"
+        clips = render_clips(config.clips, frames, size, config.seed, person)
+        what = (
+            "the val split's people and sentences"
+            if person is None
+            else f"the val split's sentences by person {person}"
+        )
+        return clips, f"{len(clips)} clips rendered from {what} (seed {config.seed})"
     usable = stored_clips(root, config.clips, min(config.frames))
     if not usable:
         raise UserError(

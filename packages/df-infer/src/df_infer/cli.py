@@ -71,6 +71,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed = parser.add_argument_group("what to make")
     needed.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
     needed.add_argument("--checkpoint", type=int, metavar="N", help="take the run's milestone of step N")
+    needed.add_argument(
+        "--adapter", type=Path, metavar="PATH", help="add a low-rank adapter: its directory, or the run that trained it"
+    )
     needed.add_argument("--image", type=Path, help="the portrait: PNG, JPEG, ... of any size")
     needed.add_argument("--audio", type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
     needed.add_argument("--out", type=Path, help="the MP4 to write (a model of structure alone: --structure-out)")
@@ -130,6 +133,7 @@ def _generate(args: argparse.Namespace) -> int:
         prompt=args.prompt,
         face_detector=args.face_detector,
         checkpoint=args.checkpoint,
+        adapter=args.adapter,
     )
     rollout = changes.applied_to(pipeline.rollout)
     count = args.frames

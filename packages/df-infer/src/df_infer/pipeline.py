@@ -18,7 +18,7 @@ from df_infer.drive import Drive, check_drive, check_makes_structure
 from df_infer.loudness import levelled
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
-from df_infer.run_dir import open_run
+from df_infer.run_dir import find_adapter, open_run
 from df_infer.speech import audio_pieces, frames_covering
 from df_infer.structure_from import check_maker, check_no_truth, found, raw_structure
 from df_infer.whole_clip import check_levels
@@ -38,6 +38,7 @@ from df_models.encoders import (
 )
 from df_models.errors import UserError
 from df_models.machine import choose_precision
+from df_models.model.adapter import add_adapter, read_adapter, weights_hash
 from df_models.motion import Motion, motion_slots
 from df_models.text import Prompt, prompt_rows, read_prompt
 from df_models.time import SLOTS, latent_length, pooled_width
@@ -87,6 +88,7 @@ class Pipeline:
         face_detector: str | Path | None = None,
         vae: VideoVAE | None = None,
         checkpoint: int | None = None,
+        adapter: str | Path | None = None,
     ) -> Pipeline:
         """Load a run directory or a model directory.
 
@@ -99,14 +101,18 @@ class Pipeline:
             face_detector: see the class.
             vae: one that is loaded already, instead of the one that the model's config names; taken as it is.
             checkpoint: step of the run's milestone to load instead of its final model.
+            adapter: directory of a low-rank adapter (or of a run that trained one) to add to the model's weights.
 
         Raises:
             UserError: the directory is no run, or an encoder, device or dtype is not there; a prompt for a model that
-                reads no text.
+                reads no text; an adapter of another model.
         """
         run = open_run(path, checkpoint)
         target = choose_device(device)
-        model = DualForce.from_pretrained(run.model).to(target, choose_precision(dtype, target).dtype).eval()
+        model = DualForce.from_pretrained(run.model)
+        if adapter is not None:
+            add_adapter(model, read_adapter(find_adapter(adapter)), weights_hash(run.model))
+        model = model.to(target, choose_precision(dtype, target).dtype).eval()
         config, sees = model.config, model.config.has_video
         pipeline = cls(
             model,
@@ -237,7 +243,8 @@ class Pipeline:
             return None
         check_no_truth(rollout)
         maker = self.maker(rollout.structure_from)
-        return Drive(raw_structure(maker.model, maker.rollouts(image_HWC, wave_N, maker.rollout, **others)))
+        seen = image_HWC if maker.model.config.has_video else None
+        return Drive(raw_structure(maker.model, maker.rollouts(seen, wave_N, maker.rollout, **others)))
 
     def maker(self, path: str) -> Pipeline:
         """The model that makes the structure for this one, with its own encoders; loaded once.

@@ -20,8 +20,9 @@ from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.structure import require_same
 
-FEATURES = ("video_vae", "latent_channels", "audio_encoder", "audio_pool", "audio_dim", "reference_encoder")
-"""What two models must have alike to be shown the same stored features."""
+HEARD = ("audio_encoder", "audio_pool", "audio_dim")
+SEEN = ("video_vae", "latent_channels", "reference_encoder")
+"""What two models must have alike to be shown the same stored features: what they hear, and, with a video, see."""
 
 
 def check_maker(mine: DualForceConfig, maker: DualForceConfig, path: str) -> None:
@@ -82,7 +83,7 @@ def open_maker(path: str, model: DualForceConfig, device: torch.device) -> tuple
     run = open_run(found(path))
     maker = DualForce.from_pretrained(run.model).to(device).eval()
     check_maker(model, maker.config, path)
-    for name in FEATURES:
+    for name in (*HEARD, *SEEN) if maker.config.has_video else HEARD:
         if getattr(maker.config, name) != getattr(model, name):
             raise UserError(
                 f"rollout.structure_from={path} has {name}={getattr(maker.config, name)}, the model "

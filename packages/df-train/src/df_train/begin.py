@@ -57,7 +57,8 @@ def build_model(
             `model.overrides` still wins over. What is taken of a trained model keeps its own (`kept_of`).
         say: told which parts start afresh.
         saved: the configuration of the model in the checkpoint that the run goes on from, whose weights will take the
-            place of these: the model of `model.start_from` is then not needed, and may be gone.
+            place of these: the model of `model.start_from` is then not needed, and may be gone. Beside an adapter it
+            is needed: the checkpoint has the adapter alone.
 
     Raises:
         UserError: an unknown preset, an unknown field in `model.overrides`, values that do not fit together, a model
@@ -68,7 +69,7 @@ def build_model(
         if section.leave_out or section.architecture != "start":
             raise UserError("model.architecture and model.leave_out are about model.start_from, which is not given")
         return _new(_configured(config, preset_config(section.preset), decided), config.seed)
-    if saved is not None:
+    if saved is not None and config.adapter.kind == "none":
         return DualForce(DualForceConfig.from_dict(saved))
     before, weights = _read_start(section)
     base = before if before is not None and section.architecture == "start" else preset_config(section.preset)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from df_train.start import Wish
 
 _DESCRIPTION = """\
-Train DualForce, or its video tokenizer, as a configuration file says.
+Train DualForce, its video tokenizer or a lip-sync expert, as a configuration file says.
 
 Everything the run writes goes into one directory, runs/<name>/: config.yaml (all settings), metrics.jsonl,
 checkpoints/ (to resume), model/ (the averaged weights, to use), samples/ (videos with audio, a contact sheet),
@@ -117,6 +117,8 @@ def _main(argv: list[str]) -> int:
     task = task_of(options.config, options.overrides)
     if task == "tokenizer":
         return _train_tokenizer(options)
+    if task == "sync":
+        return _train_sync(options)
     return _train_model(options, began)
 
 
@@ -140,7 +142,7 @@ def task_of(path: Path, overrides: list[str]) -> str:
     task = str(read_tree(path, overrides).get("task", "model"))
     from df_train.tasks import TASKS
 
-    known = (*TASKS, "tokenizer")
+    known = (*TASKS, "tokenizer", "sync")
     if task not in known:
         raise UserError(f"task: there is no {task!r}{nearest(task, known)}; use {', '.join(known[:-1])} or {known[-1]}")
     return task
@@ -176,6 +178,28 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         return 0
     try:
         print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    except NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train_sync(options: argparse.Namespace) -> int:
+    from df_train.engine import NotFinite
+    from df_train.sync import train as sync
+    from df_train.sync.config import SyncConfig
+
+    named = [] if options.data is None else [f"data.root={json.dumps(options.data)}"]
+    config = load_config(SyncConfig, options.config, [*options.overrides, *named])
+    if options.print_config:
+        print(dump_config(config), end="")
+        return 0
+    if options.check:
+        sync.preflight(config)
+        print(f"{options.config}: ready to train in {config.run_dir}")
+        return 0
+    try:
+        print(f"lip-sync expert: {sync.train(config, _wish(options))}")
     except NotFinite as error:
         print(f"df-train: error: {error}", file=sys.stderr)
         return 1

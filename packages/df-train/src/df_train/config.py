@@ -16,6 +16,7 @@ from df_models.device import check_device_name
 from df_models.flow import HistoryMode
 from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location, merge
+from df_train.distill.config import DistillConfig
 from df_train.tasks import TASKS, TaskName
 from df_train.validation.config import ValidationConfig
 
@@ -69,6 +70,29 @@ class ModelConfig(FrozenModel):
     architecture: Literal["start", "preset"] = "start"
     leave_out: tuple[str, ...] = ()
     overrides: dict[str, Any] = Field(default_factory=dict)
+
+
+class AdapterConfig(FrozenModel):
+    """A low-rank adapter (LoRA) beside the weights of `model.start_from`, which then stay as they are.
+
+    Needs `df-train[peft]`. The run's `model/` is the whole model with the adapter added, and `model/adapter/` the
+    adapter alone.
+
+    Attributes:
+        kind: `none` trains all weights, `lora` the adapter alone.
+        rank: of the matrices, the adapter's size.
+        alpha: their product is added to a layer's weight at `alpha / rank`.
+        dropout: share of a layer's inputs that the adapter misses in training; what is drawn depends on the number of
+            processes.
+        targets: layers to put it beside, by how their names end; of the default's, those that the model has: all
+            attention (also of bridge, audio and reference) and MLPs.
+    """
+
+    kind: Literal["none", "lora"] = "none"
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(default=("q", "k", "v", "o", "k_img", "v_img", "ffn.0", "ffn.2"), min_length=1)
 
 
 class DataConfig(FrozenModel):
@@ -196,6 +220,30 @@ class FlameLossConfig(FrozenModel):
         return _rising(bends)
 
 
+class SyncLossConfig(FrozenModel):
+    """The frozen lip-sync expert on the predicted clean mouth region (`df_train.sync`).
+
+    Attributes:
+        weight: of the loss; 0 for none. The plan's is 0.3.
+        expert: the directory that `task: sync` wrote, a run's `expert/`.
+        sigma_max: noise level, as the mean of a window's frames, up to which windows count. 1 counts all: the expert
+            reads the mouths that a trained quickstart model predicts at every level (`benchmarks/sync.py`); less suits
+            a model whose predictions from high noise are a blur.
+        sha256: of the expert; written by the run, which then refuses to go on with another one.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    expert: Location | None = None
+    sigma_max: float = Field(default=1.0, gt=0, le=1)
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> SyncLossConfig:
+        if self.weight > 0 and self.expert is None:
+            raise ValueError("weight is above 0, but expert names no lip-sync expert; train one with task: sync")
+        return self
+
+
 def _group(names: object) -> object:
     return (names,) if isinstance(names, str) else names
 
@@ -259,6 +307,7 @@ class ObjectiveConfig(FrozenModel):
     shorten_audio: float = Field(default=0.0, ge=0, le=1)
     give_structure: float = Field(default=0.0, ge=0, le=1)
     give_fields: GivenFieldsConfig = GivenFieldsConfig()
+    sync: SyncLossConfig = SyncLossConfig()
     extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -482,8 +531,8 @@ class TrainConfig(FrozenModel):
     """One training run.
 
     Attributes:
-        task: what is trained: `model`, all that the model has, or `video`, the video tower alone, on clips that need
-            neither structure nor audio (`df_train.tasks`).
+        task: what is trained: `model`, all that the model has; `video`, the video tower alone, on clips that need
+            neither structure nor audio; or `distill`, a student of few steps (`df_train.tasks`).
         name: of the run: letters, digits, `.`, `_`, `-`.
         run_dir: directory of the run; null means `runs/<name>`.
         seed: keys the initial weights, the order of clips and all noise.
@@ -494,6 +543,7 @@ class TrainConfig(FrozenModel):
             the others wait for (`df_train.watch`); longer than the longest save. null leaves it to torch's limits.
         budget: fits data, steps and schedule to a time.
         profile: which steps to profile; null for none.
+        distill: for `task: distill`, how the student learns.
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
     """
 
@@ -506,6 +556,7 @@ class TrainConfig(FrozenModel):
     hang_minutes: float | None = Field(default=10.0, gt=0)
     budget: BudgetConfig = BudgetConfig()
     model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
@@ -517,6 +568,7 @@ class TrainConfig(FrozenModel):
     validation: ValidationConfig = ValidationConfig()
     sample: SampleConfig = SampleConfig()
     profile: ProfileConfig | None = None
+    distill: DistillConfig = DistillConfig()
     rollout: RolloutConfig = RolloutConfig()
 
     @model_validator(mode="before")
@@ -534,6 +586,10 @@ class TrainConfig(FrozenModel):
                 f"data.batch_size ({self.data.batch_size}) must be a multiple of data.accumulate "
                 f"({self.data.accumulate})"
             )
+        if self.adapter.kind != "none" and self.model.start_from is None:
+            raise ValueError(f"adapter.kind={self.adapter.kind} is for a trained model; name it in model.start_from")
+        if self.adapter.kind != "none" and self.precision.float8:
+            raise ValueError("precision.float8 is for training all weights; set it to false beside an adapter")
         if self.data.remote and self.sample.clips:
             raise ValueError(
                 f"sample.clips={self.sample.clips}: sample videos are made of validation clips in a directory, but "

@@ -278,6 +278,20 @@ def check_continued(saved: Mapping[str, Any] | None, model: DualForceConfig) -> 
             )
 
 
+def check_frozen(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to continue a run with other frozen models (`Objective.frozen`) than it began with.
+
+    Raises:
+        UserError: naming the model.
+    """
+    for name in before.keys() | now.keys():
+        if before.get(name) != now.get(name):
+            raise UserError(
+                f"the checkpoint was trained with another {name} (sha256 {before.get(name, 'none')[:12]}) than the one "
+                f"that is there now ({now.get(name, 'none')[:12]}); give that one back, or say --fresh"
+            )
+
+
 def audio_note(manifest: Manifest) -> str | None:
     """Return a line for the user about a dataset of before an audio encoder's id said how much it hears at a time."""
     record = manifest.encoders.get("audio")

@@ -19,6 +19,7 @@ from df_data.reading.same import digests_of, other_clips
 from df_data.reading.shard import RawSample
 from df_data.synth.config import SynthConfig
 from df_models import DualForce, DualForceConfig
+from df_models.encoders import AudioPool
 from df_models.errors import UserError
 from df_models.structure import flame_motion
 from df_models.text import Prompt
@@ -47,10 +48,15 @@ def prepare_data(config: TrainConfig, world: World, fit: Fit | None = None) -> M
     Args:
         fit: settles the number of clips (:func:`df_data.synth.corpus.build_corpus`).
     """
-    synth = config.data.synth
+    return made_data(config.data, world, fit)
+
+
+def made_data(data: DataConfig, world: World, fit: Fit | None = None) -> Manifest:
+    """The same of a data section alone."""
+    synth = data.synth
     if synth is not None:
-        world.first_alone(lambda: _make_corpus(synth, Path(config.data.root), fit))
-    return training_manifest(config.data)
+        world.first_alone(lambda: _make_corpus(synth, Path(data.root), fit))
+    return training_manifest(data)
 
 
 def _make_corpus(synth: SynthConfig, root: Path, fit: Fit | None) -> None:
@@ -252,15 +258,19 @@ def skipped_samples(reader: ShardReader, world: World) -> dict[str, int]:
 
 def make_reader(config: TrainConfig, model: DualForceConfig, world: World) -> ShardReader:
     """The training reader of this process."""
-    data = config.data
     assert model.audio_pool is not None
+    return open_reader(config.data, config.seed, model.audio_pool, world)
+
+
+def open_reader(data: DataConfig, seed: int, pool: AudioPool, world: World) -> ShardReader:
+    """This process's reader of the training split."""
     options = ReaderOptions(
         batch_size=data.batch_size // (world.size * data.accumulate),
-        seed=config.seed,
+        seed=seed,
         num_frames=data.num_frames,
         buckets=data.buckets,
         start=data.start,
-        audio_pool=model.audio_pool,
+        audio_pool=pool,
         structure=data.structure,
         on_error=data.on_error,
         verify=data.verify,

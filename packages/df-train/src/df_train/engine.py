@@ -19,6 +19,7 @@ from df_data.reading import Batch
 from df_infer.run_dir import RunDir
 from df_models.machine import choose_precision
 from df_train import state
+from df_train.adapter import seed_dropout
 from df_train.agreement import Agreement
 from df_train.budget import Pace
 from df_train.config import TrainConfig
@@ -125,6 +126,8 @@ class Trainer:
             history=objective.shows_history,
             flame="flame" in objective.names,
             known=config.objective.give_fields.share > 0,
+            extra_forwards=objective.extra_forwards,
+            frozen=training.adapter is not None,
         )
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
@@ -219,6 +222,7 @@ class Trainer:
         self._watch.step = training.step + 1
         passes = self.config.data.accumulate
         sums, keys, records = training.meter.sums_LK2.clone(), list[str](), list[Record]()
+        seed_dropout(self.config, training.step)
         for index in range(passes):
             batch = self._next_batch()
             keys += batch.keys
@@ -341,6 +345,8 @@ class Trainer:
         shared = {
             "seconds": self.state.seconds,
             "model": asdict(self.state.model.config),
+            "frozen": self.objective.frozen,
+            "adapter_base": None if self.state.adapter is None else self.state.adapter.base_sha256,
             "skips": self.state.skips.state_dict(),
         }
         self._saves.save(step, state.tensors_of(self.state), state.own_state(self.state), shared)

@@ -159,7 +159,7 @@ def show(
     drawn = sample_sigmas(levels, clean.video.shape[1], ids, seed=seed, step=step)
     drawn = Sigmas(*(None if value is None else value.to(device) for value in drawn))  # type: ignore[arg-type]
     drop_audio, drop_reference, start, drop_text = _chances(objective, ids, seed, step).to(device)
-    noise = _noise(clean, ids, seed, step, "")
+    noise = noise_like(clean, ids, seed=seed, step=step, prefix="")
     start_clean = start & (batch.reference_frame == 0)
     given_clean = Streams(drawn.given_clean.clone(), drawn.given_clean)
     given_clean.video[:, 0] |= start_clean
@@ -188,7 +188,8 @@ def _chances(objective: ObjectiveConfig, ids: list[int], seed: int, step: int) -
     return (torch.stack(draws) < shares).T
 
 
-def _noise(clean: Streams, ids: list[int], seed: int, step: int, prefix: str) -> Streams:
+def noise_like(clean: Streams, ids: list[int], *, seed: int, step: int, prefix: str) -> Streams:
+    """Noise of the shapes of both streams, keyed by (seed, step, sample id, prefix and stream)."""
     return Streams(
         *(
             keyed_noise(x.shape[1:], seed=seed, step=step, sample_ids=ids, stream=prefix + name, device=x.device)
@@ -210,7 +211,7 @@ def _history(clean: Streams, drawn: Sigmas, banks: Banks | None, ids: list[int],
             banks.video.corrupt(clean.video, carries, ids, seed=seed, step=step, stream="video"),
             banks.structure.corrupt(clean.structure, carries, ids, seed=seed, step=step, stream="structure"),
         )
-    noise = _noise(clean, ids, seed, step, HISTORY_STREAM)
+    noise = noise_like(clean, ids, seed=seed, step=step, prefix=HISTORY_STREAM)
     return History(
         interpolate(past.video, noise.video, drawn.history_video),
         interpolate(past.structure, noise.structure, drawn.history_structure),

@@ -28,6 +28,7 @@ from df_train.hearing import check_hearing, slots_ahead
 from df_train.meter import LossTerm
 from df_train.noising import Banks, Shown, Streams, clean_streams, history_config, show
 from df_train.schedule import decayed_weight
+from df_train.sync.loss import SyncJudge, open_judge
 
 Record = Callable[[Tensor], None]
 """Records the model's errors once it is known whether their step is taken; given 1.0 if it is skipped, else 0.0."""
@@ -55,6 +56,7 @@ class Answer:
     Attributes:
         flow: the velocity errors of :func:`flow_terms`, computed once for all that read them.
         flame: scale of the FLAME vectors, None if the dataset or the model has none.
+        judge: the frozen lip-sync expert, None if it has no weight.
     """
 
     model: DualForce
@@ -63,6 +65,7 @@ class Answer:
     velocity: Velocity
     flow: Mapping[str, LossTerm]
     flame: FlameScale | None = None
+    judge: SyncJudge | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,14 @@ class Objective:
         self._future = model.audio_future
         self._model = model
         self._flame = flame
+        self._judge = open_judge(config.objective.sync, model)
         for name in config.objective.extra:
             if name not in LOSSES or LOSSES[name].weight is not None:
                 own = [known for known, loss in LOSSES.items() if loss.weight is None]
                 raise UserError(f"objective.extra: no loss {name!r} takes its weight there; there is {own or 'none'}")
         for name, loss in LOSSES.items():
             if not _has(model, loss) and weight_of(name, config.objective, 0) > 0:
-                setting = f"{name}.weight" if name == "flame" else f"{name}_weight"
+                setting = f"{name}.weight" if name in ("flame", "sync") else f"{name}_weight"
                 told = f"has no {loss.of} (streams={model.streams})"
                 raise UserError(f"objective.{setting} is above 0, but the model {told}; set objective.{setting}=0")
         for name in self.names:
@@ -118,6 +122,16 @@ class Objective:
         """The losses that are measured and logged: those with a weight, and those that cost nothing."""
         losses = ((name, loss) for name, loss in LOSSES.items() if _has(self._model, loss))
         return tuple(name for name, loss in losses if loss.always or weight_of(name, self._settings, 0) > 0)
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """The sha256 of each frozen model that the losses need, by what it is; a run goes on with the same."""
+        return {}
+
+    @property
+    def extra_forwards(self) -> float:
+        """Forward passes of a pass beside the one that is learnt from, on average."""
+        return 0.0
 
     @property
     def shows_history(self) -> bool:
@@ -136,7 +150,7 @@ class Objective:
         """Show the batch to the model at step `step` and measure its answer."""
         batch = begun_anew(batch)
         clean = clean_streams(model, batch)
-        shown = self._shown(batch, clean, step, banks)
+        shown = self._shown(model, batch, clean, step, banks)
         answer = self.answer(model, batch, shown)
         terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
         total = total_loss(terms, self.weights(step))
@@ -151,7 +165,7 @@ class Objective:
 
         return Losses(total, terms, record)
 
-    def _shown(self, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
+    def _shown(self, model: DualForce, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
         keys = {"seed": self._seed, "step": step}
         shown = show(batch, clean, self._settings, self._levels, banks, **keys)
         if self._given is not None:
@@ -170,7 +184,8 @@ class Objective:
         if model.config.text_dim and batch.text is None:
             raise UserError(f"a clip of {', '.join(batch.keys)} holds no text features; build the dataset again")
         velocity = predict(model, shown)
-        return Answer(model, batch, shown, velocity, flow_terms(velocity, shown, batch.mouth_mask), self._flame)
+        flow = flow_terms(velocity, shown, batch.mouth_mask)
+        return Answer(model, batch, shown, velocity, flow, self._flame, self._judge)
 
     def terms(self, answer: Answer) -> dict[str, LossTerm]:
         """Every loss by name, frame by frame, all clips counting alike."""
@@ -197,8 +212,12 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
 
 def predicted_clean(velocity: Velocity, shown: Shown) -> Streams:
     """What the velocities say the clean streams are."""
-    video = clean_from_velocity(shown.noisy.video, velocity.video, shown.sigma.video)
-    return Streams(video, predicted_structure(velocity.structure, shown))
+    return Streams(predicted_video(velocity.video, shown), predicted_structure(velocity.structure, shown))
+
+
+def predicted_video(velocity_BTChw: Tensor, shown: Shown) -> Tensor:
+    """What the velocity says the clean latents are."""
+    return clean_from_velocity(shown.noisy.video, velocity_BTChw, shown.sigma.video)
 
 
 def predicted_structure(velocity_BTSV: Tensor, shown: Shown) -> Tensor:
@@ -304,6 +323,11 @@ def _flame_lacking(model: DualForceConfig, flame: FlameScale | None) -> str | No
     return f"objective.flame.weight is above 0, but {reason}; set objective.flame.weight=0"
 
 
+def _sync_of(answer: Answer) -> LossTerm:
+    assert answer.judge is not None
+    return answer.judge.term(predicted_video(answer.velocity.video.float(), answer.shown), answer.batch, answer.shown)
+
+
 LOSSES: dict[str, LossSpec] = {
     "video": LossSpec(
         "squared error of the video's velocity, mean over the cells of a frame",
@@ -332,6 +356,12 @@ LOSSES: dict[str, LossSpec] = {
         _flame_weight,
         of="structure",
         lacking=_flame_lacking,
+    ),
+    "sync": LossSpec(
+        "-log probability that a frozen expert gives to the audio in sync with the predicted clean mouth, among shifts",
+        _sync_of,
+        lambda settings, step: settings.sync.weight,
+        of="video",
     ),
 }
 """Every loss by its name in configs and logs, in the order in which they are logged."""

@@ -20,16 +20,20 @@ from df_models.files import check_output_directory
 from df_models.machine import choose_precision
 from df_models.time import latent_length
 from df_train import begin, peers
+from df_train.adapter import start_adapter
 from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
 from df_train.contract import check_fit, check_vae, decided_by
 from df_train.dataset import check_cuts, check_lengths, training_manifest
+from df_train.distill.objective import check as check_distillation
 from df_train.distributed import check_replicas, pick_device
 from df_train.export import milestones_to_write
 from df_train.float8 import check_float8
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
+from df_train.optimizer import trained
+from df_train.sync.loss import open_judge
 from df_train.validation.clips import check_held_out
 
 _TENSORS_PER_CHECKPOINT = 4
@@ -59,7 +63,12 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     if manifest:
         check_fit(model.config, manifest, config.data.structure)
     given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))
+    start_adapter(model, config)
     check_hearing(config.objective, model.config)
+    if config.task == "distill":
+        check_distillation(config, model.config)
+    if manifest:
+        open_judge(config.objective.sync, model.config)
     heard_ahead(model.config, config.rollout)
     check_samples(config, model.config)
     choose_precision(config.precision.name, device)
@@ -156,10 +165,11 @@ def check_disk(config: TrainConfig, model: DualForce) -> None:
     where = config.directory.absolute()
     while not where.exists():
         where = where.parent
-    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    whole = 4 * sum(parameter.numel() for parameter in model.parameters())
+    size = 4 * sum(parameter.numel() for parameter in trained(model).values())
     run = RunDir(config.directory)
     models = 1 + milestones_to_write(run, config.checkpoint.milestones, config.optim.steps)
-    need = size * (_TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + models)
+    need = size * _TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + whole * models
     held = bytes_held(run.checkpoints)
     free = shutil.disk_usage(where).free + held
     if not held:

@@ -23,11 +23,12 @@ from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import begin, peers, planned, state
+from df_train.adapter import check_head, check_same_base, start_adapter
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, decided_by
+from df_train.contract import audio_note, check_continued, check_fit, check_frozen, decided_by
 from df_train.dataset import (
     calibrate_flame_head,
     check_lengths,
@@ -42,12 +43,12 @@ from df_train.dataset import (
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
-from df_train.export import Milestones, write_model
+from df_train.export import Milestones, write_averaged
 from df_train.hearing import latency_note
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
-from df_train.objective import Objective
+from df_train.objective import FlameScale, Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
@@ -65,6 +66,7 @@ from df_train.start import (
     write_config,
 )
 from df_train.state import TrainState
+from df_train.sync.loss import pinned
 from df_train.text import unread_text
 from df_train.validation.clips import read_clips
 from df_train.validation.measure import Validation
@@ -120,7 +122,7 @@ def train(
         training, objective, prompt = build(config, world, manifest, known, saved)
         validation = _held_out(config, training, objective, manifest, world)
         if start is not None:
-            _resume(training, start, world, config)
+            _resume(training, objective, start, world, config)
         if world.is_main:
             _begin(run, config, wish, known, 0 if start is None else start.step)
         result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
@@ -172,11 +174,17 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     Raises:
         UserError: the first thing that will not work, and how to mend it.
     """
-    config = located(config, wish, say)
+    config = with_expert(located(config, wish, say))
     check_place(RunDir(config.directory), wish)
     begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
     preflight(config, None if begun is None else begun.values.get("model"))
     return config
+
+
+def with_expert(config: TrainConfig) -> TrainConfig:
+    """The configuration with the identity of its lip-sync expert, by which a run that goes on knows it."""
+    objective = config.objective.model_copy(update={"sync": pinned(config.objective.sync)})
+    return config.model_copy(update={"objective": objective})
 
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
@@ -237,8 +245,11 @@ def build(
     elif config.validation.every and (note := own_statistics_note(model, manifest)):
         say(note)
     if scale is not None and begin.is_new_head(model):
-        calibrate_flame_head(model, scale)
-    objective = Objective(config, model.config, scale)
+        check_head(config)
+        if config.adapter.kind == "none":
+            calibrate_flame_head(model, scale)
+    adapter = start_adapter(model, config)
+    objective = build_objective(config, model.config, manifest, scale, world)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
@@ -251,8 +262,22 @@ def build(
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
         skips=Skips(next(model.parameters()).device),
+        adapter=adapter,
     )
     return training, objective, look.prompt
+
+
+def build_objective(
+    config: TrainConfig, model: DualForceConfig, manifest: Manifest, scale: FlameScale | None, world: World
+) -> Objective:
+    """What the model is to learn; a task's own imports come with it."""
+    if config.task == "distill":
+        from df_train.distill.objective import Distillation
+        from df_train.distill.teacher import load_teacher
+
+        decided = decided_by(config, manifest)
+        return Distillation(config, model, *load_teacher(config, decided, world))
+    return Objective(config, model, scale)
 
 
 def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> Banks | None:
@@ -282,8 +307,12 @@ def _held_out(
     return Validation(clips, settings.histories, objective, world)
 
 
-def _resume(training: TrainState, start: CheckpointInfo, world: World, config: TrainConfig) -> None:
+def _resume(
+    training: TrainState, objective: Objective, start: CheckpointInfo, world: World, config: TrainConfig
+) -> None:
     check_continued(start.values.get("model"), training.model.config)
+    check_frozen(start.values.get("frozen", {}), objective.frozen)
+    check_same_base(start.values.get("adapter_base"), training.adapter)
     state.restore(training, start, world)
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 
@@ -326,12 +355,13 @@ def _train_and_export(
         return Result(stop, training.step, training.seconds)
     for line in planned.at_the_end(config, training.step):
         say(line)
-    model = state.averaged_model(training)
+    averaged = state.averaged(training)
+    model, _ = averaged
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
     loss_plot = run.loss_plot if plotted else None
     crops_faces = model.config.face_crop != "none"
     if world.is_main:  # last of all: a run that has a model is finished, and one that is killed before goes on
-        write_model(run.model, model, prompt)
+        write_averaged(run.model, training, averaged, prompt)
     return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)

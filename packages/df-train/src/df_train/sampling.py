@@ -137,14 +137,18 @@ def generate(
     return generated
 
 
-def _inputs(model: DualForce, clip: ValidationClip) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Audio, reference latent and tokens, and text of a clip, as a batch of one on the model's device."""
+def _inputs(model: DualForce, clip: ValidationClip) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Audio, reference latent and tokens, and text of a clip, as a batch of one on the model's device.
+
+    A model of structure alone sees no reference.
+    """
     text = clip.text_LD[None] if model.config.text_dim and clip.text_LD is not None else None
     stored = (clip.audio_TSD, clip.reference_latent, clip.reference_tokens)
     audio, latent, tokens = (value[None].to(model.device) for value in stored)
     if not model.config.audio_dim:
         audio = audio[..., :0]
-    return audio, latent, tokens if model.config.reads_reference else None, text
+    sees = model.config.has_video
+    return audio, latent if sees else None, tokens if model.config.reads_reference else None, text
 
 
 def to_frames(video_BPCHW: Tensor) -> np.ndarray:

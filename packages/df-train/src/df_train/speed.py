@@ -32,12 +32,23 @@ class Work:
     Args:
         history: whether a copy of the clip goes through the layers before it (teacher forcing, error recycling).
         flame: whether the FLAME head is trained.
+        frozen: an adapter is trained instead of the weights (:func:`df_models.model.flops.training_flops`).
         known: whether the model is told which entries of its structure are known.
+        extra_forwards: passes forward beside the one that is learnt from; each is a third of that one's operations.
     """
 
-    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool, known: bool) -> None:
+    def __init__(
+        self,
+        model: DualForceConfig,
+        *,
+        history: bool,
+        flame: bool,
+        known: bool,
+        frozen: bool = False,
+        extra_forwards: float = 0.0,
+    ) -> None:
         self._model = replace(model, structure_known=model.structure_known and known)
-        self._history, self._flame = history, flame
+        self._history, self._flame, self._frozen, self._extra = history, flame, frozen, extra_forwards
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def of(self, batch: Batch) -> tuple[int, int]:
@@ -53,8 +64,11 @@ class Work:
     def _of_clip(self, frames: int, height: int, width: int, features: int) -> tuple[int, int]:
         layout = FrameLayout.teacher_forcing(frames) if self._history else FrameLayout.clip(frames)
         tokens = video_tokens(self._model, height, width)
-        operations = training_flops(self._model, layout, tokens, features=features, flame=self._flame)
-        return len(layout) * (tokens + SLOTS * self._model.has_structure), operations
+        operations = training_flops(
+            self._model, layout, tokens, features=features, flame=self._flame, frozen=self._frozen
+        )
+        through = len(layout) * (tokens + SLOTS * self._model.has_structure)
+        return through, round(operations * (1 + self._extra / 3))
 
 
 @cache

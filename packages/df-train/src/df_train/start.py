@@ -173,8 +173,19 @@ def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) ->
 
 def _check_same_model(run: RunDir, config: TrainConfig) -> None:
     old = load_config(TrainConfig, run.config, recorded=True)
+    if old.adapter != config.adapter:
+        raise UserError(
+            f"{run.root} trains with adapter {old.adapter.model_dump()}, the config now says "
+            f"{config.adapter.model_dump()}; take another name=, or --fresh"
+        )
     if old.model != config.model:
         raise UserError(
             f"{run.root} trains model {old.model.preset} {old.model.overrides}, the config now says "
             f"{config.model.preset} {config.model.overrides}; take another name=, or --fresh"
+        )
+    before, now = old.objective.sync.sha256, config.objective.sync.sha256
+    if before and now and before != now:
+        raise UserError(
+            f"{run.root} was begun with another lip-sync expert (sha256 {before[:12]}) than "
+            f"objective.sync.expert={config.objective.sync.expert} ({now[:12]}); give that one, or say --fresh"
         )

@@ -12,20 +12,27 @@ from torch.distributed.tensor import DTensor
 from df_data.reading import ShardReader
 from df_models import DualForce
 from df_models.errors import UserError
+from df_models.model.adapter import Adapter
 from df_train import checkpoint
+from df_train.adapter import AdapterInTraining, merged
 from df_train.distributed import World
 from df_train.ema import ParameterAverage
 from df_train.meter import ClipLengths, LossMeter
 from df_train.noising import Banks
-from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps
+from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps, trained
 from df_train.skips import Skips
 
+Averaged = tuple[DualForce, Adapter | None]
 _ERRORS = "errors."
 
 
 @dataclass
 class TrainState:
-    """Everything that a step changes, and therefore everything that a checkpoint holds."""
+    """Everything that a step changes, and therefore everything that a checkpoint holds.
+
+    Attributes:
+        adapter: what is trained instead of the model's own weights; None if those are.
+    """
 
     model: DualForce
     optimizer: torch.optim.Optimizer
@@ -34,16 +41,18 @@ class TrainState:
     banks: Banks | None
     meter: LossMeter
     skips: Skips
+    adapter: AdapterInTraining | None = None
     lengths: ClipLengths = field(default_factory=ClipLengths)
     step: int = 0
     seconds: float = 0.0
 
 
 def tensors_of(state: TrainState) -> dict[str, Any]:
-    """The tensors that DCP saves and loads in place."""
+    """The tensors that DCP saves and loads in place: what is trained, and the buffers."""
     moments = optimizer_tensors(state.model, state.optimizer)
+    frozen = dict(state.model.named_parameters()).keys() - trained(state.model).keys()
     return {
-        "model": state.model.state_dict(),
+        "model": {name: value for name, value in state.model.state_dict().items() if name not in frozen},
         "average": state.average.state_dict(),
         "optimizer": {**moments, "steps": optimizer_steps(state.model, state.optimizer)},
     }
@@ -71,7 +80,7 @@ def restore(state: TrainState, info: checkpoint.CheckpointInfo, world: World) ->
     """
     tensors = tensors_of(state)
     checkpoint.load_tensors(info, tensors)
-    state.model.load_state_dict(tensors["model"])
+    state.model.load_state_dict(tensors["model"], strict=False)  # DCP has looked; frozen weights are not in it
     set_optimizer_steps(state.model, state.optimizer, tensors["optimizer"]["steps"])
     _restore_own(state, info, world)
     state.step = info.step
@@ -103,8 +112,16 @@ def full_average(state: TrainState) -> dict[str, Tensor]:
 
 def averaged_model(state: TrainState) -> DualForce:
     """An unsharded copy of the model with the averaged weights, on the training device, ready to generate."""
+    return averaged(state)[0]
+
+
+def averaged(state: TrainState) -> Averaged:
+    """The averaged model, its adapter added to its weights if one is trained, and that adapter."""
     weights = full_average(state)
+    adapter = None if state.adapter is None else state.adapter.of(weights)
+    if adapter is not None:
+        weights = merged(weights, adapter)
     with torch.random.fork_rng(devices=[]):
         copy = DualForce(state.model.config)
     copy.load_state_dict(weights)
-    return copy.to(state.model.device).eval()  # the weights may lie on the host (`sharding.offload`)
+    return copy.to(state.model.device).eval(), adapter  # the weights may lie on the host (`sharding.offload`)

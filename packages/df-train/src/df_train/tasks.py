@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TaskName = Literal["model", "video"]
+TaskName = Literal["model", "video", "distill"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ TASKS: dict[TaskName, Task] = {
         leaves=("audio", "structure"),
         defaults={"objective": {"structure_weight": 0.0, "flame": {"weight": 0.0}}},
     ),
+    "distill": Task(
+        streams=("both",),
+        defaults={"objective": {"flame": {"weight": 0.0}, "drop_audio": 0.0, "drop_text": 0.0}},
+    ),
 }
 """`model` trains all that the model has. `video` pretrains the video tower alone on any video: causal, a noise level
-per frame, neither structure nor audio."""
+per frame, neither structure nor audio. `distill` makes a student of few steps (`df_train.distill`)."""

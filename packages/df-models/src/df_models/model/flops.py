@@ -60,10 +60,22 @@ def clip_flops(
 
 
 def training_flops(
-    config: DualForceConfig, layout: FrameLayout, tokens: int, *, features: int = 0, flame: bool = False
+    config: DualForceConfig,
+    layout: FrameLayout,
+    tokens: int,
+    *,
+    features: int = 0,
+    flame: bool = False,
+    frozen: bool = False,
 ) -> int:
-    """Return operations of a training step on one clip: forward and backward, nothing computed twice."""
-    return (1 + BACKWARD) * clip_flops(config, layout, tokens, features=features, flame=flame)
+    """Return operations of a training step on one clip: forward and backward, nothing computed twice.
+
+    Args:
+        frozen: the weights get no gradients of their own, which is half of the backward pass. An adapter's small
+            products, and the other half of attention's backward pass, are then left out: less is told than is done.
+    """
+    backward = BACKWARD // 2 if frozen else BACKWARD
+    return (1 + backward) * clip_flops(config, layout, tokens, features=features, flame=flame)
 
 
 def _by_part(config: DualForceConfig, tokens: int, frames: _Frames, reference: bool = True) -> dict[str, int]:

@@ -15,7 +15,8 @@ Shape legend: N clips, H histories, L losses, K sigma buckets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class Validation:
         count, names, world = len(self._clips), self._objective.names, self._world
         shape = (count, len(self._histories), len(names), BUCKETS, 2)
         sums_NHLK2 = torch.zeros(shape, dtype=torch.float64, device=world.device)
-        with training.average.in_place():
+        with training.average.in_place(), _without_dropout(training.model):
             for place in range(world.rank, _whole_turns(count, world.size), world.size):
                 passes = repeated(self._clips[place % count].to(world.device))
                 for index, history in enumerate(self._histories):
@@ -73,6 +74,16 @@ class Validation:
         answer = self._objective.answer(model, passes, shown)
         terms = self._objective.terms(answer)
         return {name: term._replace(counts_BT=term.counts_BT * (term.sigma_BT > 0)) for name, term in terms.items()}
+
+
+@contextmanager
+def _without_dropout(model: DualForce) -> Iterator[None]:
+    """Evaluation mode, which only an adapter's dropout minds."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 def alike(sums_NHLK2: Tensor) -> Tensor:
