@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,17 +49,17 @@ def test_whatever_moment_it_is_killed_at_nothing_before_the_last_save_is_lost(
 ):
     every = 3
     settings: dict[str, Any] = {**EXACT, "checkpoint": {"every": every, "asynchronous": True}}
-    settings["optim"] = {"steps": 6 * kills, "warmup": 2}
+    settings["optim"] = {"steps": 60, "warmup": 2}
     straight, killed = (make_config(tmp_path / name, **settings) for name in ("straight", "killed"))
-    began = time.monotonic()
     assert launch(straight, ranks=ranks).codes == [0] * ranks
-    share = (time.monotonic() - began) / kills
+    share = 60.0 * read_log(straight.directory / "metrics.jsonl")[-1]["time/minutes"] / 5
     draw, found, ended = random.Random(0), None, 0
     for _ in range(kills):
-        fresh = [] if found else ["--fresh"]  # a run that left no checkpoint begins anew only if told to
-        done = launch(killed, *fresh, ranks=ranks, kill_after=draw.uniform(0.2, 2.0 * share + 1.0))
+        ends = (killed.directory / "model").exists()
+        fresh = [] if found and not ends else ["--fresh"]  # also one that left no checkpoint begins anew only if told
+        done = launch(killed, *fresh, ranks=ranks, kill_after=draw.uniform(0.0, 2.0 * share))
         if done.codes == [0] * ranks:
-            break
+            continue
         ended += 1
         lines = figures(killed.directory) if (killed.directory / "metrics.jsonl").exists() else []
         taken = int(lines[-1]["step"]) if lines else 0
@@ -68,9 +67,9 @@ def test_whatever_moment_it_is_killed_at_nothing_before_the_last_save_is_lost(
         # the save of a step is waited for by the next save, which comes before the step after it is logged
         whole = every * max((taken - 1) // every - 1, 0)
         assert (found.step if found else 0) >= whole, taken
-    assert ended
+    assert found and ended > kills // 2
     if not (killed.directory / "model").exists():
-        assert launch(killed, *([] if found else ["--fresh"]), ranks=ranks).codes == [0] * ranks
+        assert launch(killed, ranks=ranks).codes == [0] * ranks
     assert figures(killed.directory) == figures(straight.directory)
     assert weights(killed) == weights(straight)
 

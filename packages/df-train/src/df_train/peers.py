@@ -64,9 +64,9 @@ def count() -> int:
 
 @cache
 def store() -> dist.Store:
-    """The launcher's store."""
+    """The launcher's store; what processes wrote there before torchrun began them again is out of sight."""
     opened, _, _ = next(iter(dist.rendezvous("env://")))
-    return opened
+    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", opened)
 
 
 _turns = itertools.count()
