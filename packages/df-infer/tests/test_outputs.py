@@ -17,8 +17,8 @@ def _no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: object, **__: object) -> None:
         raise AssertionError("an input was read")
 
-    monkeypatch.setattr(cli, "read_image", read)
-    monkeypatch.setattr(cli, "read_audio", read)
+    monkeypatch.setattr("df_models.media.read_image", read)
+    monkeypatch.setattr("df_models.media.read_audio", read)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
