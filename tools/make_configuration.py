@@ -19,6 +19,7 @@ from df_eval.config import EvalConfig
 from df_infer.config import GenerateConfig
 from df_models.settings.reference import markdown
 from df_train.config import TrainConfig
+from df_train.sync.config import SyncConfig
 from df_train.tokenizer.config import TokenizerConfig
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -26,6 +27,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "configuration.md"
 APPLICATIONS: dict[str, type[BaseModel]] = {
     "df-train, `task: model`": TrainConfig,
     "df-train, `task: tokenizer`": TokenizerConfig,
+    "df-train, `task: sync`": SyncConfig,
     "df-eval": EvalConfig,
     "df-infer generate": GenerateConfig,
     "df-data synth (and `data.synth` of df-train)": SynthConfig,

@@ -200,6 +200,22 @@ def test_reader_reads_the_corpus(built: Path) -> None:
     assert float(share.min()) > 0.05 and float(batch.mouth_mask.max()) <= 1
 
 
+def test_a_corpus_of_one_person_holds_out_sentences(tmp_path: Path) -> None:
+    config = SynthConfig(clips=2, val_clips=1, frames=5, val_frames=5, size=32, workers=1, person=1_900_000)
+    assert {job.identity for split in ("train", "val") for job in jobs_of(config, split)} == {1_900_000}
+    root = build_corpus(config, tmp_path / "person", progress=False)
+    samples = {split: list(iter_samples(root / split)) for split in ("train", "val")}
+    assert {(s.meta.identity, split) for split, found in samples.items() for s in found} == {
+        ("synth-1900000", "train"),
+        ("synth-1900000", "val"),
+    }
+    told = {split: " ".join(sample.meta.text or "" for sample in found) for split, found in samples.items()}
+    words = {split: set(text.split()) - {"|"} for split, text in told.items()}
+    assert words["train"]
+    assert not words["train"] & words["val"]
+    assert not [line for line in check_dataset(root).problems if "person" in line]
+
+
 def test_clips_do_not_depend_on_how_many_are_made() -> None:
     few, many = jobs_of(CONFIG, "train"), jobs_of(CONFIG.model_copy(update={"clips": 50}), "train")
     assert many[:5] == few

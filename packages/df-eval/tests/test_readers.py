@@ -73,5 +73,6 @@ def test_rendered_clips_are_held_out_and_all_different() -> None:
     assert [clip.length for clip in clips] == [17, 17]
     assert (clips[0].wave_N != clips[1].wave_N).any()
     again = render_clips(1, 17, 32, seed=0)[0]
+    assert {clip.identity for clip in render_clips(2, 1, 32, seed=0, person=1_900_000)} == {"synth-1900000"}
     np.testing.assert_array_equal(again.frames_THWC, clips[0].frames_THWC)
     assert (render_clips(1, 17, 32, seed=1)[0].wave_N != clips[0].wave_N).any()

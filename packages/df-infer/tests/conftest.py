@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from df_models import DualForce
 from df_models.media import write_image, write_wav
-from df_models.structure import SYNTHETIC_70, StructureLayout
+from df_models.structure import SYNTHETIC_70, StructureField, StructureLayout
 
 TINY = {
     "dim": 48,
@@ -85,6 +85,7 @@ class Call(NamedTuple):
     sigma_structure: Tensor
     frame: int
     write: bool
+    known: Tensor | None = None
 
 
 class SpyModel(nn.Module):
@@ -93,7 +94,14 @@ class SpyModel(nn.Module):
     def __init__(self, clean: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(structure_dim=6, audio_future=5, sigma_structure_max=0.7, text_dim=0)
+        layout = StructureLayout(
+            "six", "somebody", "a" * 64, (StructureField("a", 2, "1"), StructureField("b", 4, "1"))
+        )
+        self.config = SimpleNamespace(
+            structure_dim=6, audio_future=5, sigma_structure_max=0.7, text_dim=0, structure_layout=layout,
+            has_video=True, has_structure=True, hears=True, stream_entries=6,
+            structure_given="sometimes", given_fields=(("a",),), one_level_frames=0,
+        )  # fmt: skip
         self.clean = clean
         self.calls: list[Call] = []
         self.cache_arguments: dict = {}
@@ -102,8 +110,11 @@ class SpyModel(nn.Module):
         self.cache_arguments = {"batch_size": batch_size, "window": window, "sinks": sinks, **others}
         return object()
 
-    def step(self, video, structure, audio, sigma_video, sigma_structure, cache, *, frame: int, write: bool):
-        self.calls.append(Call(video, structure, audio, sigma_video, sigma_structure, frame, write))
+    def normalize_structure(self, structure: Tensor) -> Tensor:
+        return structure / 2
+
+    def step(self, video, structure, audio, sigma_video, sigma_structure, cache, *, frame, write, structure_known=None):
+        self.calls.append(Call(video, structure, audio, sigma_video, sigma_structure, frame, write, structure_known))
         return Velocity(self._toward(video, sigma_video), self._toward(structure, sigma_structure))
 
     def _toward(self, x: Tensor, sigma_BC: Tensor) -> Tensor:

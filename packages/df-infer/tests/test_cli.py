@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import df_infer.pipeline
 from df_infer import cli
@@ -20,6 +23,7 @@ from df_infer.pipeline import Pipeline
 from df_models import DualForce
 from df_models.encoders import random_tiny_vae
 from df_models.media import read_audio, read_video, write_wav
+from df_models.model.adapter import Adapter, LowRank, metadata_of, settings_of, weights_hash
 from df_models.settings import load_config
 
 
@@ -60,6 +64,39 @@ def test_a_milestone_is_taken_in_place_of_the_final_model(files, tmp_path: Path,
     capsys.readouterr()
     assert run(files, tmp_path / "out.mp4", "--checkpoint", "31", run=copy) == 2
     assert "no milestone of step 31; there are those of steps 30" in capsys.readouterr().err
+
+
+def test_an_adapter_is_added_to_the_model_it_was_trained_on(files, tmp_path: Path, capsys) -> None:
+    """Written here by hand: nothing of peft is needed."""
+    layer, adapted = "video.blocks.0.ffn.0", tmp_path / "run"
+    shutil.copytree(files.run, adapted)
+    model = DualForce.from_pretrained(files.run / "model")
+    weight = model.get_submodule(layer).weight
+    torch.manual_seed(0)
+    pair = LowRank(torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2))
+    settings = {**settings_of(model.config), "speech_level": -31.0}
+    adapter = Adapter({layer: pair}, 1.5, weights_hash(files.run / "model"), settings)
+    with torch.no_grad():
+        weight.add_(1.5 * (pair.b_OR @ pair.a_RI))
+    model.save_pretrained(adapted / "model")
+    folder = adapted / "model" / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 3}))
+    names = {"lora_A": pair.a_RI, "lora_B": pair.b_OR}
+    tensors = {f"base_model.model.{layer}.{part}.weight": value for part, value in names.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata=metadata_of(adapter))
+
+    pipeline = Pipeline.from_run(files.run, "cpu", adapter=adapted)
+    wanted = model.state_dict()
+    assert all(torch.equal(wanted[name], value) for name, value in pipeline.model.state_dict().items())
+    assert pipeline.model.config.speech_level == -31.0
+    assert run(files, tmp_path / "out.mp4", "--frames", "5", "--adapter", str(folder)) == 0
+    capsys.readouterr()
+    assert run(files, tmp_path / "no.mp4", "--frames", "5", "--adapter", str(folder), run=adapted) == 2
+    assert "the adapter was trained on another model" in capsys.readouterr().err
+    assert run(files, tmp_path / "no.mp4", "--frames", "5", "--adapter", str(files.run)) == 2
+    assert "is no adapter" in capsys.readouterr().err
+    assert not (tmp_path / "no.mp4").exists()
 
 
 def test_the_latency_that_is_told_falls_with_the_audio_that_is_heard_ahead(files, tmp_path: Path, capsys) -> None:
@@ -146,7 +183,7 @@ def test_every_setting_of_a_rollout_has_a_flag_with_its_meaning(files, tmp_path:
         "sinks": 0,
     }
     values |= {"solver": "heun", "start": "generate", "struct_start": "noise", "context_noise": 0.02}
-    values |= {"audio_guidance": 2.0, "text_guidance": 0.5}
+    values |= {"audio_guidance": 2.0, "text_guidance": 0.5, "structure_from": "runs/structure"}
     assert set(values) == set(RolloutConfig.model_fields)
     flags = [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     assert run(files, tmp_path / "out.mp4", *flags, "--print-config") == 0

@@ -138,11 +138,12 @@ def _windowed_forward(model, clip, chunk, window, sinks):
         attend_structure=lambda _: attend(structure_table, structure_table),
         exchange=lambda _: exchange,
     )
-    from df_models.model.inputs import with_reference
+    from df_models.model.inputs import Inputs, with_reference
 
-    inputs = with_reference(clip["video"], tuple(range(frames)), clip["reference_latent"], clip["reference_frame"])
+    video = with_reference(clip["video"], tuple(range(frames)), clip["reference_latent"], clip["reference_frame"])
+    inputs = Inputs(**{**{name: clip[name] for name in Inputs._fields}, "video": video})
     with torch.no_grad():
-        return model._run(inputs, clip["structure"], clip["sigma_video"], clip["sigma_structure"], plan, last=frames)
+        return model._run(inputs, plan, last=frames)
 
 
 @pytest.mark.parametrize("mask", ["frame", "causal"])

@@ -36,6 +36,7 @@ OTHER = {
     "audio_heads": 4,
     "latent_channels": 12,
     "patch_size": (1, 1, 2),
+    "streams": "video",
     "structure_dim": 11,
     "structure_text": False,
     "structure_known": True,
@@ -67,6 +68,9 @@ TRAVELS = {
     "structure_layout": StructureLayout("six", "somebody", "a" * 64, (StructureField("all", 10, "1"),)),
     "encoder_hashes": (("audio", "b" * 64), ("reference", "c" * 64)),
     "video_size": 128,
+    "structure_given": "sometimes",
+    "given_fields": (("all",),),
+    "one_level_frames": 9,
 }
 
 
@@ -78,7 +82,8 @@ def _shapes(model):
 def test_every_setting_reaches_the_model_or_travels_with_it(build, make_clip, tmp_path, name):
     base = build(**BASE)
     if name in TRAVELS:
-        model = DualForce(replace(base.config, **{name: TRAVELS[name]}))
+        needs = {"structure_known": True} if name == "given_fields" else {}
+        model = DualForce(replace(base.config, **needs, **{name: TRAVELS[name]}))
         model.save_pretrained(tmp_path)
         assert getattr(DualForce.from_pretrained(tmp_path).config, name) == TRAVELS[name]
         return

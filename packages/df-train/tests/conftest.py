@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from df_data.format.sample import EncoderRecord, Sample, SampleMeta
+from df_data.format.sample import NO_FACE, OF_FACES, EncoderRecord, Sample, SampleMeta
 from df_data.format.shards import SplitWriter, staged_shards
 from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae
-from df_models.settings import merge, validate_config
+from df_models.settings import dump_config, merge, validate_config
+from df_models.structure import LIVEPORTRAIT_70
 from df_models.time import latent_length
 from df_train.config import TrainConfig
 from df_train.engine import Trainer
@@ -53,7 +57,9 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def random_sample(split: str, index: int, video: bytes | None = None, frames: int = FRAMES) -> Sample:
+def random_sample(
+    split: str, index: int, video: bytes | None = None, frames: int = FRAMES, face: bool = True
+) -> Sample:
     """A clip of random latents whose structure follows its video, so that there is something to learn."""
     generator = torch.Generator().manual_seed(index + (0 if split == "train" else 10_000))
 
@@ -72,6 +78,10 @@ def random_sample(split: str, index: int, video: bytes | None = None, frames: in
         "reference_features": noise(2, 16, 64).half(),
         "mouth_boxes": torch.tensor([4.0, 8.0, 12.0, 16.0]).expand(frames, 4).contiguous(),
     }
+    encoders = ENCODERS
+    if not face:
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in (*OF_FACES, "flame")}
+        encoders = {role: record for role, record in ENCODERS.items() if role != "audio"}
     meta = SampleMeta(
         key=f"{split}-{index:04d}",
         source="test",
@@ -81,20 +91,37 @@ def random_sample(split: str, index: int, video: bytes | None = None, frames: in
         num_frames=frames,
         height=SIZE,
         width=SIZE,
-        encoders=ENCODERS,
+        encoders=encoders,
+        structure_layout=LIVEPORTRAIT_70.name if face else NO_FACE,
     )
     return Sample(meta, tensors, video)
 
 
+def write_split(root: Path, split: str, samples: Iterable[Sample]) -> None:
+    """A split of these clips, written by df-data's own writer."""
+    writer = SplitWriter(root, split, num_shards=2, build="test", encoders=ENCODERS)
+    staged = [writer.stage(sample) for sample in samples]
+    for shard in staged_shards(staged):
+        writer.finish_shard(shard, staged)
+    writer.finish()
+
+
+@pytest.fixture(scope="session")
+def random_clip() -> Callable[..., Sample]:
+    """:func:`random_sample`."""
+    return random_sample
+
+
+@pytest.fixture(scope="session")
+def clip_encoders() -> dict[str, EncoderRecord]:
+    """The encoders that the random clips are said to be made with."""
+    return dict(ENCODERS)
+
+
 def write_dataset(root: Path, train: int = 24, val: int = 3, frames: Sequence[int] = (FRAMES,)) -> Path:
-    """A dataset of random clips, of these pixel frames in turn, written by df-data's own writer."""
+    """A dataset of random clips, of these pixel frames in turn."""
     for split, count in (("train", train), ("val", val)):
-        writer = SplitWriter(root, split, num_shards=2, build="test", encoders=ENCODERS)
-        samples = (random_sample(split, index, frames=frames[index % len(frames)]) for index in range(count))
-        staged = [writer.stage(sample) for sample in samples]
-        for shard in staged_shards(staged):
-            writer.finish_shard(shard, staged)
-        writer.finish()
+        write_split(root, split, (random_sample(split, i, frames=frames[i % len(frames)]) for i in range(count)))
     return root
 
 
@@ -107,6 +134,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset_at() -> Callable[..., Path]:
     """Writes a dataset like `dataset`, of any size, to a directory."""
     return write_dataset
+
+
+@pytest.fixture(scope="session")
+def split_at() -> Callable[..., None]:
+    """`write_split`."""
+    return write_split
 
 
 @pytest.fixture(scope="session")
@@ -163,6 +196,39 @@ def interrupted_after(
 ) -> Callable[..., AbstractContextManager[None]]:
     """`with interrupted_after(2, 4)`: sends this process a Ctrl-C when these steps are over."""
     return lambda *steps: after_steps(*steps, act=lambda _: os.kill(os.getpid(), signal.SIGINT))
+
+
+class Launched(NamedTuple):
+    """How the processes of a launch ended, and what each of them said."""
+
+    codes: list[int]
+    said: list[str]
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Launched]]:
+    """`launch(config, *options, ranks=2, code="", kill_after=None)`: `df-train` in own processes (`launches.py`)."""
+    folder = tmp_path_factory.mktemp("launches")
+    script = [sys.executable, str(Path(__file__).with_name("launches.py"))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    server = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert server.stdin is not None and server.stdout is not None
+
+    def launched(
+        config: TrainConfig, *options: str, ranks: int = 1, code: str = "", kill_after: float | None = None
+    ) -> Launched:
+        path = folder / "config.yaml"
+        path.write_text(dump_config(config))
+        argv = ["--config", str(path), *options]
+        asked = {"ranks": ranks, "argv": argv, "code": code, "kill_after": kill_after, "limit": 200}
+        print(json.dumps(asked), file=server.stdin, flush=True)
+        answer = json.loads(server.stdout.readline())
+        assert answer["codes"] is not None, f"it hangs: {answer['said']}"
+        return Launched(**answer)
+
+    yield launched
+    server.stdin.close()
+    server.wait()
 
 
 @pytest.fixture(scope="session")

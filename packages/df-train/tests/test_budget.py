@@ -14,6 +14,7 @@ from df_models.errors import UserError
 from df_models.settings import Location, dump_config, load_config, parse_yaml, validate_config
 from df_train import budget, engine
 from df_train.budget import CORPUS_SHARE, Clock, Pace, as_chosen, fit_clips, with_clips
+from df_train.cli import said
 from df_train.config import BudgetConfig, OptimConfig, TrainConfig
 from df_train.distributed import World
 from df_train.engine import Stop
@@ -182,6 +183,10 @@ def test_what_was_chosen_is_kept_unless_the_user_changes_it(hands: Hands) -> Non
     assert kept.optim.steps == 4000 and kept.data == chosen.data and not kept.budget.measure
     all_of_them = as_chosen(asked, chosen, {"optim.steps"})
     assert all_of_them.optim == asked.optim and all_of_them.data == chosen.data, "said, even if it is the old number"
+    assert as_chosen(asked, chosen, said(["optim={steps: 400}"])).optim == asked.optim
+    for other in ("optim={lr: 3e-4}", "data={batch_size: 8}", "data.synth={val_clips: 3}"):
+        assert as_chosen(asked, chosen, said([other])) == chosen, "a section's other settings say nothing of these"
+    assert as_chosen(asked, chosen, said(["data={synth: {clips: 1000}}"])).data == asked.data
     long_warmup = asked.model_copy(update={"optim": asked.optim.model_copy(update={"warmup": STEPS - 1})})
     with pytest.raises(UserError, match="warmup"):
         as_chosen(long_warmup, chosen)

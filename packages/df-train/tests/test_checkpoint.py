@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ import torch
 from df_models.errors import UserError
 from df_train import checkpoint
 from df_train.checkpoint import DamagedCheckpoint, RankState
+from df_train.config import CheckpointConfig
 from df_train.distributed import World, open_world
+from df_train.saves import Saves
+
+Writer = Callable[[Path, int, World], Path]
 
 
 @pytest.fixture
@@ -22,11 +27,27 @@ def world():
 def write(root: Path, step: int, world: World) -> Path:
     tensors = {"model": {"weight": torch.full((4, 3), float(step))}}
     own = RankState({"reader": {"offset": step}}, {"bank": torch.arange(step)})
-    return checkpoint.save(root, step, tensors, own, {"seconds": 1.5}, world)
+    checkpoint.save(root, step, tensors, own, {"seconds": 1.5}, world, keep=9)
+    return root / f"step-{step}"
 
 
-def test_what_is_saved_is_loaded_equal(tmp_path: Path, world: World):
-    info = checkpoint.verify(write(tmp_path, 7, world))
+def write_beside(root: Path, step: int, world: World) -> Path:
+    """The same by the other thread, while the tensors change."""
+    tensors = {"model": {"weight": torch.full((4, 3), float(step))}}
+    with Saves(root, CheckpointConfig(asynchronous=True, keep=9), world) as saves:
+        saves.save(
+            step, tensors, RankState({"reader": {"offset": step}}, {"bank": torch.arange(step)}), {"seconds": 1.5}
+        )
+        tensors["model"]["weight"].zero_()
+    return root / f"step-{step}"
+
+
+WRITERS = pytest.mark.parametrize("written", [write, write_beside], ids=["sync", "async"])
+
+
+@WRITERS
+def test_what_is_saved_is_loaded_equal(tmp_path: Path, world: World, written: Writer):
+    info = checkpoint.verify(written(tmp_path, 7, world))
     assert (info.step, info.world_size, info.values["seconds"]) == (7, 1, 1.5)
     tensors = {"model": {"weight": torch.zeros(4, 3)}}
     checkpoint.load_tensors(info, tensors)
@@ -50,9 +71,12 @@ def test_no_checkpoint_is_none(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["tensors/.metadata", "tensors/__0_0.distcp", "rank-0.json", "rank-0.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, world: World, name: str, damage: str):
-    write(tmp_path, 1, world)
-    file = write(tmp_path, 2, world) / name
+@WRITERS
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    tmp_path: Path, world: World, written: Writer, name: str, damage: str
+):
+    written(tmp_path, 1, world)
+    file = written(tmp_path, 2, world) / name
     data = bytearray(file.read_bytes())
     if damage == "missing":
         file.unlink()
@@ -99,6 +123,14 @@ def test_a_write_that_was_killed_leaves_nothing_that_looks_whole(tmp_path: Path,
     found = checkpoint.newest(tmp_path, lambda message: pytest.fail(message))
     assert found is not None
     assert found.step == 1
+
+
+def test_a_checkpoint_of_another_model_is_told_in_a_line(tmp_path: Path, world: World):
+    info = checkpoint.verify(write(tmp_path, 1, world))
+    for other in ({"model": {"weight": torch.zeros(5, 3)}}, {"model": {"another": torch.zeros(4, 3)}}):
+        with pytest.raises(UserError, match=r"step-1 does not fit the model of the config") as told:
+            checkpoint.load_tensors(info, other)
+        assert "\n" not in str(told.value)
 
 
 def test_another_format_is_refused(tmp_path: Path, world: World):

@@ -99,6 +99,17 @@ def test_a_scheduler_s_signal_before_training_is_answered_alike(
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
+def test_a_run_that_is_told_to_stop_while_it_makes_samples_is_not_finished(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr("df_train.run.Sampler.write", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(["--config", str(written)]) == 75
+    assert not (tmp_path / "run" / "model").exists()
+    assert main(["--config", str(written)]) == 0, "the same command goes on"
+    assert (tmp_path / "run" / "model").exists()
+
+
 def test_the_exit_codes_are_told(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from df_models import preset_config
 from df_models.errors import UserError
-from df_models.settings import dump_config, load_config, validate_config
+from df_models.settings import dump_config, load_config, read_tree, validate_config
+from df_train.begin import build_model
 from df_train.config import DataConfig, ShardingConfig, TrainConfig
-from df_train.state import build_model
+from df_train.distill.objective import check as check_distillation
+from df_train.tasks import TASKS
 from df_train.tokenizer.config import TokenizerConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "train"
@@ -21,6 +24,18 @@ def test_shipped_configurations_read_and_name_a_model(name: str):
     assert config.directory == Path("runs") / name
     assert build_model(config).config.video_vae == "df-tiny"
     assert config.rollout.steps >= 1
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, id=str(p.relative_to(CONFIGS))) for p in CONFIGS.rglob("*.yaml")])
+def test_every_shipped_configuration_fits_its_task(path: Path):
+    task = str(read_tree(path).get("task", "model"))
+    if task not in TASKS:
+        return
+    config = load_config(TrainConfig, path)
+    model = preset_config(config.model.preset, **{**TASKS[config.task].model, **config.model.overrides})
+    assert model.streams in TASKS[config.task].streams
+    if config.task == "distill":
+        check_distillation(config, model)
 
 
 def test_the_resolved_configuration_reads_back_equal(tmp_path: Path):

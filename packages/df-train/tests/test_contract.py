@@ -17,11 +17,11 @@ from df_data.format.shards import SplitWriter
 from df_models import DualForce, DualForceConfig, preset_config
 from df_models.errors import UserError
 from df_models.structure import MEDIAPIPE_70, StructureLayout
+from df_train.begin import build_model
 from df_train.config import TrainConfig
 from df_train.contract import audio_note, check_continued, check_fit, taken_over
 from df_train.dataset import training_manifest
 from df_train.run import train
-from df_train.state import build_model
 
 MakeConfig = Callable[..., TrainConfig]
 MEDIAPIPE = StructureLayout.of(MEDIAPIPE_70, "mediapipe", "0")

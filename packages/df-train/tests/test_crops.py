@@ -109,13 +109,14 @@ def test_the_loss_does_not_know_their_first_latent(batch: Batch):
 
 def test_the_error_bank_never_keeps_their_first_latent(batch: Batch):
     banks = fresh_banks(batch)
+    shown = shown_of(batch, history={"mode": "independent"}, start_clean=0.0)
     clean = Streams(torch.zeros_like(batch.video), torch.zeros_like(batch.structure))
     guess = Streams(batch.video.clone().fill_(1.0), batch.structure.clone().fill_(1.0))
     guess.video[:, 0] = 9.0
     guess.structure[:, 0] = 9.0
     level = torch.full(batch.video.shape[:2], 0.9)
     level[:, 0] = 0.4
-    banks.record(guess, clean, Streams(level, level), batch.anchored)
+    banks.record(guess, replace(shown, clean=clean, sigma=Streams(level, level)))
     assert torch.equal(banks.video.errors.amax(dim=(1, 2, 3)), torch.where(batch.anchored, 9.0, 1.0))
     assert (banks.structure.errors == 9.0).all(), "its structure is learnt, and so are its errors"
 

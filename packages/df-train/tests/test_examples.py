@@ -19,6 +19,7 @@ from df_models.media import write_image, write_wav
 from df_train.objective import LOSSES
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+STAGES = ("stage1", "stage2", "stage3")
 
 
 def run(name: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -117,3 +118,23 @@ def test_a_folder_of_videos_becomes_a_model(
         run("folder_to_model.py", tmp_path / "videos", "--out", tmp_path / "mine", *made, monkeypatch=monkeypatch) == 0
     )
     assert DualForce.from_pretrained(tmp_path / "mine" / "run" / "model").config.dim == 24
+
+
+def test_all_stages_in_one_command(
+    tmp_path: Path,
+    dataset: Path,
+    tiny_model: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configs = EXAMPLES.parent / "configs" / "train" / "quickstart"
+    monkeypatch.chdir(tmp_path)
+    given = [f"data.root={dataset}", "data.synth=null", "data.batch_size=2", "sample.clips=0", "device=cpu"]
+    given += ["optim={steps: 2, warmup: 1}", f"model.overrides={json.dumps(tiny_model)}"]
+    assert run("stages.py", configs, *given, monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert "runs/quickstart-stage1/model has no structure, bridge, audio, flame: these parts start afresh" in said
+    kinds = {name: DualForce.from_pretrained(f"runs/quickstart-{name}/model").config.streams for name in STAGES}
+    assert kinds == {"stage1": "video", "stage2": "both", "stage3": "both"}
+    assert run("stages.py", configs, *given, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.count("is finished") == 3

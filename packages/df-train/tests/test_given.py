@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,31 @@ def test_settings_that_do_not_fit_together_are_told(
         make_config(tmp_path / "run", objective=objective)
 
 
+@pytest.mark.parametrize(
+    ("fields", "known", "said"),
+    [(["pitch"], False, "structure_known=true"), (["pich"], True, "did you mean 'pitch'"), (["pitch"], True, None)],
+)
+def test_a_corpus_that_is_still_to_be_made_is_checked_too(
+    make_config: MakeConfig,
+    tiny_model: dict[str, int],
+    tmp_path: Path,
+    fields: list[str],
+    known: bool,
+    said: str | None,
+):
+    config = make_config(
+        tmp_path / "run",
+        objective={"give_fields": {"share": 0.5, "fields": fields}},
+        model={"overrides": {**tiny_model, "structure_known": known}},
+        data={
+            "root": str(tmp_path / "none"),
+            "synth": {"clips": 8, "val_clips": 2, "frames": 9, "val_frames": 9, "size": 32},
+        },
+    )
+    with nullcontext() if said is None else pytest.raises(UserError, match=said):
+        preflight(config)
+
+
 def test_a_field_that_is_not_there_is_told_before_work_begins(
     make_config: MakeConfig, tiny_model: dict[str, int], tmp_path: Path
 ):
@@ -167,9 +193,27 @@ def test_no_error_is_recorded_of_structure_that_was_given(batch: Batch, model: D
     given = ~shown.learnt.structure.any(dim=1)
     banks = banks_of(batch)
     answer = Velocity(torch.ones_like(batch.video), torch.ones_like(batch.structure))
-    banks.record(predicted_clean(answer, shown), shown.clean, shown.sigma, batch.anchored)
+    banks.record(predicted_clean(answer, shown), shown)
     assert len(banks.video) == len(batch) and len(banks.structure) == int((~given).sum()) < len(batch)
     assert banks.structure.errors[: len(banks.structure)].flatten(1).any(dim=1).all()
+
+
+def test_no_error_is_recorded_of_a_frame_that_was_given_clean(batch: Batch, model: DualForce):
+    """A first frame given clean has sigma 0, which is nearer to 0.4 than that of noisy frames."""
+    shown = shown_of(batch, history={"mode": "error_recycling"}, start_clean=1.0)
+    clean_B = ~shown.learnt.video[:, 0]
+    level = torch.full_like(shown.sigma.video, 0.95) * shown.learnt.video
+    shown = replace(shown, sigma=Streams(level, level))
+    banks = banks_of(batch)
+    banks.record(Streams(shown.clean.video + 1.0 * (level > 0)[..., None, None, None], shown.clean.structure), shown)
+    assert clean_B.any() and len(banks.video) == len(batch)
+    assert banks.video.errors[: len(batch)].flatten(1).any(dim=1).all()
+    rule = rule_of(model.config, give_fields={"share": 0.5, "fields": HEAD})
+    given = rule.give(shown, batch.sample_ids.tolist(), seed=5, step=3)
+    assert given.known is not None
+    banks = banks_of(batch)
+    banks.record(shown.noise, given)
+    assert len(banks.structure) == int((~given.known.flatten(1).any(dim=1)).sum()) < len(batch) == len(banks.video)
 
 
 def objective_of(make_config: MakeConfig, model: DualForce, **changes: Any) -> Objective:

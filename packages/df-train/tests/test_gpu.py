@@ -13,11 +13,12 @@ import torch
 
 from df_infer.run_log import read_log
 from df_models import DualForce
-from df_train import engine, run
+from df_train import engine, run, speed
 from df_train.config import TrainConfig
 from df_train.ema import ParameterAverage
 from df_train.objective import Losses, Objective
 from df_train.run import train
+from df_train.saves import Staging
 from df_train.skips import Skips
 
 pytestmark = pytest.mark.gpu
@@ -50,6 +51,16 @@ def test_it_learns_in_bfloat16(make_config: MakeConfig, tmp_path: Path, gpu: tor
     assert all(math.isfinite(value) for line in found for value in line)
     assert found[0] == pytest.approx(exact[0], rel=0.05), "bfloat16 rounds to 0.4 %"
     assert found[0] != exact[0]
+
+
+def test_the_device_s_own_rate_is_no_part_of_the_peak(gpu: torch.device):
+    if gpu.type != "cuda":
+        pytest.skip("the peak of a process without CUDA cannot be set back")
+    speed.own_rate.cache_clear()
+    before = torch.cuda.memory_allocated(gpu), torch.cuda.memory_reserved(gpu)
+    speed.own_rate(gpu, torch.bfloat16)
+    assert torch.cuda.max_memory_allocated(gpu) - before[0] < 1 << 26, "its matrices take 384 MiB"
+    assert torch.cuda.memory_reserved(gpu) - before[1] < 1 << 26
 
 
 def test_an_interrupted_run_goes_on(
@@ -142,3 +153,14 @@ def test_the_log_tells_shares_and_memory_and_steps_are_traced(
     assert written == ({"trace-0.json"} if rehearsal else {"trace-0.json", "memory-0.pickle"})
     if not rehearsal:
         assert line["time/memory_reserved_gib"] >= line["time/memory_allocated_gib"] > 0
+
+
+def test_what_is_staged_for_a_checkpoint_is_a_pinned_copy(gpu: torch.device, rehearsal: bool):
+    tensors = {"model": {"weight": torch.randn(64, 32, device=gpu)}}
+    staging, wanted = Staging(), tensors["model"]["weight"].cpu().clone()
+    weight = staging.copy(tensors)["model"]["weight"]
+    tensors["model"]["weight"].zero_()
+    assert weight.device.type == "cpu" and torch.equal(weight, wanted)
+    assert rehearsal or weight.is_pinned()
+    again = staging.copy(tensors)["model"]["weight"]
+    assert again.data_ptr() == weight.data_ptr() and not again.any()

@@ -17,11 +17,11 @@ from df_models.errors import UserError
 from df_models.locks import one_writer
 from df_models.settings import validate_config
 from df_models.text import PROMPT_FILE, Prompt, read_prompt
-from df_train import export
+from df_train import export, planned
+from df_train.begin import build_model
 from df_train.config import CheckpointConfig, TrainConfig
 from df_train.preflight import check_disk
 from df_train.run import train
-from df_train.state import build_model
 
 MakeConfig = Callable[..., TrainConfig]
 Interrupted = Callable[..., AbstractContextManager[None]]
@@ -58,6 +58,37 @@ def test_a_milestone_is_the_averaged_model_of_its_step(make_config: MakeConfig, 
     assert weights(first, 1) == (stopped.directory / "model" / WEIGHTS).read_bytes(), "that of a run that ends there"
 
 
+def test_what_is_not_reached_is_said(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], straight: TrainConfig
+):
+    profile = {"start": 8, "steps": 1}
+    config = make_config(
+        tmp_path / "run",
+        optim={"steps": 9, "warmup": 2},
+        checkpoint={"milestones": [2, 7, 12]},
+        profile=profile,
+    )
+    assert planned.at_the_start(config, 0) == [
+        "checkpoint.milestones: the run ends at step 9, so nothing is written at step 12"
+    ]
+    assert planned.at_the_start(config, 8) == [
+        "checkpoint.milestones: the run goes on from step 8, so nothing is written at steps 2, 7",
+        "checkpoint.milestones: the run ends at step 9, so nothing is written at step 12",
+        "profile.start: the run goes on from step 8, so nothing is written at step 8",
+    ]
+    assert planned.at_the_end(config, 9) == []
+    assert planned.at_the_end(config, 5) == [
+        "checkpoint.milestones: the run ended at step 5, before step 7",
+        "profile.start: the run ended at step 5, before step 8",
+    ]
+    assert planned.at_the_start(straight, 7) == [
+        "checkpoint.milestones: the run ends at step 7, so nothing is written at step 9"
+    ], "those that are there were written"
+    stopped = made(make_config, tmp_path / "stopped", [4]).model_copy(update={"max_minutes": 1e-9})
+    train(stopped)
+    assert "before step 4" in capsys.readouterr().out
+
+
 def test_a_checkpoint_goes_with_it(straight: TrainConfig):
     assert sorted(path.name for path in RunDir(straight.directory).checkpoints.iterdir()) == ["step-3", "step-7"]
 
@@ -86,16 +117,24 @@ def test_what_is_there_is_not_written_again(
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
-def test_a_step_that_is_taken_twice_keeps_its_first_milestone(make_config: MakeConfig, tmp_path: Path):
+def test_a_step_that_is_taken_again_has_its_milestone_written_again(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     config = made(make_config, tmp_path / "run", [2, 4], steps=4)
     train(config)
     run = RunDir(config.directory)
-    before = weights(config, 4)
+    first, before = weights(config, 2), weights(config, 4)
+    for step in (2, 4):
+        run.evaluation(step).mkdir(parents=True)
     (run.checkpoints / "step-4" / "trainer.json").unlink()  # damaged: the run goes back to step 2
-    other = made(make_config, tmp_path / "run", [2, 4], steps=4, lr=1e-2)
-    train(other, "resume")
-    assert (run.model / WEIGHTS).read_bytes() != before
-    assert weights(config, 4) == before
+    lower = made(make_config, tmp_path / "run", [2, 4], steps=4, lr=1e-2)
+    with one_writer(run.evaluation(4), "df-eval"), pytest.raises(UserError, match="another process is writing"):
+        train(lower, "resume")
+    assert run.milestone_steps == [2, 4], "nothing is removed while one of them is measured"
+    train(lower, "resume")
+    assert "since it goes on from step 2, are removed: of steps 4" in capsys.readouterr().out
+    assert weights(config, 4) != before and weights(config, 2) == first
+    assert run.evaluation(2).exists() and not run.evaluation(4).exists(), "what was measured of it went with it"
 
 
 def test_one_that_a_kill_left_out_is_written_by_the_next_start(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -34,6 +35,34 @@ def dying(self):
     if self.state.step == 13:
         os.kill(os.getpid(), signal.SIGKILL)
 engine.Trainer.step = dying
+sys.exit(main(["--config", sys.argv[1]]))
+"""
+
+KILLED_ONCE = """
+import os, signal, sys, torch
+torch.set_num_threads(1)
+from df_train import engine
+from df_train.cli import main
+step = engine.Trainer.step
+def dying(self):
+    step(self)
+    if self.state.step == 5 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+engine.Trainer.step = dying
+sys.exit(main(["--config", sys.argv[1]]))
+"""
+
+SIGNALLED = """
+import os, signal, sys, torch
+torch.set_num_threads(1)
+from df_train import engine
+from df_train.cli import main
+step = engine.Trainer.step
+def told(self):
+    step(self)
+    if self.state.step == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+engine.Trainer.step = told
 sys.exit(main(["--config", sys.argv[1]]))
 """
 
@@ -112,18 +141,49 @@ def test_a_signal_saves_a_checkpoint_and_the_exit_code_tells_who_sent_it(
     ]
 
 
-ACCELERATE = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-LAUNCHERS = {
-    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"],
-    "accelerate": ["-m", "accelerate.commands.launch", *ACCELERATE.split(), "--module"],
-}
+LAUNCHERS = Path(__file__).parents[3] / "examples" / "launch"
 EXACT: dict[str, Any] = {"precision": {"bf16": "off"}, "log": {"every": 1}, "checkpoint": {"every": 2}}
 
 
+SRUN = """#!{python}
+import os, signal, subprocess, sys
+command = [word for word in sys.argv[1:] if not word.startswith("--kill-on-bad-exit")]
+if os.environ.get("ENDS_WITH"):
+    sys.exit(int(os.environ["ENDS_WITH"]))
+place = {{"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}}
+ranks = [{{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}} for rank in range(2)]
+tasks = [subprocess.Popen(command, env={{**os.environ, **place, **rank}}) for rank in ranks]
+sys.exit(max(task.wait() for task in tasks))
+"""
+SCONTROL = """#!/bin/sh
+if [ "$1" = show ]; then echo localhost; else echo "$@" >> "$ASKED"; fi
+"""
+"""Stand-ins for Slurm's commands: two tasks on this machine."""
+
+
+def slurm(folder: Path) -> dict[str, str]:
+    """The environment of a job."""
+    for name, text in (("srun", SRUN.format(python=sys.executable)), ("scontrol", SCONTROL)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = {"MASTER_PORT": str(free.getsockname()[1]), "SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "localhost"}
+    return {**place, "ASKED": str(folder / "asked"), "NPROC": "2"}
+
+
+def launched(launcher: str, folder: Path, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of `examples/launch` with two processes."""
+    script = LAUNCHERS / launcher
+    command = ["bash", str(script)] if launcher.endswith(".sbatch") else [str(script)]
+    around = {**environment(), **slurm(folder), **more}
+    around["PATH"] = os.pathsep.join([str(folder), str(Path(sys.executable).parent), around["PATH"]])
+    return subprocess.run([*command, *options], capture_output=True, text=True, env=around, timeout=420)
+
+
 def launch(launcher: str, config: TrainConfig, path: Path, *options: str) -> None:
-    """Train in two processes."""
-    command = [sys.executable, *LAUNCHERS[launcher], "df_train.cli", "--config", str(write(config, path)), *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=420)
+    """Train in two processes (one by `plain.sh`)."""
+    done = launched(launcher, path.parent, "--config", str(write(config, path)), *options)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -152,20 +212,45 @@ def test_two_processes_hand_over_to_one_and_it_to_two(
     def until(step: int) -> TrainConfig:
         return make_config(tmp_path / "run", optim={"steps": step, "warmup": 1, "floor": 1.0}, **EXACT)
 
-    launch("torchrun", until(2), tmp_path / "first.yaml")
+    launch("torchrun.sh", until(2), tmp_path / "first.yaml")
     checkpoint = tmp_path / "run" / "checkpoints" / "step-2"
     assert {"rank-0.json", "rank-1.json", "files-0.json", "files-1.json"} <= {p.name for p in checkpoint.iterdir()}
-    train(until(4), "resume")
+    launch("plain.sh", until(4), tmp_path / "next.yaml", "--resume")
     whole = until(6)
-    launch("torchrun", whole, tmp_path / "last.yaml", "--resume")
+    launch("slurm.sbatch", whole, tmp_path / "last.yaml", "--resume")
     losses_agree(figures(whole.directory), alone)
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize(("code", "again"), [(75, True), (76, True), (2, False)])
+def test_slurm_queues_a_job_again_that_goes_on(tmp_path: Path, code: int, again: bool):
+    done = launched("slurm.sbatch", tmp_path, ENDS_WITH=str(code))
+    assert done.returncode == code, done.stderr
+    assert (tmp_path / "asked").exists() == again
+    if again:
+        assert (tmp_path / "asked").read_text() == "requeue 77\n"
+
+
+@pytest.mark.timeout(600)
+def test_torchrun_goes_on_by_itself_when_a_process_is_killed(
+    make_config: MakeConfig, tmp_path: Path, alone: list[dict[str, float]]
+):
+    settings = {**EXACT, "checkpoint": {"every": 2, "asynchronous": True}}
+    config = make_config(tmp_path / "run", optim={"steps": 6, "warmup": 1, "floor": 1.0}, **settings)
+    (tmp_path / "killed.py").write_text(KILLED_ONCE)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [sys.executable, *launcher, str(tmp_path / "killed.py"), str(write(config, tmp_path / "run.yaml"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=420)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resuming" in done.stdout + done.stderr
+    losses_agree(figures(config.directory), alone)
 
 
 def test_accelerate_launches_two_that_train_as_one(
     make_config: MakeConfig, tmp_path: Path, alone: list[dict[str, float]]
 ):
     config = make_config(tmp_path / "run", optim={"steps": 2, "warmup": 1, "floor": 1.0}, **EXACT)
-    launch("accelerate", config, tmp_path / "run.yaml")
+    launch("accelerate.sh", config, tmp_path / "run.yaml")
     losses_agree(figures(config.directory), alone[:2])
 
 
@@ -173,7 +258,9 @@ def test_a_run_that_is_interrupted_three_times_is_the_straight_one(
     make_config: MakeConfig, tmp_path: Path, interrupted_after: Interrupted
 ):
     settings: dict[str, Any] = {"log": {"every": 3}, "optim": {"steps": 9}, "checkpoint": {"every": 100}}
-    straight, broken = (make_config(tmp_path / name, **settings) for name in ("straight", "broken"))
+    straight = make_config(tmp_path / "straight", **settings)
+    settings["checkpoint"] = {"every": 2, "asynchronous": True}
+    broken = make_config(tmp_path / "broken", **settings)
     train(straight)
     with interrupted_after(2, 4, 7):
         assert [train(broken).stop for _ in range(3)] == [engine.Stop.INTERRUPTED] * 3
@@ -181,6 +268,18 @@ def test_a_run_that_is_interrupted_three_times_is_the_straight_one(
     assert figures(broken.directory) == figures(straight.directory)
     weights = [config.directory / "model" / "model.safetensors" for config in (straight, broken)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.timeout(600)
+def test_both_processes_stop_one_step_after_one_of_them_is_told_to(make_config: MakeConfig, tmp_path: Path):
+    rare = {"log": {"every": 100}, "checkpoint": {"every": 100}}
+    config = make_config(tmp_path / "run", optim={"steps": 30, "warmup": 1}, **rare)
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, str(tmp_path / "signalled.py"), str(write(config, tmp_path / "run.yaml"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=420)
+    assert "told to stop by a scheduler (step 4" in done.stdout, done.stderr[-3000:]
+    assert [path.name for path in (config.directory / "checkpoints").iterdir()] == ["step-4"]
 
 
 @pytest.mark.timeout(600)

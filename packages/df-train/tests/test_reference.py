@@ -16,6 +16,7 @@ from df_models.settings import load_config
 from df_models.settings.reference import keys_of
 from df_train import cli as train_cli
 from df_train.config import TrainConfig
+from df_train.sync.config import SyncConfig
 from df_train.tokenizer.config import TokenizerConfig
 from tools.make_configuration import APPLICATIONS, DOCUMENT, document
 
@@ -37,6 +38,7 @@ def test_every_key_says_what_it_means(title: str) -> None:
     [
         (train_cli.main, ["--config", str(CONFIGS / "train/quickstart.yaml"), "optim.lr=3e-4"], TrainConfig),
         (train_cli.main, ["--config", str(CONFIGS / "train/tokenizer.yaml"), "seed=3"], TokenizerConfig),
+        (train_cli.main, ["--config", str(CONFIGS / "train/sync.yaml"), "expert.window=2"], SyncConfig),
         (eval_cli.main, ["runs/none", "rollout.structure_steps=null", "clips=3"], EvalConfig),
         (data_cli.main, ["build", "--config", str(CONFIGS / "data/grid.yaml"), "out=~/grid"], BuildConfig),
         (data_cli.main, ["people", "--config", str(CONFIGS / "data/hdtf.yaml"), "workers=3"], BuildConfig),

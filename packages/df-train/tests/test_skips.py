@@ -47,7 +47,7 @@ def damage(monkeypatch: pytest.MonkeyPatch, *steps: int, value: float = torch.na
         if step + 1 not in steps:
             return losses
         terms = {name: term._replace(error_BT=term.error_BT * value) for name, term in losses.terms.items()}
-        return Losses(losses.total * value, terms)
+        return losses._replace(total=losses.total * value, terms=terms)
 
     monkeypatch.setattr(Objective, "__call__", damaged)
 
@@ -87,6 +87,24 @@ def test_a_skipped_step_leaves_only_its_number(
     assert [line["optim/skipped"] for line in told] == [0, 0, 1, 1]
     assert all(torch.isfinite(torch.tensor(list(line.values()))).all() for line in told)
     assert all("loss" in line and "grad_norm" in line for line in told)
+
+
+def test_a_skipped_step_records_no_errors(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool, after_steps: AfterSteps
+):
+    banks: list[torch.Tensor] = []
+
+    def look(trainer: Trainer) -> None:
+        assert trainer.state.banks is not None
+        kept = trainer.state.banks.state_dict()
+        banks.append(torch.cat([value.flatten().double() for value in kept.values()]))
+
+    damage(monkeypatch, 2)
+    history = {"mode": "error_recycling"}
+    config = make_config(tmp_path / "run", objective={"history": history}, optim={"steps": 3, "warmup": 1})
+    with after_steps(1, 2, 3, act=look):
+        train(config)
+    assert torch.equal(banks[0], banks[1]) and not torch.equal(banks[1], banks[2])
 
 
 def test_a_log_line_of_skipped_steps_alone_has_no_loss(
@@ -167,12 +185,12 @@ def test_counts_on_the_device():
     skips = Skips(torch.device("cpu"))
     for step, norm in enumerate([1.0, torch.inf, torch.nan, 1.0, torch.nan], start=1):
         assert skips.note(torch.tensor(norm), step, [f"clip-{step}"]) == float(step in (2, 3, 5))
-    assert skips.look() == SkipCounts(total=3, row=1, longest=2, last=5)
+    assert skips.look() == SkipCounts(total=3, row=1, longest=2, last=3)
+    assert skips.keys_of(3) == ["clip-3"], "the last of the longest row, not the last of all"
     assert skips.look().longest == 1, "since the last look"
-    assert skips.keys_of(5) == ["clip-5"]
     again = Skips(torch.device("cpu"))
     again.load_state_dict(skips.state_dict())
-    assert again.look() == SkipCounts(total=3, row=1, longest=1, last=5)
+    assert again.look() == SkipCounts(total=3, row=1, longest=1, last=3)
 
 
 def test_the_average_moves_alike_with_and_without_a_guard():

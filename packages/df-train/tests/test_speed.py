@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 
+from df_data.reading import ShardReader
 from df_infer.run_log import read_log
 from df_models import DualForce
 from df_models.attention.masks import FrameLayout
 from df_models.model.flops import training_flops
+from df_models.model.presets import preset_config
 from df_models.time import SLOTS
-from df_train import engine, run, speed
+from df_train import checkpoint, engine, run, speed
 from df_train.config import TrainConfig
+from df_train.meter import LossMeter
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]
@@ -47,6 +50,16 @@ def test_tokens_and_operations_are_those_of_the_shapes(
         assert "time/peak_share" not in line and "time/memory_reserved_gib" not in line
 
 
+def test_the_mask_of_given_structure_is_work_only_where_fields_are_given(dataset: Path, tiny_model: dict[str, int]):
+    batch = next(iter(ShardReader(dataset / "train", batch_size=2, seed=0)))
+    plain, told = (preset_config("quickstart", **tiny_model, structure_known=known) for known in (False, True))
+    without, idle, used = (
+        speed.Work(model, history=False, flame=True, known=known).of(batch)[1]
+        for model, known in ((plain, False), (told, False), (told, True))
+    )
+    assert without == idle < used
+
+
 def test_the_rate_is_measured_once_and_no_random_number_is_taken():
     speed.own_rate.cache_clear()
     before = torch.get_rng_state()
@@ -57,10 +70,39 @@ def test_the_rate_is_measured_once_and_no_random_number_is_taken():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_time_of_a_device_that_is_not_waited_for_counts(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
+):
+    """A stand-in for a GPU: a step is only enqueued, and is waited for where figures are read or a batch is copied."""
+    pending = [0.0]
+
+    def wait() -> None:
+        time.sleep(pending[0])
+        pending[0] = 0.0
+
+    read, batch, step = LossMeter.read, engine.Trainer._next_batch, engine.Trainer.step
+
+    def enqueued(self: engine.Trainer) -> None:
+        step(self)
+        pending[0] = 0.1
+
+    monkeypatch.setattr(LossMeter, "read", lambda self, world: (wait(), read(self, world))[1])
+    monkeypatch.setattr(engine.Trainer, "_next_batch", lambda self: (wait(), batch(self))[1])
+    monkeypatch.setattr(engine.Trainer, "step", enqueued)
+    config = make_config(
+        tmp_path / "run", optim={"steps": 6, "warmup": 1}, log={"every": every}, checkpoint={"every": 100}
+    )
+    train(config)
+    found = read_log(config.directory / "metrics.jsonl")
+    steps = every * sum(line["time/step_seconds"] for line in found)
+    assert 60 * found[-1]["time/minutes"] == pytest.approx(steps, abs=0.1), "0.6 s of the device are not lost"
+
+
 def test_saves_count_and_samples_do_not(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(speed, "own_rate", lambda device, dtype: 1e9)
-    save, naps = engine.checkpoint.save, 0.5
-    monkeypatch.setattr(engine.checkpoint, "save", lambda *args: (time.sleep(naps), save(*args))[1])
+    save, naps = checkpoint.save, 0.5
+    monkeypatch.setattr(checkpoint, "save", lambda *args, **named: (time.sleep(naps), save(*args, **named))[1])
     monkeypatch.setattr(run.Sampler, "__call__", lambda self, training: time.sleep(3 * naps))
     _, found = lines(make_config, tmp_path / "run", sample={"every": 2})
     assert found[0]["time/save_seconds"] == 0.0

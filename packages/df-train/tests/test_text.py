@@ -24,6 +24,7 @@ from df_models.errors import UserError
 from df_models.media import write_image, write_wav
 from df_models.text import PROMPT_FILE, pad_text, read_prompt
 from df_train import sampling
+from df_train.begin import build_model
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.contract import check_fit
 from df_train.dataset import look_at
@@ -31,7 +32,6 @@ from df_train.noising import Shown, Streams, history_config, show
 from df_train.objective import Objective, predict
 from df_train.run import train
 from df_train.sampling import generate, validation_clips
-from df_train.state import build_model
 from df_train.text import unread_text
 
 WIDTH, ROWS = 12, 5

@@ -46,6 +46,37 @@ def test_training_lowers_the_error_and_its_vae_loads(tmp_path):
     assert vae.decode(vae.encode(torch.rand(1, 5, 3, 32, 32))).shape == (1, 5, 3, 32, 32)
 
 
+def test_what_is_not_finite_ends_a_run_and_ruins_nothing(tmp_path, monkeypatch, capsys):
+    original, poisoned = tokenizer.reconstruct, []
+
+    def damaged(vae, video, noise):
+        output, mean, log_variance = original(vae, video, noise)
+        poisoned.append(len(poisoned) + 1)
+        return output * (torch.nan if len(poisoned) == 7 else 1.0), mean, log_variance
+
+    monkeypatch.setattr(tokenizer, "reconstruct", damaged)
+    run = tmp_path / "run"
+    file = tmp_path / "config.yaml"
+    tree = {**SMALL, "task": "tokenizer", "run_dir": str(run), "eval_every": 6, "checkpoint": {"every": 6, "keep": 1}}
+    file.write_text(json.dumps(tree))
+    assert main(["--config", str(file)]) == 1
+    assert "not finite at step 7: the norm of the tokenizer's gradient" in capsys.readouterr().err
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-6"]
+    assert all(value.isfinite().all() for value in load_file(run / "vae" / WEIGHTS).values())
+
+    def ruined(state, *rest):
+        with torch.no_grad():
+            next(state.vae.parameters()).fill_(torch.nan)
+        state.step += 1
+        return {}
+
+    monkeypatch.setattr(tokenizer, "take_step", ruined)
+    assert main(["--config", str(file)]) == 1
+    assert "the norm of the tokenizer's weights" in capsys.readouterr().err
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-6"]
+    assert all(value.isfinite().all() for value in load_file(run / "vae" / WEIGHTS).values())
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
     """Interrupted in the first stage, between two checkpoints; the second command takes the rest."""
     small = {**SMALL, "eval_every": 6, "checkpoint": {"every": 4, "keep": 1}}

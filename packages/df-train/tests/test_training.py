@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -163,6 +164,29 @@ def test_a_run_can_start_from_a_saved_model(make_config: MakeConfig, finished: T
     now_weights = now.state_dict()
     for name, weight in start.state_dict().items():
         torch.testing.assert_close(now_weights[name], weight, rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_run_goes_on_without_the_model_that_it_started_from(
+    make_config: MakeConfig, finished: TrainConfig, tmp_path: Path, interrupted_after: Interrupted
+):
+    def made(name: str, source: Path) -> TrainConfig:
+        config = make_config(tmp_path / name, optim={"steps": 6, "warmup": 1}, log={"every": 2})
+        model = {"start_from": str(source), "overrides": {"sigma_structure_max": 0.5}}
+        return config.model_copy(update={"model": config.model.model_copy(update=model)})
+
+    base = Path(shutil.copytree(finished.directory / "model", tmp_path / "base"))
+    straight, stopped = made("straight", base), made("stopped", base)
+    train(straight)
+    with interrupted_after(3):
+        train(stopped)
+    shutil.rmtree(base)
+    assert train(stopped).step == 6
+    assert figures(stopped.directory) == figures(straight.directory)
+    files = [c.directory / "model" / "model.safetensors" for c in (straight, stopped)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert DualForce.from_pretrained(stopped.directory / "model").config.sigma_structure_max == 0.5
+    with pytest.raises(UserError, match="there is no model directory"):
+        train(stopped, "fresh")
 
 
 @pytest.mark.parametrize(

@@ -168,13 +168,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(
-    make_config: MakeConfig, small_disk: Path, monkeypatch: pytest.MonkeyPatch, after_steps: AfterSteps
+    make_config: MakeConfig,
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after_steps: AfterSteps,
+    asynchronous: bool,
 ) -> None:
     monkeypatch.setattr("df_train.preflight.check_disk", lambda config, model: None)
-    config = make_config(small_disk / "run", optim={"steps": 6, "warmup": 2}, checkpoint={"every": 2})
+    saves = {"every": 2, "asynchronous": asynchronous}
+    config = make_config(small_disk / "run", optim={"steps": 6, "warmup": 2}, checkpoint=saves)
 
     def fill(trainer: engine.Trainer) -> None:
+        trainer._saves.finish()
         left = os.statvfs(small_disk)
         (small_disk / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize - 100_000))
 
@@ -185,6 +192,33 @@ def test_a_disk_that_fills_up_is_told_and_the_last_checkpoint_stays(
     assert os.listdir(config.directory / "checkpoints") == ["step-2"]
     (small_disk / "filler").unlink()
     assert train(config).step == 6
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_directory_that_becomes_read_only_is_told_in_a_line(
+    make_config: MakeConfig, tmp_path: Path, after_steps: AfterSteps, asynchronous: bool
+) -> None:
+    config = make_config(
+        tmp_path / "run", optim={"steps": 6, "warmup": 2}, checkpoint={"every": 2, "asynchronous": asynchronous}
+    )
+    saves = str(config.directory / "checkpoints")
+
+    def protect(trainer: engine.Trainer) -> None:
+        trainer._saves.finish()
+        for mount in (["--bind", saves, saves], ["-o", "remount,bind,ro", saves]):
+            if subprocess.run(["mount", *mount], capture_output=True).returncode:
+                pytest.skip("only root can mount a directory read-only")
+
+    try:
+        with (
+            after_steps(4, act=protect),
+            pytest.raises(UserError, match=r"Read-only .* step 4 .* step-2 is kept") as told,
+        ):
+            train(config)
+    finally:
+        subprocess.run(["umount", "-l", saves], capture_output=True)
+    assert "\n" not in str(told.value)
+    assert os.listdir(saves) == ["step-2"]
 
 
 def test_a_disk_that_is_full_in_another_process_is_told_too(

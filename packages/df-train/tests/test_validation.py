@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +23,9 @@ from df_infer.run_log import read_log
 from df_models.errors import UserError
 from df_models.settings import dump_config
 from df_models.time import to_slots
-from df_train import engine, state
-from df_train.config import TrainConfig
-from df_train.dataset import training_manifest
+from df_train import begin, engine, state
+from df_train.config import FlameLossConfig, TrainConfig
+from df_train.dataset import own_statistics_note, set_statistics, training_manifest
 from df_train.distributed import World, open_world
 from df_train.meter import BUCKETS
 from df_train.noising import Streams
@@ -31,8 +33,9 @@ from df_train.objective import Objective
 from df_train.preflight import preflight
 from df_train.run import build, train
 from df_train.state import TrainState
+from df_train.validation import clips
 from df_train.validation.clips import read_clips
-from df_train.validation.measure import Validation, figures
+from df_train.validation.measure import Validation, alike, figures
 from df_train.validation.showing import given_clean, repeated, show_held_out, stratified
 
 MakeConfig = Callable[..., TrainConfig]
@@ -126,7 +129,7 @@ def test_clips_are_the_first_stored_and_begin_at_their_start(
     shutil.copytree(dataset_at(tmp_path / "long", train=1, val=3, frames=(17,)) / "val", root / "val")
     config = make_config(tmp_path / "run", data={"root": str(root)}, validation={"every": 1, "clips": 2})
     manifest = training_manifest(config.data)
-    model = state.build_model(config).config
+    model = begin.build_model(config).config
     clips = read_clips(config, manifest, model)
     samples = list(iter_samples(root / "val", video=False))
     assert [clip.keys for clip in clips] == [[sample.key] for sample in samples[:2]]
@@ -142,7 +145,7 @@ def test_clips_are_the_first_stored_and_begin_at_their_start(
 def test_with_buckets_each_clip_fills_the_longest_it_can(make_config: MakeConfig, mixed: Path, tmp_path: Path):
     data = {"root": str(mixed), "buckets": [3, 5]}
     config = make_config(tmp_path / "run", data=data, validation={"every": 2}, optim={"steps": 2, "warmup": 1})
-    clips = read_clips(config, training_manifest(config.data), state.build_model(config).config)
+    clips = read_clips(config, training_manifest(config.data), begin.build_model(config).config)
     assert sorted(clip.video.shape[1] for clip in clips) == [3, 3, 5]
     train(config)
     assert [line["step"] for line in held_out(config.directory)] == [2]
@@ -159,6 +162,36 @@ def test_fewer_clips_than_asked_for_are_told_and_measured(
     train(enough)
     assert "validation.clips" not in capsys.readouterr().out
     assert held_out(few.directory) == held_out(enough.directory)
+
+
+def test_held_out_clips_are_never_left_out(make_config: MakeConfig, dataset: Path, tmp_path: Path):
+    """With another clip in the place of a damaged one, the figures of two runs would not be of the same clips."""
+    root = Path(shutil.copytree(dataset, tmp_path / "data"))
+    shard = sorted((root / "val").glob("*.tar"))[0]
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 3])
+    data = {"root": str(root), "on_error": "skip"}
+    config = make_config(tmp_path / "run", data=data, validation={"every": 1}, optim={"steps": 1, "warmup": 0})
+    with pytest.raises(UserError, match=rf"{shard.name}.* or set validation\.every=0"):
+        train(config)
+    assert not held_out(config.directory)
+
+
+@pytest.mark.parametrize(("lacks", "said"), [("flame", "FLAME vectors"), ("text_features", "text features")])
+def test_held_out_clips_that_lack_what_training_reads_are_told(
+    make_config: MakeConfig, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str, said: str
+):
+    config = make_config(tmp_path / "run", validation={"every": 5})
+    manifest, model = training_manifest(config.data), begin.build_model(config).config
+    whole = list(clips.stored(config.data, "val"))
+    for sample in whole:
+        sample.tensors.pop(lacks, None)
+    monkeypatch.setattr(clips, "stored", lambda *_: iter(whole))
+    reads = replace(model, text_dim=8, text_encoder="umt5") if lacks == "text_features" else model
+    with pytest.raises(UserError, match=rf"val-0000 holds no {said}.*set validation\.every=0"):
+        read_clips(config, manifest, reads)
+    if lacks == "flame":
+        without = config.objective.model_copy(update={"flame": FlameLossConfig(weight=0)})
+        assert len(read_clips(config.model_copy(update={"objective": without}), manifest, model)) == len(whole)
 
 
 def test_a_dataset_without_held_out_clips_is_told_before_work_begins(
@@ -182,6 +215,12 @@ def test_held_out_clips_that_are_too_short_are_told(
     with pytest.raises(UserError, match=r"3 latent frames, and training takes 5"):
         preflight(config)
     preflight(make_config(tmp_path / "run", data={"root": str(root), "num_frames": 3}, validation={"every": 5}))
+
+
+def test_shards_that_no_measured_clip_lies_in_do_not_count():
+    shards = [SimpleNamespace(count=count) for count in (2, 3, 1)]
+    found = [[shard.count for shard in clips._first(shards, wanted)] for wanted in (1, 2, 3, 9)]  # type: ignore[arg-type]
+    assert found == [[2], [2], [2, 3], [2, 3, 1]]
 
 
 def test_a_corpus_that_is_still_to_be_made_is_checked_by_its_description(make_config: MakeConfig, tmp_path: Path):
@@ -232,6 +271,27 @@ def test_names_and_the_one_number_for_the_whole():
     }
 
 
+def test_a_long_clip_counts_what_a_short_one_does():
+    sums = torch.zeros(3, 1, 2, BUCKETS, 2, dtype=torch.float64)
+    sums[0, 0, :] = torch.tensor([2.0, 1.0])  # 4 frames, mean 2
+    sums[1, 0, :] = torch.tensor([24.0, 6.0])  # 24 frames, mean 4; the third counts nothing: its mouth is not seen
+    found = figures(alike(sums).sum(dim=0), ("independent",), ("video", "structure"))
+    assert found["val/independent/loss/video"] == 3.0
+    assert {found[name] for name in found if "sigma" in name} == {3.0}
+
+
+def test_statistics_that_are_not_the_dataset_s_are_told(make_config: MakeConfig, dataset: Path, tmp_path: Path):
+    config = make_config(tmp_path / "run")
+    model, manifest = begin.build_model(config), training_manifest(config.data)
+    set_statistics(model, manifest)
+    assert own_statistics_note(model, manifest) is None
+    mean, std = model.structure_mean.clone(), model.structure_std.clone()
+    for other in ((mean, 10 * std), (mean + 0.1 * std, std)):
+        model.set_structure_statistics(*other)
+        note = own_statistics_note(model, manifest)
+        assert note is not None and "compare val/loss" in note
+
+
 def settled(training: TrainState) -> None:
     """Averages that are other than the parameters."""
     generator = torch.Generator().manual_seed(3)
@@ -257,16 +317,15 @@ def test_the_averaged_weights_are_measured_and_everything_is_left_as_it_was(
 
     exported = state.averaged_model(training)
     for history in HISTORIES:
-        errors, counts = 0.0, 0
+        means = []
         for clip in read_clips(config, training_manifest(config.data), exported.config):
             passes = repeated(clip)
             clean = Streams(passes.video, exported.normalize_structure(passes.structure))
             shown = show_held_out(passes, clean, history)
             with torch.no_grad():
                 term = objective.terms(objective.answer(exported, passes, shown))["video"]
-            errors += float(term.error_BT[shown.sigma.video > 0].double().sum())
-            counts += int((shown.sigma.video > 0).sum())
-        assert found[f"val/{history}/loss/video"] == pytest.approx(errors / counts, rel=1e-5)
+            means.append(float(term.error_BT[shown.sigma.video > 0].double().mean()))
+        assert found[f"val/{history}/loss/video"] == pytest.approx(sum(means) / len(means), rel=1e-5)
 
 
 def two_kinds(training: TrainState) -> tuple[list[Any], list[Any]]:
@@ -293,6 +352,24 @@ def test_runs_of_other_seeds_and_objectives_are_measured_alike(make_config: Make
 
 
 # -------------------- what training sees of it
+
+
+def test_a_kill_after_the_last_checkpoint_does_not_cost_the_last_measurement(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = make_config(
+        tmp_path / "run", validation={"every": 100}, optim={"steps": 2, "warmup": 1}, checkpoint={"milestones": [2]}
+    )
+
+    def killed(*_: object) -> None:
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("df_train.export.Milestones.__call__", killed)
+        with pytest.raises(SystemExit):
+            train(config)
+    train(config)
+    assert [line["step"] for line in held_out(config.directory)] == [2]
 
 
 @pytest.mark.parametrize(

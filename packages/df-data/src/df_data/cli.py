@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,12 @@ def _synth_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="directory of the dataset; gets train/ and val/")
     parser.add_argument("--clips", type=int, required=True, help="training clips, each of another person")
+    parser.add_argument(
+        "--person",
+        type=int,
+        metavar="N",
+        help="all clips of person number N instead, held-out ones too (from 1000000: in no other training clips)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other people and sentences (default 0)")
     parser.add_argument("--val-clips", type=int, default=16, help="held-out clips (default 16)")
     parser.add_argument("--frames", type=int, default=33, help="pixel frames per clip, 1 + 4 n, 25 a second (33)")
@@ -101,8 +108,8 @@ def _synth(arguments: argparse.Namespace) -> int:
     from df_data.synth.corpus import SynthConfig, build_corpus
     from df_models.settings import load_config
 
-    names = ("clips", "seed", "val_clips", "frames", "val_frames", "size", "workers", "keep_train_video")
-    config = load_config(SynthConfig, None, [f"{name}={str(getattr(arguments, name)).lower()}" for name in names])
+    names = ("clips", "seed", "val_clips", "frames", "val_frames", "size", "workers", "keep_train_video", "person")
+    config = load_config(SynthConfig, None, [f"{name}={json.dumps(getattr(arguments, name))}" for name in names])
     out = build_corpus(config, arguments.out)
     if arguments.preview:
         _preview(config, out)
@@ -119,10 +126,12 @@ def _preview(config: SynthConfig, out: Path) -> None:
     from df_data.synth.corpus import jobs_of
     from df_models.media import write_image, write_video
 
-    clips = [make_clip(j.seed, j.identity, 33, 128, split=j.split) for j in jobs_of(config, "train")[:6]]
+    clips = [
+        make_clip(j.seed, j.identity, 33, 128, split=j.split, in_both=j.in_both) for j in jobs_of(config, "train")[:6]
+    ]
     write_image(out / "preview.png", np.concatenate([np.concatenate(list(c.frames[::5]), axis=1) for c in clips]))
     job = jobs_of(config, "train")[0]
-    clip = make_clip(job.seed, job.identity, 129, 256, split=job.split)
+    clip = make_clip(job.seed, job.identity, 129, 256, split=job.split, in_both=job.in_both)
     write_video(out / "preview.mp4", clip.frames, audio=clip.wave)
     print(f"preview: {out / 'preview.png'} and {out / 'preview.mp4'}")
 

@@ -61,3 +61,4 @@ def test_the_split_is_the_identitys() -> None:
         make_clip(1, 5, 0)
     with pytest.raises(UserError, match="one of train, val"):
         make_clip(1, 5, 1, split="test")  # type: ignore[arg-type]
+    assert make_clip(1, 1_000_000, 1, split="train", in_both=True).split == "train"

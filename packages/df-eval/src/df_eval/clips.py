@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -36,6 +37,7 @@ class EvalClip:
         audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``, whose weights have the hash
             ``audio_sha256``; None: the audio is to be encoded.
         latent_TChw: stored latents of the whole clip, made by the VAE of hash ``video_vae``; None: to be encoded.
+        structure_TV, flame_TV: the true vectors [T, D] in their own units, None if there are none.
         text_LD: stored text features [L, D_t] made by ``text_encoder``, None if there are none.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
     """
@@ -52,6 +54,8 @@ class EvalClip:
     video_vae: str = ""
     text_LD: Tensor | None = None
     text_encoder: str = ""
+    structure_TV: Tensor | None = None
+    flame_TV: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -62,6 +66,8 @@ class EvalClip:
 def structure_encoder_of(root: Path) -> str:
     """Id of what made the structure of a dataset's val split, by its manifest; for the synthetic corpus `synthetic`."""
     manifest = read_manifest(root / "val")
+    if not manifest.has_faces:
+        raise UserError(f"{root} holds general video, without faces to measure; give a dataset that has some (--data)")
     layout = structure_of(manifest)
     return manifest.encoders["structure"].id if layout is None else layout.encoder
 
@@ -110,18 +116,25 @@ def _from_sample(sample: Sample) -> EvalClip:
         video_vae=encoders["video_vae"].sha256 if "video_vae" in encoders else "",
         text_LD=sample.tensors["text_features"].float() if "text_features" in sample.tensors else None,
         text_encoder=encoders["text"].id if "text" in encoders else "",
+        structure_TV=sample.tensors["structure"],
+        flame_TV=sample.tensors.get("flame"),
     )
 
 
-def render_clips(count: int, frames: int, size: int, seed: int) -> list[EvalClip]:
-    """Render ``count`` synthetic clips of the val split: each another person, none that training can draw."""
+def render_clips(count: int, frames: int, size: int, seed: int, person: int | None = None) -> list[EvalClip]:
+    """Render ``count`` synthetic clips of the val split: each another person, none that training can draw.
+
+    Args:
+        person: all of them of this one instead, for a model of one person.
+    """
     config = SynthConfig.model_validate(
-        {"val_clips": count, "val_frames": frames, "size": size, "seed": seed + RENDER_SEED}
+        {"val_clips": count, "val_frames": frames, "size": size, "seed": seed + RENDER_SEED, "person": person}
     )
     clips = []
     for job in tqdm(jobs_of(config, "val"), desc=f"{'rendering clips':<24}", unit="clip"):
-        clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val")
+        clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val", in_both=job.in_both)
         truth = {name: np.asarray(values, dtype=np.float64) for name, values in clip.truth.items()}
-        person = f"synth-{clip.identity}"
-        clips.append(EvalClip(job.key, person, clip.frames, clip.wave, truth))
+        name = f"synth-{clip.identity}"
+        own, flame = torch.from_numpy(clip.structure), torch.from_numpy(clip.flame)
+        clips.append(EvalClip(job.key, name, clip.frames, clip.wave, truth, structure_TV=own, flame_TV=flame))
     return clips

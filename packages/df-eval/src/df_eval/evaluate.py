@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 
-from df_data.format.manifest import SYNTHETIC, read_manifest, structure_layout, structure_of
+from df_data.format.manifest import (
+    SYNTHETIC,
+    flame_layout,
+    read_manifest,
+    source_of,
+    structure_layout,
+    structure_of,
+)
+from df_data.synth.corpus import corpus_config
 from df_eval.clips import EvalClip, render_clips, stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
@@ -17,15 +25,20 @@ from df_eval.goals import goals_of
 from df_eval.output import EvalOutcome, check_place, write_outcome
 from df_eval.readers import FaceReader, choose_reader
 from df_eval.suite import Suite
+from df_infer.config import TRUTH
+from df_infer.drive import check_makes_structure
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_infer.run_dir import RunDir, open_run_dir
+from df_infer.whole_clip import check_levels
+from df_models import DualForceConfig
+from df_models.encoders import AudioEncoder, VideoVAE
 from df_models.errors import UserError
 from df_models.locks import one_writer
 from df_models.machine import describe_device
 from df_models.settings import expand_path, read_tree
-from df_models.structure import require_same
-from df_models.time import covering_pixel_length
+from df_models.structure import StructureLayout, require_same
+from df_models.time import covering_pixel_length, pixel_length
 
 
 def evaluate(run_dir: str | Path, config: EvalConfig, out: Path, *, quiet: bool = False) -> tuple[EvalOutcome, Path]:
@@ -46,12 +59,16 @@ def _evaluate(run: RunDir, config: EvalConfig, out: Path, quiet: bool) -> tuple[
     pipeline = Pipeline.from_run(run.root, config.device, config.dtype, checkpoint=config.checkpoint)
     rollout = config.rollout.applied_to(pipeline.rollout)
     encoder = structure_encoder(root)
-    theirs = structure_layout(None) if root is None else structure_of(read_manifest(root / "val"))
-    require_same(pipeline.model.config.structure_layout, theirs, ("the model", f"the dataset {root or 'to render'}"))
+    own = pipeline.model.config
+    check_makable(own, rollout)
+    if own.has_structure:
+        there = structure_there(root, own)
+        require_same(own.structure_layout, there, ("the model", f"the dataset {root or 'to render'}"))
     reader = choose_reader(encoder, config.landmarker.path if config.landmarker else built_with_landmarker(root))
-    clips, source = held_out_clips(root, config, encoder, pipeline.size)
+    clips, source = held_out_clips(root, config, encoder, pipeline.size, person_of(run, root))
     check_size(pipeline, clips)
-    lengths, missing = fitting_lengths(config.frames, clips)
+    most = pixel_length(own.one_level_frames) if own.one_level_frames else None
+    lengths, missing = fitting_lengths(config.frames, clips, most)
     if not lengths:
         raise UserError(f"no length of {list(config.frames)} can be measured: {missing[config.frames[0]]}")
     suite = Suite(pipeline, reader, clips, config, rollout, quiet)
@@ -76,6 +93,29 @@ def _evaluate(run: RunDir, config: EvalConfig, out: Path, quiet: bool) -> tuple[
     return outcome, write_outcome(outcome, out, quiet)
 
 
+def check_makable(model: DualForceConfig, rollout: RolloutConfig) -> None:
+    """Refuse, before any work, a rollout that the model cannot follow.
+
+    Raises:
+        UserError: with the setting that would do, or that the model makes no video.
+    """
+    if not model.has_video:
+        raise UserError("the model makes structure alone (streams=structure), and videos are measured")
+    if rollout.structure_from is not None and not model.has_structure:
+        raise UserError("rollout.structure_from gives structure, and the model has none (streams=video); leave it out")
+    check_levels(model, rollout)
+    if rollout.structure_from is None:
+        check_makes_structure(model)
+
+
+def structure_there(root: Path | None, model: DualForceConfig) -> StructureLayout | None:
+    """What the dataset's vectors mean, of the kind that the model's structure is; no root: rendered clips."""
+    source = source_of(model.structure_layout)
+    if root is None:
+        return flame_layout(None) if source == "flame" else structure_layout(None)
+    return structure_of(read_manifest(root / "val"), source)
+
+
 def structure_encoder(root: Path | None) -> str:
     """Id of the encoder that made a dataset's structure; it decides the reader."""
     return SYNTHETIC if root is None else structure_encoder_of(root)
@@ -90,12 +130,26 @@ def built_with_landmarker(root: Path | None) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def held_out_clips(root: Path | None, config: EvalConfig, encoder: str, size: int) -> tuple[list[EvalClip], str]:
+def person_of(run: RunDir, root: Path | None) -> int | None:
+    """The number of the person of a synthetic corpus of one person; None for other datasets."""
+    if root is not None:
+        made = corpus_config(root)
+        return None if made is None else made.person
+    synth = run.section("data").get("synth")
+    return synth.get("person") if isinstance(synth, dict) else None
+
+
+def held_out_clips(
+    root: Path | None, config: EvalConfig, encoder: str, size: int, person: int | None = None
+) -> tuple[list[EvalClip], str]:
     """The clips and where they come from.
 
     The val clips of the dataset are taken if there are enough of them, long enough for the longest length and, at the
     shortest, for the shifted-audio control. Otherwise synthetic ones are rendered (people and sentences of the val
     split, which training never draws); for real data what is there is used.
+
+    Args:
+        person: whom alone the rendered clips show (:func:`person_of`).
 
     Raises:
         UserError: real data without any usable val clip.
@@ -106,8 +160,13 @@ def held_out_clips(root: Path | None, config: EvalConfig, encoder: str, size: in
         return stored, _from(root, stored)
     if root is None or encoder == SYNTHETIC:
         frames = covering_pixel_length(max(config.frames[-1], config.frames[0] + config.shifts[-1]))
-        clips = render_clips(config.clips, frames, size, config.seed)
-        return clips, f"{len(clips)} clips rendered from the val split's people and sentences (seed {config.seed})"
+        clips = render_clips(config.clips, frames, size, config.seed, person)
+        what = (
+            "the val split's people and sentences"
+            if person is None
+            else f"the val split's sentences by person {person}"
+        )
+        return clips, f"{len(clips)} clips rendered from {what} (seed {config.seed})"
     usable = stored_clips(root, config.clips, min(config.frames))
     if not usable:
         raise UserError(
@@ -139,16 +198,20 @@ def protocol_facts(
         "structure_encoder": encoder,
         "reader": reader.id,
         "truth": reader.truth_note,
-        "video_vae": {"id": pipeline.vae.id, "sha256": pipeline.vae.sha256},
-        "audio_encoder": {"id": pipeline.audio_encoder.id, "sha256": pipeline.audio_encoder.sha256},
+        "video_vae": _named(pipeline.video_vae),
+        "audio_encoder": None if pipeline.audio_encoder is None else _named(pipeline.audio_encoder),
         "prompt": None if pipeline.prompt is None else pipeline.prompt.words,
-        "rollout": rollout.model_dump(),
+        "rollout": rollout.model_dump(mode="json"),
         "config": config.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
         "device": describe_device(device),
         "dtype": str(pipeline.model.dtype).removeprefix("torch."),
         "torch": torch.__version__,
     }
+
+
+def _named(encoder: VideoVAE | AudioEncoder) -> dict[str, str]:
+    return {"id": encoder.id, "sha256": encoder.sha256}
 
 
 def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str, str]]:
@@ -161,6 +224,7 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
         ("reference image", "the clip's first frame"),
         ("reader", f"{facts['reader']}; truth: {reader.truth_note}"),
         ("generation", ", ".join(f"{name} {value}" for name, value in rollout.items())),
+        ("structure", _structure_of(rollout)),
         ("seed", str(config["seed"])),
         ("intervals", f"percentile bootstrap over clips, 95 %, {config['resamples']} resamples"),
         ("shifted audio", f"truth taken {shifts} frames later (25 per second), mean over these shifts"),
@@ -168,6 +232,15 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
         ("model", f"{_which(config)}, {facts['parameters']:,} parameters; VAE {facts['video_vae']['id']}"),
         ("machine", f"{facts['device']}, torch {facts['torch']}"),
     ]
+
+
+def _structure_of(rollout: dict[str, Any]) -> str:
+    source = rollout["structure_from"]
+    if source is None:
+        return "generated by the model, beside the video"
+    if source == TRUTH:
+        return "GIVEN, the true structure of each clip: the video is not made from sound alone"
+    return f"given, made first by {source} from the same sound"
 
 
 def _which(config: dict[str, Any]) -> str:

@@ -5,20 +5,25 @@ Shape suffixes: B clips of a batch, T pixel frames, D structure features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from df_data.format.manifest import source_of
+from df_data.reading.batch import structure_vectors
 from df_eval.clips import EvalClip
+from df_infer.config import TRUTH
+from df_infer.drive import Drive
 from df_infer.pipeline import Pipeline, pool_of
-from df_infer.rollout import RolloutConfig, generate_latents
+from df_infer.rollout import RolloutConfig, generate_latents, stream_latents
+from df_infer.structure_from import raw_structure
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.text import PROMPT_FILE, pad_text
-from df_models.time import from_slots, latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
+from df_models.time import SLOTS, from_slots, latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
 
 Progress = Callable[[int], object]
 
@@ -42,27 +47,66 @@ def generate_clips(
 ) -> list[Generated]:
     """Generate ``frames`` pixel frames for every clip from its first frame and its audio.
 
-    Noise is keyed by the clip's index, so the result does not depend on ``batch_size``.
+    Structure is given where ``rollout.structure_from`` says so: another model's, or the clips' own. Noise is keyed by
+    the clip's index, so the result does not depend on ``batch_size``.
     """
     results: list[Generated] = []
     for start, batch in _batches(clips, batch_size):
-        images = _pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in batch]))
-        reference = pipeline.vae.encode_image(images)
-        latents = generate_latents(
-            pipeline.model,
-            torch.stack([audio_slots(pipeline, clip, frames) for clip in batch]),
-            reference,
-            pipeline.reference_encoder.encode(images, reference),
-            text_rows(pipeline, batch),
-            config=rollout,
-            seed=seed,
-            sample_ids=list(range(start, start + len(batch))),
-        )
+        keys: dict[str, Any] = {"seed": seed, "sample_ids": list(range(start, start + len(batch)))}
+        drive = given_structure(pipeline, batch, frames, rollout, keys)
+        inputs = model_inputs(pipeline, batch, frames)
+        latents = generate_latents(pipeline.model, *inputs, config=rollout, drive=drive, **keys)
         videos = decode(pipeline, latents.video)
         structures = from_slots(pipeline.model.denormalize_structure(latents.structure.float()).cpu())
         results += [Generated(video, structure.numpy()) for video, structure in zip(videos, structures, strict=True)]
         progress(len(batch))
     return results
+
+
+def model_inputs(
+    pipeline: Pipeline, clips: Sequence[EvalClip], frames: int
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Audio, reference latent and tokens of the first frame, and text, as the model takes them."""
+    audio = torch.stack([audio_slots(pipeline, clip, frames) for clip in clips])
+    if pipeline.vae is None or pipeline.reference_encoder is None:
+        return audio, None, None, text_rows(pipeline, clips)
+    images = _pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in clips]))
+    reference = pipeline.vae.encode_image(images)
+    reads = pipeline.model.config.reads_reference
+    tokens = pipeline.reference_encoder.encode(images, reference) if reads else None
+    return audio, reference, tokens, text_rows(pipeline, clips)
+
+
+def given_structure(
+    pipeline: Pipeline, clips: Sequence[EvalClip], frames: int, rollout: RolloutConfig, keys: Mapping[str, Any]
+) -> Drive | None:
+    """What ``rollout.structure_from`` gives; None: the model makes its own structure.
+
+    Raises:
+        UserError: the true structure is wanted, and a clip has none.
+    """
+    source = rollout.structure_from
+    if source is None:
+        return None
+    if source == TRUTH:
+        return Drive(torch.stack([true_structure(pipeline, clip, frames) for clip in clips]))
+    maker = pipeline.maker(source)
+    inputs = model_inputs(maker, clips, frames)
+    return Drive(raw_structure(maker.model, stream_latents(maker.model, *inputs, config=maker.rollout, **keys)))
+
+
+def true_structure(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
+    """A clip's own structure in slots [T_lat, 4, V], in its own units, of the kind that the model takes.
+
+    Raises:
+        UserError: it has none.
+    """
+    stored = {"structure": clip.structure_TV, "flame": clip.flame_TV}
+    found = {name: value for name, value in stored.items() if value is not None}
+    if "structure" not in found:
+        raise UserError(f"clip {clip.key} has no true structure (rollout.structure_from={TRUTH})")
+    vectors = structure_vectors(found, source_of(pipeline.model.config.structure_layout), clip.key)
+    return to_slots(vectors[:frames].float())
 
 
 def rebuild_clips(
@@ -84,10 +128,10 @@ def encode(pipeline: Pipeline, clips: Sequence[EvalClip], frames: int) -> Tensor
 
     The VAE is causal, so the latents of a clip begin with the latents of its beginning.
     """
-    if all(clip.latent_TChw is not None and clip.video_vae == pipeline.vae.sha256 for clip in clips):
+    if all(clip.latent_TChw is not None and clip.video_vae == pipeline.video_vae.sha256 for clip in clips):
         stored = [clip.latent_TChw for clip in clips if clip.latent_TChw is not None]
         return torch.stack([latent[: latent_length(frames)] for latent in stored])
-    return pipeline.vae.encode(torch.stack([_pixels(pipeline, clip.frames_THWC[:frames]) for clip in clips]))
+    return pipeline.video_vae.encode(torch.stack([_pixels(pipeline, clip.frames_THWC[:frames]) for clip in clips]))
 
 
 def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
@@ -97,6 +141,8 @@ def audio_slots(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
     them.
     """
     encoder = pipeline.audio_encoder
+    if encoder is None:
+        return torch.zeros(latent_length(frames), SLOTS, 0)
     made_by = (clip.audio_encoder, clip.audio_sha256)
     if clip.audio_TD is not None and made_by == (encoder.id, encoder.sha256):
         features = clip.audio_TD[: 2 * frames]
@@ -129,7 +175,7 @@ def text_rows(pipeline: Pipeline, clips: Sequence[EvalClip]) -> Tensor | None:
 
 def decode(pipeline: Pipeline, latents: Tensor) -> list[np.ndarray]:
     """Decode latents [B, T_lat, 16, h, w] latent frame by latent frame: uint8 [T, H, W, 3] per clip."""
-    session = pipeline.vae.decoder_session()
+    session = pipeline.video_vae.decoder_session()
     pieces = []
     for index in range(latents.shape[1]):
         pixels = session.decode(latents[:, index : index + 1]).clamp(0, 1)
@@ -155,12 +201,21 @@ def _batches(clips: Sequence[EvalClip], size: int) -> Iterator[tuple[int, Sequen
         yield start, clips[start : start + size]
 
 
-def fitting_lengths(frames: Sequence[int], clips: Sequence[EvalClip]) -> tuple[list[int], dict[int, str]]:
-    """The lengths that all clips have, and for the others the reason why they are not measured."""
+def fitting_lengths(
+    frames: Sequence[int], clips: Sequence[EvalClip], most: int | None = None
+) -> tuple[list[int], dict[int, str]]:
+    """The lengths that all clips have, and for the others the reason why they are not measured.
+
+    Args:
+        most: pixel frames that the model makes at most, None if any number.
+    """
     shortest = min(clip.length for clip in clips)
     longest = valid_pixel_length(shortest)
     reason = f"the clips have {shortest} frames; the longest length to measure is --frames {longest}"
     missing = {count: reason for count in frames if count > shortest}
+    if most is not None:
+        reason = f"the model makes whole clips of at most {most} frames, as in its training"
+        missing |= {count: reason for count in frames if count > most}
     for count in frames:
         latent_length(count)
-    return [count for count in frames if count <= shortest], missing
+    return [count for count in frames if count not in missing], missing

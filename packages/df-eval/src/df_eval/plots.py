@@ -118,7 +118,11 @@ def plot_over_time(results: LengthResults, path: Path, name: str, label: str) ->
 
 
 def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], bool], title: str) -> bool:
-    """Training curves of the metrics.jsonl keys that ``keep`` chooses, smoothed, on a logarithmic axis if positive."""
+    """Curves of the metrics.jsonl keys that ``keep`` chooses, on a logarithmic axis if positive.
+
+    Those of training are smoothed. What was measured on held-out clips (`val/...`) is drawn as it is, point by point:
+    it has little noise, and smoothing would show an early, worse value.
+    """
     names = sorted({name for line in lines for name, value in line.items() if keep(name) and _number(value)})
     drawn = {name: [(line["step"], line[name]) for line in lines if _number(line.get(name))] for name in names}
     drawn = {name: points for name, points in drawn.items() if len(points) > 1}
@@ -129,6 +133,9 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], b
     shades = [f"C{index}" for index in range(len(drawn))]
     for (name, points), colour in zip(drawn.items(), shades, strict=True):
         steps, values = np.array(points, dtype=np.float64).T
+        if name.startswith("val/"):
+            axis.plot(steps, values, color=colour, linewidth=1.6, marker=".", label=name)
+            continue
         axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
         axis.plot(steps, smooth(values), color=colour, linewidth=1.6, label=name)
     if all(value > 0 for points in drawn.values() for _, value in points):
@@ -141,12 +148,13 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], b
 
 
 def smooth(values: np.ndarray, factor: float = 0.9) -> np.ndarray:
-    """Exponential moving average that starts at the first value."""
+    """Exponential moving average without the pull of its start (bias correction as in Adam)."""
+    state = weight = 0.0
     out = np.empty(len(values))
-    state = values[0]
     for index, value in enumerate(values):
         state = factor * state + (1 - factor) * value
-        out[index] = state
+        weight = factor * weight + (1 - factor)
+        out[index] = state / weight
     return out
 
 

@@ -10,11 +10,12 @@ from typing import Protocol
 
 import numpy as np
 
-from df_data.format.manifest import SYNTHETIC
+from df_data.format.manifest import SYNTHETIC, source_of
 from df_eval.clips import EvalClip
 from df_eval.metrics import CATALOG
 from df_eval.readings import FaceReadings, masked
 from df_models.errors import UserError
+from df_models.structure import FLAME_MOTION_59, StructureLayout
 
 PRESENT = 0.5
 """The synthetic reader's presence from which a frame counts as a face."""
@@ -46,6 +47,20 @@ class FaceReader(Protocol):
     def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
         """Mouth opening decoded from a structure stream, up to offset and scale: [T]."""
         ...
+
+
+def mouth_of_structure(
+    structure_TD: np.ndarray, layout: StructureLayout | None, reader: FaceReader
+) -> np.ndarray | None:
+    """Mouth opening decoded from a structure stream, up to offset and scale: [T]; None: it cannot be.
+
+    The motion part of FLAME has it by name, the jaw's turn about its axis; other vectors are their encoder's to read.
+    """
+    if structure_TD.shape[-1] == 0:
+        return None  # of a model without structure
+    if source_of(layout) == "flame":
+        return structure_TD[:, FLAME_MOTION_59.slice("jaw")][:, 0].astype(np.float64)
+    return reader.structure_mouth(structure_TD)
 
 
 def lip_gap(expression_TK3: np.ndarray, names: list[str]) -> np.ndarray:

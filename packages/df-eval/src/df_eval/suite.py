@@ -26,7 +26,7 @@ from df_eval.measure import (
     Video,
     measure,
 )
-from df_eval.readers import FaceReader
+from df_eval.readers import FaceReader, mouth_of_structure
 from df_eval.readings import FaceReadings
 from df_eval.results import LengthResults
 from df_infer.pipeline import Pipeline
@@ -105,12 +105,13 @@ class Suite:
         generated: tuple[Generated, FaceReadings | None],
     ) -> dict[str, Video]:
         made, read = generated
+        layout = self.pipeline.model.config.structure_layout
         true_read = truth.read
         still = np.repeat(truth.frames_THWC[:1], frames, axis=0)
         return {
             GROUND_TRUTH: Video(truth.frames_THWC[:frames], true_read and true_read.first(frames)),
             RECONSTRUCTION: Video(rebuilt[:frames], rebuilt_read and rebuilt_read.first(frames)),
-            GENERATED: Video(made.frames_THWC, read, self.reader.structure_mouth(made.structure_TD)),
+            GENERATED: Video(made.frames_THWC, read, mouth_of_structure(made.structure_TD, layout, self.reader)),
             SHIFTED: Video(made.frames_THWC, read),
             STATIC: Video(still, true_read and true_read.repeated(frames)),
         }

@@ -27,15 +27,17 @@ class AudioFeed:
         audio: ``[B, T, 4, D]`` for a whole clip, or an iterable of such pieces (a live source) of any lengths; a
             piece is asked for only when it is needed, so latency is the chunk plus the lookahead.
         lookahead: latent frames to show beyond each chunk.
+        what: what messages call it: anything in slots can be fed so.
     """
 
-    def __init__(self, audio: Tensor | Iterable[Tensor], lookahead: int) -> None:
+    def __init__(self, audio: Tensor | Iterable[Tensor], lookahead: int, what: str = "audio") -> None:
         pieces: Iterator[Tensor] = iter([audio]) if isinstance(audio, Tensor) else iter(audio)
         self._pieces = pieces
         self._held: deque[Tensor] = deque()
         self._held_frames = 0
         self._lookahead = lookahead
         self._ended = False
+        self._what = what
 
     def take(self, count: int) -> tuple[Tensor, int] | None:
         """Return (``[B, C+L, 4, D]``, C) for the next chunk of at most ``count`` frames; None at the end.
@@ -57,7 +59,9 @@ class AudioFeed:
                 self._ended = True
                 return
             if piece.ndim != 4 or piece.shape[2] != SLOTS:
-                raise UserError(f"audio must be [batch, latent frames, {SLOTS}, features], not {list(piece.shape)}")
+                raise UserError(
+                    f"{self._what} must be [batch, latent frames, {SLOTS}, features], not {list(piece.shape)}"
+                )
             if piece.shape[1]:
                 self._held.append(piece)
                 self._held_frames += piece.shape[1]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import io
-import json
+import collections
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -18,16 +16,14 @@ from df_infer.run_dir import open_run
 from df_models.cli_support import add_version, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
-from df_models.files import atomic_write, check_output
+from df_models.files import check_output
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 from df_models.time import FPS
-
-if TYPE_CHECKING:
-    from df_models.structure import StructureLayout
 
 ROLLOUT = "rollout"
 """Section of a run's config.yaml that generation reads."""
 
+_MAKES = {"both": "video and structure", "video": "video alone", "structure": "structure alone"}
 EXAMPLE = """\
 example:
   df-infer generate --run runs/quickstart --image face.png --audio speech.wav --out out.mp4
@@ -75,11 +71,25 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed = parser.add_argument_group("what to make")
     needed.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
     needed.add_argument("--checkpoint", type=int, metavar="N", help="take the run's milestone of step N")
-    needed.add_argument("--image", required=True, type=Path, help="the portrait: PNG, JPEG, ... of any size")
-    needed.add_argument("--audio", required=True, type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
-    needed.add_argument("--out", required=True, type=Path, help="the MP4 to write")
+    needed.add_argument(
+        "--adapter", type=Path, metavar="PATH", help="add a low-rank adapter: its directory, or the run that trained it"
+    )
+    needed.add_argument("--image", type=Path, help="the portrait: PNG, JPEG, ... of any size")
+    needed.add_argument("--audio", type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
+    needed.add_argument("--out", type=Path, help="the MP4 to write (a model of structure alone: --structure-out)")
     needed.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
-    needed.add_argument("--structure-out", type=Path, help="also write the generated 3D motion to this .npz")
+    needed.add_argument("--structure-out", type=Path, help="also write the 3D motion to this .npz")
+    needed.add_argument(
+        "--drive",
+        type=Path,
+        metavar="MOTION.npz",
+        help="give the structure from this motion, as --structure-out writes it, instead of generating it",
+    )
+    needed.add_argument(
+        "--drive-fields",
+        metavar="NAMES",
+        help="give only these fields of it, such as pitch,yaw,roll, and generate the rest (default: all of it)",
+    )
     needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the audio)")
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
     add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
@@ -103,14 +113,19 @@ def _generate(args: argparse.Namespace) -> int:
         run = open_run(args.run, args.checkpoint)
         print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
         return 0
+    _check_asked(args)
     _check_outputs(args)
+    fields = _fields(args)
     from df_models.media import AudioFile, read_audio, read_image, write_video
 
-    image, wave = read_image(args.image), read_audio(args.audio)
+    image = None if args.image is None else read_image(args.image)
+    wave = None if args.audio is None else read_audio(args.audio)
     from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
     from df_models.model.describe import latency_of
+    from df_models.motion import Motion, read_motion, write_motion
 
+    motion = None if args.drive is None else read_motion(args.drive)
     pipeline = Pipeline.from_run(
         args.run,
         args.device,
@@ -118,9 +133,13 @@ def _generate(args: argparse.Namespace) -> int:
         prompt=args.prompt,
         face_detector=args.face_detector,
         checkpoint=args.checkpoint,
+        adapter=args.adapter,
     )
     rollout = changes.applied_to(pipeline.rollout)
-    count = frames_covering(wave) if args.frames is None else args.frames
+    count = args.frames
+    if count is None:
+        assert wave is not None, "checked before"
+        count = frames_covering(wave)
     clips = pipeline.stream(
         image,
         wave,
@@ -129,6 +148,8 @@ def _generate(args: argparse.Namespace) -> int:
         rollout=rollout,
         cropped=args.cropped,
         keep_level=args.keep_level,
+        motion=motion,
+        fields=fields,
     )
     structure: list[np.ndarray] = []
     began = time.perf_counter()
@@ -141,36 +162,76 @@ def _generate(args: argparse.Namespace) -> int:
                 yield from clip.frames
                 bar.update(len(clip.frames))
 
-        with AudioFile(args.audio) as audio:
-            write_video(args.out, frames(), audio=audio)
+        if args.out is None:
+            collections.deque(frames(), maxlen=0)
+        elif args.audio is None:
+            write_video(args.out, frames())
+        else:
+            with AudioFile(args.audio) as audio:
+                write_video(args.out, frames(), audio=audio)
     taken = time.perf_counter() - began
     if args.structure_out is not None:
-        write_structure(args.structure_out, np.concatenate(structure), pipeline.model.config.structure_layout)
+        made = Motion(np.concatenate(structure), pipeline.model.config.structure_layout)
+        write_motion(args.structure_out, made)
     if pipeline.prompt is not None:
         print(f"the model was told: {pipeline.prompt.words}")
-    print(f"wrote {args.out}: {count} frames, {count / FPS:.2f} s with audio, {count / FPS / taken:.2f}x real time")
-    latency = latency_of(pipeline.model.config, rollout.chunk, rollout.audio_future)
-    print(f"latency of a live stream, computing apart: {latency}")
+    written = args.structure_out if args.out is None else args.out
+    told = " with audio" if args.out is not None and args.audio is not None else ""
+    print(f"wrote {written}: {count} frames, {count / FPS:.2f} s{told}, {count / FPS / taken:.2f}x real time")
+    if motion is not None or rollout.structure_from is not None:
+        source = rollout.structure_from if args.drive is None else args.drive
+        print(f"the structure was given: {', '.join(fields) or 'all of it'}, from {source}")
+    if rollout.chunk is None:
+        print("no live stream: the whole clip was made at once (rollout.chunk=null)")
+    else:
+        latency = latency_of(pipeline.model.config, rollout.chunk, rollout.audio_future)
+        print(f"latency of a live stream, computing apart: {latency}")
     return 0
 
 
-def write_structure(path: Path, structure_PD: np.ndarray, layout: StructureLayout | None) -> None:
-    """Write the motion as ``structure`` [P, D] and ``fps``, with what its numbers mean, where the model knows it.
+def _fields(args: argparse.Namespace) -> tuple[str, ...]:
+    """The names of `--drive-fields`; errors of what needs no model to see."""
+    if args.drive is not None and args.drive.suffix.lower() != ".npz":
+        raise UserError(
+            f"--drive {args.drive}: give a motion as .npz; for that of a video, build a dataset of it (df-data build) "
+            "and take it from there (df-data motion)"
+        )
+    if args.drive_fields is None:
+        return ()
+    if args.drive is None:
+        raise UserError("--drive-fields names what to give of a motion; give one with --drive")
+    fields = tuple(name.strip() for name in args.drive_fields.split(","))
+    if not all(fields):
+        raise UserError(f"--drive-fields {args.drive_fields!r}: write names with commas, as in pitch,yaw,roll")
+    return fields
 
-    That is ``names`` [D], one per column, and ``layout``, a :class:`df_models.structure.StructureLayout` as JSON; both
-    are empty where it does not.
-    """
-    names = () if layout is None else layout.vector.names
-    told = "" if layout is None else json.dumps(layout.to_dict())
-    arrays = {"structure": structure_PD, "names": np.array(names, dtype=str), "layout": np.array(told)}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, fps=np.array(FPS), **arrays)  # pyright: ignore[reportArgumentType]
-    atomic_write(path, buffer.getvalue())
+
+def _check_asked(args: argparse.Namespace) -> None:
+    """Refuse what the model cannot make or does not take, and name what it needs; its weights are not read."""
+    from df_models.model.config import DualForceConfig
+    from df_models.model.pretrained import CONFIG_FILE, read_header
+
+    config = DualForceConfig.from_dict(read_header(open_run(args.run, args.checkpoint).model / CONFIG_FILE)["config"])
+    needs = {
+        "--audio": config.audio_dim > 0 or args.frames is None,
+        "--image": config.has_video,
+        "--out": config.has_video,
+        "--structure-out": not config.has_video,
+    }
+    lacks = {"--image": config.has_video, "--out": config.has_video}
+    lacks |= {"--structure-out": config.has_structure, "--drive": config.has_structure}
+    for option, needed in needs.items():
+        if needed and getattr(args, option[2:].replace("-", "_")) is None:
+            why = f"the model of {args.run} makes {_MAKES[config.streams]}"
+            raise UserError(f"{option} is missing: {why}; see df-infer generate --help")
+    for option, has in lacks.items():
+        if not has and getattr(args, option[2:].replace("-", "_")) is not None:
+            raise UserError(f"{option} was given, but the model of {args.run} makes {_MAKES[config.streams]}")
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse, before any work, outputs that cannot be written or that are inputs."""
-    inputs = [path for path in (args.image, args.audio, args.face_detector) if path is not None]
+    inputs = [path for path in (args.image, args.audio, args.face_detector, args.drive) if path is not None]
     for path, suffix in ((args.out, ".mp4"), (args.structure_out, ".npz")):
         if path is None:
             continue

@@ -6,11 +6,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from df_models.settings import FrozenModel, validate_config
+from df_models.settings import FrozenModel, Location, validate_config
 
 Solver = Literal["euler", "heun"]
 Start = Literal["reference", "generate"]
 StructStart = Literal["previous", "noise"]
+
+TRUTH = "truth"
+"""`structure_from`: the true structure of the clips, where they have one."""
 
 
 class RolloutSettings(FrozenModel):
@@ -25,12 +28,17 @@ class RolloutSettings(FrozenModel):
         window: most recent latent frames (160 ms each) that are visible, the current chunk included.
         sinks: first latent frames that stay visible for ever, beyond the window; `sinks + window` is best the length of
             a training clip in latent frames.
-        chunk: latent frames denoised together; each adds 160 ms of latency.
+        chunk: latent frames denoised together; each adds 160 ms of latency. null: the whole clip at once, without
+            `window` and `sinks`, in memory that grows with it: for models with one noise level per clip
+            (`objective.history.mode: one_level` of training), which generate in no other way.
         audio_future: slots of 40 ms that are heard ahead of a latent frame, at most the model's own `audio_future`;
             null means all. Fewer are less latency, for models that learnt it (`objective.shorten_audio` of training).
         start: `reference`: latent frame 0 *is* the portrait; `generate`: frame 0 is generated too.
         struct_start: `previous`: the structure starts at the model's `sigma_structure_max` from the previous frame's
             structure plus noise (the mean before frame 0); `noise`: it starts from pure noise.
+        structure_from: where the structure comes from that the model is given whole; null: it makes its own. A run or
+            model makes it first, from the same audio and portrait and with its own rollout; `truth` is the true
+            structure of the clips, for samples of training and evaluation alone.
         context_noise: sigma at which finished frames enter the cache (0 clean; 0.02 is a usual small value).
         audio_guidance: scale of classifier-free guidance on the audio; 1 is off, another value adds one evaluation of
             the model to each.
@@ -45,10 +53,11 @@ class RolloutSettings(FrozenModel):
     solver: Solver = "euler"
     window: int = Field(default=8, ge=1)
     sinks: int = Field(default=1, ge=0)
-    chunk: int = Field(default=1, ge=1)
+    chunk: int | None = Field(default=1, ge=1)
     audio_future: int | None = Field(default=None, ge=0)
     start: Start = "reference"
     struct_start: StructStart = "previous"
+    structure_from: Location | None = None
     context_noise: float = Field(default=0.0, ge=0, lt=1)
     audio_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     text_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
@@ -59,7 +68,7 @@ class RolloutConfig(RolloutSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.window < self.chunk:
+        if self.chunk is not None and self.window < self.chunk:
             raise ValueError(f"window={self.window} must be at least chunk={self.chunk}: the chunk must fit into it")
         if self.structure_steps is not None and self.structure_steps > self.steps:
             raise ValueError(f"structure_steps={self.structure_steps} must not be above steps={self.steps}")

@@ -6,19 +6,22 @@ Shape legend: H, W pixels, P pixel frames, N samples, C latent frames of a chunk
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from df_infer.drive import Drive, check_drive, check_makes_structure
 from df_infer.loudness import levelled
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
-from df_infer.run_dir import open_run
+from df_infer.run_dir import find_adapter, open_run
 from df_infer.speech import audio_pieces, frames_covering
+from df_infer.structure_from import check_maker, check_no_truth, found, raw_structure
+from df_infer.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
 from df_models.device import choose_device
 from df_models.encoders import (
@@ -35,6 +38,8 @@ from df_models.encoders import (
 )
 from df_models.errors import UserError
 from df_models.machine import choose_precision
+from df_models.model.adapter import add_adapter, read_adapter, weights_hash
+from df_models.motion import Motion, motion_slots
 from df_models.text import Prompt, prompt_rows, read_prompt
 from df_models.time import SLOTS, latent_length, pooled_width
 
@@ -43,8 +48,8 @@ class GeneratedClip(NamedTuple):
     """A piece of the result.
 
     Attributes:
-        frames: uint8 ``[P, H, W, 3]``.
-        structure: float32 ``[P, D_s]`` in its own units (degrees for angles).
+        frames: uint8 ``[P, H, W, 3]``; without pixels from a model that has no video.
+        structure: float32 ``[P, D_s]`` in its own units (degrees for angles); of width 0 without structure.
     """
 
     frames: np.ndarray
@@ -53,21 +58,24 @@ class GeneratedClip(NamedTuple):
 
 @dataclass
 class Pipeline:
-    """A model with its frozen encoders, ready to generate.
+    """A model with the frozen encoders that it needs, ready to generate.
 
     Attributes:
+        vae, reference_encoder: None for a model without video.
+        audio_encoder: None for one that hears nothing.
         rollout: default settings; any call can give others.
         face_detector: file of the face detector, for models whose portraits are cropped around the face.
         prompt: what a model that reads text is told; None for others.
     """
 
     model: DualForce
-    vae: VideoVAE
-    audio_encoder: AudioEncoder
-    reference_encoder: ReferenceEncoder
+    vae: VideoVAE | None
+    audio_encoder: AudioEncoder | None
+    reference_encoder: ReferenceEncoder | None
     rollout: RolloutConfig
     face_detector: str | Path | None = None
     prompt: Prompt | None = None
+    _makers: dict[str, Pipeline] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_run(
@@ -80,6 +88,7 @@ class Pipeline:
         face_detector: str | Path | None = None,
         vae: VideoVAE | None = None,
         checkpoint: int | None = None,
+        adapter: str | Path | None = None,
     ) -> Pipeline:
         """Load a run directory or a model directory.
 
@@ -92,25 +101,29 @@ class Pipeline:
             face_detector: see the class.
             vae: one that is loaded already, instead of the one that the model's config names; taken as it is.
             checkpoint: step of the run's milestone to load instead of its final model.
+            adapter: directory of a low-rank adapter (or of a run that trained one) to add to the model's weights.
 
         Raises:
             UserError: the directory is no run, or an encoder, device or dtype is not there; a prompt for a model that
-                reads no text.
+                reads no text; an adapter of another model.
         """
         run = open_run(path, checkpoint)
         target = choose_device(device)
-        model = DualForce.from_pretrained(run.model).to(target, choose_precision(dtype, target).dtype).eval()
-        config = model.config
+        model = DualForce.from_pretrained(run.model)
+        if adapter is not None:
+            add_adapter(model, read_adapter(find_adapter(adapter)), weights_hash(run.model))
+        model = model.to(target, choose_precision(dtype, target).dtype).eval()
+        config, sees = model.config, model.config.has_video
         pipeline = cls(
             model,
-            (vae or load_video_vae(config.video_vae)).to(target),
-            load_audio_encoder(config.audio_encoder).to(target),
-            load_reference_encoder(config.reference_encoder).to(target),
+            (vae or load_video_vae(config.video_vae)).to(target) if sees else None,
+            load_audio_encoder(config.audio_encoder).to(target) if config.audio_dim else None,
+            load_reference_encoder(config.reference_encoder).to(target) if sees else None,
             run.rollout,
             face_detector,
             _choose_prompt(prompt, run.prompt, config),
         )
-        if vae is None:
+        if vae is None and pipeline.vae is not None:
             check_weights(config, "video_vae", pipeline.vae)
         check_encoders(config, pipeline.audio_encoder, pipeline.reference_encoder)
         return pipeline
@@ -121,20 +134,33 @@ class Pipeline:
         return portrait_from(image_HWC, self.size, rule, self.face_detector)
 
     @property
+    def video_vae(self) -> VideoVAE:
+        """The VAE of a model with video.
+
+        Raises:
+            UserError: the model has none.
+        """
+        if self.vae is None:
+            raise UserError("the model makes structure alone (streams=structure): there is no video")
+        return self.vae
+
+    @property
     def size(self) -> int:
         """Side of the generated video in pixels."""
         return self.model.config.video_size
 
     def generate(
         self,
-        image_HWC: np.ndarray,
-        wave_N: np.ndarray,
+        image_HWC: np.ndarray | None,
+        wave_N: np.ndarray | None,
         *,
         num_frames: int | None = None,
         seed: int = 0,
         rollout: RolloutConfig | None = None,
         cropped: bool = False,
         keep_level: bool = False,
+        motion: Motion | None = None,
+        fields: tuple[str, ...] = (),
     ) -> Iterator[np.ndarray]:
         """Yield the video frame by frame, uint8 ``[H, W, 3]``; the arguments are those of :meth:`stream`."""
         clips = self.stream(
@@ -145,66 +171,148 @@ class Pipeline:
             rollout=rollout,
             cropped=cropped,
             keep_level=keep_level,
+            motion=motion,
+            fields=fields,
         )
         return (frame for clip in clips for frame in clip.frames)
 
     def stream(
         self,
-        image_HWC: np.ndarray,
-        wave_N: np.ndarray,
+        image_HWC: np.ndarray | None,
+        wave_N: np.ndarray | None,
         *,
         num_frames: int | None = None,
         seed: int = 0,
         rollout: RolloutConfig | None = None,
         cropped: bool = False,
         keep_level: bool = False,
+        motion: Motion | None = None,
+        fields: tuple[str, ...] = (),
     ) -> Iterator[GeneratedClip]:
         """Yield frames and structure as they are decoded, one latent frame at a time, in constant memory.
 
         Args:
-            image_HWC: the portrait, uint8 RGB of any size.
-            wave_N: speech, float32 mono at 16 kHz.
+            image_HWC: the portrait, uint8 RGB of any size; None for a model without video.
+            wave_N: speech, float32 mono at 16 kHz; it may be None for a model that hears nothing.
             num_frames: pixel frames to make, 1 + 4 n; by default the fewest that last as long as the audio.
             seed: keys all noise.
             rollout: settings instead of the run's own.
             cropped: the portrait is cropped already.
             keep_level: the speech is heard at its own level, however quiet or loud (:mod:`df_infer.loudness`).
+            motion: a track that the structure is given from (:func:`df_models.motion.read_motion`), at least as long as
+                the video; the rest is generated. It goes before ``rollout.structure_from``.
+            fields: names of the fields to give; none: all.
 
         Raises:
             UserError: at once, before the first frame, if an argument is wrong.
         """
-        count = frames_covering(wave_N) if num_frames is None else num_frames
-        latent_length(count)
-        text = None if self.prompt is None else self.prompt.features_LD[None]
-        text_input(self.model.config, text, rollout or self.rollout)
-        heard_ahead(self.model.config, rollout or self.rollout)
-        image = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
-        reference = self.vae.encode_image(image)
-        rollouts = stream_latents(
-            self.model,
-            audio_pieces(
-                self.audio_encoder,
-                wave_N if keep_level else levelled(wave_N, self.model.config.speech_level),
-                count,
-                pool_of(self.model.config),
-            ),
-            reference,
-            self.reference_encoder.encode(image, reference),
-            text,
-            config=rollout or self.rollout,
+        if wave_N is None and (num_frames is None or self.audio_encoder is not None):
+            raise UserError("there is no audio; only a model that hears none goes without it, given the frames to make")
+        count = num_frames or frames_covering(wave_N if wave_N is not None else np.zeros(0))
+        if fields and motion is None:
+            raise UserError("fields name what to give of a motion, but there is no motion; give one (--drive)")
+        given = None if motion is None else motion_slots(motion, self.model.config, count, "the given motion")
+        own = rollout or self.rollout
+        drive = (
+            Drive(given, fields)
+            if given is not None
+            else self._made_structure(
+                image_HWC, wave_N, own, num_frames=count, seed=seed, cropped=cropped, keep_level=keep_level
+            )
+        )
+        if drive is not None:
+            check_drive(self.model.config, fields)
+        rollouts = self.rollouts(
+            image_HWC,
+            wave_N,
+            own,
+            num_frames=count,
             seed=seed,
+            cropped=cropped,
+            keep_level=keep_level,
+            drive=drive,
         )
         return self._decode(rollouts)
 
+    def _made_structure(
+        self, image_HWC: np.ndarray | None, wave_N: np.ndarray | None, rollout: RolloutConfig, **others: Any
+    ) -> Drive | None:
+        """Structure that the model of ``rollout.structure_from`` makes of the same speech and portrait."""
+        if rollout.structure_from is None:
+            check_makes_structure(self.model.config)
+            return None
+        check_no_truth(rollout)
+        maker = self.maker(rollout.structure_from)
+        seen = image_HWC if maker.model.config.has_video else None
+        return Drive(raw_structure(maker.model, maker.rollouts(seen, wave_N, maker.rollout, **others)))
+
+    def maker(self, path: str) -> Pipeline:
+        """The model that makes the structure for this one, with its own encoders; loaded once.
+
+        Raises:
+            UserError: it is none, or makes other structure.
+        """
+        if path not in self._makers:
+            device, dtype = self.model.device, str(self.model.dtype).removeprefix("torch.")
+            maker = Pipeline.from_run(found(path), str(device), dtype, face_detector=self.face_detector)
+            check_maker(self.model.config, maker.model.config, path)
+            self._makers[path] = maker
+        return self._makers[path]
+
+    def rollouts(
+        self,
+        image_HWC: np.ndarray | None,
+        wave_N: np.ndarray | None,
+        rollout: RolloutConfig,
+        *,
+        num_frames: int,
+        seed: int,
+        cropped: bool = False,
+        keep_level: bool = False,
+        drive: Drive | None = None,
+    ) -> Iterator[Rollout]:
+        """Yield latents chunk by chunk, not decoded; the arguments are those of :meth:`stream`."""
+        latents = latent_length(num_frames)
+        check_levels(self.model.config, rollout, latents)
+        text = None if self.prompt is None else self.prompt.features_LD[None]
+        text_input(self.model.config, text, rollout)
+        heard_ahead(self.model.config, rollout)
+        heard = np.zeros(0, np.float32) if wave_N is None else wave_N
+        if self.audio_encoder is not None and not keep_level:
+            heard = levelled(heard, self.model.config.speech_level)
+        return stream_latents(
+            self.model,
+            audio_pieces(self.audio_encoder, heard, num_frames, pool_of(self.model.config)),
+            *self._reference(image_HWC, cropped),
+            text,
+            config=rollout,
+            seed=seed,
+            drive=drive,
+        )
+
+    def _reference(self, image_HWC: np.ndarray | None, cropped: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Return the portrait's latent and tokens; None for what the model does not read."""
+        if self.vae is None or self.reference_encoder is None:
+            if image_HWC is not None:
+                raise UserError("a portrait was given, but the model makes structure alone; leave it out")
+            return None, None
+        if image_HWC is None:
+            raise UserError("the model makes video, and needs a portrait")
+        image = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
+        reference = self.vae.encode_image(image)
+        tokens = self.reference_encoder.encode(image, reference) if self.model.config.reads_reference else None
+        return reference, tokens
+
     def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[GeneratedClip]:
-        session: DecoderSession = self.vae.decoder_session()
+        session: DecoderSession | None = None if self.vae is None else self.vae.decoder_session()
         for chunk in rollouts:
             structure_CSD = self.model.denormalize_structure(chunk.structure)[0].float().cpu()
             for index in range(chunk.video.shape[1]):
-                pixels = session.decode(chunk.video[:, index : index + 1])[0]
-                yield GeneratedClip(
-                    _to_uint8(pixels), _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
-                )
+                motion_PD = _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
+                frames = np.zeros((len(motion_PD), 0, 0, 3), np.uint8)
+                if session is not None:
+                    frames = _to_uint8(session.decode(chunk.video[:, index : index + 1])[0])
+                yield GeneratedClip(frames, motion_PD)
 
 
 def pool_of(config: DualForceConfig) -> AudioPool:
@@ -213,16 +321,16 @@ def pool_of(config: DualForceConfig) -> AudioPool:
     return config.audio_pool
 
 
-def check_encoders(config: DualForceConfig, audio: AudioEncoder, reference: ReferenceEncoder) -> None:
+def check_encoders(config: DualForceConfig, audio: AudioEncoder | None, reference: ReferenceEncoder | None) -> None:
     """Refuse encoders whose features are not those that a model was trained on.
 
     Raises:
         UserError: another width, or other weights under the same name.
     """
-    for role, encoder, width, wanted in (
-        ("audio", audio, pooled_width(audio.dim, pool_of(config)), config.audio_dim),
-        ("reference", reference, reference.dim, config.reference_dim),
-    ):
+    for role, encoder, wanted in (("audio", audio, config.audio_dim), ("reference", reference, config.reference_dim)):
+        if encoder is None:
+            continue
+        width = pooled_width(encoder.dim, pool_of(config)) if role == "audio" else encoder.dim
         if wanted and width != wanted:
             raise UserError(f"the {role} encoder {encoder.id!r} gives {width} features, but the model takes {wanted}")
         check_weights(config, role, encoder)

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from df_infer.audio_feed import AudioFeed, lookahead_frames
 from df_infer.config import RolloutConfig
+from df_infer.drive import Drive, GivenChunk, GivenStructure, check_lengths, check_makes_structure
 from df_infer.noise import FrameNoise
 from df_infer.schedule import make_schedule, per_frame
+from df_infer.whole_clip import check_levels, whole_clip
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import euler_step, expand_sigma, guided, heun_step, interpolate
@@ -31,7 +33,7 @@ __all__ = ["Rollout", "RolloutConfig", "generate_latents", "stream_latents"]
 
 
 class Rollout(NamedTuple):
-    """Generated latents, normalised as the model sees them.
+    """Generated latents, normalised as the model sees them; a stream that the model lacks has width 0.
 
     Attributes:
         video: ``[B, T, 16, h, w]`` float32.
@@ -55,44 +57,59 @@ class _Pair(NamedTuple):
 def stream_latents(
     model: DualForce,
     audio: Tensor | Iterable[Tensor],
-    reference_latent: Tensor,
+    reference_latent: Tensor | None = None,
     reference_tokens: Tensor | None = None,
     text: Tensor | None = None,
     *,
     config: RolloutConfig,
     seed: int = 0,
     sample_ids: Sequence[int] | None = None,
+    drive: Drive | None = None,
 ) -> Iterator[Rollout]:
     """Generate for as long as the audio lasts; yield each chunk as soon as it is clean.
 
     Args:
         model: a trained model; it is run in eval mode and its mode is put back.
-        audio: pooled features ``[B, T, 4, D_a]``, or an iterable of such pieces as they arrive.
-        reference_latent: the portrait encoded alone, ``[B, 16, h, w]``.
+        audio: pooled features ``[B, T, 4, D_a]``, or an iterable of such pieces as they arrive; a model that hears
+            nothing takes pieces of width 0, which say how long to generate.
+        reference_latent: the portrait encoded alone, ``[B, 16, h, w]``; None for a model without video.
         reference_tokens: ``[B, N, D_r]`` if the model takes them.
         text: encoded prompts ``[B, L, D_t]``, L <= 512, if the model reads text (and only then); rows after a prompt
             are zeros, and more are appended up to 512.
         config: see :class:`RolloutConfig`.
         seed: keys all noise.
         sample_ids: the batch's own keys (default 0..B-1): a sample keeps its noise in any batch it stands in.
+        drive: structure that is given, whole or in named fields; the rest is generated.
 
     Yields:
         One :class:`Rollout` per chunk; together they have as many latent frames as the audio.
 
     Raises:
-        UserError: shapes that do not fit the model or each other.
+        UserError: shapes that do not fit the model or each other, or a drive that it did not learn to be given.
     """
+    reference_latent = reference_input(model.config, reference_latent, audio, sample_ids)
     ids = list(range(len(reference_latent))) if sample_ids is None else list(sample_ids)
     if len(ids) != len(reference_latent):
         raise UserError(f"{len(ids)} sample ids do not fit a batch of {len(reference_latent)} portraits")
     text = text_input(model.config, text, config)
     future = heard_ahead(model.config, config)
+    check_levels(model.config, config)
+    last = config.chunk is None
+    if last:
+        audio, config = whole_clip(audio, config)
+        check_levels(model.config, config.model_copy(update={"chunk": None}), config.window)
     sampler = _Sampler(model, reference_latent, reference_tokens, text, config, FrameNoise(seed, ids))
+    if drive is None:
+        check_makes_structure(model.config)
+    else:
+        check_lengths(drive, audio)
+        sampler.given = GivenStructure(model, drive, len(ids), sampler.device)
     feed = AudioFeed(audio, lookahead_frames(future))
     frame = 0
+    assert config.chunk is not None
     while (taken := feed.take(config.chunk)) is not None:
         audio_CL, count = taken
-        finished = sampler.next_chunk(audio_CL, frame, count)
+        finished = sampler.next_chunk(audio_CL, frame, count, last=last)
         yield Rollout(finished.video, finished.structure, frame)
         frame += count
 
@@ -100,23 +117,53 @@ def stream_latents(
 def generate_latents(
     model: DualForce,
     audio: Tensor | Iterable[Tensor],
-    reference_latent: Tensor,
+    reference_latent: Tensor | None = None,
     reference_tokens: Tensor | None = None,
     text: Tensor | None = None,
     *,
     config: RolloutConfig,
     seed: int = 0,
     sample_ids: Sequence[int] | None = None,
+    drive: Drive | None = None,
 ) -> Rollout:
     """Collect :func:`stream_latents` into one :class:`Rollout` of all frames."""
     chunks = list(
         stream_latents(
-            model, audio, reference_latent, reference_tokens, text, config=config, seed=seed, sample_ids=sample_ids
+            model,
+            audio,
+            reference_latent,
+            reference_tokens,
+            text,
+            config=config,
+            seed=seed,
+            sample_ids=sample_ids,
+            drive=drive,
         )
     )
     if not chunks:
         raise UserError("there is no audio to generate from")
     return Rollout(torch.cat([c.video for c in chunks], dim=1), torch.cat([c.structure for c in chunks], dim=1))
+
+
+def reference_input(
+    model: DualForceConfig,
+    reference_latent: Tensor | None,
+    audio: Tensor | Iterable[Tensor],
+    sample_ids: Sequence[int] | None,
+) -> Tensor:
+    """Return the portraits ``[B, 16, h, w]``, of width 0 for a model without video.
+
+    Raises:
+        UserError: the model makes video and there is none, or the other way round.
+    """
+    if model.has_video:
+        if reference_latent is None:
+            raise UserError("the model makes video, and needs a portrait (reference_latent)")
+        return reference_latent
+    if reference_latent is not None:
+        raise UserError("a portrait was given, but the model makes structure alone (streams=structure); leave it out")
+    batch = len(audio) if isinstance(audio, Tensor) else 1
+    return torch.zeros(batch if sample_ids is None else len(sample_ids), 0, 0, 0)
 
 
 def text_input(model: DualForceConfig, text: Tensor | None, config: RolloutConfig) -> Tensor | None:
@@ -139,8 +186,11 @@ def heard_ahead(model: DualForceConfig, config: RolloutConfig) -> int:
     Raises:
         UserError: more are asked for than the model can hear.
     """
+    if not model.hears and (config.audio_future or config.audio_guidance != 1.0):
+        told = "audio_future" if config.audio_future else "audio_guidance"
+        raise UserError(f"rollout.{told} is given, but the model hears no audio; leave it out")
     if config.audio_future is None:
-        return model.audio_future
+        return model.audio_future if model.hears else 0
     if config.audio_future > model.audio_future:
         raise UserError(
             f"rollout.audio_future={config.audio_future}, but the model hears {model.audio_future} slots ahead; give 0 "
@@ -171,6 +221,8 @@ class _Sampler:
         self.copies = 1 + len(self.scales)
         self.heard: dict[str, Any] = {} if config.audio_future is None else {"audio_future": config.audio_future}
         self.previous_structure: Tensor | None = None
+        self.given: GivenStructure | None = None
+        self.held: GivenChunk | None = None
         batch, _, height, width = self.reference.shape
         aligned = 0 if config.start == "reference" else -1
         aligned_B = torch.full((batch * self.copies,), aligned, dtype=torch.long, device=self.device)
@@ -189,19 +241,24 @@ class _Sampler:
                 dtype=self.dtype,
             )
 
-    def next_chunk(self, audio: Tensor, frame: int, count: int) -> _Pair:
-        """Denoise latent frames ``frame .. frame+count-1``, write them into the cache and return them."""
+    def next_chunk(self, audio: Tensor, frame: int, count: int, last: bool = False) -> _Pair:
+        """Denoise latent frames ``frame .. frame+count-1``, write them into the cache (unless no frame will read it)
+        and return them.
+        """
         pinned = 1 if frame == 0 and self.config.start == "reference" else 0
         audio = self._audio_input(audio)
+        self.held = None if self.given is None else self.given.take(count)
         with _evaluating(self.model):
-            finished = self._denoise(self._start_state(frame, count, pinned), audio, frame, pinned)
-            self._write(finished, audio, frame)
+            start = self._with_given(self._start_state(frame, count, pinned))
+            finished = self._denoise(start, audio, frame, pinned)
+            if not last:
+                self._write(finished, audio, frame)
         self.previous_structure = finished.structure[:, -1:, -1:]
         return finished
 
     def _start_state(self, frame: int, count: int, pinned: int) -> _Pair:
         batch, channels, height, width = self.reference.shape
-        dim = self.model.config.structure_dim
+        dim = self.model.config.stream_entries
         noise = self._draw(frame, count, "video", (channels, height, width))
         video = torch.cat([self.reference[:, None].expand(-1, pinned, -1, -1, -1), noise[:, pinned:]], dim=1)
         structure_noise = self._draw(frame, count, "structure", (4, dim))
@@ -217,15 +274,32 @@ class _Sampler:
             velocity = self._velocity(state, now, audio, frame)
             ahead = _Pair(*(euler_step(x, v, s, t) for x, v, s, t in zip(state, velocity, now, then)))
             if self.config.solver == "heun" and then is not levels[-1]:
-                second = self._velocity(ahead, then, audio, frame)
+                second = self._velocity(self._with_given(ahead), then, audio, frame)
                 ahead = _Pair(*(_corrected(*each) for each in zip(state, velocity, second, now, then)))
-            state = ahead
+            state = self._with_given(ahead)
         return state
 
     def _levels(self, step: int, state: _Pair, pinned: int) -> _Pair:
         batch, count = state.video.shape[:2]
         video = per_frame(self.schedule.video[step], batch, count, pinned)
-        return _Pair(video.to(self.device), per_frame(self.schedule.structure[step], batch, count).to(self.device))
+        structure = per_frame(self.schedule.structure[step], batch, count)
+        return _Pair(video.to(self.device), self._structure_level(structure.to(self.device)))
+
+    def _structure_level(self, sigma_BC: Tensor) -> Tensor:
+        """Return the structure's noise level: 0 where all of it is given."""
+        whole = self.held is not None and self.held.known_V is None
+        return torch.zeros_like(sigma_BC) if whole else sigma_BC
+
+    def _with_given(self, state: _Pair) -> _Pair:
+        return state if self.held is None else state._replace(structure=self.held.held(state.structure))
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What the model is told of entries that are given within noisy frames."""
+        if self.held is None or self.held.known_V is None:
+            return {}
+        known = self.held.known_V.expand_as(self.held.structure)
+        return {"structure_known": torch.cat([known] * self.copies)}
 
     def _velocity(self, state: _Pair, sigma: _Pair, audio: Tensor, frame: int) -> _Pair:
         raw = self._step(state, sigma, audio, frame, write=False)
@@ -234,12 +308,13 @@ class _Sampler:
     def _write(self, finished: _Pair, audio: Tensor, frame: int) -> None:
         batch, count = finished.video.shape[:2]
         sigma = per_frame(torch.tensor(self.config.context_noise), batch, count).to(self.device)
+        levels = _Pair(sigma, self._structure_level(sigma))
         context = finished
         if self.config.context_noise > 0:
             named = zip(("context_video", "context_structure"), finished)
             noise = (self._draw(frame, count, name, tuple(x.shape[2:])) for name, x in named)
-            context = _Pair(*(interpolate(x, n, sigma) for x, n in zip(finished, noise)))
-        self._step(context, _Pair(sigma, sigma), audio, frame, write=True)
+            context = self._with_given(_Pair(*(interpolate(x, n, s) for x, n, s in zip(finished, noise, levels))))
+        self._step(context, levels, audio, frame, write=True)
 
     def _step(self, state: _Pair, sigma: _Pair, audio: Tensor, frame: int, write: bool) -> _Pair:
         velocity = self.model.step(
@@ -252,6 +327,7 @@ class _Sampler:
             frame=frame,
             write=write,
             **self.heard,
+            **self._known,
         )
         return _Pair(velocity.video.float(), velocity.structure.float())
 

@@ -5,7 +5,8 @@
       config.yaml          every setting, resolved
       metrics.jsonl        the log (`df_infer.run_log`)
       checkpoints/step-N/  to resume
-      model/               averaged weights (safetensors and config.json), to use
+      model/               averaged weights (safetensors and config.json), to use; adapter/ in it is what alone was
+                           trained of them, if that is a low-rank adapter (`df_models.model.adapter`)
       models/step-N/       milestones of training, in the same form
       samples/             videos of validation clips; loss.png is drawn beside them
       profile/             traces of some steps, if they were asked for
@@ -33,6 +34,7 @@ from df_models.settings import read_tree, validate_config
 
 WRITER = "df-train"
 MODEL = "model"
+ADAPTER = "adapter"
 MODEL_FILES = ("config.json", "model.safetensors")
 FORMAT = 1
 
@@ -282,6 +284,22 @@ def require_model(run: RunDir, checkpoint: int | None = None) -> Path:
     if not run.finished:
         raise UserError(f"the run {run.root} has no trained model yet ({run.model} is missing); let df-train finish it")
     return run.model
+
+
+def find_adapter(path: str | Path) -> Path:
+    """The directory of an adapter: itself, or that of a model (``models/step-N``) or a run that it was trained for.
+
+    Raises:
+        UserError: there is none.
+    """
+    from df_models.model.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter  # loads torch
+
+    path = Path(path)
+    for place in (path, path / ADAPTER, path / MODEL / ADAPTER):
+        if is_adapter(place):
+            return place
+    files = f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
+    raise UserError(f"{path} is no adapter ({files}) and no run that trained one (df-train: adapter.kind=lora)")
 
 
 def is_model(path: Path) -> bool:

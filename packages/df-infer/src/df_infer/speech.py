@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from df_models.encoders import AudioEncoder, AudioPool
@@ -34,7 +35,7 @@ def frames_covering(wave_N: np.ndarray) -> int:
 
 
 def audio_pieces(
-    encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int, pool: AudioPool, piece: int = PIECE
+    encoder: AudioEncoder | None, wave_N: np.ndarray, num_pixel: int, pool: AudioPool, piece: int = PIECE
 ) -> Iterator[Tensor]:
     """Yield pooled audio ``[1, T', 4, D]`` whose pieces add up to ``num_pixel`` pixel frames.
 
@@ -43,6 +44,7 @@ def audio_pieces(
     are then handed out in pieces.
 
     Args:
+        encoder: None for a model that hears nothing: the pieces have width 0.
         pool: how the model pools features (``model.config.audio_pool``).
     """
     latent_length(num_pixel)
@@ -54,9 +56,11 @@ def audio_pieces(
 
 
 def _piece_encoder(
-    encoder: AudioEncoder, wave_N: np.ndarray, num_pixel: int, pool: AudioPool
+    encoder: AudioEncoder | None, wave_N: np.ndarray, num_pixel: int, pool: AudioPool
 ) -> Callable[[int, int], Tensor]:
     """Return what gives the pooled audio ``[P, D]`` of pixel frames ``first .. last-1``."""
+    if encoder is None:
+        return lambda first, last: torch.zeros(last - first, 0)
     if encoder.lookahead_s is None:
         whole_PD = pool_audio(encoder.encode(wave_N, num_pixel), pool)
         return lambda first, last: whole_PD[first:last]

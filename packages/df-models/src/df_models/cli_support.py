@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 it ran and failed; 2 a mistake in what was asked; 3 the machine lacks something (a full disk,
 a package that is not installed); 75 told to stop by a scheduler, and the same command goes on (df-train; EX_TEMPFAIL of
-sysexits.h); 130 interrupted; 143 ended by SIGTERM.
+sysexits.h); 76 one of several processes hung (df-train); 130 interrupted; 143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from df_models.errors import UserError
 EXIT_USER = 2
 EXIT_MACHINE = 3
 EXIT_AGAIN = 75
+EXIT_HUNG = 76
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 

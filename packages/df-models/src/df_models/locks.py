@@ -38,7 +38,8 @@ def one_writer(directory: Path, program: str) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the file system became read-only, which is told by whoever wrote
+            lock.unlink()
         for path in made:
             with contextlib.suppress(OSError):  # something was written there
                 path.rmdir()

@@ -11,9 +11,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from df_models.errors import UserError, nearest
+
+ArrayT = TypeVar("ArrayT", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,19 @@ FLAME_159 = VectorLayout("flame159", (("shape", 100), ("expression", 50), ("pose
 
 Source: YadiraF/DECA, ``decalib/utils/config.py`` (texture and light left out).
 """
+
+FLAME_MOTION_59 = VectorLayout(
+    "flame_motion59",
+    (("expression", 50), ("rotation", 3), ("jaw", 3), ("camera", 3)),
+    ("FLAME's coefficients", "radians (axis-angle)", "radians (axis-angle)", "weak perspective: scale, x, y"),
+)
+"""What moves of FLAME's vector: all but ``shape``, its ``pose`` in its two halves. The camera counts as motion: it is
+where the head stands in the crop, and how near."""
+
+
+def flame_motion(flame: ArrayT) -> ArrayT:
+    """Return the motion ``[..., 59]`` of FLAME vectors ``[..., 159]``: :data:`FLAME_MOTION_59`."""
+    return flame[..., FLAME_159.slice("shape").stop :]
 
 
 class StructureField(NamedTuple):

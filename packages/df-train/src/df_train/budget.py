@@ -240,13 +240,13 @@ def as_chosen(config: TrainConfig, earlier: TrainConfig, said: Collection[str] =
     changes: dict[str, object] = {}
     if not kept.measure:
         changes["budget"] = kept.model_copy(update={"minutes": config.budget.minutes})
-        if config.optim.steps == kept.full_steps and not _names(said, "optim.steps"):
+        if config.optim.steps == kept.full_steps and "optim.steps" not in said:
             chosen = {"steps": earlier.optim.steps, "bends": earlier.optim.bends}
             changes["optim"] = config.optim.model_copy(update=chosen)
             changes["objective"] = _flame_kept(config, earlier)
     config = _checked(config.model_copy(update=changes))
     synth, there = config.data.synth, earlier.data.synth
-    if synth is None or there is None or synth.clips != kept.full_clips or _names(said, "data.synth.clips"):
+    if synth is None or there is None or synth.clips != kept.full_clips or "data.synth.clips" in said:
         return config
     return with_clips(config, there.clips)
 
@@ -258,11 +258,6 @@ def _flame_kept(config: TrainConfig, earlier: TrainConfig) -> ObjectiveConfig:
         return config.objective
     chosen = {"decay_steps": fitted.decay_steps, "bends": fitted.bends}
     return config.objective.model_copy(update={"flame": flame.model_copy(update=chosen)})
-
-
-def _names(said: Collection[str], key: str) -> bool:
-    """Whether the command line names a setting, alone or with its section (`optim={steps: 9}`)."""
-    return any(key == name or key.startswith(f"{name}.") for name in said)
 
 
 def wants_clock(budget: BudgetConfig) -> bool:

@@ -9,12 +9,13 @@ A checkpoint is a directory `checkpoints/step-N/`:
     files-R.json        size and sha256 of every file that process R wrote
     trainer.json        step, number of processes, configuration; written last
 
-It is written as `step-N.tmp` and renamed when everything is on disk. Checkpoints are for resuming one's own runs; what
-is given to others is the safetensors export in `model/`.
+It is written as `step-N.tmp` and renamed when everything is on disk. When, and by which thread, is `df_train.saves`'s
+business. Checkpoints are for resuming one's own runs; what is given to others is the safetensors export in `model/`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -23,6 +24,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 
-from df_models.cli_support import MachineError, disk_full
+from df_models.cli_support import NO_PLACE, MachineError, disk_full
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file, sync
 from df_train.distributed import World
+from df_train.peers import PeerFailed
 
 FORMAT = 1
 _CUT_SHORT = "unexpected pos"  # what torch's zip writer says when a write was cut short
@@ -69,9 +72,11 @@ class CheckpointInfo:
 
 
 def save(
-    root: Path, step: int, tensors: dict[str, Any], own: RankState, shared: Mapping[str, Any], world: World
-) -> Path:
-    """Write `root/step-N`; every process must call it.
+    root: Path, step: int, tensors: dict[str, Any], own: RankState, shared: Mapping[str, Any], world: World, keep: int
+) -> None:
+    """Write `root/step-N` and remove all but the newest `keep`; every process must call it.
+
+    What goes wrong in one process ends it in all, before anything has the checkpoint's final name.
 
     Args:
         tensors: the state dict for DCP; sharded tensors are written once, by their owners.
@@ -79,21 +84,69 @@ def save(
         shared: JSON values that are the same in every process.
 
     Raises:
-        MachineError: the disk is full. What was written of this checkpoint is removed, earlier ones stay.
+        MachineError: the disk is full or faulty. What was written of this checkpoint is removed, earlier ones stay.
+        UserError: the directory cannot be written; the same.
+        PeerFailed: another process met one of these.
     """
     part = root / f"step-{step}.tmp"
+    trainer = {"format": FORMAT, "step": step, "world_size": world.size, **shared}
     try:
-        return _save(root, step, tensors, own, shared, world)
+        _together(partial(_begin, part), world, world.is_main)
+        _together(partial(_write, part, tensors, own, world), world)
+        _together(partial(_finish, part, trainer, keep), world, world.is_main)
     except Exception as error:
-        if not _for_want_of_space(error, root):
-            raise
         if world.is_main:
             shutil.rmtree(part, ignore_errors=True)
-        kept = next((f"; {path.name} is kept" for path in _newest_first(root)), "")
-        raise MachineError(
-            f"the disk is full: the checkpoint of step {step} could not be written{kept}; free some space for {root} "
-            "and give the same command again"
-        ) from error
+        if (told := _told(error, root, step)) is None:
+            raise
+        raise told from error
+
+
+def _together(work: Callable[[], None], world: World, mine: bool = True) -> None:
+    """Do `work` in this process if it is `mine`; come back when all processes have done theirs, or fail in all."""
+    failure: Exception | None = None
+    try:
+        if mine:
+            work()
+    except Exception as error:
+        failure = error
+    failed = world.each_beside(failure is not None)
+    if failure is not None:
+        raise failure
+    if any(failed):
+        raise PeerFailed("another process could not write its part of the checkpoint")
+
+
+def _begin(part: Path) -> None:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+
+
+def _write(part: Path, tensors: dict[str, Any], own: RankState, world: World) -> None:
+    _save_tensors(part / "tensors", tensors, world)
+    _write_own(part, own, world.rank)
+
+
+def _finish(part: Path, trainer: Mapping[str, Any], keep: int) -> None:
+    final = part.with_suffix("")
+    atomic_write(part / "trainer.json", json.dumps(trainer, indent=1))
+    shutil.rmtree(final, ignore_errors=True)
+    os.rename(part, final)
+    sync(final.parent)
+    prune(final.parent, keep)
+
+
+def _told(error: Exception, root: Path, step: int) -> Exception | None:
+    """The line for the user about what stopped a checkpoint; None if the error is to speak for itself."""
+    kept = next((f"; {path.name} is kept" for path in _newest_first(root)), "")
+    what = f"the checkpoint of step {step} could not be written{kept}"
+    if _for_want_of_space(error, root):
+        return MachineError(f"the disk is full: {what}; free some space for {root} and give the same command again")
+    if not isinstance(error, OSError):
+        return None
+    why = f"{error.strerror or error}: {what}; mend {error.filename or root} and give the same command again"
+    return UserError(why) if error.errno in (*NO_PLACE, errno.EPERM) else MachineError(why)
 
 
 def _for_want_of_space(error: Exception, root: Path) -> bool:
@@ -104,29 +157,7 @@ def _for_want_of_space(error: Exception, root: Path) -> bool:
     return cut_short and shutil.disk_usage(root).free < _NO_SPACE_BYTES
 
 
-def _save(
-    root: Path, step: int, tensors: dict[str, Any], own: RankState, shared: Mapping[str, Any], world: World
-) -> Path:
-    final, part = root / f"step-{step}", root / f"step-{step}.tmp"
-    if world.is_main:
-        root.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-    world.barrier()
-    _save_tensors(part / "tensors", tensors, alone=world.size == 1)
-    _write_own(part, own, world.rank)
-    world.barrier()
-    if world.is_main:
-        trainer = {"format": FORMAT, "step": step, "world_size": world.size, **shared}
-        atomic_write(part / "trainer.json", json.dumps(trainer, indent=1))
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(part, final)
-        sync(root)
-    world.barrier()
-    return final
-
-
-def _save_tensors(path: Path, tensors: dict[str, Any], *, alone: bool) -> None:
+def _save_tensors(path: Path, tensors: dict[str, Any], world: World) -> None:
     """DCP wraps what goes wrong in any process; a full disk or a refused permission is told as itself.
 
     A process alone needs no collectives. Their threads would keep OpenMP teams of their own, after which GNU OpenMP
@@ -135,7 +166,9 @@ def _save_tensors(path: Path, tensors: dict[str, Any], *, alone: bool) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.save(tensors, storage_writer=FileSystemWriter(path), no_dist=alone)
+            dcp.save(
+                tensors, storage_writer=FileSystemWriter(path), process_group=world.beside, no_dist=world.size == 1
+            )
     except CheckpointException as error:
         for failure, _ in error.failures.values():
             if disk_full(failure) is not None:
@@ -207,6 +240,14 @@ def verify(path: Path) -> CheckpointInfo:
             if sha256_file(file) != digest:
                 raise DamagedCheckpoint(f"{path}: {name} has changed since it was written (its sha256 differs)")
     return info
+
+
+def newest_info(root: Path) -> CheckpointInfo | None:
+    """What the newest checkpoint that can be read says of itself, without checking its files; None if there is none."""
+    for path in _newest_first(root):
+        with contextlib.suppress(DamagedCheckpoint):
+            return read_info(path)
+    return None
 
 
 def read_info(path: Path) -> CheckpointInfo:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from df_train.start import Wish
 
 _DESCRIPTION = """\
-Train DualForce, or its video tokenizer, as a configuration file says.
+Train DualForce, its video tokenizer or a lip-sync expert, as a configuration file says.
 
 Everything the run writes goes into one directory, runs/<name>/: config.yaml (all settings), metrics.jsonl,
 checkpoints/ (to resume), model/ (the averaged weights, to use), samples/ (videos with audio, a contact sheet),
@@ -41,7 +41,7 @@ A run that was stopped (Ctrl-C, a crash, max_minutes) goes on where it was when 
 
 exit codes: 0 done; 1 training failed; 2 a mistake in what was asked; 3 the machine lacks something (disk, a package);
 75 told to stop by a scheduler (SIGTERM, SIGUSR1), 130 interrupted: the same command goes on, from a checkpoint saved
-then if training had begun
+then if training had begun; 76 one of several processes hung (hang_minutes)
 """
 
 
@@ -117,6 +117,8 @@ def _main(argv: list[str]) -> int:
     task = task_of(options.config, options.overrides)
     if task == "tokenizer":
         return _train_tokenizer(options)
+    if task == "sync":
+        return _train_sync(options)
     return _train_model(options, began)
 
 
@@ -138,12 +140,29 @@ def task_of(path: Path, overrides: list[str]) -> str:
         UserError: there is no such file, it cannot be read, or no such task.
     """
     task = str(read_tree(path, overrides).get("task", "model"))
-    if task not in ("model", "tokenizer"):
-        raise UserError(f"task: there is no {task!r}{nearest(task, ('model', 'tokenizer'))}; use model or tokenizer")
+    from df_train.tasks import TASKS
+
+    known = (*TASKS, "tokenizer", "sync")
+    if task not in known:
+        raise UserError(f"task: there is no {task!r}{nearest(task, known)}; use {', '.join(known[:-1])} or {known[-1]}")
     return task
 
 
+def said(overrides: list[str]) -> set[str]:
+    """The settings that a command line names, dotted, also where it names them together (`optim={lr: 1e-3}`)."""
+
+    def leaves(tree: dict[str, Any], above: str = "") -> Iterator[str]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{above}{key}.")
+            else:
+                yield f"{above}{key}"
+
+    return set(leaves(read_tree(None, overrides)))
+
+
 def _train_tokenizer(options: argparse.Namespace) -> int:
+    from df_train.engine import NotFinite
     from df_train.tokenizer import train as tokenizer
     from df_train.tokenizer.config import TokenizerConfig
 
@@ -157,11 +176,39 @@ def _train_tokenizer(options: argparse.Namespace) -> int:
         tokenizer.preflight(config)
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
-    print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    try:
+        print(f"VAE: {tokenizer.train(config, _wish(options))}")
+    except NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train_sync(options: argparse.Namespace) -> int:
+    from df_train.engine import NotFinite
+    from df_train.sync import train as sync
+    from df_train.sync.config import SyncConfig
+
+    named = [] if options.data is None else [f"data.root={json.dumps(options.data)}"]
+    config = load_config(SyncConfig, options.config, [*options.overrides, *named])
+    if options.print_config:
+        print(dump_config(config), end="")
+        return 0
+    if options.check:
+        sync.preflight(config)
+        print(f"{options.config}: ready to train in {config.run_dir}")
+        return 0
+    try:
+        print(f"lip-sync expert: {sync.train(config, _wish(options))}")
+    except NotFinite as error:
+        print(f"df-train: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
 def _wish(options: argparse.Namespace) -> Wish:
+    if options.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        raise UserError("torchrun begins again, but --fresh would remove what was trained; give the command without it")
     return "resume" if options.resume else "fresh" if options.fresh else "default"
 
 
@@ -190,7 +237,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:
-        result = run.train(config, wish, began, {text.partition("=")[0] for text in options.overrides})
+        result = run.train(config, wish, began, said(options.overrides))
     except NotFinite as error:  # in all processes alike
         if peers.own_rank() == 0:
             print(f"df-train: error: {error}", file=sys.stderr)

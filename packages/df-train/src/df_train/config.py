@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from df_data.reading.batch import StructureSource
 from df_data.reading.peek import split_location
 from df_data.reading.source import is_remote
 from df_data.synth.config import SynthConfig
@@ -14,7 +15,9 @@ from df_infer.config import RolloutConfig
 from df_models.device import check_device_name
 from df_models.flow import HistoryMode
 from df_models.machine import PrecisionName
-from df_models.settings import FrozenModel, Location
+from df_models.settings import FrozenModel, Location, merge
+from df_train.distill.config import DistillConfig
+from df_train.tasks import TASKS, TaskName
 from df_train.validation.config import ValidationConfig
 
 _PRECISIONS: dict[str, PrecisionName] = {"auto": "auto", "on": "bfloat16", "off": "float32"}
@@ -26,6 +29,11 @@ MOST_BUCKETS = 8
 def _checkpointing_of(value: object) -> object:
     """`sharding.checkpointing` was a switch once, and runs have recorded it as one."""
     return {True: "every", False: "none"}[value] if isinstance(value, bool) else value
+
+
+def _compile_of(value: object) -> object:
+    """`sharding.compile` was a switch once, too."""
+    return {True: "layers", False: "none"}[value] if isinstance(value, bool) else value
 
 
 def _rising_steps(steps: tuple[int, ...]) -> tuple[int, ...]:
@@ -47,14 +55,44 @@ class ModelConfig(FrozenModel):
     Attributes:
         preset: name of a preset (`df-models describe` lists them).
         start_from: a saved model (a directory, such as another run's `model/` or what `df-models convert-wan` wrote, or
-            a Hub id). Its weights are the start, and its configuration takes the preset's place. One that was trained
-            keeps the structure statistics and the FLAME head that it was trained with.
+            a Hub id). Its weights are the start; parts that the new model has and it lacks start afresh, and are named.
+            One that was trained keeps the structure statistics and the FLAME head that it was trained with.
+        architecture: with `start_from`, what `overrides` change: `start`, the saved model's configuration, which takes
+            the preset's place, or `preset`, so that the preset says what the model is, and only weights come from the
+            saved one.
+        leave_out: parts of the saved model whose weights are not taken (`df_train.begin.PARTS`): those that the new
+            model has no place for, or that are to start afresh.
         overrides: fields of the model's configuration (`df_models.DualForceConfig`) to change, such as `num_layers`.
     """
 
     preset: str = "quickstart"
     start_from: Location | None = None
+    architecture: Literal["start", "preset"] = "start"
+    leave_out: tuple[str, ...] = ()
     overrides: dict[str, Any] = Field(default_factory=dict)
+
+
+class AdapterConfig(FrozenModel):
+    """A low-rank adapter (LoRA) beside the weights of `model.start_from`, which then stay as they are.
+
+    Needs `df-train[peft]`. The run's `model/` is the whole model with the adapter added, and `model/adapter/` the
+    adapter alone.
+
+    Attributes:
+        kind: `none` trains all weights, `lora` the adapter alone.
+        rank: of the matrices, the adapter's size.
+        alpha: their product is added to a layer's weight at `alpha / rank`.
+        dropout: share of a layer's inputs that the adapter misses in training; what is drawn depends on the number of
+            processes.
+        targets: layers to put it beside, by how their names end; of the default's, those that the model has: all
+            attention (also of bridge, audio and reference) and MLPs.
+    """
+
+    kind: Literal["none", "lora"] = "none"
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field(default=("q", "k", "v", "o", "k_img", "v_img", "ffn.0", "ffn.2"), min_length=1)
 
 
 class DataConfig(FrozenModel):
@@ -71,6 +109,8 @@ class DataConfig(FrozenModel):
         buckets: several such lengths instead. All clips of a pass have one of them, and each clip is cut to the longest
             that it fills. At most 8, since a model keeps its attention masks for that many.
         start: `anchored` clips begin at their stored clip's start, `marked` ones anywhere in it (`df_train.crops`).
+        structure: which vectors of the clips the structure stream is: `structure`, the dataset's own, or `flame`, the
+            motion part of its FLAME vectors (expression, rotation, jaw, camera).
         on_error: `stop` at a damaged shard or sample, or `skip` it and count it in `data/skipped`.
         verify: check the sha256 of shards that lie on a disk (those that are fetched always are checked).
         num_workers: threads of each process that read ahead.
@@ -87,6 +127,7 @@ class DataConfig(FrozenModel):
     num_frames: int | None = Field(default=None, ge=2)
     buckets: tuple[int, ...] | None = Field(default=None, min_length=1, max_length=MOST_BUCKETS)
     start: Literal["anchored", "marked"] = "anchored"
+    structure: StructureSource = "structure"
     on_error: Literal["stop", "skip"] = "stop"
     verify: bool = False
     num_workers: int = Field(default=0, ge=0)
@@ -142,7 +183,8 @@ class HistorySettings(FrozenModel):
     Attributes:
         mode: `independent`: every frame its own noise level. `clean_past`: the same, but sometimes all frames before a
             random one are clean. `teacher_forcing`: a separate, little noised copy of the true past. `error_recycling`:
-            the same, and that copy sometimes carries errors that the model made before.
+            the same, and that copy sometimes carries errors that the model made before. `one_level`: each stream has
+            one noise level for all frames of a clip; the model then makes whole clips only (`rollout.chunk: null`).
         clean_past_probability: `clean_past`: the share of clips whose frames before a random one are clean.
         context_noise_max: the last two modes: the highest noise level of the copy.
         error_probability: `error_recycling`: the share of clips whose copy carries errors.
@@ -176,6 +218,30 @@ class FlameLossConfig(FrozenModel):
     @classmethod
     def _in_order(cls, bends: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
         return _rising(bends)
+
+
+class SyncLossConfig(FrozenModel):
+    """The frozen lip-sync expert on the predicted clean mouth region (`df_train.sync`).
+
+    Attributes:
+        weight: of the loss; 0 for none. The plan's is 0.3.
+        expert: the directory that `task: sync` wrote, a run's `expert/`.
+        sigma_max: noise level, as the mean of a window's frames, up to which windows count. 1 counts all: the expert
+            reads the mouths that a trained quickstart model predicts at every level (`benchmarks/sync.py`); less suits
+            a model whose predictions from high noise are a blur.
+        sha256: of the expert; written by the run, which then refuses to go on with another one.
+    """
+
+    weight: float = Field(default=0.0, ge=0)
+    expert: Location | None = None
+    sigma_max: float = Field(default=1.0, gt=0, le=1)
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> SyncLossConfig:
+        if self.weight > 0 and self.expert is None:
+            raise ValueError("weight is above 0, but expert names no lip-sync expert; train one with task: sync")
+        return self
 
 
 def _group(names: object) -> object:
@@ -219,7 +285,8 @@ class ObjectiveConfig(FrozenModel):
         shorten_audio: share of clips that hear only a random part of the model's `audio_future`, from none of it to
             all, so that `rollout.audio_future` can be less.
         give_structure: share of clips whose structure is given clean, as a whole, and not learnt there, which motion
-            transfer needs.
+            transfer needs. 1: structure is a condition; the model learns to make none, and `rollout.structure_from`
+            says where it comes from.
         give_fields: single fields of the structure instead, which control needs; the model must have
             `model.overrides.structure_known=true`.
         extra: weights of losses that were added to `df_train.objective.LOSSES` without a setting of their own, by
@@ -240,6 +307,7 @@ class ObjectiveConfig(FrozenModel):
     shorten_audio: float = Field(default=0.0, ge=0, le=1)
     give_structure: float = Field(default=0.0, ge=0, le=1)
     give_fields: GivenFieldsConfig = GivenFieldsConfig()
+    sync: SyncLossConfig = SyncLossConfig()
     extra: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -319,9 +387,12 @@ class PrecisionConfig(FrozenModel):
     Attributes:
         bf16: `auto` computes in bfloat16 where the device has matrix instructions for it (AMX, AVX-512 BF16, GPUs from
             compute capability 8.0 on) and in float32 elsewhere.
+        float8: matrix products of the layers in float8 (`df_train.float8`), for GPUs from compute capability 8.9 on;
+            needs the extra `df-train[float8]`.
     """
 
     bf16: Literal["auto", "on", "off"] = "auto"
+    float8: bool = False
 
     @property
     def name(self) -> PrecisionName:
@@ -330,20 +401,42 @@ class PrecisionConfig(FrozenModel):
 
 
 class ShardingConfig(FrozenModel):
-    """How layers are computed: memory against time.
+    """How parameters are spread over processes and layers are computed: memory against time.
+
+    None of it changes a loss by more than the order of additions does, nor what a checkpoint holds.
 
     Attributes:
-        group: what FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters).
+        group: what FSDP2 gathers at once: the whole model, or block by block (`auto`: from 50 million parameters, and
+            with `prefetch`).
+        replicate: copies of the sharded model (HSDP): parameters are sharded over the processes divided by it, and
+            gradients summed over the copies. As many as there are machines keeps gathering inside of each. 1: sharded
+            over all.
+        reshard_after_forward: whether a block's gathered parameters are let go after its forward pass, and gathered
+            again in the backward pass: less memory, more traffic. What is in no block stays gathered either way.
+        prefetch: blocks that are gathered ahead, in both passes; 0 leaves it to FSDP2, which gathers one ahead.
+        offload: keep parameters, gradients and AdamW's moments in the host's memory, and update them there; what
+            computes holds one group of gathered parameters. Slow: parameters and gradients cross over at every step.
         checkpointing: compute layers anew in the backward pass and keep less: `none`, `every` layer, or every n-th one
             (a number): the more layers, the less memory and the more time. `true` and `false` mean `every` and `none`.
-        compile: compile the layers with `torch.compile`: about a minute at the start, faster steps on a GPU.
+        compile: compile the `layers` with `torch.compile`, or `none`: about a minute at the start, faster steps on a
+            GPU. `true` and `false` mean `layers` and `none`.
     """
 
     group: Literal["auto", "model", "block"] = "auto"
+    replicate: int = Field(default=1, ge=1)
+    reshard_after_forward: bool = True
+    prefetch: int = Field(default=0, ge=0)
+    offload: bool = False
     checkpointing: Annotated[
         Literal["none", "every"] | Annotated[int, Field(ge=1)], BeforeValidator(_checkpointing_of)
     ] = "none"
-    compile: bool = False
+    compile: Annotated[Literal["none", "layers"], BeforeValidator(_compile_of)] = "none"
+
+    @model_validator(mode="after")
+    def _blocks_to_prefetch(self) -> ShardingConfig:
+        if self.prefetch and self.group == "model":
+            raise ValueError(f"prefetch={self.prefetch} gathers blocks ahead, but group=model has one group; set block")
+        return self
 
     @property
     def recomputed(self) -> int:
@@ -373,8 +466,12 @@ class CheckpointConfig(ResumeConfig):
         milestones: rising steps, `[1000, 5000]`, after which the averaged model is also exported, to `models/step-N/`,
             for good. A checkpoint is saved with each, so that a run that goes on takes no such step again, and one that
             is there is not written anew.
+        asynchronous: write checkpoints beside training, which then waits only for a copy of its state in host memory
+            (16 bytes per parameter, over all processes). The next one waits for the last; the end of the run and
+            milestones do, too.
     """
 
+    asynchronous: bool = False
     milestones: Annotated[tuple[int, ...], AfterValidator(_rising_steps)] = ()
 
 
@@ -434,26 +531,32 @@ class TrainConfig(FrozenModel):
     """One training run.
 
     Attributes:
-        task: what is trained.
+        task: what is trained: `model`, all that the model has; `video`, the video tower alone, on clips that need
+            neither structure nor audio; or `distill`, a student of few steps (`df_train.tasks`).
         name: of the run: letters, digits, `.`, `_`, `-`.
         run_dir: directory of the run; null means `runs/<name>`.
         seed: keys the initial weights, the order of clips and all noise.
         device: `auto` takes a GPU if there is one.
         max_minutes: ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the
             learning rate's schedule is in steps and does not know of it.
+        hang_minutes: ends all of several processes when training gets no further for that long, and names those that
+            the others wait for (`df_train.watch`); longer than the longest save. null leaves it to torch's limits.
         budget: fits data, steps and schedule to a time.
         profile: which steps to profile; null for none.
+        distill: for `task: distill`, how the student learns.
         rollout: how sample videos are generated, and the defaults of evaluation and generation.
     """
 
-    task: Literal["model"] = "model"
+    task: TaskName = "model"
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     run_dir: Location | None = None
     seed: int = Field(default=0, ge=0)
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     max_minutes: float | None = Field(default=None, gt=0)
+    hang_minutes: float | None = Field(default=10.0, gt=0)
     budget: BudgetConfig = BudgetConfig()
     model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig = AdapterConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
@@ -465,7 +568,14 @@ class TrainConfig(FrozenModel):
     validation: ValidationConfig = ValidationConfig()
     sample: SampleConfig = SampleConfig()
     profile: ProfileConfig | None = None
+    distill: DistillConfig = DistillConfig()
     rollout: RolloutConfig = RolloutConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_task(cls, tree: Any) -> Any:
+        task = TASKS.get(tree.get("task", "model")) if isinstance(tree, dict) else None
+        return tree if task is None or not task.defaults else merge(dict(task.defaults), tree)
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -476,6 +586,10 @@ class TrainConfig(FrozenModel):
                 f"data.batch_size ({self.data.batch_size}) must be a multiple of data.accumulate "
                 f"({self.data.accumulate})"
             )
+        if self.adapter.kind != "none" and self.model.start_from is None:
+            raise ValueError(f"adapter.kind={self.adapter.kind} is for a trained model; name it in model.start_from")
+        if self.adapter.kind != "none" and self.precision.float8:
+            raise ValueError("precision.float8 is for training all weights; set it to false beside an adapter")
         if self.data.remote and self.sample.clips:
             raise ValueError(
                 f"sample.clips={self.sample.clips}: sample videos are made of validation clips in a directory, but "

@@ -8,24 +8,29 @@ was trained with and refuses a dataset that differs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from df_data.format.manifest import Features, Manifest, structure_of
+from df_data.format.manifest import Features, Manifest, flame_layout, structure_of
 from df_data.format.sample import EncoderRecord
+from df_data.reading.batch import StructureSource
 from df_models import DualForceConfig
 from df_models.encoders import AudioPool, VideoVAE, encoder_id, load_video_vae
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
-from df_models.structure import require_same
-from df_models.time import pooled_width
+from df_models.structure import FLAME_MOTION_59, require_same
+from df_models.time import latent_length, pooled_width
+from df_train.config import DataConfig, TrainConfig
+from df_train.tasks import TASKS
 from df_train.text import ROLE as TEXT
 from df_train.text import check_text
 
 ROLES = ("audio", "reference", TEXT)
 HASHED = ("video_vae", *ROLES)
 """Whose weights a model knows by their hash."""
-FREE = ("video_size", "face_crop", "speech_level")
+TOLD = ("structure_given", "given_fields", "one_level_frames")
+"""What a model says of its training to those who generate with it."""
+FREE = ("video_size", "face_crop", "speech_level", *TOLD)
 """What a trained model may be given otherwise than it was trained with: it takes any size, crop and level, and is used
 to those it heard and saw last."""
 KEPT = (
@@ -36,12 +41,63 @@ KEPT = (
 """What a checkpoint may not be continued with otherwise."""
 
 
-def taken_over(manifest: Manifest, stated: Mapping[str, Any] | None = None) -> dict[str, Any]:
+_FIELDS = {
+    "video": ("video_vae",),
+    "audio": ("audio_encoder", "audio_dim", "audio_pool", "speech_level"),
+    "structure": ("structure_layout", "structure_dim"),
+    "reference": ("reference_encoder", "reference_dim"),
+    TEXT: ("text_encoder", "text_dim"),
+}
+"""Fields that a dataset decides, by the part of the model that they are about."""
+
+
+def decided_by(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
+    """The fields of a model's configuration that a run decides: what it takes from its dataset, and :data:`TOLD`.
+
+    Args:
+        manifest: of the training split; None for a synthetic corpus that is still to be made.
+    """
+    if manifest is not None:
+        data = taken_over(manifest, config.model.overrides, config.data.structure)
+    elif config.data.structure == "flame":
+        data = {"structure_layout": flame_layout(None), "structure_dim": FLAME_MOTION_59.dim}
+    else:
+        data = {}
+    left = [name for role in TASKS[config.task].leaves for name in _FIELDS[role]]
+    hashes = {
+        role: sha for role, sha in data.get("encoder_hashes", {}).items() if role not in TASKS[config.task].leaves
+    }
+    data = {name: value for name, value in data.items() if name not in left}
+    return data | ({"encoder_hashes": hashes} if manifest is not None else {}) | told_of(config, manifest)
+
+
+def told_of(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
+    """What the model will say of this training (:data:`TOLD`)."""
+    objective = config.objective
+    given = {0.0: "never", 1.0: "always"}.get(objective.give_structure, "sometimes")
+    fields = objective.give_fields.fields if objective.give_fields.share > 0 else ()
+    longest = _longest_clip(config.data, manifest) if objective.history.mode == "one_level" else 0
+    return dict(zip(TOLD, (given, fields, longest), strict=True))
+
+
+def _longest_clip(data: DataConfig, manifest: Manifest | None) -> int:
+    """Latent frames of the longest clip that training sees."""
+    if data.num_frames is not None or data.buckets is not None:
+        return data.num_frames or max(data.buckets or ())
+    if manifest is not None:
+        return max((latent_length(shard.longest) for shard in manifest.shards), default=0)
+    return 0 if data.synth is None else latent_length(data.synth.frames)
+
+
+def taken_over(
+    manifest: Manifest, stated: Mapping[str, Any] | None = None, structure: StructureSource = "structure"
+) -> dict[str, Any]:
     """The fields of a model's configuration that its dataset decides.
 
     Args:
         stated: `model.overrides`, which win over them (`check_fit` then refuses what does not fit). An `audio_dim`
             among them decides the pooling, if no `audio_pool` does.
+        structure: which of the dataset's vectors the structure stream is.
     """
     fields: dict[str, Any] = {"video_size": manifest.height, "face_crop": manifest.crop}
     vae = manifest.encoders.get("video_vae")
@@ -56,7 +112,7 @@ def taken_over(manifest: Manifest, stated: Mapping[str, Any] | None = None) -> d
     if audio is not None:
         pool = _pooling(audio, stated or {})
         fields |= {"audio_pool": pool, "audio_dim": pooled_width(audio.dim, pool)}
-    layout = structure_of(manifest)
+    layout = structure_of(manifest, structure)
     if layout is not None:
         fields |= {"structure_layout": layout, "structure_dim": layout.dim}
     if manifest.speech_level is not None:
@@ -77,10 +133,29 @@ def _pooling(audio: Features, stated: Mapping[str, Any]) -> AudioPool:
     return "concat" if width == 2 * audio.dim else own
 
 
-def for_trained(model: DualForceConfig, decided: Mapping[str, Any]) -> dict[str, Any]:
-    """Of what a dataset decides, what a trained model takes: :data:`FREE`, and what it does not know of itself."""
-    unknown = [name for name in ("structure_layout", "encoder_hashes") if not getattr(model, name)]
-    return {name: value for name, value in decided.items() if name in (*FREE, *unknown)}
+def kept_of(
+    saved: DualForceConfig, parts: Collection[str], trained: bool, decided: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is decided of a model that begins with parts of a saved one.
+
+    Of a trained model, what is taken keeps what it was trained with; :data:`FREE`, what it does not know of itself,
+    and what parts that start afresh read come from the dataset.
+
+    Args:
+        parts: of the saved model that are taken (`df_train.begin.PARTS`).
+    """
+    if not trained:
+        return dict(decided)
+    own = {
+        name: value
+        for part, names in _FIELDS.items()
+        if part in parts
+        for name in names
+        if name not in FREE and (value := getattr(saved, name)) is not None
+    }
+    roles = {"video_vae" if part == "video" else part for part in parts}
+    hashes = {role: sha for role, sha in saved.encoder_hashes if role in roles}
+    return {**decided, **own, "encoder_hashes": {**dict(decided.get("encoder_hashes", {})), **hashes}}
 
 
 def check_vae(vae: VideoVAE, manifest: Manifest) -> None:
@@ -97,21 +172,30 @@ def check_vae(vae: VideoVAE, manifest: Manifest) -> None:
         )
 
 
-def check_fit(model: DualForceConfig, manifest: Manifest) -> None:
+def check_fit(model: DualForceConfig, manifest: Manifest, structure: StructureSource = "structure") -> None:
     """Refuse a dataset whose latents, features or structure vectors are not the ones that the model is for.
 
     A video VAE under another name (a directory that was moved) is compared by its hash.
+
+    Args:
+        structure: which of the dataset's vectors the structure stream is (`data.structure`).
 
     Raises:
         UserError: naming both sides and how to mend it.
     """
     check_text(model, manifest)
     _check_vae(model, manifest)
+    reads = {"audio": model.audio_dim > 0, "reference": model.reads_reference, TEXT: model.text_dim > 0}
     for role in ROLES:
-        if role != TEXT or model.text_dim:
+        if reads[role]:
             _check_encoder(model, manifest, role)
+    if not manifest.has_faces and (model.has_structure or model.audio_dim):
+        lacks = "structure" if model.has_structure else "audio"
+        raise UserError(f"the dataset holds general video, without {lacks}; train the video tower on it (task=video)")
     _check_widths(model, manifest.features)
-    require_same(model.structure_layout, structure_of(manifest), ("the model", "the dataset"))
+    if not model.has_structure:
+        return
+    require_same(model.structure_layout, structure_of(manifest, structure), ("the model", "the dataset"))
 
 
 def _check_vae(model: DualForceConfig, manifest: Manifest) -> None:
@@ -151,7 +235,7 @@ def _differs(role: str, found: str, wanted: str, field: str) -> str:
 def _check_widths(model: DualForceConfig, features: Mapping[str, Features]) -> None:
     audio = features.get("audio")
     assert model.audio_pool is not None
-    if audio is not None and pooled_width(audio.dim, model.audio_pool) != model.audio_dim:
+    if audio is not None and model.audio_dim and pooled_width(audio.dim, model.audio_pool) != model.audio_dim:
         raise UserError(
             f"the dataset's audio features are {audio.dim} wide: a model's audio_dim is {audio.dim} with "
             f"audio_pool=mean and {2 * audio.dim} with concat, not {model.audio_dim} with {model.audio_pool}; leave "
@@ -191,6 +275,20 @@ def check_continued(saved: Mapping[str, Any] | None, model: DualForceConfig) -> 
             raise UserError(
                 f"the checkpoint was trained with another {role} (sha256 {known[:12]}) than the dataset's "
                 f"({(now or 'none')[:12]}); give the dataset that the run began with, or say --fresh"
+            )
+
+
+def check_frozen(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to continue a run with other frozen models (`Objective.frozen`) than it began with.
+
+    Raises:
+        UserError: naming the model.
+    """
+    for name in before.keys() | now.keys():
+        if before.get(name) != now.get(name):
+            raise UserError(
+                f"the checkpoint was trained with another {name} (sha256 {before.get(name, 'none')[:12]}) than the one "
+                f"that is there now ({now.get(name, 'none')[:12]}); give that one back, or say --fresh"
             )
 
 

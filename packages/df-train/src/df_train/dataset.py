@@ -19,7 +19,9 @@ from df_data.reading.same import digests_of, other_clips
 from df_data.reading.shard import RawSample
 from df_data.synth.config import SynthConfig
 from df_models import DualForce, DualForceConfig
+from df_models.encoders import AudioPool
 from df_models.errors import UserError
+from df_models.structure import flame_motion
 from df_models.text import Prompt
 from df_models.time import latent_length
 from df_train.config import DataConfig, TrainConfig
@@ -36,16 +38,25 @@ _SMALLEST_SPREAD = 1e-4
 """A field that varies less never changes (a constant of the dataset), and is not divided by its spread."""
 
 
+_OTHER_STATISTICS = 0.01
+"""Of an entry's spread: beyond it a model's statistics are another dataset's, not the same numbers rounded."""
+
+
 def prepare_data(config: TrainConfig, world: World, fit: Fit | None = None) -> Manifest:
     """Make the synthetic corpus if it is described (one process makes it), and read the training manifest.
 
     Args:
         fit: settles the number of clips (:func:`df_data.synth.corpus.build_corpus`).
     """
-    synth = config.data.synth
+    return made_data(config.data, world, fit)
+
+
+def made_data(data: DataConfig, world: World, fit: Fit | None = None) -> Manifest:
+    """The same of a data section alone."""
+    synth = data.synth
     if synth is not None:
-        world.first_alone(lambda: _make_corpus(synth, Path(config.data.root), fit))
-    return training_manifest(config.data)
+        world.first_alone(lambda: _make_corpus(synth, Path(data.root), fit))
+    return training_manifest(data)
 
 
 def _make_corpus(synth: SynthConfig, root: Path, fit: Fit | None) -> None:
@@ -72,9 +83,14 @@ def training_manifest(data: DataConfig) -> Manifest:
 
 
 def stored(data: DataConfig, split: str = "train") -> Iterator[RawSample]:
-    """The samples of a split, one at a time, in their stored order; damaged ones as `data.on_error` says."""
+    """The samples of a split, one at a time, in their stored order.
+
+    A damaged one ends it, or is left out where `data.on_error` says so; but of held-out clips none is ever left out:
+    others would take their places, and the figures would be those of other clips.
+    """
     cache = None if data.cache_dir is None else ShardCache(data.cache_dir, data.cache_dir_bytes, verify=data.verify)
-    return first_samples(data.split(split), cache=cache, verify=data.verify, skip_damaged=data.on_error == "skip")
+    skip = data.on_error == "skip" and split == "train"
+    return first_samples(data.split(split), cache=cache, verify=data.verify, skip_damaged=skip)
 
 
 def check_same_dataset(config: TrainConfig, manifest: Manifest, known: Mapping[str, str]) -> None:
@@ -132,18 +148,41 @@ def check_cuts(data: DataConfig, shortest: int, longest: int) -> None:
         raise UserError(f"{data.cut}, but the longest clip has {longest} latent frames; leave out longer ones")
 
 
-def set_statistics(model: DualForce, manifest: Manifest) -> None:
+def set_statistics(model: DualForce, manifest: Manifest, flame: FlameScale | None = None) -> None:
     """Put the dataset's structure statistics into the model; entries that never change are only centred.
+
+    Args:
+        flame: of the FLAME vectors, for a model whose structure is their motion part; None: it is the dataset's own.
 
     Raises:
         UserError: the manifest has none.
     """
     statistics = manifest.structure_statistics
-    if statistics is None:
+    if flame is not None:
+        mean, std = flame_motion(flame.mean), flame_motion(flame.std)
+    elif statistics is not None:
+        mean, std = torch.tensor(statistics.mean), torch.tensor(statistics.std)
+    else:
         raise UserError("the dataset's manifest has no structure statistics; build the dataset again")
-    std = torch.tensor(statistics.std)
-    model.set_structure_statistics(
-        torch.tensor(statistics.mean), torch.where(std > _SMALLEST_SPREAD, std, torch.ones_like(std))
+    model.set_structure_statistics(mean, _spread(std))
+
+
+def _spread(std: Tensor) -> Tensor:
+    return torch.where(std > _SMALLEST_SPREAD, std, torch.ones_like(std))
+
+
+def own_statistics_note(model: DualForce, manifest: Manifest) -> str | None:
+    """Return a line for the user if a trained model keeps structure statistics that are not the dataset's."""
+    found, mean, std = manifest.structure_statistics, model.structure_mean, model.structure_std
+    if found is None or mean is None or std is None or len(found.mean) != len(mean):
+        return None
+    shift_V = (torch.tensor(found.mean) - mean) / std
+    stretch_V = _spread(torch.tensor(found.std)) / std - 1.0
+    if not bool((torch.cat([shift_V, stretch_V]).abs() > _OTHER_STATISTICS).any()):
+        return None
+    return (
+        "the model of model.start_from keeps its own structure statistics, which differ from the dataset's: compare "
+        "val/loss and val/loss/structure only with runs that started from it"
     )
 
 
@@ -151,30 +190,41 @@ class FirstLook(NamedTuple):
     """What the first clips tell.
 
     Attributes:
-        flame: scale of FLAME vectors, if all of these clips have one and the model has a head.
+        flame: scale of FLAME vectors, if all of these clips have one and the model has a head for them.
+        structure: the same, if the model's structure is their motion part (`data.structure=flame`).
         prompt: the first clip's, encoded, if the model reads text; `df-data build` gives all clips one prompt.
     """
 
     flame: FlameScale | None
     prompt: Prompt | None = None
+    structure: FlameScale | None = None
 
 
 def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
-    """Look at the first clips as they are stored: at one, or at more for a model with a FLAME head.
+    """Look at the first clips as they are stored: at one, or at more where FLAME vectors are read.
 
     Raises:
         UserError: they cannot be read.
     """
     prompt = None
     flames: list[Tensor | None] = []
-    for sample in itertools.islice(stored(data), _SCALE_CLIPS if model.flame_dim else 1):
+    reads_flame = model.has_structure and (model.flame_dim > 0 or data.structure == "flame")
+    for sample in itertools.islice(stored(data), _SCALE_CLIPS if reads_flame else 1):
         prompt = prompt or prompt_of(sample)
         flame_PF = sample.tensors.get("flame")
         flames.append(None if flame_PF is None else torch.tensor(flame_PF))  # a copy: the sample's bytes are let go
     if not flames:
         raise UserError(f"{data.split('train')} holds no sample that can be read; build the dataset again")
-    flame = _flame_scale(flames) if model.flame_dim else None
-    return FirstLook(flame, prompt if model.text_dim else None)
+    scale = _flame_scale(flames) if reads_flame else None
+    if reads_flame and data.structure == "flame" and scale is None:
+        raise UserError(
+            "data.structure=flame, but clips of the dataset hold no FLAME vectors; build it with `flame: ...`"
+        )
+    return FirstLook(
+        scale if model.reads_flame else None,
+        prompt if model.text_dim else None,
+        scale if data.structure == "flame" else None,
+    )
 
 
 def _flame_scale(vectors: list[Tensor | None]) -> FlameScale | None:
@@ -208,15 +258,20 @@ def skipped_samples(reader: ShardReader, world: World) -> dict[str, int]:
 
 def make_reader(config: TrainConfig, model: DualForceConfig, world: World) -> ShardReader:
     """The training reader of this process."""
-    data = config.data
     assert model.audio_pool is not None
+    return open_reader(config.data, config.seed, model.audio_pool, world)
+
+
+def open_reader(data: DataConfig, seed: int, pool: AudioPool, world: World) -> ShardReader:
+    """This process's reader of the training split."""
     options = ReaderOptions(
         batch_size=data.batch_size // (world.size * data.accumulate),
-        seed=config.seed,
+        seed=seed,
         num_frames=data.num_frames,
         buckets=data.buckets,
         start=data.start,
-        audio_pool=model.audio_pool,
+        audio_pool=pool,
+        structure=data.structure,
         on_error=data.on_error,
         verify=data.verify,
         num_workers=data.num_workers,

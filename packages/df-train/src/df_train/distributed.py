@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -26,15 +27,26 @@ from df_train import peers
 
 T = TypeVar("T")
 
+_BESIDE = timedelta(days=1)
+"""Writing may take as long as the slowest disk; a process that dies is noticed at once."""
+
 
 @dataclass(frozen=True)
 class World:
-    """This process among the others: its rank, how many there are, its device and the mesh that shards."""
+    """This process among the others.
+
+    Attributes:
+        mesh: what shards: one dimension `shard`, or two, `replicate` and `shard`, where neighbouring processes hold the
+            shards of one copy.
+        beside: another group of the same processes, by gloo, for a thread beside the one that trains; None if there is
+            only one process.
+    """
 
     rank: int
     size: int
     device: torch.device
     mesh: DeviceMesh
+    beside: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -60,6 +72,14 @@ class World:
         """What every process gives, in their order; all processes must call it."""
         return gather_object([value])
 
+    def each_beside(self, value: T) -> list[T]:
+        """The same over the group `beside`, whatever the thread that trains is doing meanwhile."""
+        if self.beside is None:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.beside)
+        return values  # type: ignore[return-value]
+
 
 def pick_device(wanted: str) -> torch.device:
     """The device of this process; with several processes on one machine each takes its own GPU.
@@ -82,33 +102,64 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def check_replicas(replicate: int) -> None:
+    """The processes divide into so many copies of the sharded model.
+
+    Raises:
+        UserError: they do not.
+    """
+    count = peers.count()
+    if count % replicate:
+        fitting = ", ".join(str(number) for number in range(1, count + 1) if count % number == 0)
+        raise UserError(
+            f"sharding.replicate={replicate} does not divide the {count} processes of this launch into copies of one "
+            f"size; set it to one of {fitting}"
+        )
+
+
 @contextlib.contextmanager
-def open_world(wanted: str = "auto") -> Iterator[World]:
-    """Open the process group (or reuse one that is open) and close what was opened on leaving."""
+def open_world(wanted: str = "auto", patience: timedelta | None = None, *, replicate: int = 1) -> Iterator[World]:
+    """Open the process group (or reuse one that is open) and close what was opened on leaving.
+
+    Args:
+        wanted: the device.
+        patience: how long a collective operation waits for the others; torch's own limits (10 minutes for NCCL) by
+            default.
+        replicate: copies of the sharded model.
+
+    Raises:
+        UserError: the device cannot be used, or the copies do not divide the processes.
+    """
     device = pick_device(wanted)
+    check_replicas(replicate)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     opened = not dist.is_initialized()
     if opened:
-        _init_group(device)
+        _init_group(device, patience)
     # accelerate would set the threads of a lone launched process itself, from a count of cores that may be unknown
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     state = PartialState(cpu=device.type == "cpu")
-    mesh = init_device_mesh(device.type, (state.num_processes,), mesh_dim_names=("shard",))
+    sizes, names = (state.num_processes,), ("shard",)
+    if replicate > 1:
+        sizes, names = (replicate, state.num_processes // replicate), ("replicate", "shard")
+    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=names)
+    beside = dist.new_group(backend="gloo", timeout=_BESIDE) if state.num_processes > 1 else None
+    assert beside is None or isinstance(beside, dist.ProcessGroup)
     try:
-        yield World(state.process_index, state.num_processes, device, mesh)
+        yield World(state.process_index, state.num_processes, device, mesh, beside)
     finally:
         if opened:
             dist.destroy_process_group()
             PartialState._reset_state()  # one process may train on one device after another (tests do)
 
 
-def _init_group(device: torch.device) -> None:
+def _init_group(device: torch.device, patience: timedelta | None) -> None:
     """Open the group before accelerate does, which would know neither the store nor gloo beside NCCL (for tensors on
     the host, such as DCP's metadata)."""
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if peers.launched():
         group = dist.PrefixStore("df-train/group", peers.store())
-        dist.init_process_group(backend, store=group, rank=peers.own_rank(), world_size=peers.count())
+        dist.init_process_group(backend, store=group, rank=peers.own_rank(), world_size=peers.count(), timeout=patience)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)

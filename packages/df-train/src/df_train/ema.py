@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from df_train.optimizer import trained
 from df_train.sharding import reshard
 
 
@@ -17,14 +18,14 @@ def _local(tensors: list[Tensor]) -> list[Tensor]:
 
 
 class ParameterAverage:
-    """Keeps ``average = decay * average + (1 - decay) * parameter`` for every parameter, in the parameters' dtype.
+    """Keeps ``average = decay * average + (1 - decay) * parameter`` for every trained parameter, in its dtype.
 
     Each process averages its own shards, so an update moves no data between processes.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._parameters = dict(model.named_parameters())
+        self._parameters = trained(model)
         self._average = {name: value.detach().clone() for name, value in self._parameters.items()}
 
     @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -19,18 +18,22 @@ from tqdm import tqdm
 from df_data.reading import Batch
 from df_infer.run_dir import RunDir
 from df_models.machine import choose_precision
-from df_train import checkpoint, state
+from df_train import state
+from df_train.adapter import seed_dropout
+from df_train.agreement import Agreement
 from df_train.budget import Pace
 from df_train.config import TrainConfig
 from df_train.dataset import skipped_samples
 from df_train.distributed import World
 from df_train.metrics import Sink
-from df_train.objective import Objective
+from df_train.objective import Objective, Record
 from df_train.profiling import Profiler
+from df_train.saves import Saves
 from df_train.schedule import ema_decay, learning_rate
 from df_train.sharding import set_gradient_sync
 from df_train.speed import Speed, Work
 from df_train.state import TrainState
+from df_train.watch import Watch
 
 
 class Stop(Enum):
@@ -118,11 +121,22 @@ class Trainer:
         self._sinks, self._sample, self._pace = sinks, sample, pace
         self._milestone, self._validate = milestone, validate
         self._batches = iter(training.reader)
-        work = Work(training.model.config, history=objective.shows_history, flame="flame" in objective.names)
+        work = Work(
+            training.model.config,
+            history=objective.shows_history,
+            flame="flame" in objective.names,
+            known=config.objective.give_fields.share > 0,
+            extra_forwards=objective.extra_forwards,
+            frozen=training.adapter is not None,
+        )
         self._speed = Speed(work, world, choose_precision(config.precision.name, world.device).dtype)
         self._profiler = Profiler(config.profile, RunDir(config.directory).profile, world)
+        self._saves = Saves(RunDir(config.directory).checkpoints, config.checkpoint, world)
+        self._watch = Watch(config.hang_minutes)
+        self._agreed = Agreement(world)
         self._norm: Tensor | None = None
-        self._saved_at = self._validated_at = -1
+        self._validated_at = -1
+        self._saved_at = training.step  # the checkpoint that a run goes on from is there; nobody wants one of step 0
 
     # ------------------------------------------------------------------------------------------------------ the loop
 
@@ -131,7 +145,15 @@ class Trainer:
 
         Raises:
             NotFinite: the loss or gradient is no longer a number; nothing is saved then.
+            MachineError, UserError: a checkpoint could not be written.
         """
+        with self._saves, self._watch:
+            stop = self._fit()
+            self.save()
+            self._saves.finish()
+        return stop
+
+    def _fit(self) -> Stop:
         total, taken = self.config.optim.steps, self.state.step
         bar = tqdm(
             total=total, initial=taken, desc="training", unit="step", disable=not self.world.is_main, smoothing=0.05
@@ -142,10 +164,8 @@ class Trainer:
             self._speed.begin()
             stop = Stop.DONE
             while self.state.step < self.config.optim.steps:
-                started = time.perf_counter()
                 with self._profiler.around(self.state.step + 1):
                     self.step()
-                self.state.seconds += time.perf_counter() - started
                 bar.update()
                 if self._pace is not None:
                     self.config = self._pace.after_step(self.config, self.state.step)
@@ -158,10 +178,10 @@ class Trainer:
                     break
             if not stop.goes_on and self.state.step > taken:
                 self.validate()
-        self.save()
         return stop
 
     def _after_step(self, bar: tqdm) -> None:
+        self._saves.check()
         step, config = self.state.step, self.config
         last = step == config.optim.steps
         if step % config.log.every == 0 or last:
@@ -171,20 +191,22 @@ class Trainer:
         if step % config.checkpoint.every == 0 and not last:
             self.save()
         if step in config.checkpoint.milestones:  # with a checkpoint first: who resumes never takes this step again
+            if last:  # nor measures it again
+                self.validate()
             self.save()
-            with self._speed.spent("saves"):
+            with self._spent("saves"):
+                self._saves.finish()
                 self._milestone(self.state)
         if config.sample.every and step % config.sample.every == 0 and not last:
-            with self._speed.spent("elsewhere"):
+            self._settle()
+            with self._spent("elsewhere"):
                 self._sample(self.state)
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
-        """Processes agree only on log steps, so that other steps need not wait for each other."""
+        """The weightiest reason of all processes; of several, a step after one of them has it (`Agreement`)."""
+        self.state.seconds += self._speed.lap()
         reason = interrupts.reason or (Stop.TIME if self._late else None)
-        if self.world.size > 1:
-            if self.state.step % self.config.log.every:
-                return None
-            reason = _REASONS[max(self.world.each(_REASONS.index(reason)))]
+        reason = _REASONS[self._agreed(_REASONS.index(reason))]
         return reason if self.state.step < self.config.optim.steps else None
 
     @property
@@ -197,8 +219,10 @@ class Trainer:
     def step(self) -> None:
         """One optimizer step over `data.accumulate` passes."""
         training, optim = self.state, self.config.optim
+        self._watch.step = training.step + 1
         passes = self.config.data.accumulate
-        sums, keys = training.meter.sums_LK2.clone(), list[str]()
+        sums, keys, records = training.meter.sums_LK2.clone(), list[str](), list[Record]()
+        seed_dropout(self.config, training.step)
         for index in range(passes):
             batch = self._next_batch()
             keys += batch.keys
@@ -206,6 +230,7 @@ class Trainer:
                 set_gradient_sync(training.model, index == passes - 1)
             losses = self.objective(training.model, batch, training.step, training.banks)
             (losses.total / passes).backward()
+            records += [] if losses.record is None else [losses.record]
             self.state.meter.add(losses.terms, losses.total)
             self.state.lengths.add(batch.video.shape[1])
             self._speed.count(batch)
@@ -218,6 +243,8 @@ class Trainer:
             skip, training.optimizer, training.average, ema_decay(training.step, decay=self.config.ema.decay)
         )
         training.meter.restore(sums, where=skip)
+        for record in records:
+            record(skip)
         training.optimizer.zero_grad()
         training.step += 1
         self._speed.step()
@@ -248,9 +275,15 @@ class Trainer:
         )
 
     def _next_batch(self) -> Batch:
-        with self._speed.spent("data"):  # without the copy to a GPU, which waits for the step before
+        with self._spent("data"):  # without the copy to a GPU, which waits for the step before
             batch = next(self._batches)
         return batch.to(self.world.device)
+
+    @contextmanager
+    def _spent(self, on: str) -> Iterator[None]:
+        """Count the time inside, and let the watch know what this process is doing."""
+        with self._speed.spent(on), self._watch.during(on):
+            yield
 
     # ------------------------------------------------------------------------------------------------ logging, saving
 
@@ -259,6 +292,7 @@ class Trainer:
         step, config = self.state.step, self.config
         values = self.state.meter.read(self.world)
         values["optim/skipped"] = float(self._look_at_skips())
+        self.state.seconds += self._speed.lap()
         norm = self._norm.item() if self._norm is not None else 0.0
         if math.isfinite(norm):
             values["grad_norm"] = norm
@@ -285,7 +319,8 @@ class Trainer:
         step = self.state.step
         if self._validate is None or step == self._validated_at:
             return
-        with self._speed.spent("elsewhere"):
+        self._settle()
+        with self._spent("elsewhere"):
             values = self._validate(self.state)
         self._require_finite(values)
         for sink in self._sinks:
@@ -293,24 +328,28 @@ class Trainer:
         self._validated_at = step
 
     def save(self) -> None:
-        """Write a checkpoint of the present step, unless it was just written."""
+        """Write a checkpoint of the present step, or begin to (`df_train.saves`), unless that was just done."""
         if self.state.step != self._saved_at:
-            with self._speed.spent("saves"):
+            self._settle()
+            with self._spent("saves"):
                 self._save()
+
+    def _settle(self) -> None:
+        """Wait for the steps that a GPU has still to do, so that their time counts as training and as nothing else."""
+        self._look_at_skips()
+        self.state.seconds += self._speed.lap()
 
     def _save(self) -> None:
         step = self.state.step
-        self._look_at_skips()
         self._require_finite({"weights": _whole(get_total_norm(self.state.model.parameters())).item()})
-        root = RunDir(self.config.directory).checkpoints
         shared = {
             "seconds": self.state.seconds,
             "model": asdict(self.state.model.config),
+            "frozen": self.objective.frozen,
+            "adapter_base": None if self.state.adapter is None else self.state.adapter.base_sha256,
             "skips": self.state.skips.state_dict(),
         }
-        checkpoint.save(root, step, state.tensors_of(self.state), state.own_state(self.state), shared, self.world)
-        if self.world.is_main:
-            checkpoint.prune(root, self.config.checkpoint.keep)
+        self._saves.save(step, state.tensors_of(self.state), state.own_state(self.state), shared)
         self._saved_at = step
 
 

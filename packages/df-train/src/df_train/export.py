@@ -6,13 +6,22 @@ import os
 import shutil
 from pathlib import Path
 
-from df_infer.run_dir import RunDir, is_model
+from df_infer.run_dir import ADAPTER, RunDir, is_model
 from df_models import DualForce
 from df_models.files import sync
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
 from df_train import state
+from df_train.adapter import write_adapter
 from df_train.distributed import World
-from df_train.state import TrainState
+from df_train.state import Averaged, TrainState
+
+
+def write_averaged(directory: Path, training: TrainState, averaged: Averaged, prompt: Prompt | None) -> None:
+    """Write the averaged model of a run and, in `adapter/`, what alone was trained, if that is an adapter."""
+    model, adapter = averaged
+    if training.adapter is not None and adapter is not None:
+        write_adapter(directory / ADAPTER, training.adapter, adapter)
+    write_model(directory, model, prompt)  # last: a directory with a model in it is whole
 
 
 def write_model(directory: Path, model: DualForce, prompt: Prompt | None) -> None:
@@ -34,14 +43,14 @@ class Milestones:
         final = self._run.milestone(training.step)
         if self._world.first_alone(lambda: is_model(final)):
             return
-        model = state.averaged_model(training)
-        self._world.first_alone(lambda: self._write(final, model))
+        averaged = state.averaged(training)
+        self._world.first_alone(lambda: self._write(final, training, averaged))
 
-    def _write(self, final: Path, model: DualForce) -> None:
+    def _write(self, final: Path, training: TrainState, averaged: Averaged) -> None:
         for left in final.parent.glob("*.tmp"):  # by a process that was killed
             shutil.rmtree(left)
         part = final.with_name(final.name + ".tmp")
-        write_model(part, model, self._prompt)
+        write_averaged(part, training, averaged, self._prompt)
         shutil.rmtree(final, ignore_errors=True)  # one that somebody took files from
         os.rename(part, final)
         sync(final.parent)

@@ -60,7 +60,7 @@ class GivenStructure:
         """Show a batch again, with what its clips are given."""
         device = shown.clean.structure.device
         gifts = Gifts(*(value.to(device) for value in self.draw(ids, seed=seed, step=step)))
-        shown = _whole(shown, gifts.whole_B)
+        shown = given_whole(shown, gifts.whole_B)
         return _entries(shown, gifts.known_BV) if self.fields > 0 else shown
 
 
@@ -74,6 +74,10 @@ def given_structure(objective: ObjectiveConfig, model: DualForceConfig) -> Given
     fields = objective.give_fields
     if objective.give_structure == 0 and fields.share == 0:
         return None
+    if not model.has_structure:
+        raise UserError(
+            "objective gives structure, but the model has none; set give_structure and give_fields.share to 0"
+        )
     if fields.share == 0:
         return GivenStructure(objective.give_structure, 0.0, torch.zeros(0, model.structure_dim, dtype=torch.bool))
     if not model.structure_known:
@@ -97,8 +101,8 @@ def _entries_of(model: DualForceConfig, names: tuple[str, ...]) -> Tensor:
     return entries_V
 
 
-def _whole(shown: Shown, given_B: Tensor) -> Shown:
-    """All structure clean where it is given: level 0, not learnt."""
+def given_whole(shown: Shown, given_B: Tensor) -> Shown:
+    """All structure clean where it is given (bool ``[B]``): level 0, not learnt."""
     noisy_B1 = ~given_B[:, None]
     history = shown.history
     if history is not None:

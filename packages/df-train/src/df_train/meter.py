@@ -88,8 +88,8 @@ class LossMeter:
 
     @torch.no_grad()
     def restore(self, sums_LK2: Tensor, where: Tensor) -> None:
-        """Go back to sums of before, where `where` (0-dimensional, on the device) is not 0."""
-        self.sums_LK2.copy_(torch.where(where.bool(), sums_LK2, self.sums_LK2))
+        """Go back to sums of before, where `where` (0-dimensional) is not 0."""
+        self.sums_LK2.copy_(torch.where(where.bool().to(sums_LK2.device), sums_LK2, self.sums_LK2))
 
     def read(self, world: World) -> dict[str, float]:
         """The means over all processes since the last call, by name; what no frame fell in is left out."""

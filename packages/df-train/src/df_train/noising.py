@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from df_data.reading import Batch
+from df_models import DualForce
 from df_models.flow import (
     ErrorBank,
     HistoryConfig,
@@ -30,10 +31,18 @@ HISTORY_STREAM = "history:"
 
 
 class Streams(NamedTuple):
-    """Something of both streams: `[B, T, C, h, w]` and `[B, T, S, D]`, or levels `[B, T]` each."""
+    """Something of both streams: `[B, T, C, h, w]` and `[B, T, S, D]`, or levels `[B, T]` each.
+
+    A stream that the model lacks has width 0.
+    """
 
     video: Tensor
     structure: Tensor
+
+
+def clean_streams(model: DualForce, batch: Batch) -> Streams:
+    """A batch's streams as the model has them: normalised, and of width 0 where it has none."""
+    return Streams(batch.video[:, :, : model.config.stream_channels], model.normalize_structure(batch.structure))
 
 
 @dataclass(frozen=True)
@@ -78,20 +87,22 @@ class Banks:
     _TYPICAL_SIGMA = 0.4
 
     @torch.no_grad()
-    def record(self, predicted: Streams, clean: Streams, sigma: Streams, anchored_B: Tensor) -> None:
+    def record(self, predicted: Streams, shown: Shown) -> None:
         """Keep one frame's error of each clip and stream: where sigma is nearest to 0.4, half-way through denoising.
 
-        It never is the first video frame of a crop that is not anchored, which the model does not learn, and a clip
-        whose structure was given whole has none.
+        It always is a frame that was learnt: neither one that was given clean, of which there is no error, nor the
+        first video frame of a crop that is not anchored. A clip without such frames has none, nor has the structure
+        of one that was given fields of it: its error is known to be zero there, and is not in generation.
         """
         for name in Streams._fields:
-            predicted_B = getattr(sigma, name).any(dim=1)
-            distance_BT = (getattr(sigma, name) - self._TYPICAL_SIGMA).abs()
-            if name == "video":
-                distance_BT[:, 0].masked_fill_(~anchored_B, torch.inf)
-            frame_B1 = distance_BT.argmin(dim=1, keepdim=True)
-            guess, truth = (torch.take_along_dim(x, _behind(frame_B1, x), dim=1) for x in _pair(predicted, clean, name))
-            getattr(self, name).add(guess[predicted_B], truth[predicted_B])
+            learnt_BT = getattr(shown.learnt, name)
+            if name == "structure" and shown.known is not None:
+                learnt_BT = learnt_BT & ~shown.known.flatten(2).any(dim=2)
+            distance_BT = (getattr(shown.sigma, name) - self._TYPICAL_SIGMA).abs().masked_fill(~learnt_BT, torch.inf)
+            frame_B1, recorded_B = distance_BT.argmin(dim=1, keepdim=True), learnt_BT.any(dim=1)
+            pair = getattr(predicted, name), getattr(shown.clean, name)
+            guess, truth = (torch.take_along_dim(x, _behind(frame_B1, x), dim=1) for x in pair)
+            getattr(self, name).add(guess[recorded_B], truth[recorded_B])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The errors as tensors."""
@@ -107,10 +118,6 @@ class Banks:
             prefix = f"{name}."
             own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
             getattr(self, name).load_state_dict(own)
-
-
-def _pair(one: Streams, two: Streams, name: str) -> tuple[Tensor, Tensor]:
-    return getattr(one, name), getattr(two, name)
 
 
 def _behind(index_B1: Tensor, like: Tensor) -> Tensor:
@@ -152,7 +159,7 @@ def show(
     drawn = sample_sigmas(levels, clean.video.shape[1], ids, seed=seed, step=step)
     drawn = Sigmas(*(None if value is None else value.to(device) for value in drawn))  # type: ignore[arg-type]
     drop_audio, drop_reference, start, drop_text = _chances(objective, ids, seed, step).to(device)
-    noise = _noise(clean, ids, seed, step, "")
+    noise = noise_like(clean, ids, seed=seed, step=step, prefix="")
     start_clean = start & (batch.reference_frame == 0)
     given_clean = Streams(drawn.given_clean.clone(), drawn.given_clean)
     given_clean.video[:, 0] |= start_clean
@@ -181,7 +188,8 @@ def _chances(objective: ObjectiveConfig, ids: list[int], seed: int, step: int) -
     return (torch.stack(draws) < shares).T
 
 
-def _noise(clean: Streams, ids: list[int], seed: int, step: int, prefix: str) -> Streams:
+def noise_like(clean: Streams, ids: list[int], *, seed: int, step: int, prefix: str) -> Streams:
+    """Noise of the shapes of both streams, keyed by (seed, step, sample id, prefix and stream)."""
     return Streams(
         *(
             keyed_noise(x.shape[1:], seed=seed, step=step, sample_ids=ids, stream=prefix + name, device=x.device)
@@ -203,7 +211,7 @@ def _history(clean: Streams, drawn: Sigmas, banks: Banks | None, ids: list[int],
             banks.video.corrupt(clean.video, carries, ids, seed=seed, step=step, stream="video"),
             banks.structure.corrupt(clean.structure, carries, ids, seed=seed, step=step, stream="structure"),
         )
-    noise = _noise(clean, ids, seed, step, HISTORY_STREAM)
+    noise = noise_like(clean, ids, seed=seed, step=step, prefix=HISTORY_STREAM)
     return History(
         interpolate(past.video, noise.video, drawn.history_video),
         interpolate(past.structure, noise.structure, drawn.history_structure),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,15 +26,20 @@ from df_train.crops import begun_anew
 from df_train.given import given_structure
 from df_train.hearing import check_hearing, slots_ahead
 from df_train.meter import LossTerm
-from df_train.noising import Banks, Shown, Streams, history_config, show
+from df_train.noising import Banks, Shown, Streams, clean_streams, history_config, show
 from df_train.schedule import decayed_weight
+from df_train.sync.loss import SyncJudge, open_judge
+
+Record = Callable[[Tensor], None]
+"""Records the model's errors once it is known whether their step is taken; given 1.0 if it is skipped, else 0.0."""
 
 
 class Losses(NamedTuple):
-    """The weighted total to differentiate, and every loss frame by frame for the log."""
+    """The weighted total to differentiate, every loss frame by frame for the log, and what is left to record."""
 
     total: Tensor
     terms: dict[str, LossTerm]
+    record: Record | None = None
 
 
 class FlameScale(NamedTuple):
@@ -51,6 +56,7 @@ class Answer:
     Attributes:
         flow: the velocity errors of :func:`flow_terms`, computed once for all that read them.
         flame: scale of the FLAME vectors, None if the dataset or the model has none.
+        judge: the frozen lip-sync expert, None if it has no weight.
     """
 
     model: DualForce
@@ -59,6 +65,7 @@ class Answer:
     velocity: Velocity
     flow: Mapping[str, LossTerm]
     flame: FlameScale | None = None
+    judge: SyncJudge | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class LossSpec:
         definition: one sentence for people.
         term: measures it frame by frame.
         weight: its weight at a step; by default what `objective.extra` says under the loss's name, 0 if nothing.
+        of: the stream that it is of; without that stream there is no such loss, and a weight for it is refused.
         always: it is measured and logged at weight 0 too, since it costs nothing.
         lacking: why it cannot be measured with a model and a dataset's FLAME scale, with the setting that leaves it
             out; None: it can.
@@ -77,6 +85,7 @@ class LossSpec:
     definition: str
     term: Callable[[Answer], LossTerm]
     weight: Callable[[ObjectiveConfig, int], float] | None = None
+    of: Literal["video", "structure"] | None = None
     always: bool = False
     lacking: Callable[[DualForceConfig, FlameScale | None], str | None] = lambda model, flame: None
 
@@ -91,11 +100,18 @@ class Objective:
         self._given = given_structure(config.objective, model)
         check_hearing(config.objective, model)
         self._future = model.audio_future
+        self._model = model
         self._flame = flame
+        self._judge = open_judge(config.objective.sync, model)
         for name in config.objective.extra:
             if name not in LOSSES or LOSSES[name].weight is not None:
                 own = [known for known, loss in LOSSES.items() if loss.weight is None]
                 raise UserError(f"objective.extra: no loss {name!r} takes its weight there; there is {own or 'none'}")
+        for name, loss in LOSSES.items():
+            if not _has(model, loss) and weight_of(name, config.objective, 0) > 0:
+                setting = f"{name}.weight" if name in ("flame", "sync") else f"{name}_weight"
+                told = f"has no {loss.of} (streams={model.streams})"
+                raise UserError(f"objective.{setting} is above 0, but the model {told}; set objective.{setting}=0")
         for name in self.names:
             reason = LOSSES[name].lacking(model, flame) if self.weights(0)[name] > 0 else None
             if reason is not None:
@@ -104,7 +120,18 @@ class Objective:
     @property
     def names(self) -> tuple[str, ...]:
         """The losses that are measured and logged: those with a weight, and those that cost nothing."""
-        return tuple(name for name, loss in LOSSES.items() if loss.always or weight_of(name, self._settings, 0) > 0)
+        losses = ((name, loss) for name, loss in LOSSES.items() if _has(self._model, loss))
+        return tuple(name for name, loss in losses if loss.always or weight_of(name, self._settings, 0) > 0)
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """The sha256 of each frozen model that the losses need, by what it is; a run goes on with the same."""
+        return {}
+
+    @property
+    def extra_forwards(self) -> float:
+        """Forward passes of a pass beside the one that is learnt from, on average."""
+        return 0.0
 
     @property
     def shows_history(self) -> bool:
@@ -122,15 +149,23 @@ class Objective:
     def __call__(self, model: DualForce, batch: Batch, step: int, banks: Banks | None) -> Losses:
         """Show the batch to the model at step `step` and measure its answer."""
         batch = begun_anew(batch)
-        clean = Streams(batch.video, model.normalize_structure(batch.structure))
-        shown = self._shown(batch, clean, step, banks)
+        clean = clean_streams(model, batch)
+        shown = self._shown(model, batch, clean, step, banks)
         answer = self.answer(model, batch, shown)
         terms = {name: clip_weighted(term, batch.weight) for name, term in self.terms(answer).items()}
-        if banks is not None:
-            banks.record(predicted_clean(answer.velocity, shown), clean, shown.sigma, batch.anchored)
-        return Losses(total_loss(terms, self.weights(step)), terms)
+        total = total_loss(terms, self.weights(step))
+        if banks is None:
+            return Losses(total, terms)
+        predicted = Streams(*(stream.detach() for stream in predicted_clean(answer.velocity, shown)))
 
-    def _shown(self, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
+        def record(skip: Tensor) -> None:
+            # what is not a number is not recorded
+            kept = Streams(*(stream.masked_fill(skip.bool(), torch.nan) for stream in predicted))
+            banks.record(kept, shown)
+
+        return Losses(total, terms, record)
+
+    def _shown(self, model: DualForce, batch: Batch, clean: Streams, step: int, banks: Banks | None) -> Shown:
         keys = {"seed": self._seed, "step": step}
         shown = show(batch, clean, self._settings, self._levels, banks, **keys)
         if self._given is not None:
@@ -149,7 +184,8 @@ class Objective:
         if model.config.text_dim and batch.text is None:
             raise UserError(f"a clip of {', '.join(batch.keys)} holds no text features; build the dataset again")
         velocity = predict(model, shown)
-        return Answer(model, batch, shown, velocity, flow_terms(velocity, shown, batch.mouth_mask), self._flame)
+        flow = flow_terms(velocity, shown, batch.mouth_mask)
+        return Answer(model, batch, shown, velocity, flow, self._flame, self._judge)
 
     def terms(self, answer: Answer) -> dict[str, LossTerm]:
         """Every loss by name, frame by frame, all clips counting alike."""
@@ -161,11 +197,11 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
     return model(
         shown.noisy.video,
         shown.noisy.structure,
-        shown.audio,
+        shown.audio if model.config.audio_dim else None,
         shown.sigma.video,
         shown.sigma.structure,
         shown.reference_latent,
-        shown.reference_tokens if model.config.reference_dim else None,
+        shown.reference_tokens if model.config.reads_reference else None,
         shown.text if model.config.text_dim else None,
         reference_frame=shown.reference_frame,
         history=shown.history,
@@ -176,8 +212,12 @@ def predict(model: DualForce, shown: Shown) -> Velocity:
 
 def predicted_clean(velocity: Velocity, shown: Shown) -> Streams:
     """What the velocities say the clean streams are."""
-    video = clean_from_velocity(shown.noisy.video, velocity.video, shown.sigma.video)
-    return Streams(video, predicted_structure(velocity.structure, shown))
+    return Streams(predicted_video(velocity.video, shown), predicted_structure(velocity.structure, shown))
+
+
+def predicted_video(velocity_BTChw: Tensor, shown: Shown) -> Tensor:
+    """What the velocity says the clean latents are."""
+    return clean_from_velocity(shown.noisy.video, velocity_BTChw, shown.sigma.video)
 
 
 def predicted_structure(velocity_BTSV: Tensor, shown: Shown) -> Tensor:
@@ -193,15 +233,22 @@ def flow_terms(velocity: Velocity, shown: Shown, mouth_BThw: Tensor) -> dict[str
     their share of the frame, so that in `video + k * mouth` a mouth cell weighs `1 + k` times another. `structure` is
     the mean over the entries of a frame that are not given.
     """
-    cells_BThw = _square_error(velocity.video, shown, "video").mean(dim=2)
+    of_video = {} if velocity.video.shape[2] == 0 else _video_terms(velocity, shown, mouth_BThw)
+    if velocity.structure.shape[-1] == 0:
+        return of_video
     slots_BTS = _mean_of_unknown(_square_error(velocity.structure, shown, "structure"), shown.known)
-    learnt = Streams(shown.learnt.video.float(), shown.learnt.structure.float())
+    learnt_BT = shown.learnt.structure.float()
+    return of_video | {"structure": LossTerm(slots_BTS.mean(dim=-1), learnt_BT, shown.sigma.structure)}
+
+
+def _video_terms(velocity: Velocity, shown: Shown, mouth_BThw: Tensor) -> dict[str, LossTerm]:
+    cells_BThw = _square_error(velocity.video, shown, "video").mean(dim=2)
+    learnt_BT = shown.learnt.video.float()
     share_BT = mouth_BThw.mean(dim=(-2, -1))
     mouth_BT = (cells_BThw * mouth_BThw).mean(dim=(-2, -1)) / share_BT.clamp_min(1e-6)
     return {
-        "video": LossTerm(cells_BThw.mean(dim=(-2, -1)), learnt.video, shown.sigma.video),
-        "mouth": LossTerm(mouth_BT, learnt.video * share_BT, shown.sigma.video),
-        "structure": LossTerm(slots_BTS.mean(dim=-1), learnt.structure, shown.sigma.structure),
+        "video": LossTerm(cells_BThw.mean(dim=(-2, -1)), learnt_BT, shown.sigma.video),
+        "mouth": LossTerm(mouth_BT, learnt_BT * share_BT, shown.sigma.video),
     }
 
 
@@ -244,6 +291,11 @@ def total_loss(terms: Mapping[str, LossTerm], weights: Mapping[str, float]) -> T
 # -------------------- the list
 
 
+def _has(model: DualForceConfig, loss: LossSpec) -> bool:
+    """Whether a model has the stream that a loss is of."""
+    return {"video": model.has_video, "structure": model.has_structure, None: True}[loss.of]
+
+
 def weight_of(name: str, settings: ObjectiveConfig, step: int) -> float:
     """The weight of a loss at a step."""
     weight = LOSSES[name].weight
@@ -271,30 +323,45 @@ def _flame_lacking(model: DualForceConfig, flame: FlameScale | None) -> str | No
     return f"objective.flame.weight is above 0, but {reason}; set objective.flame.weight=0"
 
 
+def _sync_of(answer: Answer) -> LossTerm:
+    assert answer.judge is not None
+    return answer.judge.term(predicted_video(answer.velocity.video.float(), answer.shown), answer.batch, answer.shown)
+
+
 LOSSES: dict[str, LossSpec] = {
     "video": LossSpec(
         "squared error of the video's velocity, mean over the cells of a frame",
         lambda answer: answer.flow["video"],
         lambda settings, step: settings.video_weight,
+        of="video",
         always=True,
     ),
     "mouth": LossSpec(
         "the part of `video` inside the mouth box",
         lambda answer: answer.flow["mouth"],
         lambda settings, step: settings.video_weight * settings.mouth_weight,
+        of="video",
         always=True,
     ),
     "structure": LossSpec(
         "squared error of the structure's velocity, mean over slots and entries",
         lambda answer: answer.flow["structure"],
         lambda settings, step: settings.structure_weight,
+        of="structure",
         always=True,
     ),
     "flame": LossSpec(
         "squared error of the FLAME vector read from the predicted clean structure, in units of each entry's spread",
         _flame_of,
         _flame_weight,
+        of="structure",
         lacking=_flame_lacking,
+    ),
+    "sync": LossSpec(
+        "-log probability that a frozen expert gives to the audio in sync with the predicted clean mouth, among shifts",
+        _sync_of,
+        lambda settings, step: settings.sync.weight,
+        of="video",
     ),
 }
 """Every loss by its name in configs and logs, in the order in which they are logged."""

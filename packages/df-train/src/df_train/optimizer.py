@@ -12,7 +12,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def build_optimizer(model: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
     """AdamW; matrices decay, while vectors (biases, norms, gates) do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = list(trained(model).values())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": optim.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -28,7 +28,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     The settings of the parameter groups are left out: they come from the configuration and the step.
     """
     state: dict[str, dict[str, Tensor]] = {moment: {} for moment in _MOMENTS}
-    for name, parameter in _trained(model):
+    for name, parameter in trained(model).items():
         own = optimizer.state[parameter]
         if not own:
             own["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
@@ -40,14 +40,15 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 def optimizer_steps(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
     """How many updates each parameter has had, float32, in the model's order."""
-    return torch.stack([optimizer.state[parameter]["step"].detach().cpu() for _, parameter in _trained(model)])
+    return torch.stack([optimizer.state[parameter]["step"].detach().cpu() for parameter in trained(model).values()])
 
 
 def set_optimizer_steps(model: nn.Module, optimizer: torch.optim.Optimizer, steps: Tensor) -> None:
     """Put back what `optimizer_steps` gave."""
-    for (_, parameter), step in zip(_trained(model), steps, strict=True):
+    for parameter, step in zip(trained(model).values(), steps, strict=True):
         optimizer.state[parameter]["step"].copy_(step)
 
 
-def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

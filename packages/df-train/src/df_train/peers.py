@@ -64,9 +64,9 @@ def count() -> int:
 
 @cache
 def store() -> dist.Store:
-    """The launcher's store."""
+    """The launcher's store; what processes wrote there before torchrun began them again is out of sight."""
     opened, _, _ = next(iter(dist.rendezvous("env://")))
-    return opened
+    return dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", opened)
 
 
 _turns = itertools.count()
@@ -114,15 +114,26 @@ def heard_once(main: Callable[[list[str]], int], argv: list[str]) -> int:
         # a collective that another process left says RuntimeError, and news of why may be on its way
         if type(error) in _OF_COLLECTIVES:
             _appears(_FAILED)
-        if store().add(_FAILED, 1) == 1:
+        if fails_first(store()):
             raise
         return _code_of_the_first()
 
 
-def tell_code(code: int) -> None:
-    """Tell the others with which code a process exits that let its error through."""
-    if code and not _missing() and store().check([_FAILED]) and not store().check([_CODE]):
-        store().set(_CODE, str(code))
+def fails_first(store: dist.Store) -> bool:
+    """Whether this process is the first to say that it fails, and so the one to tell why."""
+    return store.add(_FAILED, 1) == 1
+
+
+def tell_code(code: int, own: dist.Store | None = None) -> None:
+    """Tell the others with which code a process exits that let its error through.
+
+    Args:
+        own: a clone of the store, for a thread of its own.
+    """
+    if code and not _missing():
+        told = own or store()
+        if told.check([_FAILED]) and not told.check([_CODE]):
+            told.set(_CODE, str(code))
 
 
 def _code_of_the_first() -> int:

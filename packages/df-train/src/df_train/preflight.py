@@ -3,53 +3,74 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from df_data.format.manifest import MANIFEST_NAME, Manifest
+from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir
-from df_models import DualForce
+from df_infer.whole_clip import check_levels
+from df_models import DualForce, DualForceConfig
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError
 from df_models.files import check_output_directory
 from df_models.machine import choose_precision
 from df_models.time import latent_length
-from df_train import peers, state
+from df_train import begin, peers
+from df_train.adapter import start_adapter
 from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
-from df_train.contract import check_fit, check_vae, taken_over
+from df_train.contract import check_fit, check_vae, decided_by
 from df_train.dataset import check_cuts, check_lengths, training_manifest
-from df_train.distributed import pick_device
+from df_train.distill.objective import check as check_distillation
+from df_train.distributed import check_replicas, pick_device
 from df_train.export import milestones_to_write
+from df_train.float8 import check_float8
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
 from df_train.metrics import check_trackers
+from df_train.optimizer import trained
+from df_train.sync.loss import open_judge
 from df_train.validation.clips import check_held_out
 
 _TENSORS_PER_CHECKPOINT = 4
 _SPARE_BYTES = 200_000_000
 
 
-def preflight(config: TrainConfig) -> None:
+def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> None:
     """Check a configuration against this machine.
+
+    Args:
+        saved: the configuration of the model that the run goes on from (`df_train.begin.build_model`).
 
     Raises:
         UserError: the first thing that will not work, and how to mend it.
     """
     device = pick_device(config.device)
+    check_replicas(config.sharding.replicate)
+    if config.precision.float8:
+        check_float8(device)
     check_trackers(config.log)
     check_data(config)
     manifest = known_manifest(config)
     if manifest:
         check_lengths(config.data, manifest)
     check_held_out(config, manifest if config.data.synth is None else None)
-    model = state.build_model(config, taken_over(manifest, config.model.overrides) if manifest else None)
+    model = begin.build_model(config, decided_by(config, manifest), saved=saved)
     if manifest:
-        check_fit(model.config, manifest)
-        given_structure(config.objective, model.config)
+        check_fit(model.config, manifest, config.data.structure)
+    given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))
+    start_adapter(model, config)
     check_hearing(config.objective, model.config)
+    if config.task == "distill":
+        check_distillation(config, model.config)
+    if manifest:
+        open_judge(config.objective.sync, model.config)
     heard_ahead(model.config, config.rollout)
+    check_samples(config, model.config)
     choose_precision(config.precision.name, device)
     check_batch(config)
     check_places(config)
@@ -58,6 +79,11 @@ def preflight(config: TrainConfig) -> None:
         vae = load_video_vae(model.config.video_vae)
         if manifest and config.data.synth is None:
             check_vae(vae, manifest)
+
+
+def _as_synthetic(model: DualForceConfig) -> DualForceConfig:
+    """The configuration that a model will have of a synthetic corpus that is still to be made."""
+    return replace(model, structure_layout=model.structure_layout or structure_layout(None))
 
 
 def known_manifest(config: TrainConfig) -> Manifest | None:
@@ -84,6 +110,29 @@ def check_data(config: TrainConfig) -> None:
         )
     if config.sample.clips:
         manifest_of(data.split("val"))
+
+
+def check_samples(config: TrainConfig, model: DualForceConfig) -> None:
+    """Sample videos can be generated with the run's own rollout, where there are any.
+
+    Raises:
+        UserError: with the setting that is missing.
+    """
+    check_levels(model, config.rollout)
+    if not config.sample.clips:
+        return
+    if not model.has_video:
+        raise UserError(
+            "sample.clips: sample videos are wanted, but the model makes structure alone; set sample.clips=0"
+        )
+    if config.rollout.structure_from is not None and not model.has_structure:
+        raise UserError("rollout.structure_from gives structure, but the model has none (streams=video); leave it out")
+    if model.structure_given == "always" and config.rollout.structure_from is None:
+        raise UserError(
+            "objective.give_structure=1: the model learns to make no structure, so samples need one; set "
+            "rollout.structure_from to a run whose model makes it, or to `truth` for the clips' true structure"
+        )
+    check_levels(model, config.rollout, latent_length(config.sample.frames))
 
 
 def check_places(config: TrainConfig) -> None:
@@ -116,10 +165,11 @@ def check_disk(config: TrainConfig, model: DualForce) -> None:
     where = config.directory.absolute()
     while not where.exists():
         where = where.parent
-    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    whole = 4 * sum(parameter.numel() for parameter in model.parameters())
+    size = 4 * sum(parameter.numel() for parameter in trained(model).values())
     run = RunDir(config.directory)
     models = 1 + milestones_to_write(run, config.checkpoint.milestones, config.optim.steps)
-    need = size * (_TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + models)
+    need = size * _TENSORS_PER_CHECKPOINT * (config.checkpoint.keep + 1) + whole * models
     held = bytes_held(run.checkpoints)
     free = shutil.disk_usage(where).free + held
     if not held:

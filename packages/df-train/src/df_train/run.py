@@ -6,8 +6,10 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,18 +22,20 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import peers, state
+from df_train import begin, peers, planned, state
+from df_train.adapter import check_head, check_same_base, start_adapter
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
-from df_train.checkpoint import CheckpointInfo, read_info
+from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, taken_over
+from df_train.contract import audio_note, check_continued, check_fit, check_frozen, decided_by
 from df_train.dataset import (
     calibrate_flame_head,
     check_lengths,
     check_same_dataset,
     look_at,
     make_reader,
+    own_statistics_note,
     prepare_data,
     set_statistics,
     skipped_samples,
@@ -39,18 +43,30 @@ from df_train.dataset import (
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
-from df_train.export import Milestones, write_model
+from df_train.export import Milestones, write_averaged
+from df_train.hearing import latency_note
 from df_train.meter import LossMeter
 from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
-from df_train.objective import Objective
+from df_train.objective import FlameScale, Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
 from df_train.sampling import Sampler
-from df_train.sharding import shard
+from df_train.sharding import spread
 from df_train.skips import Skips
-from df_train.start import Wish, check_place, choose_start, clear, digests_known, located, record_of, write_config
+from df_train.start import (
+    Wish,
+    check_place,
+    choose_start,
+    clear,
+    digests_known,
+    go_back,
+    located,
+    record_of,
+    write_config,
+)
 from df_train.state import TrainState
+from df_train.sync.loss import pinned
 from df_train.text import unread_text
 from df_train.validation.clips import read_clips
 from df_train.validation.measure import Validation
@@ -92,7 +108,8 @@ def train(
     clock = None if config.budget.minutes is None else Clock(config.budget.minutes, began or time.monotonic())
     config = prepare(config, wish)
     run = RunDir(config.directory)
-    with open_world(config.device) as world, _only_writer(run, world):
+    opened = open_world(config.device, patience(config), replicate=config.sharding.replicate)
+    with opened as world, _only_writer(run, world):
         start = _agree_on_start(config, wish, world)
         if start is not None:
             config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True), said)
@@ -101,16 +118,22 @@ def train(
         say(introduction(config, world))
         config, manifest = _make_data(config, world, clock)
         known = digests_known(run, start)
-        training, objective, prompt = build(config, world, manifest, known)
+        saved = None if start is None else start.values.get("model")
+        training, objective, prompt = build(config, world, manifest, known, saved)
         validation = _held_out(config, training, objective, manifest, world)
         if start is not None:
-            _resume(training, start, world, config)
+            _resume(training, objective, start, world, config)
         if world.is_main:
-            _begin(run, config, wish, known)
+            _begin(run, config, wish, known, 0 if start is None else start.step)
         result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
     return result
+
+
+def patience(config: TrainConfig) -> timedelta | None:
+    """How long collectives wait: long enough that `df_train.watch` speaks before they do, and torch's 30 minutes."""
+    return None if config.hang_minutes is None else timedelta(minutes=max(30.0, 2.0 * config.hang_minutes))
 
 
 def introduction(config: TrainConfig, world: World) -> str:
@@ -151,10 +174,17 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     Raises:
         UserError: the first thing that will not work, and how to mend it.
     """
-    config = located(config, wish, say)
+    config = with_expert(located(config, wish, say))
     check_place(RunDir(config.directory), wish)
-    preflight(config)
+    begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
+    preflight(config, None if begun is None else begun.values.get("model"))
     return config
+
+
+def with_expert(config: TrainConfig) -> TrainConfig:
+    """The configuration with the identity of its lip-sync expert, by which a run that goes on knows it."""
+    objective = config.objective.model_copy(update={"sync": pinned(config.objective.sync)})
+    return config.model_copy(update={"objective": objective})
 
 
 def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> CheckpointInfo | None:
@@ -168,44 +198,62 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str]) -> None:
-    """Every check has passed: make room if that was asked for, and write what makes the directory a run."""
+def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str], step: int) -> None:
+    """Every check has passed: make room if that was asked for, and write what makes the directory a run.
+
+    Args:
+        step: that it goes on from.
+    """
     if wish == "fresh":
         clear(run)
+    if gone := go_back(run, step):
+        say(
+            f"milestones that the run takes again, since it goes on from step {step}, are removed: of steps "
+            f"{', '.join(map(str, gone))}"
+        )
     run.write_record(record_of(config, known))
     write_config(run, config)
 
 
 def build(
-    config: TrainConfig, world: World, manifest: Manifest, known: Mapping[str, str] | None = None
+    config: TrainConfig,
+    world: World,
+    manifest: Manifest,
+    known: Mapping[str, str] | None = None,
+    saved: Mapping[str, Any] | None = None,
 ) -> tuple[TrainState, Objective, Prompt | None]:
     """Everything at step 0: the data checked, the model sharded, optimizer, reader and objective; and the
     prompt that the model is handed on with, if it reads text.
 
     Args:
         known: digests of the dataset's splits that the run was begun with, if it goes on.
+        saved: the configuration of the model that it goes on from (`df_train.begin.build_model`).
     """
     check_same_dataset(config, manifest, known or {})
-    model = state.build_model(config, taken_over(manifest, config.model.overrides))
-    check_fit(model.config, manifest)
-    for line in (unread_text(model.config, manifest), audio_note(manifest)):
+    tell = (lambda line: None) if saved is not None else say
+    model = begin.build_model(config, decided_by(config, manifest), tell, saved)
+    check_fit(model.config, manifest, config.data.structure)
+    heard = latency_note(config.objective, model.config, config.rollout)
+    for line in (unread_text(model.config, manifest), audio_note(manifest), heard):
         if line is not None:
             say(line)
     check_lengths(config.data, manifest)
     look = look_at(config.data, model.config)
     scale = look.flame
-    if not model.has_structure_statistics:
-        set_statistics(model, manifest)
-        if scale is not None:
+    if model.config.has_structure and not model.has_structure_statistics:
+        set_statistics(model, manifest, look.structure)
+    elif config.validation.every and (note := own_statistics_note(model, manifest)):
+        say(note)
+    if scale is not None and begin.is_new_head(model):
+        check_head(config)
+        if config.adapter.kind == "none":
             calibrate_flame_head(model, scale)
-    objective = Objective(config, model.config, scale)
+    adapter = start_adapter(model, config)
+    objective = build_objective(config, model.config, manifest, scale, world)
     if config.data.buckets is not None and world.device.type == "cuda":
         allow_lengths(len(config.data.buckets))
     model.to(world.device).train()
-    model.gradient_checkpointing = config.sharding.recomputed
-    if config.sharding.compile:
-        model.compile_layers()
-    shard(model, config.sharding, config.precision, world, passes=config.data.accumulate)
+    spread(model, config, world, say)
     training = TrainState(
         model=model,
         optimizer=build_optimizer(model, config.optim),
@@ -213,9 +261,23 @@ def build(
         reader=make_reader(config, model.config, world),
         banks=_banks(config, model.config, manifest),
         meter=LossMeter(objective.names, world.device),
-        skips=Skips(world.device),
+        skips=Skips(next(model.parameters()).device),
+        adapter=adapter,
     )
     return training, objective, look.prompt
+
+
+def build_objective(
+    config: TrainConfig, model: DualForceConfig, manifest: Manifest, scale: FlameScale | None, world: World
+) -> Objective:
+    """What the model is to learn; a task's own imports come with it."""
+    if config.task == "distill":
+        from df_train.distill.objective import Distillation
+        from df_train.distill.teacher import load_teacher
+
+        decided = decided_by(config, manifest)
+        return Distillation(config, model, *load_teacher(config, decided, world))
+    return Objective(config, model, scale)
 
 
 def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> Banks | None:
@@ -224,8 +286,8 @@ def _banks(config: TrainConfig, model: DualForceConfig, manifest: Manifest) -> B
         return None
     cells = manifest.height // SPATIAL_STRIDE, manifest.width // SPATIAL_STRIDE
     return Banks(
-        ErrorBank((model.latent_channels, *cells), history.error_bank),
-        ErrorBank((SLOTS, model.structure_dim), history.error_bank),
+        ErrorBank((model.stream_channels, *cells), history.error_bank),
+        ErrorBank((SLOTS, model.stream_entries), history.error_bank),
     )
 
 
@@ -245,8 +307,12 @@ def _held_out(
     return Validation(clips, settings.histories, objective, world)
 
 
-def _resume(training: TrainState, start: CheckpointInfo, world: World, config: TrainConfig) -> None:
+def _resume(
+    training: TrainState, objective: Objective, start: CheckpointInfo, world: World, config: TrainConfig
+) -> None:
     check_continued(start.values.get("model"), training.model.config)
+    check_frozen(start.values.get("frozen", {}), objective.frozen)
+    check_same_base(start.values.get("adapter_base"), training.adapter)
     state.restore(training, start, world)
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 
@@ -269,6 +335,8 @@ def _train_and_export(
     clock: Clock | None = None,
     validation: Validation | None = None,
 ) -> Result:
+    for line in planned.at_the_start(config, training.step):
+        say(line)
     tree = config.model_dump(mode="json")
     sinks = open_sinks(run, config.log, tree, training.step) if world.is_main else []
     sampler = Sampler(config, world, run)
@@ -285,12 +353,15 @@ def _train_and_export(
     _tell_skipped(training, world)
     if stop.goes_on:
         return Result(stop, training.step, training.seconds)
-    model = state.averaged_model(training)
-    if world.is_main:
-        write_model(run.model, model, prompt)
+    for line in planned.at_the_end(config, training.step):
+        say(line)
+    averaged = state.averaged(training)
+    model, _ = averaged
     videos, sheet = sampler.write(training.step, model)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
     loss_plot = run.loss_plot if plotted else None
     crops_faces = model.config.face_crop != "none"
+    if world.is_main:  # last of all: a run that has a model is finished, and one that is killed before goes on
+        write_averaged(run.model, training, averaged, prompt)
     return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)

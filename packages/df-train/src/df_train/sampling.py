@@ -17,8 +17,12 @@ from torch import Tensor
 
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
-from df_infer.rollout import RolloutConfig, generate_latents
+from df_data.reading.batch import StructureSource, structure_vectors
+from df_infer.config import TRUTH
+from df_infer.drive import Drive
+from df_infer.rollout import RolloutConfig, generate_latents, stream_latents
 from df_infer.run_dir import RunDir
+from df_infer.structure_from import open_maker, raw_structure
 from df_models import DualForce
 from df_models.encoders import AudioPool, VideoVAE, load_video_vae
 from df_models.errors import UserError
@@ -41,6 +45,7 @@ class ValidationClip:
     Attributes:
         frames_PHWC: the true frames, uint8; `wave`: 16 kHz audio; both None if the shard keeps no mp4.
         reference: the reference image, uint8 [H, W, 3], None without an mp4.
+        structure_TSV: the true structure, in its own units.
     """
 
     key: str
@@ -51,15 +56,23 @@ class ValidationClip:
     frames_PHWC: np.ndarray | None
     wave: np.ndarray | None
     reference: np.ndarray | None
+    structure_TSV: Tensor
     text_LD: Tensor | None = None
 
 
-def validation_clips(directory: Path, count: int, frames: int, pool: AudioPool) -> list[ValidationClip]:
-    """The first `count` clips, different people first, cut to at most `frames` pixel frames; `pool`: the model's."""
+def validation_clips(
+    directory: Path, count: int, frames: int, pool: AudioPool, structure: StructureSource = "structure"
+) -> list[ValidationClip]:
+    """The first `count` clips, different people first, cut to at most `frames` pixel frames.
+
+    Args:
+        pool: the model's.
+        structure: which vectors of a clip its structure is.
+    """
     clips: list[ValidationClip] = []
     for sample in itertools.islice(_people_first(directory), count):
         length = valid_pixel_length(min(frames, sample.meta.num_frames))
-        clips.append(_clip(sample, length, pool))
+        clips.append(_clip(sample, length, pool, structure))
     return clips
 
 
@@ -75,52 +88,67 @@ def _people_first(directory: Path) -> Iterator[Sample]:
     yield from (sample for sample in iter_samples(directory) if sample.key not in firsts)
 
 
-def _clip(sample: Sample, frames: int, pool: AudioPool) -> ValidationClip:
+def _clip(sample: Sample, frames: int, pool: AudioPool, structure: StructureSource) -> ValidationClip:
     tensors = sample.tensors
     first = int(tensors["reference_frames"].argmin())
-    truth, wave = _decode(sample.video)
+    truth, wave = _decode(sample.video, sample.meta.has_face)
     image = None if truth is None else truth[int(tensors["reference_frames"][first])]
+    audio_AD = tensors.get("audio", torch.zeros(2 * frames, 0))
+    vectors_PV = structure_vectors(tensors, structure, sample.key) if sample.meta.has_face else torch.zeros(frames, 0)
     return ValidationClip(
         key=sample.key,
-        audio_TSD=to_slots(pool_audio(tensors["audio"][: 2 * frames].float(), pool)),
+        audio_TSD=to_slots(pool_audio(audio_AD[: 2 * frames].float(), pool)),
         reference_latent=tensors["reference_latents"][first].float(),
         reference_tokens=tensors["reference_features"][first].float(),
         video_latent=tensors["video_latent"][: latent_length(frames)].float(),
         frames_PHWC=None if truth is None else truth[:frames],
         wave=None if wave is None else wave[: samples_for(frames)],
         reference=image,
+        structure_TSV=to_slots(vectors_PV[:frames].float()),
         text_LD=tensors["text_features"].float() if "text_features" in tensors else None,
     )
 
 
-def _decode(video: bytes | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _decode(video: bytes | None, has_audio: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
     if video is None:
         return None, None
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "clip.mp4"
         path.write_bytes(video)
-        return read_video(path)[0], read_audio(path)
+        return read_video(path)[0], read_audio(path) if has_audio else None
 
 
 @torch.no_grad()
 def generate(
     model: DualForce, vae: VideoVAE, clips: Sequence[ValidationClip], rollout: RolloutConfig, seed: int
 ) -> list[np.ndarray]:
-    """The generated frames, uint8 [P, H, W, 3], of each clip."""
+    """The generated frames, uint8 [P, H, W, 3], of each clip; its structure comes from `rollout.structure_from`."""
     device = next(model.parameters()).device
+    source = rollout.structure_from
+    maker = None if source in (None, TRUTH) else open_maker(source, model.config, device)
     generated: list[np.ndarray] = []
     for clip in clips:
-        latents = generate_latents(
-            model,
-            clip.audio_TSD[None].to(device),
-            clip.reference_latent[None].to(device),
-            clip.reference_tokens[None].to(device),
-            clip.text_LD[None] if model.config.text_dim and clip.text_LD is not None else None,
-            config=rollout,
-            seed=seed,
-        )
+        drive = Drive(clip.structure_TSV[None]) if source == TRUTH else None
+        if maker is not None:
+            other, own = maker
+            drive = Drive(raw_structure(other, stream_latents(other, *_inputs(other, clip), config=own, seed=seed)))
+        latents = generate_latents(model, *_inputs(model, clip), config=rollout, seed=seed, drive=drive)
         generated.append(to_frames(vae.decode(latents.video)))
     return generated
+
+
+def _inputs(model: DualForce, clip: ValidationClip) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Audio, reference latent and tokens, and text of a clip, as a batch of one on the model's device.
+
+    A model of structure alone sees no reference.
+    """
+    text = clip.text_LD[None] if model.config.text_dim and clip.text_LD is not None else None
+    stored = (clip.audio_TSD, clip.reference_latent, clip.reference_tokens)
+    audio, latent, tokens = (value[None].to(model.device) for value in stored)
+    if not model.config.audio_dim:
+        audio = audio[..., :0]
+    sees = model.config.has_video
+    return audio, latent if sees else None, tokens if model.config.reads_reference else None, text
 
 
 def to_frames(video_BPCHW: Tensor) -> np.ndarray:
@@ -129,20 +157,32 @@ def to_frames(video_BPCHW: Tensor) -> np.ndarray:
 
 
 def write_samples(
-    directory: Path, clips: Sequence[ValidationClip], generated: Sequence[np.ndarray], vae: VideoVAE
+    directory: Path,
+    clips: Sequence[ValidationClip],
+    generated: Sequence[np.ndarray],
+    vae: VideoVAE,
+    label: str = "generated",
 ) -> tuple[list[Path], Path]:
-    """Write one mp4 with audio per clip and the contact sheet; return their paths."""
+    """Write one mp4 with audio per clip and the contact sheet; return their paths. `label`: of what was generated."""
     directory.mkdir(parents=True, exist_ok=True)
     videos = [directory / f"clip-{index}.mp4" for index in range(len(clips))]
     for path, clip, frames in zip(videos, clips, generated):
         write_video(path, frames, audio=clip.wave)
     truths = [to_frames(vae.decode(c.video_latent[None])) if c.frames_PHWC is None else c.frames_PHWC for c in clips]
     sheet = directory / "contact_sheet.png"
-    write_contact_sheet(sheet, truths, generated)
+    write_contact_sheet(sheet, truths, generated, label)
     return videos, sheet
 
 
-def write_contact_sheet(path: Path, truths: Sequence[np.ndarray], generated: Sequence[np.ndarray]) -> None:
+def label_of(rollout: RolloutConfig) -> str:
+    """What a contact sheet calls the generated frames: with the true structure they are not the model's alone."""
+    named = {None: "generated", TRUTH: "generated,\ntrue structure"}
+    return named.get(rollout.structure_from, "generated,\nother's structure")
+
+
+def write_contact_sheet(
+    path: Path, truths: Sequence[np.ndarray], generated: Sequence[np.ndarray], label: str = "generated"
+) -> None:
     """A PNG with two rows per clip, the truth above what was generated, and columns over time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -150,7 +190,7 @@ def write_contact_sheet(path: Path, truths: Sequence[np.ndarray], generated: Seq
     if not truths:
         raise UserError("no validation clips to show; build a dataset with a val split")
     columns = min(_COLUMNS, min(len(frames) for frames in truths))
-    rows = [(name, frames) for pair in zip(truths, generated) for name, frames in zip(("truth", "generated"), pair)]
+    rows = [(name, frames) for pair in zip(truths, generated) for name, frames in zip(("truth", label), pair)]
     figure = Figure(figsize=(1.3 * columns + 0.3, 1.3 * len(rows) + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -199,7 +239,7 @@ class Sampler:
         def write() -> list[str]:
             vae, clips = self._open(model)
             generated = generate(model, vae, clips, self._config.rollout, self._config.seed)
-            videos, sheet = write_samples(directory, clips, generated, vae)
+            videos, sheet = write_samples(directory, clips, generated, vae, label_of(self._config.rollout))
             return [path.name for path in (*videos, sheet)]
 
         *videos, sheet = (directory / name for name in self._world.first_alone(write))
@@ -217,5 +257,6 @@ class Sampler:
             self._vae = load_video_vae(model.config.video_vae).to(self._world.device)
             directory = Path(self._config.data.split("val"))
             assert model.config.audio_pool is not None
-            self._clips = validation_clips(directory, sample.clips, sample.frames, model.config.audio_pool)
+            source = self._config.data.structure
+            self._clips = validation_clips(directory, sample.clips, sample.frames, model.config.audio_pool, source)
         return self._vae, self._clips

@@ -17,7 +17,8 @@ from df_train.ema import ParameterAverage
 
 
 class SkipCounts(NamedTuple):
-    """Skipped steps: of the whole run, in a row up to now, in a row at most since the last look, and the last one."""
+    """Skipped steps: of the whole run, in a row up to now, in a row at most since the last look, and the last one of
+    that longest row."""
 
     total: int = 0
     row: int = 0
@@ -26,10 +27,11 @@ class SkipCounts(NamedTuple):
 
 
 class Skips:
-    """Counts skipped steps on the device, and remembers whose clips were in them.
+    """Counts skipped steps where the parameters are, and remembers whose clips were in them.
 
     Attributes:
-        waits: whether every step is looked at, as on a CPU, where the norm is at hand.
+        waits: whether every step is looked at: where parameters lie in the host's memory (on a CPU, and with
+            `sharding.offload`), since the norm is at hand there.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,9 +50,8 @@ class Skips:
         skipped = ~norm.isfinite()
         total, row, longest, last = self._counts_4.unbind()
         row = (row + 1) * skipped
-        self._counts_4 = torch.stack(
-            [total + skipped, row, torch.maximum(longest, row), torch.where(skipped, step, last)]
-        )
+        last = torch.where(skipped & (row >= longest), step, last)
+        self._counts_4 = torch.stack([total + skipped, row, torch.maximum(longest, row), last])
         self._keys[step] = keys
         return skipped.float()
 
@@ -73,7 +74,7 @@ class Skips:
         return counts
 
     def keys_of(self, step: int) -> list[str]:
-        """This process's clips of the last skipped step; none if that was before a resume."""
+        """This process's clips of the step that `look` gave as `last`; none if that was before a resume."""
         return self._keys.get(step, [])
 
     def state_dict(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
@@ -32,16 +32,29 @@ class Work:
     Args:
         history: whether a copy of the clip goes through the layers before it (teacher forcing, error recycling).
         flame: whether the FLAME head is trained.
+        frozen: an adapter is trained instead of the weights (:func:`df_models.model.flops.training_flops`).
+        known: whether the model is told which entries of its structure are known.
+        extra_forwards: passes forward beside the one that is learnt from; each is a third of that one's operations.
     """
 
-    def __init__(self, model: DualForceConfig, *, history: bool, flame: bool) -> None:
-        self._model, self._history, self._flame = model, history, flame
+    def __init__(
+        self,
+        model: DualForceConfig,
+        *,
+        history: bool,
+        flame: bool,
+        known: bool,
+        frozen: bool = False,
+        extra_forwards: float = 0.0,
+    ) -> None:
+        self._model = replace(model, structure_known=model.structure_known and known)
+        self._history, self._flame, self._frozen, self._extra = history, flame, frozen, extra_forwards
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def of(self, batch: Batch) -> tuple[int, int]:
         """Tokens of both towers that go through the layers, and operations forward and backward."""
         frames, _, height, width = batch.video.shape[1:]
-        features = batch.reference_tokens.shape[1] if self._model.reference_dim else 0
+        features = batch.reference_tokens.shape[1] if self._model.reads_reference else 0
         shape = frames, height, width, features
         if shape not in self._known:
             self._known[shape] = self._of_clip(*shape)
@@ -51,14 +64,24 @@ class Work:
     def _of_clip(self, frames: int, height: int, width: int, features: int) -> tuple[int, int]:
         layout = FrameLayout.teacher_forcing(frames) if self._history else FrameLayout.clip(frames)
         tokens = video_tokens(self._model, height, width)
-        operations = training_flops(self._model, layout, tokens, features=features, flame=self._flame)
-        return len(layout) * (tokens + SLOTS), operations
+        operations = training_flops(
+            self._model, layout, tokens, features=features, flame=self._flame, frozen=self._frozen
+        )
+        through = len(layout) * (tokens + SLOTS * self._model.has_structure)
+        return through, round(operations * (1 + self._extra / 3))
 
 
 @cache
 def own_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s that this device multiplies matrices with, measured once in a process."""
-    return matmul_rate(device, dtype, seconds=_MEASURED_SECONDS)
+    """FLOP/s that this device multiplies matrices with, measured once in a process.
+
+    Its matrices are no part of what training takes: on CUDA they go back, and out of the peak.
+    """
+    rate = matmul_rate(device, dtype, seconds=_MEASURED_SECONDS)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return rate
 
 
 @dataclass
@@ -85,12 +108,21 @@ class Speed:
     def __init__(self, work: Work, world: World, dtype: torch.dtype) -> None:
         self._work, self._world, self._dtype = work, world, dtype
         self._now = _Interval()
+        self._lap_began, self._away = self._now.began, 0.0
 
     def begin(self) -> None:
         """Measure the device, in the first process, and start the clock."""
         if self._world.is_main:
             own_rate(self._world.device, self._dtype)
         self._now = _Interval()
+        self._lap_began, self._away = self._now.began, 0.0
+
+    def lap(self) -> float:
+        """Seconds of the wall clock since the last call, or since `begin`, without those of saves and elsewhere."""
+        now = time.perf_counter()
+        passed = now - self._lap_began - self._away
+        self._lap_began, self._away = now, 0.0
+        return passed
 
     def count(self, batch: Batch) -> None:
         """Count a pass over a batch."""
@@ -110,7 +142,10 @@ class Speed:
         try:
             yield
         finally:
-            setattr(self._now, on, getattr(self._now, on) + time.perf_counter() - began)
+            passed = time.perf_counter() - began
+            setattr(self._now, on, getattr(self._now, on) + passed)
+            if on != "data":
+                self._away += passed
 
     def read(self) -> dict[str, float]:
         """The figures since the last call."""

@@ -40,6 +40,27 @@ def clear(run: RunDir) -> None:
                 path.unlink(missing_ok=True)
 
 
+def go_back(run: RunDir, step: int) -> list[int]:
+    """Remove the milestones of later steps than the one that a run goes on from, and what df-eval measured of them.
+
+    They will be taken again, perhaps otherwise (a lower `optim.lr` after a run that diverged).
+
+    Returns:
+        The steps whose milestones are gone.
+
+    Raises:
+        UserError: one of them is being measured; nothing is removed then.
+    """
+    later = [taken for taken in run.milestone_steps if taken > step]
+    evaluations = [path for taken in later if (path := run.evaluation(taken)).is_dir()]
+    with ExitStack() as held:
+        for path in evaluations:
+            held.enter_context(one_writer(path, "df-train"))
+        for path in [*map(run.milestone, later), *evaluations]:
+            shutil.rmtree(path)
+    return later
+
+
 def write_config(run: RunDir, config: TrainConfig) -> None:
     """Write the resolved configuration; it reads back equal."""
     run.root.mkdir(parents=True, exist_ok=True)
@@ -152,8 +173,19 @@ def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) ->
 
 def _check_same_model(run: RunDir, config: TrainConfig) -> None:
     old = load_config(TrainConfig, run.config, recorded=True)
+    if old.adapter != config.adapter:
+        raise UserError(
+            f"{run.root} trains with adapter {old.adapter.model_dump()}, the config now says "
+            f"{config.adapter.model_dump()}; take another name=, or --fresh"
+        )
     if old.model != config.model:
         raise UserError(
             f"{run.root} trains model {old.model.preset} {old.model.overrides}, the config now says "
             f"{config.model.preset} {config.model.overrides}; take another name=, or --fresh"
+        )
+    before, now = old.objective.sync.sha256, config.objective.sync.sha256
+    if before and now and before != now:
+        raise UserError(
+            f"{run.root} was begun with another lip-sync expert (sha256 {before[:12]}) than "
+            f"objective.sync.expert={config.objective.sync.expert} ({now[:12]}); give that one, or say --fresh"
         )

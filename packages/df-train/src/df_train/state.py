@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,26 +10,29 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from df_data.reading import ShardReader
-from df_models import DualForce, DualForceConfig
+from df_models import DualForce
 from df_models.errors import UserError
-from df_models.model.presets import preset_config
+from df_models.model.adapter import Adapter
 from df_train import checkpoint
-from df_train.config import TrainConfig
-from df_train.contract import for_trained
+from df_train.adapter import AdapterInTraining, merged
 from df_train.distributed import World
 from df_train.ema import ParameterAverage
 from df_train.meter import ClipLengths, LossMeter
 from df_train.noising import Banks
-from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps
+from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps, trained
 from df_train.skips import Skips
 
+Averaged = tuple[DualForce, Adapter | None]
 _ERRORS = "errors."
-_KNOWN = "structure.known_embedding"
 
 
 @dataclass
 class TrainState:
-    """Everything that a step changes, and therefore everything that a checkpoint holds."""
+    """Everything that a step changes, and therefore everything that a checkpoint holds.
+
+    Attributes:
+        adapter: what is trained instead of the model's own weights; None if those are.
+    """
 
     model: DualForce
     optimizer: torch.optim.Optimizer
@@ -39,82 +41,32 @@ class TrainState:
     banks: Banks | None
     meter: LossMeter
     skips: Skips
+    adapter: AdapterInTraining | None = None
     lengths: ClipLengths = field(default_factory=ClipLengths)
     step: int = 0
     seconds: float = 0.0
 
 
-def build_model(config: TrainConfig, decided: Mapping[str, Any] | None = None) -> DualForce:
-    """The model at step 0, on the CPU in float32: `model.start_from`, or weights that depend on the seed alone.
-
-    Args:
-        decided: fields of its configuration that the dataset decides (`df_train.contract.taken_over`), which
-            `model.overrides` still wins over. A model that was trained keeps its own (`df_train.contract.for_trained`).
-
-    Raises:
-        UserError: an unknown preset, an unknown field in `model.overrides`, values that do not fit together, or a
-            saved model that is missing, damaged, or does not fit `model.overrides`.
-    """
-    overrides = config.model.overrides
-    if config.model.start_from is not None:
-        return _start_from(config.model.start_from, decided or {}, overrides)
-    reads_text = preset_config(config.model.preset, **overrides).text_dim > 0
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return DualForce.from_preset(config.model.preset, **{**_read(decided or {}, reads_text), **overrides})
-
-
-def _read(decided: Mapping[str, Any], reads_text: bool) -> dict[str, Any]:
-    """What a dataset decides without its text, for a model that reads none."""
-    return {name: value for name, value in decided.items() if reads_text or name not in ("text_dim", "text_encoder")}
-
-
-def _start_from(path: str, decided: Mapping[str, Any], overrides: Mapping[str, Any]) -> DualForce:
-    saved = DualForce.from_pretrained(path, dtype=torch.float32)
-    decided = _read(decided, saved.config.text_dim > 0)
-    taken = for_trained(saved.config, decided) if saved.has_structure_statistics else decided
-    config = DualForceConfig.from_dict({**asdict(saved.config), **taken, **overrides})
-    if config == saved.config:
-        return saved
-    with torch.device("meta"):
-        model = DualForce(config)
-    weights = saved.state_dict()
-    if config.structure_known and not saved.config.structure_known:
-        weights[_KNOWN] = torch.zeros(config.structure_width, config.structure_dim)  # as a new model has it: no change
-    for name, tensor in model.state_dict().items():
-        if name not in weights or weights[name].shape != tensor.shape:
-            raise UserError(
-                f"model.overrides or the dataset change {name}, which the weights of model.start_from={path} do not "
-                f"fit: {_changed(saved.config, config)}"
-            )
-    if len(weights) > len(model.state_dict()):
-        raise UserError(f"model.overrides leave out parts that model.start_from={path} has weights for")
-    model.load_state_dict(weights, assign=True)
-    return model.requires_grad_(True)
-
-
-def _changed(saved: DualForceConfig, config: DualForceConfig) -> str:
-    """The settings of the model's sizes that differ, as a person writes them."""
-    pairs = [(name, getattr(saved, name), value) for name, value in asdict(config).items()]
-    changed = [f"{name} {old} -> {new}" for name, old, new in pairs if isinstance(new, int) and old != new]
-    return ", ".join(changed)
-
-
 def tensors_of(state: TrainState) -> dict[str, Any]:
-    """The tensors that DCP saves and loads in place."""
+    """The tensors that DCP saves and loads in place: what is trained, and the buffers."""
     moments = optimizer_tensors(state.model, state.optimizer)
+    frozen = dict(state.model.named_parameters()).keys() - trained(state.model).keys()
     return {
-        "model": state.model.state_dict(),
+        "model": {name: value for name, value in state.model.state_dict().items() if name not in frozen},
         "average": state.average.state_dict(),
         "optimizer": {**moments, "steps": optimizer_steps(state.model, state.optimizer)},
     }
 
 
 def own_state(state: TrainState) -> checkpoint.RankState:
-    """What this process alone knows: where its reader stands, the figures since the last log, the errors recorded."""
-    tensors = {"meter": state.meter.sums_LK2.cpu()}
+    """What this process alone knows: where its reader stands, the figures since the last log, the errors recorded.
+
+    All of it copied, so that it stays what it is while training goes on.
+    """
+    tensors = {"meter": state.meter.sums_LK2}
     if state.banks is not None:
         tensors |= {f"{_ERRORS}{name}": value for name, value in state.banks.state_dict().items()}
+    tensors = {name: value.to("cpu", copy=True) for name, value in tensors.items()}
     return checkpoint.RankState({"reader": state.reader.state_dict(), "lengths": asdict(state.lengths)}, tensors)
 
 
@@ -128,7 +80,7 @@ def restore(state: TrainState, info: checkpoint.CheckpointInfo, world: World) ->
     """
     tensors = tensors_of(state)
     checkpoint.load_tensors(info, tensors)
-    state.model.load_state_dict(tensors["model"])
+    state.model.load_state_dict(tensors["model"], strict=False)  # DCP has looked; frozen weights are not in it
     set_optimizer_steps(state.model, state.optimizer, tensors["optimizer"]["steps"])
     _restore_own(state, info, world)
     state.step = info.step
@@ -160,8 +112,16 @@ def full_average(state: TrainState) -> dict[str, Tensor]:
 
 def averaged_model(state: TrainState) -> DualForce:
     """An unsharded copy of the model with the averaged weights, on the training device, ready to generate."""
+    return averaged(state)[0]
+
+
+def averaged(state: TrainState) -> Averaged:
+    """The averaged model, its adapter added to its weights if one is trained, and that adapter."""
     weights = full_average(state)
+    adapter = None if state.adapter is None else state.adapter.of(weights)
+    if adapter is not None:
+        weights = merged(weights, adapter)
     with torch.random.fork_rng(devices=[]):
         copy = DualForce(state.model.config)
     copy.load_state_dict(weights)
-    return copy.to(next(iter(weights.values())).device).eval()
+    return copy.to(state.model.device).eval(), adapter  # the weights may lie on the host (`sharding.offload`)

@@ -20,7 +20,7 @@ from df_data.build.intake import Intake, check_unchanged
 from df_data.build.part import refuse_other_part
 from df_data.build.pool import WorkerPool, open_pool
 from df_data.build.pool.messages import ModelsFactory
-from df_data.build.workers import WorkerModels
+from df_data.build.workers import worker_models
 from df_data.common.wording import counted
 from df_data.format.fingerprint import fingerprints
 from df_data.format.ledger import LEDGER_NAME, Ledger
@@ -111,7 +111,7 @@ def build(
     retry_failed: bool = False,
     retry_damaged: bool = False,
     progress: bool = True,
-    make: ModelsFactory = WorkerModels,
+    make: ModelsFactory = worker_models,
 ) -> BuildSummary:
     """Build the dataset, or go on with it where a killed build stopped.
 
@@ -187,7 +187,8 @@ def _writers(
             build=made_by,
             older=older,
             encoders=records,
-            crop=config.stages.crop,
+            crop=config.crop_rule,
+            faces=config.faces,
         )
         for split, count in counts.items()
     }

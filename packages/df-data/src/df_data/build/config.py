@@ -18,6 +18,8 @@ from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
+_OF_FACES = ("models", "structure", "flame", "audio_encoder")
+"""Settings of what general video does not have."""
 LANDMARK_STRUCTURE = "mediapipe"
 """The structure encoder that is made of the landmarker's readings."""
 
@@ -75,6 +77,8 @@ class BuildConfig(FrozenModel):
         split: what is held out.
         models: files of the face detector and the landmarker.
         stages: settings of the stages.
+        faces: false builds general video: whole frames, scaled and cut to the square in their middle, with nothing of
+            faces and no audio, for `task: video` of df-train. The settings of what is then left out cannot be given.
         clips: how a video becomes clips.
         structure: ``mediapipe``, made of the landmarks, or ``liveportrait[:LOCATION]``.
         flame: ``deca[:LOCATION]``, ``emoca[:LOCATION]``, or null: no FLAME vectors.
@@ -104,6 +108,7 @@ class BuildConfig(FrozenModel):
     models: ModelPaths = ModelPaths()
     stages: StageConfig = StageConfig()
     clips: ClipConfig = ClipConfig()
+    faces: bool = True
     structure: Location = Location(LANDMARK_STRUCTURE)
     flame: Location | None = None
     video_vae: Location = Location("df-tiny")
@@ -141,6 +146,19 @@ class BuildConfig(FrozenModel):
         if not value or not all(check_device_name(name).startswith("cuda:") for name in value):
             raise ValueError(f"write {DEVICE_NAMES}, or a list of GPUs such as [cuda:0,cuda:1]")
         return value
+
+    @model_validator(mode="after")
+    def _nothing_of_faces(self) -> Self:
+        defaults = type(self).model_fields
+        given = [name for name in _OF_FACES if getattr(self, name) != defaults[name].default]
+        if not self.faces and given:
+            raise ValueError(f"faces=false builds general video, which has no {given[0]}; leave that setting out")
+        return self
+
+    @property
+    def crop_rule(self) -> str:
+        """How clips are cropped around faces, ``none`` for general video."""
+        return self.stages.crop if self.faces else "none"
 
     @model_validator(mode="after")
     def _pose_can_be_judged(self) -> Self:

@@ -52,15 +52,21 @@ class EncoderBatches(FrozenModel):
 
 @dataclass(frozen=True)
 class Encoders:
-    """The frozen models that a dataset is made with."""
+    """The frozen models that a dataset is made with; general video has no audio encoder."""
 
     video_vae: VideoVAE
-    audio: AudioEncoder
+    audio: AudioEncoder | None
     reference: ReferenceEncoder
 
     @classmethod
     def load(
-        cls, video_vae: str, audio: str, reference: str, *, device: str = "cpu", precision: PrecisionName = "auto"
+        cls,
+        video_vae: str,
+        audio: str | None,
+        reference: str,
+        *,
+        device: str = "cpu",
+        precision: PrecisionName = "auto",
     ) -> Encoders:
         """Load each by name, path or Hub id.
 
@@ -73,15 +79,16 @@ class Encoders:
             UserError: one cannot be found; the message says how to get it.
         """
         vae = load_video_vae(video_vae)
-        others = load_audio_encoder(audio), load_reference_encoder(reference)
+        hears, sees = None if audio is None else load_audio_encoder(audio), load_reference_encoder(reference)
         vae.to(dtype=choose_precision(precision, device).dtype)
-        if precision == "bfloat16":
-            others = others[0].to(dtype=torch.bfloat16), others[1].to(dtype=torch.bfloat16)
-        return cls(vae.to(device=device), others[0].to(device=device), others[1].to(device=device))
+        dtype = torch.bfloat16 if precision == "bfloat16" else None
+        hears = None if hears is None else hears.to(device=device, dtype=dtype)
+        return cls(vae.to(device=device), hears, sees.to(device=device, dtype=dtype))
 
     def records(self) -> dict[str, EncoderRecord]:
         """Return id and hash by role, for manifests."""
-        roles = {"video_vae": self.video_vae, "audio": self.audio, "reference": self.reference}
+        heard = {} if self.audio is None else {"audio": self.audio}
+        roles = {"video_vae": self.video_vae, **heard, "reference": self.reference}
         return {role: EncoderRecord(id=model.id, sha256=model.sha256) for role, model in roles.items()}
 
 
@@ -146,8 +153,8 @@ def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[begin : begin + size] for begin in range(0, len(items), size))
 
 
-def mp4_bytes(frames_PSSC: np.ndarray, wave_N: np.ndarray, *, lossless: bool) -> bytes:
-    """Return frames and 16 kHz audio as the bytes of an mp4."""
+def mp4_bytes(frames_PSSC: np.ndarray, wave_N: np.ndarray | None, *, lossless: bool) -> bytes:
+    """Return frames and 16 kHz audio, if there is any, as the bytes of an mp4."""
     with tempfile.TemporaryDirectory(prefix="df-data-") as folder:
         path = Path(folder) / "clip.mp4"
         write_video(path, frames_PSSC, audio=wave_N, lossless=lossless)

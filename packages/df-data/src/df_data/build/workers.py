@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from df_data.build.config import LANDMARK_STRUCTURE, BuildConfig
 from df_data.build.devices import resolve_devices
@@ -21,21 +22,34 @@ from df_data.build.prompt import encode_prompt
 from df_data.build.rejects import file_image
 from df_data.common.timing import stage, stopwatch
 from df_data.format.ledger import HALVED
-from df_data.format.sample import WEIGHT_LOWERED_BY, EncoderRecord, Sample, SampleMeta, to_members
+from df_data.format.sample import NO_FACE, WEIGHT_LOWERED_BY, EncoderRecord, Sample, SampleMeta, to_members
 from df_data.sources.listing import Input
 from df_data.sources.words import read_words
 from df_data.stages.face_vectors import FaceEncoders
 from df_data.stages.identity import FaceIdentity
 from df_data.stages.judges import load_judges
 from df_data.stages.landmarker import MediaPipeReader
-from df_data.stages.prepare import PreparedClip, StageModels, check_detector, clip_windows, prepare_clips
+from df_data.stages.prepare import (
+    PreparedClip,
+    StageModels,
+    check_detector,
+    clip_windows,
+    prepare_clips,
+    prepare_general,
+)
 from df_data.stages.readings import TRUTH_NAMES
 from df_data.stages.rejection import Rejected
 from df_data.stages.voice import silero_vad
 from df_models.encoders import load_flame_encoder, load_motion_extractor
 from df_models.encoders.face.face_detectors import load_face_detector
+from df_models.structure import LIVEPORTRAIT_70
 
-__all__ = ["InputResult", "WorkerModels", "reference_frames"]
+__all__ = ["GeneralModels", "InputResult", "WorkerModels", "reference_frames", "worker_models"]
+
+
+def worker_models(config: BuildConfig) -> WorkerModels:
+    """Return the models of a worker: of clips of faces, or of general video."""
+    return WorkerModels(config) if config.faces else GeneralModels(config)
 
 
 class WorkerModels:
@@ -152,14 +166,17 @@ class WorkerModels:
         scores |= {HALVED + fault: float(n) for fault, n in halved.items()}
 
     def _stretches(self, made: Input) -> Iterator[PreparedClip | Rejected]:
-        models = StageModels(self.detector, self.reader, self.identity, self.faces, self.judges)
-        stretches = prepare_clips(made.path, self.config.stages, models)
+        stretches = self._prepared(made)
         while True:
             with stage("prepare"):
                 found = next(stretches, None)
             if found is None:
                 return
             yield found
+
+    def _prepared(self, made: Input) -> Iterator[PreparedClip | Rejected]:
+        models = StageModels(self.detector, self.reader, self.identity, self.faces, self.judges)
+        return prepare_clips(made.path, self.config.stages, models)
 
     def _clips(self, made: Input, prepared: PreparedClip, stretch: int) -> Iterator[tuple[str, PreparedClip]]:
         """Yield the clips of a stretch with their keys; the first stretch's have no mark of it."""
@@ -191,20 +208,20 @@ class WorkerModels:
         The audio is encoded once for the whole video, so a clip's first and last features know what is said around
         it, as they do when a model generates.
         """
-        with stage("audio"):
-            audio = self.encoders.audio.encode(whole.wave, len(whole.frames)).half().cpu()
+        audio = self._hear(whole)
         frames = [clip.frames for _, clip in clips]
         references = [reference_frames(len(pixels), self.config.clips.references) for pixels in frames]
         with stage("vae"):
             images = encode_images(self.encoders, frames, references, self.config.batch)
         for (key, clip), tensors in zip(clips, images, strict=True):
             first = clip.start - whole.start
-            tensors |= {
-                "structure": torch.from_numpy(clip.structure),
-                "audio": audio[2 * first : 2 * (first + len(clip.frames))].clone(),
-                "mouth_boxes": torch.from_numpy(clip.mouth_boxes),
-                "truth": torch.from_numpy(clip.truth),
-            }
+            if audio is not None:
+                tensors |= {
+                    "structure": torch.from_numpy(clip.structure),
+                    "audio": audio[2 * first : 2 * (first + len(clip.frames))].clone(),
+                    "mouth_boxes": torch.from_numpy(clip.mouth_boxes),
+                    "truth": torch.from_numpy(clip.truth),
+                }
             if clip.identity is not None:
                 tensors["identity_vector"] = torch.from_numpy(clip.identity)
             if clip.flame is not None:
@@ -214,10 +231,18 @@ class WorkerModels:
             mp4 = None
             if self.config.keep_video:
                 with stage("mp4"):
-                    mp4 = mp4_bytes(clip.frames, clip.wave, lossless=False)
+                    mp4 = mp4_bytes(clip.frames, None if audio is None else clip.wave, lossless=False)
             with stage("pack"):
                 members = to_members(Sample(self._meta(made, key, clip, words), tensors, mp4))
             yield MadeSample(key, members)
+
+    def _hear(self, whole: PreparedClip) -> Tensor | None:
+        """Return audio features ``[2P, D]`` of a stretch; None for general video."""
+        encoder = self.encoders.audio
+        if encoder is None:
+            return None
+        with stage("audio"):
+            return encoder.encode(whole.wave, len(whole.frames)).half().cpu()
 
     def _meta(self, made: Input, key: str, clip: PreparedClip, words: list[tuple[str, float, float]]) -> SampleMeta:
         num_frames, size = clip.frames.shape[:2]
@@ -237,18 +262,39 @@ class WorkerModels:
             encoders=self.records(),
             text=" ".join(word for word, _, _ in inside) or None,
             prompt=None if self.config.text is None else self.config.text.prompt,
-            truth_names=TRUTH_NAMES,
+            structure_layout=LIVEPORTRAIT_70.name if self.config.faces else NO_FACE,
+            truth_names=TRUTH_NAMES if self.config.faces else None,
             provenance={
                 **made.provenance,
                 "start_s": begin,
                 "crop": [round(v, 3) for v in (clip.crop.x, clip.crop.y, clip.crop.side)],
-                "crop_rule": self.config.stages.crop,
+                "crop_rule": self.config.crop_rule,
                 "interpolated_frames": [float(i) for i in np.flatnonzero(clip.interpolated)],
                 "word_starts": [round(a, 4) for _, a, _ in inside],
                 "word_ends": [round(b, 4) for _, _, b in inside],
                 **({WEIGHT_LOWERED_BY: ", ".join(clip.faults)} if clip.faults else {}),
             },
         )
+
+
+class GeneralModels(WorkerModels):
+    """What a worker needs for general video (``faces: false``): no detector, landmarker or audio encoder."""
+
+    def __init__(self, config: BuildConfig, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.config, self._clock = config, clock
+        device = resolve_devices(config.device)[0]
+        self.prompt = None if config.text is None else encode_prompt(config.text, config.dtype)
+        named = (config.video_vae, None, config.reference_encoder)
+        self.encoders = Encoders.load(*named, device=device, precision=config.dtype)
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def _others(self) -> dict[str, Any]:
+        return {} if self.prompt is None else {"text": self.prompt.record}
+
+    def _prepared(self, made: Input) -> Iterator[PreparedClip | Rejected]:
+        return prepare_general(made.path, self.config.stages)
 
 
 def _face_encoders(config: BuildConfig, device: str) -> FaceEncoders:

@@ -1,4 +1,4 @@
-"""The commands of `df-data` that look at a finished dataset: validate, stats, inspect."""
+"""The commands of `df-data` that look at a finished dataset: validate, stats, inspect, motion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def add_dataset_commands(commands: Any) -> None:
-    """Register the three with the subparsers of the command line."""
+    """Register the four with the subparsers of the command line."""
     validate = commands.add_parser("validate", help="re-check every byte, shape, range and alignment")
     validate.add_argument("--no-video", action="store_true", help="do not decode the mp4s (much faster)")
     validate.add_argument("--workers", type=int, default=1, help="processes, a shard each at a time (default 1)")
@@ -21,7 +21,12 @@ def add_dataset_commands(commands: Any) -> None:
     inspect.add_argument("--clips", type=int, default=12, help="clips that are shown (default 12)")
     inspect.add_argument("--split", help="show clips of this split only, such as train (default: of all)")
     inspect.set_defaults(run=_inspect)
-    for command in (validate, stats, inspect):
+    motion = commands.add_parser("motion", help="write a clip's structure to a file, to be given at generation")
+    motion.add_argument("--key", required=True, help="the clip's, as inspect and stats name it")
+    motion.add_argument("--out", type=Path, required=True, help="the .npz to write, for df-infer generate --drive")
+    motion.add_argument("--flame", action="store_true", help="the motion part of its FLAME vectors instead")
+    motion.set_defaults(run=_motion)
+    for command in (validate, stats, inspect, motion):
         command.add_argument("directory", type=Path, help="a dataset (with train/ and val/) or one split of it")
 
 
@@ -56,4 +61,19 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     page = write_gallery(arguments.directory, arguments.out, clips=arguments.clips, split=arguments.split)
     print(f"{page}: open it in a browser; it holds images of people, so share it as you would share the videos")
+    return 0
+
+
+def _motion(arguments: argparse.Namespace) -> int:
+    from df_data.check.motion import motion_of
+    from df_models.errors import UserError
+    from df_models.files import check_output
+    from df_models.motion import write_motion
+
+    if arguments.out.suffix != ".npz":
+        raise UserError(f"{arguments.out} must end in .npz")
+    check_output(arguments.out)
+    motion = motion_of(arguments.directory, arguments.key, "flame" if arguments.flame else "structure")
+    write_motion(arguments.out, motion)
+    print(f"{arguments.out}: {len(motion.structure_PD)} frames of {motion.layout or 'structure of an unknown encoder'}")
     return 0

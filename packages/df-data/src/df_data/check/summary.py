@@ -260,7 +260,7 @@ class _Gathered:
         self.halved.update(meta.weight_lowered_by())
         self.lengths.append(meta.num_frames)
         self.latents.append(_moments(tensors["video_latent"]))
-        self.audio.append(_moments(tensors["audio"]))
+        self.audio += [_moments(tensors["audio"])] if meta.has_face else []
         self.with_video += sample.video is not None
         self.video_bytes += len(sample.video or b"")
         gather(self.scores, meta.scores)
@@ -270,6 +270,8 @@ class _Gathered:
             self.tensors[name] = TensorStorage(
                 dtype=before.dtype, bytes=before.bytes + tensor.nbytes, clips=before.clips + 1
             )
+        if not meta.has_face:
+            return
         low, high = (value.numpy() for value in torch.aminmax(tensors["structure"], dim=0))
         self.low = low if self.low is None else np.minimum(self.low, low)
         self.high = high if self.high is None else np.maximum(self.high, high)

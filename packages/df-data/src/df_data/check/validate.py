@@ -181,8 +181,9 @@ class _Seen:
     moments: list[Moments] = field(default_factory=list)
 
     def add(self, found: StoredSample) -> None:
-        if found.sample is not None and "structure" in found.sample.tensors:
+        if found.sample is not None and ("structure" in found.sample.tensors or not found.sample.meta.has_face):
             self.lengths.append(found.sample.meta.num_frames)
+        if found.sample is not None and "structure" in found.sample.tensors:
             self.moments.append(moments_of(found.sample.tensors["structure"].numpy()))
 
 

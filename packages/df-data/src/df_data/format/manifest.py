@@ -6,18 +6,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
-from df_data.format.sample import SCHEMA_VERSION, EncoderRecord
+from df_data.format.sample import NO_FACE, SCHEMA_VERSION, EncoderRecord
 from df_data.format.statistics import Moments, merge_moments
 from df_models.encoders.registry import AudioPool, audio_pool, find_entry
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import FrozenModel
-from df_models.structure import LIVEPORTRAIT_70, StructureLayout
+from df_models.structure import FLAME_MOTION_59, LIVEPORTRAIT_70, StructureLayout
 
 MANIFEST_NAME = "manifest.json"
 
@@ -78,6 +78,7 @@ class Manifest(FrozenModel):
         complete: all shards are there; a reader refuses a split that is not complete.
         height, width: size of the clips in pixels.
         crop: how faces were cropped (:class:`df_models.crop.CropRule`), `none` for rendered ones.
+        structure_layout: of the clips' structure vectors; `none`: general video, without faces (:attr:`has_faces`).
         num_shards: how many shards the split was planned with (some may have stayed empty and are not listed).
         structure_vectors: what the structure vectors mean; datasets of before it was recorded have none
             (:func:`structure_of`).
@@ -98,6 +99,11 @@ class Manifest(FrozenModel):
     structure_vectors: StructureLayout | None = None
     features: dict[str, Features] = Field(default_factory=dict)
     structure_statistics: StructureStatistics | None = None
+
+    @property
+    def has_faces(self) -> bool:
+        """Whether its clips show faces, and so have structure, audio and mouth boxes."""
+        return self.structure_layout != NO_FACE
 
     @property
     def speech_level(self) -> float | None:
@@ -150,15 +156,43 @@ SYNTHETIC = "synthetic"
 """The structure encoder of corpora that are rendered: no network made their vectors, so no record names one."""
 
 
-def structure_of(manifest: Manifest) -> StructureLayout | None:
+def structure_of(manifest: Manifest, source: Literal["structure", "flame"] = "structure") -> StructureLayout | None:
     """Return what a dataset's structure vectors mean, of one made before manifests said so too.
 
     Those record the encoder, whose fields and units are known by its name; a rendered corpus records none. None: the
     encoder is not one of :mod:`df_models.encoders.registry`.
+
+    Args:
+        source: `flame`: the motion part of the FLAME vectors instead.
+
+    Raises:
+        UserError: there are no FLAME vectors.
     """
-    if manifest.structure_vectors is not None:
+    if source == "flame":
+        return _flame_layout(manifest)
+    if manifest.structure_vectors is not None or not manifest.has_faces:
         return manifest.structure_vectors
     return structure_layout(manifest.encoders.get("structure"))
+
+
+def _flame_layout(manifest: Manifest) -> StructureLayout:
+    record, own = manifest.encoders.get("flame"), structure_of(manifest)
+    if record is None and (own is None or own.encoder != SYNTHETIC):
+        raise UserError(
+            "the dataset holds no FLAME vectors to take structure from; build it with `flame: deca` or emoca"
+        )
+    return flame_layout(record)
+
+
+def flame_layout(record: EncoderRecord | None) -> StructureLayout:
+    """Return what the motion of FLAME vectors means; no record: a rendered corpus's."""
+    name = SYNTHETIC if record is None else record.id
+    return StructureLayout.of(FLAME_MOTION_59, name, None if record is None else record.sha256)
+
+
+def source_of(layout: StructureLayout | None) -> Literal["structure", "flame"]:
+    """Return which vectors of a dataset a model's structure is."""
+    return "flame" if layout is not None and layout.name == FLAME_MOTION_59.name else "structure"
 
 
 def structure_layout(record: EncoderRecord | None) -> StructureLayout | None:
@@ -173,8 +207,8 @@ def structure_layout(record: EncoderRecord | None) -> StructureLayout | None:
 
 
 def structure_statistics(shards: tuple[ShardEntry, ...]) -> StructureStatistics | None:
-    """Statistics over all shards in the order of their names, or None when there are none."""
-    if not shards:
+    """Statistics over all shards in the order of their names, or None when there are none, or no vectors in them."""
+    if not any(shard.structure.count for shard in shards):
         return None
     merged = merge_moments(shard.structure for shard in sorted(shards, key=lambda shard: shard.name))
     std: np.ndarray = merged.std

@@ -21,8 +21,9 @@ def measures_of(sample: Sample) -> dict[str, float]:
     """Return what is measured of a clip, by name.
 
     ``clip_seconds``; ``weight``, the sampling weight; ``latent_rms``, root mean square of the video latent (about 1);
-    ``latent_change``, mean absolute difference of neighbouring latent frames; ``mouth_box_share``, the mouth box's
-    share of the image; ``yaw_abs_deg``, median of ``|yaw|``; ``mouth_open_std`` where the mouth's opening is known.
+    ``latent_change``, mean absolute difference of neighbouring latent frames; of a face ``mouth_box_share``, the
+    mouth box's share of the image, and ``yaw_abs_deg``, median of ``|yaw|``; ``mouth_open_std`` where the mouth's
+    opening is known.
     """
     meta, tensors = sample.meta, sample.tensors
     latent = tensors["video_latent"].float()
@@ -31,9 +32,10 @@ def measures_of(sample: Sample) -> dict[str, float]:
         "weight": meta.weight,
         "latent_rms": float(latent.square().mean().sqrt()),
         "latent_change": float(latent.diff(dim=0).abs().mean()) if len(latent) > 1 else 0.0,
-        "mouth_box_share": mouth_share(meta, tensors["mouth_boxes"]),
-        "yaw_abs_deg": float(structure_field(sample, "yaw").abs().median()),
     }
+    if meta.has_face:
+        found["mouth_box_share"] = mouth_share(meta, tensors["mouth_boxes"])
+        found["yaw_abs_deg"] = float(structure_field(sample, "yaw").abs().median())
     opening = mouth_opening(meta, tensors)
     if opening is not None:
         found["mouth_open_std"] = float(opening.std(correction=0))

@@ -7,17 +7,20 @@ H, W pixels, h = H/8, w = W/8 latent cells, L text tokens, D feature widths, K n
 tensor                dtype    shape          needed  what
 ====================  =======  =============  ======  ========================================================
 `video_latent`        float16  [T, 16, h, w]  yes     normalised VAE latent of the whole clip
-`structure`           float32  [P, D_s]       yes     raw structure vector, layout named in the metadata
+`structure`           float32  [P, D_s]       faces   raw structure vector, layout named in the metadata
 `flame`               float32  [P, 159]       no      FLAME vector
-`audio`               float16  [2P, D_a]      yes     50 Hz audio features, not pooled
+`audio`               float16  [2P, D_a]      faces   50 Hz audio features, not pooled
 `reference_latents`   float16  [R, 16, h, w]  yes     images of the clip, each encoded alone
 `reference_frames`    int32    [R]            yes     pixel frame of each reference image
 `reference_features`  float16  [R, N, D_r]    yes     reference encoder's tokens of each image
-`mouth_boxes`         float32  [P, 4]         yes     x0, y0, x1, y1 in pixels of the clip
+`mouth_boxes`         float32  [P, 4]         faces   x0, y0, x1, y1 in pixels of the clip
 `truth`               float32  [P, K]         no      exact values of a synthetic clip, named by `truth_names`
 `identity_vector`     float32  [D_id]         no      identity of the face: exact of a synthetic clip
 `text_features`       float16  [L, D_t]       no      encoded prompt, as long as it is (no padding)
 ====================  =======  =============  ======  ========================================================
+
+Clips of general video show no face: their metadata's `structure_layout` is `none`, and they have none of the tensors
+that `faces` stands at.
 """
 
 from __future__ import annotations
@@ -43,15 +46,11 @@ LATENT_CHANNELS = 16
 LAYOUTS: dict[str, VectorLayout] = {layout.name: layout for layout in (LIVEPORTRAIT_70,)}
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,88}")
 
-REQUIRED = (
-    "video_latent",
-    "structure",
-    "audio",
-    "reference_latents",
-    "reference_frames",
-    "reference_features",
-    "mouth_boxes",
-)
+NO_FACE = "none"
+"""The structure layout of general video."""
+REQUIRED = ("video_latent", "reference_latents", "reference_frames", "reference_features")
+OF_FACES = ("structure", "audio", "mouth_boxes")
+"""Needed of clips with a face, and not there in others."""
 DTYPES: dict[str, torch.dtype] = {
     "video_latent": torch.float16,
     "structure": torch.float32,
@@ -92,6 +91,7 @@ class SampleMeta(FrozenModel):
         scores: quality scores by name.
         weight: sampling weight of the clip, at most 1; soft quality problems lower it.
         encoders: the frozen model by role (`video_vae`, `audio`, `reference`, `structure`, `text`).
+        structure_layout: of the structure vectors; `none`: general video, whose clips have no tensors of a face.
         text: what is said.
         prompt: what `text_features` encode: words that describe the clip, not those said in it.
         phonemes: (symbol, start, end), in seconds of the clip.
@@ -117,6 +117,11 @@ class SampleMeta(FrozenModel):
     phonemes: tuple[tuple[str, float, float], ...] | None = None
     truth_names: tuple[str, ...] | None = None
     provenance: dict[str, str | int | float | bool | list[float] | None] = Field(default_factory=dict)
+
+    @property
+    def has_face(self) -> bool:
+        """Whether the clip shows a face, and so has structure, audio and mouth boxes."""
+        return self.structure_layout != NO_FACE
 
     def weight_lowered_by(self) -> tuple[str, ...]:
         """Names of the soft faults that lowered the weight, as far as the build recorded them."""
@@ -155,7 +160,7 @@ def expected_shapes(meta: SampleMeta) -> dict[str, tuple[int | None, ...]]:
     h, w = meta.height // SPATIAL_STRIDE, meta.width // SPATIAL_STRIDE
     return {
         "video_latent": (latent, LATENT_CHANNELS, h, w),
-        "structure": (frames, LAYOUTS[meta.structure_layout].dim),
+        "structure": (frames, LAYOUTS[meta.structure_layout].dim if meta.has_face else None),
         "flame": (frames, FLAME_159.dim),
         "audio": (2 * frames, None),
         "reference_latents": (None, LATENT_CHANNELS, h, w),
@@ -188,7 +193,7 @@ def _meta_problem(meta: SampleMeta) -> str | None:
         return f"{meta.num_frames} pixel frames are not 1 + 4n"
     if meta.height < SPATIAL_STRIDE or meta.height % SPATIAL_STRIDE or meta.width % SPATIAL_STRIDE or meta.width < 1:
         return f"size {meta.width}x{meta.height} is not a multiple of {SPATIAL_STRIDE}"
-    if meta.structure_layout not in LAYOUTS:
+    if meta.has_face and meta.structure_layout not in LAYOUTS:
         return f"unknown structure layout {meta.structure_layout!r}; known: {', '.join(LAYOUTS)}"
     if not 0.0 <= meta.weight <= 1.0:
         return f"weight {meta.weight} is not in 0..1"
@@ -197,7 +202,11 @@ def _meta_problem(meta: SampleMeta) -> str | None:
 
 def _tensor_problem(sample: Sample) -> str | None:
     shapes = expected_shapes(sample.meta)
-    missing = [name for name in REQUIRED if name not in sample.tensors]
+    needed = (*REQUIRED, *OF_FACES) if sample.meta.has_face else REQUIRED
+    missing = [name for name in needed if name not in sample.tensors]
+    foreign = [name for name in (*OF_FACES, "flame", "identity_vector") if name in sample.tensors]
+    if foreign and not sample.meta.has_face:
+        return f"{foreign} of a clip without a face (structure_layout {NO_FACE})"
     unknown = sorted(set(sample.tensors) - set(DTYPES))
     if missing or unknown:
         return f"tensors missing: {missing}" if missing else f"unknown tensors: {unknown}"
@@ -227,6 +236,8 @@ def _range_problem(sample: Sample) -> str | None:
         return f"reference_frames lie outside 0..{sample.meta.num_frames - 1}"
     if "text_features" in sample.tensors and len(sample.tensors["text_features"]) > TEXT_TOKENS:
         return f"text_features has {len(sample.tensors['text_features'])} rows, a text at most {TEXT_TOKENS}"
+    if "mouth_boxes" not in sample.tensors:
+        return None
     x0, y0, x1, y1 = sample.tensors["mouth_boxes"].unbind(-1)
     if bool((x1 < x0).any()) or bool((y1 < y0).any()):
         return "mouth_boxes are not (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1"

@@ -35,12 +35,13 @@ from df_data.format.manifest import (
     structure_statistics,
     write_manifest,
 )
-from df_data.format.sample import FEATURE_TENSORS, EncoderRecord, Sample, check_key, from_members, to_members
+from df_data.format.sample import FEATURE_TENSORS, NO_FACE, EncoderRecord, Sample, check_key, from_members, to_members
 from df_data.format.staging import Staging, intact
 from df_data.format.statistics import Moments, merge_moments, moments_of
 from df_models.errors import UserError
 from df_models.files import atomic_path, remove_leftovers, sha256_file
 from df_models.media.levels import LEVEL_SCORE, SILENT_DB
+from df_models.structure import LIVEPORTRAIT_70
 
 STAGING_NAME = ".staging"
 SUFFIXES = ("json", "mp4", "safetensors")
@@ -108,6 +109,7 @@ class SplitWriter:
         build: fingerprint of everything that decides the bytes (configuration, encoders); another one is refused.
         older: what the same was called by a program that did not know all settings; it is called `build` from now on.
         encoders, crop: what made the tensors and how faces were cropped, for the manifest.
+        faces: whether the clips show faces; False: general video.
 
     Raises:
         UserError: the directory holds a dataset made with another configuration.
@@ -122,6 +124,7 @@ class SplitWriter:
         build: str,
         encoders: Mapping[str, EncoderRecord],
         crop: str = "none",
+        faces: bool = True,
         older: Sequence[str] = (),
     ) -> None:
         self.root, self.split = root, split
@@ -132,7 +135,8 @@ class SplitWriter:
             build=build,
             num_shards=num_shards,
             encoders=dict(encoders),
-            structure_vectors=structure_layout(encoders.get("structure")),
+            structure_layout=LIVEPORTRAIT_70.name if faces else NO_FACE,
+            structure_vectors=structure_layout(encoders.get("structure")) if faces else None,
             crop=crop,
         )
         if (self.directory / MANIFEST_NAME).exists():
@@ -315,7 +319,8 @@ class _Summary:
         sample = next(iter_tar_samples(io.BytesIO(piece + _END), "staged sample", video=False))
         self.lengths.append(sample.meta.num_frames)
         self.sizes.add((sample.meta.height, sample.meta.width))
-        self.moments.append(moments_of(sample.tensors["structure"].numpy()))
+        if "structure" in sample.tensors:
+            self.moments.append(moments_of(sample.tensors["structure"].numpy()))
         for role, name in FEATURE_TENSORS.items():
             if name in sample.tensors:
                 self.widths.setdefault(role, set()).add(sample.tensors[name].shape[-1])

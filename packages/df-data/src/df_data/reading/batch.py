@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,10 +29,13 @@ from torch import Tensor
 from df_data.common.hashing import hash_int, hash_unit
 from df_data.reading.shard import RawSample
 from df_models.errors import UserError
+from df_models.structure import flame_motion
 from df_models.time import SLOTS, SPATIAL_STRIDE, pixel_length, pixels_of_latent, pool_audio
 
 CropStart = Literal["anchored", "marked"]
 AudioPool = Literal["mean", "concat"]
+StructureSource = Literal["structure", "flame"]
+"""Which vectors of a clip are its structure: the dataset's own, or the motion part of its FLAME vectors."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Clip:
     Attributes:
         video: float16 ``[T, 16, h, w]``.
         structure, flame, mouth_boxes: float32 ``[P, D]``; ``flame`` may be None.
-        audio: float16 ``[A, D]``, not pooled.
+        audio: float16 ``[A, D]``, not pooled; of general video, D is 0 in all of these.
         reference_latents, reference_features, reference_frames: ``[R, ...]``.
         text: float16 ``[L, D_t]``, not padded, or None.
         bytes: memory that the tensors keep.
@@ -71,6 +74,7 @@ class Recipe:
         audio_pool: how two audio features become one slot.
         start: whether a crop begins at its clip's start, or anywhere (and is marked).
         drop_audio, drop_reference: share of the clips whose audio or reference image and tokens are zeros.
+        structure: which of a clip's vectors the batch's structure is.
     """
 
     seed: int
@@ -78,6 +82,7 @@ class Recipe:
     start: CropStart = "anchored"
     drop_audio: float = 0.0
     drop_reference: float = 0.0
+    structure: StructureSource = "structure"
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,7 @@ class Batch:
         reference_tokens: float32 ``[B, N, D_r]``.
         reference_frame: int64 ``[B]``: 0 if the image is pixel frame 0, whose latent frame it equals; else -1.
         mouth_mask: float32 ``[B, T, h, w]``, share of each latent cell inside the mouth box.
+            Clips of general video have structure and audio of width 0, and no cell is inside a mouth box.
         weight: float32 ``[B]`` in [0, 1], how much the clip should count (soft quality problems lower it).
         start: int64 ``[B]``, the stored clip's latent frame that the crop begins with; 0 is anchored (see the module).
         audio_dropped, reference_dropped: bool ``[B]``, whose audio, or reference image and tokens, are zeros.
@@ -188,19 +194,23 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
     images = [int(clip.reference_frames[pick]) for clip, pick in zip(clips, picks)]
     flames = [clip.flame for clip in clips if clip.flame is not None]
     texts = [clip.text for clip in clips if clip.text is not None]
-    boxes_BTS4 = in_frames(slots([clip.mouth_boxes for clip in clips], starts, length))
+    if len({clip.structure.shape[-1] for clip in clips}) != 1:
+        raise UserError(f"clips with and without a face in one batch ({', '.join(clip.key for clip in clips)})")
+    boxes_BTSK = in_frames(slots([clip.mouth_boxes for clip in clips], starts, length))
     batch = Batch(
         keys=[clip.key for clip in clips],
         sample_ids=torch.tensor([hash_int(clip.key, epoch) for clip, epoch in zip(clips, epochs)]),
         video=stacked([clip.video[start : start + length] for clip, start in zip(clips, starts)]),
-        structure=in_frames(slots([clip.structure for clip in clips], starts, length)),
+        structure=in_frames(slots([_structure(clip, recipe.structure) for clip in clips], starts, length)),
         audio=in_frames(
             pool_audio(slots([clip.audio for clip in clips], starts, length, 2).float(), recipe.audio_pool)
         ),
         reference_latent=stacked([clip.reference_latents[p] for clip, p in zip(clips, picks)]),
         reference_tokens=stacked([clip.reference_features[p] for clip, p in zip(clips, picks)]),
         reference_frame=torch.tensor([0 if (p, start) == (0, 0) else -1 for p, start in zip(images, starts)]),
-        mouth_mask=mouth_mask(boxes_BTS4, height, width),
+        mouth_mask=mouth_mask(boxes_BTSK, height, width)
+        if boxes_BTSK.shape[-1]
+        else torch.zeros(*boxes_BTSK.shape[:2], height, width),
         weight=torch.tensor([clip.weight for clip in clips]),
         start=torch.tensor(starts),
         audio_dropped=_chosen(named, "drop audio", recipe.drop_audio),
@@ -209,6 +219,25 @@ def collate(clips: Sequence[Clip], epochs: Sequence[int], num_latent: int | None
         text=padded(texts) if len(texts) == len(clips) else None,
     )
     return _without_dropped(batch)
+
+
+def structure_vectors(tensors: Mapping[str, Any], source: StructureSource, where: str) -> Any:
+    """The structure ``[P, D]`` of a sample's tensors (numpy's or torch's).
+
+    Raises:
+        UserError: the sample has no FLAME vectors.
+    """
+    if source == "structure":
+        return tensors["structure"]
+    flame = tensors.get("flame")
+    if flame is None:
+        raise UserError(f"sample {where} holds no FLAME vectors to take the structure from; build it with an encoder")
+    return flame_motion(flame)
+
+
+def _structure(clip: Clip, source: StructureSource) -> np.ndarray:
+    found = {"structure": clip.structure} | ({} if clip.flame is None else {"flame": clip.flame})
+    return structure_vectors(found, source, clip.key)
 
 
 def stacked(rows: Sequence[np.ndarray]) -> Tensor:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from df_data.format.manifest import Manifest
-from df_data.reading.batch import AudioPool, CropStart, Recipe
+from df_data.reading.batch import AudioPool, CropStart, Recipe, StructureSource
 from df_data.reading.order import SHARDS_MIXED
 from df_models.errors import UserError
 from df_models.time import latent_length
 
 OnError = Literal["stop", "skip"]
+_CHOICES = (("start", CropStart), ("audio_pool", AudioPool), ("structure", StructureSource), ("on_error", OnError))
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ReaderOptions:
         start: ``anchored`` crops begin at their clip's start; ``marked`` ones anywhere (:mod:`df_data.reading.batch`).
         shuffle: permute each epoch; otherwise the order of the manifest.
         audio_pool: how two audio features become one slot.
+        structure: which vectors of a clip are its structure: its own, or the motion part of its FLAME vectors.
         drop_audio, drop_reference: share of the clips whose condition is replaced by zeros, for training without
             df-train (whose objective drops conditions itself).
         loop: go on with the next epoch; otherwise an iteration ends with the epoch, and the next one is the next epoch.
@@ -50,6 +52,7 @@ class ReaderOptions:
     start: CropStart = "anchored"
     shuffle: bool = True
     audio_pool: AudioPool = "concat"
+    structure: StructureSource = "structure"
     drop_audio: float = 0.0
     drop_reference: float = 0.0
     loop: bool = True
@@ -70,7 +73,7 @@ class ReaderOptions:
         for name in ("drop_audio", "drop_reference"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UserError(f"{name}={getattr(self, name)} is not a share in 0..1")
-        for name, choices in (("start", CropStart), ("audio_pool", AudioPool), ("on_error", OnError)):
+        for name, choices in _CHOICES:
             if getattr(self, name) not in get_args(choices):
                 known = " or ".join(repr(choice) for choice in get_args(choices))
                 raise UserError(f"{name}={getattr(self, name)!r}; use {known}")
@@ -82,7 +85,7 @@ class ReaderOptions:
     @property
     def recipe(self) -> Recipe:
         """How clips become batches."""
-        return Recipe(self.seed, self.audio_pool, self.start, self.drop_audio, self.drop_reference)
+        return Recipe(self.seed, self.audio_pool, self.start, self.drop_audio, self.drop_reference, self.structure)
 
 
 def checked_place(state: Mapping[str, Any], num_buckets: int) -> tuple[int, ...]:

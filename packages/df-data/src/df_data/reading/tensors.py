@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from df_data.format.sample import DTYPES, LATENT_CHANNELS, REQUIRED
+from df_data.format.sample import DTYPES, LATENT_CHANNELS, OF_FACES, REQUIRED
 from df_models.errors import UserError
 from df_models.structure import FLAME_159
 from df_models.text import TEXT_TOKENS
@@ -29,7 +29,7 @@ Buffer = memoryview
 _LENGTH = struct.Struct("<Q")
 _CODES = {torch.float16: "F16", torch.float32: "F32", torch.int32: "I32"}
 _TYPES = {code: np.dtype(name) for code, name in (("F16", "<f2"), ("F32", "<f4"), ("I32", "<i4"))}
-TAKEN = (*REQUIRED, "flame", "text_features")
+TAKEN = (*REQUIRED, *OF_FACES, "flame", "text_features")
 """What a batch is made of; other tensors of a sample (the truth of synthetic clips) are passed over."""
 
 
@@ -44,6 +44,8 @@ class TensorPlace(NamedTuple):
 def tensor_views(data: Buffer, start: int, size: int, where: str) -> dict[str, np.ndarray]:
     """The tensors of a safetensors file that stands in ``data`` from ``start``, sharing its memory.
 
+    A clip of general video has none of the tensors of a face; they are of width 0 then.
+
     Raises:
         UserError: not a safetensors file, one that is cut short, or tensors that no sample has.
     """
@@ -57,7 +59,13 @@ def tensor_views(data: Buffer, start: int, size: int, where: str) -> dict[str, n
         raise UserError(
             f"{where}: the tensors cannot be read ({error}); the shard is damaged, build it again"
         ) from error
-    return {name: np.ndarray(place.shape, place.dtype, data, values + place.start) for name, place in places.items()}
+    found = {name: np.ndarray(place.shape, place.dtype, data, values + place.start) for name, place in places.items()}
+    return found if OF_FACES[0] in found else found | _of_no_face(pixel_length(len(found["video_latent"])))
+
+
+def _of_no_face(pixels: int) -> dict[str, np.ndarray]:
+    rows = {"structure": pixels, "audio": 2 * pixels, "mouth_boxes": pixels}
+    return {name: np.empty((count, 0), _TYPES[_CODES[DTYPES[name]]]) for name, count in rows.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -68,7 +76,8 @@ def parse_header(header: bytes, size: int) -> dict[str, TensorPlace]:
         ValueError, KeyError, TypeError, AttributeError: the header is not one of a sample.
     """
     document = json.loads(header)
-    missing = [name for name in REQUIRED if name not in document]
+    needed = (*REQUIRED, *OF_FACES) if any(name in document for name in OF_FACES) else REQUIRED
+    missing = [name for name in needed if name not in document]
     if missing:
         raise ValueError(f"missing: {', '.join(missing)}")
     places = {name: _place(name, document[name], size) for name in TAKEN if name in document}

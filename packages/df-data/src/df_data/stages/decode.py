@@ -72,7 +72,12 @@ def decode_clip(path: Path, *, min_seconds: float = 2.0, max_seconds: float = 10
 
 @timed("decode")
 def iter_segments(
-    path: Path, *, min_seconds: float = 2.0, segment_seconds: float = 10.0, max_seconds: float | None = None
+    path: Path,
+    *,
+    min_seconds: float = 2.0,
+    segment_seconds: float = 10.0,
+    max_seconds: float | None = None,
+    needs_audio: bool = True,
 ) -> Generator[DecodedClip, None, None]:
     """Yield a video file's stretches of at most ``segment_seconds``, one after the other, at least one.
 
@@ -81,6 +86,7 @@ def iter_segments(
 
     Args:
         max_seconds: use no more than the file's first so many seconds; None: all.
+        needs_audio: False leaves audio unread, if there is any: the wave is silence.
 
     Raises:
         Rejected: ``no_video_track``, ``no_sound_track``, ``too_short``, ``broken_time_stamps``, ``broken_sound``,
@@ -94,9 +100,10 @@ def iter_segments(
     try:
         with open_media(path) as images, open_media(path) as audio:
             video = video_stream(images)
-            if not audio.streams.audio:
+            if needs_audio and not audio.streams.audio:
                 raise Rejected("no_sound_track", "the file has no audio track")
-            yield from _segments(images, video, audio, min_seconds, segment_seconds, max_seconds)
+            track = _audio_track(audio) if needs_audio else None
+            yield from _segments(images, video, track, min_seconds, segment_seconds, max_seconds)
     except BrokenTimeStamps as error:
         raise Rejected("broken_time_stamps", str(error)) from error
     except BrokenAudio as error:
@@ -127,20 +134,26 @@ def video_stream(container: Any) -> Any:
 
 
 def _segments(
-    images: Any, video: Any, audio: Any, min_seconds: float, segment_seconds: float, max_seconds: float | None
+    images: Any,
+    video: Any,
+    track: AudioTrack | None,
+    min_seconds: float,
+    segment_seconds: float,
+    max_seconds: float | None,
 ) -> Iterator[DecodedClip]:
-    track = _audio_track(audio)
     longest, beginning, found, length = int(segment_seconds * FPS), None, 0, 0.0
     for stretch in _stretches(_ticks(images, video), longest):
         beginning = stretch.start_s if beginning is None else beginning
         start_s, length = stretch.start_s - beginning, len(stretch.frames) / FPS
         if max_seconds is not None and start_s >= max_seconds:
             break
-        sound_offset = _sound_offset(track, beginning)
+        sound_offset = 0.0 if track is None else _sound_offset(track, beginning)
         if length < min_seconds:
             continue
         found += 1
-        wave_1N, covered = track.read(stretch.start_s, samples_for(len(stretch.frames)))
+        samples = samples_for(len(stretch.frames))
+        silence = np.zeros((1, samples), np.float32), 0.0
+        wave_1N, covered = silence if track is None else track.read(stretch.start_s, samples)
         yield DecodedClip(
             frames=_joined(stretch.frames),
             wave=wave_1N[0],

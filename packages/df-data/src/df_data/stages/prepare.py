@@ -229,11 +229,19 @@ def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, sco
 
 def _usable_shot(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> tuple[int, int]:
     """Return the frames of the longest shot, or refuse damaged images, bad audio, and videos cut too often."""
+    _check_damage(decoded, config, scores)
+    scores |= audio_scores(decoded.wave, decoded.sound_share) | {"sound_offset_s": decoded.sound_offset_s}
+    check_audio(scores, config.quality)
+    return _longest_shot(decoded, config, scores)
+
+
+def _check_damage(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> None:
     scores["damaged_share"] = decoded.damaged_frames / len(decoded.frames)
     if scores["damaged_share"] > config.max_damaged:
         raise Rejected("damaged_pictures", f"{scores['damaged_share']:.0%} of the images are damaged")
-    scores |= audio_scores(decoded.wave, decoded.sound_share) | {"sound_offset_s": decoded.sound_offset_s}
-    check_audio(scores, config.quality)
+
+
+def _longest_shot(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> tuple[int, int]:
     cuts = shot_cuts(decoded.frames)
     first, last = longest_shot(cuts, len(decoded.frames))
     scores |= {"shot_cuts": float(len(cuts)), "shot_share": (last - first) / len(decoded.frames)}
@@ -257,6 +265,51 @@ def _agreement(vectors: FaceVectors, structure_TD: np.ndarray, mouth_open_T: np.
     views = {} if vectors.motion is None else {"liveportrait": liveportrait_view(vectors.motion)}
     views |= {} if vectors.flame is None else {"flame": flame_view(vectors.flame)}
     return agreement_scores(views | {"mediapipe": mediapipe_view(structure_TD, mouth_open_T)})
+
+
+def prepare_general(path: Path, config: StageConfig) -> Generator[PreparedClip | Rejected, None, None]:
+    """:func:`prepare_clips` of general video: whole frames, scaled and cut to the square in their middle.
+
+    Nothing is asked of faces and audio; what a clip has of them is of width 0, and its wave is silent.
+    """
+    segments = iter_segments(
+        path,
+        min_seconds=config.min_seconds,
+        segment_seconds=config.segment_seconds,
+        max_seconds=config.max_seconds,
+        needs_audio=False,
+    )
+    for decoded in segments:
+        scores = {"seconds": len(decoded.frames) / FPS, "source_fps": decoded.source_fps}
+        try:
+            yield _prepare_general(decoded, config, scores)
+        except Rejected as rejected:
+            yield Rejected(rejected.reason, rejected.detail, scores | rejected.scores)
+
+
+def _prepare_general(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> PreparedClip:
+    _check_damage(decoded, config, scores)
+    first, last = _longest_shot(decoded, config, scores)
+    count = valid_pixel_length(last - first)
+    frames = decoded.frames[first : first + count]
+    height, width = frames.shape[1:3]
+    side = min(height, width)
+    if side < config.size:
+        raise Rejected("picture_too_small", f"images of {width}x{height}, clips of {config.size} a side are wanted")
+    box = CropBox((width - side) / 2, (height - side) / 2, side)
+    nothing = np.empty((count, 0), np.float32)
+    return PreparedClip(
+        frames=crop_resize(frames, box, config.size),
+        wave=decoded.wave[samples_for(first) : samples_for(first + count)],
+        structure=nothing,
+        truth=nothing,
+        mouth_boxes=nothing,
+        interpolated=np.zeros(count, dtype=bool),
+        crop=box,
+        start=round(decoded.start_s * FPS) + first,
+        scores=scores,
+        faults=(),
+    )
 
 
 def clip_windows(num_frames: int, clip_frames: int, clip_stride: int) -> list[int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from df_data.synth.config import PEOPLE
 from df_data.synth.head.face_state import FaceTracks
 from df_data.synth.head.flame import flame_vectors
 from df_data.synth.head.identity import Identity, identity_vector
@@ -22,8 +23,8 @@ from df_data.synth.speech.voice import make_voice
 from df_models.errors import UserError
 from df_models.time import FPS, samples_for
 
-IDENTITIES: dict[str, range] = {"train": range(1_000_000), "val": range(1_000_000, 2_000_000)}
-"""Identity numbers of each split: nobody is in both."""
+IDENTITIES: dict[str, range] = {"train": range(PEOPLE // 2), "val": range(PEOPLE // 2, PEOPLE)}
+"""Identity numbers of each split: nobody is in both, save in a corpus of one person (`SynthConfig.person`)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,15 @@ class SynthClip:
     tracks: FaceTracks
 
 
-def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, split: Split | None = None) -> SynthClip:
+def make_clip(
+    seed: int,
+    identity: int,
+    num_frames: int,
+    size: int = 64,
+    *,
+    split: Split | None = None,
+    in_both: bool = False,
+) -> SynthClip:
     """Make a clip of continuing speech that begins at a random moment.
 
     Args:
@@ -70,11 +79,12 @@ def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, spli
         num_frames: pixel frames, from one to minutes.
         size: pixels a side.
         split: the words of one split never occur in the other; by default the split the identity belongs to.
+        in_both: the person may be of the other split (`SynthConfig.person`).
 
     Raises:
         UserError: the split is unknown, the identity is of the other split, or the length is not positive.
     """
-    split = _split_of(identity, split)
+    split = _split_of(identity, split, in_both)
     if num_frames < 1:
         raise UserError(f"a clip needs at least one frame, not {num_frames}")
     person = Identity.sample(identity)
@@ -102,16 +112,16 @@ def make_clip(seed: int, identity: int, num_frames: int, size: int = 64, *, spli
     )
 
 
-def _split_of(identity: int, split: Split | None) -> Split:
-    """The split an identity belongs to, checked against the one asked for."""
+def _split_of(identity: int, split: Split | None, in_both: bool) -> Split:
+    """The split asked for, checked against the one that an identity belongs to, which is also the default."""
     if split is not None and split not in SPLITS:
         raise UserError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     own: Split | None = next((s for s in SPLITS if identity in IDENTITIES[s]), None)
     if own is None:
         raise UserError(f"identity {identity} is of no split; {_ranges()}")
-    if split not in (None, own):
+    if split not in (None, own) and not in_both:
         raise UserError(f"identity {identity} is not of the split {split!r}; {_ranges()}")
-    return own
+    return split or own
 
 
 def _ranges() -> str:

@@ -8,6 +8,9 @@ from df_data.synth.speech.sentences import Split
 from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
+PEOPLE = 2_000_000
+"""People that there are, by their numbers: the first half are those of training clips (`df_data.synth.clip`)."""
+
 
 class SynthConfig(FrozenModel):
     """A synthetic corpus.
@@ -20,6 +23,9 @@ class SynthConfig(FrozenModel):
         size: pixels a side.
         seed: another one makes other people and sentences.
         clips_per_identity: clips of each person.
+        person: the number of the only person of all clips, training and held-out ones, which then differ in their words
+            alone; from 1000000 on nobody that the training clips of any corpus show. Null: many people, and no one in
+            both.
         references: frames of each clip that are encoded alone, as portraits.
         keep_train_video: keep the training clips' pixels too, as mp4 (held-out clips always have them).
         video_vae: name of the VAE, or `NAME:PATH`.
@@ -36,6 +42,7 @@ class SynthConfig(FrozenModel):
     size: int = Field(default=64, ge=32, multiple_of=16)
     seed: int = Field(default=0, ge=0)
     clips_per_identity: int = Field(default=1, ge=1)
+    person: int | None = Field(default=None, ge=0, lt=PEOPLE)
     references: int = Field(default=4, ge=1)
     keep_train_video: bool = False
     video_vae: Location = Location("df-tiny")

@@ -66,6 +66,7 @@ class _Job:
     split: Split
     audio_encoder: str
     video: bool
+    in_both: bool = False
 
 
 @dataclass(frozen=True)
@@ -244,12 +245,15 @@ def jobs_of(config: SynthConfig, split: Split) -> list[_Job]:
         _Job(
             key=f"{split}-{config.seed}-{index:06d}",
             seed=config.seed * 10_000_019 + index + (0 if split == "train" else 5_000_000),
-            identity=first + (offset + index // config.clips_per_identity) % len(IDENTITIES[split]),
+            identity=first + (offset + index // config.clips_per_identity) % len(IDENTITIES[split])
+            if config.person is None
+            else config.person,
             frames=frames,
             size=config.size,
             split=split,
             audio_encoder=config.audio_encoder,
             video=split == "val" or config.keep_train_video,
+            in_both=config.person is not None,
         )
         for index in range(config.count(split))
     ]
@@ -324,7 +328,7 @@ def _renderers(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _render(job: _Job) -> _Rendered:
-    clip = make_clip(job.seed, job.identity, job.frames, job.size, split=job.split)
+    clip = make_clip(job.seed, job.identity, job.frames, job.size, split=job.split, in_both=job.in_both)
     audio = load_audio_encoder(job.audio_encoder).encode(clip.wave, job.frames).half()
     video = mp4_bytes(clip.frames, clip.wave, lossless=True) if job.video else None
     return _Rendered(clip, audio, video)

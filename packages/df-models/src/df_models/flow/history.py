@@ -1,9 +1,10 @@
-"""What noise each latent frame of a training clip gets: the four ways a model may learn to live with its history.
+"""What noise each latent frame of a training clip gets: the ways a model may learn to live with its history.
 
 ``independent``: every frame of both streams draws its own level (Diffusion Forcing). ``clean_past``: the same, and in
 a share of the clips all frames before a random one are clean in both streams, as at inference; the default.
 ``teacher_forcing``: every noisy frame sees a separate, lightly noised copy of the true past. ``error_recycling``: the
-same, with the model's own recorded errors added to that copy.
+same, with the model's own recorded errors added to that copy. ``one_level`` is no Diffusion Forcing: each stream draws
+one level for all frames of a clip, as diffusion over whole clips does; such a model makes whole clips only.
 
 Shape legend: B clips, T latent frames.
 """
@@ -20,7 +21,7 @@ from df_models.errors import UserError, nearest
 from df_models.flow.noise import id_list, keyed_generator
 from df_models.flow.schedule import shift_sigma
 
-HistoryMode = Literal["independent", "clean_past", "teacher_forcing", "error_recycling"]
+HistoryMode = Literal["independent", "clean_past", "teacher_forcing", "error_recycling", "one_level"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class HistoryConfig:
     """How noise levels are drawn.
 
     Attributes:
-        mode: one of the four ways.
+        mode: one of the ways.
         clean_past_probability: share of clips with a clean past (``clean_past``).
         context_noise_max: the history copy's level is U(0, this) per clip (``teacher_forcing``, ``error_recycling``).
         error_probability: share of clips whose history carries recorded errors (``error_recycling``).
@@ -100,6 +101,8 @@ def _draw(config: HistoryConfig, num_frames: int, generator: torch.Generator) ->
     high = config.structure_max + (1 - config.structure_max) * level
     above = (tail < config.structure_tail) & (config.structure_max < 1)
     structure = torch.where(above, high, config.structure_max * level)
+    if config.mode == "one_level":
+        video, structure = (levels[:1].repeat(num_frames) for levels in (video, structure))
     given_clean = torch.zeros(num_frames, dtype=torch.bool)
     if config.mode == "clean_past" and num_frames > 1 and share < config.clean_past_probability:
         first = 1 + min(int(place * (num_frames - 1)), num_frames - 2)

@@ -117,7 +117,7 @@ class KVCache:
         window: latent frames visible, the chunk included, beside the sinks.
         sinks: first frames that stay visible for ever.
         length: latent frames written so far; the next chunk starts there.
-        video, structure: rings of the towers' self-attention.
+        video, structure: rings of the towers' self-attention; None where the model has no such tower.
         bridge_to_video, bridge_to_structure: rings of a causal bridge, else None.
         audio_past_BAF: the audio slots before the next chunk.
         video_context, structure_context: keys and values of reference and text, per layer.
@@ -127,8 +127,8 @@ class KVCache:
 
     window: int
     sinks: int
-    video: Ring
-    structure: Ring
+    video: Ring | None
+    structure: Ring | None
     bridge_to_video: Ring | None
     bridge_to_structure: Ring | None
     audio_past_BAF: Tensor

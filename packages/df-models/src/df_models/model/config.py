@@ -16,8 +16,10 @@ from df_models.encoders.registry import AudioPool, audio_pool
 from df_models.errors import UserError, nearest
 from df_models.structure import StructureLayout
 
+StreamNames = Literal["both", "video", "structure"]
 BridgeDirection = Literal["both", "struct_to_video", "none"]
 BridgeMask = Literal["frame", "causal"]
+StructureGiven = Literal["never", "sometimes", "always"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class StructureDiTConfig:
 class DualForceConfig:
     """Configuration of the whole model.
 
+    ``streams`` says what the model denoises: ``both``, ``video`` alone (no structure tower, bridge and FLAME head), or
+    ``structure`` alone, from audio (no video tower, bridge and reference). Settings of parts that a model lacks stand
+    for nothing, but are checked and kept: a model that has the parts can be made of the same configuration.
+
     Video tower: ``dim``, ``num_layers``, ``num_heads``, ``ffn_dim``, ``in_channels`` (latent channels), ``patch_size``.
     Structure tower: ``structure_width``, ``structure_layers``, ``structure_heads``, ``structure_ffn_dim``;
     ``structure_dim`` is the width of a structure vector, ``structure_text`` lets the tower read the text, and
@@ -84,10 +90,10 @@ class DualForceConfig:
     Both: ``text_dim`` (0: no text), ``freq_dim``, ``rope_theta``, ``eps``.
 
     Exchange, in the first ``fusion_depth`` layers: the bridge (``bridge_width``, ``bridge_heads``,
-    ``bridge_direction``, ``bridge_mask``) and audio (``audio_dim`` features per 25 Hz slot, ``audio_width``,
-    ``audio_heads``). A latent frame hears ``audio_past`` slots before its own four and ``audio_future`` after them;
-    the future part is latency: ``audio_future / 25`` seconds. ``gate_gain`` multiplies every gate's parameter, which
-    starts at zero: under Adam a gate moves by about ``gate_gain * lr`` per step.
+    ``bridge_direction``, ``bridge_mask``) and audio (``audio_dim`` features per 25 Hz slot, 0: no audio;
+    ``audio_width``, ``audio_heads``). A latent frame hears ``audio_past`` slots before its own four and
+    ``audio_future`` after them; the future part is latency: ``audio_future / 25`` seconds. ``gate_gain`` multiplies
+    every gate's parameter, which starts at zero: under Adam a gate moves by about ``gate_gain * lr`` per step.
 
     Reference tokens: ``reference_dim`` (0: none), resampled to ``reference_tokens`` tokens in ``reference_width``.
     FLAME head: ``flame_dim`` (0: none), ``flame_width``.
@@ -99,7 +105,11 @@ class DualForceConfig:
     (``encoder_hashes``: ``audio``, ``reference``, ``text``, ``video_vae``; those of the dataset it was trained on), how
     loud its speech was (``speech_level`` in dB, :mod:`df_models.media.levels`; None: not known), how faces were
     cropped, ``face_crop``, and to how many pixels a side, ``video_size`` (what generation makes; the towers themselves
-    take any size).
+    take any size). What generation may tell it, and must not ask of it: whether the clips of its training were given
+    all of their structure (``structure_given``: ``never``, ``sometimes``, or ``always``: it then learnt to make none),
+    which groups of fields they were given (``given_fields``), and ``one_level_frames``: latent frames of the longest
+    clip of a training with one noise level for all frames of a clip, which makes whole clips only; 0: each frame had
+    its own level.
     """
 
     dim: int
@@ -117,6 +127,7 @@ class DualForceConfig:
     audio_heads: int
     latent_channels: int = 16
     patch_size: tuple[int, int, int] = (1, 2, 2)
+    streams: StreamNames = "both"
     structure_dim: int = 70
     structure_text: bool = False
     structure_known: bool = False
@@ -146,6 +157,9 @@ class DualForceConfig:
     speech_level: float | None = None
     face_crop: str = "none"
     video_size: int = 64
+    structure_given: StructureGiven = "never"
+    given_fields: tuple[tuple[str, ...], ...] = ()
+    one_level_frames: int = 0
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -156,10 +170,12 @@ class DualForceConfig:
         _ = self.video, self.structure
 
     def _check_sizes(self) -> None:
-        positive = ("latent_channels", "structure_dim", "audio_dim", "reference_tokens", "reference_width")
+        _one_of("streams", self.streams, get_args(StreamNames))
+        positive = ("latent_channels", "structure_dim", "reference_tokens", "reference_width")
         for name in (*positive, "flame_width"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("reference_dim", "flame_dim", "text_dim", "audio_past", "audio_future"):
+        at_least_0 = ("audio_dim", "reference_dim", "flame_dim", "text_dim", "audio_past", "audio_future")
+        for name in (*at_least_0, "one_level_frames"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative, but is {getattr(self, name)}")
         _require(self.gate_gain > 0, f"gate_gain must be positive, not {self.gate_gain}: a gate of 0 never opens")
         _require(
@@ -172,6 +188,10 @@ class DualForceConfig:
             not self.structure_text or self.text_dim > 0,
             "structure_text=True needs a text_dim above 0: there is no text to read",
         )
+        _require(
+            self.streams != "structure" or self.structure_text or self.text_dim == 0,
+            "streams=structure with a text_dim above 0 needs structure_text=True: nothing else could read the text",
+        )
 
     def _complete_contract(self) -> None:
         """Take plain values as they come from JSON, and the audio encoder's own pooling where none is stated."""
@@ -181,6 +201,8 @@ class DualForceConfig:
         if self.audio_pool is None:
             object.__setattr__(self, "audio_pool", audio_pool(self.audio_encoder))
         _one_of("audio_pool", self.audio_pool, get_args(AudioPool))
+        _one_of("structure_given", self.structure_given, get_args(StructureGiven))
+        object.__setattr__(self, "given_fields", tuple(tuple(map(str, group)) for group in self.given_fields))
         layout = self.structure_layout
         if isinstance(layout, Mapping):
             layout = StructureLayout.from_dict(layout)
@@ -189,17 +211,25 @@ class DualForceConfig:
             layout is None or layout.dim == self.structure_dim,
             f"structure_dim={self.structure_dim}, but the structure vectors are {layout}: {layout and layout.dim} wide",
         )
+        _require(
+            not self.given_fields or self.structure_known,
+            "given_fields needs structure_known=true (model.overrides.structure_known=true): a model without it is not "
+            "told which entries of a noisy frame are given",
+        )
 
     def encoder_hash(self, role: str) -> str | None:
         """Return the sha256 of the weights of a role's encoder in training; None if it is not known."""
         return dict(self.encoder_hashes).get(role)
 
     def _check_exchange(self) -> None:
-        deepest = min(self.num_layers, self.structure_layers)
+        depths = {"num_layers": self.num_layers} if self.has_video else {}
+        depths |= {"structure_layers": self.structure_layers} if self.has_structure else {}
+        deepest = min(depths.values())
+        told = ", ".join(f"{name}={depth}" for name, depth in depths.items())
         _require(
             0 <= self.fusion_depth <= deepest,
-            f"fusion_depth={self.fusion_depth} must lie between 0 and {deepest}, the number of layers that both "
-            f"towers have (num_layers={self.num_layers}, structure_layers={self.structure_layers})",
+            f"fusion_depth={self.fusion_depth} must lie between 0 and {deepest}, the number of layers that "
+            f"{'both towers have' if len(depths) == 2 else 'the tower has'} ({told})",
         )
         for name, options in (("bridge_direction", BridgeDirection), ("bridge_mask", BridgeMask)):
             _one_of(name, getattr(self, name), get_args(options))
@@ -227,19 +257,59 @@ class DualForceConfig:
         )
 
     @property
+    def has_video(self) -> bool:
+        """Whether the model denoises video."""
+        return self.streams != "structure"
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether the model denoises structure."""
+        return self.streams != "video"
+
+    @property
+    def stream_channels(self) -> int:
+        """Channels of the video stream: ``latent_channels``, 0 without it."""
+        return self.latent_channels if self.has_video else 0
+
+    @property
+    def stream_entries(self) -> int:
+        """Entries of a vector of the structure stream: ``structure_dim``, 0 without it."""
+        return self.structure_dim if self.has_structure else 0
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether reference tokens are read: by the video tower, if ``reference_dim`` is above 0."""
+        return self.has_video and self.reference_dim > 0
+
+    @property
+    def reads_flame(self) -> bool:
+        """Whether there is a FLAME head: on the structure, if ``flame_dim`` is above 0."""
+        return self.has_structure and self.flame_dim > 0
+
+    @property
+    def hears(self) -> bool:
+        """Whether audio reaches the towers."""
+        return self.fusion_depth > 0 and self.audio_dim > 0
+
+    @property
+    def fusion_layers(self) -> int:
+        """Layers that exchange something: ``fusion_depth``, 0 for a model that neither hears nor has a bridge."""
+        return self.fusion_depth if self.hears or self.bridge_to_video else 0
+
+    @property
     def bridge_to_video(self) -> bool:
         """Whether video reads structure."""
-        return self.fusion_depth > 0 and self.bridge_direction != "none"
+        return self.streams == "both" and self.fusion_depth > 0 and self.bridge_direction != "none"
 
     @property
     def bridge_to_structure(self) -> bool:
         """Whether structure reads video."""
-        return self.fusion_depth > 0 and self.bridge_direction == "both"
+        return self.bridge_to_video and self.bridge_direction == "both"
 
     @property
     def causal_bridge(self) -> bool:
         """Whether the bridge reaches past frames, so that a cache keeps them for it."""
-        return self.bridge_mask == "causal"
+        return self.bridge_to_video and self.bridge_mask == "causal"
 
     @property
     def structure(self) -> StructureDiTConfig:

@@ -78,6 +78,8 @@ def latency_of(config: DualForceConfig, chunk: int = 1, audio_future: int | None
     Args:
         audio_future: slots that it is told to hear ahead; None: all that it can.
     """
+    if not config.hears:
+        return Latency(chunk * SLOTS / FPS, 0.0, 0.0, "no audio encoder")
     future = config.audio_future if audio_future is None else audio_future
     return Latency(chunk * SLOTS / FPS, future / FPS, audio_lookahead(config.audio_encoder), config.audio_encoder)
 
@@ -133,6 +135,8 @@ def count_parameters(model: DualForce) -> dict[str, int]:
 
     layers = [layer for layer in model.fusion if isinstance(layer, FusionLayer)]
     bridge = sum(size(layer.to_video, layer.to_structure) for layer in layers)
+    if model.audio is None:
+        bridge = size(model.fusion)  # with the gates, which else count with the audio's
     return {
         "video tower": size(model.video),
         "structure tower": size(model.structure),
@@ -157,7 +161,8 @@ def latent_side(size: int) -> tuple[int, int]:
 def count_cache_bytes(config: DualForceConfig, workload: Workload, element: int = BYTES_BF16) -> int:
     """Return the size of the cache's rings for one sequence: keys, rotated keys and values."""
     tokens, places = video_tokens(config, *latent_side(workload.size)), workload.window + workload.sinks - 1
-    widths = config.num_layers * tokens * config.dim + config.structure_layers * SLOTS * config.structure_width
+    widths = config.num_layers * tokens * config.dim
+    widths += config.structure_layers * SLOTS * config.structure_width * config.has_structure
     if config.causal_bridge:
         sources = SLOTS * config.bridge_to_video + tokens * config.bridge_to_structure
         widths += config.fusion_depth * sources * config.bridge_width
@@ -171,10 +176,13 @@ def count_activation_bytes(config: DualForceConfig, workload: Workload) -> int:
     token beside its feed-forward's two hidden layers.
     """
     clip_frames = latent_length(workload.frames) * workload.batch
-    video, structure = clip_frames * video_tokens(config, *latent_side(workload.size)), clip_frames * SLOTS
-    kept = (config.num_layers + config.fusion_depth) * video * config.dim
-    kept += (config.structure_layers + config.fusion_depth) * structure * config.structure_width
+    video = clip_frames * video_tokens(config, *latent_side(workload.size))
+    structure = clip_frames * SLOTS * config.has_structure
+    kept = (config.num_layers + config.fusion_layers) * video * config.dim
+    kept += (config.structure_layers + config.fusion_layers) * structure * config.structure_width
     recomputed = video * (RECOMPUTED_WIDTHS * config.dim + 2 * config.ffn_dim)
+    if not config.has_video:
+        recomputed = structure * (RECOMPUTED_WIDTHS * config.structure_width + 2 * config.structure_ffn_dim)
     return BYTES_FP32 * kept + BYTES_BF16 * recomputed
 
 
@@ -184,6 +192,8 @@ def render(name: str, description: Description) -> str:
     total, flops = description.total_parameters, description.total_flops
     lines = [f"{name}: {total / 1e6:.1f} M parameters", "", f"  {'part':<18}{'parameters':>14}{'GFLOP per frame':>18}"]
     for part, count in description.parameters.items():
+        if not count:
+            continue  # the model has no such part
         done = description.flops.get(part)
         cost = "once a clip" if part == "reference" else "training" if done is None else f"{done / 1e9:.3f}"
         lines.append(f"  {part:<18}{count:>14,}{cost:>18}")

@@ -6,7 +6,7 @@ h and w latent height and width, N video tokens per frame, V structure vector, D
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -23,10 +23,11 @@ from df_models.model.config import DualForceConfig
 from df_models.model.fusion import FusionLayer
 from df_models.model.inputs import (
     History,
+    Inputs,
+    behind_history,
     check_future,
-    check_history,
     check_reference,
-    check_streams,
+    checked_inputs,
     reference_frames,
     with_reference,
 )
@@ -35,28 +36,38 @@ from df_models.model.plan import Geometry, Pass, chunk_pass, clip_pass, plan_chu
 from df_models.model.presets import preset_config
 from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.reference import ReferenceResampler
+from df_models.model.statistics import StructureStatistics
 from df_models.model.structure_dit import StructureDiT
-from df_models.model.tower import NoiseEmbedding
+from df_models.model.tower import NoiseEmbedding, Tower
 from df_models.model.video_dit import VideoDiT
 from df_models.time import SLOTS
 
 
 class Velocity(NamedTuple):
-    """Predicted velocity, noise minus clean: video ``[B, T, C, h, w]``, structure ``[B, T, 4, V]``."""
+    """Predicted velocity, noise minus clean: video ``[B, T, C, h, w]``, structure ``[B, T, 4, V]``.
+
+    A stream that the model lacks has width 0: ``[B, T, 0, 0, 0]`` or ``[B, T, 4, 0]``.
+    """
 
     video: Tensor
     structure: Tensor
 
+    def like(self, video: Tensor | None, structure: Tensor | None) -> Velocity:
+        """Return the velocities in the dtypes of the streams that they are of."""
+        pairs = zip(self, (video, structure))
+        return Velocity(*(velocity if stream is None else velocity.to(stream.dtype) for velocity, stream in pairs))
 
-class DualForce(Pretrained):
-    """Video and structure towers with bridge, audio, reference and text conditioning.
+
+class DualForce(StructureStatistics, Pretrained):
+    """Video and structure towers with bridge, audio, reference and text conditioning; or one of the towers.
+
+    Of a stream that the model lacks (``streams`` of its configuration), and of audio in a model with ``audio_dim`` 0,
+    methods take None, or tensors of width 0, and return such tensors.
 
     Attributes:
         config: the frozen configuration.
-        video, structure: the towers, :class:`VideoDiT` and :class:`StructureDiT`.
-        fusion: one :class:`FusionLayer` for each of the first ``fusion_depth`` layers.
-        structure_mean, structure_std: float32 ``[V]`` statistics of raw structure vectors; they keep float32 when
-            the model is cast, and travel in the checkpoint.
+        video, structure: the towers, :class:`VideoDiT` and :class:`StructureDiT`; None where there is none.
+        fusion: one :class:`FusionLayer` for each of the first ``fusion_depth`` layers, if there is an exchange.
         gradient_checkpointing: recompute every n-th layer in the backward pass instead of keeping its activations; 0
             (or False) none, 1 (or True) each.
         attention_backend: ``auto``, ``sdpa`` or ``flex`` (:mod:`df_models.attention.backends`).
@@ -65,8 +76,6 @@ class DualForce(Pretrained):
     model_type = "dualforce"
     config_type = DualForceConfig
     config: DualForceConfig
-    structure_mean: Tensor
-    structure_std: Tensor
 
     def __init__(self, config: DualForceConfig) -> None:
         super().__init__()
@@ -74,27 +83,26 @@ class DualForce(Pretrained):
         self.gradient_checkpointing: int = 0
         self.attention_backend: AttentionBackend = "auto"
         self._block_masks = BlockMasks()
-        self.video = VideoDiT(config.video)
-        self.structure = StructureDiT(config.structure)
-        self.fusion = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_depth))
+        self.video = VideoDiT(config.video) if config.has_video else None
+        self.structure = StructureDiT(config.structure) if config.has_structure else None
+        self.fusion = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_layers))
         self.audio: AudioWindowEmbedding | None = None
-        if config.fusion_depth:
+        if config.hears:
             window = config.audio_past + SLOTS + config.audio_future
             self.audio = AudioWindowEmbedding(config.audio_dim, window, config.audio_width, config.eps)
         self.reference: ReferenceResampler | None = None
-        if config.reference_dim:
+        if config.reads_reference:
             self.reference = ReferenceResampler(
                 config.reference_dim, config.reference_width, config.reference_tokens, config.dim, config.eps
             )
         self.flame: nn.Sequential | None = None
-        if config.flame_dim:
+        if config.reads_flame:
             hidden = config.flame_width
             self.flame = nn.Sequential(
                 nn.Linear(config.structure_dim, hidden), nn.SiLU(), nn.Linear(hidden, config.flame_dim)
             )
             init_linear(self.flame)
-        self.register_buffer("structure_mean", torch.zeros(config.structure_dim))
-        self.register_buffer("structure_std", torch.ones(config.structure_dim))
+        self.add_statistics(config.stream_entries)
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> DualForce:
@@ -107,12 +115,12 @@ class DualForce(Pretrained):
 
     def forward(
         self,
-        video: Tensor,
-        structure: Tensor,
-        audio: Tensor,
-        sigma_video: Tensor,
-        sigma_structure: Tensor,
-        reference_latent: Tensor,
+        video: Tensor | None,
+        structure: Tensor | None,
+        audio: Tensor | None,
+        sigma_video: Tensor | None,
+        sigma_structure: Tensor | None,
+        reference_latent: Tensor | None = None,
         reference_tokens: Tensor | None = None,
         text: Tensor | None = None,
         *,
@@ -128,7 +136,7 @@ class DualForce(Pretrained):
             structure: noisy structure ``[B, T, 4, V]``, normalised.
             audio: features of the 25 Hz slots ``[B, T + L, 4, audio_dim]``; L >= 0 latent frames may follow the clip.
             sigma_video, sigma_structure: noise level of each latent frame ``[B, T]`` in [0, 1]; float32.
-            reference_latent: one image encoded alone ``[B, C, h, w]``, shown to every frame.
+            reference_latent: one image encoded alone ``[B, C, h, w]``, shown to every frame; video needs it.
             reference_tokens: image features ``[B, L, reference_dim]``; None leaves them out.
             text: ``[B, L, text_dim]``, L <= 512, zero rows past its length: it is read as 512 rows, as Wan reads it;
                 None leaves it out.
@@ -145,26 +153,26 @@ class DualForce(Pretrained):
         Raises:
             UserError: a shape does not fit the configuration or the other inputs.
         """
-        frames = video.shape[1]
-        check_streams(self.config, video, structure, audio, sigma_video, sigma_structure)
-        dtypes = video.dtype, structure.dtype
+        inputs = checked_inputs(self.config, video, structure, audio, sigma_video, sigma_structure)
+        batch, frames = inputs.structure.shape[:2]
         layout = FrameLayout.clip(frames)
         if history is not None:
             layout = FrameLayout.teacher_forcing(frames)
-            check_history(history, History(video, structure, sigma_video, sigma_structure))
-            pairs = zip(history, (video, structure, sigma_video, sigma_structure))
-            video, structure, sigma_video, sigma_structure = (torch.cat(pair, dim=1) for pair in pairs)
+            inputs = behind_history(history, inputs)
             structure_known = None if structure_known is None else torch.cat([structure_known] * 2, dim=1)
-        check_reference(reference_latent, video.shape[0], *video.shape[2:])
-        aligned = reference_frames(reference_frame, video.shape[0], video.device)
-        inputs = with_reference(video, layout.frames, reference_latent, aligned)
+        if self.video is not None:
+            if reference_latent is None:
+                raise UserError("the model needs reference_latent, but there is none")
+            check_reference(reference_latent, batch, *inputs.video.shape[2:])
+            aligned = reference_frames(reference_frame, batch, inputs.video.device)
+            shown = with_reference(inputs.video, layout.frames, reference_latent, aligned)
+            inputs = inputs._replace(video=shown)
         video_context, structure_context = self._contexts(reference_tokens, text)
-        geometry = self._geometry(video)
-        check_future(self.config, audio_future, video.shape[0])
-        heard = self._hear(geometry, audio.flatten(1, 2), layout.frames, first_slot=0, future=audio_future)
+        geometry = self._geometry(inputs.video)
+        check_future(self.config, audio_future, batch)
+        heard = self._hear(geometry, inputs.audio.flatten(1, 2), layout.frames, first_slot=0, future=audio_future)
         plan = clip_pass(geometry, layout, video_context, structure_context, heard, self.attention_backend)
-        velocity = self._run(inputs, structure, sigma_video, sigma_structure, plan, last=frames, known=structure_known)
-        return Velocity(velocity.video.to(dtypes[0]), velocity.structure.to(dtypes[1]))
+        return self._run(inputs, plan, last=frames, known=structure_known).like(video, structure)
 
     if TYPE_CHECKING:
 
@@ -190,7 +198,7 @@ class DualForce(Pretrained):
 
         Args:
             batch_size: sequences generated together.
-            height, width: of the latent.
+            height, width: of the latent; without video they mean nothing.
             window: latent frames visible at most, the current chunk included, beside the sinks.
             sinks: first latent frames of the video that stay visible for ever.
             reference_latent, reference_tokens, text, reference_frame: conditioning, as in :meth:`forward`; without
@@ -207,10 +215,12 @@ class DualForce(Pretrained):
             )
         device = torch.device(device) if device is not None else self.device
         dtype = dtype or self.dtype
-        rows, columns = self.video.grid(height, width)
+        rows, columns = self._grid(height, width)
         tokens, places = rows * columns, sinks + window - 1
 
-        def ring(layers: int, stream_tokens: int, stream_width: int, heads: int) -> Ring:
+        def ring(wanted: bool, layers: int, stream_tokens: int, stream_width: int, heads: int) -> Ring | None:
+            if not wanted:
+                return None
             shape = RingShape(layers, stream_tokens, heads, stream_width // heads)
             with torch.inference_mode(False):  # so that steps outside of inference mode may write into it as well
                 return Ring(shape, batch_size, places, device, dtype)
@@ -218,22 +228,25 @@ class DualForce(Pretrained):
         with torch.inference_mode(False):
             audio_past = torch.zeros(batch_size, config.audio_past, config.audio_dim, device=device, dtype=dtype)
         bridge = (config.bridge_width, config.bridge_heads)
+        channels = config.stream_channels
         if reference_latent is None:
-            reference_latent = torch.zeros(batch_size, config.latent_channels, height, width, device=device)
-        check_reference(reference_latent, batch_size, config.latent_channels, height, width)
+            reference_latent = torch.zeros(batch_size, channels, height, width, device=device)
+        if self.video is not None:
+            check_reference(reference_latent, batch_size, channels, height, width)
         with torch.no_grad():
             contexts = self._contexts(reference_tokens, text)
-            video_context = self.video.project_context(contexts[0])
-            structure_context = self.structure.project_context(contexts[1])
+            video_context = [] if self.video is None else self.video.project_context(contexts[0])
+            structure_context = [] if self.structure is None else self.structure.project_context(contexts[1])
         to_video = config.causal_bridge and config.bridge_to_video
         to_structure = config.causal_bridge and config.bridge_to_structure
+        structure = (config.structure_layers, SLOTS, config.structure_width, config.structure_heads)
         return KVCache(
             window=window,
             sinks=sinks,
-            video=ring(config.num_layers, tokens, config.dim, config.num_heads),
-            structure=ring(config.structure_layers, SLOTS, config.structure_width, config.structure_heads),
-            bridge_to_video=ring(config.fusion_depth, SLOTS, *bridge) if to_video else None,
-            bridge_to_structure=ring(config.fusion_depth, tokens, *bridge) if to_structure else None,
+            video=ring(config.has_video, config.num_layers, tokens, config.dim, config.num_heads),
+            structure=ring(config.has_structure, *structure),
+            bridge_to_video=ring(to_video, config.fusion_depth, SLOTS, *bridge),
+            bridge_to_structure=ring(to_structure, config.fusion_depth, tokens, *bridge),
             audio_past_BAF=audio_past,
             video_context=video_context,
             structure_context=structure_context,
@@ -244,11 +257,11 @@ class DualForce(Pretrained):
     @torch.no_grad()
     def step(
         self,
-        video: Tensor,
-        structure: Tensor,
-        audio: Tensor,
-        sigma_video: Tensor,
-        sigma_structure: Tensor,
+        video: Tensor | None,
+        structure: Tensor | None,
+        audio: Tensor | None,
+        sigma_video: Tensor | None,
+        sigma_structure: Tensor | None,
         cache: KVCache,
         *,
         frame: int,
@@ -271,70 +284,93 @@ class DualForce(Pretrained):
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
         """
-        check_streams(self.config, video, structure, audio, sigma_video, sigma_structure)
-        check_reference(cache.reference_latent, video.shape[0], *video.shape[2:])
-        chunk = video.shape[1]
-        geometry = self._geometry(video)
+        inputs = checked_inputs(self.config, video, structure, audio, sigma_video, sigma_structure)
+        batch, chunk = inputs.structure.shape[:2]
+        if self.video is not None:
+            check_reference(cache.reference_latent, batch, *inputs.video.shape[2:])
+        geometry = self._geometry(inputs.video)
         plan = plan_chunk(geometry, cache, frame, chunk)
-        slots = audio.flatten(1, 2)
+        slots = inputs.audio.flatten(1, 2)
         past = cache.audio_past_BAF
         known = torch.cat([past, slots.to(past.dtype)], dim=1)
-        check_future(self.config, audio_future, video.shape[0])
+        check_future(self.config, audio_future, batch)
         first_slot = SLOTS * frame - past.shape[1]
         heard = self._hear(geometry, known, plan.chunk.frames, first_slot=first_slot, future=audio_future)
-        inputs = with_reference(video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
+        if self.video is not None:
+            shown = with_reference(inputs.video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
+            inputs = inputs._replace(video=shown)
         writes = Writes(plan.chunk) if write else None
         layers = chunk_pass(geometry, cache, plan, heard, writes)
-        velocity = self._run(inputs, structure, sigma_video, sigma_structure, layers, last=chunk, known=structure_known)
+        velocity = self._run(inputs, layers, last=chunk, known=structure_known)
         if writes is not None:
             cache.store(writes, chunk, slots[:, : SLOTS * chunk])
-        return Velocity(velocity.video.to(video.dtype), velocity.structure.to(structure.dtype))
+        return velocity.like(video, structure)
 
-    def _run(
-        self,
-        video: Tensor,
-        structure: Tensor,
-        sigma_video: Tensor,
-        sigma_structure: Tensor,
-        plan: Pass,
-        *,
-        last: int,
-        known: Tensor | None = None,
-    ) -> Velocity:
-        """Embed, run all layers, and predict for the ``last`` frames."""
-        height, width = video.shape[-2:]
-        noise_v, noise_s = self.video.embed_noise(sigma_video), self.structure.embed_noise(sigma_structure)
-        x_video, x_structure = self.video.embed(video), self.structure.embed(structure, known)
-        for layer in range(max(len(self.video.blocks), len(self.structure.blocks))):
+    def _run(self, inputs: Inputs, plan: Pass, *, last: int, known: Tensor | None = None) -> Velocity:
+        """Embed, run all layers, and predict for the ``last`` frames; ``inputs.video`` has the reference with it."""
+        video, structure = self.video, self.structure
+        if known is not None and structure is None:
+            raise UserError("structure_known was given, but this model has no structure; leave it out (None)")
+        noise_v = noise_s = x_video = x_structure = None
+        if video is not None:
+            noise_v, x_video = video.embed_noise(inputs.sigma_video), video.embed(inputs.video)
+        if structure is not None:
+            noise_s, x_structure = (
+                structure.embed_noise(inputs.sigma_structure),
+                structure.embed(inputs.structure, known),
+            )
+        for layer in range(max(len(tower.blocks) for tower in self.towers)):
             x_video, x_structure = self._layer(layer, x_video, x_structure, noise_v, noise_s, plan)
-        out_video = self.video.head(x_video[:, -last:], noise_v.embedding_BTD[:, -last:])
-        out_structure = self.structure.head(x_structure[:, -last:], noise_s.embedding_BTD[:, -last:])
-        return Velocity(self.video.unembed(out_video, height, width), out_structure)
+        out_video, out_structure = inputs.video[:, -last:], inputs.structure[:, -last:]  # of width 0, if they stay
+        if video is not None and x_video is not None and noise_v is not None:
+            out_video = video.head(x_video[:, -last:], noise_v.embedding_BTD[:, -last:])
+            out_video = video.unembed(out_video, *inputs.video.shape[-2:])
+        if structure is not None and x_structure is not None and noise_s is not None:
+            out_structure = structure.head(x_structure[:, -last:], noise_s.embedding_BTD[:, -last:])
+        return Velocity(out_video, out_structure)
 
     def _layer(
-        self, layer: int, video: Tensor, structure: Tensor, noise_v: NoiseEmbedding, noise_s: NoiseEmbedding, plan: Pass
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        layer: int,
+        video: Tensor | None,
+        structure: Tensor | None,
+        noise_v: NoiseEmbedding | None,
+        noise_s: NoiseEmbedding | None,
+        plan: Pass,
+    ) -> tuple[Tensor | None, Tensor | None]:
         if layer < len(self.fusion):
             video, structure = self._maybe_checkpoint(layer, self.fusion[layer], video, structure, plan.exchange(layer))
-        if layer < len(self.video.blocks):
+        if self.video is not None and noise_v is not None and layer < len(self.video.blocks):
             context = plan.context_video(layer)
             attend = plan.attend_video(layer)
             block = self.video.blocks[layer]
             video = self._maybe_checkpoint(layer, block, video, noise_v.projection_BT6D, attend, context)
-        if layer < len(self.structure.blocks):
+        if self.structure is not None and noise_s is not None and layer < len(self.structure.blocks):
             context = plan.context_structure(layer)
             attend = plan.attend_structure(layer)
             block = self.structure.blocks[layer]
             structure = self._maybe_checkpoint(layer, block, structure, noise_s.projection_BT6D, attend, context)
         return video, structure
 
+    @property
+    def towers(self) -> list[Tower]:
+        """The towers that there are, video first."""
+        return [tower for tower in (self.video, self.structure) if tower is not None]
+
+    def layers(self) -> Iterator[nn.Module]:
+        """Every block and fusion layer, in the order in which a pass runs them."""
+        stacks = [self.fusion, *(tower.blocks for tower in self.towers)]
+        for layer in range(max(map(len, stacks))):
+            yield from (stack[layer] for stack in stacks if layer < len(stack))
+
     def compile_layers(self, **options: Any) -> None:
         """Compile every block and fusion layer in place, with options of ``torch.compile``.
 
-        All layers of a kind share one compiled graph, so compiling does not take longer for a deeper model.
+        All layers of a kind share one compiled graph, so compiling does not take longer for a deeper model. What is
+        compiled is a layer's ``forward``, so that hooks around it (of FSDP2) are not.
         """
-        for layer in (*self.video.blocks, *self.structure.blocks, *self.fusion):
-            layer.compile(**options)
+        for layer in self.layers():
+            layer.forward = torch.compile(layer.forward, **options)
 
     def _maybe_checkpoint(self, layer: int, module: Callable[..., Any], *args: Any) -> Any:
         every = int(self.gradient_checkpointing)
@@ -360,68 +396,37 @@ class DualForce(Pretrained):
         reference = None
         if reference_tokens is not None:
             if self.reference is None:
-                raise UserError("reference tokens were given, but this model has reference_dim=0 and reads none")
+                why = "reference_dim=0" if self.config.has_video else "no video"
+                raise UserError(f"reference tokens were given, but this model has {why} and reads none")
             if reference_tokens.ndim != 3 or reference_tokens.shape[-1] != self.config.reference_dim:
                 wanted = f"[batch, tokens, {self.config.reference_dim}]"
                 raise UserError(f"reference_tokens must be {wanted}, not {list(reference_tokens.shape)}")
             reference = self.reference(reference_tokens)
-        structure_text = self.structure.embed_text(text) if self.config.structure_text else None
-        return Context(self.video.embed_text(text), reference), Context(structure_text, None)
+        video_text = None if self.video is None else self.video.embed_text(text)
+        read = self.structure is not None and (self.config.structure_text or self.video is None)
+        structure_text = self.structure.embed_text(text) if self.structure is not None and read else None
+        return Context(video_text, reference), Context(structure_text, None)
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of video tokens, none without video."""
+        return (0, 0) if self.video is None else self.video.grid(height, width)
 
     def _geometry(self, video: Tensor) -> Geometry:
-        grid = self.video.grid(*video.shape[-2:])
-        return Geometry(self.config, grid, video.device, self.video.compute_dtype, self._block_masks)
+        grid = self._grid(*video.shape[-2:])
+        return Geometry(self.config, grid, video.device, self.towers[0].compute_dtype, self._block_masks)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that the model computes in."""
-        return self.video.dtype
+        return self.towers[0].dtype
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.structure_mean.device
+        return self.towers[0].head.modulation.device
 
     def predict_flame(self, structure_clean: Tensor) -> Tensor:
         """Read FLAME ``[B, T, 4, flame_dim]`` from (predicted) clean, normalised structure ``[B, T, 4, V]``."""
         if self.flame is None:
-            raise UserError("this model has no FLAME head; build it with a flame_dim above 0")
+            raise UserError("this model has no FLAME head; build it with structure and a flame_dim above 0")
         return self.flame(structure_clean.to(self.dtype)).to(structure_clean.dtype)
-
-    @property
-    def has_structure_statistics(self) -> bool:
-        """Whether :meth:`set_structure_statistics` gave the model statistics; before, they change nothing."""
-        return bool(self.structure_mean.any()) or not bool((self.structure_std == 1).all())
-
-    def set_structure_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Set mean and standard deviation ``[V]`` of raw structure vectors.
-
-        Raises:
-            UserError: the shapes do not fit, or a standard deviation is not positive.
-        """
-        wanted = (self.config.structure_dim,)
-        if tuple(mean.shape) != wanted or tuple(std.shape) != wanted:
-            raise UserError(
-                f"structure statistics must be {list(wanted)}, not {list(mean.shape)} and {list(std.shape)}"
-            )
-        if not bool((std > 0).all()) or not bool(torch.isfinite(mean).all()):
-            raise UserError("structure statistics must be finite, with standard deviations above 0")
-        self.structure_mean.copy_(mean)
-        self.structure_std.copy_(std)
-
-    def normalize_structure(self, structure: Tensor) -> Tensor:
-        """Turn raw structure vectors ``[..., V]`` into the model's units."""
-        return ((structure.float() - self.structure_mean) / self.structure_std).to(structure.dtype)
-
-    def denormalize_structure(self, structure: Tensor) -> Tensor:
-        """Turn the model's structure ``[..., V]`` back into raw vectors."""
-        return (structure.float() * self.structure_std + self.structure_mean).to(structure.dtype)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DualForce:
-        """Move or cast the model; the structure statistics move along but keep float32."""
-        mean, std = self.structure_mean, self.structure_std
-        super()._apply(fn, recurse)
-        if self.structure_mean.dtype != torch.float32:
-            self.structure_mean = mean.to(self.structure_mean.device)
-            self.structure_std = std.to(self.structure_std.device)
-        return self

@@ -27,7 +27,9 @@ class _Frames:
 
 
 def video_tokens(config: DualForceConfig | VideoDiTConfig, height: int, width: int) -> int:
-    """Return the video tokens of one latent frame of ``height`` x ``width`` cells."""
+    """Return the video tokens of one latent frame of ``height`` x ``width`` cells; none in a model without video."""
+    if isinstance(config, DualForceConfig) and not config.has_video:
+        return 0
     _, rows, columns = config.patch_size
     return (height // rows) * (width // columns)
 
@@ -58,25 +60,39 @@ def clip_flops(
 
 
 def training_flops(
-    config: DualForceConfig, layout: FrameLayout, tokens: int, *, features: int = 0, flame: bool = False
+    config: DualForceConfig,
+    layout: FrameLayout,
+    tokens: int,
+    *,
+    features: int = 0,
+    flame: bool = False,
+    frozen: bool = False,
 ) -> int:
-    """Return operations of a training step on one clip: forward and backward, nothing computed twice."""
-    return (1 + BACKWARD) * clip_flops(config, layout, tokens, features=features, flame=flame)
+    """Return operations of a training step on one clip: forward and backward, nothing computed twice.
+
+    Args:
+        frozen: the weights get no gradients of their own, which is half of the backward pass. An adapter's small
+            products, and the other half of attention's backward pass, are then left out: less is told than is done.
+    """
+    backward = BACKWARD // 2 if frozen else BACKWARD
+    return (1 + backward) * clip_flops(config, layout, tokens, features=features, flame=flame)
 
 
 def _by_part(config: DualForceConfig, tokens: int, frames: _Frames, reference: bool = True) -> dict[str, int]:
     video, structure = config.video, config.structure
     area = config.patch_size[1] * config.patch_size[2]
     text = TEXT_TOKENS if config.text_dim else 0
-    context = text + (config.reference_tokens if config.reference_dim and reference else 0)
+    context = text + (config.reference_tokens if config.reads_reference and reference else 0)
     structure_text = text if config.structure_text else 0
     video_edges = tokens * area * video.dim * (video.in_dim * frames.through + video.out_dim * frames.out)
     structure_edges = (
         SLOTS * structure.vector_dim * structure.dim * ((1 + structure.known) * frames.through + frames.out)
     )
+    of_video = 2 * (video_edges + _tower_products(video, tokens, frames, context))
+    of_structure = 2 * (structure_edges + _tower_products(structure, SLOTS, frames, structure_text))
     return {
-        "video tower": 2 * (video_edges + _tower_products(video, tokens, frames, context)),
-        "structure tower": 2 * (structure_edges + _tower_products(structure, SLOTS, frames, structure_text)),
+        "video tower": of_video if config.has_video else 0,
+        "structure tower": of_structure if config.has_structure else 0,
         "bridge": 2 * config.fusion_depth * _bridge_products(config, tokens, frames),
         "audio": 2 * _audio_products(config, tokens) * frames.through,
     }
@@ -98,13 +114,15 @@ def _bridge_products(config: DualForceConfig, tokens: int, frames: _Frames) -> i
 
 def _audio_products(config: DualForceConfig, tokens: int) -> int:
     """Return what each frame's window takes, and both towers to hear it."""
-    if not config.fusion_depth:
+    if not config.hears:
         return 0
     width = config.audio_width
     window = config.audio_past + SLOTS + config.audio_future
     embedding = 2 * width * (window * (config.audio_dim + 1) + SLOTS * width)
+    towers = [(tokens, config.dim)] if config.has_video else []
+    towers += [(SLOTS, config.structure_width)] if config.has_structure else []
     both = 0
-    for count, dim in ((tokens, config.dim), (SLOTS, config.structure_width)):
+    for count, dim in towers:
         both += 2 * count * dim * width + 2 * SLOTS * width * width + 2 * count * SLOTS * width
     return embedding + config.fusion_depth * both
 
@@ -113,10 +131,11 @@ def _context_products(config: DualForceConfig, features: int) -> int:
     """Return what text and reference take once a clip: embedded, and every layer's keys and values of them."""
     products = 0
     if config.text_dim:
-        towers = [config.video, config.structure] if config.structure_text else [config.video]
+        towers: list[VideoDiTConfig | StructureDiTConfig] = [config.video] if config.has_video else []
+        towers += [config.structure] if config.structure_text and config.has_structure else []
         for tower in towers:
             products += TEXT_TOKENS * (tower.text_dim * tower.dim + tower.dim**2 * (1 + 2 * tower.num_layers))
-    if config.reference_dim and features:
+    if config.reads_reference and features:
         width, queries = config.reference_width, config.reference_tokens
         products += features * width * (config.reference_dim + 2 * width + 2 * queries)
         products += queries * width * (6 * width + config.dim)

@@ -33,32 +33,42 @@ class Exchange:
 
 
 class FusionLayer(nn.Module):
-    """Bridge and audio of one layer."""
+    """Bridge and audio of one layer: what the model has of both."""
 
     def __init__(self, config: DualForceConfig) -> None:
         super().__init__()
         video, structure, eps = config.dim, config.structure_width, config.eps
         self.eps = eps
         bridge = (config.bridge_width, config.bridge_heads, eps)
+        audio = (config.audio_width, config.audio_heads, eps)
         self.to_video: BridgeAttention | None = None
         self.to_structure: BridgeAttention | None = None
+        self.audio_to_video: AudioAttention | None = None
+        self.audio_to_structure: AudioAttention | None = None
         if config.bridge_to_video:
             self.to_video = BridgeAttention(video, structure, *bridge)
             self.gate_to_video = Gate(video, config.gate_gain)
         if config.bridge_to_structure:
             self.to_structure = BridgeAttention(structure, video, *bridge)
             self.gate_to_structure = Gate(structure, config.gate_gain)
-        self.audio_to_video = AudioAttention(video, config.audio_width, config.audio_heads, eps, slots=False)
-        self.gate_audio_to_video = Gate(video, config.gate_gain)
-        self.audio_to_structure = AudioAttention(structure, config.audio_width, config.audio_heads, eps, slots=True)
-        self.gate_audio_to_structure = Gate(structure, config.gate_gain)
+        if config.hears and config.has_video:
+            self.audio_to_video = AudioAttention(video, *audio, slots=False)
+            self.gate_audio_to_video = Gate(video, config.gate_gain)
+        if config.hears and config.has_structure:
+            self.audio_to_structure = AudioAttention(structure, *audio, slots=True)
+            self.gate_audio_to_structure = Gate(structure, config.gate_gain)
 
-    def forward(self, video_BTND: Tensor, structure_BTSE: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor]:
-        """Return both updated states, in their dtype (float32 unless the model is float64)."""
-        video = computed(plain_norm(video_BTND, self.eps), self.audio_to_video.q)
-        structure = computed(plain_norm(structure_BTSE, self.eps), self.audio_to_structure.q)
-        new_video = self.gate_audio_to_video(video_BTND, self.audio_to_video(video, exchange.audio))
-        new_structure = self.gate_audio_to_structure(structure_BTSE, self.audio_to_structure(structure, exchange.audio))
+    def forward(
+        self, video_BTND: Tensor | None, structure_BTSE: Tensor | None, exchange: Exchange
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return both updated states, in their dtype (float32 unless the model is float64); None stays None."""
+        video, structure = self._read(video_BTND), self._read(structure_BTSE)
+        new_video, new_structure = video_BTND, structure_BTSE
+        if self.audio_to_video is not None and video_BTND is not None and video is not None:
+            new_video = self.gate_audio_to_video(video_BTND, self.audio_to_video(video, exchange.audio))
+        if self.audio_to_structure is not None and structure_BTSE is not None and structure is not None:
+            update = self.audio_to_structure(structure, exchange.audio)
+            new_structure = self.gate_audio_to_structure(structure_BTSE, update)
         if self.to_video is not None:
             assert exchange.to_video is not None, "the pass was planned without structure -> video"
             new_video = self.gate_to_video(new_video, self.to_video(video, structure, exchange.to_video))
@@ -67,3 +77,13 @@ class FusionLayer(nn.Module):
             update = self.to_structure(structure, video, exchange.to_structure)
             new_structure = self.gate_to_structure(new_structure, update)
         return new_video, new_structure
+
+    def _read(self, state_D: Tensor | None) -> Tensor | None:
+        """Return a state as all parts read it: normalised, in the dtype that they compute in."""
+        return None if state_D is None else computed(plain_norm(state_D, self.eps), self._layer)
+
+    @property
+    def _layer(self) -> nn.Linear:
+        """One of the layers, which are all of one dtype."""
+        parts = (self.audio_to_video, self.audio_to_structure, self.to_video, self.to_structure)
+        return next(part.q for part in parts if part is not None)

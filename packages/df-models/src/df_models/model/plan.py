@@ -116,28 +116,32 @@ def clip_pass(
     """Plan a pass over a whole clip, or over its history and noisy copies."""
     config, tokens = geometry.config, geometry.tokens
     positions = torch.tensor(layout.frames, dtype=torch.float64)
-    video_rotation = geometry.video(positions, config.dim, config.num_heads)
-    structure_rotation = geometry.structure(positions, layout.frames)
-    video_mask = geometry.causal(layout, (tokens, tokens), backend)
-    structure_mask = geometry.causal(layout, (SLOTS, SLOTS), backend)
-    attend_video = WholeSequence(video_rotation, video_rotation, video_mask)
-    attend_structure = WholeSequence(structure_rotation, structure_rotation, structure_mask)
+    attend_video = attend_structure = to_video = to_structure = None
+    if config.has_video:
+        rotation = geometry.video(positions, config.dim, config.num_heads)
+        attend_video = WholeSequence(rotation, rotation, geometry.causal(layout, (tokens, tokens), backend))
+    if config.has_structure:
+        rotation = geometry.structure(positions, layout.frames)
+        attend_structure = WholeSequence(rotation, rotation, geometry.causal(layout, (SLOTS, SLOTS), backend))
     if config.causal_bridge:
         video, structure = geometry.bridge(positions, layout.frames)
         to_video = WholeSequence(video, structure, geometry.causal(layout, (tokens, SLOTS), "sdpa"))
         to_structure = WholeSequence(structure, video, geometry.causal(layout, (SLOTS, tokens), "sdpa"))
-    else:
+    elif config.bridge_to_video:
         to_video, to_structure = geometry.same_frame(layout.frames)
-    exchange = Exchange(
-        to_video if config.bridge_to_video else None, to_structure if config.bridge_to_structure else None, audio
-    )
+    exchange = Exchange(to_video, to_structure if config.bridge_to_structure else None, audio)
     return Pass(
-        lambda _layer: attend_video,
-        lambda _layer: attend_structure,
+        lambda _layer: _planned(attend_video),
+        lambda _layer: _planned(attend_structure),
         lambda _layer: video_context,
         lambda _layer: structure_context,
         lambda _layer: exchange,
     )
+
+
+def _planned(attend: Attend | None) -> Attend:
+    assert attend is not None, "the model has no such tower"
+    return attend
 
 
 @dataclass
@@ -145,8 +149,8 @@ class ChunkPlan:
     """Tables and masks of one chunk against the cache; the same for all its denoising steps."""
 
     chunk: Chunk
-    video: tuple[Tensor, Tensor]
-    structure: tuple[Tensor, Tensor]
+    video: tuple[Tensor, Tensor] | None
+    structure: tuple[Tensor, Tensor] | None
     bridge_stored: tuple[Tensor, Tensor] | None
     bridge_own: tuple[Tensor, Tensor] | None
     same_frame: tuple[Attend, Attend] | None
@@ -174,11 +178,13 @@ def plan_chunk(geometry: Geometry, cache: KVCache, frame: int, num_frames: int) 
     video_heads = (config.dim, config.num_heads)
     plan = ChunkPlan(
         chunk,
-        (geometry.video(stored, *video_heads), geometry.video(own, *video_heads)),
-        (geometry.structure(stored, chunk.stored), geometry.structure(own, chunk.frames)),
+        (geometry.video(stored, *video_heads), geometry.video(own, *video_heads)) if config.has_video else None,
+        (geometry.structure(stored, chunk.stored), geometry.structure(own, chunk.frames))
+        if config.has_structure
+        else None,
         geometry.bridge(stored, chunk.stored) if config.causal_bridge else None,
         geometry.bridge(own, chunk.frames) if config.causal_bridge else None,
-        None if config.causal_bridge else geometry.same_frame(chunk.frames),
+        geometry.same_frame(chunk.frames) if config.bridge_to_video and not config.causal_bridge else None,
     )
     cache.plans[(frame, num_frames)] = plan
     return plan
@@ -190,29 +196,33 @@ def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio: Heard
     span = (chunk.frames[0], chunk.frames[-1] + 1)
 
     def cached(ring: Ring | None, layer: int, query_tokens: int, query: Tensor, stored: Tensor, own: Tensor) -> Attend:
-        assert ring is not None, "the cache was made for another bridge"
+        assert ring is not None, "the cache was made for another bridge, or for other streams"
         keys, values = ring.read(layer, span, stored)
         held = None if writes is None else writes.hold(ring, layer)
         return CachedSequence(keys, values, query, own, plan.mask(query_tokens, ring), held)
 
+    def tower(layer: int, ring: Ring | None, tables: tuple[Tensor, Tensor] | None, query_tokens: int) -> Attend:
+        assert tables is not None, "the model has no such tower"
+        stored, own = tables
+        return cached(ring, layer, query_tokens, own, stored, own)
+
     def bridges(layer: int) -> tuple[Attend | None, Attend | None]:
         to_video = to_structure = None
+        if not config.bridge_to_video:
+            return None, None
         if plan.same_frame is not None:
             to_video, to_structure = plan.same_frame
-            return to_video if config.bridge_to_video else None, to_structure if config.bridge_to_structure else None
+            return to_video, to_structure if config.bridge_to_structure else None
         assert plan.bridge_stored is not None and plan.bridge_own is not None
         (video_stored, structure_stored), (video_own, structure_own) = plan.bridge_stored, plan.bridge_own
-        if config.bridge_to_video:
-            to_video = cached(cache.bridge_to_video, layer, tokens, video_own, structure_stored, structure_own)
+        to_video = cached(cache.bridge_to_video, layer, tokens, video_own, structure_stored, structure_own)
         if config.bridge_to_structure:
             to_structure = cached(cache.bridge_to_structure, layer, SLOTS, structure_own, video_stored, video_own)
         return to_video, to_structure
 
-    video_stored, video_own = plan.video
-    structure_stored, structure_own = plan.structure
     return Pass(
-        lambda layer: cached(cache.video, layer, tokens, video_own, video_stored, video_own),
-        lambda layer: cached(cache.structure, layer, SLOTS, structure_own, structure_stored, structure_own),
+        lambda layer: tower(layer, cache.video, plan.video, tokens),
+        lambda layer: tower(layer, cache.structure, plan.structure, SLOTS),
         lambda layer: cache.video_context[layer],
         lambda layer: cache.structure_context[layer],
         lambda layer: Exchange(*bridges(layer), audio),

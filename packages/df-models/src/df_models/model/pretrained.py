@@ -154,8 +154,9 @@ def find_model(path_or_hub_id: str | os.PathLike[str], revision: str | None = No
     return Path(fetched)
 
 
-def read_header(path: Path, model_type: str = "dualforce") -> dict[str, Any]:
-    """Read and check the ``config.json`` of a kind of model."""
+def read_header(path: Path, *model_types: str) -> dict[str, Any]:
+    """Read and check the ``config.json`` of a kind of model, the whole one by default, or of one of several kinds."""
+    wanted = model_types or ("dualforce",)
     if not path.is_file():
         raise UserError(f"{path.parent} holds no {CONFIG_FILE}: it is no saved DualForce model")
     try:
@@ -163,9 +164,10 @@ def read_header(path: Path, model_type: str = "dualforce") -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged: {error}; fetch or save the model again") from error
     found = header.get("model_type") if isinstance(header, dict) else None
-    if found != model_type:
+    if found not in wanted:
+        named = " or ".join(map(repr, wanted))
         raise UserError(
-            f"{path} describes a model of type {found!r}, not {model_type!r}; it may belong to another class or library"
+            f"{path} describes a model of type {found!r}, not {named}; it may belong to another class or library"
         )
     if header.get("format") != FORMAT:
         raise UserError(f"{path} has format {header.get('format')!r}; this version of df-models reads format {FORMAT}")

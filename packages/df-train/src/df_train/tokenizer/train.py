@@ -16,13 +16,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog
-from df_models.cli_support import Terminated
 from df_models.encoders.video.wan_vae import WEIGHTS, WanVAE, decode_latents, encode_moments, new_autoencoder
-from df_models.errors import UserError
 from df_models.files import atomic_write, check_output_directory, check_owned, mark_owned
 from df_models.locks import one_writer
 from df_models.machine import Precision, choose_precision, describe_device
@@ -31,8 +30,9 @@ from df_models.time import latent_length
 from df_train import checkpoint, start
 from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
-from df_train.engine import Interrupts
+from df_train.engine import NotFinite
 from df_train.muon import Muon, split_parameters
+from df_train.recipe import Rhythm, alone, choose_start, fit, owned_names
 from df_train.schedule import ema_decay
 from df_train.start import Wish
 from df_train.tokenizer.config import TokenizerConfig, TokenizerLossConfig
@@ -92,14 +92,14 @@ def train(config: TokenizerConfig, wish: Wish = "default") -> Path:
     Raises:
         UserError: no such dataset (`data.shards`) or VAE (`start_from`), or one that does not fit; a run that is
             finished, or none to resume.
+        NotFinite: the gradient or the weights are no longer numbers; nothing is saved or exported then.
         KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGUSR1, with a checkpoint saved.
     """
     preflight(config)
     run = RunDir(config.run_dir.path)
     with one_writer(run.root, "df-train"), open_world(config.device) as world:
-        begin = choose_start(run, config, wish)
-        if world.size > 1:
-            raise UserError("the tokenizer trains in one process; leave torchrun or accelerate launch away")
+        begin = choose_start(run, _rhythm(config), wish)
+        alone(world, "tokenizer")
         precision = choose_precision(config.precision.name, world.device)
         tqdm.write(f"machine: {describe_device(world.device)}; computing in {precision}")
         if wish == "fresh":
@@ -129,25 +129,25 @@ def _fit(
     log: RunLog,
     world: World,
 ) -> None:
-    total = config.steps
-    bar = tqdm(total=total, initial=state.step, desc="tokenizer", unit="step")
-    with Interrupts().watch() as interrupts, bar:
-        while state.step < total:
-            losses = take_step(state, train_pool, config, precision)
-            bar.update()
-            if state.step % config.log_every == 0:
-                values = {name: float(value.detach()) for name, value in losses.items()}
-                bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
-                log.write(state.step, values)
-            if state.step % config.eval_every == 0 or state.step == total:
-                _look(state, train_pool, val_pools, run, log)
-            if state.step % config.checkpoint.every == 0 or state.step == total or interrupts.reason:
-                own = checkpoint.RankState({}, {})
-                checkpoint.save(run.checkpoints, state.step, state.tensors(), own, {}, world)
-                checkpoint.prune(run.checkpoints, config.checkpoint.keep)
-            if interrupts.reason and state.step < total:
-                tqdm.write(f"checkpoint saved in {run.checkpoints}; the same command continues the run")
-                raise KeyboardInterrupt if interrupts.ctrl_c else Terminated
+    fit(
+        state,
+        _rhythm(config),
+        run,
+        log,
+        world,
+        step=lambda: _figures(take_step(state, train_pool, config, precision)),
+        check=lambda: _require_finite(get_total_norm(state.vae.parameters()), "weights", state.step, config),
+        look=lambda: _look(state, train_pool, val_pools, run, log),
+        save=lambda: (state.tensors(), checkpoint.RankState({}, {})),
+    )
+
+
+def _rhythm(config: TokenizerConfig) -> Rhythm:
+    return Rhythm("tokenizer", config.steps, config.log_every, config.eval_every, config.checkpoint)
+
+
+def _figures(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in losses.items()}
 
 
 def _look(state: TokenizerState, train_pool: Pool, val_pools: dict[str, Pool], run: RunDir, log: RunLog) -> None:
@@ -158,24 +158,6 @@ def _look(state: TokenizerState, train_pool: Pool, val_pools: dict[str, Pool], r
     tqdm.write(f"step {state.step}: PSNR on held-out clips: {told}")
     log.write(state.step, {"val_psnr": psnr})
     export(averaged, train_pool, run.root / VAE)
-
-
-def choose_start(run: RunDir, config: TokenizerConfig, wish: Wish) -> checkpoint.CheckpointInfo | None:
-    """The checkpoint to continue from, or None to start at step 0.
-
-    Raises:
-        UserError: the run is finished, or there is nothing to resume.
-    """
-    if wish == "fresh":
-        return None
-    if wish == "default" and config.checkpoint.resume == "never" and run.config.is_file():
-        raise UserError(f"{run.root} holds a run and checkpoint.resume is never; say --fresh, or another run_dir=")
-    found = checkpoint.newest(run.checkpoints, tqdm.write)
-    if found is None and wish == "resume":
-        raise UserError(f"nothing to resume: {run.checkpoints} holds no checkpoint; leave out --resume")
-    if found is not None and found.step >= config.steps:
-        raise UserError(f"{run.root} holds a finished run; say --fresh to train it anew, or give it more steps")
-    return found
 
 
 def clear(run: RunDir) -> None:
@@ -191,7 +173,7 @@ def preflight(config: TokenizerConfig) -> None:
         UserError: no such dataset (`data.shards`) or VAE (`start_from`), or one that does not fit.
     """
     check_output_directory(config.run_dir.path, inputs=[] if config.start_from is None else [str(config.start_from)])
-    check_owned(config.run_dir.path, OWNER, ("config.yaml", "metrics.jsonl", "checkpoints", VAE))
+    check_owned(config.run_dir.path, OWNER, owned_names(VAE))
     if config.data.shards is not None:
         for split in ("train", "val"):
             check_size(config.data.shards.path / split, config.data.size)
@@ -216,6 +198,7 @@ def take_step(state: TokenizerState, pool: Pool, config: TokenizerConfig, precis
     losses = tokenizer_losses(output.float(), video, weights, mean.float(), log_variance.float(), config.loss)
     losses["loss"].backward()
     losses["grad_norm"] = nn.utils.clip_grad_norm_(vae.parameters(), config.clip_norm)
+    _require_finite(losses["grad_norm"], "gradient", state.step + 1, config)
     rate = _linear(state.step, config.warmup, config.steps)
     for optimizer, peak in ((state.muon, config.matrix_lr), (state.adam, config.lr)):
         optimizer.param_groups[0]["lr"] = peak * rate
@@ -223,6 +206,19 @@ def take_step(state: TokenizerState, pool: Pool, config: TokenizerConfig, precis
     state.average.update(ema_decay(state.step, decay=config.ema))
     state.step += 1
     return losses
+
+
+def _require_finite(norm: Tensor, of: str, step: int, config: TokenizerConfig) -> None:
+    """Raise, before anything is taken over from it or written, unless a norm is a number.
+
+    Raises:
+        NotFinite: with the way out.
+    """
+    if not norm.isfinite():
+        raise NotFinite(
+            f"not finite at step {step}: the norm of the tokenizer's {of}; the last checkpoint and export are as they "
+            f"were: go on with lower rates (lr={config.lr:g}, matrix_lr={config.matrix_lr:g})"
+        )
 
 
 def reconstruct(vae: nn.Module, video_BCPHW: Tensor, latent_noise: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
-from df_data.format.manifest import Manifest
+from df_data.format.manifest import Manifest, ShardEntry
 from df_data.reading import Batch
 from df_data.reading.batch import Recipe, clip_of, collate
 from df_data.reading.options import checked_manifest
 from df_data.reading.peek import manifest_of
+from df_data.reading.shard import RawSample
 from df_models import DualForceConfig
 from df_models.errors import UserError
 from df_models.time import latent_length
 from df_train.config import DataConfig, TrainConfig
 from df_train.dataset import stored
+from df_train.objective import weight_of
 from df_train.validation.showing import SEED
 
 OFF = "set validation.every=0 to train without it"
@@ -46,17 +49,26 @@ def check_held_out(config: TrainConfig, manifest: Manifest | None) -> None:
         assert synth is not None
         shortest, held = latent_length(synth.frames), latent_length(synth.val_frames)
     else:
-        shortest, held = _shortest(manifest), _shortest(_held_out(config))
+        shortest, held = (
+            _shortest(manifest.shards),
+            _shortest(_first(_held_out(config).shards, config.validation.clips)),
+        )
     wanted = training_lengths(config.data, shortest)[0]
     if held < wanted:
         raise UserError(
-            f"validation.every={config.validation.every}, but the shortest clip of {config.data.split('val')} has "
-            f"{held} latent frames, and training takes {wanted}; {OFF}, or lower data.num_frames"
+            f"validation.every={config.validation.every}, but the shortest of the clips of {config.data.split('val')} "
+            f"that are measured has {held} latent frames, and training takes {wanted}; {OFF}, or lower data.num_frames"
         )
 
 
-def _shortest(manifest: Manifest) -> int:
-    return min((latent_length(shard.shortest) for shard in manifest.shards), default=0)
+def _shortest(shards: Iterable[ShardEntry]) -> int:
+    return min((latent_length(shard.shortest) for shard in shards), default=0)
+
+
+def _first(shards: Sequence[ShardEntry], clips: int) -> Sequence[ShardEntry]:
+    """The shards that the first so many clips lie in."""
+    before = itertools.accumulate((shard.count for shard in shards), initial=0)
+    return [shard for shard, counted in zip(shards, before) if counted < clips]
 
 
 def _held_out(config: TrainConfig) -> Manifest:
@@ -69,6 +81,26 @@ def _held_out(config: TrainConfig) -> Manifest:
         ) from error
 
 
+def _stored(config: TrainConfig) -> Iterator[RawSample]:
+    try:
+        yield from stored(config.data, "val")
+    except UserError as error:
+        raise UserError(f"held-out clips cannot be read: {error}; or {OFF}") from error
+
+
+def _check_complete(sample: RawSample, config: TrainConfig, model: DualForceConfig) -> None:
+    """Here, before the first step, and not at the first measurement."""
+    for wanted, name, what in (
+        (weight_of("flame", config.objective, 0) > 0, "flame", "FLAME vectors"),
+        (model.text_dim > 0, "text_features", "text features"),
+    ):
+        if wanted and name not in sample.tensors:
+            raise UserError(
+                f"{config.data.split('val')}: clip {sample.key} holds no {what}, which training reads; build that "
+                f"split again with them, or {OFF}"
+            )
+
+
 def read_clips(config: TrainConfig, manifest: Manifest, model: DualForceConfig) -> list[Batch]:
     """The clips, a batch of one each, on the CPU; fewer than asked for where the split holds fewer.
 
@@ -78,14 +110,15 @@ def read_clips(config: TrainConfig, manifest: Manifest, model: DualForceConfig) 
         manifest: of the training split.
 
     Raises:
-        UserError: they cannot be read, or one is too short.
+        UserError: they cannot be read, one is too short, or lacks what a loss or the model reads.
     """
     check_held_out(config, manifest)
-    lengths = training_lengths(config.data, _shortest(manifest))
+    lengths = training_lengths(config.data, _shortest(manifest.shards))
     assert model.audio_pool is not None
-    recipe = Recipe(SEED, model.audio_pool)
+    recipe = Recipe(SEED, model.audio_pool, structure=config.data.structure)
     clips = []
-    for sample in itertools.islice(stored(config.data, "val"), config.validation.clips):
+    for sample in itertools.islice(_stored(config), config.validation.clips):
+        _check_complete(sample, config, model)
         have = len(sample.tensors["video_latent"])
         fits = [length for length in lengths if length <= have]
         clips.append(collate([clip_of(sample, max(fits, default=lengths[0]))], [0], None, recipe))

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from df_models.settings import FrozenModel
 
-HeldOutHistory = Literal["independent", "clean_past", "teacher_forcing"]
+HeldOutHistory = Literal["independent", "clean_past", "teacher_forcing", "one_level"]
 
 
 class ValidationConfig(FrozenModel):
@@ -19,8 +19,9 @@ class ValidationConfig(FrozenModel):
         clips: the first so many of the `val` split, in their stored order; a split that holds fewer is taken whole.
         histories: what the frames before those measured look like, one figure each. `independent`: every frame has its
             own noise level. `clean_past`: all frames before a random one are clean. `teacher_forcing`: every frame sees
-            a separate, clean copy of its past. (`error_recycling` is none of them: it carries a run's own errors, so
-            that two runs would not be measured alike.)
+            a separate, clean copy of its past. `one_level`: all frames of a stream have the same level.
+            (`error_recycling` is none of them: it carries a run's own errors, so that two runs would not be measured
+            alike.)
     """
 
     every: int = Field(default=0, ge=0)

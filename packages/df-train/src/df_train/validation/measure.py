@@ -15,7 +15,8 @@ Shape legend: N clips, H histories, L losses, K sigma buckets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -23,8 +24,9 @@ from torch import Tensor
 from df_data.reading import Batch
 from df_models import DualForce
 from df_train.distributed import World
+from df_train.given import given_whole
 from df_train.meter import BUCKETS, LossTerm, add_by_bucket, means
-from df_train.noising import Streams
+from df_train.noising import clean_streams
 from df_train.objective import Objective
 from df_train.state import TrainState
 from df_train.validation.config import HeldOutHistory
@@ -32,7 +34,7 @@ from df_train.validation.showing import repeated, show_held_out
 
 _WEIGHTS = {"video": 1.0, "structure": 0.5}
 """Of `val/loss`: the objective's default weights of the two streams, whatever a run's own are, and none for losses that
-a run may lack, so that the number means the same in every run."""
+a run may lack, so that the number means the same in every run on the same structure statistics."""
 
 
 class Validation:
@@ -53,7 +55,7 @@ class Validation:
         count, names, world = len(self._clips), self._objective.names, self._world
         shape = (count, len(self._histories), len(names), BUCKETS, 2)
         sums_NHLK2 = torch.zeros(shape, dtype=torch.float64, device=world.device)
-        with training.average.in_place():
+        with training.average.in_place(), _without_dropout(training.model):
             for place in range(world.rank, _whole_turns(count, world.size), world.size):
                 passes = repeated(self._clips[place % count].to(world.device))
                 for index, history in enumerate(self._histories):
@@ -61,14 +63,33 @@ class Validation:
                     if place < count:  # beyond, a process only takes part in what the others compute
                         for loss, name in enumerate(names):
                             add_by_bucket(sums_NHLK2[place, index, loss], terms[name])
-        return figures(world.sum(sums_NHLK2).sum(dim=0), self._histories, names)
+        return figures(alike(world.sum(sums_NHLK2)).sum(dim=0), self._histories, names)
 
     def _terms(self, model: DualForce, passes: Batch, history: HeldOutHistory) -> dict[str, LossTerm]:
-        """The losses of a clip; frames that are given clean count in none."""
-        clean = Streams(passes.video, model.normalize_structure(passes.structure))
-        answer = self._objective.answer(model, passes, show_held_out(passes, clean, history))
+        """The losses of a clip; frames that are given clean count in none, and structure as a condition is clean."""
+        clean = clean_streams(model, passes)
+        shown = show_held_out(passes, clean, history)
+        if model.config.structure_given == "always":
+            shown = given_whole(shown, torch.ones(len(passes), dtype=torch.bool, device=clean.video.device))
+        answer = self._objective.answer(model, passes, shown)
         terms = self._objective.terms(answer)
         return {name: term._replace(counts_BT=term.counts_BT * (term.sigma_BT > 0)) for name, term in terms.items()}
+
+
+@contextmanager
+def _without_dropout(model: DualForce) -> Iterator[None]:
+    """Evaluation mode, which only an adapter's dropout minds."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
+def alike(sums_NHLK2: Tensor) -> Tensor:
+    """Each clip's sums divided by what it counts in all buckets, so that a clip counts the same whatever its length."""
+    counts_NHL11 = sums_NHLK2[..., 1].sum(dim=-1)[..., None, None]
+    return sums_NHLK2 / torch.where(counts_NHL11 > 0, counts_NHL11, 1.0)
 
 
 def _whole_turns(count: int, size: int) -> int:
@@ -80,7 +101,7 @@ def figures(sums_HLK2: Tensor, histories: Sequence[str], names: Sequence[str]) -
     """The means by their names in `metrics.jsonl`.
 
     `val/<history>/loss/<name>` and `val/<history>/sigma/<name>/<bucket>`; `val/loss/<name>`, the mean over histories;
-    `val/loss`, the weighted sum of the latter.
+    `val/loss`, the weighted sum of the latter, of the streams that the model makes.
     """
     values: dict[str, float] = {}
     for history, sums_LK2 in zip(histories, sums_HLK2.tolist()):
@@ -90,4 +111,5 @@ def figures(sums_HLK2: Tensor, histories: Sequence[str], names: Sequence[str]) -
         found = [values[key] for history in histories if (key := f"val/{history}/loss/{name}") in values]
         if found:
             values[f"val/loss/{name}"] = sum(found) / len(found)
-    return {"val/loss": sum(weight * values[f"val/loss/{name}"] for name, weight in _WEIGHTS.items()), **values}
+    total = sum(weight * values.get(f"val/loss/{name}", 0.0) for name, weight in _WEIGHTS.items())
+    return {"val/loss": total, **values}

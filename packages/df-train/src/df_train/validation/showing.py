@@ -44,7 +44,9 @@ def show_held_out(passes: Batch, clean: Streams, history: HeldOutHistory) -> Sho
     """
     sample, device = int(passes.sample_ids[0]), clean.video.device
     given_T = given_clean(clean.video.shape[1], sample, history)
-    levels = (stratified(len(given_T), sample, name).masked_fill(given_T, 0.0) for name in Streams._fields)
+    own = 1 if history == "one_level" else len(given_T)
+    drawn = (stratified(own, sample, name).expand(-1, len(given_T)) for name in Streams._fields)
+    levels = (level_KT.masked_fill(given_T, 0.0) for level_KT in drawn)
     sigma = Streams(*(level_KT.to(device) for level_KT in levels))
     noise = Streams(*(_noise(x, sample, name) for name, x in clean._asdict().items()))
     past = None

@@ -88,6 +88,8 @@ def _ranges(sample: Sample) -> Iterator[str]:
     for name, limit in LIMITS.items():
         if name in sample.tensors:
             yield from _beyond(name, sample.tensors[name], limit)
+    if not sample.meta.has_face:
+        return
     for name, limit in STRUCTURE_LIMITS.items():
         yield from _beyond(f"structure's {name}", structure_field(sample, name), limit)
     if bool((structure_field(sample, "scale") <= 0).any()):
@@ -104,6 +106,8 @@ def _beyond(name: str, values: torch.Tensor, limit: float) -> Iterator[str]:
 
 
 def _boxes(sample: Sample) -> Iterator[str]:
+    if not sample.meta.has_face:
+        return
     x0, y0, x1, y1 = sample.tensors["mouth_boxes"].unbind(-1)
     meta = sample.meta
     outside = (x0 < -BOX_SLACK) | (y0 < -BOX_SLACK) | (x1 > meta.width + BOX_SLACK) | (y1 > meta.height + BOX_SLACK)

@@ -80,8 +80,8 @@ def _disagreements(told: Mapping[str, StagedSample], facts: SplitFacts) -> Itera
 
 
 def identity_problems(root: Path, splits: Iterable[SplitFacts]) -> list[str]:
-    """Return the persons that are in more than one split, unless the build held out sentences instead of persons."""
-    if _split_by(root) == "sentence":
+    """Return the persons that are in more than one split, unless sentences were held out instead of persons."""
+    if _holds_out_sentences(root):
         return []
     homes: dict[str, set[str]] = {}
     for facts in splits:
@@ -104,10 +104,11 @@ def leftover_problems(root: Path, splits: Iterable[SplitFacts]) -> list[str]:
     return problems
 
 
-def _split_by(root: Path) -> str | None:
-    """Return what the build held out, as its config says; None where there is none (then persons must be apart)."""
+def _holds_out_sentences(root: Path) -> bool:
+    """Whether a dataset's config says so: `split.by` of a build, `person` of a synthetic corpus."""
     path = root / CONFIG_NAME
     if not path.is_file():
-        return None
-    split = read_tree(path).get("split")
-    return split.get("by") if isinstance(split, dict) else None
+        return False
+    told = read_tree(path)
+    split = told.get("split")
+    return told.get("person") is not None or (isinstance(split, dict) and split.get("by") == "sentence")

@@ -56,6 +56,8 @@ def _images(sample: Sample, facts: VideoFacts) -> Iterator[str]:
 
 
 def _audio(sample: Sample, facts: VideoFacts) -> Iterator[str]:
+    if not sample.meta.has_face:
+        return
     if facts.audio_start is None:
         yield "its mp4 has no audio"
         return

@@ -1,0 +1,248 @@
+"""Few-step distillation: the path, the student's own clips, and what it is taught."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from df_data.reading import ShardReader
+from df_data.reading.batch import Batch
+from df_infer.config import RolloutConfig
+from df_infer.noise import FrameNoise
+from df_infer.rollout import generate_latents
+from df_infer.schedule import make_schedule
+from df_models import DualForce
+from df_models.errors import UserError
+from df_models.flow import HistoryConfig
+from df_models.model.dualforce import Velocity
+from df_train.config import ObjectiveConfig, TrainConfig
+from df_train.distill.objective import Distillation, check, stretched
+from df_train.distill.path import advanced, draw_places, end_of, levels_at, own_clip, placed, towards, upon
+from df_train.noising import Shown, Streams, show
+from df_train.objective import predict
+from df_train.run import train
+
+ROLLOUT = {"steps": 2, "shift": 2.5, "struct_start": "previous", "context_noise": 0.1, "window": 9, "sinks": 0}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: dict[str, int], open_gates: Callable[[nn.Module], None]) -> DualForce:
+    torch.manual_seed(0)
+    model = DualForce.from_preset("quickstart", **tiny_model)
+    open_gates(model)
+    model.set_structure_statistics(torch.full((70,), 3.0), torch.full((70,), 2.0))
+    return model.eval()
+
+
+@pytest.fixture
+def batch(dataset: Path) -> Batch:
+    batch = next(iter(ShardReader(dataset / "train", batch_size=3, seed=0)))
+    return replace(batch, reference_frame=torch.tensor([0, -1, 0]))
+
+
+def shown_of(batch: Batch, start_clean: float = 1.0) -> Shown:
+    settings = ObjectiveConfig(drop_audio=0.0, start_clean=start_clean)
+    clean = Streams(batch.video, batch.structure)
+    return show(batch, clean, settings, HistoryConfig(mode="independent"), None, seed=1, step=2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("struct_start", ["previous", "noise"])
+@pytest.mark.parametrize("structure_steps", [None, 1])
+def test_a_clip_of_as_many_rounds_as_frames_is_what_generation_gives(
+    batch: Batch, model: DualForce, struct_start: str, structure_steps: int | None
+) -> None:
+    batch = replace(batch, reference_frame=torch.zeros(3, dtype=torch.long))
+    changes = {"struct_start": struct_start, "structure_steps": structure_steps}
+    rollout = RolloutConfig.model_validate(ROLLOUT | changes)
+    shown, frames = shown_of(batch), batch.video.shape[1]
+    shown.clean.video[:, 0] = shown.reference_latent  # what generation starts on
+    noise, ids = FrameNoise(7, [4, 5, 6]), [4, 5, 6]
+
+    def drawn(video: str, structure: str) -> Streams:
+        pairs = ((video, batch.video), (structure, batch.structure))
+        return Streams(*(noise.draw(0, frames, name, tuple(x.shape[2:])) for name, x in pairs))
+
+    past, made = own_clip(
+        replace(shown, noise=drawn("video", "structure")),
+        lambda state: predict(model, state),
+        make_schedule(rollout, model.config.sigma_structure_max),
+        rounds=frames,
+        pinned_B=torch.ones(3, dtype=torch.bool),
+        guesses=struct_start == "previous",
+        history_noise=drawn("context_video", "context_structure"),
+        level=rollout.context_noise,
+    )
+    tokens = shown.reference_tokens if model.config.reference_dim else None
+    expected = generate_latents(
+        model, shown.audio, shown.reference_latent, tokens, config=rollout, seed=7, sample_ids=ids
+    )
+    for one, two in ((made.video, expected.video), (made.structure, expected.structure)):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(past.video[:, :-1], made.video[:, :-1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(made.video[:, 1:], shown.clean.video[:, 1:], atol=0.1)
+
+
+def test_the_path_is_the_rollouts_with_more_steps() -> None:
+    rollout = RolloutConfig.model_validate(ROLLOUT | {"structure_steps": 1})
+    few, many = make_schedule(rollout, 0.7), make_schedule(stretched(rollout, 8), 0.7)
+    assert many.steps == 8
+    for one, two in zip(few, many):
+        torch.testing.assert_close(one, two[::4])
+
+
+def test_places_are_drawn_evenly_and_by_clip_alone() -> None:
+    places = draw_places(4, 50, list(range(200)), seed=0, step=3)
+    assert torch.equal(places[[5, 9]], draw_places(4, 50, [5, 9], seed=0, step=3))
+    counts = torch.bincount(places.flatten(), minlength=4)
+    assert len(counts) == 4 and bool((counts.float() / 2500 - 1).abs().max() < 0.08)  # five standard deviations
+
+
+def line(shown: Shown) -> Velocity:
+    """The velocity of straight paths that end in the true clip, wherever on them one stands."""
+    parts = []
+    for x, clean, sigma in zip(shown.noisy, shown.clean, shown.sigma):
+        level = sigma.view(*sigma.shape, *(1,) * (x.ndim - 2))
+        parts.append(torch.where(level > 0, (x - clean) / level.clamp_min(1e-6), 0.0))
+    return Velocity(*parts)
+
+
+def test_steps_along_straight_paths_end_in_the_clip_and_teach_their_velocity(batch: Batch) -> None:
+    schedule = make_schedule(RolloutConfig.model_validate(ROLLOUT | {"struct_start": "noise"}), 0.7)
+    shown = shown_of(batch)
+    pinned = shown.sigma.video[:, 0] == 0
+    assert pinned.tolist() == [True, False, True]
+    places = draw_places(2, batch.video.shape[1], [1, 2, 3], seed=0, step=0)
+    shown = placed(shown, levels_at(schedule, places, pinned), places == 0, None)
+    assert torch.equal(shown.learnt.video[:, 0], ~pinned) and bool(shown.learnt.video[:, 1:].all())
+    assert bool(shown.learnt.structure.all())
+    torch.testing.assert_close(shown.noisy.video[0, 0], batch.video[0, 0])
+    ahead = advanced(shown, line(shown), levels_at(schedule, places + 1, pinned))
+    for x, y in zip(end_of(ahead, line), shown.clean):
+        torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-5)
+    taught = towards(shown, end_of(ahead, line))
+    for clean, noise, sigma, velocity in zip(taught.clean, taught.noise, shown.sigma, line(shown)):
+        level = sigma.view(*sigma.shape, *(1,) * (clean.ndim - 2))
+        torch.testing.assert_close(torch.where(level > 0, noise - clean, 0.0), velocity, atol=1e-4, rtol=1e-4)
+
+
+def test_a_past_enters_at_the_level_at_which_generation_caches_it(batch: Batch) -> None:
+    shown = shown_of(batch)
+    other = Streams(*(torch.ones_like(x) for x in shown.clean))
+    history = upon(shown, shown.clean, other, 0.25).history
+    assert history is not None and bool((history.sigma_video == 0.25).all())
+    torch.testing.assert_close(history.video, 0.75 * shown.clean.video + 0.25)
+
+
+@pytest.fixture
+def distilling(make_config: Callable[..., TrainConfig], tmp_path: Path, model: DualForce) -> Callable[..., TrainConfig]:
+    teacher = tmp_path / "teacher"
+    model.save_pretrained(teacher)
+
+    def config(run_dir: Path, **changes: Any) -> TrainConfig:
+        base: dict[str, Any] = {
+            "task": "distill",
+            "model": {"start_from": str(teacher), "overrides": {}},
+            "objective": {"flame": {"weight": 0}, "drop_audio": 0, "drop_text": 0},
+            "distill": {"levels": 4, "audio_guidance": 2.0, "own_histories": 0.5},
+            "rollout": ROLLOUT,
+        }
+        return make_config(run_dir, **{**base, **changes})
+
+    return config
+
+
+def figures(run_dir: Path) -> dict[int, dict[str, float]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: {k: v for k, v in line.items() if not k.startswith("time")} for line in lines}
+
+
+def test_a_run_distils_resumes_to_the_bit_and_refuses_another_teacher(
+    distilling: Callable[..., TrainConfig],
+    interrupted_after: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    changes = {"optim": {"steps": 6, "warmup": 1, "lr": 1e-3}, "log": {"every": 1}, "checkpoint": {"every": 2}}
+    straight, broken = (distilling(tmp_path / name, **changes) for name in ("straight", "broken"))
+    train(straight)
+    with interrupted_after(3):
+        assert train(broken).step == 3
+    teacher = Path(str(broken.model.start_from))
+    kept = {path.name: path.read_bytes() for path in teacher.iterdir()}
+    other = DualForce.from_pretrained(teacher)
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    other.save_pretrained(teacher)
+    with pytest.raises(UserError, match="another teacher"):
+        train(broken)
+    for name, content in kept.items():
+        (teacher / name).write_bytes(content)
+    train(broken)
+    assert figures(tmp_path / "straight") == figures(tmp_path / "broken")
+    ends = [DualForce.from_pretrained(tmp_path / name / "model").state_dict() for name in ("straight", "broken")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    start = DualForce.from_pretrained(teacher).state_dict()
+    assert start.keys() == ends[0].keys()
+    assert any(not torch.equal(value, ends[0][name]) for name, value in start.items())
+
+
+@torch.no_grad()
+def test_the_teachers_guided_answer_is_what_is_taught_at_the_last_step(
+    distilling: Callable[..., TrainConfig], tmp_path: Path, model: DualForce, batch: Batch
+) -> None:
+    """From the path's last place on the teacher's own step ends in clean data: nothing of the student is in it."""
+    config = distilling(tmp_path / "run", distill={"levels": 2, "audio_guidance": 3.0, "own_histories": 0.0})
+    teacher = model
+    objective = Distillation(config, model.config, teacher, "sha")
+    student = DualForce(model.config)  # its answer must not matter
+    clean = Streams(batch.video, model.normalize_structure(batch.structure))
+    shown = objective._shown(student, batch, clean, 5, None)
+    last = shown.sigma.structure == objective._path.structure[1]
+    assert 0 < int(last.sum()) < last.numel()
+    full = predict(teacher, shown)
+    silent = predict(teacher, replace(shown, audio=torch.zeros_like(shown.audio)))
+    for name in Streams._fields:
+        taught = getattr(shown.noise, name) - getattr(shown.clean, name)
+        guided = getattr(silent, name) + 3.0 * (getattr(full, name) - getattr(silent, name))
+        learnt = last & getattr(shown.learnt, name)
+        torch.testing.assert_close(taught[learnt], guided[learnt], atol=1e-4, rtol=1e-4)
+
+
+def test_own_clips_are_the_students(distilling: Callable[..., TrainConfig], tmp_path: Path, batch: Batch) -> None:
+    config = distilling(tmp_path / "run", distill={"levels": 2, "own_histories": 1.0})
+    teacher = DualForce.from_pretrained(str(config.model.start_from))
+    student = DualForce.from_pretrained(str(config.model.start_from))
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.mul_(0.9)
+    objective = Distillation(config, teacher.config, teacher, "sha")
+    clean = Streams(batch.video, teacher.normalize_structure(batch.structure))
+    pasts = [objective._shown(model, batch, clean, 5, None).history for model in (teacher, student)]
+    assert pasts[0] is not None and pasts[1] is not None
+    assert not torch.equal(pasts[0].video[:, 1:], pasts[1].video[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": {"start_from": None}}, "no teacher; name a trained model by model.start_from"),
+        ({"distill": {"levels": 3}}, "levels=3 is no multiple of rollout.steps=2"),
+        ({"rollout": {**ROLLOUT, "audio_guidance": 2.0}}, "set rollout.audio_guidance=1"),
+        ({"rollout": {**ROLLOUT, "solver": "heun"}}, "set rollout.solver=euler"),
+        ({"objective": {"flame": {"weight": 0.1}}}, "set objective.flame.weight=0"),
+        ({"objective": {"flame": {"weight": 0}, "drop_audio": 0.1}}, "set drop_audio=0"),
+        ({"validation": {"every": 2}}, "set validation.every=0"),
+    ],
+)
+def test_settings_that_do_not_go_with_it_are_told(
+    distilling: Callable[..., TrainConfig], tmp_path: Path, model: DualForce, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        check(distilling(tmp_path / "run", **changes), model.config)
