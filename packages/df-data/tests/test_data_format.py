@@ -18,7 +18,7 @@ import pytest
 
 from df_data.format.ledger import LedgerEntry, StagedSample
 from df_data.format.manifest import Manifest, ShardEntry, StructureStatistics, read_manifest
-from df_data.format.sample import DTYPES, REQUIRED, SCHEMA_VERSION, SampleMeta, expected_shapes
+from df_data.format.sample import DTYPES, OF_FACES, REQUIRED, SCHEMA_VERSION, SampleMeta, expected_shapes
 from df_data.format.shards import iter_samples, shard_of, tar_members
 from df_data.format.statistics import Moments
 from df_data.synth.corpus import SynthConfig, build_corpus
@@ -125,6 +125,7 @@ def test_the_tensors_are_those_of_the_code(corpus: Path) -> None:
     assert set(table) == set(DTYPES)
     assert {name: row[1] for name, row in table.items()} == {n: str(d).partition(".")[2] for n, d in DTYPES.items()}
     assert {name for name, row in table.items() if row[3] == "yes"} == set(REQUIRED)
+    assert {name for name, row in table.items() if row[3] == "of faces"} == set(OF_FACES)
     sample = next(iter_samples(corpus / "train"))
     meta = sample.meta
     letters = {"P": meta.num_frames, "2P": 2 * meta.num_frames, "T": latent_length(meta.num_frames)}

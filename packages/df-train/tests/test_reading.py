@@ -119,10 +119,8 @@ def test_other_buckets_are_another_run(make_config: MakeConfig, mixed: Path, tmp
         train(changed, "resume")
 
 
-def test_compiled_functions_are_allowed_a_graph_for_each_length(monkeypatch: pytest.MonkeyPatch):
+def test_compiled_functions_are_allowed_a_graph_for_each_length():
     import torch._dynamo
-
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
 
     def graphs(lengths: int) -> int:
         torch._dynamo.reset()
@@ -137,10 +135,11 @@ def test_compiled_functions_are_allowed_a_graph_for_each_length(monkeypatch: pyt
             assert doubled(torch.ones(length)).sum().item() == 2.0 * length
         return len(counted)
 
-    assert graphs(12) == 8
-    allow_lengths(4)
-    allow_lengths(2)
-    assert graphs(12) == 12
+    with torch._dynamo.config.patch(recompile_limit=8):  # monkeypatch would leave it hidden from later tests
+        assert graphs(12) == 8
+        allow_lengths(4)
+        allow_lengths(2)
+        assert graphs(12) == 12
     torch._dynamo.reset()
 
 

@@ -26,7 +26,7 @@ from df_models.time import latent_length
 from df_train.cli import main
 from df_train.config import SyncLossConfig, TrainConfig
 from df_train.contract import taken_over
-from df_train.noising import Streams
+from df_train.noising import clean_streams
 from df_train.objective import Objective
 from df_train.run import train
 from df_train.sync import train as recipe
@@ -328,7 +328,7 @@ def test_windows_count_where_the_expert_can_read_them(
     make_config: Callable[..., Any], model: DualForce, batch: Batch, run: Path
 ):
     objective = objective_of(make_config, model, run / "expert", sigma_max=0.5)
-    shown = objective._shown(batch, *clean_of(model, batch), 3, None)
+    shown = objective._shown(model, batch, clean_streams(model, batch), 3, None)
     audio = shown.audio.clone()
     audio[1] = 0.0  # this clip was shown without its audio
     shown = replace(shown, audio=audio)
@@ -342,10 +342,6 @@ def test_windows_count_where_the_expert_can_read_them(
     assert wanted.any() and torch.equal(term.counts_BT[:, window:].bool(), wanted)
     assert not term.counts_BT[:, :window].any()
     torch.testing.assert_close(term.sigma_BT[:, window:], level)
-
-
-def clean_of(model: DualForce, batch: Batch) -> tuple[Any]:
-    return (Streams(batch.video, model.normalize_structure(batch.structure)),)
 
 
 def test_the_right_mouth_costs_less_than_another_clips(run: Path, batch: Batch):

@@ -113,8 +113,8 @@ def _generate(args: argparse.Namespace) -> int:
         run = open_run(args.run, args.checkpoint)
         print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
         return 0
-    _check_asked(args)
     _check_outputs(args)
+    _check_asked(args)
     fields = _fields(args)
     from df_models.media import AudioFile, read_audio, read_image, write_video
 

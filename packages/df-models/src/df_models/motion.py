@@ -59,7 +59,7 @@ def read_motion(path: Path) -> Motion:
             "wrote"
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(path) as arrays:
             structure, fps, told = arrays["structure"], float(arrays["fps"]), str(arrays["layout"])
         layout = StructureLayout.from_dict(json.loads(told)) if told else None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
