@@ -2,9 +2,12 @@
 
 A step is all that `df-train` does between two log lines: reading the batch (random clips in the preset's shapes, in
 memory after the first epoch), noise, forward and backward under FSDP2, clipping, AdamW, the averaged weights. Its
-floating-point operations are counted by PyTorch on one clip (matrix products and attention, forward and backward, all
-scores counted, also those that the causal mask hides) and divided by its time and by the rate of plain square matrix
-products of the same dtype in the same process. The peak of memory stands beside what `df-models describe` works out.
+floating-point operations are those that the log counts (`df_models.model.flops`: matrix products and attention, without
+what the causal mask hides and what is computed twice), divided by its time and by the rate of plain square matrix
+products of the same dtype in the same process. The peak of memory stands beside what `df_models.model.memory` tells.
+
+A plain loop is what one would write by hand: the same model, loss and averaged weights, one batch that is there, the
+same dtype by autocast, AdamW, and no engine: no FSDP2, reader, meters, or skipping of bad gradients. Both take turns.
 
     python benchmarks/training_step.py --preset quickstart --device cpu
     python benchmarks/training_step.py --preset poc --device cuda --batch 8 --frames 9 --size 256 --compile
@@ -13,8 +16,10 @@ products of the same dtype in the same process. The peak of memory stands beside
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +36,9 @@ from common import (
     timed,
     write_result,
 )
-from torch.utils.flop_counter import FlopCounterMode
 
-from df_models import DualForce, DualForceConfig, preset_config
-from df_models.model.describe import Workload, describe
+from df_models import DualForceConfig, preset_config
+from df_models.model.memory import Step, training_memory
 from df_models.settings import validate_config
 from df_models.text import TEXT_TOKENS
 from df_models.time import pixel_length
@@ -42,7 +46,10 @@ from df_train.config import TrainConfig
 from df_train.dataset import prepare_data
 from df_train.distributed import open_world
 from df_train.engine import Trainer
+from df_train.optimizer import build_optimizer
 from df_train.run import build
+from df_train.speed import Work
+from df_train.state import averaged_model
 
 CLIPS = 32
 
@@ -65,15 +72,35 @@ def make_batch(config: DualForceConfig, batch: int, frames: int, size: int, devi
     return drawn
 
 
-def count_flops(config: DualForceConfig, frames: int, size: int, device: torch.device) -> int:
-    """Return the floating-point operations of forward and backward of one clip, as PyTorch's own counter sees them."""
-    with device:
-        model = DualForce(config)
-    model.attention_backend = "sdpa"
-    with FlopCounterMode(display=False) as counter:
-        velocity = model(**make_batch(config, 1, frames, size, device))
-        (velocity.video.square().mean() + velocity.structure.square().mean()).backward()
-    return counter.get_total_flops()
+def plain_step(trainer: Trainer, config: TrainConfig, dtype: torch.dtype) -> Callable[[], None]:
+    """Return a step of a loop without the engine, on a copy of its model and one of its batches."""
+    model = averaged_model(trainer.state).train()
+    model.gradient_checkpointing = config.sharding.recomputed
+    if config.sharding.compile == "layers":
+        model.compile_layers()
+    parameters = list(model.parameters())
+    average = [parameter.detach().clone() for parameter in parameters]
+    optimizer = build_optimizer(model, config.optim)
+    batch = next(iter(trainer.state.reader)).to(trainer.world.device)
+    numbers = itertools.count()
+
+    def step() -> None:
+        with torch.autocast(trainer.world.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            losses = trainer.objective(model, batch, next(numbers), None)
+        losses.total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 0.01)
+
+    return step
+
+
+def operations(trainer: Trainer) -> int:
+    """Return what a step of the engine takes, as its log counts it."""
+    work = Work(trainer.state.model.config, history=False, flame="flame" in trainer.objective.names, known=False)
+    return work.of(next(iter(trainer.state.reader)))[1]
 
 
 def train_config(args: argparse.Namespace, config: DualForceConfig, dtype: torch.dtype, root: Path) -> TrainConfig:
@@ -95,7 +122,6 @@ def train_config(args: argparse.Namespace, config: DualForceConfig, dtype: torch
 def measure(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Return the figures of a step."""
     config = preset_config(args.preset, video_size=args.size)
-    flops = args.batch * count_flops(config, args.frames, args.size, device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     reset_peak_memory(device)
@@ -107,21 +133,30 @@ def measure(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) 
             training, objective, *_ = build(settings, world, manifest)
             trainer = Trainer(settings, training, objective, world, [], lambda _: None)
             parameters = sum(parameter.numel() for parameter in training.model.parameters())
-            trainer.step()
-            rate_before = matmul_rate(device, dtype)
-            seconds = statistics.median(timed(trainer.step, device, repeats=args.repeats))
-            rate = statistics.mean([rate_before, matmul_rate(device, dtype)])
+            for _ in range(2):
+                trainer.step()
             synchronize(device)
             peak = peak_memory(device) - idle
-    work = Workload(size=args.size, frames=pixel_length(args.frames), batch=args.batch)
+            rate_before = matmul_rate(device, dtype)
+            steps = {"engine": trainer.step, "plain": plain_step(trainer, settings, dtype)}
+            taken: dict[str, list[float]] = {name: [] for name in steps}
+            for _ in range(args.repeats):
+                for name, step in steps.items():
+                    taken[name] += timed(step, device, repeats=1, warmup=0 if taken[name] else 2)
+            rate = statistics.mean([rate_before, matmul_rate(device, dtype)])
+            flops = operations(trainer)
+    seconds = statistics.median(taken["engine"])
+    step = Step(args.size, pixel_length(args.frames), args.batch, dtype, int(args.checkpointing))
     return {
         "parameters": parameters,
         "flops_per_step": flops,
         "seconds_per_step": seconds,
+        "plain_seconds_per_step": statistics.median(taken["plain"]),
+        "speed_of_plain": statistics.median(p / e for p, e in zip(taken["plain"], taken["engine"])),
         "matmul_flops_per_second": rate,
         "share_of_matmul_rate": flops / seconds / rate,
         "peak_memory_bytes": peak,
-        "computed_memory_bytes": describe(config, work).training_bytes,
+        "computed_memory_bytes": training_memory(config, step).peak,
         "checkpointing": args.checkpointing,
         "compiled": args.compile,
         "dtype": str(dtype).removeprefix("torch."),
@@ -148,8 +183,9 @@ def main() -> None:
         ("clips x latent frames, pixels", f"{args.batch} x {args.frames}, {args.size}x{args.size}"),
         ("operations of a step", f"{figures['flops_per_step'] / 1e12:.3f} TFLOP"),
         ("share of the machine's matrix-multiply rate", f"{100 * figures['share_of_matmul_rate']:.1f} %"),
+        ("speed as a share of a plain loop's", f"{100 * figures['speed_of_plain']:.1f} %"),
         ("peak memory above the idle process", f"{figures['peak_memory_bytes'] / 2**30:.2f} GiB"),
-        ("computed for it, with checkpointing", f"{figures['computed_memory_bytes'] / 2**30:.2f} GiB"),
+        ("computed for it", f"{figures['computed_memory_bytes'] / 2**30:.2f} GiB"),
     ]
     options = ", gradient checkpointing" * args.checkpointing + ", compiled layers" * args.compile
     text = f"Computed in {figures['dtype']}, parameters in float32, AdamW{options}.\n\n" + table(("", ""), rows)

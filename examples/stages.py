@@ -9,6 +9,7 @@ continues after an interruption. docs/training.md says what the stages are.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from df_infer.run_dir import RunDir, is_model
@@ -16,7 +17,7 @@ from df_models.cli_support import EXIT_AGAIN, EXIT_INTERRUPTED, run_cli
 from df_models.errors import UserError
 from df_models.settings import load_config
 from df_train.config import TrainConfig
-from df_train.engine import Stop
+from df_train.engine import NotFinite, Stop
 from df_train.run import train
 
 
@@ -34,7 +35,11 @@ def main(argv: list[str]) -> int:
             print(f"{path.name}: {config.directory} is finished")
             continue
         print(f"{path.name}: {config.directory}")
-        stop = train(config).stop
+        try:
+            stop = train(config).stop
+        except NotFinite as error:
+            print(f"stages: {error}", file=sys.stderr)
+            return 1
         if stop.goes_on:
             return EXIT_INTERRUPTED if stop is Stop.INTERRUPTED else EXIT_AGAIN
     return 0

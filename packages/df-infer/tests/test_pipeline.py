@@ -88,6 +88,8 @@ def test_wrong_arguments_fail_before_the_first_frame(pipeline: Pipeline, files) 
     image = read_image(files.image)
     with pytest.raises(UserError, match="use 9 or 13"):
         pipeline.stream(image, WAVE, num_frames=10)
+    with pytest.raises(UserError, match="0"):
+        pipeline.stream(image, WAVE, num_frames=0)
     with pytest.raises(UserError, match="non-empty"):
         pipeline.stream(image, np.zeros(0, np.float32))
 

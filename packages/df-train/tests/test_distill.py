@@ -184,7 +184,8 @@ def test_a_run_distils_resumes_to_the_bit_and_refuses_another_teacher(
         train(broken)
     for name, content in kept.items():
         (teacher / name).write_bytes(content)
-    train(broken)
+    teacher = teacher.rename(tmp_path / "moved")
+    train(broken.model_copy(update={"model": broken.model.model_copy(update={"start_from": str(teacher)})}))
     assert figures(tmp_path / "straight") == figures(tmp_path / "broken")
     ends = [DualForce.from_pretrained(tmp_path / name / "model").state_dict() for name in ("straight", "broken")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

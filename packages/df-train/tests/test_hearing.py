@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def test_samples_that_hear_less_than_the_model_is_trained_for_are_told(model: Du
     note = latency_note(*settings, RolloutConfig(audio_future=0))
     assert note is not None and f"always hears {model.config.audio_future} slots ahead" in note
     assert latency_note(ObjectiveConfig(shorten_audio=0.5), model.config, RolloutConfig(audio_future=0)) is None
+    deaf = replace(model.config, audio_dim=0)
+    assert latency_note(ObjectiveConfig(), deaf, RolloutConfig(audio_future=0)) is None
 
 
 @pytest.fixture(scope="module")

@@ -147,13 +147,14 @@ EXACT: dict[str, Any] = {"precision": {"bf16": "off"}, "log": {"every": 1}, "che
 
 SRUN = """#!{python}
 import os, signal, subprocess, sys
-command = [word for word in sys.argv[1:] if not word.startswith("--kill-on-bad-exit")]
+command = [word for word in sys.argv[1:] if not word.startswith("--wait")]
 if os.environ.get("ENDS_WITH"):
     sys.exit(int(os.environ["ENDS_WITH"]))
 place = {{"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}}
 ranks = [{{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}} for rank in range(2)]
 tasks = [subprocess.Popen(command, env={{**os.environ, **place, **rank}}) for rank in ranks]
-sys.exit(max(task.wait() for task in tasks))
+codes = [task.wait(60) for task in tasks]
+sys.exit(max(128 - code if code < 0 else code for code in codes))  # a signal goes before all codes
 """
 SCONTROL = """#!/bin/sh
 if [ "$1" = show ]; then echo localhost; else echo "$@" >> "$ASKED"; fi
@@ -222,9 +223,12 @@ def test_two_processes_hand_over_to_one_and_it_to_two(
     assert not (tmp_path / "asked").exists()
 
 
-@pytest.mark.parametrize(("code", "again"), [(75, True), (76, True), (2, False)])
-def test_slurm_queues_a_job_again_that_goes_on(tmp_path: Path, code: int, again: bool):
-    done = launched("slurm.sbatch", tmp_path, ENDS_WITH=str(code))
+@pytest.mark.parametrize(
+    ("code", "before", "again"),
+    [(75, "30", True), (76, "9", True), (137, "0", True), (143, "10", False), (2, "0", False)],
+)
+def test_slurm_queues_a_job_again_that_goes_on(tmp_path: Path, code: int, before: str, again: bool):
+    done = launched("slurm.sbatch", tmp_path, ENDS_WITH=str(code), SLURM_RESTART_COUNT=before)
     assert done.returncode == code, done.stderr
     assert (tmp_path / "asked").exists() == again
     if again:
@@ -298,3 +302,14 @@ def test_both_processes_skip_what_one_of_them_cannot_take(make_config: MakeConfi
     lines = figures(config.directory)
     assert [line["optim/skipped"] for line in lines] == [0, 1, 1, 2]
     assert ["loss" in line for line in lines] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_exit_code_of_a_process_stands_when_its_launcher_ends_it(number: signal.Signals):
+    """torchrun and srun signal the others as soon as one process has ended."""
+    program = (
+        "import os, sys; from df_train import cli; cli._run = lambda main, argv: 75; code = cli.main(); "
+        f"os.kill(os.getpid(), {int(number)}); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env={**environment(), "WORLD_SIZE": "2"}, timeout=120)
+    assert done.returncode == 75

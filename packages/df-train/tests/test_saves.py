@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from df_infer.run_dir import RunDir
+from df_infer.run_dir import RunDir, is_model
 from df_infer.run_log import read_log
-from df_train import checkpoint
+from df_train import checkpoint, cli
 from df_train.checkpoint import RankState
 from df_train.config import CheckpointConfig, TrainConfig
 from df_train.distributed import open_world
@@ -152,3 +154,24 @@ def test_what_ended_training_is_told_before_what_ended_a_save(tmp_path: Path, mo
 
     with open_world("cpu") as world, pytest.raises(ZeroDivisionError):
         training(Saves(tmp_path, CheckpointConfig(asynchronous=True), world))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_signal_during_the_last_save_loses_nothing(
+    config_tree: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+):
+    """Schedulers send SIGUSR1, then SIGTERM, and do not wait for the first to have had its effect."""
+    write = checkpoint._save_tensors
+
+    def told(*args: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SLOW)
+        write(*args)
+
+    monkeypatch.setattr(checkpoint, "_save_tensors", told)
+    saves = {"every": 100, "asynchronous": asynchronous}
+    tree = config_tree(tmp_path / "run", optim={"steps": 3, "warmup": 1}, checkpoint=saves)
+    (tmp_path / "c.yaml").write_text(json.dumps(tree))
+    assert cli.main(["--config", str(tmp_path / "c.yaml")]) == 0
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-3"]
+    assert is_model(tmp_path / "run" / "model")

@@ -185,6 +185,10 @@ def test_a_run_goes_on_without_the_model_that_it_started_from(
     files = [c.directory / "model" / "model.safetensors" for c in (straight, stopped)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert DualForce.from_pretrained(stopped.directory / "model").config.sigma_structure_max == 0.5
+    given = {"objective": stopped.objective.model_copy(update={"give_structure": 0.5})}
+    longer = {"optim": stopped.optim.model_copy(update={"steps": 7})}
+    train(stopped.model_copy(update=given | longer), "resume")
+    assert DualForce.from_pretrained(stopped.directory / "model").config.structure_given == "sometimes"
     with pytest.raises(UserError, match="there is no model directory"):
         train(stopped, "fresh")
 

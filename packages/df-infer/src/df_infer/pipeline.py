@@ -208,7 +208,9 @@ class Pipeline:
         """
         if wave_N is None and (num_frames is None or self.audio_encoder is not None):
             raise UserError("there is no audio; only a model that hears none goes without it, given the frames to make")
-        count = num_frames or frames_covering(wave_N if wave_N is not None else np.zeros(0))
+        count = num_frames
+        if count is None:
+            count = frames_covering(wave_N if wave_N is not None else np.zeros(0))
         if fields and motion is None:
             raise UserError("fields name what to give of a motion, but there is no motion; give one (--drive)")
         given = None if motion is None else motion_slots(motion, self.model.config, count, "the given motion")

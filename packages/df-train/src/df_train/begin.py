@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from df_models.errors import UserError, nearest
 from df_models.model.presets import preset_config
 from df_models.model.pretrained import CONFIG_FILE, find_model, read_header
 from df_train.config import ModelConfig, TrainConfig
-from df_train.contract import kept_of
+from df_train.contract import TOLD, kept_of
 from df_train.tasks import TASKS
 
 _PARTS = (
@@ -70,7 +70,8 @@ def build_model(
             raise UserError("model.architecture and model.leave_out are about model.start_from, which is not given")
         return _new(_configured(config, preset_config(section.preset), decided), config.seed)
     if saved is not None and config.adapter.kind == "none":
-        return DualForce(DualForceConfig.from_dict(saved))
+        told = {name: decided[name] for name in TOLD if name in decided}
+        return DualForce(replace(DualForceConfig.from_dict(saved), **told))
     before, weights = _read_start(section)
     base = before if before is not None and section.architecture == "start" else preset_config(section.preset)
     if before is not None:

@@ -166,9 +166,10 @@ def _save_tensors(path: Path, tensors: dict[str, Any], world: World) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            dcp.save(
-                tensors, storage_writer=FileSystemWriter(path), process_group=world.beside, no_dist=world.size == 1
-            )
+            writer = FileSystemWriter(path)
+            if not _on_device(tensors):
+                writer.per_thread_copy_ahead = 0
+            dcp.save(tensors, storage_writer=writer, process_group=world.beside, no_dist=world.size == 1)
     except CheckpointException as error:
         for failure, _ in error.failures.values():
             if disk_full(failure) is not None:
@@ -176,6 +177,17 @@ def _save_tensors(path: Path, tensors: dict[str, Any], world: World) -> None:
             if isinstance(failure, OSError | KeyboardInterrupt) or _CUT_SHORT in str(failure):
                 raise failure from error
         raise RuntimeError(f"the checkpoint {path.parent} could not be written") from error
+
+
+def _on_device(tensors: Mapping[str, Any]) -> bool:
+    """Whether any tensor is not in host memory.
+
+    Where CUDA is there, DCP's writer copies ahead on a stream, and waits for training's own, even for what is on the
+    host already (torch 2.11 and 2.15, `_OverlappingCpuLoader`).
+    """
+    return any(
+        value.device.type != "cpu" if isinstance(value, Tensor) else _on_device(value) for value in tensors.values()
+    )
 
 
 def _write_own(part: Path, own: RankState, rank: int) -> None:

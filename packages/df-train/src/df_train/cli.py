@@ -58,7 +58,16 @@ def main(argv: list[str] | None = None) -> int:
             code = _run(lambda arguments: peers.heard_once(_main, arguments), argv)
         finally:
             peers.tell_code(code)
+            if argv is None:
+                _keep_code()
         return code
+
+
+def _keep_code() -> None:
+    """Let the exit code stand: launchers send SIGTERM as soon as another process has ended, and a process that a
+    signal ends while Python winds up has lost its own."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _run(main: Callable[[list[str]], int], argv: list[str] | None) -> int:
@@ -77,7 +86,8 @@ def _usr1_as_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, old)
+        if signal.getsignal(signal.SIGUSR1) != signal.SIG_IGN:
+            signal.signal(signal.SIGUSR1, old)
 
 
 def _launched() -> bool:

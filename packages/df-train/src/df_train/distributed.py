@@ -52,10 +52,6 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def barrier(self) -> None:
-        """Wait for all processes, which must come within torch's time limit of some minutes."""
-        PartialState().wait_for_everyone()
-
     def first_alone(self, work: Callable[[], T]) -> T:
         """:func:`df_train.peers.first_alone`: for work of the first process that may take long."""
         return peers.first_alone(work)

@@ -147,18 +147,18 @@ class Trainer:
             NotFinite: the loss or gradient is no longer a number; nothing is saved then.
             MachineError, UserError: a checkpoint could not be written.
         """
-        with self._saves, self._watch:
-            stop = self._fit()
+        with Interrupts().watch() as interrupts, self._saves, self._watch:
+            stop = self._fit(interrupts)
             self.save()
             self._saves.finish()
         return stop
 
-    def _fit(self) -> Stop:
+    def _fit(self, interrupts: Interrupts) -> Stop:
         total, taken = self.config.optim.steps, self.state.step
         bar = tqdm(
             total=total, initial=taken, desc="training", unit="step", disable=not self.world.is_main, smoothing=0.05
         )
-        with Interrupts().watch() as interrupts, bar, closing(self._profiler):
+        with bar, closing(self._profiler):
             if taken in self.config.checkpoint.milestones:  # stopped between its checkpoint and its export
                 self._milestone(self.state)
             self._speed.begin()

@@ -29,7 +29,7 @@ def check_hearing(objective: ObjectiveConfig, model: DualForceConfig) -> None:
 def latency_note(objective: ObjectiveConfig, model: DualForceConfig, rollout: RolloutConfig) -> str | None:
     """Return a line for the user if samples will hear less audio ahead than this run ever trains the model with."""
     heard = heard_ahead(model, rollout)
-    if heard == model.audio_future or objective.shorten_audio > 0:
+    if not model.hears or heard == model.audio_future or objective.shorten_audio > 0:
         return None
     return (
         f"rollout.audio_future={heard}, but in training the model always hears {model.audio_future} slots ahead; set "

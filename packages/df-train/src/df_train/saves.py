@@ -40,7 +40,8 @@ class Saves:
     def __init__(self, root: Path, settings: CheckpointConfig, world: World) -> None:
         self._root, self._keep, self._world = root, settings.keep, world
         self._staging = Staging() if settings.asynchronous else None
-        self._thread = ThreadPoolExecutor(1, THREAD)
+        chosen = partial(torch.cuda.set_device, world.device) if world.device.type == "cuda" else None
+        self._thread = ThreadPoolExecutor(1, THREAD, chosen)
         self._pending: Future[None] | None = None
 
     def save(self, step: int, tensors: dict[str, Any], own: RankState, shared: Mapping[str, Any]) -> None:
@@ -70,9 +71,12 @@ class Saves:
         Raises:
             MachineError, UserError, PeerFailed: it could not be written.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        if self._pending is not None:
+            try:
+                self._pending.result()
+            finally:  # a Ctrl-C ends the wait, not the writing
+                if self._pending.done():
+                    self._pending = None
 
     def __enter__(self) -> Saves:
         return self

@@ -12,12 +12,10 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 
 from df_models import DualForce
 from df_models.machine import choose_precision
+from df_models.model.memory import BLOCKS_FROM
 from df_train.config import PrecisionConfig, ShardingConfig, TrainConfig
 from df_train.distributed import World
 from df_train.float8 import to_float8
-
-_BLOCKS_FROM = 50_000_000
-"""Parameters from which each block is gathered alone; below, one gathering costs less than one for each block."""
 
 
 def spread(model: DualForce, config: TrainConfig, world: World, say: Callable[[str], None]) -> None:
@@ -61,7 +59,7 @@ def shard(
 
 def _by_blocks(model: nn.Module, sharding: ShardingConfig) -> bool:
     if sharding.group == "auto":
-        return sharding.prefetch > 0 or sum(parameter.numel() for parameter in model.parameters()) >= _BLOCKS_FROM
+        return sharding.prefetch > 0 or sum(parameter.numel() for parameter in model.parameters()) >= BLOCKS_FROM
     return sharding.group == "block"
 
 

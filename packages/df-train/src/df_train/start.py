@@ -178,14 +178,18 @@ def _check_same_model(run: RunDir, config: TrainConfig) -> None:
             f"{run.root} trains with adapter {old.adapter.model_dump()}, the config now says "
             f"{config.adapter.model_dump()}; take another name=, or --fresh"
         )
-    if old.model != config.model:
+    before, now = old.model.model_dump(), config.model.model_dump()
+    if config.task == "distill" or config.adapter.kind != "none":
+        before.pop("start_from")  # a model that is read again may have moved: its digest tells whether it is the same
+    for name in before:
+        if before[name] != now[name]:
+            raise UserError(
+                f"{run.root} trains with model.{name}={before[name]}, the config now says {now[name]}; take another "
+                "name=, or --fresh"
+            )
+    expert, given = old.objective.sync.sha256, config.objective.sync.sha256
+    if expert and given and expert != given:
         raise UserError(
-            f"{run.root} trains model {old.model.preset} {old.model.overrides}, the config now says "
-            f"{config.model.preset} {config.model.overrides}; take another name=, or --fresh"
-        )
-    before, now = old.objective.sync.sha256, config.objective.sync.sha256
-    if before and now and before != now:
-        raise UserError(
-            f"{run.root} was begun with another lip-sync expert (sha256 {before[:12]}) than "
-            f"objective.sync.expert={config.objective.sync.expert} ({now[:12]}); give that one, or say --fresh"
+            f"{run.root} was begun with another lip-sync expert (sha256 {expert[:12]}) than "
+            f"objective.sync.expert={config.objective.sync.expert} ({given[:12]}); give that one, or say --fresh"
         )

@@ -46,6 +46,11 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; weights may lie on the host (`sharding.offload`)."""
+        return self.meter.sums_LK2.device
+
 
 def tensors_of(state: TrainState) -> dict[str, Any]:
     """The tensors that DCP saves and loads in place: what is trained, and the buffers."""
@@ -124,4 +129,4 @@ def averaged(state: TrainState) -> Averaged:
     with torch.random.fork_rng(devices=[]):
         copy = DualForce(state.model.config)
     copy.load_state_dict(weights)
-    return copy.to(state.model.device).eval(), adapter  # the weights may lie on the host (`sharding.offload`)
+    return copy.to(state.device).eval(), adapter

@@ -1,13 +1,12 @@
 """What a model costs: parameters by part, floating-point operations per latent frame, memory to train and to run.
 
-Operations are those of one latent frame against a full cache (:mod:`df_models.model.flops`). Memory is an estimate from
-sizes: weights, gradients, AdamW's two moments and the averaged weights in float32, a working copy of the weights and
-the activations in bfloat16.
+Operations are those of one latent frame against a full cache (:mod:`df_models.model.flops`); the memory of a training
+step is that of :mod:`df_models.model.memory`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,13 +15,10 @@ from df_models.model.config import DualForceConfig
 from df_models.model.dualforce import DualForce
 from df_models.model.flops import frame_flops, video_tokens
 from df_models.model.fusion import FusionLayer
-from df_models.time import FPS, SLOTS, SPATIAL_STRIDE, latent_length
+from df_models.model.memory import Step, TrainingMemory, training_memory
+from df_models.time import FPS, SLOTS, SPATIAL_STRIDE
 
-BYTES_FP32 = 4
 BYTES_BF16 = 2
-TRAINING_COPIES = 5
-RECOMPUTED_WIDTHS = 14
-"""In bfloat16, per token of the layer that is being recomputed: ten, and four for states and norms in float32."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,11 @@ def latency_of(config: DualForceConfig, chunk: int = 1, audio_future: int | None
 
 @dataclass(frozen=True)
 class Description:
-    """Costs of one configuration under one workload; memory in bytes."""
+    """Costs of one configuration under one workload; memory in bytes.
+
+    Attributes:
+        training, training_all_kept: of a step in bfloat16 on one device, each layer recomputed, and none.
+    """
 
     config: DualForceConfig
     workload: Workload
@@ -94,8 +94,8 @@ class Description:
     flops: dict[str, int]
     weights_bytes: int
     cache_bytes: int
-    training_bytes: int
-    training_state_bytes: int
+    training: TrainingMemory
+    training_all_kept: TrainingMemory
 
     @property
     def total_parameters(self) -> int:
@@ -113,8 +113,7 @@ def describe(config: DualForceConfig, workload: Workload) -> Description:
     with torch.device("meta"):
         model = DualForce(config)
     parameters = count_parameters(model)
-    total = sum(parameters.values())
-    state = total * (BYTES_FP32 * TRAINING_COPIES + BYTES_BF16)
+    step = Step(workload.size, workload.frames, workload.batch)
     return Description(
         config,
         workload,
@@ -122,8 +121,8 @@ def describe(config: DualForceConfig, workload: Workload) -> Description:
         count_flops(config, workload),
         sum(p.numel() * p.element_size() for p in model.bfloat16().parameters()),
         count_cache_bytes(config, workload),
-        state + count_activation_bytes(config, workload),
-        state,
+        training_memory(config, step),
+        training_memory(config, replace(step, recomputed=0)),
     )
 
 
@@ -169,23 +168,6 @@ def count_cache_bytes(config: DualForceConfig, workload: Workload, element: int 
     return 3 * places * widths * element
 
 
-def count_activation_bytes(config: DualForceConfig, workload: Workload) -> int:
-    """Estimate the activations of a training step with gradient checkpointing.
-
-    Each block and fusion layer keeps its inputs, in float32; the one being recomputed holds about fourteen widths per
-    token beside its feed-forward's two hidden layers.
-    """
-    clip_frames = latent_length(workload.frames) * workload.batch
-    video = clip_frames * video_tokens(config, *latent_side(workload.size))
-    structure = clip_frames * SLOTS * config.has_structure
-    kept = (config.num_layers + config.fusion_layers) * video * config.dim
-    kept += (config.structure_layers + config.fusion_layers) * structure * config.structure_width
-    recomputed = video * (RECOMPUTED_WIDTHS * config.dim + 2 * config.ffn_dim)
-    if not config.has_video:
-        recomputed = structure * (RECOMPUTED_WIDTHS * config.structure_width + 2 * config.structure_ffn_dim)
-    return BYTES_FP32 * kept + BYTES_BF16 * recomputed
-
-
 def render(name: str, description: Description) -> str:
     """Return the description as a table for people."""
     load = description.workload
@@ -203,9 +185,9 @@ def render(name: str, description: Description) -> str:
         f"  One latent frame (4 pixel frames) of {load.size} x {load.size}, one denoising step, "
         f"window {load.window} + {load.sinks} sinks.",
         f"  To run:   weights {_gib(description.weights_bytes)} + cache {_gib(description.cache_bytes)} (bfloat16)",
-        f"  To train: about {_gib(description.training_bytes)}, of which state "
-        f"{_gib(description.training_state_bytes)} (float32 weights, gradients, AdamW, average; bfloat16 weights), "
-        f"the rest activations of {load.batch} x {load.frames} frames with gradient checkpointing",
+        f"  To train: {_gib(description.training.peak)} with every layer recomputed, "
+        f"{_gib(description.training_all_kept.peak)} with none, of which {_gib(description.training.state)} float32 "
+        f"weights, AdamW and average; {load.batch} x {load.frames} frames, bfloat16, one device",
         f"  Latency before computing: {latency_of(description.config)}",
     ]
     return "\n".join(lines)
