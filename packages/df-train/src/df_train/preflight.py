@@ -66,7 +66,7 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     start_adapter(model, config)
     check_hearing(config.objective, model.config)
     if config.task == "distill":
-        check_distillation(config, model.config)
+        check_distillation(config, model.config, manifest)
     if manifest:
         open_judge(config.objective.sync, model.config)
     heard_ahead(model.config, config.rollout)
