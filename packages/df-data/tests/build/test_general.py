@@ -81,9 +81,19 @@ def test_batches_have_no_structure_and_no_audio(general):
     assert not batch.mouth_mask.any() and batch.flame is None
 
 
-def test_settings_of_faces_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="faces=false builds general video, which has no flame"):
-        general_config(tmp_path, tmp_path / "out", flame=Location("deca"))
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"flame": "deca"}, "flame"),
+        ({"stages": {"crop": "yunet:1.5:0.0"}}, "stages.crop"),
+        ({"stages": {"faces": {"min_face": 64}}}, "stages.faces"),
+        ({"stages": {"quality": {"min_sound_db": -40.0}}}, "stages.quality"),
+        ({"stages": {"quality": {"voice": {"enabled": False}, "noise": {"enabled": False}}}}, "stages.quality"),
+    ],
+)
+def test_settings_of_faces_are_refused(tmp_path, changes, named):
+    with pytest.raises(ValueError, match=f"faces=false builds general video, which has no {named}; leave"):
+        general_config(tmp_path, tmp_path / "out", **changes)
 
 
 def test_a_build_of_faces_is_not_gone_on_with(general):
