@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.prepare import StageConfig
 from df_models.errors import UserError
 from df_models.media import write_video
-from df_models.settings import Location
+from df_models.settings import Location, load_config
 
 SIZE, FRAMES = 16, 33
 
@@ -79,6 +81,12 @@ def test_batches_have_no_structure_and_no_audio(general):
     assert batch.video.shape == (2, 3, 16, 2, 2) and batch.reference_tokens.shape[:1] == (2,)
     assert batch.structure.shape == (2, 3, 4, 0) and batch.audio.shape == (2, 3, 4, 0)
     assert not batch.mouth_mask.any() and batch.flame is None
+
+
+def test_the_shipped_build_reads_with_the_settings_that_the_documents_give_it():
+    given = ["video_vae=wan", "reference_encoder=dinov2-base", "text={prompt: A video.}", "workers=16", "device=cuda"]
+    config = load_config(BuildConfig, Path(__file__).parents[4] / "configs" / "data" / "general.yaml", given)
+    assert not config.faces and config.text is not None and config.text.prompt == "A video."
 
 
 @pytest.mark.parametrize(
