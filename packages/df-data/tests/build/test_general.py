@@ -56,7 +56,7 @@ def general(tmp_path_factory):
     (root / "in").mkdir()
     for index in range(4):
         write_video(root / "in" / f"square{index}.mp4", moving_square(index))
-    write_video(root / "in" / "small.mp4", moving_square(9, height=8, width=80))
+    write_video(root / "in" / "small.mp4", moving_square(4, height=8, width=80))
     summary = build(general_config(root / "in", root / "out"), progress=False)
     return root, summary
 
