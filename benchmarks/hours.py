@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common import table
 
+from df_data.build.config import BuildConfig
 from df_models import preset_config
 from df_models.attention.masks import FrameLayout
 from df_models.cli_support import run_cli
@@ -26,31 +27,34 @@ from df_models.settings import load_config
 from df_models.time import FPS, SPATIAL_STRIDE
 from df_train.config import TrainConfig
 from df_train.distill.objective import extra_forwards
+from df_train.tasks import TASKS
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train"
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs" / "train"
+CORPUS = ROOT / "configs" / "data" / "hdtf.yaml"
+"""The build whose stride, from one stored clip to the next, says how many clips an hour gives."""
 PRESETS = ("poc", "dualforce-1.5b", "dualforce-wan")
 GPUS = {"A100": "NVIDIA A100-SXM4-80GB", "H100": "NVIDIA H100 80GB HBM3"}
 CORPUS_HOURS = 81.0
 """HDTF (about 16 h) and CelebV-HQ (about 65 h)."""
-STRIDE = 20
-"""Pixel frames from one stored clip to the next, of the 33 of a clip (`clips.stride` of a build)."""
 REFERENCE_FEATURES = 257
 """Patches of DINOv2 at 224 pixels, and its class token."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage takes: operations of all its steps, and its clips."""
+    """What a stage takes: operations of all its steps, and its clips, which begin `stride` pixel frames apart."""
 
     name: str
     steps: int
     batch: int
     operations: float
+    stride: int
 
     @property
     def epochs(self) -> float:
         """Times that each clip of the corpus is seen."""
-        return self.steps * self.batch / (CORPUS_HOURS * 3600 * FPS / STRIDE)
+        return self.steps * self.batch / (CORPUS_HOURS * 3600 * FPS / self.stride)
 
     def hours(self, gpu: str, count: int, share: float) -> float:
         """Hours on so many GPUs."""
@@ -62,10 +66,11 @@ class Stage:
 def stage_of(path: Path) -> Stage:
     """What a config takes."""
     config = load_config(TrainConfig, path)
-    model = preset_config(config.model.preset, **config.model.overrides)
+    model = preset_config(config.model.preset, **{**TASKS[config.task].model, **config.model.overrides})
     clip = clip_operations(config, model)
     steps, batch = config.optim.steps, config.data.batch_size
-    return Stage(f"{path.parent.name}/{path.stem}", steps, batch, float(steps) * batch * clip)
+    stride = load_config(BuildConfig, CORPUS).clips.stride
+    return Stage(f"{path.parent.name}/{path.stem}", steps, batch, float(steps) * batch * clip, stride)
 
 
 def clip_operations(config: TrainConfig, model: DualForceConfig) -> float:

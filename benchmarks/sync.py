@@ -9,7 +9,8 @@ clean latents that a trained model predicts when all frames have levels of that 
 same bucket, or known (`structure clean`), with the audio it is to be in sync with. `blind`: the same without audio,
 where only the noisy latents themselves, and the structure, tell the lips.
 
-    uv run python benchmarks/sync.py runs/sync/expert runs/quickstart --data data/synth --clips 64
+    uv run df-data synth --out data/held --clips 1 --val-clips 64
+    uv run python benchmarks/sync.py runs/sync/expert runs/quickstart --data data/held --clips 64
 
 Shape legend: B pieces of a clip, T latent frames, N clips.
 """
@@ -105,11 +106,14 @@ def _shown(model: DualForce, batch: Batch, bucket: int, kind: str) -> Shown:
 
 def _clips(args: argparse.Namespace, model: DualForce, device: torch.device) -> list[Batch]:
     split = args.data / "val"
-    read_manifest(split)
+    found, wanted = read_manifest(split).count, max(2, args.clips)  # `still` takes another clip's frame
+    if found < wanted:
+        raise UserError(
+            f"{split} holds {found} clips, and {wanted} are to be measured (--clips); make a corpus that has them: "
+            f"df-data synth --out data/held --clips 1 --val-clips {wanted}"
+        )
     assert model.config.audio_pool is not None
-    clips = read_pieces(first_samples(split), FRAMES, model.config.audio_pool, args.clips)
-    if len(clips) < 2:
-        raise UserError(f"{split} holds fewer than 2 clips; make some with df-data synth --val-clips 64")
+    clips = read_pieces(first_samples(split), FRAMES, model.config.audio_pool, wanted)
     return [batch.to(device) for batch in clips]
 
 

@@ -240,6 +240,14 @@ def test_own_clips_are_the_students(distilling: Callable[..., TrainConfig], tmp_
         ({"objective": {"flame": {"weight": 0.1}}}, "set objective.flame.weight=0"),
         ({"objective": {"flame": {"weight": 0}, "drop_audio": 0.1}}, "set drop_audio=0"),
         ({"validation": {"every": 2}}, "set validation.every=0"),
+        ({"data": {"num_frames": 3}, "rollout": {**ROLLOUT, "window": 1, "sinks": 1}}, "3 latent .* rollout.window=2"),
+        ({"data": {"buckets": [2, 11]}}, "up to 11 latent frames, but .* set rollout.window=11"),
+        ({"objective": {"flame": {"weight": 0}, "video_shift": 2.5}}, "objective.video_shift reaches nothing"),
+        ({"objective": {"flame": {"weight": 0}, "structure_tail": 0.3}}, "objective.structure_tail reaches nothing"),
+        (
+            {"objective": {"flame": {"weight": 0}, "history": {"mode": "error_recycling"}}},
+            "objective.history reaches nothing",
+        ),
     ],
 )
 def test_settings_that_do_not_go_with_it_are_told(
@@ -247,3 +255,9 @@ def test_settings_that_do_not_go_with_it_are_told(
 ) -> None:
     with pytest.raises(UserError, match=said):
         check(distilling(tmp_path / "run", **changes), model.config)
+
+
+def test_clips_that_are_taken_whole_must_fit_the_window(distilling: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    config = distilling(tmp_path / "run", rollout={**ROLLOUT, "window": 1, "sinks": 1})
+    with pytest.raises(UserError, match="of up to 3 latent frames"):
+        train(config)

@@ -1,8 +1,8 @@
 """Losses and gradient norms are what they were, and the same however they are computed.
 
 `golden.json` holds those of each task over some steps: `DF_GOLDEN=write uv run pytest -n 0 THIS_FILE -k golden` writes
-it anew, for a change that is meant. To add a task is to add its settings to `TASKS`. A run of this file itself takes
-the same steps in several processes (`run_processes`).
+it anew, for a change that is meant. To add a task is to add its settings to `TASKS`; `sync` has its own loop. A run
+of this file itself takes the same steps in several processes (`run_processes`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ from df_models.errors import UserError
 from df_models.settings import merge, validate_config
 from df_train import checkpoint, peers, state
 from df_train.config import TrainConfig
-from df_train.dataset import prepare_data
+from df_train.dataset import open_reader, prepare_data, training_manifest
 from df_train.distributed import open_world
 from df_train.engine import Trainer
 from df_train.run import build
 from df_train.sharding import blocks_of
+from df_train.sync.config import SyncConfig
+from df_train.sync.train import new_state, take_step
 
 MakeConfig = Callable[..., TrainConfig]
 Tree = Callable[..., dict[str, Any]]
@@ -43,7 +45,13 @@ Figures = list[list[float]]
 GOLDEN = Path(__file__).with_name("golden.json")
 TASKS: dict[str, dict[str, Any]] = {
     "model": {"objective": {"flame": {"decay_steps": 20}}},
+    "video": {},
+    "distill": {
+        "distill": {"levels": 4, "audio_guidance": 2.0, "own_histories": 0.5},
+        "rollout": {"steps": 2, "context_noise": 0.1},
+    },
 }
+GOLDEN_STEPS = 20
 TOLERANCE = 1e-3
 
 EXACT: dict[str, Any] = {
@@ -102,14 +110,22 @@ def straight(tree: dict[str, Any], steps: int = STEPS) -> Figures:
 
 
 def resumed(tree: dict[str, Any], step: int, steps: int) -> Figures:
-    """Some steps from a checkpoint on, and another checkpoint."""
+    """Some steps from a checkpoint on, and another checkpoint, whole when this returns."""
     with begun(tree) as trainer:
         if step:
             place = trainer.config.directory / "checkpoints" / f"step-{step}"
             state.restore(trainer.state, checkpoint.read_info(place), trainer.world)
-        figures = take(trainer, steps)
-        trainer.save()
+        with trainer._saves as saves:
+            figures = take(trainer, steps)
+            trainer.save()
+            saves.finish()
         return figures
+
+
+def in_parts(tree: dict[str, Any], *stops: int) -> Figures:
+    """The same steps, interrupted after these."""
+    parts = zip((0, *stops), (*stops, STEPS))
+    return [figures for begin, end in parts for figures in resumed(tree, begin, end - begin)]
 
 
 def agree(found: Figures, wanted: Figures, tolerance: float = TOLERANCE) -> None:
@@ -132,7 +148,7 @@ def take_part(rank: int, count: int, port: int, plan: dict[str, dict[str, Any]],
     for name, tree in plan.items():
         results[name] = straight(tree)
         if name == "all":
-            results["interrupted"] = [figures for step in (0, HALF) for figures in resumed(tree, step, STEPS - HALF)]
+            results["interrupted"] = in_parts(tree, 1, HALF)
     if rank == 0:
         out.write_text(json.dumps(results))
     dist.destroy_process_group()
@@ -153,8 +169,8 @@ def tree(config_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """The settings of a run that is compared, with others for its `sharding`."""
     root = tmp_path_factory.mktemp("losses")
 
-    def settings(name: str, sharding: dict[str, Any] | None = None) -> dict[str, Any]:
-        return config_tree(root / name, **merge(EXACT, {"sharding": sharding or {}}))
+    def settings(name: str, sharding: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+        return config_tree(root / name, **merge(EXACT, {"sharding": sharding or {}, **changes}))
 
     return settings
 
@@ -170,7 +186,10 @@ def together(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """The figures of two and four processes, and of two copies sharded over two."""
     root = tmp_path_factory.mktemp("together")
     everything = {**SWITCHES["all"], **TWO_COPIES, "compile": "none"}  # tracing takes each process some ten seconds
-    plans = {"2": {"2": tree("2")}, "4": {"4": tree("4"), "all": tree("all", everything)}}
+    plans = {
+        "2": {"2": tree("2")},
+        "4": {"4": tree("4"), "all": tree("all", everything, checkpoint={"asynchronous": True})},
+    }
     (root / "plans.json").write_text(json.dumps(plans))
     command = [sys.executable, __file__, str(root / "plans.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -187,9 +206,48 @@ def _read(path: Path) -> dict[str, Figures]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_losses_and_gradients_of_a_task_are_the_golden_ones(config_tree: Tree, tmp_path: Path, task: str):
-    settings = {"precision": {"bf16": "off"}, "optim": {"steps": 20, "warmup": 2}}
-    found = straight(config_tree(tmp_path / "run", **merge({**settings, "task": task}, TASKS[task])), 20)
+def test_losses_and_gradients_of_a_task_are_the_golden_ones(
+    config_tree: Tree,
+    tiny_model: dict[str, int],
+    open_gates: Callable[[torch.nn.Module], None],
+    tmp_path: Path,
+    task: str,
+):
+    settings = {"precision": {"bf16": "off"}, "optim": {"steps": GOLDEN_STEPS, "warmup": 2}}
+    if task == "distill":
+        save_teacher(tmp_path / "teacher", tiny_model, open_gates)
+        settings["model"] = {"start_from": str(tmp_path / "teacher")}
+    tree = config_tree(tmp_path / "run", **merge({**settings, "task": task}, TASKS[task]))
+    agree_with_golden(task, straight(tree, GOLDEN_STEPS))
+
+
+def save_teacher(place: Path, sizes: dict[str, int], open_gates: Callable[[torch.nn.Module], None]) -> None:
+    """A model of random weights in which everything that it is given matters."""
+    torch.manual_seed(0)
+    teacher = DualForce.from_preset("quickstart", **sizes)
+    open_gates(teacher)
+    teacher.set_structure_statistics(torch.full((70,), 3.0), torch.full((70,), 2.0))
+    teacher.save_pretrained(place)
+
+
+def test_losses_and_gradients_of_the_lip_sync_expert_are_the_golden_ones(dataset: Path):
+    tree = {
+        "expert": {"window": 1, "grid": 4, "width": 16, "embedding": 32},
+        "data": {"root": str(dataset), "batch_size": 8},
+        "optim": {"steps": GOLDEN_STEPS, "warmup": 2},
+        "device": "cpu",
+    }
+    config = validate_config(SyncConfig, tree)
+    manifest = training_manifest(config.data)
+    with open_world(config.device) as world:
+        reader = open_reader(config.data, config.seed, config.expert.audio_pool, world)
+        expert = new_state(config, manifest, reader, world.device)
+        steps = [take_step(expert, config) for _ in range(GOLDEN_STEPS)]
+    agree_with_golden("sync", [[step["loss"].item(), step["grad_norm"].item()] for step in steps])
+
+
+def agree_with_golden(task: str, found: Figures) -> None:
+    """Compare with the golden figures of a task, or make these its golden ones (`DF_GOLDEN=write`)."""
     golden = _read(GOLDEN) if GOLDEN.exists() else {}
     if os.environ.get("DF_GOLDEN") == "write":
         golden[task] = [[float(f"{value:.6g}") for value in step] for step in found]
@@ -214,7 +272,7 @@ def test_several_processes_have_the_losses_of_one(together: dict[str, Figures], 
 
 
 @pytest.mark.timeout(300)
-def test_a_run_with_everything_switched_on_is_resumed_bit_by_bit(together: dict[str, Figures]):
+def test_a_run_with_everything_switched_on_is_the_same_in_three_parts_bit_by_bit(together: dict[str, Figures]):
     assert together["interrupted"] == together["all"]
 
 

@@ -28,6 +28,7 @@ from df_train.config import SyncLossConfig, TrainConfig
 from df_train.contract import taken_over
 from df_train.noising import clean_streams
 from df_train.objective import Objective
+from df_train.preflight import preflight
 from df_train.run import train
 from df_train.sync import train as recipe
 from df_train.sync.config import SyncConfig
@@ -383,6 +384,16 @@ def test_what_is_no_expert_is_told_in_one_line(model: DualForce, run: Path, tmp_
     (tmp_path / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(UserError, match="no lip-sync expert that this version reads"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("data", [{"buckets": [3, 9]}, {"num_frames": 3}])
+def test_clips_that_are_too_short_for_the_expert_are_told_before_a_run_begins(
+    make_config: Callable[..., Any], talkers: Path, run: Path, tmp_path: Path, data: dict[str, Any]
+):
+    sync = {"weight": 0.3, "expert": run / "expert"}
+    config = make_config(tmp_path / "run", data={"root": talkers, **data}, objective={"sync": sync})
+    with pytest.raises(UserError, match="clips of 3 latent frames are too short for a lip-sync expert"):
+        preflight(config)
 
 
 def test_a_run_knows_its_expert_and_goes_on_with_no_other(

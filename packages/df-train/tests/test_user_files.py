@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from df_data.format.sample import Sample
 from df_infer.run_dir import RunDir
 from df_models.cli_support import MachineError
 from df_models.errors import UserError
@@ -22,6 +23,7 @@ from df_models.settings import Location
 from df_train import checkpoint, engine
 from df_train.cli import main
 from df_train.config import TrainConfig
+from df_train.preflight import preflight as preflight_run
 from df_train.run import prepare, train
 from df_train.tokenizer.config import TokenizerConfig
 from df_train.tokenizer.train import preflight
@@ -52,6 +54,38 @@ def test_a_directory_that_df_train_did_not_write_is_left_alone(
         error = capsys.readouterr().err.strip()
         assert f"{name}/" in error and "run.json" in error and "\n" not in error
     assert contents(mine) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objective": {"extra": {"jitter": 0.1}}}, "objective.extra: no loss 'jitter'"),
+        ({"model": {"overrides": {"flame_dim": 0}}}, "the model has flame_dim=0; set objective.flame.weight=0"),
+        ({"model": {"overrides": {"streams": "video"}}}, "structure_weight is above 0, but the model has no structure"),
+    ],
+)
+def test_a_check_refuses_losses_that_a_run_would_refuse(
+    config_tree: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    said: str,
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(json.dumps(config_tree(tmp_path / "run", **changes)))
+    assert main(["--config", str(file), "--check"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_check_sees_that_clips_hold_no_flame_vectors(
+    make_config: MakeConfig, random_clip: Callable[..., Sample], split_at: Callable[..., None], tmp_path: Path
+) -> None:
+    samples = [random_clip("train", index) for index in range(2)]
+    for sample in samples:
+        del sample.tensors["flame"]
+    split_at(tmp_path / "data", "train", samples)
+    with pytest.raises(UserError, match="the dataset holds no FLAME vectors; set objective"):
+        preflight_run(make_config(tmp_path / "run", data={"root": str(tmp_path / "data")}))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.stages.prepare import StageConfig
 from df_models.errors import UserError
 from df_models.media import write_video
-from df_models.settings import Location
+from df_models.settings import Location, load_config
 
 SIZE, FRAMES = 16, 33
 
@@ -54,7 +56,7 @@ def general(tmp_path_factory):
     (root / "in").mkdir()
     for index in range(4):
         write_video(root / "in" / f"square{index}.mp4", moving_square(index))
-    write_video(root / "in" / "small.mp4", moving_square(9, height=8, width=80))
+    write_video(root / "in" / "small.mp4", moving_square(4, height=8, width=80))
     summary = build(general_config(root / "in", root / "out"), progress=False)
     return root, summary
 
@@ -81,9 +83,25 @@ def test_batches_have_no_structure_and_no_audio(general):
     assert not batch.mouth_mask.any() and batch.flame is None
 
 
-def test_settings_of_faces_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="faces=false builds general video, which has no flame"):
-        general_config(tmp_path, tmp_path / "out", flame=Location("deca"))
+def test_the_shipped_build_reads_with_the_settings_that_the_documents_give_it():
+    given = ["video_vae=wan", "reference_encoder=dinov2-base", "text={prompt: A video.}", "workers=16", "device=cuda"]
+    config = load_config(BuildConfig, Path(__file__).parents[4] / "configs" / "data" / "general.yaml", given)
+    assert not config.faces and config.text is not None and config.text.prompt == "A video."
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"flame": "deca"}, "flame"),
+        ({"stages": {"crop": "yunet:1.5:0.0"}}, "stages.crop"),
+        ({"stages": {"faces": {"min_face": 64}}}, "stages.faces"),
+        ({"stages": {"quality": {"min_sound_db": -40.0}}}, "stages.quality"),
+        ({"stages": {"quality": {"voice": {"enabled": False}, "noise": {"enabled": False}}}}, "stages.quality"),
+    ],
+)
+def test_settings_of_faces_are_refused(tmp_path, changes, named):
+    with pytest.raises(ValueError, match=f"faces=false builds general video, which has no {named}; leave"):
+        general_config(tmp_path, tmp_path / "out", **changes)
 
 
 def test_a_build_of_faces_is_not_gone_on_with(general):

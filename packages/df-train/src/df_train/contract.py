@@ -19,8 +19,9 @@ from df_models.encoders import AudioPool, VideoVAE, encoder_id, load_video_vae
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.structure import FLAME_MOTION_59, require_same
-from df_models.time import latent_length, pooled_width
-from df_train.config import DataConfig, TrainConfig
+from df_models.time import pooled_width
+from df_train.config import TrainConfig
+from df_train.lengths import longest_clip
 from df_train.tasks import TASKS
 from df_train.text import ROLE as TEXT
 from df_train.text import check_text
@@ -76,17 +77,8 @@ def told_of(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
     objective = config.objective
     given = {0.0: "never", 1.0: "always"}.get(objective.give_structure, "sometimes")
     fields = objective.give_fields.fields if objective.give_fields.share > 0 else ()
-    longest = _longest_clip(config.data, manifest) if objective.history.mode == "one_level" else 0
+    longest = longest_clip(config.data, manifest) if objective.history.mode == "one_level" else 0
     return dict(zip(TOLD, (given, fields, longest), strict=True))
-
-
-def _longest_clip(data: DataConfig, manifest: Manifest | None) -> int:
-    """Latent frames of the longest clip that training sees."""
-    if data.num_frames is not None or data.buckets is not None:
-        return data.num_frames or max(data.buckets or ())
-    if manifest is not None:
-        return max((latent_length(shard.longest) for shard in manifest.shards), default=0)
-    return 0 if data.synth is None else latent_length(data.synth.frames)
 
 
 def taken_over(

@@ -200,8 +200,11 @@ class FirstLook(NamedTuple):
     structure: FlameScale | None = None
 
 
-def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
+def look_at(data: DataConfig, model: DualForceConfig, clips: int = _SCALE_CLIPS) -> FirstLook:
     """Look at the first clips as they are stored: at one, or at more where FLAME vectors are read.
+
+    Args:
+        clips: how many those are.
 
     Raises:
         UserError: they cannot be read.
@@ -209,7 +212,7 @@ def look_at(data: DataConfig, model: DualForceConfig) -> FirstLook:
     prompt = None
     flames: list[Tensor | None] = []
     reads_flame = model.has_structure and (model.flame_dim > 0 or data.structure == "flame")
-    for sample in itertools.islice(stored(data), _SCALE_CLIPS if reads_flame else 1):
+    for sample in itertools.islice(stored(data), clips if reads_flame else 1):
         prompt = prompt or prompt_of(sample)
         flame_PF = sample.tensors.get("flame")
         flames.append(None if flame_PF is None else torch.tensor(flame_PF))  # a copy: the sample's bytes are let go

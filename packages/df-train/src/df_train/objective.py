@@ -103,19 +103,7 @@ class Objective:
         self._model = model
         self._flame = flame
         self._judge = open_judge(config.objective.sync, model)
-        for name in config.objective.extra:
-            if name not in LOSSES or LOSSES[name].weight is not None:
-                own = [known for known, loss in LOSSES.items() if loss.weight is None]
-                raise UserError(f"objective.extra: no loss {name!r} takes its weight there; there is {own or 'none'}")
-        for name, loss in LOSSES.items():
-            if not _has(model, loss) and weight_of(name, config.objective, 0) > 0:
-                setting = f"{name}.weight" if name in ("flame", "sync") else f"{name}_weight"
-                told = f"has no {loss.of} (streams={model.streams})"
-                raise UserError(f"objective.{setting} is above 0, but the model {told}; set objective.{setting}=0")
-        for name in self.names:
-            reason = LOSSES[name].lacking(model, flame) if self.weights(0)[name] > 0 else None
-            if reason is not None:
-                raise UserError(reason)
+        check_losses(config.objective, model, flame)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -294,6 +282,30 @@ def total_loss(terms: Mapping[str, LossTerm], weights: Mapping[str, float]) -> T
 def _has(model: DualForceConfig, loss: LossSpec) -> bool:
     """Whether a model has the stream that a loss is of."""
     return {"video": model.has_video, "structure": model.has_structure, None: True}[loss.of]
+
+
+def check_losses(settings: ObjectiveConfig, model: DualForceConfig, flame: FlameScale | None) -> None:
+    """Refuse weights of losses that there are not, or that the model or the dataset cannot give.
+
+    Args:
+        flame: as :class:`Objective` takes it.
+
+    Raises:
+        UserError: with the setting that leaves the loss out.
+    """
+    for name in settings.extra:
+        if name not in LOSSES or LOSSES[name].weight is not None:
+            own = [known for known, loss in LOSSES.items() if loss.weight is None]
+            raise UserError(f"objective.extra: no loss {name!r} takes its weight there; there is {own or 'none'}")
+    for name, loss in LOSSES.items():
+        if weight_of(name, settings, 0) <= 0:
+            continue
+        if not _has(model, loss):
+            setting = f"{name}.weight" if name in ("flame", "sync") else f"{name}_weight"
+            told = f"has no {loss.of} (streams={model.streams})"
+            raise UserError(f"objective.{setting} is above 0, but the model {told}; set objective.{setting}=0")
+        if (reason := loss.lacking(model, flame)) is not None:
+            raise UserError(reason)
 
 
 def weight_of(name: str, settings: ObjectiveConfig, step: int) -> float:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
 from df_infer.rollout import heard_ahead
@@ -18,22 +20,25 @@ from df_models.encoders import load_video_vae
 from df_models.errors import UserError
 from df_models.files import check_output_directory
 from df_models.machine import choose_precision
+from df_models.structure import FLAME_159
 from df_models.time import latent_length
 from df_train import begin, peers
 from df_train.adapter import start_adapter
 from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
 from df_train.contract import check_fit, check_vae, decided_by
-from df_train.dataset import check_cuts, check_lengths, training_manifest
+from df_train.dataset import check_cuts, check_lengths, look_at, training_manifest
 from df_train.distill.objective import check as check_distillation
 from df_train.distributed import check_replicas, pick_device
 from df_train.export import milestones_to_write
 from df_train.float8 import check_float8
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
+from df_train.lengths import shortest_clip
 from df_train.metrics import check_trackers
+from df_train.objective import FlameScale, check_losses
 from df_train.optimizer import trained
-from df_train.sync.loss import open_judge
+from df_train.sync.loss import check_windows, open_judge
 from df_train.validation.clips import check_held_out
 
 _TENSORS_PER_CHECKPOINT = 4
@@ -66,9 +71,9 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     start_adapter(model, config)
     check_hearing(config.objective, model.config)
     if config.task == "distill":
-        check_distillation(config, model.config)
-    if manifest:
-        open_judge(config.objective.sync, model.config)
+        check_distillation(config, model.config, manifest)
+    check_losses(config.objective, model.config, first_flame(config, model.config, manifest))
+    check_judge(config, model.config, manifest)
     heard_ahead(model.config, config.rollout)
     check_samples(config, model.config)
     choose_precision(config.precision.name, device)
@@ -84,6 +89,28 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
 def _as_synthetic(model: DualForceConfig) -> DualForceConfig:
     """The configuration that a model will have of a synthetic corpus that is still to be made."""
     return replace(model, structure_layout=model.structure_layout or structure_layout(None))
+
+
+def first_flame(config: TrainConfig, model: DualForceConfig, manifest: Manifest | None) -> FlameScale | None:
+    """The FLAME scale of the first clip, which tells that there is one; that of a corpus still to be made is unknown.
+
+    Raises:
+        UserError: the clip cannot be read.
+    """
+    if not model.reads_flame:
+        return None
+    if manifest is None:
+        return FlameScale(torch.zeros(FLAME_159.dim), torch.ones(FLAME_159.dim))
+    return look_at(config.data, model, clips=1).flame
+
+
+def check_judge(config: TrainConfig, model: DualForceConfig, manifest: Manifest | None) -> None:
+    """The lip-sync expert, where it is a loss, is of the model's encoders, and its windows fit into the clips."""
+    settings = config.objective.sync
+    if manifest:
+        open_judge(settings, model)
+    if length := shortest_clip(config.data, manifest):
+        check_windows(settings, length)
 
 
 def known_manifest(config: TrainConfig) -> Manifest | None:

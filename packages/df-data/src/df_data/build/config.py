@@ -20,6 +20,8 @@ from df_models.time import latent_length
 
 _OF_FACES = ("models", "structure", "flame", "audio_encoder")
 """Settings of what general video does not have."""
+_STAGES_OF_FACES = ("faces", "crop", "max_gap", "quality", "agreement")
+"""Those of the stages (``stages.crop``), which then do not run."""
 LANDMARK_STRUCTURE = "mediapipe"
 """The structure encoder that is made of the landmarker's readings."""
 
@@ -149,8 +151,7 @@ class BuildConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _nothing_of_faces(self) -> Self:
-        defaults = type(self).model_fields
-        given = [name for name in _OF_FACES if getattr(self, name) != defaults[name].default]
+        given = _changed(self, _OF_FACES) + [f"stages.{name}" for name in _changed(self.stages, _STAGES_OF_FACES)]
         if not self.faces and given:
             raise ValueError(f"faces=false builds general video, which has no {given[0]}; leave that setting out")
         return self
@@ -178,6 +179,11 @@ class BuildConfig(FrozenModel):
         """Whether a shard belongs to the part that is to be built."""
         index, count = map(int, self.part.split("/"))
         return shard % count == index - 1
+
+
+def _changed(settings: FrozenModel, names: tuple[str, ...]) -> list[str]:
+    """Return those of some settings that are not at their defaults."""
+    return [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]
 
 
 def _known(spec: Location, names: list[str]) -> Location:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import torch
 
+from df_data.format.manifest import Manifest
 from df_data.reading import Batch
 from df_infer.config import RolloutConfig
 from df_infer.rollout import combined
@@ -24,7 +25,7 @@ from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import HistoryConfig, keyed_generator
 from df_models.model.dualforce import Velocity
-from df_train.config import TrainConfig
+from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.distill.config import DistillConfig
 from df_train.distill.path import (
     advanced,
@@ -37,9 +38,11 @@ from df_train.distill.path import (
     towards,
     upon,
 )
+from df_train.lengths import longest_clip
 from df_train.noising import HISTORY_STREAM, Banks, Shown, Streams, noise_like, show
 from df_train.objective import Objective, predict
 
+_UNTOUCHED = ObjectiveConfig()
 _OWN = "own:"
 """Prefix of the noise that a clip of the student's own is generated from."""
 
@@ -132,8 +135,11 @@ def stretched(rollout: RolloutConfig, levels: int) -> RolloutConfig:
     return rollout.model_copy(update={"steps": levels, "structure_steps": steps})
 
 
-def check(config: TrainConfig, model: DualForceConfig) -> None:
+def check(config: TrainConfig, model: DualForceConfig, manifest: Manifest | None = None) -> None:
     """Refuse settings that distillation does not go with.
+
+    Args:
+        manifest: of the training split; None leaves out what it alone tells, the length of clips that are taken whole.
 
     Raises:
         UserError: with the first of them.
@@ -154,11 +160,24 @@ def check(config: TrainConfig, model: DualForceConfig) -> None:
         raise UserError("task=distill: a student jumps along Euler's steps; set rollout.solver=euler")
     if rollout.chunk != 1:
         raise UserError("task=distill: each latent frame is denoised alone upon its past; set rollout.chunk=1")
+    longest = longest_clip(config.data, manifest)
+    if rollout.window + rollout.sinks < longest:
+        raise UserError(
+            f"task=distill: a student sees the whole past of its clips, of up to {longest} latent frames, but rollout."
+            f"window={rollout.window} and rollout.sinks={rollout.sinks} show fewer; set rollout.window="
+            f"{longest - rollout.sinks}, or lower data.num_frames"
+        )
     if objective.flame.weight or objective.sync.weight or any(objective.extra.values()):
         raise UserError(
             "task=distill: a student learns from its teacher alone; set objective.flame.weight=0 and "
             "objective.sync.weight=0, and leave out objective.extra"
         )
+    for name in ("history", "video_shift", "structure_tail"):
+        if getattr(objective, name) != getattr(_UNTOUCHED, name):
+            raise UserError(
+                f"task=distill: noise levels and histories are those of the rollout, so objective.{name} reaches "
+                "nothing; leave it out, or set it back to its default"
+            )
     if objective.give_structure or objective.give_fields.share or objective.shorten_audio:
         raise UserError("task=distill: give_structure, give_fields and shorten_audio are not distilled; leave them out")
     for name in ("drop_audio", "drop_reference", "drop_text"):

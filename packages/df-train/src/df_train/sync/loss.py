@@ -89,6 +89,16 @@ def open_judge(settings: SyncLossConfig, model: DualForceConfig) -> SyncJudge | 
     return SyncJudge(expert, sha256, settings.sigma_max)
 
 
+def check_windows(settings: SyncLossConfig, latent_frames: int) -> None:
+    """Hold the expert's window against the shortest clips of training.
+
+    Raises:
+        UserError: there is no expert, or they are too short for it.
+    """
+    if settings.weight > 0 and settings.expert is not None:
+        check_length(latent_frames, load_expert(settings.expert.path)[0].config.window)
+
+
 def pinned(settings: SyncLossConfig) -> SyncLossConfig:
     """The settings with the expert's sha256, as a run records them.
 

@@ -24,12 +24,13 @@ from df_models.files import atomic_write, check_output_directory, check_owned, m
 from df_models.locks import one_writer
 from df_models.machine import describe_device
 from df_models.settings import dump_config
-from df_models.time import latent_length, pooled_width
+from df_models.time import pooled_width
 from df_train import checkpoint, start
 from df_train.dataset import check_lengths, made_data, open_reader, stored, training_manifest
 from df_train.distributed import open_world, pick_device
 from df_train.ema import ParameterAverage
 from df_train.engine import NotFinite
+from df_train.lengths import shortest_clip
 from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps
 from df_train.recipe import Rhythm, alone, choose_start, fit, owned_names
 from df_train.schedule import ema_decay, learning_rate
@@ -155,7 +156,7 @@ def preflight(config: SyncConfig) -> None:
     check_output_directory(config.run_dir.path)
     check_owned(config.run_dir.path, OWNER, owned_names(EXPERT))
     if config.data.synth is not None:
-        check_length(config.data.num_frames or latent_length(config.data.synth.frames), config.expert.window)
+        check_length(shortest_clip(config.data, None), config.expert.window)
     else:
         check_data(config, training_manifest(config.data))
 
@@ -167,23 +168,13 @@ def check_data(config: SyncConfig, manifest: Manifest) -> None:
         UserError: it lacks what an expert is known by.
     """
     check_lengths(config.data, manifest)
-    check_length(shortest(config, manifest), config.expert.window)
+    check_length(shortest_clip(config.data, manifest), config.expert.window)
     lacking = [role for role in ("video_vae", "audio") if role not in manifest.encoders]
     if lacking or "audio" not in manifest.features:
         raise UserError(
             f"{config.data.split('train')} does not say which {' and '.join(lacking or ['audio features'])} made it, "
             "by which an expert is known; build the dataset again"
         )
-
-
-def shortest(config: SyncConfig, manifest: Manifest) -> int:
-    """Latent frames of the shortest crop that training takes."""
-    data = config.data
-    if data.buckets is not None:
-        return data.buckets[0]
-    if data.num_frames is not None:
-        return data.num_frames
-    return min((latent_length(shard.shortest) for shard in manifest.shards), default=0)
 
 
 def new_state(config: SyncConfig, manifest: Manifest, reader: ShardReader, device: torch.device) -> SyncState:
@@ -228,7 +219,7 @@ def held_out_clips(config: SyncConfig) -> Sequence[Batch]:
     Raises:
         UserError: there are none.
     """
-    length = shortest(config, training_manifest(config.data))
+    length = shortest_clip(config.data, training_manifest(config.data))
     samples = itertools.islice(stored(config.data, "val"), config.held_out)
     clips = [pieces_of(sample, length, config.expert.audio_pool) for sample in samples]
     if len(clips) < 2:
