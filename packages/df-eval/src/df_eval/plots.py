@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC
 from df_eval.results import LengthResults, mean_curve
+from df_infer.run_log import smoothed
 from df_models.files import atomic_path
 
 COLOURS = {
@@ -137,7 +138,7 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], b
             axis.plot(steps, values, color=colour, linewidth=1.6, marker=".", label=name)
             continue
         axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-        axis.plot(steps, smooth(values), color=colour, linewidth=1.6, label=name)
+        axis.plot(steps, smoothed(values), color=colour, linewidth=1.6, label=name)
     if all(value > 0 for points in drawn.values() for _, value in points):
         axis.set_yscale("log")
     axis.set_title(title, fontsize=10, loc="left")
@@ -145,17 +146,6 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], b
     axis.grid(alpha=0.25, which="both")
     axis.legend(fontsize=7, frameon=False, ncols=2)
     return save(figure, path)
-
-
-def smooth(values: np.ndarray, factor: float = 0.9) -> np.ndarray:
-    """Exponential moving average without the pull of its start (bias correction as in Adam)."""
-    state = weight = 0.0
-    out = np.empty(len(values))
-    for index, value in enumerate(values):
-        state = factor * state + (1 - factor) * value
-        weight = factor * weight + (1 - factor)
-        out[index] = state / weight
-    return out
 
 
 def _number(value: object) -> bool:

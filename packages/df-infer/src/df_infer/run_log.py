@@ -7,7 +7,7 @@ disk when `write` returns; one that a crash cut short is passed over by every re
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +40,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     texts = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(text) for text in texts if text.startswith("{") and text.endswith("}")]
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """The mean of each value and its neighbours, a tenth of the curve wide, for a plot; it does not lag behind."""
+    reach = max(1, len(values) // 20)
+    around = (values[max(0, place - reach) : place + reach + 1] for place in range(len(values)))
+    return [sum(near) / len(near) for near in around]

@@ -39,7 +39,7 @@ def atomic_path(final: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         handle, name = tempfile.mkstemp(dir=directory, prefix=".", suffix=f".tmp{suffix}")
     except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise UserError(f"cannot write {final}: {_why(error)} in {directory}") from error
     os.close(handle)
@@ -135,24 +135,21 @@ def mark_owned(directory: Path, program: str) -> None:
     (directory / f".{program}").touch()
 
 
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
 def _try_writing(directory: Path, wanted: Path) -> None:
     """The one sure sign is to do it: permissions, read-only mounts and full disks each have their own rules."""
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             file.write(b".")
     except OSError as error:
-        if error.errno not in (*_NOT_WRITABLE, errno.ENOSPC, errno.EDQUOT):
-            raise
         raise UserError(f"cannot write {wanted}: {_why(error)} in {directory}") from error
 
 
 def _why(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "no space is left"
-    return "the file system is read-only" if error.errno == errno.EROFS else "no permission to write"
+    if error.errno == errno.EROFS:
+        return "the file system is read-only"
+    return "no permission to write" if error.errno in (errno.EACCES, errno.EPERM) else "no file can be made"
 
 
 def _check_name(path: Path, named: Path | None = None) -> None:

@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from df_models.cli_support import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED, add_version, command, run_cli
+from df_models.cli_support import (
+    EXIT_AGAIN,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Terminated,
+    add_version,
+    command,
+    run_cli,
+)
 from df_models.errors import UserError, nearest
 from df_models.settings import add_print_config, dump_config, load_config, read_tree
 
@@ -72,8 +80,18 @@ def _keep_code() -> None:
 
 def _run(main: Callable[[list[str]], int], argv: list[str] | None) -> int:
     """The exit code; whatever a scheduler ends goes on with the same command, whether it was training yet or not."""
-    code = run_cli(main, "df-train", argv)
+    code = run_cli(lambda arguments: _how_to_go_on(main, arguments), "df-train", argv)
     return EXIT_AGAIN if code == EXIT_TERMINATED else code
+
+
+def _how_to_go_on(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    try:
+        return main(argv)
+    except KeyboardInterrupt as interrupt:
+        if str(interrupt):
+            raise
+        ended = "ended by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted"
+        raise KeyboardInterrupt(f"{ended}; the same command goes on from what is finished") from interrupt
 
 
 @contextlib.contextmanager

@@ -73,6 +73,8 @@ def training_manifest(data: DataConfig) -> Manifest:
         UserError: there is none, or it cannot be read.
     """
     manifest = manifest_of(data.split("train"))
+    if not manifest.shards and data.synth is None:
+        raise UserError(f"{data.split('train')} holds no shard: its build is not finished, or kept nothing")
     if manifest.features or not manifest.shards:
         return manifest
     sample = next(stored(data), None)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
 from df_infer.run_dir import RunDir
-from df_infer.run_log import RunLog, read_log
+from df_infer.run_log import RunLog, read_log, smoothed
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write
 from df_train import peers
@@ -113,11 +113,12 @@ def plot_losses(metrics: Path, out: Path) -> bool:
     FigureCanvasAgg(figure)
     for axis, (trained, held_out) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         steps, values = _points(lines, trained)
-        axis.plot(steps, values, color="#9ecae1", linewidth=1)
-        axis.plot(steps, _smooth(values), color="#08519c", linewidth=2)
+        axis.plot(steps, values, color="#9ecae1", linewidth=1, label="at each log line")
+        axis.plot(steps, smoothed(values), color="#08519c", linewidth=2, label="mean around it")
         measured_at, measured = _points(lines, held_out)
         if measured:
             axis.plot(measured_at, measured, color="#d95f0e", linewidth=2, marker=".", label=held_out)
+        if steps or measured:
             axis.legend(fontsize=8, frameon=False)
         axis.set_title(trained or held_out)
         axis.set_xlabel("step")
@@ -145,14 +146,3 @@ def _points(lines: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], l
     """Steps and values of a curve, where it has finite ones."""
     points = [(line["step"], line[name]) for line in lines if math.isfinite(line.get(name, math.nan))]
     return [step for step, _ in points], [value for _, value in points]
-
-
-def _smooth(values: list[float], factor: float = 0.8) -> list[float]:
-    """The exponential average without the pull of its start (bias correction as in Adam)."""
-    smoothed: list[float] = []
-    total = weight = 0.0
-    for value in values:
-        total = factor * total + (1.0 - factor) * value
-        weight = factor * weight + (1.0 - factor)
-        smoothed.append(total / weight)
-    return smoothed

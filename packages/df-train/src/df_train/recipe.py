@@ -103,7 +103,7 @@ def choose_start(run: RunDir, rhythm: Rhythm, wish: str) -> checkpoint.Checkpoin
     if found is None and wish == "resume":
         raise UserError(f"nothing to resume: {run.checkpoints} holds no checkpoint; leave out --resume")
     if found is not None and found.step >= rhythm.total:
-        raise UserError(f"{run.root} holds a finished run; say --fresh to train it anew, or give it more steps")
+        raise UserError(f"{run.root} holds a finished run; say --fresh to train it anew, or --resume with more steps")
     return found
 
 

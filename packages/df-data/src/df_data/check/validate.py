@@ -7,9 +7,7 @@ the manifest's statistics) is checked afterwards from the few facts that each le
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from df_data.check.checks.archive import StoredSample, read_archive
 from df_data.check.checks.contents import sample_problems
 from df_data.check.checks.records import SampleFacts, SplitFacts, identity_problems, ledger_problems, leftover_problems
 from df_data.check.checks.video import video_problems
-from df_data.common.processes import be_a_worker
+from df_data.common.processes import worker_pool
 from df_data.common.wording import counted
 from df_data.format.dataset import split_directories
 from df_data.format.manifest import Manifest, ShardEntry, StructureStatistics, read_manifest, structure_statistics
@@ -116,8 +114,7 @@ def _results(directory: Path, manifest: Manifest, media: bool, workers: int) -> 
     if workers == 1 or len(jobs) < 2:
         yield from map(_check_shard, jobs)
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=be_a_worker) as pool:
+    with worker_pool(min(workers, len(jobs))) as pool:
         yield from pool.map(_check_shard, jobs)
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from df_data.build.encode import Encoders, encode_images, mp4_bytes
-from df_data.common.processes import be_a_worker, one_thread
+from df_data.common.processes import one_thread, worker_pool
 from df_data.format.fingerprint import fingerprints
 from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry, staged_samples
 from df_data.format.manifest import MANIFEST_NAME, read_manifest
@@ -314,17 +313,14 @@ def _one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _renderers(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of rendering processes; what still waits is dropped when the work is broken off."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=be_a_worker) as pool:
-        try:
+    """A pool of rendering processes."""
+    try:
+        with worker_pool(workers) as pool:
             yield pool
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a rendering process died (out of memory?); run the command again to go on, with workers=1 if it recurs"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a rendering process died (out of memory?); run the command again to go on, with workers=1 if it recurs"
+        ) from error
 
 
 def _render(job: _Job) -> _Rendered:

@@ -34,7 +34,7 @@ def read_wan(location: str) -> tuple[dict[str, Tensor], str]:
     Raises:
         UserError: files are missing, damaged or of an unknown kind.
     """
-    files = wan_files(locate(WAN, location))
+    files = wan_files(locate(WAN, location.removeprefix(f"{WAN.name}:")))
     tensors: dict[str, Tensor] = {}
     for file in files:
         loaded = read_tensors(file)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
-from multiprocessing import get_context
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from df_data.common.processes import worker_pool
 from df_data.synth.clip import face_tracks
 from df_data.synth.head.face_state import FaceTracks, random_tracks
 from df_data.synth.head.identity import Identity
@@ -62,7 +62,7 @@ def render_pools(config: TokenizerConfig) -> tuple[Pool, dict[str, Pool]]:
     speaking = round(data.clips * data.speaking)
     jobs = [_Job(TRAIN_IDENTITIES + i, config.seed, data.frames, data.size, i < speaking) for i in range(data.clips)]
     held_out = [_Job(VAL_IDENTITIES + i, config.seed, data.val_frames, data.size, False) for i in range(data.val_clips)]
-    with ProcessPoolExecutor(data.workers, mp_context=get_context("spawn")) as workers:
+    with worker_pool(data.workers) as workers:
         return _gather(workers, jobs, "render"), {
             "moving": _gather(workers, held_out, "render val"),
             "speaking": _gather(workers, [replace(job, speaking=True) for job in held_out], "render val, speaking"),
