@@ -141,6 +141,8 @@ def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], b
         axis.plot(steps, smoothed(values), color=colour, linewidth=1.6, label=name)
     if all(value > 0 for points in drawn.values() for _, value in points):
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_title(title, fontsize=10, loc="left")
     axis.set_xlabel("step")
     axis.grid(alpha=0.25, which="both")

@@ -124,6 +124,8 @@ def plot_losses(metrics: Path, out: Path) -> bool:
         axis.set_xlabel("step")
         if min(values + measured, default=0.0) > 0:
             axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
         axis.grid(alpha=0.3, which="both")
     with atomic_path(out) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
