@@ -11,20 +11,16 @@ held-out sentences of that person. Everything goes into `--work`; runs that are 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from common import RESULTS, table, write_result
+from common import RESULTS, write_result
+from evaluated import compared, do, measure
 
 from df_infer.run_dir import RunDir, open_run_dir, read_record
 from df_models.cli_support import run_cli
-from df_models.errors import UserError
 from df_models.files import check_output_directory
 
 CONFIG = Path(__file__).parents[1] / "configs" / "train" / "person.yaml"
@@ -34,7 +30,6 @@ KINDS: Mapping[str, Sequence[str]] = {
     "adapter": (),
     "all weights": ("adapter.kind=none", f"optim.lr={FULL_LR}"),
 }
-GENERATED = "generated"
 MEASURES = {
     "lip_sync": "lip-sync",
     "identity_person": "identity distance to the person",
@@ -52,7 +47,7 @@ def train(args: argparse.Namespace, kind: str, extra: Sequence[str]) -> Path:
     settings += [f"device={args.device}", "sample.clips=0", *extra]
     if args.steps is not None:
         settings += [f"optim.steps={args.steps}", f"optim.warmup={min(10, args.steps // 2)}"]
-    _do("df_train.cli", "--config", CONFIG, *settings)
+    do("df_train.cli", "--config", CONFIG, *settings)
     return directory
 
 
@@ -66,37 +61,6 @@ def before(args: argparse.Namespace, after: Path) -> Path:
     shutil.copy(source.config, run.config)
     shutil.copytree(args.run / "model", run.model)
     return run.root
-
-
-def measure(args: argparse.Namespace, run: Path) -> dict[str, Any]:
-    """The rows of df-eval's tables by length."""
-    frames = [str(count) for count in args.frames]
-    _do("df_eval.cli", run, "--device", args.device, "--clips", args.clips, "--frames", *frames)
-    figures = json.loads((RunDir(run).eval / "metrics.json").read_text(encoding="utf-8"))
-    return {length: found["rows"] for length, found in figures["lengths"].items()}
-
-
-def _do(module: str, *arguments: object) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *map(str, arguments)])
-    if done.returncode:
-        raise UserError(f"{module} ended with {done.returncode}; what it said stands above")
-
-
-def rows_of(measured: Mapping[str, Mapping[str, Any]], length: str) -> list[list[str]]:
-    """A line for each model, and for the truth, of the measures that df-eval could take."""
-    lines = [["ground truth", *_cells(next(iter(measured.values()))[length]["ground truth"])]]
-    return lines + [[name, *_cells(rows[length][GENERATED])] for name, rows in measured.items()]
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for name in MEASURES:
-        found = row.get(name, {"value": None})
-        value = found["value"]
-        known = value is not None and found["low"] is not None  # a single clip has no interval
-        interval = f" [{found['low']:.3f}, {found['high']:.3f}]" if known else ""
-        cells.append("-" if value is None else f"{value:.3f}{interval}")
-    return cells
 
 
 def main(argv: list[str]) -> int:
@@ -114,16 +78,19 @@ def main(argv: list[str]) -> int:
     check_output_directory(args.out)
     runs = {kind: train(args, kind, extra) for kind, extra in KINDS.items()}
     models = {"before": before(args, runs["adapter"]), **runs}
-    measured = {name: measure(args, run) for name, run in models.items()}
-    lengths = list(next(iter(measured.values())))
-    header = ["model", *MEASURES.values()]
-    parts = [
-        f"{length} frames, {args.clips} sentences\n\n{table(header, rows_of(measured, length))}" for length in lengths
-    ]
+    common = ["--device", args.device, "--clips", args.clips, "--frames", *args.frames]
+    measured = {name: measure(run, RunDir(run).eval, *common) for name, run in models.items()}
     args.preset = args.run.resolve().name
     device = torch.device("cuda" if args.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
     text = "60 s of a person never seen in training; 95 % bootstrap intervals; the held-out sentences are the same.\n\n"
-    written = write_result(args.out, "person", args, device, {"rows": measured}, text + "\n\n".join(parts))
+    written = write_result(
+        args.out,
+        "person",
+        args,
+        device,
+        {"rows": measured},
+        text + compared(measured, MEASURES, f"{args.clips} sentences"),
+    )
     print(f"wrote {written}")
     return 0
 
