@@ -43,7 +43,7 @@ def biased_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, bias: Tenso
     if _prefer_explicit(q_BHLK, k_BHLK):
         scores = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
         return (scores if bias is None else scores + bias).softmax(dim=-1) @ v_BHLK
-    if q_BHLK.is_meta:  # there SDPA would keep scores, which no fused kernel does
+    if q_BHLK.is_meta and type(q_BHLK) is Tensor:  # sizes alone; SDPA would keep scores there, as no fused kernel does
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q_BHLK, k_BHLK, v_BHLK)[0]
     return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=bias)
 
