@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -9,12 +10,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import table
+from common import RESULTS, table
 
 from df_models.errors import UserError
 
 GENERATED = "generated"
 GROUND_TRUTH = "ground truth"
+
+
+def add_measuring(parser: argparse.ArgumentParser, clips: int) -> None:
+    """Add what is measured, where, and where the result goes."""
+    parser.add_argument("--clips", type=int, default=clips, help=f"held-out clips (default: {clips}, or all there are)")
+    parser.add_argument("--frames", type=int, nargs="+", default=[33, 129], help="lengths to measure (default: 33 129)")
+    parser.add_argument("--device", default="auto", help="as of df-train and df-eval (default: auto)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the result files")
+
+
+def options_of(args: argparse.Namespace) -> list[object]:
+    """The same as options of df-eval."""
+    return ["--device", args.device, "--clips", args.clips, "--frames", *args.frames]
 
 
 def do(module: str, *arguments: object) -> None:

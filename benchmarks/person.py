@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from common import RESULTS, write_result
-from evaluated import compared, do, measure
+from common import write_result
+from evaluated import add_measuring, compared, do, measure, options_of
 
 from df_infer.run_dir import RunDir, open_run_dir, read_record
 from df_models.cli_support import run_cli
@@ -69,17 +69,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, help="the general model's run, such as runs/quickstart")
     parser.add_argument("--work", type=Path, default=Path("runs/person-bench"), help="where data and runs go")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the config's)")
-    parser.add_argument("--clips", type=int, default=16, help="held-out sentences (default: 16)")
-    parser.add_argument("--frames", type=int, nargs="+", default=[33, 129], help="lengths to measure (default: 33 129)")
-    parser.add_argument("--device", default="auto", help="as of df-train (default: auto)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the result files")
+    add_measuring(parser, 16)
     args = parser.parse_args(argv)
     open_run_dir(args.run)
     check_output_directory(args.out)
     runs = {kind: train(args, kind, extra) for kind, extra in KINDS.items()}
     models = {"before": before(args, runs["adapter"]), **runs}
-    common = ["--device", args.device, "--clips", args.clips, "--frames", *args.frames]
-    measured = {name: measure(run, RunDir(run).eval, *common) for name, run in models.items()}
+    measured = {name: measure(run, RunDir(run).eval, *options_of(args)) for name, run in models.items()}
     args.preset = args.run.resolve().name
     device = torch.device("cuda" if args.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
     text = "60 s of a person never seen in training; 95 % bootstrap intervals; the held-out sentences are the same.\n\n"

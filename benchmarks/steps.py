@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 
 import torch
-from common import RESULTS, write_result
-from evaluated import compared, measure
+from common import write_result
+from evaluated import add_measuring, compared, measure, options_of
 
 from df_infer.run_dir import open_run_dir
 from df_models.cli_support import run_cli
@@ -36,16 +36,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8], help="sampling steps (default: 1 2 4 8)")
     parser.add_argument("--work", type=Path, default=Path("runs/steps-bench"), help="where the measurements go")
     parser.add_argument("--data", type=Path, help="the dataset to measure on (default: the runs' own)")
-    parser.add_argument("--clips", type=int, default=32, help="held-out clips (default: 32, or all there are)")
-    parser.add_argument("--frames", type=int, nargs="+", default=[33, 129], help="lengths to measure (default: 33 129)")
-    parser.add_argument("--device", default="auto", help="as of df-eval (default: auto)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the result files")
+    add_measuring(parser, 32)
     args = parser.parse_args(argv)
     for run in (args.teacher, args.student):
         open_run_dir(run)
     check_output_directory(args.out)
-    common = ["--device", args.device, "--clips", args.clips, "--frames", *args.frames]
-    common += [] if args.data is None else ["--data", args.data]
+    common = options_of(args) + ([] if args.data is None else ["--data", args.data])
     measured = {
         f"{name}, {steps} steps": measure(run, args.work / f"{name}-{steps}", *common, f"rollout.steps={steps}")
         for name, run in (("teacher", args.teacher), ("student", args.student))

@@ -29,7 +29,8 @@ HEAD = ("pitch", "yaw", "roll")
 def told(model: DualForce, **changes) -> DualForce:
     """The same weights in a model that says otherwise how it was trained."""
     other = DualForce(replace(model.config, **changes)).eval()
-    other.load_state_dict(model.state_dict(), strict=False)
+    found = other.load_state_dict(model.state_dict(), strict=False)
+    assert not found.unexpected_keys and all(name.endswith("known_embedding") for name in found.missing_keys)
     with torch.no_grad():
         for name, parameter in other.named_parameters():
             if name.endswith("known_embedding"):

@@ -24,47 +24,25 @@ from df_train.run import train
 MakeConfig = Callable[..., TrainConfig]
 Interrupted = Callable[..., AbstractContextManager[None]]
 
-KILLED_AT_13 = """
+_AFTER_A_STEP = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
 from df_train import engine
 from df_train.cli import main
 step = engine.Trainer.step
-def dying(self):
+def acting(self):
     step(self)
-    if self.state.step == 13:
-        os.kill(os.getpid(), signal.SIGKILL)
-engine.Trainer.step = dying
+    if {when}:
+        os.kill(os.getpid(), signal.{sent})
+engine.Trainer.step = acting
 sys.exit(main(["--config", sys.argv[1]]))
 """
-
-KILLED_ONCE = """
-import os, signal, sys, torch
-torch.set_num_threads(1)
-from df_train import engine
-from df_train.cli import main
-step = engine.Trainer.step
-def dying(self):
-    step(self)
-    if self.state.step == 5 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        os.kill(os.getpid(), signal.SIGKILL)
-engine.Trainer.step = dying
-sys.exit(main(["--config", sys.argv[1]]))
-"""
-
-SIGNALLED = """
-import os, signal, sys, torch
-torch.set_num_threads(1)
-from df_train import engine
-from df_train.cli import main
-step = engine.Trainer.step
-def told(self):
-    step(self)
-    if self.state.step == 3 and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGTERM)
-engine.Trainer.step = told
-sys.exit(main(["--config", sys.argv[1]]))
-"""
+KILLED_AT_13 = _AFTER_A_STEP.format(when="self.state.step == 13", sent="SIGKILL")
+KILLED_ONCE = _AFTER_A_STEP.format(
+    when='self.state.step == 5 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"',
+    sent="SIGKILL",
+)
+SIGNALLED = _AFTER_A_STEP.format(when='self.state.step == 3 and os.environ["RANK"] == "1"', sent="SIGTERM")
 
 DAMAGED = """
 import sys, torch

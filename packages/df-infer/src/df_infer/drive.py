@@ -150,7 +150,4 @@ def known_entries(model: DualForceConfig, fields: tuple[str, ...]) -> Tensor:
     """
     if model.structure_layout is None:
         raise UserError("the model does not say what its structure is made of, so that no field of it can be named")
-    entries_V = torch.zeros(model.structure_dim, dtype=torch.bool)
-    for name in fields:
-        entries_V[model.structure_layout.vector.slice(name)] = True
-    return entries_V
+    return torch.tensor(model.structure_layout.entries(fields))

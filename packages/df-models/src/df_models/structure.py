@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -153,6 +153,15 @@ class StructureLayout:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {**asdict(self), "fields": [list(field) for field in self.fields]}
+
+    def entries(self, names: Iterable[str]) -> list[bool]:
+        """Return for each of the V entries whether it belongs to one of some fields.
+
+        Raises:
+            UserError: there is no such field.
+        """
+        places = [self.vector.slice(name) for name in names]
+        return [any(place.start <= entry < place.stop for place in places) for entry in range(self.vector.dim)]
 
     @property
     def vector(self) -> VectorLayout:

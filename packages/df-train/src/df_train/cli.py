@@ -190,44 +190,37 @@ def said(overrides: list[str]) -> set[str]:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> int:
-    from df_train.engine import NotFinite
     from df_train.tokenizer import train as tokenizer
     from df_train.tokenizer.config import TokenizerConfig
 
-    config = load_config(TokenizerConfig, options.config, options.overrides)
-    if options.print_config:
-        print(dump_config(config), end="")
-        return 0
     if options.data is not None:
         raise UserError("--data is for models; a tokenizer's videos are named by data.shards=DIR")
-    if options.check:
-        tokenizer.preflight(config)
-        print(f"{options.config}: ready to train in {config.run_dir}")
-        return 0
-    try:
-        print(f"VAE: {tokenizer.train(config, _wish(options))}")
-    except NotFinite as error:
-        print(f"df-train: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    config = load_config(TokenizerConfig, options.config, options.overrides)
+    return _by_recipe(tokenizer, config, "VAE", options)
 
 
 def _train_sync(options: argparse.Namespace) -> int:
-    from df_train.engine import NotFinite
     from df_train.sync import train as sync
     from df_train.sync.config import SyncConfig
 
     named = [] if options.data is None else [f"data.root={json.dumps(options.data)}"]
     config = load_config(SyncConfig, options.config, [*options.overrides, *named])
+    return _by_recipe(sync, config, "lip-sync expert", options)
+
+
+def _by_recipe(recipe: Any, config: Any, makes: str, options: argparse.Namespace) -> int:
+    """Train what a module with a `preflight` and a `train` of its own makes."""
+    from df_train.engine import NotFinite
+
     if options.print_config:
         print(dump_config(config), end="")
         return 0
     if options.check:
-        sync.preflight(config)
+        recipe.preflight(config)
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
     try:
-        print(f"lip-sync expert: {sync.train(config, _wish(options))}")
+        print(f"{makes}: {recipe.train(config, _wish(options))}")
     except NotFinite as error:
         print(f"df-train: error: {error}", file=sys.stderr)
         return 1

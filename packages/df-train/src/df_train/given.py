@@ -95,10 +95,7 @@ def _entries_of(model: DualForceConfig, names: tuple[str, ...]) -> Tensor:
     """Bool ``[V]``, the entries of some fields."""
     if model.structure_layout is None:
         raise UserError("objective.give_fields: the dataset does not say what its structure is made of; build it again")
-    entries_V = torch.zeros(model.structure_dim, dtype=torch.bool)
-    for name in names:
-        entries_V[model.structure_layout.vector.slice(name)] = True
-    return entries_V
+    return torch.tensor(model.structure_layout.entries(names))
 
 
 def given_whole(shown: Shown, given_B: Tensor) -> Shown:
