@@ -49,7 +49,7 @@ from df_train.engine import Trainer
 from df_train.optimizer import build_optimizer
 from df_train.run import build
 from df_train.speed import Work
-from df_train.state import averaged_model
+from df_train.state import averaged
 
 CLIPS = 32
 
@@ -74,7 +74,9 @@ def make_batch(config: DualForceConfig, batch: int, frames: int, size: int, devi
 
 def plain_step(trainer: Trainer, config: TrainConfig, dtype: torch.dtype) -> Callable[[], None]:
     """Return a step of a loop without the engine, on a copy of its model and one of its batches."""
-    model = averaged_model(trainer.state).train()
+    whole = averaged(trainer.state, trainer.world)
+    assert whole is not None, "one process"
+    model = whole[0].to(trainer.world.device).train()
     model.gradient_checkpointing = config.sharding.recomputed
     if config.sharding.compile == "layers":
         model.compile_layers()

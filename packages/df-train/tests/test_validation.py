@@ -315,7 +315,9 @@ def test_the_averaged_weights_are_measured_and_everything_is_left_as_it_was(
     after = [value.full_tensor() for tensors in two_kinds(training) for value in tensors]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
-    exported = state.averaged_model(training)
+    whole = state.averaged(training, world)
+    assert whole is not None
+    exported, _ = whole
     for history in HISTORIES:
         means = []
         for clip in read_clips(config, training_manifest(config.data), exported.config):

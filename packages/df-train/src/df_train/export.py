@@ -43,10 +43,11 @@ class Milestones:
         final = self._run.milestone(training.step)
         if self._world.first_alone(lambda: is_model(final)):
             return
-        averaged = state.averaged(training)
+        averaged = state.averaged(training, self._world)
         self._world.first_alone(lambda: self._write(final, training, averaged))
 
-    def _write(self, final: Path, training: TrainState, averaged: Averaged) -> None:
+    def _write(self, final: Path, training: TrainState, averaged: Averaged | None) -> None:
+        assert averaged is not None, "the first process has it"
         for left in final.parent.glob("*.tmp"):  # by a process that was killed
             shutil.rmtree(left)
         part = final.with_name(final.name + ".tmp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     if manifest:
         check_lengths(config.data, manifest)
     check_held_out(config, manifest if config.data.synth is None else None)
-    model = begin.build_model(config, decided_by(config, manifest), saved=saved)
+    with nullcontext() if config.model.start_from else torch.device("meta"):  # its sizes are all that is asked
+        model = begin.build_model(config, decided_by(config, manifest), saved=saved)
     if manifest:
         check_fit(model.config, manifest, config.data.structure)
     given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))

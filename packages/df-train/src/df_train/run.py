@@ -355,13 +355,12 @@ def _train_and_export(
         return Result(stop, training.step, training.seconds)
     for line in planned.at_the_end(config, training.step):
         say(line)
-    averaged = state.averaged(training)
-    model, _ = averaged
-    videos, sheet = sampler.write(training.step, model)
+    averaged = state.averaged(training, world)
+    videos, sheet = sampler.write(training.step, averaged)
     example = sampler.example()
     plotted = world.is_main and plot_losses(run.metrics, run.loss_plot)
     loss_plot = run.loss_plot if plotted else None
-    crops_faces = model.config.face_crop != "none"
-    if world.is_main:  # last of all: a run that has a model is finished, and one that is killed before goes on
+    crops_faces = training.model.config.face_crop != "none"
+    if averaged is not None:  # last of all: a run that has a model is finished, and one that is killed before goes on
         write_averaged(run.model, training, averaged, prompt)
     return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)

@@ -32,7 +32,7 @@ from df_models.time import latent_length, pool_audio, samples_for, to_slots, val
 from df_train import state
 from df_train.config import TrainConfig
 from df_train.distributed import World
-from df_train.state import TrainState
+from df_train.state import Averaged, TrainState
 
 _COLUMNS = 9
 """Frames of a contact sheet's row: one for each latent frame of a training clip."""
@@ -228,15 +228,17 @@ class Sampler:
     def __call__(self, training: TrainState) -> None:
         """Write `samples/step-N/` with the averaged weights; every process must call it."""
         if self._config.sample.clips:
-            self.write(training.step, state.averaged_model(training))
+            self.write(training.step, state.averaged(training, self._world))
 
-    def write(self, step: int, model: DualForce) -> tuple[list[Path], Path | None]:
-        """Write `samples/step-N/` with `model`; return the videos and the contact sheet."""
+    def write(self, step: int, averaged: Averaged | None) -> tuple[list[Path], Path | None]:
+        """Write `samples/step-N/` with the first process's model; return the videos and the contact sheet."""
         if not self._config.sample.clips:
             return [], None
         directory = self._run.samples / f"step-{step}"
 
         def write() -> list[str]:
+            assert averaged is not None, "the first process has it"
+            model = averaged[0].to(self._world.device)
             vae, clips = self._open(model)
             generated = generate(model, vae, clips, self._config.rollout, self._config.seed)
             videos, sheet = write_samples(directory, clips, generated, vae, label_of(self._config.rollout))

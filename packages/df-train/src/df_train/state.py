@@ -46,11 +46,6 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
 
-    @property
-    def device(self) -> torch.device:
-        """Where it computes; weights may lie on the host (`sharding.offload`)."""
-        return self.meter.sums_LK2.device
-
 
 def tensors_of(state: TrainState) -> dict[str, Any]:
     """The tensors that DCP saves and loads in place: what is trained, and the buffers."""
@@ -109,24 +104,28 @@ def _restore_own(state: TrainState, info: checkpoint.CheckpointInfo, world: Worl
         state.banks.load_state_dict(errors)
 
 
-def full_average(state: TrainState) -> dict[str, Tensor]:
-    """The averaged weights and the buffers, gathered whole; every process must call it."""
-    full = {**state.model.state_dict(), **state.average.state_dict()}
-    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in full.items()}
+def averaged(state: TrainState, world: World) -> Averaged | None:
+    """The averaged model on the host, its adapter added to its weights if one is trained, and that adapter.
 
-
-def averaged_model(state: TrainState) -> DualForce:
-    """An unsharded copy of the model with the averaged weights, on the training device, ready to generate."""
-    return averaged(state)[0]
-
-
-def averaged(state: TrainState) -> Averaged:
-    """The averaged model, its adapter added to its weights if one is trained, and that adapter."""
-    weights = full_average(state)
+    Every process must call it; the first alone gets it, the others None. Parameters are gathered one at a time.
+    """
+    weights = _whole_average(state, world)
+    if not world.is_main:
+        return None
     adapter = None if state.adapter is None else state.adapter.of(weights)
     if adapter is not None:
         weights = merged(weights, adapter)
     with torch.random.fork_rng(devices=[]):
         copy = DualForce(state.model.config)
     copy.load_state_dict(weights)
-    return copy.to(state.device).eval(), adapter
+    return copy.eval(), adapter
+
+
+def _whole_average(state: TrainState, world: World) -> dict[str, Tensor]:
+    """The averaged weights and the buffers, in the first process."""
+    whole: dict[str, Tensor] = {}
+    for name, value in {**state.model.state_dict(), **state.average.state_dict()}.items():
+        full = value.full_tensor() if isinstance(value, DTensor) else value
+        if world.is_main:
+            whole[name] = full.cpu()
+    return whole
