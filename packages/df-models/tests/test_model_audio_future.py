@@ -18,10 +18,11 @@ def model(build):
     return build(audio_future=FUTURE)
 
 
-def heard(model, audio, slots, **options):
+def heard(model, audio, slots, future=None):
     """The audio tokens of latent frame 1, of the first `slots` slots."""
     geometry = Geometry(model.config, (2, 3), torch.device("cpu"))
-    return model._hear(geometry, audio.flatten(1, 2)[:, :slots], (1,), first_slot=0, **options).tokens_BTSD
+    windows = geometry.audio((1,), 0, slots, future)
+    return model._hear(audio.flatten(1, 2)[:, :slots], windows).tokens_BTSD
 
 
 @pytest.mark.parametrize("future", range(FUTURE + 1))

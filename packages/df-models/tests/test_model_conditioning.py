@@ -9,7 +9,7 @@ from df_models import presets
 from df_models.attention.masks import FrameLayout
 from df_models.attention.rope import aligned_time_table, pair_split, time_table, video_table
 from df_models.model.audio import HeardAudio, audio_windows
-from df_models.model.inputs import with_reference
+from df_models.model.inputs import aligned_frames, with_reference
 from df_models.model.plan import Geometry, clip_pass
 from df_models.time import SLOTS, pixels_of_latent, slot_positions, video_positions
 
@@ -21,7 +21,7 @@ def _fusion_outputs(model, audio, video, structure, frames=FRAMES):
     geometry = Geometry(model.config, (2, 3), torch.device("cpu"))
     contexts = model._contexts(None, None)
     layout = FrameLayout.clip(frames)
-    heard = model._hear(geometry, audio.flatten(1, 2), layout.frames, first_slot=0)
+    heard = model._hear(audio.flatten(1, 2), geometry.audio(layout.frames, 0, SLOTS * audio.shape[1], None))
     plan = clip_pass(geometry, layout, *contexts, heard, "sdpa")
     with torch.no_grad():
         return model.fusion[0](video, structure, plan.exchange(0))
@@ -134,7 +134,9 @@ def test_every_gate_starts_closed_but_its_gradient_is_open(build, make_clip, fil
         fill_zeros(model.structure.head)
         clip = make_clip(model, 3)
         found = model(**clip)
-        inputs = with_reference(clip["video"], (0, 1, 2), clip["reference_latent"], clip["reference_frame"])
+        inputs = with_reference(
+            clip["video"], clip["reference_latent"], aligned_frames((0, 1, 2), clip["reference_frame"])
+        )
         reference = model.reference(clip["reference_tokens"])
         alone = model.video(inputs, clip["sigma_video"], clip.get("text"), reference=reference)
         assert torch.equal(found.video, alone)
@@ -153,7 +155,7 @@ def test_the_first_velocity_is_zero(build, make_clip):
 
 def test_the_reference_stands_in_every_frame_and_its_mask_in_one(build):
     video, reference = torch.zeros(2, 4, 3, 2, 2), torch.randn(2, 3, 2, 2)
-    inputs = with_reference(video, (5, 6, 7, 8), reference, torch.tensor([7, -1]))
+    inputs = with_reference(video, reference, aligned_frames((5, 6, 7, 8), torch.tensor([7, -1])))
     assert torch.equal(inputs[:, :, 7:], reference[:, None].expand(-1, 4, -1, -1, -1))
     assert inputs[0, :, 3:7].flatten(1).mean(1).tolist() == [0, 0, 1, 0]
     assert not inputs[1, :, 3:7].any()

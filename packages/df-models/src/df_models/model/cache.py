@@ -11,7 +11,9 @@ P = K / 2 pairs, 2 = cosine, sine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,22 +44,19 @@ class Ring:
         self.keys = torch.zeros(size, device=device, dtype=dtype)
         self.values = torch.zeros(size, device=device, dtype=dtype)
         self._rotated = torch.zeros(size, device=device, dtype=dtype)
-        self._rotated_for = [(EMPTY, EMPTY)] * shape.layers
 
-    def read(self, layer: int, chunk: tuple[int, int], table_FNP2: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the layer's keys, rotated for a chunk (first frame, end), and values, ``[B, F, N, H, K]``.
+    def rotated(self, table_FNP2: Tensor) -> Tensor:
+        """Return the keys of all layers, rotated, ``[Y, B, F, N, H, K]``, in a buffer that the next call overwrites."""
+        for keys, rotated in zip(self.keys, self._rotated):  # by layers: a layer's copy in float32 is memory enough
+            rotated.copy_(rotate(keys, table_FNP2))
+        return self._rotated
 
-        Rotated keys are kept until the next chunk, so the denoising steps of one chunk share them.
-        """
-        if self._rotated_for[layer] != chunk:
-            self._rotated[layer].copy_(rotate(self.keys[layer], table_FNP2))
-            self._rotated_for[layer] = chunk
-        return self._rotated[layer], self.values[layer]
-
-    def write(self, layer: int, places: Tensor, k_BCNHK: Tensor, v_BCNHK: Tensor) -> None:
-        """Store keys and values of frames at their places."""
-        self.keys[layer].index_copy_(1, places, k_BCNHK.to(self.keys.dtype))
-        self.values[layer].index_copy_(1, places, v_BCNHK.to(self.values.dtype))
+    def write(self, own: Tensor, places: Tensor, pairs: Sequence[KeyValue]) -> None:
+        """Store keys and values ``[B, C, N, H, K]`` of every layer: of the chunk's frames ``own``, at ``places``."""
+        assert len(pairs) == len(self.keys), "a pass writes every layer once"
+        for layer, (k_BCNHK, v_BCNHK) in enumerate(pairs):
+            self.keys[layer].index_copy_(1, places, k_BCNHK.index_select(1, own).to(self.keys.dtype))
+            self.values[layer].index_copy_(1, places, v_BCNHK.index_select(1, own).to(self.values.dtype))
 
     @property
     def bytes(self) -> int:
@@ -85,28 +84,17 @@ class Chunk:
     kept: tuple[Tensor, Tensor]
 
 
-class Writes:
-    """What a chunk leaves in the rings: held while the layers run, and stored once all of them have.
+class Held(NamedTuple):
+    """What the layers of one pass leave of a chunk, by ring: a pair of keys and values for each layer, in their order.
 
-    A chunk that fails on the way thus leaves the cache as it was, and can be tried again.
+    It is stored when all layers have run: a chunk that fails on the way leaves the cache as it was, and can be tried
+    again.
     """
 
-    def __init__(self, chunk: Chunk) -> None:
-        self._own, self._places = chunk.kept
-        self._held: list[tuple[Ring, int, list[KeyValue]]] = []
-
-    def hold(self, ring: Ring, layer: int) -> list[KeyValue]:
-        """Return a list that one layer's attention puts the chunk's keys and values into."""
-        held: list[KeyValue] = []
-        self._held.append((ring, layer, held))
-        return held
-
-    def store(self) -> None:
-        """Write everything into the rings."""
-        for ring, layer, held in self._held:
-            (pair,) = held
-            own, places = self._own.to(ring.keys.device), self._places.to(ring.keys.device)
-            ring.write(layer, places, *(x.index_select(1, own) for x in pair))
+    video: list[KeyValue] | None
+    structure: list[KeyValue] | None
+    bridge_to_video: list[KeyValue] | None
+    bridge_to_structure: list[KeyValue] | None
 
 
 @dataclass(eq=False)
@@ -122,6 +110,7 @@ class KVCache:
         audio_past_BAF: the audio slots before the next chunk.
         video_context, structure_context: keys and values of reference and text, per layer.
         reference_latent: ``[B, C, h, w]``; reference_frame: ``[B]``.
+        plan: of the chunk that is being denoised (:mod:`df_models.model.plan`), behind what it was made for.
         whole: False while a chunk is being stored; after an interruption right then the cache is of no more use.
     """
 
@@ -137,7 +126,7 @@ class KVCache:
     reference_latent: Tensor
     reference_frame: Tensor
     length: int = 0
-    plans: dict[tuple[int, int], object] = field(default_factory=dict)
+    plan: tuple[object, Any] | None = None
     whole: bool = True
 
     @property
@@ -192,12 +181,14 @@ class KVCache:
     def _place(self, frame: int) -> int:
         return frame if frame < self.sinks else self.sinks + (frame - self.sinks) % (self.window - 1)
 
-    def store(self, writes: Writes, num_frames: int, audio_BAF: Tensor) -> None:
+    def store(self, held: Held, chunk: Chunk, audio_BAF: Tensor) -> None:
         """Take over a finished chunk and its audio slots ``[B, 4 C, F]``; the next chunk begins behind it."""
         self.whole = False
-        self.plans.clear()
-        writes.store()
-        self.length += num_frames
+        self.plan = None
+        for ring, pairs in zip((self.video, self.structure, self.bridge_to_video, self.bridge_to_structure), held):
+            if ring is not None:
+                ring.write(*(kept.to(ring.keys.device) for kept in chunk.kept), pairs)
+        self.length += len(chunk.frames)
         past = self.audio_past_BAF
         if past.shape[1]:
             past.copy_(torch.cat([past, audio_BAF.to(past.dtype)], dim=1)[:, -past.shape[1] :])

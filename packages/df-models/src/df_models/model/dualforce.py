@@ -16,14 +16,15 @@ from torch.utils.checkpoint import checkpoint
 from df_models.attention.backends import AttentionBackend
 from df_models.attention.masks import BlockMasks, FrameLayout
 from df_models.errors import UserError
-from df_models.model.audio import AudioWindowEmbedding, HeardAudio
+from df_models.model.audio import AudioWindowEmbedding, AudioWindows, HeardAudio
 from df_models.model.block import Context
-from df_models.model.cache import KVCache, Ring, RingShape, Writes
+from df_models.model.cache import Held, KVCache, Ring, RingShape
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import FusionLayer
 from df_models.model.inputs import (
     History,
     Inputs,
+    aligned_frames,
     behind_history,
     check_future,
     check_reference,
@@ -32,7 +33,7 @@ from df_models.model.inputs import (
     with_reference,
 )
 from df_models.model.layers import init_linear
-from df_models.model.plan import Geometry, Pass, chunk_pass, clip_pass, plan_chunk
+from df_models.model.plan import ChunkPlan, ChunkView, Geometry, Pass, chunk_pass, clip_pass, plan_chunk
 from df_models.model.presets import preset_config
 from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.reference import ReferenceResampler
@@ -83,6 +84,7 @@ class DualForce(StructureStatistics, Pretrained):
         self.gradient_checkpointing: int = 0
         self.attention_backend: AttentionBackend = "auto"
         self._block_masks = BlockMasks()
+        self._step_graph: Callable[..., Any] | None = None
         self.video = VideoDiT(config.video) if config.has_video else None
         self.structure = StructureDiT(config.structure) if config.has_structure else None
         self.fusion = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_layers))
@@ -165,12 +167,13 @@ class DualForce(StructureStatistics, Pretrained):
                 raise UserError("the model needs reference_latent, but there is none")
             check_reference(reference_latent, batch, *inputs.video.shape[2:])
             aligned = reference_frames(reference_frame, batch, inputs.video.device)
-            shown = with_reference(inputs.video, layout.frames, reference_latent, aligned)
+            shown = with_reference(inputs.video, reference_latent, aligned_frames(layout.frames, aligned))
             inputs = inputs._replace(video=shown)
         video_context, structure_context = self._contexts(reference_tokens, text)
         geometry = self._geometry(inputs.video)
         check_future(self.config, audio_future, batch)
-        heard = self._hear(geometry, inputs.audio.flatten(1, 2), layout.frames, first_slot=0, future=audio_future)
+        windows = geometry.audio(layout.frames, 0, SLOTS * inputs.audio.shape[1], audio_future)
+        heard = self._hear(inputs.audio.flatten(1, 2), windows)
         plan = clip_pass(geometry, layout, video_context, structure_context, heard, self.attention_backend)
         return self._run(inputs, plan, last=frames, known=structure_known).like(video, structure)
 
@@ -288,23 +291,49 @@ class DualForce(StructureStatistics, Pretrained):
         batch, chunk = inputs.structure.shape[:2]
         if self.video is not None:
             check_reference(cache.reference_latent, batch, *inputs.video.shape[2:])
-        geometry = self._geometry(inputs.video)
-        plan = plan_chunk(geometry, cache, frame, chunk)
-        slots = inputs.audio.flatten(1, 2)
-        past = cache.audio_past_BAF
-        known = torch.cat([past, slots.to(past.dtype)], dim=1)
         check_future(self.config, audio_future, batch)
-        first_slot = SLOTS * frame - past.shape[1]
-        heard = self._hear(geometry, known, plan.chunk.frames, first_slot=first_slot, future=audio_future)
-        if self.video is not None:
-            shown = with_reference(inputs.video, plan.chunk.frames, cache.reference_latent, cache.reference_frame)
-            inputs = inputs._replace(video=shown)
-        writes = Writes(plan.chunk) if write else None
-        layers = chunk_pass(geometry, cache, plan, heard, writes)
-        velocity = self._run(inputs, layers, last=chunk, known=structure_known)
-        if writes is not None:
-            cache.store(writes, chunk, slots[:, : SLOTS * chunk])
+        plan = self._plan(inputs, cache, (frame, frame + chunk), audio_future)
+        run = self._step_graph or DualForce._chunk
+        velocity, held = run(self, inputs, cache.audio_past_BAF, plan.view, structure_known, write)
+        if held is not None:
+            cache.store(held, plan.chunk, inputs.audio[:, :chunk].flatten(1, 2))
         return velocity.like(video, structure)
+
+    def compile_step(self, **options: Any) -> None:
+        """Compile what :meth:`step` computes as one graph, with options of ``torch.compile``.
+
+        There are two graphs, with and without ``write``, for each batch and for each length of the chunk and of the
+        audio shown with it; nothing else of a generation compiles anew. Compiling takes a minute or so, in the first
+        calls.
+        """
+        self._step_graph = torch.compile(DualForce._chunk, fullgraph=True, dynamic=False, **options)
+
+    def _plan(
+        self, inputs: Inputs, cache: KVCache, span: tuple[int, int], audio_future: Tensor | int | None
+    ) -> ChunkPlan:
+        """Plan a chunk, or return the plan made for it at an earlier denoising step."""
+        past = cache.audio_past_BAF.shape[1]
+        slots = past + SLOTS * inputs.audio.shape[1]
+        compiled = self._step_graph is not None
+        key = (span, slots, inputs.video.shape[-2:], audio_future, compiled)
+        if cache.plan is not None and cache.plan[0] == key and not isinstance(audio_future, Tensor):
+            return cache.plan[1]
+        geometry = self._geometry(inputs.video)
+        windows = geometry.audio(tuple(range(*span)), SLOTS * span[0] - past, slots, audio_future)
+        plan = plan_chunk(geometry, cache, span, windows, masked=compiled)
+        cache.plan = (key, plan)
+        return plan
+
+    def _chunk(
+        self, inputs: Inputs, audio_past_BAF: Tensor, view: ChunkView, known: Tensor | None, write: bool
+    ) -> tuple[Velocity, Held | None]:
+        """Run a chunk, and return what it leaves in the cache; it is a function of tensors alone and compiles whole."""
+        audio_BAF = torch.cat([audio_past_BAF, inputs.audio.flatten(1, 2).to(audio_past_BAF.dtype)], dim=1)
+        if self.video is not None:
+            inputs = inputs._replace(video=with_reference(inputs.video, view.reference_latent, view.aligned_BC))
+        held = Held([], [], [], []) if write else None
+        layers = chunk_pass(view, self._hear(audio_BAF, view.windows), held)
+        return self._run(inputs, layers, last=inputs.structure.shape[1], known=known), held
 
     def _run(self, inputs: Inputs, plan: Pass, *, last: int, known: Tensor | None = None) -> Velocity:
         """Embed, run all layers, and predict for the ``last`` frames; ``inputs.video`` has the reference with it."""
@@ -378,17 +407,8 @@ class DualForce(StructureStatistics, Pretrained):
             return checkpoint(module, *args, use_reentrant=False)
         return module(*args)
 
-    def _hear(
-        self,
-        geometry: Geometry,
-        audio_BAF: Tensor,
-        frames: tuple[int, ...],
-        *,
-        first_slot: int,
-        future: Tensor | int | None = None,
-    ) -> HeardAudio:
-        """Return what latent ``frames`` hear of slots ``first_slot ..``; without fusion layers nobody listens."""
-        windows = geometry.audio(frames, first_slot, audio_BAF.shape[1], future)
+    def _hear(self, audio_BAF: Tensor, windows: AudioWindows) -> HeardAudio:
+        """Return what latent frames hear; without fusion layers nobody listens."""
         return HeardAudio(audio_BAF if self.audio is None else self.audio(audio_BAF, windows), windows)
 
     def _contexts(self, reference_tokens: Tensor | None, text: Tensor | None) -> tuple[Context, Context]:

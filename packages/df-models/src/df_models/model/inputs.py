@@ -146,11 +146,14 @@ def reference_frames(reference_frame: Tensor | None, batch: int, device: torch.d
     return reference_frame.to(device)
 
 
-def with_reference(video: Tensor, frames: tuple[int, ...], reference_latent: Tensor, aligned_B: Tensor) -> Tensor:
+def aligned_frames(frames: tuple[int, ...], aligned_B: Tensor) -> Tensor:
+    """Return bool ``[B, T]``: which of the latent ``frames`` each sample's reference image is aligned with."""
+    return aligned_B[:, None] == torch.tensor(frames).to(aligned_B.device)[None, :]
+
+
+def with_reference(video: Tensor, reference_latent: Tensor, aligned_BT: Tensor) -> Tensor:
     """Return ``[B, T, C + 4 + C, h, w]``: noisy latent, mask channels (1 in the aligned frame), reference latent."""
     height, width = video.shape[-2:]
-    at_T = torch.tensor(frames).to(video.device)
-    mask = (aligned_B[:, None] == at_T[None, :]).to(video.dtype)[:, :, None, None, None]
-    mask = mask.expand(-1, -1, MASK_CHANNELS, height, width)
-    reference = reference_latent.to(video.dtype)[:, None].expand(-1, len(frames), -1, -1, -1)
+    mask = aligned_BT.to(video.dtype)[:, :, None, None, None].expand(-1, -1, MASK_CHANNELS, height, width)
+    reference = reference_latent.to(video.dtype)[:, None].expand(-1, video.shape[1], -1, -1, -1)
     return torch.cat([video, mask, reference], dim=2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,10 +16,11 @@ from df_models.attention.backends import AttentionBackend, Mask, causal_mask
 from df_models.attention.masks import BlockMasks, FrameLayout, additive_mask
 from df_models.attention.rope import aligned_time_table, slot_offsets, time_table, video_table
 from df_models.model.audio import AudioWindows, HeardAudio, audio_windows
-from df_models.model.block import Attend, Context, ProjectedContext
-from df_models.model.cache import CachedSequence, Chunk, KVCache, Ring, Writes
+from df_models.model.block import Attend, Context, KeyValue, ProjectedContext
+from df_models.model.cache import CachedSequence, Chunk, Held, KVCache, Ring
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import Exchange
+from df_models.model.inputs import aligned_frames
 from df_models.model.sequence import SameFrame, WholeSequence
 from df_models.time import SLOTS
 
@@ -79,13 +81,14 @@ class Geometry:
             aligned_time_table(positions, head_dim, config.rope_theta, self.device),
         )
 
-    def same_frame(self, frames: tuple[int, ...]) -> tuple[Attend, Attend]:
-        """Return the same-frame bridge's attention to video and to structure; times are relative to the frame."""
+    def same_frame(self, frames: tuple[int, ...]) -> tuple[Attend, Attend | None]:
+        """Return the same-frame bridge's attention to video and, if it has it, to structure; times are relative to the
+        frame."""
         config = self.config
         video = self.video(torch.zeros(1, dtype=torch.float64), config.bridge_width, config.bridge_heads)
         head_dim = config.bridge_width // config.bridge_heads
         structure = aligned_time_table(slot_offsets(frames), head_dim, config.rope_theta, self.device)
-        return SameFrame(video, structure), SameFrame(structure, video)
+        return SameFrame(video, structure), SameFrame(structure, video) if config.bridge_to_structure else None
 
     def audio(
         self, frames: tuple[int, ...], first_slot: int, num_slots: int, heard: Tensor | int | None
@@ -126,10 +129,11 @@ def clip_pass(
     if config.causal_bridge:
         video, structure = geometry.bridge(positions, layout.frames)
         to_video = WholeSequence(video, structure, geometry.causal(layout, (tokens, SLOTS), "sdpa"))
-        to_structure = WholeSequence(structure, video, geometry.causal(layout, (SLOTS, tokens), "sdpa"))
+        if config.bridge_to_structure:
+            to_structure = WholeSequence(structure, video, geometry.causal(layout, (SLOTS, tokens), "sdpa"))
     elif config.bridge_to_video:
         to_video, to_structure = geometry.same_frame(layout.frames)
-    exchange = Exchange(to_video, to_structure if config.bridge_to_structure else None, audio)
+    exchange = Exchange(to_video, to_structure, audio)
     return Pass(
         lambda _layer: _planned(attend_video),
         lambda _layer: _planned(attend_structure),
@@ -144,86 +148,130 @@ def _planned(attend: Attend | None) -> Attend:
     return attend
 
 
-@dataclass
-class ChunkPlan:
-    """Tables and masks of one chunk against the cache; the same for all its denoising steps."""
+class RingView(NamedTuple):
+    """What a chunk reads of one ring, in all layers, and how.
+
+    Attributes:
+        keys_YBFNHK, values_YBFNHK: of all layers; keys rotated for this chunk.
+        query_table_CNP2, own_table_CNP2: rotations of the chunk's queries and of its own keys.
+        mask: additive, over what is stored and the chunk; None where all is seen.
+    """
+
+    keys_YBFNHK: Tensor
+    values_YBFNHK: Tensor
+    query_table_CNP2: Tensor
+    own_table_CNP2: Tensor
+    mask: Tensor | None
+
+    def attend(self, layer: int, held: list[KeyValue] | None) -> CachedSequence:
+        """Return one layer's attention, which puts the chunk's keys and values into ``held``."""
+        keys_YBFNHK, values_YBFNHK, queries, own, mask = self
+        return CachedSequence(keys_YBFNHK[layer], values_YBFNHK[layer], queries, own, mask, held)
+
+
+class ChunkView(NamedTuple):
+    """What a pass of one chunk reads beside its inputs: tensors alone, of the same sizes for every such chunk.
+
+    So the whole pass can be one compiled graph.
+
+    Attributes:
+        video, structure, bridge_to_video, bridge_to_structure: of the rings of these names; None where there is none.
+        same_frame: attention to video and to structure of a bridge inside each frame, which has no rings.
+        video_context, structure_context: what cross-attention reads in each layer.
+        windows: what each frame hears.
+        aligned_BC: bool, whether the reference image is aligned with the frame.
+        reference_latent: ``[B, channels, h, w]``.
+    """
+
+    video: RingView | None
+    structure: RingView | None
+    bridge_to_video: RingView | None
+    bridge_to_structure: RingView | None
+    same_frame: tuple[Attend | None, Attend | None]
+    video_context: list[ProjectedContext]
+    structure_context: list[ProjectedContext]
+    windows: AudioWindows
+    aligned_BC: Tensor
+    reference_latent: Tensor
+
+
+class ChunkPlan(NamedTuple):
+    """A chunk against the cache and what a pass reads of it; the same for all the chunk's denoising steps."""
 
     chunk: Chunk
-    video: tuple[Tensor, Tensor] | None
-    structure: tuple[Tensor, Tensor] | None
-    bridge_stored: tuple[Tensor, Tensor] | None
-    bridge_own: tuple[Tensor, Tensor] | None
-    same_frame: tuple[Attend, Attend] | None
-    masks: dict[tuple[int, int], Tensor | None] = field(default_factory=dict)
-
-    def mask(self, query_tokens: int, ring: Ring) -> Tensor | None:
-        """Return the additive mask over a ring and the chunk, or None where everything stored is seen."""
-        key = (query_tokens, ring.tokens)
-        if key not in self.masks:
-            table = self.chunk.table
-            self.masks[key] = (
-                None if bool(table.all()) else additive_mask(table, *key, ring.keys.device, ring.keys.dtype)
-            )
-        return self.masks[key]
+    view: ChunkView
 
 
-def plan_chunk(geometry: Geometry, cache: KVCache, frame: int, num_frames: int) -> ChunkPlan:
-    """Plan a chunk, or return the plan made for it at an earlier denoising step."""
-    known = cache.plans.get((frame, num_frames))
-    if isinstance(known, ChunkPlan):
-        return known
-    chunk = cache.chunk(frame, num_frames)
-    config = geometry.config
+def plan_chunk(
+    geometry: Geometry, cache: KVCache, span: tuple[int, int], windows: AudioWindows, masked: bool
+) -> ChunkPlan:
+    """Plan a chunk of latent frames ``span[0] .. span[1] - 1``.
+
+    Args:
+        windows: what its frames hear.
+        masked: have a mask also where all that is stored is seen.
+    """
+    chunk = cache.chunk(span[0], span[1] - span[0])
+    config, seen = geometry.config, bool(chunk.table.all()) and not masked
     stored, own = chunk.stored_positions, chunk.own_positions
-    video_heads = (config.dim, config.num_heads)
-    plan = ChunkPlan(
-        chunk,
-        (geometry.video(stored, *video_heads), geometry.video(own, *video_heads)) if config.has_video else None,
-        (geometry.structure(stored, chunk.stored), geometry.structure(own, chunk.frames))
-        if config.has_structure
-        else None,
-        geometry.bridge(stored, chunk.stored) if config.causal_bridge else None,
-        geometry.bridge(own, chunk.frames) if config.causal_bridge else None,
-        geometry.same_frame(chunk.frames) if config.bridge_to_video and not config.causal_bridge else None,
-    )
-    cache.plans[(frame, num_frames)] = plan
-    return plan
 
-
-def chunk_pass(geometry: Geometry, cache: KVCache, plan: ChunkPlan, audio: HeardAudio, writes: Writes | None) -> Pass:
-    """Plan a pass of one chunk against the cache; ``writes`` gathers what it will leave there."""
-    config, chunk, tokens = geometry.config, plan.chunk, geometry.tokens
-    span = (chunk.frames[0], chunk.frames[-1] + 1)
-
-    def cached(ring: Ring | None, layer: int, query_tokens: int, query: Tensor, stored: Tensor, own: Tensor) -> Attend:
+    def view(ring: Ring | None, query_tokens: int, queries: Tensor, tables: tuple[Tensor, Tensor]) -> RingView:
         assert ring is not None, "the cache was made for another bridge, or for other streams"
-        keys, values = ring.read(layer, span, stored)
-        held = None if writes is None else writes.hold(ring, layer)
-        return CachedSequence(keys, values, query, own, plan.mask(query_tokens, ring), held)
+        keys, values = ring.rotated(tables[0]), ring.values
+        sizes = query_tokens, ring.tokens, keys.device, keys.dtype
+        return RingView(keys, values, queries, tables[1], None if seen else additive_mask(chunk.table, *sizes))
 
-    def tower(layer: int, ring: Ring | None, tables: tuple[Tensor, Tensor] | None, query_tokens: int) -> Attend:
-        assert tables is not None, "the model has no such tower"
-        stored, own = tables
-        return cached(ring, layer, query_tokens, own, stored, own)
-
-    def bridges(layer: int) -> tuple[Attend | None, Attend | None]:
-        to_video = to_structure = None
-        if not config.bridge_to_video:
-            return None, None
-        if plan.same_frame is not None:
-            to_video, to_structure = plan.same_frame
-            return to_video, to_structure if config.bridge_to_structure else None
-        assert plan.bridge_stored is not None and plan.bridge_own is not None
-        (video_stored, structure_stored), (video_own, structure_own) = plan.bridge_stored, plan.bridge_own
-        to_video = cached(cache.bridge_to_video, layer, tokens, video_own, structure_stored, structure_own)
+    video = structure = to_video = to_structure = None
+    if config.has_video:
+        tables = [geometry.video(at, config.dim, config.num_heads) for at in (stored, own)]
+        video = view(cache.video, geometry.tokens, tables[1], (tables[0], tables[1]))
+    if config.has_structure:
+        tables = geometry.structure(stored, chunk.stored), geometry.structure(own, chunk.frames)
+        structure = view(cache.structure, SLOTS, tables[1], tables)
+    if config.causal_bridge:
+        (video_stored, slots_stored) = geometry.bridge(stored, chunk.stored)
+        (video_own, slots_own) = geometry.bridge(own, chunk.frames)
+        to_video = view(cache.bridge_to_video, geometry.tokens, video_own, (slots_stored, slots_own))
         if config.bridge_to_structure:
-            to_structure = cached(cache.bridge_to_structure, layer, SLOTS, structure_own, video_stored, video_own)
-        return to_video, to_structure
+            to_structure = view(cache.bridge_to_structure, SLOTS, slots_own, (video_stored, video_own))
+    return ChunkPlan(
+        chunk,
+        ChunkView(
+            video,
+            structure,
+            to_video,
+            to_structure,
+            geometry.same_frame(chunk.frames) if config.bridge_to_video and not config.causal_bridge else (None, None),
+            cache.video_context,
+            cache.structure_context,
+            windows,
+            aligned_frames(chunk.frames, cache.reference_frame),
+            cache.reference_latent,
+        ),
+    )
+
+
+def chunk_pass(view: ChunkView, audio: HeardAudio, held: Held | None) -> Pass:
+    """Return a pass of one chunk against the cache; ``held`` takes what it will leave there, None: nothing."""
+    left = Held(None, None, None, None) if held is None else held
+
+    def bridge(
+        layer: int, ring: RingView | None, keys_values: list[KeyValue] | None, inside: Attend | None
+    ) -> Attend | None:
+        return inside if ring is None else ring.attend(layer, keys_values)
+
+    def tower(layer: int, ring: RingView | None, keys_values: list[KeyValue] | None) -> Attend:
+        assert ring is not None, "the model has no such tower"
+        return ring.attend(layer, keys_values)
 
     return Pass(
-        lambda layer: tower(layer, cache.video, plan.video, tokens),
-        lambda layer: tower(layer, cache.structure, plan.structure, SLOTS),
-        lambda layer: cache.video_context[layer],
-        lambda layer: cache.structure_context[layer],
-        lambda layer: Exchange(*bridges(layer), audio),
+        lambda layer: tower(layer, view.video, left.video),
+        lambda layer: tower(layer, view.structure, left.structure),
+        lambda layer: view.video_context[layer],
+        lambda layer: view.structure_context[layer],
+        lambda layer: Exchange(
+            bridge(layer, view.bridge_to_video, left.bridge_to_video, view.same_frame[0]),
+            bridge(layer, view.bridge_to_structure, left.bridge_to_structure, view.same_frame[1]),
+            audio,
+        ),
     )
