@@ -404,3 +404,17 @@ def test_a_missing_library_is_one_sentence(monkeypatch, name):
     monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders.autoencoder_kl_wan", None)
     with pytest.raises(UserError, match=r"^the Wan video VAE needs diffusers; install df-models\[encoders\]$"):
         load_video_vae(name)
+
+
+def test_onednn_computes_what_torch_does_and_leaves_other_dtypes_to_it():
+    vae = WanVAE.random(3)
+    video = torch.rand(1, 9, 3, 16, 16)
+    latents = vae.encode(video)
+    pixels = vae.decode(latents)
+    convolutions = [layer for layer in vae.module.modules() if isinstance(layer, torch.nn.Conv3d)]
+    assert all(layer.weight.is_contiguous(memory_format=torch.channels_last_3d) for layer in convolutions)
+    for layer in convolutions:
+        del layer._conv_forward
+    torch.testing.assert_close(vae.encode(video), latents, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(vae.decode(latents), pixels, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(vae.to(dtype=torch.float64).encode(video), latents, rtol=1e-4, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import weakref
 
@@ -134,6 +135,12 @@ def test_an_interruption_while_storing_is_told(build, make_clip, monkeypatch):
         _step(model, clip, cache, 1)
 
 
+def _frames_of(model, clip, frames):
+    """Velocities of a generation's steps, and of the last of each chunk, which writes."""
+    cache = model.new_cache(1, 4, 4, 3, 1)
+    return [_step(model, clip, cache, frame, write).video for frame in range(frames) for write in (False, True)]
+
+
 def test_compiled_layers_share_their_graphs_over_layers_and_frames(build, make_clip):
     """Per kind of layer: with and without a mask (the window fills), with and without writing; no more with depth."""
     from torch._dynamo.testing import CompileCounter
@@ -144,10 +151,34 @@ def test_compiled_layers_share_their_graphs_over_layers_and_frames(build, make_c
         counter = CompileCounter()
         model = build(num_layers=depth, structure_layers=depth, fusion_depth=1, bridge_mask="causal")
         model.compile_layers(backend=counter)
-        clip = make_clip(model, 7, batch=1, size=(4, 4))
-        cache = model.new_cache(1, 4, 4, 3, 1)
-        for frame in range(7):
-            for write in (False, True):
-                _step(model, clip, cache, frame, write)
+        _frames_of(model, make_clip(model, 5, batch=1, size=(4, 4)), 5)
         graphs.append(counter.frame_count)
     assert graphs[0] == graphs[1] <= 12
+
+
+def test_a_compiled_step_is_one_graph_with_and_one_without_writing(build, make_clip):
+    """Whatever frame it is of: at the start, where the window is not full yet, and once sinks and window lie apart."""
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    eager, compiled = (build(num_layers=1, structure_layers=1, fusion_depth=1, bridge_mask="causal") for _ in range(2))
+    compiled.compile_step(backend=counter)
+    clip = make_clip(eager, 5, batch=1, size=(4, 4))
+    for wanted, found in zip(_frames_of(eager, clip, 5), _frames_of(compiled, clip, 5), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert counter.frame_count == 2
+
+
+def test_a_copy_of_a_compiled_model_steps_with_its_own_weights(build, make_clip):
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    model = build(num_layers=1, structure_layers=1, fusion_depth=1)
+    model.compile_step(backend=CompileCounter())
+    clip = make_clip(model, 1, batch=1, size=(4, 4))
+    (before, _), copied = _frames_of(model, clip, 1), copy.deepcopy(model)
+    with torch.no_grad():
+        copied.video.head.head.bias.add_(1.0)
+    torch.testing.assert_close(_frames_of(copied, clip, 1)[0], before + 1.0)
+    torch.testing.assert_close(_frames_of(model, clip, 1)[0], before)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,7 +20,6 @@ from df_models import DualForce
 from df_models.errors import UserError
 from df_models.model.adapter import add_adapter, read_adapter, weights_hash
 from df_models.model.config import DualForceConfig
-from df_models.settings import dump_config
 from df_train.adapter import start_adapter
 from df_train.begin import build_model
 from df_train.config import TrainConfig
@@ -266,18 +262,12 @@ def test_another_models_or_a_damaged_adapter_is_one_line(finished: TrainConfig, 
             read_adapter(path)
 
 
-@pytest.mark.timeout(600)
-def test_two_processes_train_the_adapter_of_one(of_person: MakeConfig, tmp_path: Path):
+def test_two_processes_train_the_adapter_of_one(of_person: MakeConfig, launch: Callable[..., Any], tmp_path: Path):
     config = of_person(tmp_path / "run", optim={"steps": 2, "warmup": 1, "lr": 1e-2, "floor": 1.0})
     alone = of_person(tmp_path / "alone", optim={"steps": 2, "warmup": 1, "lr": 1e-2, "floor": 1.0})
     train(alone)
-    (tmp_path / "run.yaml").write_text(dump_config(config))
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "df_train.cli", "--config"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, *command, str(tmp_path / "run.yaml")], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = launch(config, ranks=2)
+    assert done.codes == [0, 0], done.said
     for one, other in zip(figures(config.directory), figures(alone.directory), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)

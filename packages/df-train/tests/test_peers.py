@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from df_models.errors import UserError
-from df_models.settings import dump_config
 from df_train import peers
 from df_train.config import TrainConfig
 from df_train.metrics import check_trackers
@@ -116,14 +115,13 @@ def test_a_group_that_is_described_in_part_is_refused(monkeypatch: pytest.Monkey
     assert peers.count() == 1
 
 
-def test_the_command_refuses_it_in_one_line(make_config: Callable[..., TrainConfig], tmp_path: Path):
-    path = tmp_path / "run.yaml"
-    path.write_text(dump_config(make_config(tmp_path / "run")))
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "MASTER_ADDR")}
-    command = [sys.executable, "-m", "df_train.cli", "--config", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**environment, "WORLD_SIZE": "2"}, timeout=240)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "WORLD_SIZE=2 is set without RANK" in done.stderr
+def test_the_command_refuses_it_in_one_line(
+    make_config: Callable[..., TrainConfig], launch: Callable[..., Any], tmp_path: Path
+):
+    alone = 'import os; os.environ["WORLD_SIZE"] = "2"'
+    codes, (said,) = launch(make_config(tmp_path / "run"), code=alone)
+    assert codes == [2]
+    assert said.count("\n") == 1 and "WORLD_SIZE=2 is set without RANK" in said
 
 
 # -------------------- services that figures are sent to

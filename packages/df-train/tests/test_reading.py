@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,7 +18,7 @@ from df_data.reading import source as sources
 from df_data.reading.batch import Batch
 from df_infer.run_log import read_log
 from df_models.errors import UserError
-from df_models.settings import dump_config, load_config
+from df_models.settings import load_config
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
 from df_train.engine import Stop
@@ -206,7 +203,9 @@ def test_verify_finds_a_shard_that_was_changed(make_config: MakeConfig, dataset:
 # -------------------- several processes
 
 
-def test_two_processes_take_the_same_bucket_and_train_as_one(make_config: MakeConfig, mixed: Path, tmp_path: Path):
+def test_two_processes_take_the_same_bucket_and_train_as_one(
+    make_config: MakeConfig, mixed: Path, launch: Callable[..., Any], tmp_path: Path
+):
     """A shard is missing, which only the process notices whose turn it is."""
     root = Path(copytree(mixed, tmp_path / "data"))
     shard = read_manifest(root / "train").shards[0]
@@ -220,13 +219,8 @@ def test_two_processes_take_the_same_bucket_and_train_as_one(make_config: MakeCo
     alone, together = (make_config(tmp_path / name, **settings) for name in ("alone", "together"))
     with pytest.warns(UserWarning, match="are left out"):
         train(alone)
-    path = tmp_path / "together.yaml"
-    path.write_text(dump_config(together))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command = [sys.executable, *launcher, "df_train.cli", "--config", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = launch(together, ranks=2)
+    assert done.codes == [0, 0], done.said
     runs = [figures(config.directory) for config in (alone, together)]
     assert [line["data/latent_frames"] for line in runs[0]] == [line["data/latent_frames"] for line in runs[1]]
     assert [run[-1]["data/skipped"] for run in runs] == [shard.count] * 2

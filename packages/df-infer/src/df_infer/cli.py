@@ -100,6 +100,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         default="auto",
         help="float32, bfloat16, or auto (default): bfloat16 where the device has it",
     )
+    machine.add_argument(
+        "--compile", action="store_true", help="compile the model's step: a minute or so at first, then faster frames"
+    )
     machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
     machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
     machine.add_argument("--keep-level", action="store_true", help="hear far too quiet or loud speech as it is")
@@ -134,6 +137,7 @@ def _generate(args: argparse.Namespace) -> int:
         face_detector=args.face_detector,
         checkpoint=args.checkpoint,
         adapter=args.adapter,
+        compiled=args.compile,
     )
     rollout = changes.applied_to(pipeline.rollout)
     count = args.frames

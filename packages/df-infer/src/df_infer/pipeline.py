@@ -89,6 +89,7 @@ class Pipeline:
         vae: VideoVAE | None = None,
         checkpoint: int | None = None,
         adapter: str | Path | None = None,
+        compiled: bool = False,
     ) -> Pipeline:
         """Load a run directory or a model directory.
 
@@ -102,6 +103,7 @@ class Pipeline:
             vae: one that is loaded already, instead of the one that the model's config names; taken as it is.
             checkpoint: step of the run's milestone to load instead of its final model.
             adapter: directory of a low-rank adapter (or of a run that trained one) to add to the model's weights.
+            compiled: compile the model's step (:meth:`df_models.DualForce.compile_step`), for long generations.
 
         Raises:
             UserError: the directory is no run, or an encoder, device or dtype is not there; a prompt for a model that
@@ -113,6 +115,8 @@ class Pipeline:
         if adapter is not None:
             add_adapter(model, read_adapter(find_adapter(adapter)), weights_hash(run.model))
         model = model.to(target, choose_precision(dtype, target).dtype).eval()
+        if compiled:
+            model.compile_step()
         config, sees = model.config, model.config.has_video
         pipeline = cls(
             model,

@@ -294,7 +294,9 @@ class DualForce(StructureStatistics, Pretrained):
         check_future(self.config, audio_future, batch)
         plan = self._plan(inputs, cache, (frame, frame + chunk), audio_future)
         run = self._step_graph or DualForce._chunk
-        velocity, held = run(self, inputs, cache.audio_past_BAF, plan.view, structure_known, write)
+        past = cache.audio_past_BAF
+        slots = torch.cat([past, inputs.audio.flatten(1, 2).to(past.dtype)], dim=1)
+        velocity, held = run(self, inputs, self._hear(slots, plan.view.windows), plan.view, structure_known, write)
         if held is not None:
             cache.store(held, plan.chunk, inputs.audio[:, :chunk].flatten(1, 2))
         return velocity.like(video, structure)
@@ -302,9 +304,8 @@ class DualForce(StructureStatistics, Pretrained):
     def compile_step(self, **options: Any) -> None:
         """Compile what :meth:`step` computes as one graph, with options of ``torch.compile``.
 
-        There are two graphs, with and without ``write``, for each batch and for each length of the chunk and of the
-        audio shown with it; nothing else of a generation compiles anew. Compiling takes a minute or so, in the first
-        calls.
+        There are two graphs, with and without ``write``, for each batch and each length of the chunk; nothing else of a
+        generation compiles anew. Compiling takes a minute or so, in the first calls.
         """
         self._step_graph = torch.compile(DualForce._chunk, fullgraph=True, dynamic=False, **options)
 
@@ -325,14 +326,13 @@ class DualForce(StructureStatistics, Pretrained):
         return plan
 
     def _chunk(
-        self, inputs: Inputs, audio_past_BAF: Tensor, view: ChunkView, known: Tensor | None, write: bool
+        self, inputs: Inputs, heard: HeardAudio, view: ChunkView, known: Tensor | None, write: bool
     ) -> tuple[Velocity, Held | None]:
         """Run a chunk, and return what it leaves in the cache; it is a function of tensors alone and compiles whole."""
-        audio_BAF = torch.cat([audio_past_BAF, inputs.audio.flatten(1, 2).to(audio_past_BAF.dtype)], dim=1)
         if self.video is not None:
             inputs = inputs._replace(video=with_reference(inputs.video, view.reference_latent, view.aligned_BC))
         held = Held([], [], [], []) if write else None
-        layers = chunk_pass(view, self._hear(audio_BAF, view.windows), held)
+        layers = chunk_pass(view, heard, held)
         return self._run(inputs, layers, last=inputs.structure.shape[1], known=known), held
 
     def _run(self, inputs: Inputs, plan: Pass, *, last: int, known: Tensor | None = None) -> Velocity:

@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from df_models.encoders.video.convolutions import suit_device
 from df_models.encoders.video.stream import Stream, StreamedVAE
 from df_models.encoders.video.wan_vae_files import (
     EMBEDDED,
@@ -57,7 +58,7 @@ class WanVAE(StreamedVAE):
     def __init__(self, vae: Any, *, name: str, sha256: str, licence: str) -> None:
         self.id, self.sha256, self.licence = name, sha256, licence
         self.module = vae.eval().requires_grad_(False)
-        self._set_statistics()
+        self._settle()
 
     @classmethod
     def load(cls, name_or_path: str) -> WanVAE:
@@ -96,7 +97,7 @@ class WanVAE(StreamedVAE):
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> WanVAE:
         """Move the weights to a device or dtype; latents and pixels stay float32 outside."""
         torch.nn.Module.to(self.module, device=device, dtype=dtype)
-        self._set_statistics()
+        self._settle()
         return self
 
     def encoder_session(self) -> WanEncoderSession:
@@ -123,7 +124,8 @@ class WanVAE(StreamedVAE):
         parameter = next(self.module.parameters())
         return x.to(device=parameter.device, dtype=parameter.dtype)
 
-    def _set_statistics(self) -> None:
+    def _settle(self) -> None:
+        suit_device(self.module)
         device = next(self.module.parameters()).device
         shape = (1, -1, 1, 1, 1)
         self._mean = torch.tensor(self.module.config.latents_mean, device=device).view(shape)
