@@ -15,6 +15,7 @@ from df_eval.metrics import CATALOG, GROUPS, SETS, SPECS, MetricSpec, SetSpec
 from df_eval.metrics.seen import Seen
 from df_eval.output import EvalOutcome
 from df_eval.table import table_document
+from tools.make_metrics import DOCUMENT, document
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,10 @@ def test_every_distance_of_distributions_has_its_entry_and_a_value_and_says_how_
     assert cells[GENERATED].reason.startswith(warned) == (spec.least > 0)
     counts = {frames: len(outcome.clips) for frames in outcome.tables}
     assert (warned in table_document("x", outcome.tables, outcome.goals, counts)) == (spec.least > 0)
+
+
+def test_the_page_of_metrics_is_up_to_date() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == document(), "run: uv run python tools/make_metrics.py"
 
 
 @pytest.fixture

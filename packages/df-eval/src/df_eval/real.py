@@ -18,6 +18,7 @@ from df_eval.metrics import CATALOG, SETS
 from df_eval.readings import FaceReadings, masked, signals_of
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
+from df_models.paths import expand_path
 from df_models.time import samples_for
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _identity(files: ReadersConfig) -> FaceIdentity | None:
         return FaceIdentity(files.identity.path, NETWORKS["arcface"])
     if name not in NETWORKS:
         raise UserError(f"readers.identity={files.identity}: {name!r} is none of {', '.join(NETWORKS)}")
-    return FaceIdentity(path, NETWORKS[name])
+    return FaceIdentity(expand_path(path), NETWORKS[name])
 
 
 def _syncnet(files: ReadersConfig) -> SyncNet | None:

@@ -83,10 +83,17 @@ class Suite:
     def _truth(self, clip: EvalClip, longest: int, done: Progress) -> _TruthRead:
         read = self.reader.read(clip.frames_THWC[:longest])
         signals = self.reader.truth(clip)
-        still = self.reader.read(np.repeat(clip.frames_THWC[:1], STILL, axis=0))
+        still = self._still(clip.frames_THWC[0], read)
         done(1)
         silent = silent_frames(clip.wave_N, len(clip.frames_THWC))
         return _TruthRead(clip.frames_THWC[:longest], read, signals, still, silent)
+
+    def _still(self, frame_HWC: np.ndarray, read: FaceReadings | None) -> FaceReadings | None:
+        """The reading of the first frame; what is read of several frames together, from that frame held still."""
+        if read is None or read.seen_TD is None:
+            return read and read.first(1)
+        held = self.reader.read(np.repeat(frame_HWC[None], STILL, axis=0))
+        return read.first(1).but(FaceReadings(read.presence_T[:1], seen_TD=held and held.first(1).seen_TD))
 
     def _read(self, frames_THWC: np.ndarray, done: Progress) -> FaceReadings | None:
         read = self.reader.read(frames_THWC)
