@@ -10,7 +10,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from df_eval.metrics import SET_SPECS, SetDistance, frechet_distance, frechet_of_sets
-from df_eval.metrics.frechet import kernel_distance, scaled_frechet
+from df_eval.metrics.frechet import kernel_distance
 
 RNG = np.random.default_rng(0)
 
@@ -116,12 +116,19 @@ def test_clips_that_come_twice_count_once_and_the_interval_holds_the_distance_of
 
 
 def test_readings_of_any_unit_weigh_alike_and_what_does_not_vary_is_left_out() -> None:
-    true = RNG.normal(size=(200, 3))
-    made = RNG.normal(size=(200, 3)) + 0.5
+    true, made = RNG.normal(size=(2, 5, 40, 3)) + np.array([0.0, 0.5])[:, None, None, None]
+    constant = np.full((5, 40, 1), 7.0)
+
+    def found(true: np.ndarray, made: np.ndarray) -> float:
+        metric = SetDistance("frechet_reader")
+        metric.update(true, range(5), real=True)
+        metric.update(made, range(5), real=False)
+        return float(metric.compute())
+
     units = np.array([1.0, 1000.0, 1e-3])
-    assert scaled_frechet(true * units, made * units) == pytest.approx(scaled_frechet(true, made))
-    constant = [np.concatenate([values, np.full((200, 1), 7.0)], axis=1) for values in (true, made)]
-    assert scaled_frechet(*constant) == pytest.approx(scaled_frechet(true, made))
+    assert found(true * units, made * units) == pytest.approx(found(true, made))
+    assert found(np.concatenate([true, constant], 2), np.concatenate([made, constant], 2)) == found(true, made)
+    assert found(true, made) > 0.5
 
 
 def test_sets_must_be_sets() -> None:

@@ -64,12 +64,13 @@ def plain_soft_dtw(costs: np.ndarray, gamma: float) -> float:
 @pytest.mark.parametrize("shape", [(7, 7), (4, 9), (9, 4), (1, 5)])
 def test_soft_dtw_is_the_papers_recursion_and_dtw_where_it_is_cold(shape: tuple[int, int]) -> None:
     costs = np.square(RNG.normal(size=shape))
-    assert lips.soft_dtw(costs, 0.3) == pytest.approx(plain_soft_dtw(costs, 0.3))
+    soft = lips.soft_dtw(np.stack([costs, 2 * costs]), 0.3)
+    assert soft == pytest.approx([plain_soft_dtw(costs, 0.3), plain_soft_dtw(2 * costs, 0.3)])
     hard = np.full((shape[0] + 1, shape[1] + 1), np.inf)
     hard[0, 0] = 0.0
     for i, j in np.ndindex(*shape):
         hard[i + 1, j + 1] = costs[i, j] + min(hard[i, j + 1], hard[i + 1, j], hard[i, j])
-    assert lips.soft_dtw(costs, 1e-4) == pytest.approx(hard[-1, -1], abs=0.01)
+    assert lips.soft_dtw(costs[None], 1e-4) == pytest.approx([hard[-1, -1]], abs=0.01)
 
 
 def test_the_aligned_distance_forgives_a_late_mouth_and_not_another_or_a_still_one() -> None:

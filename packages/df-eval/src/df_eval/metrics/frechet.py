@@ -63,16 +63,3 @@ def kernel_distance(set_ND: np.ndarray, other_ND: np.ndarray) -> float:
             f"two equally large sets of two vectors or more are needed, not {len(set_ND)}, {len(other_ND)}"
         )
     return float(poly_mmd(torch.from_numpy(set_ND), torch.from_numpy(other_ND), degree=3, coef=1.0))
-
-
-def scaled_frechet(true_ND: np.ndarray, made_MD: np.ndarray) -> float:
-    """`frechet_of_sets` with every feature in standard deviations of the first set, whose units differ.
-
-    Features that do not vary in the first set are left out.
-
-    Raises:
-        ValueError: a set has fewer than two vectors.
-    """
-    deviation = true_ND.std(axis=0)
-    kept = deviation > 1e-9
-    return frechet_of_sets(true_ND[:, kept] / deviation[kept], made_MD[:, kept] / deviation[kept], ddof=1)

@@ -1,6 +1,6 @@
 """Lips of one clip beyond correlation: distance of landmarks, alignment in time, and what they do in silence.
 
-Shape suffixes: T pixel frames, K landmarks of the lips, N samples at 16 kHz, R and C rows and columns of a table.
+Shape suffixes: T pixel frames, K landmarks of the lips, N samples at 16 kHz, B tables of R rows and C columns.
 """
 
 from __future__ import annotations
@@ -31,31 +31,30 @@ def landmark_distance(read_TK2: np.ndarray, true_TK2: np.ndarray, true_eyes_T: n
     return Pair(float(distance_T[seen].mean())) if seen.any() else Pair.undefined("no frame was read in both")
 
 
-def soft_dtw(costs_RC: np.ndarray, gamma: float) -> float:
-    """Soft-DTW of a table of costs (Cuturi and Blondel 2017, algorithm 1), diagonal by diagonal.
+def soft_dtw(costs_BRC: np.ndarray, gamma: float) -> np.ndarray:
+    """Soft-DTW of tables of costs, float64 [B] (Cuturi and Blondel 2017, algorithm 1), diagonal by diagonal.
 
     ``r[i, j] = cost[i, j] + softmin(r[i-1, j], r[i, j-1], r[i-1, j-1])``, softmin of temperature ``gamma``.
     """
-    rows, columns = costs_RC.shape
-    table = np.full((rows + 1, columns + 1), np.inf)
-    table[0, 0] = 0.0
+    tables, rows, columns = costs_BRC.shape
+    table = np.full((tables, rows + 1, columns + 1), np.inf)
+    table[:, 0, 0] = 0.0
     for diagonal in range(2, rows + columns + 1):
         i = np.arange(max(1, diagonal - columns), min(rows, diagonal - 1) + 1)
         j = diagonal - i
-        before = np.stack([table[i - 1, j], table[i, j - 1], table[i - 1, j - 1]])
+        before = np.stack([table[:, i - 1, j], table[:, i, j - 1], table[:, i - 1, j - 1]])
         least = before.min(axis=0)
         soft = least - gamma * np.log(np.exp(-(before - least) / gamma).sum(axis=0))
-        table[i, j] = costs_RC[i - 1, j - 1] + soft
-    return float(table[-1, -1])
+        table[:, i, j] = costs_BRC[:, i - 1, j - 1] + soft
+    return table[:, -1, -1]
 
 
 def soft_dtw_divergence(a_T: np.ndarray, b_T: np.ndarray, gamma: float = GAMMA) -> float:
     """Soft-DTW of squared differences, made zero for equal signals and never negative (Blondel et al. 2021)."""
-
-    def cost(x: np.ndarray, y: np.ndarray) -> float:
-        return soft_dtw(np.square(x[:, None] - y[None, :]), gamma)
-
-    return cost(a_T, b_T) - 0.5 * (cost(a_T, a_T) + cost(b_T, b_T))
+    pairs = ((a_T, b_T), (a_T, a_T), (b_T, b_T))
+    costs = np.stack([np.square(x[:, None] - y[None, :]) for x, y in pairs])
+    across, own, other = soft_dtw(costs, gamma)
+    return float(across - 0.5 * (own + other))
 
 
 def aligned_distance(read_T: np.ndarray, true_T: np.ndarray) -> Pair:

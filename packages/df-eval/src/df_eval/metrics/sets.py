@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from df_eval.metrics.aggregate import ClipStates, Score
-from df_eval.metrics.frechet import frechet_of_sets, kernel_distance, scaled_frechet
+from df_eval.metrics.frechet import frechet_of_sets, kernel_distance
 
 WINDOW_FRAMES = 16
 SET_RESAMPLES = 100
@@ -37,6 +37,8 @@ class SetSpec:
         pick: which of a clip's vectors enter.
         least: vectors of the published protocol, below which the number is printed with a warning; 0: unbiased.
         of: what the vectors are of.
+        scaled: features are taken in standard deviations of the whole true set; those that do not vary are left out.
+        signed: the distance of equal distributions scatters about 0.
     """
 
     name: str
@@ -49,6 +51,8 @@ class SetSpec:
     pick: slice = field(default_factory=lambda: slice(None))
     least: int = 0
     of: str = "clips"
+    scaled: bool = False
+    signed: bool = False
     decimals: int = 1
     group: str = "sets"
     better: str = "lower"
@@ -103,6 +107,7 @@ SETS: list[SetSpec] = [
         "Binkowski et al. 2018",
         "the features of FID, cubic kernel, all frames in place of random subsets",
         of="frames",
+        signed=True,
         decimals=4,
     ),
     SetSpec(
@@ -111,11 +116,12 @@ SETS: list[SetSpec] = [
         "Frechet distance of what the face reader reads in the frames (mouth, lip width, lids, pose, identity), each "
         "in standard deviations of the truth's. It needs no borrowed network, and compares with no published number.",
         "readings",
-        scaled_frechet,
+        partial(frechet_of_sets, ddof=1),
         "this repository",
         "every frame that was read, covariance with ddof 1",
         least=2048,
         of="frames",
+        scaled=True,
         decimals=2,
     ),
 ]
@@ -183,24 +189,34 @@ class SetDistance(ClipStates):
         except (ValueError, np.linalg.LinAlgError):
             return float("nan")
 
+    def _pairs(self) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+        """The true and the made vectors of the clips that have both, scaled, and how many have not."""
+        true, made = self._clips(True), self._clips(False)
+        both = [clip for clip in true if clip in made and len(true[clip]) and len(made[clip])]
+        trues, mades = [true[clip] for clip in both], [made[clip] for clip in both]
+        if self.spec.scaled and both:
+            deviation = np.concatenate(trues).std(axis=0)
+            kept = deviation > 1e-9
+            trues, mades = ([v[:, kept] / deviation[kept] for v in clips] for clips in (trues, mades))
+        return trues, mades, len(true) - len(both)
+
     def compute(self) -> Tensor:
         """The distance; NaN for sets of fewer than two vectors."""
-        true, made = self._clips(True), self._clips(False)
-        return torch.tensor(self._distance(list(true.values()), list(made.values())), dtype=torch.float64)
+        true, made, _ = self._pairs()
+        return torch.tensor(self._distance(true, made), dtype=torch.float64)
 
     def score(self, seed: int = 0, resamples: int = SET_RESAMPLES) -> Score:
         """The distance with its interval over clips and, below the protocol's number of vectors, a warning."""
-        true, made = self._clips(True), self._clips(False)
-        both = [clip for clip in true if clip in made and len(true[clip]) and len(made[clip])]
-        value = self._distance([true[c] for c in both], [made[c] for c in both]) if both else float("nan")
+        true, made, undefined = self._pairs()
+        value = self._distance(true, made)
         if not np.isfinite(value):
-            reason = f"{len(both)} clips are too few for a distance of distributions"
-            return Score(None, undefined=len(true) - len(both), reason=reason)
-        interval = self._interval(value, [true[c] for c in both], [made[c] for c in both], seed, resamples)
-        count = sum(len(made[c]) for c in both)
+            reason = f"{len(true)} clips are too few for a distance of distributions"
+            return Score(None, undefined=undefined, reason=reason)
+        interval = self._interval(value, true, made, seed, resamples)
+        count = sum(len(values) for values in made)
         few = f"{self.spec.title} below {self.spec.least} {self.spec.of} is biased; N = {count}"
         reason = few if count < self.spec.least else ""
-        return Score(value, *interval, n=len(both), undefined=len(true) - len(both), reason=reason)
+        return Score(value, *interval, n=len(true), undefined=undefined, reason=reason)
 
     def _interval(
         self, value: float, true: list[np.ndarray], made: list[np.ndarray], seed: int, resamples: int
@@ -213,4 +229,4 @@ class SetDistance(ClipStates):
         if not len(found):
             return None, None
         low, high = np.quantile(found, [0.025, 0.975]) + (value - found.mean())
-        return float(low), float(high)
+        return float(low if self.spec.signed else max(low, 0.0)), float(high)
