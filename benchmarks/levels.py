@@ -26,7 +26,14 @@ from tqdm import tqdm
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
-from df_eval.evaluate import built_with_landmarker, check_size, held_out_clips, person_of, structure_encoder
+from df_eval.evaluate import (
+    check_size,
+    held_out_clips,
+    person_of,
+    reader_files,
+    stored_landmarker,
+    structure_encoder,
+)
 from df_eval.generation import generate_clips
 from df_eval.metrics import ClipRatio, sync
 from df_eval.readers import FaceReader, choose_reader
@@ -68,7 +75,7 @@ class Bench:
         root = dataset_of(self.run, config)
         self.pipeline = Pipeline.from_run(self.run.root, config.device, config.dtype)
         encoder = structure_encoder(root)
-        self.reader: FaceReader = choose_reader(encoder, built_with_landmarker(root))
+        self.reader: FaceReader = choose_reader(encoder, reader_files(config.readers, root), stored_landmarker(root))
         self.clips, self.source = held_out_clips(root, config, encoder, self.pipeline.size, person_of(self.run, root))
         check_size(self.pipeline, self.clips)
         self.config, self.frames = config, config.frames[0]

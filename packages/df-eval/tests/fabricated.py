@@ -37,11 +37,37 @@ def image(mouth_T: np.ndarray, seed: int) -> np.ndarray:
 def readings(mouth_T: np.ndarray, index: int, drift: float = 0.0) -> FaceReadings:
     length = len(mouth_T)
     angles = np.stack([signal(length, index, angle, width=6) * 20 for angle in range(3)], axis=1)
-    identity = np.zeros((length, 4))
-    identity[1:, 0] = 0.1 + drift * np.arange(1, length) / length
+    identity = np.ones((length, 4))
+    identity[1:, 0] = 1.1 + drift * np.arange(1, length) / length
     blink = np.zeros(length)
     blink[length // 2] = 1.0
-    return FaceReadings(np.ones(length, bool), mouth_T, 0.5 * mouth_T + 1, blink, angles, identity)
+    place = np.random.default_rng(index).normal(size=(1, 6, 2))
+    heard = np.random.default_rng([index, 5]).normal(size=(length, 8))
+    return FaceReadings(
+        np.ones(length, bool),
+        mouth_T,
+        0.5 * mouth_T + 1,
+        blink,
+        angles,
+        identity,
+        lips_TK2=place * (1 + 0.1 * mouth_T[:, None, None]),
+        eyes_T=np.full(length, 2.0),
+        seen_TD=heard + 0.1,
+        heard_TD=heard,
+    )
+
+
+def gap(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> np.ndarray:
+    """Stands in for LPIPS."""
+    return np.abs(frames_THWC / 255.0 - true_THWC / 255.0).mean(axis=(1, 2, 3))
+
+
+def features(video: Video) -> dict[str, np.ndarray]:
+    """Stand in for what networks see in a clip: two windows, and every frame."""
+    assert video.readings is not None
+    frames = video.frames_THWC[::8, ::5, ::5].reshape(-1, 48) / 255.0
+    windows = np.stack([frames[0], frames[-1]])
+    return {"i3d": windows, "cd_i3d": windows, "inception": frames, "readings": video.readings.table()}
 
 
 def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth, dict[str, Video]]:
@@ -62,7 +88,9 @@ def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth,
         STATIC: Video(np.repeat(true_frames[:1], frames, axis=0), read.repeated(frames)),
     }
     others = [signal(frames + max(SHIFTS), 3000 + index)]
-    return Truth(true_frames, signals, np.zeros(4), np.zeros(4), other_mouths=others), videos
+    silent = np.arange(frames) % 33 >= 20
+    truth = Truth(true_frames, signals, np.ones(4), np.ones(4), other_mouths=others, silent_T=silent, lpips=gap)
+    return truth, videos
 
 
 def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[LengthResults, list[dict[str, Video]]]:
@@ -73,6 +101,8 @@ def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[Len
         for row in ROWS:
             results.measured[row].append(measure(row, videos[row], truth, max_lag=5, shifts=SHIFTS))
             add_curves(results, row, videos[row], truth, max_lag=5, shifts=SHIFTS)
+            for name, values in features(videos[row]).items() if row != SHIFTED else ():
+                results.features[row].setdefault(name, []).append(values)
         shown.append(videos)
     return results, shown
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 from fabricated import outcome_of, rows_of
 
-from df_eval.measure import GENERATED, GROUND_TRUTH, ROWS, SHIFTED, measure
-from df_eval.metrics import CATALOG, GROUPS, SPECS, MetricSpec
+from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC, measure
+from df_eval.metrics import CATALOG, GROUPS, SETS, SPECS, MetricSpec, SetSpec
 from df_eval.metrics.seen import Seen
 from df_eval.output import EvalOutcome
 from df_eval.table import table_document
+from tools.make_metrics import DOCUMENT, document
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,10 @@ def test_no_two_metrics_have_one_name() -> None:
 def test_every_metric_has_its_entry_and_a_value_and_is_shown(spec: MetricSpec, outcome: EvalOutcome) -> None:
     assert spec.definition.endswith((".", "?")) and spec.source and spec.title
     assert spec.better in ("higher", "lower", "truth") and spec.group in GROUPS
-    assert all(isinstance(getattr(Seen, need), property) for need in spec.needs), "a need is a signal of Seen"
+    signals = (property, cached_property)
+    assert all(isinstance(getattr(Seen, need), signals) for need in spec.needs), "a need is a signal of Seen"
     assert set(spec.not_in) < set(ROWS) and all(spec.not_in.values())
-    table = outcome.tables[33]
+    table = outcome.tables[65]
     there = [row for row in ROWS if table[row][spec.name].value is not None]
     assert there, "it is measured in some row of the fabricated evaluation"
     assert not set(there) & set(spec.not_in) and (SHIFTED in there) == (spec.shifted is not None)
@@ -39,6 +42,25 @@ def test_every_metric_has_its_entry_and_a_value_and_is_shown(spec: MetricSpec, o
         assert row == SHIFTED or table[row][spec.name].reason == spec.not_in[row]
     counts = {frames: len(outcome.clips) for frames in outcome.tables}
     assert spec.title in table_document("x", outcome.tables, outcome.goals, counts)
+
+
+@pytest.mark.parametrize("spec", SETS, ids=lambda spec: spec.name)
+def test_every_distance_of_distributions_has_its_entry_and_a_value_and_says_how_few_clips_it_rests_on(
+    spec: SetSpec, outcome: EvalOutcome
+) -> None:
+    assert spec.definition.endswith(".") and spec.source and spec.title and spec.protocol
+    assert spec.name not in SPECS and spec.group in GROUPS
+    cells = {row: outcome.tables[65][row][spec.name] for row in ROWS}
+    assert cells[GROUND_TRUTH].reason == "compared with itself"
+    assert [row for row in ROWS if cells[row].value is not None] == [RECONSTRUCTION, GENERATED, STATIC]
+    warned = f"{spec.title} below {spec.least} {spec.of} is biased; N = "
+    assert cells[GENERATED].reason.startswith(warned) == (spec.least > 0)
+    counts = {frames: len(outcome.clips) for frames in outcome.tables}
+    assert (warned in table_document("x", outcome.tables, outcome.goals, counts)) == (spec.least > 0)
+
+
+def test_the_page_of_metrics_is_up_to_date() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == document(), "run: uv run python tools/make_metrics.py"
 
 
 @pytest.fixture

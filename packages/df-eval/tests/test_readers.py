@@ -11,8 +11,12 @@ from scipy.spatial.transform import Rotation
 from df_data.stages.readings import KEYPOINTS
 from df_data.synth.clip import IDENTITIES, make_clip
 from df_eval.clips import render_clips
-from df_eval.readers import NoReader, choose_reader, lip_gap, mediapipe_mouth, signals_of, synthetic_mouth
+from df_eval.config import ReadersConfig
+from df_eval.readers import SyntheticFaceReader, choose_reader, lip_gap, mediapipe_mouth, synthetic_mouth
+from df_eval.readings import signals_of
+from df_eval.real import RealFaceReader
 from df_models.errors import UserError
+from df_models.settings import Location
 from df_models.structure import LIVEPORTRAIT_70
 
 
@@ -47,14 +51,24 @@ def test_mediapipe_structure_is_freed_of_the_pose() -> None:
     np.testing.assert_allclose(mediapipe_mouth(structure), opening, atol=1e-6)
 
 
-def test_readers_are_chosen_by_the_declared_encoder(tmp_path: Path) -> None:
-    unknown = choose_reader("emoca", None)
-    assert isinstance(unknown, NoReader) and "emoca" in unknown.unavailable["lip_sync"]
-    assert "motion_ratio" not in unknown.unavailable
-    with pytest.raises(UserError, match="landmarker="):
-        choose_reader("mediapipe", None)
+def test_readers_are_chosen_by_the_pixels_and_say_which_file_would_give_what_is_missing(tmp_path: Path) -> None:
+    synthetic = choose_reader("synthetic", ReadersConfig())
+    assert isinstance(synthetic, SyntheticFaceReader) and {"lmd", "sync_c"} == set(synthetic.unavailable) & {
+        "lmd", "sync_c", "csim", "lip_sync"
+    }  # fmt: skip
+    for encoder in ("liveportrait", "mediapipe"):
+        reader = choose_reader(encoder, ReadersConfig())
+        assert isinstance(reader, RealFaceReader) and reader.read(np.zeros((2, 8, 8, 3), np.uint8)) is None
+        for name in ("lip_sync", "csim", "sync_c", "lmd", "apd"):
+            assert "readers.landmarker=PATH" in reader.unavailable[name]
+        assert "flicker" not in reader.unavailable
+        assert ("liveportrait" in reader.unavailable.get("structure_lip_sync", "")) == (encoder == "liveportrait")
     with pytest.raises(UserError, match=r"gone\.task"):
-        choose_reader("mediapipe", tmp_path / "gone.task")
+        choose_reader("mediapipe", ReadersConfig(landmarker=Location(tmp_path / "gone.task")))
+    with pytest.raises(UserError, match=r"gone\.onnx.*ArcFace"):
+        choose_reader("liveportrait", ReadersConfig(identity=Location(tmp_path / "gone.onnx")))
+    with pytest.raises(UserError, match="'facenet' is none of mobilefacenet, arcface"):
+        choose_reader("liveportrait", ReadersConfig(identity=Location("facenet:x.onnx")))
 
 
 def test_signals_take_what_is_named_and_nothing_else() -> None:

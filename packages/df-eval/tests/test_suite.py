@@ -10,12 +10,12 @@ import torch
 from fabricated import SHIFTS, image, signal
 
 from df_eval.clips import EvalClip
-from df_eval.config import EvalConfig
+from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.generation import audio_slots, check_size, fitting_lengths, generate_clips, rebuild_clips
 from df_eval.goals import goals_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
-from df_eval.readers import NoReader, signals_of
-from df_eval.readings import FaceReadings
+from df_eval.readers import choose_reader
+from df_eval.readings import FaceReadings, signals_of
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
@@ -130,9 +130,13 @@ def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: li
 
 def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: list[EvalClip]) -> None:
     config = EvalConfig(clips=3, frames=(25,), shifts=SHIFTS, resamples=100)
-    results = Suite(pipeline, NoReader("emoca"), clips, config, ROLLOUT, quiet=True).run([25])
+    reader = choose_reader("emoca", ReadersConfig())
+    results = Suite(pipeline, reader, clips, config, ROLLOUT, quiet=True).run([25])
     table = results[25].table(0, 100)
-    assert table[GENERATED]["lip_sync"].value is None and "emoca" in table[GENERATED]["lip_sync"].reason
+    assert table[GENERATED]["lip_sync"].value is None
+    assert "readers.landmarker=PATH" in table[GENERATED]["lip_sync"].reason
+    assert "readers.i3d=PATH" in table[GENERATED]["fvd2048_16f"].reason
+    assert table[GENERATED]["frechet_reader"].reason == table[GENERATED]["presence"].reason
     assert table[GENERATED]["motion_ratio"].value is not None
 
 

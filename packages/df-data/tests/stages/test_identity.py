@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from df_data.stages.identity import TEMPLATE, FaceIdentity, fit_similarity, upright_face
+from df_data.stages.identity import NETWORKS, TEMPLATE, FaceIdentity, fit_similarity, upright_face
 from df_models.errors import UserError
 
 
@@ -42,3 +44,36 @@ def test_a_turned_and_enlarged_face_comes_out_upright() -> None:
 def test_a_missing_network_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.onnx.*MobileFaceNet"):
         FaceIdentity(tmp_path / "gone.onnx")
+
+
+class Session:
+    """Stands in for onnxruntime's: keeps the image it was given."""
+
+    shape: ClassVar[list[object]] = ["N", 3, 112, 112]
+    seen: ClassVar[list[np.ndarray]] = []
+
+    def __init__(self, *args: object, **options: object) -> None: ...
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(name="image", shape=self.shape)]
+
+    def run(self, _: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+        self.seen.append(given["image"])
+        return [np.array([[3.0, 4.0]])]
+
+
+def test_every_family_of_networks_gets_its_own_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest.importorskip("onnxruntime"), "InferenceSession", Session)
+    (tmp_path / "net.onnx").write_bytes(b"")
+    face = np.zeros((112, 112, 3), np.uint8)
+    face[0, 0] = 255
+    Session.seen.clear()
+    for network in (NETWORKS["arcface"], NETWORKS["mobilefacenet"]):
+        assert FaceIdentity(tmp_path / "net.onnx", network).embed(face).tolist() == [0.6, 0.8]
+    arcface, mobile = Session.seen
+    assert arcface.shape == (1, 3, 112, 112) and arcface.dtype == np.float32
+    assert arcface[0, :, 0, 0].tolist() == [1, 1, 1] and arcface[0, :, 5, 5].tolist() == [-1, -1, -1]
+    assert mobile[0, 0, 0, 0] == pytest.approx((1 - 0.485) / 0.229)
+    monkeypatch.setattr(Session, "shape", [8, 3, 112, 112])
+    with pytest.raises(UserError, match=r"reads \[8, 3, 112, 112\].*ArcFace"):
+        FaceIdentity(tmp_path / "net.onnx", NETWORKS["arcface"])

@@ -34,6 +34,7 @@ examples:
   df-eval runs/quickstart --checkpoint 1000                 the model after 1000 steps, into RUN/eval/step-1000
   df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
   df-eval runs/grid --config configs/eval/grid.yaml         real videos, read with MediaPipe
+  df-eval runs/hdtf readers.identity=w600k_r50.onnx         CSIM and ACD, too (docs/metrics.md)
 
 settings (key=value; each is told in docs/configuration.md):
 {textwrap.fill(", ".join(EvalConfig.model_fields), 118)}

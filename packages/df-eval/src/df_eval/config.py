@@ -12,6 +12,30 @@ from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
 
 
+class ReadersConfig(FrozenModel):
+    """Files of the networks that read pixels. What needs a file that is not given is reported as unavailable, with the
+    setting that would give it.
+
+    Attributes:
+        landmarker: MediaPipe's face_landmarker.task: lips, lids, pose, and where the face is for the next two; by
+            default the file that the dataset was built with.
+        identity: face recognition network in ONNX for faces of 112x112: an ArcFace one, or `mobilefacenet:PATH`.
+        syncnet: SyncNet v2's weights (syncnet_v2.model), for Sync-C and Sync-D.
+        i3d: TorchScript archive of I3D of StyleGAN-V's port (i3d_torchscript.pt), for FVD.
+        cd_i3d: TorchScript archive of I3D of cd-fvd's port, traced, for its FVD.
+        inception: TorchScript archive of Inception of StyleGAN's metrics (inception-2015-12-05.pt), for FID and KID.
+        lpips: TorchScript archive of VGG-16 with LPIPS's weights of StyleGAN's metrics (vgg16.pt).
+    """
+
+    landmarker: Location | None = None
+    identity: Location | None = None
+    syncnet: Location | None = None
+    i3d: Location | None = None
+    cd_i3d: Location | None = None
+    inception: Location | None = None
+    lpips: Location | None = None
+
+
 class EvalConfig(FrozenModel):
     """The protocol of one evaluation; written into metrics.json as resolved.
 
@@ -31,8 +55,7 @@ class EvalConfig(FrozenModel):
         render: measure on held-out people rendered for it, where a run's synthetic corpus is not at hand.
         checkpoint: measure the run's milestone of this step (`models/step-N/`) instead of its final model, into
             `eval/step-N/`.
-        landmarker: MediaPipe's face_landmarker.task, for runs whose structure was read with it; by default the file
-            that the dataset was built with.
+        readers: files of the networks that read real video; a synthetic corpus has its own exact reader.
     """
 
     clips: int = Field(default=16, ge=1)
@@ -49,7 +72,7 @@ class EvalConfig(FrozenModel):
     data: Location | None = None
     render: bool = False
     checkpoint: int | None = Field(default=None, ge=1)
-    landmarker: Location | None = None
+    readers: ReadersConfig = ReadersConfig()
 
     @field_validator("frames")
     @classmethod

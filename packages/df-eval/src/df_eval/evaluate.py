@@ -18,12 +18,13 @@ from df_data.format.manifest import (
 )
 from df_data.synth.corpus import corpus_config
 from df_eval.clips import EvalClip, render_clips, stored_clips, structure_encoder_of
-from df_eval.config import EvalConfig
+from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.dataset import dataset_of
 from df_eval.generation import check_size, fitting_lengths
 from df_eval.goals import goals_of
+from df_eval.networks import Networks
 from df_eval.output import EvalOutcome, check_place, write_outcome
-from df_eval.readers import FaceReader, choose_reader
+from df_eval.readers import MEDIAPIPE, FaceReader, choose_reader
 from df_eval.suite import Suite
 from df_infer.config import TRUTH
 from df_infer.drive import check_makes_structure
@@ -36,7 +37,7 @@ from df_models.encoders import AudioEncoder, VideoVAE
 from df_models.errors import UserError
 from df_models.locks import one_writer
 from df_models.machine import describe_device
-from df_models.settings import expand_path, read_tree
+from df_models.settings import Location, expand_path, read_tree
 from df_models.structure import StructureLayout, require_same
 from df_models.time import covering_pixel_length, pixel_length
 
@@ -64,18 +65,20 @@ def _evaluate(run: RunDir, config: EvalConfig, out: Path, quiet: bool) -> tuple[
     if own.has_structure:
         there = structure_there(root, own)
         require_same(own.structure_layout, there, ("the model", f"the dataset {root or 'to render'}"))
-    reader = choose_reader(encoder, config.landmarker.path if config.landmarker else built_with_landmarker(root))
+    files = reader_files(config.readers, root)
+    reader = choose_reader(encoder, files, stored_landmarker(root))
+    networks = Networks(files, next(pipeline.model.parameters()).device)
     clips, source = held_out_clips(root, config, encoder, pipeline.size, person_of(run, root))
     check_size(pipeline, clips)
     most = pixel_length(own.one_level_frames) if own.one_level_frames else None
     lengths, missing = fitting_lengths(config.frames, clips, most)
     if not lengths:
         raise UserError(f"no length of {list(config.frames)} can be measured: {missing[config.frames[0]]}")
-    suite = Suite(pipeline, reader, clips, config, rollout, quiet)
+    suite = Suite(pipeline, reader, clips, config, rollout, quiet, networks)
     results = suite.run(lengths)
     tables = {frames: res.table(config.seed, config.resamples) for frames, res in results.items()}
     goals = [goal for res in results.values() for goal in goals_of(res, config.seed, config.resamples)]
-    facts = protocol_facts(pipeline, reader, rollout, config, encoder, source, clips)
+    facts = protocol_facts(pipeline, reader, networks, rollout, config, encoder, source, clips)
     outcome = EvalOutcome(
         run=run.name,
         config=config,
@@ -121,13 +124,24 @@ def structure_encoder(root: Path | None) -> str:
     return SYNTHETIC if root is None else structure_encoder_of(root)
 
 
-def built_with_landmarker(root: Path | None) -> Path | None:
-    """The landmarker's file that a dataset's own config names (`models.face_landmarker`), if it is there."""
+def reader_files(files: ReadersConfig, root: Path | None) -> ReadersConfig:
+    """The files of the readers; without a landmarker the one that the dataset's own config names, if it is there."""
     file = None if root is None else root / "config.yaml"
-    models = read_tree(file).get("models") if file is not None and file.is_file() else None
+    if files.landmarker is not None or file is None or not file.is_file():
+        return files
+    models = read_tree(file).get("models")
     named = models.get("face_landmarker") if isinstance(models, dict) else None
     path = expand_path(named) if isinstance(named, str) else None
-    return path if path is not None and path.is_file() else None
+    if path is None or not path.is_file():
+        return files
+    return files.model_copy(update={"landmarker": Location(path)})
+
+
+def stored_landmarker(root: Path | None) -> str:
+    """SHA-256 of the landmarker whose readings a dataset stores as its clips' truth; empty: none."""
+    encoders = {} if root is None else read_manifest(root / "val").encoders
+    found = encoders.get("face_landmarker") or encoders.get("structure")
+    return found.sha256 if found is not None and found.id == MEDIAPIPE else ""
 
 
 def person_of(run: RunDir, root: Path | None) -> int | None:
@@ -184,6 +198,7 @@ def _from(root: Path, clips: Sequence[EvalClip]) -> str:
 def protocol_facts(
     pipeline: Pipeline,
     reader: FaceReader,
+    networks: Networks,
     rollout: RolloutConfig,
     config: EvalConfig,
     encoder: str,
@@ -198,6 +213,7 @@ def protocol_facts(
         "structure_encoder": encoder,
         "reader": reader.id,
         "truth": reader.truth_note,
+        "networks": networks.used,
         "video_vae": _named(pipeline.video_vae),
         "audio_encoder": None if pipeline.audio_encoder is None else _named(pipeline.audio_encoder),
         "prompt": None if pipeline.prompt is None else pipeline.prompt.words,

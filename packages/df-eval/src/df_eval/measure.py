@@ -57,7 +57,7 @@ def measure(row: str, video: Video, truth: Truth, *, max_lag: int, shifts: tuple
     absent: dict[str, str] = {}
     for spec in CATALOG:
         how = spec.shifted if row == SHIFTED else spec.measure
-        if how is None or (spec.needs and video.readings is None and row != SHIFTED):
+        if how is None:
             continue
         if row in spec.not_in:
             absent[spec.name] = spec.not_in[row]

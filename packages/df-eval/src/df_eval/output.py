@@ -18,7 +18,7 @@ from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.goals import Goal
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, Video
-from df_eval.metrics import SPECS
+from df_eval.metrics import SET_SPECS, SPECS
 from df_eval.plots import plot_lags, plot_losses, plot_mouths, plot_over_time
 from df_eval.report import Report, render
 from df_eval.results import LengthResults, clip_lines, mean_curve
@@ -78,7 +78,7 @@ def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
         "lengths": lengths,
         "not_measured": {str(frames): reason for frames, reason in outcome.missing.items()},
         "protocol": outcome.facts,
-        "definitions": {name: spec.definition for name, spec in SPECS.items()},
+        "definitions": {name: spec.definition for name, spec in (SPECS | SET_SPECS).items()},
         "seconds": outcome.seconds,
     }
 

@@ -1,20 +1,20 @@
-"""The readers of pixels, one per structure encoder, behind one protocol.
+"""The readers of pixels behind one protocol, chosen by what the pixels show: rendered faces or real ones.
 
 Shape suffixes: T pixel frames, H W height and width, D structure features.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from df_data.format.manifest import SYNTHETIC, source_of
 from df_eval.clips import EvalClip
+from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG
-from df_eval.readings import FaceReadings, masked
-from df_models.errors import UserError
+from df_eval.readings import FaceReadings, masked, signals_of
+from df_eval.real import RealFaceReader
 from df_models.structure import FLAME_MOTION_59, StructureLayout
 
 PRESENT = 0.5
@@ -90,26 +90,16 @@ def mediapipe_mouth(structure_TD: np.ndarray) -> np.ndarray:
     return lip_gap(canonical_expression(structure_TD), list(KEYPOINTS))
 
 
-def signals_of(truth: dict[str, np.ndarray]) -> FaceReadings:
-    """Named true signals as readings; what is not named is None."""
-    count = len(next(iter(truth.values()), np.zeros(0)))
-    angles = [truth.get(name) for name in ("yaw", "pitch", "roll")]
-    complete = [angle for angle in angles if angle is not None]
-    return FaceReadings(
-        presence_T=np.ones(count, bool),
-        mouth_open_T=truth.get("mouth_open"),
-        lip_width_T=truth.get("lip_width"),
-        blink_T=truth.get("blink"),
-        angles_TA=np.stack(complete, axis=1) if len(complete) == 3 else None,
-    )
-
-
 class SyntheticFaceReader:
     """The exact reader of the synthetic corpus (`df_data.synth.reader.reader`)."""
 
     id = "synthetic reader"
     truth_note = "exact: the values that the face was rendered with"
-    unavailable: dict[str, str] = {}  # noqa: RUF012
+    unavailable = {  # noqa: RUF012
+        spec.name: "the synthetic reader reads values of its rendered faces, no landmarks and no real lips"
+        for spec in CATALOG
+        if {"lips", "seen"} & set(spec.needs)
+    }
 
     def __init__(self) -> None:
         from df_data.synth.reader import load_reader
@@ -136,69 +126,17 @@ class SyntheticFaceReader:
         return synthetic_mouth(structure_TD)
 
 
-class MediaPipeFaceReader:
-    """MediaPipe's face landmarker (`df_data.stages.landmarks`), for runs whose structure was read with it."""
+def choose_reader(structure_encoder: str, files: ReadersConfig, stored_by: str = "") -> FaceReader:
+    """The exact reader for the synthetic corpus; for all other pixels the networks whose files are given.
 
-    id = MEDIAPIPE
-    truth_note = "what the face landmarker read from the original video when the dataset was built"
-
-    def __init__(self, task: Path) -> None:
-        from df_data.stages.landmarker import MediaPipeReader
-
-        self._reader = MediaPipeReader(task)
-        reason = "the face landmarker gives no identity vector"
-        self.unavailable = {spec.name: reason for spec in CATALOG if spec.group == "identity"}
-
-    def read(self, frames_THWC: np.ndarray) -> FaceReadings:
-        found = self._reader.read(frames_THWC)
-        present = np.asarray(found.detected).astype(bool)
-        angles = np.stack([found.yaw, found.pitch, found.roll], axis=1)
-        return FaceReadings(
-            presence_T=present,
-            mouth_open_T=masked(found.mouth_open, present),
-            lip_width_T=masked(found.lip_width, present),
-            blink_T=masked(found.blink, present),
-            angles_TA=masked(angles, present),
-        )
-
-    def truth(self, clip: EvalClip) -> FaceReadings:
-        return signals_of(clip.truth)
-
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray:
-        return mediapipe_mouth(structure_TD)
-
-
-class NoReader:
-    """For structure encoders without a reader: only the pixel metrics remain, the others say why they are missing."""
-
-    def __init__(self, encoder: str) -> None:
-        reason = f"df-eval has no reader of pixels for the structure encoder '{encoder}'"
-        self.id, self.truth_note = "none", reason
-        pixel_groups = ("motion", "image")
-        self.unavailable = {spec.name: reason for spec in CATALOG if spec.group not in pixel_groups}
-
-    def read(self, frames_THWC: np.ndarray) -> None:
-        return None
-
-    def truth(self, clip: EvalClip) -> FaceReadings:
-        return signals_of(clip.truth)
-
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
-        return None
-
-
-def choose_reader(structure_encoder: str, landmarker: Path | None) -> FaceReader:
-    """The reader that belongs to the dataset's structure encoder.
+    Args:
+        structure_encoder: id of what made the dataset's structure.
+        stored_by: SHA-256 of the landmarker whose readings the dataset stores, if any.
 
     Raises:
-        UserError: the MediaPipe landmarker is needed and its file was not given.
+        UserError: a file that is given is not there, or is another network.
     """
     if structure_encoder == SYNTHETIC:
         return SyntheticFaceReader()
-    if structure_encoder == MEDIAPIPE:
-        if landmarker is None:
-            raise UserError(
-                "this run's structure was read with MediaPipe; give its file: landmarker=PATH/face_landmarker.task"
-            )
-        return MediaPipeFaceReader(landmarker)
-    return NoReader(structure_encoder)
+    decode = mediapipe_mouth if structure_encoder == MEDIAPIPE else None
+    return RealFaceReader(files, structure_encoder, decode, stored_by)

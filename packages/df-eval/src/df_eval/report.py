@@ -9,9 +9,9 @@ from html import escape
 
 from df_eval.goals import Goal
 from df_eval.measure import GENERATED, ROWS
-from df_eval.metrics import CATALOG, SPECS, MetricSpec, Score
+from df_eval.metrics import CATALOG, SETS, SPECS, Score
 from df_eval.style import CSS
-from df_eval.table import HEADLINE, NOTHING, Table, groups_with_values, unavailable_lines, verdict
+from df_eval.table import HEADLINE, NOTHING, Spec, Table, groups_with_values, remarks, unavailable_lines, verdict
 
 ROW_HELP = {
     "ground truth": "The reader on the true frames: how well the reader itself measures.",
@@ -103,6 +103,8 @@ def _length_section(frames: int, table: Table, clips: int) -> str:
     parts = [f"<h2>{frames} frames ({frames / 25:.2f} s), {clips} clips</h2>"]
     for title, specs in groups_with_values(table):
         parts += [f"<h3>{escape(title)}</h3>", _table(table, specs, clips)]
+        if found := remarks(table, specs):
+            parts.append(f'<ul class="small">{"".join(f"<li>{escape(remark)}</li>" for remark in found)}</ul>')
     missing = unavailable_lines(table)
     if missing:
         items = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in missing)
@@ -110,7 +112,7 @@ def _length_section(frames: int, table: Table, clips: int) -> str:
     return "\n".join(parts)
 
 
-def _table(table: Table, specs: Sequence[MetricSpec], clips: int) -> str:
+def _table(table: Table, specs: Sequence[Spec], clips: int) -> str:
     head = "".join(f'<th><abbr title="{escape(s.definition)}">{escape(_title(s))}</abbr></th>' for s in specs)
     lines = []
     for row in ROWS:
@@ -140,7 +142,7 @@ def _interval(score: Score, decimals: int) -> str:
     return f"[{score.low:.{decimals}f}, {score.high:.{decimals}f}]"
 
 
-def _title(spec: MetricSpec) -> str:
+def _title(spec: Spec) -> str:
     arrow = {"higher": " ↑", "lower": " ↓"}.get(spec.better, "")
     return spec.title + (f" ({spec.unit})" if spec.unit else "") + arrow
 
@@ -164,7 +166,8 @@ def _video(video: tuple[str, str]) -> str:
 def _definitions() -> str:
     rows = "".join(f"<dt>{escape(row)}</dt><dd>{escape(text)}</dd>" for row, text in ROW_HELP.items())
     metrics = "".join(
-        f"<dt>{escape(spec.title)}</dt><dd>{escape(spec.definition)} <code>{spec.name}</code></dd>" for spec in CATALOG
+        f"<dt>{escape(spec.title)}</dt><dd>{escape(spec.definition)} <code>{spec.name}</code></dd>"
+        for spec in (*CATALOG, *SETS)
     )
     return (
         f"<h2>What the rows and metrics mean</h2><h3>Rows</h3><dl>{rows}</dl><details><summary>Metrics</summary>"

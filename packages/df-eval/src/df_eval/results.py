@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from df_eval.measure import ROWS, SAME_VIDEO, SHIFTED, Measured
-from df_eval.metrics import CATALOG, ClipRatio, Pair, Score
+from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured
+from df_eval.metrics import CATALOG, SETS, ClipRatio, Pair, Score, SetDistance, SetSpec
+
+ITSELF = "compared with itself"
 
 
 @dataclass
@@ -20,6 +22,7 @@ class LengthResults:
         keys: the clips, in order; their index is the sample id.
         measured: by row, one entry per clip.
         curves: by row and curve name, one array per clip (``lag``, ``identity``, ``sharpness``, ``mouth`` ...).
+        features: by row and name, one array ``[n, D]`` per clip, for distances of distributions.
         unavailable: metrics that no row can have here, with the reason (no reader, truth not known ...).
     """
 
@@ -27,6 +30,7 @@ class LengthResults:
     keys: list[str]
     measured: dict[str, list[Measured]] = field(default_factory=lambda: {row: [] for row in ROWS})
     curves: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=lambda: {row: {} for row in ROWS})
+    features: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=lambda: {row: {} for row in ROWS})
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def add_curve(self, row: str, name: str, values: np.ndarray | None) -> None:
@@ -52,14 +56,29 @@ class LengthResults:
 
     def table(self, seed: int, resamples: int) -> dict[str, dict[str, Score]]:
         """All cells, by row and metric."""
-        return {row: {spec.name: self.score(row, spec.name, seed, resamples) for spec in CATALOG} for row in ROWS}
+        return {
+            row: {spec.name: self.score(row, spec.name, seed, resamples) for spec in CATALOG}
+            | {spec.name: self.set_score(row, spec, seed, resamples) for spec in SETS}
+            for row in ROWS
+        }
+
+    def set_score(self, row: str, spec: SetSpec, seed: int, resamples: int) -> Score:
+        """One cell of a distance of distributions from the true clips'."""
+        true, made = (self.features[name].get(spec.features) for name in (GROUND_TRUTH, row))
+        if row == GROUND_TRUTH or true is None or made is None:
+            reason = ITSELF if row == GROUND_TRUTH and true is not None else self._reason(row, spec.name)
+            return Score.unavailable(reason)
+        distance = SetDistance(spec.name)
+        distance.update(true, range(len(true)), real=True)
+        distance.update(made, range(len(made)), real=False)
+        return distance.score(seed, resamples)
 
     def _reason(self, row: str, metric: str) -> str:
+        if metric in self.unavailable:
+            return self.unavailable[metric]
         reasons = [clip.absent[metric] for clip in self.measured[row] if metric in clip.absent]
         if reasons:
             return reasons[0]
-        if metric in self.unavailable:
-            return self.unavailable[metric]
         return SAME_VIDEO if row == SHIFTED else "not measured"
 
 

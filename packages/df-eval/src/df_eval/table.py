@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from df_eval.goals import Goal
 from df_eval.measure import ROWS
-from df_eval.metrics import CATALOG, GROUPS, MetricSpec, Score
+from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, Score, SetSpec
 from df_eval.metrics.catalog import SPECS
 
 HEADLINE = (
@@ -22,6 +22,7 @@ HEADLINE = (
 NOTHING = "–"
 
 Table = dict[str, dict[str, Score]]
+Spec = MetricSpec | SetSpec
 
 
 def cell(score: Score, decimals: int, clips: int) -> str:
@@ -46,7 +47,7 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
     return "\n".join([join(cells[0]), rule, *map(join, cells[1:])])
 
 
-def metric_table(table: Table, specs: Sequence[MetricSpec], clips: int) -> str:
+def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:
     """Rows by metrics, for one length."""
     header = ["row", "N", *[f"{spec.title} ({spec.unit})" if spec.unit else spec.title for spec in specs]]
     lines = [[row, str(clips), *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in ROWS]
@@ -79,18 +80,27 @@ def verdict(goal: Goal) -> str:
     return "unavailable" if goal.passed is None else ("yes" if goal.passed else "no")
 
 
-def groups_with_values(table: Table) -> list[tuple[str, list[MetricSpec]]]:
+def groups_with_values(table: Table) -> list[tuple[str, list[Spec]]]:
     """Group titles with those of their metrics that have a value in at least one row."""
-    shown = [spec for spec in CATALOG if any(table[row][spec.name].value is not None for row in ROWS)]
+    shown: list[Spec] = [
+        spec for spec in (*CATALOG, *SETS) if any(table[row][spec.name].value is not None for row in ROWS)
+    ]
     grouped = [(title, [spec for spec in shown if spec.group == group]) for group, title in GROUPS.items()]
     return [(title, specs) for title, specs in grouped if specs]
+
+
+def remarks(table: Table, specs: Sequence[Spec]) -> list[str]:
+    """What must be read beside the numbers of distances of distributions: how few clips they rest on."""
+    names = [spec.name for spec in specs if isinstance(spec, SetSpec)]
+    found = [table[row][name].reason for name in names for row in ROWS if table[row][name].value is not None]
+    return list(dict.fromkeys(reason for reason in found if reason))
 
 
 def unavailable_lines(table: Table) -> list[tuple[str, str]]:
     """Metrics without a value in any row, with the reason."""
     return [
         (spec.title, table[ROWS[2]][spec.name].reason)
-        for spec in CATALOG
+        for spec in (*CATALOG, *SETS)
         if all(table[row][spec.name].value is None for row in ROWS)
     ]
 
@@ -102,6 +112,8 @@ def table_document(title: str, tables: dict[int, Table], goals: Sequence[Goal], 
         parts.append(f"## {frames} frames ({frames / 25:.2f} s), {clips[frames]} clips")
         for group, specs in groups_with_values(table):
             parts += [f"### {group}", metric_table(table, specs, clips[frames])]
+            if found := remarks(table, specs):
+                parts.append("\n".join(f"- {remark}" for remark in found))
         missing = unavailable_lines(table)
         if missing:
             parts += ["### Unavailable", "\n".join(f"- {name}: {reason}" for name, reason in missing)]

@@ -10,7 +10,7 @@ from df_data.build.pool.messages import InputResult, MadeSample, Outcome
 from df_data.format.sample import EncoderRecord
 from df_data.people.look import few_frames, look_at
 from df_data.sources.listing import Input
-from df_data.stages.identity import HOW_TO_GET, FaceIdentity
+from df_data.stages.identity import MOBILEFACENET, FaceIdentity
 from df_data.stages.rejection import Rejected
 from df_models.encoders.face.face_detectors import load_face_detector
 from df_models.errors import UserError
@@ -28,7 +28,7 @@ class PeopleModels:
 
     def __init__(self, config: BuildConfig) -> None:
         if config.models.face_identity is None:
-            raise UserError(f"models.face_identity: null, but people are told apart by it; {HOW_TO_GET}")
+            raise UserError(f"models.face_identity: null, but people are told apart by it; {MOBILEFACENET.how_to_get}")
         self._other_face = config.stages.faces.other_face
         self._detector = load_face_detector(config.models.face_detector)
         self._network = FaceIdentity(config.models.face_identity.path)

@@ -1,9 +1,10 @@
 """Whose face a clip shows: one vector of a face recognition network.
 
 The network is MobileFaceNet (Chen et al. 2018, arXiv:1804.07573; weights of foamliu/MobileFaceNet, Apache-2.0) as ONNX:
-a face of 112x112 RGB, normalised as ImageNet's images are, gives 128 numbers whose direction is the person. Faces
-are turned upright by the similarity that takes eyes, nose and corners of the mouth to the template which all such
-networks share (insightface, ``face_align.py``, ``arcface_dst``).
+a face of 112x112 RGB, normalised as ImageNet's images are, gives 128 numbers whose direction is the person. Others of
+the same layout, such as ArcFace, differ in normalisation and width (:data:`NETWORKS`). Faces are turned upright by the
+similarity that takes eyes, nose and corners of the mouth to the template which all such networks share (insightface,
+``face_align.py``, ``arcface_dst``).
 
 Measured, cosine of vectors averaged over five frames (with the points of YuNet, :mod:`df_data.people.look`): 257 GRID
 clips of eight speakers, least of one speaker's clips 0.87 (median 0.95), of two speakers median 0.04, most 0.35. Two
@@ -14,6 +15,7 @@ Shape legend: T frames, S side of the crop, K = 5 points, D = 128.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,34 +31,66 @@ TEMPLATE = np.array(
 """Where eyes, nose tip and corners of the mouth (left in the image first) lie in a face of 112x112."""
 FIVE_POINTS = (468, 473, 1, 61, 291)
 """The same five among MediaPipe's landmarks: the irises, the tip of the nose, the corners of the mouth."""
-MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+@dataclass(frozen=True)
+class FaceNetwork:
+    """How a family of face recognition networks takes its image: ``(pixel / 255 - mean) / std``, RGB.
+
+    Attributes:
+        id: recorded with vectors of it.
+        licence: of the public weights; empty: it depends on the file.
+        how_to_get: told where the file is missing.
+    """
+
+    id: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    licence: str
+    how_to_get: str
+
+
+MOBILEFACENET = FaceNetwork(
+    "mobilefacenet-foamliu",
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+    "Apache-2.0",
+    "give the path of a MobileFaceNet exported to ONNX (foamliu/MobileFaceNet on GitHub, Apache-2.0; "
+    "input [1, 3, 112, 112]), or none to do without identity vectors",
+)
+ARCFACE = FaceNetwork(
+    "arcface",
+    (0.5, 0.5, 0.5),
+    (0.5, 0.5, 0.5),
+    "",
+    "give the path of an ArcFace network in ONNX with input [N, 3, 112, 112], such as w600k_r50.onnx of insightface's "
+    "buffalo_l (its weights are for non-commercial research)",
+)
+"""insightface's recognition models (Deng et al. 2019): RGB, (pixel - 127.5) / 127.5, 512 numbers."""
+NETWORKS = {"mobilefacenet": MOBILEFACENET, "arcface": ARCFACE}
 SAME_PERSON = 0.6
 """Two clips are taken for one person above this cosine (:func:`df_data.people.find.who_is_who`)."""
 FRAMES = 5
 """Frames whose vectors are averaged, spread over the clip: one may be blurred or turned."""
-HOW_TO_GET = (
-    "give the path of a MobileFaceNet exported to ONNX (foamliu/MobileFaceNet on GitHub, Apache-2.0; "
-    "input [1, 3, 112, 112]), or none to do without identity vectors"
-)
 
 
 class FaceIdentity:
     """The face recognition network.
 
     Args:
-        path: its ONNX file, from ``[1, 3, 112, 112]`` to ``[1, D]``.
+        path: its ONNX file, from ``[1, 3, 112, 112]`` to ``[1, D]``; the number of images may be free.
+        network: the family that it is of, which says how its image is normalised.
 
     Raises:
         UserError: the file is missing, or has other shapes.
     """
 
-    id = "mobilefacenet-foamliu"
-    licence = "Apache-2.0"
-
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, network: FaceNetwork = MOBILEFACENET) -> None:
         path = Path(path)
+        self.id, self.licence = network.id, network.licence
+        self._mean, self._std = np.array(network.mean), np.array(network.std)
         if not path.is_file():
-            raise UserError(f"the face recognition network is missing: no file {path}; {HOW_TO_GET}")
+            raise UserError(f"the face recognition network is missing: no file {path}; {network.how_to_get}")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -64,14 +98,16 @@ class FaceIdentity:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         given = self._session.get_inputs()[0]
-        if list(given.shape) != [1, 3, FACE_SIZE, FACE_SIZE]:
-            raise UserError(f"{path} reads {given.shape}, not [1, 3, {FACE_SIZE}, {FACE_SIZE}]; {HOW_TO_GET}")
+        images, *shape = given.shape
+        if shape != [3, FACE_SIZE, FACE_SIZE] or (isinstance(images, int) and images != 1):
+            wanted = f"[1, 3, {FACE_SIZE}, {FACE_SIZE}]"
+            raise UserError(f"{path} reads {given.shape}, not {wanted}; {network.how_to_get}")
         self._input = given.name
         self.sha256 = sha256_file(path)
 
     def embed(self, face_HWC: np.ndarray) -> np.ndarray:
         """Return the unit vector float64 ``[D]`` of an upright face, uint8 RGB ``[112, 112, 3]``."""
-        image = ((face_HWC / 255.0 - MEAN) / STD).astype(np.float32).transpose(2, 0, 1)[None]
+        image = ((face_HWC / 255.0 - self._mean) / self._std).astype(np.float32).transpose(2, 0, 1)[None]
         out_1D = np.asarray(self._session.run(None, {self._input: image})[0], dtype=np.float64)
         return _unit(out_1D[0])
 
@@ -83,12 +119,14 @@ class FaceIdentity:
         """
         seen = np.flatnonzero(landmarks.detected)
         chosen = seen[np.linspace(0, len(seen) - 1, min(FRAMES, len(seen))).round().astype(int)]
+        return _unit(self.frame_vectors(frames_TSSC, landmarks, chosen).mean(axis=0)).astype(np.float32)
+
+    def frame_vectors(self, frames_TSSC: np.ndarray, landmarks: Landmarks, chosen: np.ndarray) -> np.ndarray:
+        """Return the unit vectors float64 ``[len(chosen), D]`` of the chosen frames, each of which shows a face."""
         size = frames_TSSC.shape[1]
-        vectors = []
-        for index in chosen:
-            points = (landmarks.points[index, FIVE_POINTS, :2] + 1) * size / 2
-            vectors.append(self.embed(upright_face(frames_TSSC[index], points)))
-        return _unit(np.mean(vectors, axis=0)).astype(np.float32)
+        points = (landmarks.points[chosen][:, FIVE_POINTS, :2] + 1) * size / 2
+        faces = zip(frames_TSSC[chosen], points, strict=True)
+        return np.stack([self.embed(upright_face(frame, points_K2)) for frame, points_K2 in faces])
 
 
 def fit_similarity(points_K2: np.ndarray, target_K2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from df_eval.metrics.aggregate import ClipRatio, Score, bootstrap_interval, ratio_of_sums
-from df_eval.metrics.catalog import CATALOG, GROUPS, SPECS, MetricSpec, add_metric
+from df_eval.metrics.catalog import CATALOG, SPECS, add_metric
+from df_eval.metrics.clip_metric import ClipMetric, metric_class
+from df_eval.metrics.frechet import frechet_distance, frechet_of_sets
 from df_eval.metrics.pair import Pair
+from df_eval.metrics.sets import SET_SPECS, SETS, SetDistance, SetSpec
 from df_eval.metrics.signals import LagCurve, lag_curve, pearson
+from df_eval.metrics.spec import GROUPS, MetricSpec
 
 __all__ = [
     "CATALOG",
     "GROUPS",
+    "SETS",
+    "SET_SPECS",
     "SPECS",
+    "ClipMetric",
     "ClipRatio",
     "LagCurve",
     "MetricSpec",
     "Pair",
     "Score",
+    "SetDistance",
+    "SetSpec",
     "add_metric",
     "bootstrap_interval",
+    "frechet_distance",
+    "frechet_of_sets",
     "lag_curve",
+    "metric_class",
     "pearson",
     "ratio_of_sums",
 ]

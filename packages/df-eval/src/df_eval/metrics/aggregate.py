@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -76,7 +76,39 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-class ClipRatio(Metric):
+class ClipStates(Metric):
+    """A metric whose states are lists of clips' values, gathered with ``cat``: an empty rank counts as nothing.
+
+    Attributes:
+        kinds: the states' names and dtypes, each a list of 1-D tensors. torchmetrics gathers an empty list as float32,
+            whatever the other ranks hold, so it is given an empty tensor of the right kind before.
+    """
+
+    kinds: ClassVar[dict[str, torch.dtype]] = {}
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in self.kinds:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gather the states of all ranks."""
+        for name, dtype in self.kinds.items():
+            if isinstance(state := getattr(self, name), list) and not state:
+                setattr(self, name, [torch.zeros(0, dtype=dtype, device=self.device)])
+        super().sync(*args, **kwargs)
+
+    def gathered(self, name: str) -> np.ndarray:
+        """A state's values, of all updates and, in `compute`, of all ranks."""
+        state = getattr(self, name)
+        if isinstance(state, Tensor):
+            return state.cpu().numpy()
+        return torch.cat(list(state)).cpu().numpy() if len(state) else np.zeros(0)
+
+
+class ClipRatio(ClipStates):
     """Pools per-clip pairs as sum of numerators over sum of denominators, each clip once.
 
     Distributed samplers pad the last batch with repeated clips, and ranks may hold different numbers of clips: the
@@ -89,18 +121,16 @@ class ClipRatio(Metric):
     0.5
     """
 
-    is_differentiable = False
+    kinds: ClassVar[dict[str, torch.dtype]] = {
+        "numerators": torch.float64,
+        "denominators": torch.float64,
+        "sample_ids": torch.int64,
+    }
     higher_is_better = None
-    full_state_update = False
 
     numerators: list[Tensor]
     denominators: list[Tensor]
     sample_ids: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name in ("numerators", "denominators", "sample_ids"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, pairs: Sequence[Pair], sample_ids: Sequence[int] | Tensor) -> None:
         """Add clips. ``sample_ids`` are integers that tell clips apart (equal id: the same clip again)."""
@@ -113,13 +143,8 @@ class ClipRatio(Metric):
         self.sample_ids.append(ids)
 
     def _unique(self) -> tuple[np.ndarray, np.ndarray]:
-        def gathered(state: list[Tensor] | Tensor) -> np.ndarray:
-            if isinstance(state, Tensor):
-                return state.cpu().numpy()
-            return torch.cat(list(state)).cpu().numpy() if len(state) else np.zeros(0)
-
-        numerators, denominators = gathered(self.numerators), gathered(self.denominators)
-        _, first = np.unique(gathered(self.sample_ids), return_index=True)
+        numerators, denominators = self.gathered("numerators"), self.gathered("denominators")
+        _, first = np.unique(self.gathered("sample_ids"), return_index=True)
         return numerators[first], denominators[first]
 
     def compute(self) -> Tensor:

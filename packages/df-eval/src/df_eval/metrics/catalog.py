@@ -5,59 +5,29 @@ To add a metric is to add its entry (docs/how-to/metric.md): tables, report and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from df_eval.metrics import frames, identity, pose, sync
+from df_eval.metrics.field import FIELD
 from df_eval.metrics.pair import Pair
-from df_eval.metrics.seen import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, Seen
+from df_eval.metrics.seen import Seen
 from df_eval.metrics.signals import pearson
-
-OURS = "this repository"
-
-
-@dataclass(frozen=True)
-class MetricSpec:
-    """One metric.
-
-    Attributes:
-        better: "higher", "lower" or "truth" (as near the truth's as possible).
-        measure: of one clip; it is called only where everything that it needs is there.
-        needs: signals of :class:`~df_eval.metrics.seen.Seen` without which it does not exist; none for what is measured
-            on pixels alone.
-        source: of the definition.
-        not_in: rows in which it means nothing, with the reason.
-        shifted: how it is measured in the row of shifted audio; None: not there, whose video is the generated one.
-    """
-
-    name: str
-    title: str
-    group: str
-    better: str
-    definition: str
-    measure: Callable[[Seen], Pair]
-    needs: tuple[str, ...] = ()
-    unit: str = ""
-    decimals: int = 2
-    source: str = OURS
-    not_in: Mapping[str, str] = field(default_factory=dict)
-    shifted: Callable[[Seen], Pair] | None = None
-
+from df_eval.metrics.spec import (
+    GROUPS,
+    MOUTH,
+    NOT_ITSELF,
+    ONLY_GENERATED,
+    POSE,
+    SAME_POSE,
+    TO_PERSON,
+    TO_REFERENCE,
+    MetricSpec,
+)
 
 # What the entries share. A metric is measured only where its `needs` are not None, which no type says.
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
-
-MOUTH = ("mouth", "true_mouth")
-POSE = ("angles", "true_angles")
-TO_REFERENCE = ("identity", "reference_identity")
-TO_PERSON = ("identity", "person_identity")
-_FREE_POSE = "the audio does not determine the pose: compare the pose statistics"
-_NO_STRUCTURE = "only a generated video has a structure stream of its own"
-ONLY_GENERATED = dict.fromkeys((row for row in ROWS if row != GENERATED), _NO_STRUCTURE)
-SAME_POSE = dict.fromkeys((row for row in ROWS if row not in (GROUND_TRUTH, RECONSTRUCTION)), _FREE_POSE)
-NOT_ITSELF = {GROUND_TRUTH: "compared with itself"}
 
 
 def _gain(s: Seen) -> Pair:
@@ -83,7 +53,7 @@ def _angle(s: Seen, which: int) -> Pair:
     return Pair(value) if np.isfinite(value) else Pair.undefined("constant, or too few frames were read")
 
 
-CATALOG: list[MetricSpec] = [
+_OWN = [
     MetricSpec(
         "lip_sync",
         "lip-sync",
@@ -351,45 +321,26 @@ CATALOG: list[MetricSpec] = [
         "pose distance (APD)",
         "pose",
         "lower",
-        "Mean absolute difference of the read yaw, pitch and roll to the true ones. Only where the pose is "
-        "the truth's: the audio does not determine the pose of a generated video.",
+        "Mean absolute difference of the read yaw, pitch and roll to the true ones. The audio does not determine the "
+        "pose of a generated video: there it only says how far from the truth's the head's motion is.",
         lambda s: pose.average_pose_distance(s.angles, s.true_angles),
         needs=POSE,
         unit="deg",
-        not_in=SAME_POSE,
+        protocol="the estimator is the protocol's reader",
     ),
-    MetricSpec(
-        "yaw_corr",
-        "yaw",
-        "pose",
-        "higher",
-        "Correlation of read and true yaw.",
-        lambda s: _angle(s, 0),
-        needs=POSE,
-        decimals=3,
-        not_in=SAME_POSE,
-    ),
-    MetricSpec(
-        "pitch_corr",
-        "pitch",
-        "pose",
-        "higher",
-        "Correlation of read and true pitch.",
-        lambda s: _angle(s, 1),
-        needs=POSE,
-        decimals=3,
-        not_in=SAME_POSE,
-    ),
-    MetricSpec(
-        "roll_corr",
-        "roll",
-        "pose",
-        "higher",
-        "Correlation of read and true roll.",
-        lambda s: _angle(s, 2),
-        needs=POSE,
-        decimals=3,
-        not_in=SAME_POSE,
+    *(
+        MetricSpec(
+            f"{angle}_corr",
+            angle,
+            "pose",
+            "higher",
+            f"Correlation of read and true {angle}.",
+            partial(_angle, which=which),
+            needs=POSE,
+            decimals=3,
+            not_in=SAME_POSE,
+        )
+        for which, angle in enumerate(("yaw", "pitch", "roll"))
     ),
     MetricSpec(
         "pose_std",
@@ -423,14 +374,7 @@ CATALOG: list[MetricSpec] = [
     ),
 ]
 
-GROUPS: dict[str, str] = {
-    "lips": "Lips and audio",
-    "face": "Face and blinks",
-    "identity": "Identity over time",
-    "motion": "Motion",
-    "image": "Image quality",
-    "pose": "Head pose",
-}
+CATALOG: list[MetricSpec] = [*_OWN, *FIELD]
 
 SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in CATALOG}
 

@@ -72,6 +72,18 @@ def motion_ratio(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> Pair:
     return Pair(energy.numerator, truth.numerator)
 
 
+def flicker(frames_THWC: np.ndarray) -> Pair:
+    """Mean absolute second difference of a pixel over time, in grey levels of 255.
+
+    Over the whole image: which part of a video stands still cannot be known without another network, and a part chosen
+    by the video's own changes could be chosen to look well. The second difference takes no count of steady changes,
+    so slow motion weighs little.
+    """
+    if len(frames_THWC) < 3:
+        return Pair.undefined("fewer than 3 frames cannot flicker")
+    return Pair(float(np.abs(np.diff(as_float(frames_THWC), n=2, axis=0)).mean() * 255.0))
+
+
 def sharpness(frames_THWC: np.ndarray) -> np.ndarray:
     """Variance of the 4-neighbour Laplacian of the luma (grey levels of 255) in every frame: float [T]."""
     luma = as_float(frames_THWC) @ LUMA * 255.0

@@ -1,4 +1,4 @@
-"""Identity of one clip against its reference image, over time.
+"""Identity of one clip against its reference image and itself, over time.
 
 Shape suffixes: T pixel frames, D identity features.
 """
@@ -42,3 +42,29 @@ def last_over_first(values_T: np.ndarray, mask_T: np.ndarray | None = None) -> P
     if quarters[0] == 0:
         return Pair.undefined("the first quarter is exactly 0")
     return Pair(float(quarters[-1]), float(quarters[0]))
+
+
+def unit_vectors(identity_TD: np.ndarray) -> np.ndarray:
+    """Every frame's vector at length 1: float64 [T, D], NaN where not read."""
+    vectors = identity_TD.astype(np.float64)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def cosine_to_reference(identity_TD: np.ndarray, reference_D: np.ndarray) -> Pair:
+    """CSIM: cosine of every frame's vector with the reference image's, mean over the read frames."""
+    return mean_over_time(unit_vectors(identity_TD) @ unit_vectors(reference_D))
+
+
+def distance_to_reference(identity_TD: np.ndarray, reference_D: np.ndarray) -> Pair:
+    """ACD to the reference: Euclidean distance of unit vectors, sqrt(2 - 2 cosine) per frame, mean over read frames."""
+    return mean_over_time(np.linalg.norm(unit_vectors(identity_TD) - unit_vectors(reference_D), axis=1))
+
+
+def pairwise_distance(identity_TD: np.ndarray) -> Pair:
+    """ACD as MoCoGAN has it: Euclidean distance of unit vectors, mean over all pairs of two frames of the video."""
+    vectors = unit_vectors(identity_TD)
+    vectors = vectors[np.isfinite(vectors).all(axis=1)]
+    if len(vectors) < 2:
+        return Pair.undefined("fewer than 2 frames were read")
+    squares = np.maximum(2.0 - 2.0 * vectors @ vectors.T, 0.0)
+    return Pair(float(np.sqrt(squares[np.triu_indices(len(vectors), 1)]).mean()))

@@ -6,13 +6,13 @@ features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from df_eval.metrics import frames, sync
+from df_eval.metrics import frames, sync, syncnet
 from df_eval.metrics.pair import Pair
 from df_eval.readings import FaceReadings
 
@@ -30,6 +30,8 @@ class Truth:
 
     ``reference_identity_D`` was read from the reference image, ``person_identity_D`` is the mean read from the
     whole true video. ``other_mouths`` are the true mouth openings of the other clips, from their beginnings.
+    ``silent_T`` says which frames lie in silence, over the whole clip; ``lpips`` compares frames with true frames
+    ([T, H, W, 3] uint8 each) and gives their distances [T].
     """
 
     frames_THWC: np.ndarray
@@ -37,6 +39,8 @@ class Truth:
     reference_identity_D: np.ndarray | None
     person_identity_D: np.ndarray | None = None
     other_mouths: Sequence[np.ndarray] = ()
+    silent_T: np.ndarray | None = None
+    lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
     @property
     def length(self) -> int:
@@ -96,6 +100,32 @@ class Seen:
         return None if self.video.readings is None else self.video.readings.identity_TD
 
     @property
+    def lips(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.lips_TK2
+
+    @property
+    def seen(self) -> np.ndarray | None:
+        """SyncNet's vectors of the pixels."""
+        return None if self.video.readings is None else self.video.readings.seen_TD
+
+    @property
+    def heard(self) -> np.ndarray | None:
+        """SyncNet's vectors of the true sound."""
+        return self.true.heard_TD
+
+    @property
+    def true_lips(self) -> np.ndarray | None:
+        return self.true.lips_TK2
+
+    @property
+    def true_eyes(self) -> np.ndarray | None:
+        return self.true.eyes_T
+
+    @property
+    def silent(self) -> np.ndarray | None:
+        return None if self.truth.silent_T is None else self.truth.silent_T[: self.truth.length]
+
+    @property
     def structure_mouth(self) -> np.ndarray | None:
         return self.video.structure_mouth_T
 
@@ -127,6 +157,23 @@ class Seen:
     def best_lag(self) -> tuple[Pair, Pair]:
         """Best lag of the mouth and its correlation."""
         return sync.best_lag(self.mouth, self.true_mouth, max_lag=self.max_lag)  # type: ignore[arg-type]
+
+    @cached_property
+    def sync(self) -> tuple[Pair, Pair, Pair]:
+        """Sync-C, Sync-D and offset."""
+        return syncnet.sync_scores(self.seen, self.heard)  # type: ignore[arg-type]
+
+    @cached_property
+    def shifted_sync(self) -> tuple[Pair, Pair, Pair]:
+        """The same against the sound taken later."""
+        return syncnet.shifted_scores(self.seen, self.truth.signals.heard_TD, self.shifts)  # type: ignore[arg-type]
+
+    @cached_property
+    def lpips(self) -> Pair | None:
+        """Mean LPIPS to the true frames."""
+        if self.truth.lpips is None:
+            return None
+        return Pair(float(self.truth.lpips(self.video.frames_THWC, self.truth.frames_THWC).mean()))
 
     @cached_property
     def sharpness_T(self) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""The list's second part: metrics that the field quotes, each by its published definition."""
+
+from __future__ import annotations
+
+from df_eval.metrics import frames, identity, lips
+from df_eval.metrics.spec import MOUTH, NOT_ITSELF, TO_REFERENCE, MetricSpec
+
+# pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
+SYNC = ("seen", "heard")
+_SYNCNET = "Chung and Zisserman 2016, evaluated as syncnet_python and Prajwal et al. 2020 (LSE-C, LSE-D)"
+_SYNC_PROTOCOL = (
+    "SyncNet v2, 25 fps, 16 kHz, windows of 5 frames, shifts of +-15, mean over windows; the face's box is that of the "
+    "landmarks, not S3FD's, so figures compare within one protocol; clips of 35 frames or more"
+)
+_ALIGNED = "five points to the 112x112 template; the network is the protocol's reader"
+
+FIELD = [
+    MetricSpec(
+        "sync_c",
+        "Sync-C",
+        "lips",
+        "higher",
+        "SyncNet's confidence: median over the shifts of the distance of lips and sound, less its minimum. Above the "
+        "ground truth's own it is no quality.",
+        lambda s: s.sync[0],
+        needs=SYNC,
+        source=_SYNCNET,
+        protocol=_SYNC_PROTOCOL,
+        shifted=lambda s: s.shifted_sync[0],
+    ),
+    MetricSpec(
+        "sync_d",
+        "Sync-D",
+        "lips",
+        "lower",
+        "SyncNet's distance of lips and sound at the best shift.",
+        lambda s: s.sync[1],
+        needs=SYNC,
+        source=_SYNCNET,
+        protocol=_SYNC_PROTOCOL,
+        shifted=lambda s: s.shifted_sync[1],
+    ),
+    MetricSpec(
+        "sync_offset",
+        "Sync offset",
+        "lips",
+        "truth",
+        "The shift of that minimum; positive: the sound comes too early for the lips.",
+        lambda s: s.sync[2],
+        needs=SYNC,
+        unit="frames",
+        source=_SYNCNET,
+        protocol=_SYNC_PROTOCOL,
+        shifted=lambda s: s.shifted_sync[2],
+    ),
+    MetricSpec(
+        "lmd",
+        "lip landmarks (LMD)",
+        "lips",
+        "lower",
+        "Mean distance of the lips' landmarks to the truth's, either centred on its own mean in every frame, over the "
+        "distance of the true eyes' middles.",
+        lambda s: lips.landmark_distance(s.lips, s.true_lips, s.true_eyes),
+        needs=("lips", "true_lips", "true_eyes"),
+        decimals=4,
+        source="Chen et al. 2018 (Lip movements generation at a glance), divided by the distance of the eyes",
+        protocol="40 points of MediaPipe's outer and inner contours",
+    ),
+    MetricSpec(
+        "mouth_soft_dtw",
+        "mouth, aligned",
+        "lips",
+        "lower",
+        "Soft-DTW divergence per frame of the read and the true mouth opening, both in standard deviations of the "
+        "truth: the movements may come a little early or late. 0 for the truth itself.",
+        lambda s: lips.aligned_distance(s.mouth, s.true_mouth),
+        needs=MOUTH,
+        decimals=3,
+        source="Cuturi and Blondel 2017; the divergence of Blondel, Mensch and Vert 2021",
+        protocol=f"gamma {lips.GAMMA}, squared differences",
+    ),
+    MetricSpec(
+        "silent_movement",
+        "movement in silence",
+        "lips",
+        "truth",
+        "Mean absolute change per frame of the read mouth opening while the sound is silent, in standard deviations of "
+        "the true mouth.",
+        lambda s: lips.silent_movement(s.mouth, s.true_mouth, s.silent),
+        needs=(*MOUTH, "silent"),
+        decimals=4,
+        protocol=f"silent: {lips.SILENT_DB:.0f} dB below the loudest frame, {lips.SETTLING} frames from any sound",
+    ),
+    MetricSpec(
+        "csim",
+        "CSIM",
+        "identity",
+        "higher",
+        "Cosine of the identity vector of each frame with that of the reference image, mean over time.",
+        lambda s: identity.cosine_to_reference(s.identity, s.reference_identity),
+        needs=TO_REFERENCE,
+        decimals=3,
+        source="cosine of face recognition vectors (Deng et al. 2019, ArcFace)",
+        protocol=_ALIGNED,
+    ),
+    MetricSpec(
+        "acd_mocogan",
+        "ACD, all pairs",
+        "identity",
+        "lower",
+        "Euclidean distance of unit identity vectors, mean over all pairs of two frames of the video. A still image "
+        "has 0.",
+        lambda s: identity.pairwise_distance(s.identity),
+        needs=("identity",),
+        decimals=3,
+        source="Tulyakov et al. 2018, MoCoGAN",
+        protocol=_ALIGNED,
+    ),
+    MetricSpec(
+        "acd_reference",
+        "ACD, to reference",
+        "identity",
+        "lower",
+        "Euclidean distance of the unit identity vector of each frame to the reference image's, mean over time.",
+        lambda s: identity.distance_to_reference(s.identity, s.reference_identity),
+        needs=TO_REFERENCE,
+        decimals=3,
+        source="ACD (Tulyakov et al. 2018), to the reference in place of all pairs: sqrt(2 - 2 cosine) per frame",
+        protocol=_ALIGNED,
+    ),
+    MetricSpec(
+        "flicker",
+        "flicker",
+        "motion",
+        "truth",
+        "Mean absolute second difference of a pixel over time, over the whole image: steady motion weighs little, what "
+        "jumps back and forth much.",
+        lambda s: frames.flicker(s.video.frames_THWC),
+        unit="grey levels",
+    ),
+    MetricSpec(
+        "lpips",
+        "LPIPS",
+        "image",
+        "lower",
+        "Perceptual distance to the true frames, mean over frames; same remark as for PSNR.",
+        lambda s: s.lpips,
+        needs=("lpips",),
+        decimals=4,
+        not_in=NOT_ITSELF,
+        source="Zhang et al. 2018",
+        protocol="VGG-16 of StyleGAN's metrics archive, pixels of 0 to 255 at the clip's size",
+    ),
+]
+"""Entries beside the repository's own."""

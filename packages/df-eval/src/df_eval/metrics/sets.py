@@ -1,0 +1,232 @@
+"""The list's second kind: distances of the distribution of a row's clips from that of the true clips.
+
+They have no value per clip. Intervals resample clips, the true and the made one of a clip together. A resampled set
+holds clips twice, which raises such distances, so the interval is moved down by the mean of that rise.
+
+Shape suffixes: n vectors of one clip, N of a set, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from df_eval.metrics.aggregate import ClipStates, Score
+from df_eval.metrics.frechet import frechet_of_sets, kernel_distance
+
+WINDOW_FRAMES = 16
+SET_RESAMPLES = 100
+"""Bootstrap resamples of these distances at most: each is a distance of whole sets."""
+
+Distance = Callable[[np.ndarray, np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """One distance of distributions.
+
+    Attributes:
+        features: name of the features that it compares; `readings` are the face reader's own.
+        distance: of the true and the made vectors.
+        pick: which of a clip's vectors enter.
+        least: vectors of the published protocol, below which the number is printed with a warning; 0: unbiased.
+        of: what the vectors are of.
+        scaled: features are taken in standard deviations of the whole true set; those that do not vary are left out.
+        signed: the distance of equal distributions scatters about 0.
+    """
+
+    name: str
+    title: str
+    definition: str
+    features: str
+    distance: Distance
+    source: str
+    protocol: str
+    pick: slice = field(default_factory=lambda: slice(None))
+    least: int = 0
+    of: str = "clips"
+    scaled: bool = False
+    signed: bool = False
+    decimals: int = 1
+    group: str = "sets"
+    better: str = "lower"
+    unit: str = ""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.features,)
+
+
+def _fvd(name: str, title: str, features: str, port: str, last: bool) -> SetSpec:
+    where = "last" if last else "first"
+    return SetSpec(
+        name,
+        title,
+        f"Frechet distance of I3D's features of the {where} {WINDOW_FRAMES} frames of the clips and of the true clips. "
+        "I3D averages over time, so beginning and end stand apart: drift shows as their difference.",
+        features,
+        partial(frechet_of_sets, ddof=0),
+        "Unterthiner et al. 2018; " + port,
+        f"{WINDOW_FRAMES} consecutive frames, one window of each clip, 400 logits, covariance with ddof 0",
+        pick=slice(1, 2) if last else slice(0, 1),
+        least=2048,
+    )
+
+
+_STYLEGAN = "settings of StyleGAN-V (fvd2048_16f: rescale, resize, return_features)"
+_CD = "cd-fvd (Ge et al. 2024): bilinear 224, align_corners False, [-1, 1]"
+
+SETS: list[SetSpec] = [
+    _fvd("fvd2048_16f", "FVD", "i3d", _STYLEGAN, last=False),
+    _fvd("fvd2048_16f_last", "FVD, end", "i3d", _STYLEGAN, last=True),
+    _fvd("cd_fvd", "FVD (cd-fvd)", "cd_i3d", _CD, last=False),
+    _fvd("cd_fvd_last", "FVD (cd-fvd), end", "cd_i3d", _CD, last=True),
+    SetSpec(
+        "fid",
+        "FID",
+        "Frechet distance of Inception's features of all frames of the clips and of the true clips.",
+        "inception",
+        partial(frechet_of_sets, ddof=1),
+        "Heusel et al. 2017",
+        "Inception of 2015-12-05, its own resizing, 2048 features, covariance with ddof 1, every frame of every clip",
+        least=50_000,
+        of="frames",
+    ),
+    SetSpec(
+        "kid",
+        "KID",
+        "Kernel distance of the same features; unbiased, so few clips make it uncertain and not large.",
+        "inception",
+        kernel_distance,
+        "Binkowski et al. 2018",
+        "the features of FID, cubic kernel, all frames in place of random subsets",
+        of="frames",
+        signed=True,
+        decimals=4,
+    ),
+    SetSpec(
+        "frechet_reader",
+        "Frechet of readings",
+        "Frechet distance of what the face reader reads in the frames (mouth, lip width, lids, pose, identity), each "
+        "in standard deviations of the truth's. It needs no borrowed network, and compares with no published number.",
+        "readings",
+        partial(frechet_of_sets, ddof=1),
+        "this repository",
+        "every frame that was read, covariance with ddof 1",
+        least=2048,
+        of="frames",
+        scaled=True,
+        decimals=2,
+    ),
+]
+SET_SPECS: dict[str, SetSpec] = {spec.name: spec for spec in SETS}
+
+
+class SetDistance(ClipStates):
+    """One of :data:`SETS` as a torchmetrics metric; clips that were padded twice count once.
+
+    >>> metric = SetDistance("frechet_reader")
+    >>> a, b = np.random.default_rng(0).normal(size=(2, 2, 50, 3))
+    >>> metric.update(a, [0, 1], real=True)
+    >>> metric.update(b, [0, 1], real=False)
+    >>> 0 < float(metric.compute()) < 1
+    True
+    """
+
+    kinds: ClassVar[dict[str, torch.dtype]] = {
+        "values": torch.float64,
+        "sizes": torch.int64,
+        "widths": torch.int64,
+        "sample_ids": torch.int64,
+        "are_real": torch.int64,
+    }
+    higher_is_better = False
+
+    values: list[Tensor]
+    sizes: list[Tensor]
+    widths: list[Tensor]
+    sample_ids: list[Tensor]
+    are_real: list[Tensor]
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.spec = SET_SPECS[name]
+
+    def update(self, features: Sequence[np.ndarray] | np.ndarray, sample_ids: Sequence[int], *, real: bool) -> None:
+        """Add clips: the features ``[n, D]`` of each, and ids that tell clips apart, the same for the true and the
+        made video of a clip."""
+        if len(features) != len(sample_ids):
+            raise ValueError(f"features of {len(features)} clips but {len(sample_ids)} sample ids")
+        for values, clip in zip(features, sample_ids):
+            picked = np.ascontiguousarray(values[self.spec.pick], dtype=np.float64)
+            self.values.append(torch.from_numpy(picked.reshape(-1)))
+            self.sizes.append(torch.tensor([picked.size]))
+            self.widths.append(torch.tensor([picked.shape[1]]))
+            self.sample_ids.append(torch.tensor([int(clip)]))
+            self.are_real.append(torch.tensor([int(real)]))
+
+    def _clips(self, real: bool) -> dict[int, np.ndarray]:
+        """The vectors of each clip, by its id; the first of those that came twice."""
+        sizes, widths, ids, are_real = (
+            self.gathered(name).astype(np.int64) for name in ("sizes", "widths", "sample_ids", "are_real")
+        )
+        parts = np.split(self.gathered("values"), np.cumsum(sizes)[:-1]) if len(sizes) else []
+        found: dict[int, np.ndarray] = {}
+        for part, width, clip, is_real in zip(parts, widths, ids, are_real):
+            if bool(is_real) == real:
+                found.setdefault(int(clip), part.reshape(-1, width))
+        return dict(sorted(found.items()))
+
+    def _distance(self, true: Sequence[np.ndarray], made: Sequence[np.ndarray]) -> float:
+        try:
+            return self.spec.distance(np.concatenate(true), np.concatenate(made))
+        except (ValueError, np.linalg.LinAlgError):
+            return float("nan")
+
+    def _pairs(self) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+        """The true and the made vectors of the clips that have both, scaled, and how many have not."""
+        true, made = self._clips(True), self._clips(False)
+        both = [clip for clip in true if clip in made and len(true[clip]) and len(made[clip])]
+        trues, mades = [true[clip] for clip in both], [made[clip] for clip in both]
+        if self.spec.scaled and both:
+            deviation = np.concatenate(trues).std(axis=0)
+            kept = deviation > 1e-9
+            trues, mades = ([v[:, kept] / deviation[kept] for v in clips] for clips in (trues, mades))
+        return trues, mades, len(true) - len(both)
+
+    def compute(self) -> Tensor:
+        """The distance; NaN for sets of fewer than two vectors."""
+        true, made, _ = self._pairs()
+        return torch.tensor(self._distance(true, made), dtype=torch.float64)
+
+    def score(self, seed: int = 0, resamples: int = SET_RESAMPLES) -> Score:
+        """The distance with its interval over clips and, below the protocol's number of vectors, a warning."""
+        true, made, undefined = self._pairs()
+        value = self._distance(true, made)
+        if not np.isfinite(value):
+            reason = f"{len(true)} clips are too few for a distance of distributions"
+            return Score(None, undefined=undefined, reason=reason)
+        interval = self._interval(value, true, made, seed, resamples)
+        count = sum(len(values) for values in made)
+        few = f"{self.spec.title} below {self.spec.least} {self.spec.of} is biased; N = {count}"
+        reason = few if count < self.spec.least else ""
+        return Score(value, *interval, n=len(true), undefined=undefined, reason=reason)
+
+    def _interval(
+        self, value: float, true: list[np.ndarray], made: list[np.ndarray], seed: int, resamples: int
+    ) -> tuple[float, float] | tuple[None, None]:
+        if len(true) < 2:
+            return None, None
+        picks = np.random.default_rng(seed).integers(0, len(true), size=(min(resamples, SET_RESAMPLES), len(true)))
+        found = np.array([self._distance([true[i] for i in pick], [made[i] for i in pick]) for pick in picks])
+        found = found[np.isfinite(found)]
+        if not len(found):
+            return None, None
+        low, high = np.quantile(found, [0.025, 0.975]) + (value - found.mean())
+        return float(low if self.spec.signed else max(low, 0.0)), float(high)

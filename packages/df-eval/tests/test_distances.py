@@ -1,0 +1,140 @@
+"""Distances of distributions against references, and their traps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from df_eval.metrics import SET_SPECS, SetDistance, frechet_distance, frechet_of_sets
+from df_eval.metrics.frechet import kernel_distance
+
+RNG = np.random.default_rng(0)
+
+
+def moments(values: np.ndarray, ddof: int) -> tuple[np.ndarray, np.ndarray]:
+    return values.mean(axis=0), np.cov(values, rowvar=False, ddof=ddof)
+
+
+def by_sqrtm(a: np.ndarray, b: np.ndarray, ddof: int) -> float:
+    (mean, cov), (other, other_cov) = moments(a, ddof), moments(b, ddof)
+    root = sqrtm(cov @ other_cov).real
+    return float(np.square(mean - other).sum() + np.trace(cov + other_cov - 2 * root))
+
+
+@pytest.mark.parametrize("count", [7, 40], ids=["fewer than features", "more"])
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_frechet_is_the_formula_with_the_root_of_a_matrix(count: int, ddof: int) -> None:
+    a, b = RNG.normal(size=(count, 12)) * RNG.uniform(0.5, 2, 12), RNG.normal(size=(count + 3, 12)) + 0.5
+    found = frechet_of_sets(a, b, ddof)
+    assert found == pytest.approx(by_sqrtm(a, b, ddof), rel=1e-4)
+    assert found == pytest.approx(frechet_distance(*moments(a, ddof), *moments(b, ddof)), rel=1e-6)
+    assert found == pytest.approx(frechet_of_sets(b, a, ddof))
+    assert abs(found - frechet_of_sets(a, b, 1 - ddof)) > 1e-3, "which ddof it is can be told"
+
+
+class Pass(torch.nn.Module):
+    """Features of images that are features already."""
+
+    num_features = 4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1).double()
+
+
+def test_fid_and_kid_are_those_of_torchmetrics() -> None:
+    a, b = (torch.from_numpy(RNG.normal(size=(30, 4, 1, 1)) + shift) for shift in (0.0, 1.0))
+    reference = FrechetInceptionDistance(feature=Pass())
+    kernel = KernelInceptionDistance(feature=Pass(), subsets=1, subset_size=30)
+    for metric in (reference, kernel):
+        metric.update(a, real=True)
+        metric.update(b, real=False)
+    ours, ours_kernel = SetDistance("fid"), SetDistance("kid")
+    for metric in (ours, ours_kernel):
+        metric.update(a.flatten(1).numpy().reshape(3, 10, 4), [0, 1, 2], real=True)
+        metric.update(b.flatten(1).numpy().reshape(3, 10, 4), [0, 1, 2], real=False)
+    assert float(ours.compute()) == pytest.approx(float(reference.compute()), rel=1e-5)
+    assert float(ours_kernel.compute()) == pytest.approx(float(kernel.compute()[0]), rel=1e-4)
+
+
+def test_few_clips_are_biased_by_as_much_as_a_bad_score_and_flagged() -> None:
+    """Two samples of one Gaussian of 400 features and trace 100: their true distance is 0."""
+    a, b = np.random.default_rng(1).normal(size=(2, 2048, 400)) * 0.5
+    few, some, protocol = (frechet_of_sets(a[:count], b[:count], ddof=0) for count in (50, 256, 2048))
+    assert few > 100 > some > 30 > protocol > 3
+    metric = SetDistance("fvd2048_16f")
+    windows = a[:8].reshape(4, 2, 400), b[:8].reshape(4, 2, 400)
+    metric.update(windows[0], range(4), real=True)
+    metric.update(windows[1], range(4), real=False)
+    score = metric.score(resamples=5)
+    assert score.n == 4 and score.reason == "FVD below 2048 clips is biased; N = 4"
+    assert score.value == pytest.approx(frechet_of_sets(windows[0][:, 0], windows[1][:, 0], ddof=0))
+
+
+@pytest.mark.parametrize("name", SET_SPECS)
+def test_identical_sets_are_at_no_distance_and_one_vector_is_no_set(name: str) -> None:
+    clips = RNG.normal(size=(5, 2, 6))
+    same, single = SetDistance(name), SetDistance(name)
+    for real in (True, False):
+        same.update(clips, range(5), real=real)
+        single.update(clips[:1, :1], [0], real=real)
+    value = float(same.compute())
+    assert value < 0 if name == "kid" else abs(value) < 1e-6, "what is unbiased is below 0 here"
+    assert np.isnan(float(single.compute()))
+    assert single.score().value is None and "too few" in single.score().reason
+
+
+def test_the_windows_at_the_end_see_a_drift_that_those_at_the_beginning_do_not() -> None:
+    true = RNG.normal(size=(20, 2, 6))
+    made = true.copy()
+    made[:, 1] += 3.0
+    found = {}
+    for name in ("fvd2048_16f", "fvd2048_16f_last"):
+        metric = SetDistance(name)
+        metric.update(true, range(20), real=True)
+        metric.update(made, range(20), real=False)
+        found[name] = float(metric.compute())
+    assert found["fvd2048_16f"] == pytest.approx(0.0, abs=1e-9)
+    assert found["fvd2048_16f_last"] == pytest.approx(6 * 9.0)
+
+
+def test_clips_that_come_twice_count_once_and_the_interval_holds_the_distance_of_more_clips() -> None:
+    true, made = RNG.normal(size=(2, 60, 4, 3)) + np.array([0.0, 1.0])[:, None, None, None]
+    metric, padded = SetDistance("frechet_reader"), SetDistance("frechet_reader")
+    for each in (metric, padded):
+        each.update(true, range(60), real=True)
+        each.update(made, range(60), real=False)
+    padded.update(made[:3] + 9, [0, 1, 2], real=False)
+    assert float(padded.compute()) == float(metric.compute())
+    score = metric.score(seed=1)
+    assert score.low is not None and score.high is not None and score.low < score.value < score.high
+    assert score.low < 3.0 < score.high, "three features, each moved by one deviation"
+    assert metric.score(seed=1) == score != metric.score(seed=2)
+
+
+def test_readings_of_any_unit_weigh_alike_and_what_does_not_vary_is_left_out() -> None:
+    true, made = RNG.normal(size=(2, 5, 40, 3)) + np.array([0.0, 0.5])[:, None, None, None]
+    constant = np.full((5, 40, 1), 7.0)
+
+    def found(true: np.ndarray, made: np.ndarray) -> float:
+        metric = SetDistance("frechet_reader")
+        metric.update(true, range(5), real=True)
+        metric.update(made, range(5), real=False)
+        return float(metric.compute())
+
+    units = np.array([1.0, 1000.0, 1e-3])
+    assert found(true * units, made * units) == pytest.approx(found(true, made))
+    assert found(np.concatenate([true, constant], 2), np.concatenate([made, constant], 2)) == found(true, made)
+    assert found(true, made) > 0.5
+
+
+def test_sets_must_be_sets() -> None:
+    with pytest.raises(ValueError, match="two vectors"):
+        frechet_of_sets(np.zeros((1, 3)), np.zeros((5, 3)), ddof=1)
+    with pytest.raises(ValueError, match="equally large"):
+        kernel_distance(np.zeros((4, 3)), np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="sample ids"):
+        SetDistance("fid").update(np.zeros((2, 3, 4)), [0], real=True)

@@ -1,0 +1,106 @@
+"""Every metric of both lists as a torchmetrics class: at once, in batches, and over two processes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.multiprocessing
+from fabricated import SHIFTS, features, rows_of
+from torch import distributed as dist
+from torchmetrics import Metric
+
+from df_eval.measure import GENERATED, GROUND_TRUTH
+from df_eval.metrics import CATALOG, SETS, SPECS, SetDistance, metric_class
+from df_eval.metrics.seen import Seen
+
+CLIPS = 5
+SHARES = {
+    "one is empty": ([0, 1, 2, 3, 4], []),
+    "the other is empty": ([], [0, 1, 2, 3, 4]),
+    "uneven, and padded": ([0, 1, 2], [3, 4, 0]),
+}
+NAMES = [spec.name for spec in (*CATALOG, *SETS)]
+
+
+class Clip(NamedTuple):
+    """What metrics are updated with."""
+
+    seen: Seen
+    true: dict[str, Any]
+    made: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Clip]:
+    found = []
+    for index in range(CLIPS):
+        truth, videos = rows_of(index, 65, 0.3, 0.2)
+        seen = Seen(videos[GENERATED], truth, 5, SHIFTS)
+        found.append(Clip(seen, features(videos[GROUND_TRUTH]), features(videos[GENERATED])))
+    return found
+
+
+def new(name: str) -> Metric:
+    return metric_class(name)() if name in SPECS else SetDistance(name)
+
+
+def add(metric: Metric, clips: list[Clip], chosen: list[int]) -> None:
+    if not isinstance(metric, SetDistance):
+        metric.update([clips[i].seen for i in chosen], chosen)
+        return
+    kind = metric.spec.features
+    metric.update([clips[i].true[kind] for i in chosen], chosen, real=True)
+    metric.update([clips[i].made[kind] for i in chosen], chosen, real=False)
+
+
+def at_once(name: str, clips: list[Clip]) -> float:
+    metric = new(name)
+    add(metric, clips, list(range(CLIPS)))
+    return float(metric.compute())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_give_the_same_as_all_at_once(name: str, clips: list[Clip]) -> None:
+    metric = new(name)
+    for batch in ([3, 4], [0], [1, 2, 3]):
+        add(metric, clips, batch)
+    wanted = at_once(name, clips)
+    assert math.isfinite(wanted) and float(metric.compute()) == pytest.approx(wanted)
+    assert metric.full_state_update is False and metric.is_differentiable is False
+    better = SPECS[name].better if name in SPECS else "lower"
+    assert metric.higher_is_better is {"higher": True, "lower": False, "truth": None}[better]
+
+
+def take_part(rank: int, clips: list[Clip], store: str, out: Path) -> None:
+    """One of two processes; each writes what it computes."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+    found: dict[str, dict[str, float]] = {}
+    for share, parts in SHARES.items():
+        found[share] = {}
+        for name in NAMES:
+            metric = new(name)
+            if parts[rank]:
+                add(metric, clips, parts[rank])
+            found[share][name] = float(metric.compute())
+    (out / f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_two_processes_give_the_same_as_one(clips: list[Clip], tmp_path: Path) -> None:
+    arguments = (clips, str(tmp_path / "store"), tmp_path)
+    group = torch.multiprocessing.start_processes(take_part, arguments, nprocs=2, join=False, start_method="fork")
+    assert group is not None
+    while not group.join(timeout=120):
+        pass
+    wanted = {name: at_once(name, clips) for name in NAMES}
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        for share in SHARES:
+            assert found[share] == pytest.approx(wanted), (rank, share)

@@ -1,0 +1,79 @@
+"""Write docs/metrics.md: every metric of df-eval, from the lists that it measures by.
+
+uv run python tools/make_metrics.py            # write it
+uv run python tools/make_metrics.py --check    # exit with 1 if it is not what would be written
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, SetSpec
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
+
+DIRECTION = {"higher": "higher is better", "lower": "lower is better", "truth": "as near the truth's as possible"}
+
+INTRODUCTION = """\
+# Metrics
+
+Every metric of df-eval. This page is made from the lists that df-eval measures by (`df_eval.metrics.CATALOG` and
+`SETS`), by `uv run python tools/make_metrics.py`; a test holds it up to date. Change the lists, not the page.
+
+A value is pooled over clips as a sum of numerators over a sum of denominators; for a plain mean over clips the
+denominator is 1. Distances of distributions have no value per clip. Intervals are bootstraps over clips. Frames in
+which no face is found are left out of every metric, never filled; the detection rate is always reported. "Needs" names
+the signals without which a metric does not exist: of the reader (`mouth`, `identity`, ...), of the truth (`true_mouth`,
+...), or of a network whose file is given (`readers.*` in [configuration.md](configuration.md)); a metric without them
+is reported as unavailable, with the setting that would give it.
+
+Numbers of different papers do not compare: network, crop, protocol and number of clips differ. Compare within a table:
+it holds the ground truth, the VAE's reconstruction, the shifted sound and the still image beside the generated videos.
+A distance of distributions below its protocol's number of clips is biased upward, and is printed with that remark.
+"""
+
+
+def document() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for group, title in GROUPS.items():
+        every: list[MetricSpec | SetSpec] = [*CATALOG, *SETS]
+        parts += [f"## {title}\n", *(entry(spec) for spec in every if spec.group == group)]
+    return "\n".join(parts)
+
+
+def entry(spec: MetricSpec | SetSpec) -> str:
+    """One metric's section."""
+    direction = DIRECTION[spec.better]
+    lines = [f"### `{spec.name}`: {spec.title}\n", f"{spec.definition}\n"]
+    lines.append(f"- unit: {spec.unit or 'none'}; {direction}")
+    if spec.protocol:
+        lines.append(f"- protocol: {spec.protocol}")
+    if isinstance(spec, SetSpec) and spec.least:
+        lines.append(f"- number: {spec.least} {spec.of} in the protocol; fewer are flagged as biased")
+    if isinstance(spec, MetricSpec) and spec.not_in:
+        reasons = dict.fromkeys(spec.not_in.values())
+        told = (f"{', '.join(row for row in spec.not_in if spec.not_in[row] == why)} ({why})" for why in reasons)
+        lines.append(f"- not in the rows: {'; '.join(told)}")
+    lines.append(f"- needs: {', '.join(f'`{need}`' for need in spec.needs) or 'pixels alone'}")
+    lines.append(f"- source: {spec.source}\n")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write docs/metrics.md from df-eval's lists of metrics.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
+    text = document()
+    if not parser.parse_args().check:
+        DOCUMENT.write_text(text, encoding="utf-8")
+        return 0
+    if DOCUMENT.is_file() and DOCUMENT.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{DOCUMENT} is out of date; run: uv run python tools/make_metrics.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
