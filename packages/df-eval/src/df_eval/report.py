@@ -113,27 +113,31 @@ def _length_section(frames: int, table: Table, clips: int) -> str:
 
 
 def _table(table: Table, specs: Sequence[Spec], clips: int) -> str:
-    head = "".join(f'<th><abbr title="{escape(s.definition)}">{escape(_title(s))}</abbr></th>' for s in specs)
+    """One line for each metric and one column for each row of videos: never wider than a screen."""
+    head = "".join(f'<th{_mark(row)}><abbr title="{escape(ROW_HELP[row])}">{escape(row)}</abbr></th>' for row in ROWS)
     lines = []
-    for row in ROWS:
-        cells = "".join(_cell(table[row][spec.name], spec.decimals, clips) for spec in specs)
-        mark = ' class="generated"' if row == GENERATED else ""
-        name = f'<abbr title="{escape(ROW_HELP[row])}">{escape(row)}</abbr>'
-        lines.append(f"<tr{mark}><td>{name}</td><td>{clips}</td>{cells}</tr>")
+    for spec in specs:
+        cells = "".join(_cell(table[row][spec.name], spec.decimals, clips, _mark(row)) for row in ROWS)
+        name = f'<abbr title="{escape(spec.definition)}">{escape(_title(spec))}</abbr>'
+        lines.append(f"<tr><td>{name}</td>{cells}</tr>")
     return (
-        f'<div class="scroll"><table><thead><tr><th>row</th><th>N</th>{head}</tr></thead>'
+        f'<div class="scroll"><table><thead><tr><th>{clips} clips</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _cell(score: Score, decimals: int, clips: int) -> str:
+def _mark(row: str) -> str:
+    return ' class="generated"' if row == GENERATED else ""
+
+
+def _cell(score: Score, decimals: int, clips: int, mark: str) -> str:
     if score.value is None:
         return f'<td class="none" title="{escape(score.reason)}">{NOTHING}</td>'
     interval = _interval(score, decimals)
     remark = f" N {score.n}" if score.n != clips else ""
     small = f'<span class="ci">{interval}{remark}</span>' if interval or remark else ""
     title = f' title="{escape(score.reason)}"' if score.reason else ""
-    return f"<td{title}>{score.value:.{decimals}f}{small}</td>"
+    return f"<td{mark}{title}>{score.value:.{decimals}f}{small}</td>"
 
 
 def _interval(score: Score, decimals: int) -> str:

@@ -22,12 +22,14 @@ p.lead { color: var(--soft); margin: 0 0 18px; }
   background: var(--none); vertical-align: 3px; margin-left: 6px; }
 .tag.yes { background: var(--good); } .tag.no { background: var(--bad); }
 .scroll { overflow-x: auto; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; font-size: 13.5px;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 thead th { background: #f9fafb; font-weight: 600; color: #374151; vertical-align: bottom; white-space: normal; }
 tbody tr:last-child td { border-bottom: 0; }
-tr.generated td { background: #fef2f2; font-weight: 600; }
+td.generated, thead th.generated { background: #fef2f2; font-weight: 600; }
+th:first-child { width: 22%; } td:first-child { white-space: normal; }
 td .ci { display: block; color: var(--soft); font-size: 11.5px; font-weight: 400; }
 td.none { color: #9ca3af; cursor: help; }
 abbr { text-decoration: none; cursor: help; border-bottom: 1px dotted #9ca3af; }
