@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def test_the_page_shows_it_all(done: Path) -> None:
         "&lt;b&gt; better &amp; more",
         "loss is not finite",
         "<svg",
-        "df-train --config",
+        "train --config",
     ):
         assert part in text, part
     assert "http://" not in text.replace("http://www.w3.org", "") and "src=" not in text, "nothing is fetched"
@@ -136,7 +137,7 @@ def test_the_papers_files(done: Path, tmp_path: Path) -> None:
     assert table.count("\\toprule") == 1 and "\\textless{}b\\textgreater{} better \\& more" in table
     assert all(line.count(" & ") == 5 for line in table.splitlines() if line.endswith(r"\\"))
     assert written["arms.pdf"].read_bytes().startswith(b"%PDF")
-    assert "df-eval" in written["protocol.txt"].read_text()
+    assert "supported if the 95 % interval" in written["protocol.txt"].read_text()
     assert latex("a_b%\\") == r"a\_b\%\textbackslash{}"
 
 
@@ -173,9 +174,14 @@ def test_mistakes_are_one_line(
     assert message in said and said.count("\n") == 1
 
 
-def test_help_loads_no_torch() -> None:
-    import subprocess
+def test_commands_are_shown_by_their_own_names() -> None:
+    programs = Programs()
+    assert programs.shown([*programs.train, "--config", "x"]) == ["df-train", "--config", "x"]
+    assert programs.shown([*programs.evaluate, "run"]) == ["df-eval", "run"]
+    assert programs.shown([*programs.corpus, "--out", "d"])[:3] == ["python", "-m", "df_eval.study.corpus"]
 
+
+def test_help_loads_no_torch() -> None:
     code = "import sys; from df_eval.study.cli import build_parser; build_parser('run').format_help(); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

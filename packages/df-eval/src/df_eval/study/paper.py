@@ -24,7 +24,7 @@ _SPECIAL = {
 
 
 def write_paper(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``verdicts.tex``, one ``METRIC-FRAMES-ROW.tex`` a table, ``AXIS.pdf`` and ``protocol.txt``; returns them."""
+    """Write ``verdicts.tex``, a ``METRIC-FRAMES-ROW.tex`` per table, ``AXIS.pdf`` and ``protocol.txt``; return them."""
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
 
