@@ -116,6 +116,16 @@ def test_an_arm_that_needs_another_comes_after_it_and_changes_with_it() -> None:
     assert state_of(late, Path("studies/s")) == "done"
 
 
+def test_an_arm_is_built_on_the_training_that_another_shares_with_it() -> None:
+    arms = {"a": {"effect": 0}, "same": {"effect": 0, "evaluation.bonus": 1}, "b": {"start_from": "${arm:same}/model"}}
+    config = study(arms=arms, hypotheses=[], seeds=[0], only_trained=["same"])
+    plan = plan_of(config)
+    assert plan.run("same", 0).commands == {} and plan.run("same", 0).trained_in == plan.run("a", 0).place
+    assert state_of(plan.run("same", 0), Path("studies/s")) == "waiting"
+    assert run(config)[0] == 0
+    assert sum(line.startswith("train") for line in calls()) == 2
+
+
 def test_wrong_arms_are_one_line() -> None:
     def refused(message: str, **changes: Any) -> None:
         with pytest.raises(UserError, match=message):
@@ -214,8 +224,11 @@ def test_a_study_killed_at_random_moments_goes_on() -> None:
     chance = random.Random(0)
     driver = [sys.executable, "-c", DRIVER.format(tests=str(STUBS.parent))]
     for _ in range(3):
+        before, patience = len(calls()), time.monotonic() + 30
         child = subprocess.Popen(driver, stdout=subprocess.DEVNULL)
-        time.sleep(1.0 + chance.uniform(0, 0.8))
+        while len(calls()) == before and child.poll() is None and time.monotonic() < patience:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.2))
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert run(config)[0] == 0

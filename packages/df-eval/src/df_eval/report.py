@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from html import escape
 
 from df_eval.goals import Goal
+from df_eval.markdown import NOTHING
 from df_eval.measure import GENERATED, ROWS
 from df_eval.metrics import CATALOG, SPECS, MetricSpec, Score
 from df_eval.style import CSS
-from df_eval.table import HEADLINE, NOTHING, Table, groups_with_values, unavailable_lines, verdict
+from df_eval.table import HEADLINE, Table, groups_with_values, unavailable_lines, verdict
 
 ROW_HELP = {
     "ground truth": "The reader on the true frames: how well the reader itself measures.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from df_eval.metrics import SPECS
 from df_eval.metrics.seen import ROWS
 from df_eval.study.config import StudyConfig
@@ -30,7 +32,6 @@ def check_metrics(config: StudyConfig, plan: Plan) -> None:
                 )
 
 
-def _known(name: str, options: object, where: str, kind: str) -> None:
-    known = [str(option) for option in options]  # type: ignore[attr-defined]
-    if name not in known:
-        raise UserError(f"{where}: there is no {kind} {name!r}{nearest(name, known)}")
+def _known(name: str, options: Collection[str], where: str, kind: str) -> None:
+    if name not in options:
+        raise UserError(f"{where}: there is no {kind} {name!r}{nearest(name, options)}")

@@ -93,10 +93,10 @@ def _directory(options: argparse.Namespace) -> Path:
 def _plan(config: StudyConfig) -> int:
     from df_eval.study.check import check_metrics
     from df_eval.study.cost import plan_lines
-    from df_eval.study.plan import make_plan
+    from df_eval.study.plan import known_answers, make_plan
     from df_eval.study.programs import Programs
 
-    plan = make_plan(config, Programs())
+    plan = make_plan(config, Programs(), known_answers(config.directory))
     check_metrics(config, plan)
     print("\n".join(plan_lines(config, plan)))
     return 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from df_eval.markdown import NOTHING, markdown_table
 from df_eval.study.config import StudyConfig
+from df_eval.study.execute import to_do
 from df_eval.study.plan import Plan, Step
-from df_eval.study.records import read_record, state_of
-from df_eval.table import NOTHING, markdown_table
+from df_eval.study.records import is_running, read_record, stage_done, state_of
 
 STAGES = ("corpus", "train", "evaluate")
 
@@ -39,10 +40,9 @@ def summary(plan: Plan) -> dict[str, Any]:
     spent = {stage: sum(seconds_of(step, study).get(stage, 0.0) for step in plan.steps) for stage in STAGES}
     per_run = expected(plan)
     left = dict.fromkeys(STAGES[1:], 0)
-    for step in plan.runs:
-        if state_of(step, study) != "done":
-            for stage in left:
-                left[stage] += stage in step.commands and read_record(step, study).stage(stage).code != 0
+    for step in to_do(plan):
+        for stage in left:
+            left[stage] += stage in step.commands and not stage_done(step, stage, study)
     known = all(per_run[stage] is not None or not count for stage, count in left.items())
     rest = sum((per_run[stage] or 0.0) * count for stage, count in left.items()) if known else None
     source = "measured: mean of the runs that are done" if known else "not known before the first run is done"
@@ -105,7 +105,7 @@ def status_lines(plan: Plan) -> list[str]:
     for step in plan.steps:
         spent = seconds_of(step, study)
         record = read_record(step, study)
-        state = state_of(step, study)
+        state = "running" if is_running(step, study) else state_of(step, study)
         times = [duration(spent.get(stage)) for stage in STAGES[1:]]
         rows.append([step.key, state, *times, record.failure if state == "failed" else ""])
     return [markdown_table(["step", "state", "train", "evaluate", "why"], rows), "", cost_line(plan)]

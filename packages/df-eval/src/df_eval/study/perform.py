@@ -18,6 +18,7 @@ from pathlib import Path
 
 from df_eval.study.plan import Plan, Step, read_plan
 from df_eval.study.records import (
+    HELD,
     Record,
     StageRecord,
     begin,
@@ -34,8 +35,6 @@ from df_models.files import atomic_write
 from df_models.locks import open_locked
 from df_models.settings import dump_config, validate_config
 
-HELD = ".study-lock"
-"""Held by a step's commands themselves, so that one that outlives a killed study is waited for, not doubled."""
 LONGEST_REASON = 400
 
 

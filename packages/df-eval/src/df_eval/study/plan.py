@@ -98,6 +98,17 @@ def read_plan(directory: Path) -> Plan:
     return Plan(steps=steps, **tree)
 
 
+def known_answers(directory: Path) -> dict[str, str]:
+    """What df-train and df-eval said of this study's arms before, by what was asked."""
+    path = directory / RESOLVED
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged; remove it (it will be written anew)") from error
+
+
 def make_plan(config: StudyConfig, programs: Programs, known: dict[str, str] | None = None) -> Plan:
     """The plan of a study; asks df-train and df-eval for the resolved configuration of every arm.
 
@@ -114,8 +125,9 @@ def make_plan(config: StudyConfig, programs: Programs, known: dict[str, str] | N
     for name, tree in resolved.items():
         _check_clock(name, tree)
     steps = _corpora(config.directory, resolved, programs)
+    told = _Told(config, programs, arms, resolved, measured, found, dict(steps))
     for seed in config.seeds:
-        steps |= _runs_of(seed, config, arms, resolved, measured, steps, programs, found)
+        steps |= _runs_of(seed, told)
     return Plan(str(config.directory), tuple(steps.values()), resolved, measured, found)
 
 
@@ -192,46 +204,60 @@ def _corpora(directory: Path, resolved: Mapping[str, Any], programs: Programs) -
     return steps
 
 
-def _runs_of(
-    seed: int,
-    config: StudyConfig,
-    arms: Mapping[str, Arm],
-    resolved: Mapping[str, Any],
-    measured: Mapping[str, Any],
-    corpora: Mapping[str, Step],
-    programs: Programs,
-    found: Mapping[str, str],
-) -> dict[str, Step]:
+@dataclass(frozen=True)
+class _Told:
+    """What is known of all arms when their runs are planned."""
+
+    config: StudyConfig
+    programs: Programs
+    arms: Mapping[str, Arm]
+    resolved: Mapping[str, Any]
+    measured: Mapping[str, Any]
+    versions: Mapping[str, str]
+    corpora: Mapping[str, Step]
+
+
+def _runs_of(seed: int, told: _Told) -> dict[str, Step]:
     """The runs of all arms with one seed, by key."""
     steps: dict[str, Step] = {}
     key_of: dict[str, str] = {}
     trained: dict[str, Step] = {}
-    for name, arm in arms.items():
+    for name, arm in told.arms.items():
         needs = {needed: key_of[needed] for needed in arm.needs}
-        training = [_without_place(resolved[name]), needs, seed, found]
-        key_of[name] = key = f"{name}/seed-{seed}-{_digest([training, measured.get(name)])[:10]}"
-        place = config.directory / "runs" / key
+        training = [_without_place(told.resolved[name]), needs, seed, told.versions]
+        key_of[name] = key = f"{name}/seed-{seed}-{_digest([training, told.measured.get(name)])[:10]}"
+        place = str(told.config.directory / "runs" / key)
         same = trained.get(_digest(training))
-        places = {needed: str(config.directory / "runs" / where) for needed, where in needs.items()}
-        commands: dict[str, list[str]] = {}
-        if same is None:
-            given = [with_places(line, places) for line in overrides(arm.train)]
-            own = [f"seed={seed}", f"run_dir={json.dumps(str(place))}"]
-            commands["train"] = [*programs.train, "--config", arm.base, *given, *own]
-        at = str(place) if same is None else same.place
-        if arm.measured:
-            given = [with_places(line, places) for line in _evaluation_settings(arm, config)]
-            argv = [at, *_from_file(config.evaluation.config), *given, "--out", str(place / "eval"), "--quiet"]
-            commands["evaluate"] = [*programs.evaluate, *argv]
-        first = [same.key] if same is not None else [k for k, s in corpora.items() if s.place == _root(resolved[name])]
-        steps[key] = Step(key, str(place), commands, at, tuple(dict.fromkeys([*needs.values(), *first])), name, seed)
+        at = place if same is None else same.place
+        first = [same.key] if same is not None else _corpus_of(name, told)
+        places = {needed: steps[where].trained_in for needed, where in needs.items()}
+        commands = _commands(arm, seed, place, at, places, told)
+        steps[key] = Step(key, place, commands, at, tuple(dict.fromkeys([*needs.values(), *first])), name, seed)
         trained.setdefault(_digest(training), steps[key])
     return steps
 
 
-def _root(tree: Mapping[str, Any]) -> str:
-    data = tree.get("data")
-    return str(data.get("root")) if isinstance(data, dict) and isinstance(data.get("synth"), dict) else ""
+def _commands(
+    arm: Arm, seed: int, place: str, trained_in: str, places: Mapping[str, str], told: _Told
+) -> dict[str, list[str]]:
+    """A run's commands by stage; one that shares another's training has none of its own."""
+    commands: dict[str, list[str]] = {}
+    if trained_in == place:
+        given = [with_places(line, places) for line in overrides(arm.train)]
+        own = [f"seed={seed}", f"run_dir={json.dumps(place)}"]
+        commands["train"] = [*told.programs.train, "--config", arm.base, *given, *own]
+    if arm.measured:
+        given = [with_places(line, places) for line in _evaluation_settings(arm, told.config)]
+        argv = [trained_in, *_from_file(told.config.evaluation.config), *given, "--out", f"{place}/eval", "--quiet"]
+        commands["evaluate"] = [*told.programs.evaluate, *argv]
+    return commands
+
+
+def _corpus_of(name: str, told: _Told) -> list[str]:
+    """The key of the corpus that an arm's run would make itself."""
+    data = told.resolved[name].get("data")
+    root = data.get("root") if isinstance(data, dict) and isinstance(data.get("synth"), dict) else None
+    return [key for key, step in told.corpora.items() if step.place == str(root)]
 
 
 def _without_place(tree: Mapping[str, Any]) -> dict[str, Any]:

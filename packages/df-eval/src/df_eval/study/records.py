@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,8 +13,11 @@ from df_eval.study.plan import Step
 from df_infer.run_dir import RunDir
 from df_models.cli_support import EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED
 from df_models.files import atomic_write
+from df_models.locks import open_locked
 
 RECORD = "study-run.json"
+HELD = ".study-lock"
+"""Held by a step's commands themselves, so that one that outlives a killed study is waited for, not doubled."""
 State = Literal["done", "failed", "interrupted", "waiting"]
 _STOPPED = (EXIT_AGAIN, EXIT_INTERRUPTED, EXIT_TERMINATED)
 """Exit codes of a command that was told to stop, and goes on when it is given again."""
@@ -71,9 +75,12 @@ def record_place(step: Step, study: Path) -> Path:
 
 def read_record(step: Step, study: Path) -> Record:
     """A step's record; an empty one if it was never begun."""
-    path = record_place(step, study) / RECORD
+    return _read(record_place(step, study) / RECORD) or Record(step.key)
+
+
+def _read(path: Path) -> Record | None:
     if not path.is_file():
-        return Record(step.key)
+        return None
     tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     stages = {name: StageRecord(**stage) for name, stage in tree["stages"].items()}
     return Record(tree["key"], stages, tree["blocked"])
@@ -89,11 +96,22 @@ def write_record(record: Record, step: Step, study: Path) -> None:
 def stage_done(step: Step, stage: str, study: Path) -> bool:
     """Whether a stage is done, by what its command left: a record alone does not prove it."""
     if stage == "train":
-        run = RunDir(Path(step.place))
-        return run.finished or (run.root / "expert" / "model.safetensors").is_file()
+        return trained(step)
     if stage == "evaluate":
         return metrics_whole(step.results)
     return read_record(step, study).stage(stage).code == 0 and (Path(step.place) / "train").is_dir()
+
+
+def trained(step: Step) -> bool:
+    """Whether the training that a run rests on is done: a model is there, which df-train exports last.
+
+    A lip-sync expert is exported while it is still trained, so its record must say that the command ended well.
+    """
+    run = RunDir(Path(step.trained_in))
+    if run.finished or not (run.root / "expert" / "model.safetensors").is_file():
+        return run.finished
+    record = _read(run.root / RECORD)
+    return record is not None and record.stage("train").code == 0
 
 
 def metrics_whole(folder: Path) -> bool:
@@ -106,12 +124,24 @@ def metrics_whole(folder: Path) -> bool:
 
 def state_of(step: Step, study: Path) -> State:
     """How far a step is."""
-    if all(stage_done(step, stage, study) for stage in step.commands):
+    if all(stage_done(step, stage, study) for stage in step.commands) and (not step.is_run or trained(step)):
         return "done"
     record = read_record(step, study)
     if record.failure:
         return "failed"
     return "interrupted" if record.stages else "waiting"
+
+
+def is_running(step: Step, study: Path) -> bool:
+    """Whether a process works on the step just now."""
+    held = record_place(step, study) / HELD
+    if not held.is_file():
+        return False
+    try:
+        os.close(open_locked(held, wait=False))
+    except BlockingIOError:
+        return True
+    return False
 
 
 def begin(record: Record, stage: str, log: Path) -> StageRecord:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 from df_eval.study.check import check_metrics
 from df_eval.study.config import StudyConfig
 from df_eval.study.execute import execute, forget_failures
 from df_eval.study.freeze import freeze
-from df_eval.study.plan import RESOLVED, make_plan, write_plan
+from df_eval.study.plan import RESOLVED, known_answers, make_plan, write_plan
 from df_eval.study.programs import Programs
 from df_eval.study.records import state_of
 from df_eval.study.report import write_report
 from df_eval.study.slurm import write_scripts
-from df_models.errors import UserError
 from df_models.files import atomic_write, check_owned, mark_owned, remove_leftovers
 from df_models.locks import one_writer
 
@@ -43,7 +41,7 @@ def run_study(
     with one_writer(directory, "df-study"):
         check_owned(directory, "df-study", WRITTEN)
         remove_leftovers(directory)
-        known = _known(directory)
+        known = known_answers(directory)
         check_metrics(config, make_plan(config, programs, known))  # before anything is fixed
         mark_owned(directory, "df-study")
         config = freeze(config, amend)
@@ -63,13 +61,3 @@ def run_study(
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     say(f"{counted}; report: {page}")
     return 0 if set(states) <= {"done"} else 1
-
-
-def _known(directory: Path) -> dict[str, str]:
-    path = directory / RESOLVED
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged; remove it (it will be written anew)") from error

@@ -90,6 +90,8 @@ def estimate(a: Cells, b: Cells | None = None, *, seed: int = 0, resamples: int 
     if not kept_SC.any():
         return Estimate(None, seeds=seeds, clips=clips, undefined=undefined)
     value = arms[0].pooled - (arms[1].pooled if b is not None else 0.0)
+    if not np.isfinite(value):  # denominators that add up to 0
+        return Estimate(None, seeds=seeds, clips=clips, undefined=undefined)
     if seeds * clips == 1:
         return Estimate(value, seeds=seeds, clips=clips, undefined=undefined)
     error, freedom = _bootstrap_error(arms, seed, resamples), _freedom(arms)

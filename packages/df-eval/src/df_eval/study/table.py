@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from df_eval.markdown import NOTHING, markdown_table
 from df_eval.study.statistics import Estimate
 from df_eval.study.verdicts import numbers
-from df_eval.table import NOTHING, markdown_table
 
 
 def markdown_document(document: Mapping[str, Any]) -> str:
