@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from typing import Any
 import pytest
 
 from df_eval.study.config import StudyConfig
-from df_eval.study.perform import perform
-from df_eval.study.plan import Plan, make_plan, read_plan, write_plan
+from df_eval.study.perform import Stopping, perform
+from df_eval.study.plan import Plan, Step, make_plan, read_plan, write_plan
 from df_eval.study.programs import Programs
-from df_eval.study.records import RECORD, state_of
+from df_eval.study.records import RECORD, read_record, state_of
 from df_eval.study.run import run_study
 from df_models.errors import UserError
 from df_models.files import mark_owned
@@ -255,6 +256,22 @@ def test_a_command_that_outlives_its_study_is_waited_for() -> None:
 def write_plan_into(plan: Plan) -> None:
     Path(plan.directory).mkdir(parents=True)
     write_plan(plan)
+
+
+def test_told_to_stop_is_no_failure_and_an_empty_success_is_one() -> None:
+    config = study(seeds=[0], hypotheses=[], arms={"slow": {"sleep": 30}, "b": {}})
+    plan = plan_of(config)
+    write_plan_into(plan)
+    stopping = Stopping()
+    threading.Timer(0.5, stopping.stop).start()
+    assert perform(plan.runs[0], plan, stopping=stopping) == "interrupted"
+    place = "studies/s/runs/x"
+    nothing = Step("x/seed-0-0", place, {"train": [sys.executable, "-S", "-c", ""]}, place, (), "x")
+    assert perform(nothing, plan) == "failed"
+    assert "is not there" in read_record(nothing, Path("studies/s")).failure
+    place = "studies/s/runs/y"
+    absent = Step("y/seed-0-0", place, {"train": ["no-such-program"]}, place, (), "y")
+    assert perform(absent, plan) == "failed" and "no-such-program" in read_record(absent, Path("studies/s")).failure
 
 
 def test_two_studies_in_one_place_refuse_each_other() -> None:

@@ -85,11 +85,14 @@ def perform(
                 continue
             if stopping.asked:
                 break
-            found = begin(record, stage, place / f"{stage}.log")
+            log = place / f"{stage}.log"
+            found = begin(record, stage, log)
             write_record(record, step, study)
-            _run(found, [*argv, *_again(step, stage)], place / f"{stage}.log", environment, lock, stopping)
-            _check_left(found, step, stage, study)
+            _run(found, [*argv, *_again(step, stage)], log, environment, lock, stopping)
             write_record(record, step, study)
+            if found.code == 0 and stage != "corpus" and not stage_done(step, stage, study):
+                found.code, found.reason = 1, "it ended with exit code 0, but its result is not there or not whole"
+                write_record(record, step, study)
             if found.code != 0:
                 break
     finally:
@@ -121,7 +124,7 @@ def _run(
             found.code, found.reason = 127, f"{argv[0]}: {error.strerror}"
         else:
             with stopping.watching(process):
-                found.code = process.wait()
+                found.code = _wait(process)
             found.reason = "" if found.code == 0 else last_line(log)
     if stopping.asked and found.code not in (0, None):
         found.code = EXIT_INTERRUPTED
@@ -129,10 +132,14 @@ def _run(
     found.began = None
 
 
-def _check_left(found: StageRecord, step: Step, stage: str, study: Path) -> None:
-    """A command that ended well and left nothing has failed too."""
-    if stage != "corpus" and found.code == 0 and not stage_done(step, stage, study):
-        found.code, found.reason = 1, "it ended with exit code 0, but its result is not there or not whole"
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit code; whoever is interrupted here (a Slurm job) tells the command first, and waits for it."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def _again(step: Step, stage: str) -> list[str]:

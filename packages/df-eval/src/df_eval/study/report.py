@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from df_eval.study.cost import cost_line, duration
 from df_eval.study.document import study_document
@@ -57,9 +56,8 @@ def page(document: Mapping[str, Any]) -> str:
     environment.filters["estimate"] = _numbers
     environment.filters["duration"] = duration
     drawn = {axis: axis_figure(document, axis) for axis in axes_of(document)}
-    figures = {axis: Markup(as_svg(figure)) for axis, figure in drawn.items() if figure is not None}
-    style = Markup(CSS + STYLE)
-    return environment.get_template("report.html.j2").render(study=document, figures=figures, style=style)
+    figures = {axis: as_svg(figure) for axis, figure in drawn.items() if figure is not None}
+    return environment.get_template("report.html.j2").render(study=document, figures=figures, style=CSS + STYLE)
 
 
 def _numbers(found: Mapping[str, Any], decimals: int) -> str:
