@@ -32,7 +32,7 @@ def drawn(
         (5, 16, 0.3, 1.0, 0.5),
         (5, 8, 0.0, 0.0, 1.0),
         (1, 16, 0.0, 1.0, 0.5),
-        (5, 4, 0.5, 1.0, 0.1),
+        (5, 16, 0.5, 1.0, 0.1),
     ],
 )
 def test_intervals_cover_the_truth(seeds: int, clips: int, between: float, people: float, rest: float) -> None:
