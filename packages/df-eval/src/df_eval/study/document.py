@@ -56,12 +56,13 @@ def tables_of(config: StudyConfig, plan: Plan, measured: Measured) -> list[dict[
     arms = [name for name, arm in arms_of(config).items() if arm.measured]
     asked = [(h.metric, h.row) for h in config.hypotheses] + [(metric, GENERATED) for metric in config.metrics]
     lengths = sorted({frames for tree in plan.evaluations.values() for frames in tree.get("frames", [])})
-    found = []
+    found: list[dict[str, Any]] = []
+    if not measured.lines:
+        return found
     for frames in lengths:
         for metric, row in dict.fromkeys(asked):
             rows = [_row(arm, config.reference or arms[0], config, measured, (frames, row, metric)) for arm in arms]
-            if any(line["value"]["value"] is not None for line in rows):
-                found.append(_table(metric, row, frames, config.reference or arms[0], rows))
+            found.append(_table(metric, row, frames, config.reference or arms[0], rows))
     return found
 
 

@@ -29,7 +29,8 @@ def axis_figure(document: Mapping[str, Any], axis: str) -> Figure | None:
     asked = {
         (v["hypothesis"]["metric"], v["hypothesis"]["frames"], v["hypothesis"]["row"]) for v in document["verdicts"]
     }
-    tables = [t for t in document["tables"] if (t["metric"], t["frames"], t["row"]) in asked] or document["tables"][:1]
+    drawn = [t for t in document["tables"] if any(row["value"]["value"] is not None for row in t["rows"])]
+    tables = [t for t in drawn if (t["metric"], t["frames"], t["row"]) in asked] or drawn[:1]
     tables = tables[:MOST_PANELS]
     if not tables:
         return None
