@@ -16,6 +16,7 @@ from df_data.build.config import BuildConfig
 from df_data.fetch.config import FetchConfig
 from df_data.synth.config import SynthConfig
 from df_eval.config import EvalConfig
+from df_eval.study.config import StudyConfig
 from df_infer.config import GenerateConfig
 from df_models.settings.reference import markdown
 from df_train.config import TrainConfig
@@ -29,6 +30,7 @@ APPLICATIONS: dict[str, type[BaseModel]] = {
     "df-train, `task: tokenizer`": TokenizerConfig,
     "df-train, `task: sync`": SyncConfig,
     "df-eval": EvalConfig,
+    "df-study": StudyConfig,
     "df-infer generate": GenerateConfig,
     "df-data synth (and `data.synth` of df-train)": SynthConfig,
     "df-data build, people": BuildConfig,

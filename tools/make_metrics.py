@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, SetSpec
+from df_eval.metrics.sets import PROTOCOL_CLIPS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -31,7 +32,7 @@ is reported as unavailable, with the setting that would give it.
 
 Numbers of different papers do not compare: network, crop, protocol and number of clips differ. Compare within a table:
 it holds the ground truth, the VAE's reconstruction, the shifted sound and the still image beside the generated videos.
-A distance of distributions below its protocol's number of clips is biased upward, and is printed with that remark.
+A Frechet distance of few clips is too large, and is printed with that remark.
 """
 
 
@@ -51,8 +52,8 @@ def entry(spec: MetricSpec | SetSpec) -> str:
     lines.append(f"- unit: {spec.unit or 'none'}; {direction}")
     if spec.protocol:
         lines.append(f"- protocol: {spec.protocol}")
-    if isinstance(spec, SetSpec) and spec.least:
-        lines.append(f"- number: {spec.least} {spec.of} in the protocol; fewer are flagged as biased")
+    if isinstance(spec, SetSpec) and spec.biased:
+        lines.append(f"- number: {PROTOCOL_CLIPS} clips; fewer are flagged as biased")
     if isinstance(spec, MetricSpec) and spec.not_in:
         reasons = dict.fromkeys(spec.not_in.values())
         told = (f"{', '.join(row for row in spec.not_in if spec.not_in[row] == why)} ({why})" for why in reasons)

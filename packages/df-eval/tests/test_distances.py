@@ -45,19 +45,46 @@ class Pass(torch.nn.Module):
         return x.flatten(1).double()
 
 
-def test_fid_and_kid_are_those_of_torchmetrics() -> None:
+def test_fid_is_that_of_torchmetrics() -> None:
     a, b = (torch.from_numpy(RNG.normal(size=(30, 4, 1, 1)) + shift) for shift in (0.0, 1.0))
-    reference = FrechetInceptionDistance(feature=Pass())
-    kernel = KernelInceptionDistance(feature=Pass(), subsets=1, subset_size=30)
-    for metric in (reference, kernel):
-        metric.update(a, real=True)
-        metric.update(b, real=False)
-    ours, ours_kernel = SetDistance("fid"), SetDistance("kid")
-    for metric in (ours, ours_kernel):
-        metric.update(a.flatten(1).numpy().reshape(3, 10, 4), [0, 1, 2], real=True)
-        metric.update(b.flatten(1).numpy().reshape(3, 10, 4), [0, 1, 2], real=False)
+    reference, ours = FrechetInceptionDistance(feature=Pass()), SetDistance("fid")
+    for values, real in ((a, True), (b, False)):
+        reference.update(values, real=real)
+        ours.update(values.flatten(1).numpy().reshape(3, 10, 4), [0, 1, 2], real=real)
     assert float(ours.compute()) == pytest.approx(float(reference.compute()), rel=1e-5)
-    assert float(ours_kernel.compute()) == pytest.approx(float(kernel.compute()[0]), rel=1e-4)
+
+
+def test_kid_of_single_frames_is_that_of_torchmetrics_but_for_the_pairs() -> None:
+    """torchmetrics counts the kernels of a true image with the made one of the same place, too."""
+    a, b = RNG.normal(size=(2, 30, 1, 4)) + np.array([0.0, 1.0])[:, None, None, None]
+    reference, ours = KernelInceptionDistance(feature=Pass(), subsets=1, subset_size=30), SetDistance("kid")
+    for values, real in ((a, True), (b, False)):
+        reference.update(torch.from_numpy(values[:, 0, :, None, None]), real=real)
+        ours.update(values, range(30), real=real)
+    cross = ((a[:, 0] @ b[:, 0].T) / 4 + 1) ** 3
+    apart = (cross.sum() - np.trace(cross)) / (30 * 29)
+    wanted = float(reference.compute()[0]) + 2 * (cross.mean() - apart)
+    assert float(ours.compute()) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_kid_of_alike_frames_is_about_0_for_one_distribution_however_few_the_clips() -> None:
+    """Frames lie about their clip, clips of one person about that person: all that biases a mean over frames."""
+    rng, found = np.random.default_rng(5), []
+    for _ in range(200):
+        person = rng.normal(size=(4, 1, 1, 16))
+        clips = person + rng.normal(size=(4, 2, 1, 16)) + 0.1 * rng.normal(size=(4, 2, 20, 16))
+        metric = SetDistance("kid")
+        for which, real in enumerate((True, False)):
+            metric.update(clips[:, which], range(4), real=real)
+        found.append(float(metric.compute()))
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
+
+
+def test_many_frames_are_not_many_clips() -> None:
+    metric = SetDistance("frechet_reader")
+    for real in (True, False):
+        metric.update(RNG.normal(size=(16, 129, 3)), range(16), real=real)
+    assert metric.score(resamples=3).reason == "Frechet of readings is biased below 2048 clips; N = 16"
 
 
 def test_few_clips_are_biased_by_as_much_as_a_bad_score_and_flagged() -> None:
@@ -70,7 +97,7 @@ def test_few_clips_are_biased_by_as_much_as_a_bad_score_and_flagged() -> None:
     metric.update(windows[0], range(4), real=True)
     metric.update(windows[1], range(4), real=False)
     score = metric.score(resamples=5)
-    assert score.n == 4 and score.reason == "FVD below 2048 clips is biased; N = 4"
+    assert score.n == 4 and score.reason == "FVD is biased below 2048 clips; N = 4"
     assert score.value == pytest.approx(frechet_of_sets(windows[0][:, 0], windows[1][:, 0], ddof=0))
 
 
@@ -82,7 +109,7 @@ def test_identical_sets_are_at_no_distance_and_one_vector_is_no_set(name: str) -
         same.update(clips, range(5), real=real)
         single.update(clips[:1, :1], [0], real=real)
     value = float(same.compute())
-    assert value < 0 if name == "kid" else abs(value) < 1e-6, "what is unbiased is below 0 here"
+    assert value == pytest.approx(0.0, abs=1e-6)
     assert np.isnan(float(single.compute()))
     assert single.score().value is None and "too few" in single.score().reason
 
@@ -134,7 +161,8 @@ def test_readings_of_any_unit_weigh_alike_and_what_does_not_vary_is_left_out() -
 def test_sets_must_be_sets() -> None:
     with pytest.raises(ValueError, match="two vectors"):
         frechet_of_sets(np.zeros((1, 3)), np.zeros((5, 3)), ddof=1)
-    with pytest.raises(ValueError, match="equally large"):
-        kernel_distance(np.zeros((4, 3)), np.zeros((5, 3)))
+    kernels = [np.zeros((4, 4))] * 3
+    with pytest.raises(ValueError, match="two different clips"):
+        kernel_distance(*kernels, np.array([2, 2]))
     with pytest.raises(ValueError, match="sample ids"):
         SetDistance("fid").update(np.zeros((2, 3, 4)), [0], real=True)

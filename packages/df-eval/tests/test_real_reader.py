@@ -47,7 +47,7 @@ class Landmarker:
 
 
 class Identity:
-    id, sha256 = "colour", "c" * 64
+    id, sha256, width = "colour", "c" * 64, 3
 
     def frame_vectors(self, frames: np.ndarray, landmarks: Landmarks, chosen: np.ndarray) -> np.ndarray:
         return frames[chosen].mean(axis=(1, 2)).astype(np.float64)

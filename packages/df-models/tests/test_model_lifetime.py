@@ -182,3 +182,28 @@ def test_a_copy_of_a_compiled_model_steps_with_its_own_weights(build, make_clip)
         copied.video.head.head.bias.add_(1.0)
     torch.testing.assert_close(_frames_of(copied, clip, 1)[0], before + 1.0)
     torch.testing.assert_close(_frames_of(model, clip, 1)[0], before)
+
+
+def test_a_plan_that_is_broken_off_leaves_none_behind(build, make_clip, monkeypatch):
+    """It has overwritten the rotated keys that the plan before it reads."""
+    from df_models.model import dualforce
+
+    model = build()
+    clip = make_clip(model, 6, batch=1, size=(4, 4))
+    cache = model.new_cache(1, 4, 4, 3, 1)
+    for frame in range(4):
+        _step(model, clip, cache, frame)
+    wanted = _step(model, clip, cache, 4, write=False).video
+
+    def interrupted(*_, **__):
+        for ring in cache.rings:
+            ring._rotated.zero_()
+        raise KeyboardInterrupt
+
+    streams = [clip[name][:, 4:6] for name in ("video", "structure")]
+    sigmas = [clip[name][:, 4:6] for name in ("sigma_video", "sigma_structure")]
+    with monkeypatch.context() as patched:
+        patched.setattr(dualforce, "plan_chunk", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.step(*streams, clip["audio"][:, 4:], *sigmas, cache, frame=4, write=False)
+    torch.testing.assert_close(_step(model, clip, cache, 4, write=False).video, wanted)

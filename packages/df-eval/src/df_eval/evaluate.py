@@ -22,6 +22,7 @@ from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.dataset import dataset_of
 from df_eval.generation import check_size, fitting_lengths
 from df_eval.goals import goals_of
+from df_eval.metrics.sets import SET_RESAMPLES
 from df_eval.networks import Networks
 from df_eval.output import EvalOutcome, check_place, write_outcome
 from df_eval.readers import MEDIAPIPE, FaceReader, choose_reader
@@ -242,7 +243,11 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
         ("generation", ", ".join(f"{name} {value}" for name, value in rollout.items())),
         ("structure", _structure_of(rollout)),
         ("seed", str(config["seed"])),
-        ("intervals", f"percentile bootstrap over clips, 95 %, {config['resamples']} resamples"),
+        (
+            "intervals",
+            f"percentile bootstrap over clips, 95 %, {config['resamples']} resamples; distances of distributions: "
+            f"{min(config['resamples'], SET_RESAMPLES)}, moved to the mean",
+        ),
         ("shifted audio", f"truth taken {shifts} frames later (25 per second), mean over these shifts"),
         ("lag", f"searched within +-{config['max_lag']} frames"),
         ("model", f"{_which(config)}, {facts['parameters']:,} parameters; VAE {facts['video_vae']['id']}"),

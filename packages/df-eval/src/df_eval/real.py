@@ -143,13 +143,12 @@ def face_boxes(landmarks: Landmarks, size: int) -> np.ndarray | None:
     return np.stack([np.interp(times, seen, column) for column in boxes.T], axis=1)
 
 
-def _vectors(network: FaceIdentity, frames_TSSC: np.ndarray, landmarks: Landmarks) -> np.ndarray | None:
+def _vectors(network: FaceIdentity, frames_TSSC: np.ndarray, landmarks: Landmarks) -> np.ndarray:
+    """Identity vectors of every frame, NaN where no face was found."""
+    vectors_TD = np.full((len(frames_TSSC), network.width), np.nan)
     seen = np.flatnonzero(landmarks.detected)
-    if not len(seen):
-        return None
-    found = network.frame_vectors(frames_TSSC, landmarks, seen)
-    vectors_TD = np.full((len(frames_TSSC), found.shape[1]), np.nan)
-    vectors_TD[seen] = found
+    if len(seen):
+        vectors_TD[seen] = network.frame_vectors(frames_TSSC, landmarks, seen)
     return vectors_TD
 
 

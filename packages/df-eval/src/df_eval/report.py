@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from html import escape
 
 from df_eval.goals import Goal
+from df_eval.markdown import NOTHING
 from df_eval.measure import GENERATED, ROWS
 from df_eval.metrics import CATALOG, SETS, SPECS, Score
 from df_eval.style import CSS
-from df_eval.table import HEADLINE, NOTHING, Spec, Table, groups_with_values, remarks, unavailable_lines, verdict
+from df_eval.table import HEADLINE, Spec, Table, groups_with_values, remarks, unavailable_lines, verdict
 
 ROW_HELP = {
     "ground truth": "The reader on the true frames: how well the reader itself measures.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from df_eval.goals import Goal
+from df_eval.markdown import NOTHING, markdown_table
 from df_eval.measure import ROWS
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, Score, SetSpec
 from df_eval.metrics.catalog import SPECS
@@ -19,7 +20,6 @@ HEADLINE = (
     "psnr",
     "presence",
 )
-NOTHING = "–"
 
 Table = dict[str, dict[str, Score]]
 Spec = MetricSpec | SetSpec
@@ -33,18 +33,6 @@ def cell(score: Score, decimals: int, clips: int) -> str:
     if score.low is not None and score.high is not None:
         text += f" [{score.low:.{decimals}f}, {score.high:.{decimals}f}]"
     return text if score.n == clips else f"{text} (N {score.n})"
-
-
-def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with columns padded to equal width, so that it also reads well in a terminal."""
-    cells = [list(header), *[list(line) for line in lines]]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
-
-    def join(line: Sequence[str]) -> str:
-        return "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([join(cells[0]), rule, *map(join, cells[1:])])
 
 
 def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:

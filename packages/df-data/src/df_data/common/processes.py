@@ -8,7 +8,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -30,14 +31,35 @@ def one_thread() -> Callable[[], None]:
     return give_back
 
 
+class _DeafProcess(SpawnProcess):
+    """A process that is deaf to Ctrl-C from its first moment, long before :func:`be_a_worker` runs in it."""
+
+    def start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the new process inherits it
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _DeafContext(SpawnContext):
+    Process = _DeafProcess
+
+
 @contextlib.contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes (:func:`be_a_worker`); what still waits is dropped when the work is broken off."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=be_a_worker) as pool:
+    """A pool of processes (:func:`be_a_worker`); when the work is broken off, they are ended in the middle of theirs.
+
+    So a second Ctrl-C finds nothing left to wait for. What workers write is whole or absent.
+    """
+    with ProcessPoolExecutor(workers, mp_context=_DeafContext(), initializer=be_a_worker) as pool:
         try:
             yield pool
         except BaseException:
+            running = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
             raise
 
 

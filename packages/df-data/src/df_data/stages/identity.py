@@ -103,6 +103,7 @@ class FaceIdentity:
             wanted = f"[1, 3, {FACE_SIZE}, {FACE_SIZE}]"
             raise UserError(f"{path} reads {given.shape}, not {wanted}; {network.how_to_get}")
         self._input = given.name
+        self.width = len(self.embed(np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)))
         self.sha256 = sha256_file(path)
 
     def embed(self, face_HWC: np.ndarray) -> np.ndarray:

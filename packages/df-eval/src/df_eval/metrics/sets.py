@@ -3,12 +3,15 @@
 They have no value per clip. Intervals resample clips, the true and the made one of a clip together. A resampled set
 holds clips twice, which raises such distances, so the interval is moved down by the mean of that rise.
 
+Frames of one clip are alike, so what counts as the size of a set is its clips, also where frames are compared.
+
 Shape suffixes: n vectors of one clip, N of a set, D features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -18,13 +21,18 @@ import torch
 from torch import Tensor
 
 from df_eval.metrics.aggregate import ClipStates, Score
-from df_eval.metrics.frechet import frechet_of_sets, kernel_distance
+from df_eval.metrics.frechet import clip_kernels, frechet_of_sets, kernel_distance
 
 WINDOW_FRAMES = 16
 SET_RESAMPLES = 100
 """Bootstrap resamples of these distances at most: each is a distance of whole sets."""
 
-Distance = Callable[[np.ndarray, np.ndarray], float]
+Clips = Sequence[np.ndarray]
+Distance = Callable[[Clips, Clips], Callable[[np.ndarray], float]]
+"""From the vectors ``[n, D]`` of the true and the made clips, in pairs, to what gives the distance of some pairs."""
+
+PROTOCOL_CLIPS = 2048
+"""Clips from which a Frechet distance is printed without a remark, as in fvd2048_16f."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +43,7 @@ class SetSpec:
         features: name of the features that it compares; `readings` are the face reader's own.
         distance: of the true and the made vectors.
         pick: which of a clip's vectors enter.
-        least: vectors of the published protocol, below which the number is printed with a warning; 0: unbiased.
-        of: what the vectors are of.
+        biased: it is too large for few clips; below `PROTOCOL_CLIPS` it is printed with a remark.
         scaled: features are taken in standard deviations of the whole true set; those that do not vary are left out.
         signed: the distance of equal distributions scatters about 0.
     """
@@ -49,8 +56,7 @@ class SetSpec:
     source: str
     protocol: str
     pick: slice = field(default_factory=lambda: slice(None))
-    least: int = 0
-    of: str = "clips"
+    biased: bool = True
     scaled: bool = False
     signed: bool = False
     decimals: int = 1
@@ -63,6 +69,21 @@ class SetSpec:
         return (self.features,)
 
 
+def frechet(ddof: int) -> Distance:
+    """The Frechet distance of all vectors of the clips."""
+
+    def prepared(true: Clips, made: Clips) -> Callable[[np.ndarray], float]:
+        return lambda pick: frechet_of_sets(*(np.concatenate([clips[i] for i in pick]) for clips in (true, made)), ddof)
+
+    return prepared
+
+
+def kernel(true: Clips, made: Clips) -> Callable[[np.ndarray], float]:
+    """The kernel distance over clips."""
+    kernels = clip_kernels(true, true), clip_kernels(made, made), clip_kernels(true, made)
+    return partial(kernel_distance, *kernels)
+
+
 def _fvd(name: str, title: str, features: str, port: str, last: bool) -> SetSpec:
     where = "last" if last else "first"
     return SetSpec(
@@ -71,11 +92,10 @@ def _fvd(name: str, title: str, features: str, port: str, last: bool) -> SetSpec
         f"Frechet distance of I3D's features of the {where} {WINDOW_FRAMES} frames of the clips and of the true clips. "
         "I3D averages over time, so beginning and end stand apart: drift shows as their difference.",
         features,
-        partial(frechet_of_sets, ddof=0),
+        frechet(ddof=0),
         "Unterthiner et al. 2018; " + port,
         f"{WINDOW_FRAMES} consecutive frames, one window of each clip, 400 logits, covariance with ddof 0",
         pick=slice(1, 2) if last else slice(0, 1),
-        least=2048,
     )
 
 
@@ -92,21 +112,22 @@ SETS: list[SetSpec] = [
         "FID",
         "Frechet distance of Inception's features of all frames of the clips and of the true clips.",
         "inception",
-        partial(frechet_of_sets, ddof=1),
+        frechet(ddof=1),
         "Heusel et al. 2017",
-        "Inception of 2015-12-05, its own resizing, 2048 features, covariance with ddof 1, every frame of every clip",
-        least=50_000,
-        of="frames",
+        "Inception of 2015-12-05, its own resizing, 2048 features, covariance with ddof 1, every frame of every clip "
+        "(published numbers are of 50 000 independent images)",
     ),
     SetSpec(
         "kid",
         "KID",
-        "Kernel distance of the same features; unbiased, so few clips make it uncertain and not large.",
+        "Kernel distance of the same features between different clips; unbiased, so few clips make it uncertain and "
+        "not large.",
         "inception",
-        kernel_distance,
+        kernel,
         "Binkowski et al. 2018",
-        "the features of FID, cubic kernel, all frames in place of random subsets",
-        of="frames",
+        "the features of FID, cubic kernel, mean over pairs of different clips in place of random subsets of images: a "
+        "U-statistic over clips",
+        biased=False,
         signed=True,
         decimals=4,
     ),
@@ -116,11 +137,9 @@ SETS: list[SetSpec] = [
         "Frechet distance of what the face reader reads in the frames (mouth, lip width, lids, pose, identity), each "
         "in standard deviations of the truth's. It needs no borrowed network, and compares with no published number.",
         "readings",
-        partial(frechet_of_sets, ddof=1),
+        frechet(ddof=1),
         "this repository",
         "every frame that was read, covariance with ddof 1",
-        least=2048,
-        of="frames",
         scaled=True,
         decimals=2,
     ),
@@ -183,12 +202,6 @@ class SetDistance(ClipStates):
                 found.setdefault(int(clip), part.reshape(-1, width))
         return dict(sorted(found.items()))
 
-    def _distance(self, true: Sequence[np.ndarray], made: Sequence[np.ndarray]) -> float:
-        try:
-            return self.spec.distance(np.concatenate(true), np.concatenate(made))
-        except (ValueError, np.linalg.LinAlgError):
-            return float("nan")
-
     def _pairs(self) -> tuple[list[np.ndarray], list[np.ndarray], int]:
         """The true and the made vectors of the clips that have both, scaled, and how many have not."""
         true, made = self._clips(True), self._clips(False)
@@ -203,29 +216,35 @@ class SetDistance(ClipStates):
     def compute(self) -> Tensor:
         """The distance; NaN for sets of fewer than two vectors."""
         true, made, _ = self._pairs()
-        return torch.tensor(self._distance(true, made), dtype=torch.float64)
+        return torch.tensor(self._distances(true, made, [np.arange(len(true))])[0], dtype=torch.float64)
+
+    def _distances(self, true: Clips, made: Clips, picks: Sequence[np.ndarray]) -> np.ndarray:
+        """The distances of some choices of the clips, NaN where there are too few."""
+        found = np.full(len(picks), np.nan)
+        if not len(true):
+            return found
+        distance = self.spec.distance(true, made)
+        for place, pick in enumerate(picks):
+            with suppress(ValueError, np.linalg.LinAlgError):
+                found[place] = distance(pick)
+        return found
 
     def score(self, seed: int = 0, resamples: int = SET_RESAMPLES) -> Score:
-        """The distance with its interval over clips and, below the protocol's number of vectors, a warning."""
+        """The distance with its interval over clips and, if it is biased for so few clips, a remark."""
         true, made, undefined = self._pairs()
-        value = self._distance(true, made)
+        count = len(true)
+        drawn = np.random.default_rng(seed).integers(0, max(count, 1), size=(min(resamples, SET_RESAMPLES), count))
+        value, *resampled = self._distances(true, made, [np.arange(count), *drawn])
         if not np.isfinite(value):
-            reason = f"{len(true)} clips are too few for a distance of distributions"
+            reason = f"{count} clips are too few for a distance of distributions"
             return Score(None, undefined=undefined, reason=reason)
-        interval = self._interval(value, true, made, seed, resamples)
-        count = sum(len(values) for values in made)
-        few = f"{self.spec.title} below {self.spec.least} {self.spec.of} is biased; N = {count}"
-        reason = few if count < self.spec.least else ""
-        return Score(value, *interval, n=len(true), undefined=undefined, reason=reason)
+        interval = self._interval(float(value), np.array(resampled)) if count > 1 else (None, None)
+        few = f"{self.spec.title} is biased below {PROTOCOL_CLIPS} clips; N = {count}"
+        reason = few if self.spec.biased and count < PROTOCOL_CLIPS else ""
+        return Score(float(value), *interval, n=count, undefined=undefined, reason=reason)
 
-    def _interval(
-        self, value: float, true: list[np.ndarray], made: list[np.ndarray], seed: int, resamples: int
-    ) -> tuple[float, float] | tuple[None, None]:
-        if len(true) < 2:
-            return None, None
-        picks = np.random.default_rng(seed).integers(0, len(true), size=(min(resamples, SET_RESAMPLES), len(true)))
-        found = np.array([self._distance([true[i] for i in pick], [made[i] for i in pick]) for pick in picks])
-        found = found[np.isfinite(found)]
+    def _interval(self, value: float, resampled: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+        found = resampled[np.isfinite(resampled)]
         if not len(found):
             return None, None
         low, high = np.quantile(found, [0.025, 0.975]) + (value - found.mean())

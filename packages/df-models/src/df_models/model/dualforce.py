@@ -18,7 +18,7 @@ from df_models.attention.masks import BlockMasks, FrameLayout
 from df_models.errors import UserError
 from df_models.model.audio import AudioWindowEmbedding, AudioWindows, HeardAudio
 from df_models.model.block import Context
-from df_models.model.cache import Held, KVCache, Ring, RingShape
+from df_models.model.cache import Chunk, Held, KVCache, Ring, RingShape
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import FusionLayer
 from df_models.model.inputs import (
@@ -84,7 +84,8 @@ class DualForce(StructureStatistics, Pretrained):
         self.gradient_checkpointing: int = 0
         self.attention_backend: AttentionBackend = "auto"
         self._block_masks = BlockMasks()
-        self._step_graph: Callable[..., Any] | None = None
+        self._graphs: dict[tuple[object, ...], Callable[..., Any]] | None = None
+        self._compile_options: dict[str, Any] = {}
         self.video = VideoDiT(config.video) if config.has_video else None
         self.structure = StructureDiT(config.structure) if config.has_structure else None
         self.fusion = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_layers))
@@ -156,6 +157,7 @@ class DualForce(StructureStatistics, Pretrained):
             UserError: a shape does not fit the configuration or the other inputs.
         """
         inputs = checked_inputs(self.config, video, structure, audio, sigma_video, sigma_structure)
+        self._check_known(structure_known)
         batch, frames = inputs.structure.shape[:2]
         layout = FrameLayout.clip(frames)
         if history is not None:
@@ -292,38 +294,56 @@ class DualForce(StructureStatistics, Pretrained):
         if self.video is not None:
             check_reference(cache.reference_latent, batch, *inputs.video.shape[2:])
         check_future(self.config, audio_future, batch)
-        plan = self._plan(inputs, cache, (frame, frame + chunk), audio_future)
-        run = self._step_graph or DualForce._chunk
-        past = cache.audio_past_BAF
-        slots = torch.cat([past, inputs.audio.flatten(1, 2).to(past.dtype)], dim=1)
-        velocity, held = run(self, inputs, self._hear(slots, plan.view.windows), plan.view, structure_known, write)
+        self._check_known(structure_known)
+        plan = self._plan(inputs, cache, (frame, frame + chunk))
+        heard = self._hear_chunk(inputs, cache, plan.chunk, audio_future)
+        run = self._step_graph(inputs, write, structure_known)
+        velocity, held = run(self, inputs, heard, plan.view, structure_known, write)
         if held is not None:
             cache.store(held, plan.chunk, inputs.audio[:, :chunk].flatten(1, 2))
         return velocity.like(video, structure)
 
     def compile_step(self, **options: Any) -> None:
-        """Compile what :meth:`step` computes as one graph, with options of ``torch.compile``.
+        """Compile what the layers of :meth:`step` compute as one graph, with options of ``torch.compile``.
 
-        There are two graphs, with and without ``write``, for each batch and each length of the chunk; nothing else of a
-        generation compiles anew. Compiling takes a minute or so, in the first calls.
+        There is a graph with and one without ``write`` for each size of the chunk (batch, frames, height, width), and
+        for ``structure_known`` given or not; nothing else of a generation compiles anew. Compiling takes long, in the
+        first calls (`benchmarks/live.py`).
         """
-        self._step_graph = torch.compile(DualForce._chunk, fullgraph=True, dynamic=False, **options)
+        self._graphs = {}
+        self._compile_options = options
 
-    def _plan(
-        self, inputs: Inputs, cache: KVCache, span: tuple[int, int], audio_future: Tensor | int | None
-    ) -> ChunkPlan:
+    def _step_graph(self, inputs: Inputs, write: bool, known: Tensor | None) -> Callable[..., Any]:
+        """Return what runs a chunk of such inputs: :meth:`_chunk` as it stands, or compiled for their sizes.
+
+        Each has a compiled function of its own: torch gives up on one that meets more than a few sizes.
+        """
+        if self._graphs is None:
+            return DualForce._chunk
+        key = (inputs.video.shape, inputs.structure.shape, write, known is None)
+        if key not in self._graphs:
+            options = {"fullgraph": True, "dynamic": False, **self._compile_options}
+            self._graphs[key] = torch.compile(DualForce._chunk, **options)
+        return self._graphs[key]
+
+    def _plan(self, inputs: Inputs, cache: KVCache, span: tuple[int, int]) -> ChunkPlan:
         """Plan a chunk, or return the plan made for it at an earlier denoising step."""
-        past = cache.audio_past_BAF.shape[1]
-        slots = past + SLOTS * inputs.audio.shape[1]
-        compiled = self._step_graph is not None
-        key = (span, slots, inputs.video.shape[-2:], audio_future, compiled)
-        if cache.plan is not None and cache.plan[0] == key and not isinstance(audio_future, Tensor):
-            return cache.plan[1]
-        geometry = self._geometry(inputs.video)
-        windows = geometry.audio(tuple(range(*span)), SLOTS * span[0] - past, slots, audio_future)
-        plan = plan_chunk(geometry, cache, span, windows, masked=compiled)
-        cache.plan = (key, plan)
-        return plan
+        compiled = self._graphs is not None
+        key = (span, inputs.video.shape[-2:], compiled)
+        if cache.plan is None or cache.plan[0] != key:
+            cache.plan = None  # what is made now overwrites what an earlier plan reads
+            cache.plan = (key, plan_chunk(self._geometry(inputs.video), cache, span, masked=compiled))
+        return cache.plan[1]
+
+    def _hear_chunk(
+        self, inputs: Inputs, cache: KVCache, chunk: Chunk, audio_future: Tensor | int | None
+    ) -> HeardAudio:
+        """Return what a chunk's frames hear: the slots before them from the cache, their own and those after them."""
+        past = cache.audio_past_BAF
+        slots = torch.cat([past, inputs.audio.flatten(1, 2).to(past.dtype)], dim=1)
+        first_slot = SLOTS * chunk.frames[0] - past.shape[1]
+        windows = self._geometry(inputs.video).audio(chunk.frames, first_slot, slots.shape[1], audio_future)
+        return self._hear(slots, windows)
 
     def _chunk(
         self, inputs: Inputs, heard: HeardAudio, view: ChunkView, known: Tensor | None, write: bool
@@ -338,8 +358,6 @@ class DualForce(StructureStatistics, Pretrained):
     def _run(self, inputs: Inputs, plan: Pass, *, last: int, known: Tensor | None = None) -> Velocity:
         """Embed, run all layers, and predict for the ``last`` frames; ``inputs.video`` has the reference with it."""
         video, structure = self.video, self.structure
-        if known is not None and structure is None:
-            raise UserError("structure_known was given, but this model has no structure; leave it out (None)")
         noise_v = noise_s = x_video = x_structure = None
         if video is not None:
             noise_v, x_video = video.embed_noise(inputs.sigma_video), video.embed(inputs.video)
@@ -406,6 +424,10 @@ class DualForce(StructureStatistics, Pretrained):
         if every and layer % every == 0 and torch.is_grad_enabled():
             return checkpoint(module, *args, use_reentrant=False)
         return module(*args)
+
+    def _check_known(self, known: Tensor | None) -> None:
+        if known is not None and self.structure is None:
+            raise UserError("structure_known was given, but this model has no structure; leave it out (None)")
 
     def _hear(self, audio_BAF: Tensor, windows: AudioWindows) -> HeardAudio:
         """Return what latent frames hear; without fusion layers nobody listens."""

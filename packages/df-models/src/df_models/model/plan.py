@@ -178,7 +178,6 @@ class ChunkView(NamedTuple):
         video, structure, bridge_to_video, bridge_to_structure: of the rings of these names; None where there is none.
         same_frame: attention to video and to structure of a bridge inside each frame, which has no rings.
         video_context, structure_context: what cross-attention reads in each layer.
-        windows: what each frame hears.
         aligned_BC: bool, whether the reference image is aligned with the frame.
         reference_latent: ``[B, channels, h, w]``.
     """
@@ -190,7 +189,6 @@ class ChunkView(NamedTuple):
     same_frame: tuple[Attend | None, Attend | None]
     video_context: list[ProjectedContext]
     structure_context: list[ProjectedContext]
-    windows: AudioWindows
     aligned_BC: Tensor
     reference_latent: Tensor
 
@@ -202,15 +200,8 @@ class ChunkPlan(NamedTuple):
     view: ChunkView
 
 
-def plan_chunk(
-    geometry: Geometry, cache: KVCache, span: tuple[int, int], windows: AudioWindows, masked: bool
-) -> ChunkPlan:
-    """Plan a chunk of latent frames ``span[0] .. span[1] - 1``.
-
-    Args:
-        windows: what its frames hear.
-        masked: have a mask also where all that is stored is seen.
-    """
+def plan_chunk(geometry: Geometry, cache: KVCache, span: tuple[int, int], *, masked: bool) -> ChunkPlan:
+    """Plan a chunk of latent frames ``span[0] .. span[1] - 1``; ``masked`` asks for a mask also where all is seen."""
     chunk = cache.chunk(span[0], span[1] - span[0])
     config, seen = geometry.config, bool(chunk.table.all()) and not masked
     stored, own = chunk.stored_positions, chunk.own_positions
@@ -244,7 +235,6 @@ def plan_chunk(
             geometry.same_frame(chunk.frames) if config.bridge_to_video and not config.causal_bridge else (None, None),
             cache.video_context,
             cache.structure_context,
-            windows,
             aligned_frames(chunk.frames, cache.reference_frame),
             cache.reference_latent,
         ),

@@ -40,7 +40,10 @@ def read(folder: Path) -> Catalogue:
     """
     found = [part for part in PARTS if _list(folder, part, "video_url").is_file()]
     if not found:
-        raise UserError(f"{folder} holds no HDTF list (RD_video_url.txt or HDTF_RD_video_url.txt, or WDA, WRA)")
+        raise UserError(
+            f"{folder} holds no HDTF list (RD_video_url.txt or HDTF_RD_video_url.txt, or WDA, WRA); clone it first: "
+            "git clone https://github.com/MRzzm/HDTF data/HDTF (docs/datasets.md)"
+        )
     collector = Collector(NAME, LICENCE)
     for part in found:
         _read_part(folder, part, collector)

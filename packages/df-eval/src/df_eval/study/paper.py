@@ -1,0 +1,120 @@
+"""Files for a paper, from the numbers that `study.json` holds: booktabs tables, PDF figures, the protocol as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from df_eval.study.figures import axes_of, axis_figure, save_pdf
+from df_eval.study.statistics import Estimate
+from df_eval.study.table import p_text
+from df_models.files import atomic_write
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "–": "--",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def write_paper(document: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write ``verdicts.tex``, a ``METRIC-FRAMES-ROW.tex`` per table, ``AXIS.pdf`` and ``protocol.txt``; return them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+
+    def write(name: str, text: str) -> None:
+        atomic_write(folder / name, text)
+        written.append(folder / name)
+
+    if document["verdicts"]:
+        write("verdicts.tex", _verdicts(document["verdicts"]))
+    for table in document["tables"]:
+        write(f"{_name(table['metric'], table['frames'], table['row'])}.tex", _table(table))
+    for axis in axes_of(document):
+        if (figure := axis_figure(document, axis)) is not None:
+            written.append(save_pdf(figure, folder / f"{_name(axis)}.pdf"))
+    write("protocol.txt", protocol(document))
+    return written
+
+
+def protocol(document: Mapping[str, Any]) -> str:
+    """How the study was made, as text."""
+    lines = [f"{document['name']}: {document['question']}", ""]
+    lines += [f"{name}: {text}" for name, text in document["protocol"].items()]
+    lines += [
+        f"amended {entry['date']}: {entry['text']} ({', '.join(entry['added'])})" for entry in document["amendments"]
+    ]
+    for verdict in document["verdicts"]:
+        hypothesis = verdict["hypothesis"]
+        lines += [
+            "",
+            f"{hypothesis['name']}: {hypothesis['claim']}",
+            f"  {verdict['rule']}",
+            f"  {hypothesis['criterion']}",
+        ]
+    lines += ["", "commands:"]
+    lines += [f"  {command}" for run in document["runs"] for command in run["commands"].values()]
+    return "\n".join(lines) + "\n"
+
+
+def _name(*parts: object) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(map(str, parts))).strip("-")
+
+
+def latex(text: str) -> str:
+    """Text whose special characters LaTeX prints."""
+    return "".join(_SPECIAL.get(sign, sign) for sign in text)
+
+
+def _interval(found: Estimate, decimals: int) -> str:
+    if found.value is None:
+        return "--"
+    if found.low is None or found.high is None:
+        return f"${found.value:.{decimals}f}$"
+    return f"${found.value:.{decimals}f}$ $[{found.low:.{decimals}f}, {found.high:.{decimals}f}]$"
+
+
+def _booktabs(columns: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
+    lines = [f"% {note}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(header) + r" \\", "\\midrule"]
+    lines += [" & ".join(row) + r" \\" for row in rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _table(table: Mapping[str, Any]) -> str:
+    decimals = table["decimals"]
+    rows = [
+        [
+            latex(row["arm"]),
+            _interval(Estimate(**row["value"]), decimals),
+            "--" if row["difference"] is None else _interval(Estimate(**row["difference"]), decimals),
+            str(row["value"]["seeds"]),
+            str(row["value"]["clips"]),
+        ]
+        for row in table["rows"]
+    ]
+    unit = f" ({table['unit']})" if table["unit"] else ""
+    header = ["arm", latex(table["title"] + unit), f"minus {latex(table['reference'])}, paired", "seeds", "clips"]
+    note = f"{table['metric']}, row {table['row']}, {table['frames']} frames; brackets: 95 % interval"
+    return _booktabs("lllrr", header, rows, note)
+
+
+def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            latex(v["hypothesis"]["claim"]),
+            _interval(Estimate(**v["found"]), 3),
+            f"${v['hypothesis']['margin']:g}$",
+            latex(p_text(v["p"])),
+            latex(p_text(v["p_holm"])),
+            v["outcome"],
+        ]
+        for v in verdicts
+    ]
+    header = ["hypothesis", "paired difference", "margin", "$p$", "$p$ (Holm)", "verdict"]
+    return _booktabs("p{0.35\\linewidth}lrrrl", header, rows, "brackets: 95 % interval over seeds and clips")

@@ -1,0 +1,60 @@
+"""The commands that a study runs. They are named here alone; df-train is never imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from df_models.cli_support import PACKAGES
+from df_models.errors import UserError
+
+
+@dataclass(frozen=True)
+class Programs:
+    """How each command is called; tests put stubs in their place.
+
+    Attributes:
+        corpus: makes a synthetic corpus (`df_eval.study.corpus`).
+    """
+
+    train: tuple[str, ...] = (sys.executable, "-m", "df_train")
+    evaluate: tuple[str, ...] = (sys.executable, "-m", "df_eval")
+    corpus: tuple[str, ...] = (sys.executable, "-m", "df_eval.study.corpus")
+
+    def shown(self, argv: Sequence[str]) -> list[str]:
+        """A command as a user gives it: by the program's own name."""
+        corpus = ["python", *self.corpus[1:]]
+        names = ((self.train, ["df-train"]), (self.evaluate, ["df-eval"]), (self.corpus, corpus))
+        for start, name in names:
+            if tuple(argv[: len(start)]) == start:
+                return [*name, *argv[len(start) :]]
+        return [*argv]
+
+
+def printed_config(argv: Sequence[str]) -> str:
+    """What a command prints for ``--print-config``.
+
+    Raises:
+        UserError: it refuses, in its own words, or it is not installed.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*argv, "--print-config"], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(said[-1])
+    return done.stdout
+
+
+def versions() -> dict[str, str]:
+    """The installed versions that decide a run."""
+    found: dict[str, str] = {}
+    for package in (*PACKAGES, "torch"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,187 @@
+"""Verdicts, and what a study writes: the page, the tables and the paper's files, from stored numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from df_eval.study.cli import main
+from df_eval.study.config import HypothesisConfig, StudyConfig
+from df_eval.study.paper import latex, write_paper
+from df_eval.study.programs import Programs
+from df_eval.study.report import page
+from df_eval.study.run import run_study
+from df_eval.study.statistics import Estimate
+from df_eval.study.verdicts import decide, rule_of
+from df_models.settings import dump_config, validate_config
+
+STUBS = Path(__file__).with_name("study_stubs.py")
+PROGRAMS = Programs(*((sys.executable, "-S", str(STUBS), name) for name in ("train", "eval", "corpus")))
+
+
+def claim(name: str, **changes: Any) -> dict[str, Any]:
+    told = {"name": name, "claim": f"<b> {name} & more", "metric": "lip_sync", "arms": ["b", "a"], "criterion": "seen"}
+    return told | changes
+
+
+TREE = {
+    "name": "s",
+    "question": "does <it> help?",
+    "base": "base.json",
+    "arms": {"a": {"effect": 0}, "b": {"effect": 0.2}, "bad": {"fails": True}},
+    "seeds": [0, 1],
+    "hypotheses": [
+        claim("better", margin=0.05),
+        claim("worse", difference="less", margin=0.05),
+        claim("good", arms=["b"], margin=0.9),
+        claim("whole", arms=["b", "bad"]),
+    ],
+    "metrics": ["motion_ratio"],
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two arms that are done and one that failed."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("base.json").write_text("{}")
+        config = validate_config(StudyConfig, TREE)
+        Path("study.yaml").write_text(dump_config(config))
+        assert run_study(config, lambda line: None, programs=PROGRAMS) == 1
+    return folder
+
+
+def document(done: Path) -> dict[str, Any]:
+    return json.loads((done / "studies/s/study.json").read_text())
+
+
+def hypothesis(**changes: Any) -> HypothesisConfig:
+    return HypothesisConfig.model_validate(claim("h") | changes)
+
+
+@pytest.mark.parametrize(
+    ("difference", "margin", "interval", "outcome"),
+    [
+        ("more", 0.1, (0.11, 0.3), "supported"),
+        ("more", 0.1, (0.05, 0.3), "undecided"),
+        ("more", 0.1, (0.01, 0.09), "refuted"),
+        ("less", 0.1, (-0.3, -0.11), "supported"),
+        ("less", 0.1, (-0.09, 0.2), "refuted"),
+        ("same", 0.1, (-0.09, 0.09), "supported"),
+        ("same", 0.1, (0.11, 0.2), "refuted"),
+        ("same", 0.1, (-0.2, 0.2), "undecided"),
+    ],
+)
+def test_an_interval_against_its_margin(
+    difference: str, margin: float, interval: tuple[float, float], outcome: str
+) -> None:
+    asked = hypothesis(difference=difference, margin=margin)
+    assert decide(asked, Estimate(sum(interval) / 2, *interval)) == outcome
+    assert "supported if" in rule_of(asked) and f"{margin:g}" in rule_of(asked)
+
+
+def test_verdicts_come_from_pairs(done: Path) -> None:
+    better, worse, good, whole = document(done)["verdicts"]
+    assert better["outcome"] == "supported" and worse["outcome"] == "refuted" and good["outcome"] == "refuted"
+    assert better["found"]["value"] == pytest.approx(0.2, abs=0.01) and better["p_holm"] >= better["p"]
+    assert better["line"].startswith("b > a by 0.") and "2 seeds, 4 clips: supported" in better["line"]
+    assert whole["outcome"] == "undecided" and "bad seed 0 failed" in whole["left_out"], "left out, counted, not a hole"
+    by_arm = {row["arm"]: row for row in document(done)["tables"][0]["rows"]}
+    assert by_arm["bad"]["value"]["value"] is None and by_arm["b"]["difference"]["low"] > 0.1
+
+
+def test_one_seed_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("base.json").write_text("{}")
+    arms = {"a": {"effect": 0}, "b": {"effect": 0.2}}
+    config = validate_config(StudyConfig, TREE | {"arms": arms, "seeds": [0], "hypotheses": TREE["hypotheses"][:1]})  # type: ignore[index]
+    assert run_study(config, lambda line: None, programs=PROGRAMS) == 0
+    verdict = document(tmp_path)["verdicts"][0]
+    assert verdict["outcome"] == "undecided" and "one seed" in verdict["reason"] and verdict["found"]["low"] > 0.1
+
+
+def test_the_page_shows_it_all(done: Path) -> None:
+    text = (done / "studies/s/report.html").read_text()
+    assert text.index("Verdicts") < text.index("Figures") < text.index("Tables") < text.index("Protocol")
+    for part in (
+        "does &lt;it&gt; help?",
+        "&lt;b&gt; better &amp; more",
+        "loss is not finite",
+        "<svg",
+        "train --config",
+    ):
+        assert part in text, part
+    assert "http://" not in text.replace("http://www.w3.org", "") and "src=" not in text, "nothing is fetched"
+    assert page(document(done)) == text, "from the stored numbers alone"
+    table = (done / "studies/s/table.md").read_text()
+    assert "| better" in table and "supported" in table and "bad/seed-0" in table
+
+
+def test_the_papers_files(done: Path, tmp_path: Path) -> None:
+    written = {path.name: path for path in write_paper(document(done), tmp_path / "paper")}
+    assert {
+        "verdicts.tex",
+        "lip-sync-33-generated.tex",
+        "motion-ratio-33-generated.tex",
+        "arms.pdf",
+        "protocol.txt",
+    } == {*written}
+    table = written["verdicts.tex"].read_text()
+    assert table.count("\\toprule") == 1 and "\\textless{}b\\textgreater{} better \\& more" in table
+    assert all(line.count(" & ") == 5 for line in table.splitlines() if line.endswith(r"\\"))
+    assert written["arms.pdf"].read_bytes().startswith(b"%PDF")
+    assert "supported if the 95 % interval" in written["protocol.txt"].read_text()
+    assert latex("a_b%\\") == r"a\_b\%\textbackslash{}"
+
+
+def test_status_and_report_read_what_is_there(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(done)
+    for place in ("studies/s", "study.yaml"):
+        assert main(["status", place]) == 0
+        said = capsys.readouterr().out
+        assert "loss is not finite (exit code 1)" in said and "measured" in said and said.count("done") >= 4
+    assert main(["report", "studies/s", "--paper", "paper"]) == 0
+    assert "verdicts.tex" in capsys.readouterr().out and Path("paper/arms.pdf").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nowhere.yaml"], "config file not found"),
+        (["study.yaml", "seedz=[1]"], "did you mean 'seeds'"),
+        (["study.yaml", "seeds=[1,1]"], "named twice"),
+        (["status", "."], "no study that was begun"),
+        (["report", "studies/s", "seeds=[1]"], "leave out key=value"),
+        (["studies/s"], "is a directory"),
+        (["plan", "study.yaml", "base=none.yaml"], "config file not found"),
+    ],
+)
+def test_mistakes_are_one_line(
+    done: Path, argv: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(done)
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_commands_are_shown_by_their_own_names() -> None:
+    programs = Programs()
+    assert programs.shown([*programs.train, "--config", "x"]) == ["df-train", "--config", "x"]
+    assert programs.shown([*programs.evaluate, "run"]) == ["df-eval", "run"]
+    assert programs.shown([*programs.corpus, "--out", "d"])[:3] == ["python", "-m", "df_eval.study.corpus"]
+
+
+def test_help_loads_no_torch() -> None:
+    code = "import sys; from df_eval.study.cli import build_parser; build_parser('run').format_help(); "
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

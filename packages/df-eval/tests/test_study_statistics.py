@@ -1,0 +1,111 @@
+"""Intervals over seeds and clips: they cover, pairing helps, and they say what they rest on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from df_eval.study.statistics import Cells, estimate, holm, p_value
+
+
+def cells(values_SC: np.ndarray) -> Cells:
+    return Cells(values_SC, np.ones_like(values_SC))
+
+
+def drawn(
+    random: np.random.Generator, seeds: int, clips: int, between: float, people: float, rest: float
+) -> np.ndarray:
+    """Values with an effect of each seed, of each clip, and of each cell."""
+    return (
+        between * random.normal(size=(seeds, 1))
+        + people * random.normal(size=(1, clips))
+        + rest * random.normal(size=(seeds, clips))
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "clips", "between", "people", "rest"),
+    [
+        (3, 16, 1.0, 0.2, 0.2),
+        (5, 16, 0.3, 1.0, 0.5),
+        (5, 8, 0.0, 0.0, 1.0),
+        (1, 16, 0.0, 1.0, 0.5),
+        (5, 16, 0.5, 1.0, 0.1),
+    ],
+)
+def test_intervals_cover_the_truth(seeds: int, clips: int, between: float, people: float, rest: float) -> None:
+    random = np.random.default_rng(0)
+    hits = []
+    for _ in range(300):
+        found = estimate(cells(drawn(random, seeds, clips, between, people, rest)), resamples=400)
+        assert found.low is not None and found.high is not None
+        hits.append(found.low <= 0 <= found.high)
+    assert np.mean(hits) >= 0.92, "95 % are promised; 300 trials are within 2.5 % of it"
+
+
+def test_clips_alone_would_not_cover() -> None:
+    """The reason for seeds: an interval over the clips of one training knows nothing of another training."""
+    random = np.random.default_rng(0)
+    hits = []
+    for _ in range(200):
+        found = estimate(cells(drawn(random, 1, 16, 1.0, 0.2, 0.2)), resamples=200)
+        assert found.low is not None and found.high is not None and found.seeds == 1
+        hits.append(found.low <= 0 <= found.high)
+    assert np.mean(hits) < 0.5
+
+
+def test_pairing_narrows_what_both_arms_share() -> None:
+    random = np.random.default_rng(1)
+    shared = drawn(random, 4, 12, 0.5, 1.0, 0.0)
+    a, b = (cells(shared + shift + 0.05 * random.normal(size=shared.shape)) for shift in (0.3, 0.0))
+    paired, alone = estimate(a, b), (estimate(a), estimate(b))
+    assert paired.error is not None and alone[0].error is not None and alone[1].error is not None
+    assert paired.error < 0.2 * np.hypot(alone[0].error, alone[1].error)
+    assert paired.low is not None and paired.low > 0.2 and paired.value == pytest.approx(0.3, abs=0.05)
+
+
+def test_an_arm_differs_by_nothing_from_itself() -> None:
+    a = cells(drawn(np.random.default_rng(2), 3, 6, 1, 1, 1))
+    found = estimate(a, a)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert p_value(found, 0.0) == 1.0 and p_value(found, 0.1) == 0.0
+
+
+def test_cells_that_one_arm_lacks_are_left_out_of_both() -> None:
+    random = np.random.default_rng(3)
+    a, b = cells(random.normal(size=(2, 5))), cells(random.normal(size=(2, 5)))
+    b.denominator_SC[0, 1] = 0.0
+    a.numerator_SC[0, 1] = 1e9
+    found = estimate(a, b)
+    assert found.undefined == 1 and found.value is not None and abs(found.value) < 10
+
+
+def test_ratios_are_pooled_as_df_eval_pools_them() -> None:
+    a = Cells(np.array([[1.0, 2.0]]), np.array([[2.0, 2.0]]))
+    assert estimate(a).value == pytest.approx(3 / 4)
+
+
+def test_one_clip_of_one_seed_has_no_interval() -> None:
+    found = estimate(cells(np.ones((1, 1))))
+    assert found.value == 1.0 and found.low is None and p_value(found, 0.0) is None
+    nothing = estimate(Cells(np.zeros((2, 2)), np.zeros((2, 2))))
+    assert nothing.value is None and nothing.undefined == 4
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 6), st.floats(-2, 2))
+def test_p_and_interval_agree(seed: int, seeds: int, clips: int, margin: float) -> None:
+    random = np.random.default_rng(seed)
+    found = estimate(
+        cells(random.normal(size=(seeds, clips))), cells(random.normal(size=(seeds, clips))), resamples=100
+    )
+    p = p_value(found, margin)
+    assert p is not None and found.low is not None and found.high is not None
+    assert (p < 0.05) == (not found.low <= margin <= found.high)
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.04, 0.09, 0.09, None], nan_ok=True)
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
