@@ -25,7 +25,8 @@ Every metric of df-eval. This page is made from the lists that df-eval measures 
 
 A value is pooled over clips as a sum of numerators over a sum of denominators; for a plain mean over clips the
 denominator is 1. Distances of distributions have no value per clip. Intervals are bootstraps over clips. Frames in
-which no face is found are left out of every metric, never filled; the detection rate is always reported. "Needs" names
+which no face is found are left out of every metric of readings, never filled (SyncNet looks where the face was before
+and after); the detection rate is always reported. "Needs" names
 the signals without which a metric does not exist: of the reader (`mouth`, `identity`, ...), of the truth (`true_mouth`,
 ...), or of a network whose file is given (`readers.*` in [configuration.md](configuration.md)); a metric without them
 is reported as unavailable, with the setting that would give it.

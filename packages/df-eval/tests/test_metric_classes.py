@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,8 +98,9 @@ def test_two_processes_give_the_same_as_one(clips: list[Clip], tmp_path: Path) -
     arguments = (clips, str(tmp_path / "store"), tmp_path)
     group = torch.multiprocessing.start_processes(take_part, arguments, nprocs=2, join=False, start_method="fork")
     assert group is not None
-    while not group.join(timeout=120):
-        pass
+    deadline = time.monotonic() + 120
+    while not group.join(timeout=10):
+        assert time.monotonic() < deadline, "they wait for each other"
     wanted = {name: at_once(name, clips) for name in NAMES}
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())

@@ -14,7 +14,7 @@ from df_data.stages.landmarks import BLENDSHAPES, Landmarks
 from df_eval import real
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
-from df_eval.measure import Truth, Video
+from df_eval.measure import Truth, Video, measure
 from df_eval.metrics import SPECS, metric_class
 from df_eval.metrics.seen import Seen
 from df_eval.readers import choose_reader
@@ -104,6 +104,16 @@ def test_one_reading_is_put_together_from_several_networks(reader: RealFaceReade
     assert only == {"structure_lip_sync", "structure_mouth"}, "the structure of LivePortrait is not decoded"
 
 
+def test_a_video_without_a_face_is_measured_as_one_and_not_left_out(reader: RealFaceReader, clip: EvalClip) -> None:
+    nobody = reader.read(np.zeros_like(clip.frames_THWC))
+    assert nobody.identity_TD is not None and nobody.identity_TD.shape == (FRAMES, 3)
+    person = np.zeros(3)
+    truth = Truth(clip.frames_THWC, reader.truth(clip), person, person)
+    measured = measure("generated", Video(clip.frames_THWC, nobody), truth, max_lag=5, shifts=(25,))
+    for name in ("identity_ratio", "identity_person_ratio", "csim", "acd_reference"):
+        assert not measured.pairs[name].defined and measured.pairs[name].note, name
+
+
 def test_sync_is_found_where_it_is_and_not_with_sound_of_a_second_later(reader: RealFaceReader, clip: EvalClip) -> None:
     read, truth = reader.read(clip.frames_THWC), reader.truth(clip)
     published = Levels().compare(real_crop(clip.frames_THWC), clip.wave_N)
@@ -146,11 +156,11 @@ def test_the_truth_is_what_the_dataset_stores_if_this_landmarker_read_it(
 
 def test_a_face_that_is_gone_too_long_has_no_crop() -> None:
     frames = np.full((40, 8, 8, 3), 90, np.uint8)
-    frames[5:30] = 0
+    frames[5:29] = 0
     boxes = face_boxes(landmarks_of(frames), 8)
     assert boxes is not None and boxes.shape == (40, 4) and np.isfinite(boxes).all()
     assert (boxes[:, 0] < boxes[:, 2]).all() and np.ptp(boxes, axis=0).max() < 0.6
-    frames[5:31] = 0
+    frames[5:30] = 0
     assert face_boxes(landmarks_of(frames), 8) is None
     assert face_boxes(landmarks_of(frames * 0), 8) is None
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from df_models.encoders import VideoVAE, load_video_vae, random_tiny_vae
 from df_models.encoders.video.wan_vae import ASSETS, WEIGHTS, WanVAE, new_autoencoder
@@ -406,15 +407,30 @@ def test_a_missing_library_is_one_sentence(monkeypatch, name):
         load_video_vae(name)
 
 
+class _Counted(TorchDispatchMode):
+    """Counts oneDNN's convolutions."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found += func is torch.ops.aten.mkldnn_convolution.default
+        return func(*args, **(kwargs or {}))
+
+
 def test_onednn_computes_what_torch_does_and_leaves_other_dtypes_to_it():
     vae = WanVAE.random(3)
     video = torch.rand(1, 9, 3, 16, 16)
-    latents = vae.encode(video)
+    with _Counted() as counted:
+        latents = vae.encode(video)
     pixels = vae.decode(latents)
     convolutions = [layer for layer in vae.module.modules() if isinstance(layer, torch.nn.Conv3d)]
+    assert counted.found >= 20
     assert all(layer.weight.is_contiguous(memory_format=torch.channels_last_3d) for layer in convolutions)
     for layer in convolutions:
         del layer._conv_forward
     torch.testing.assert_close(vae.encode(video), latents, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(vae.decode(latents), pixels, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(vae.to(dtype=torch.float64).encode(video), latents, rtol=1e-4, atol=1e-4)
+    with _Counted() as counted:
+        wide = vae.to(dtype=torch.float64).encode(video)
+    assert counted.found == 0
+    torch.testing.assert_close(wide, latents, rtol=1e-4, atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import get_args
 
@@ -183,13 +184,15 @@ def test_memory_and_work_per_frame_stay_the_same_over_513_frames(build, make_cli
         assert max(chunk.stored_positions.max(), chunk.own_positions.max()) <= sinks + window - 1
         assert chunk.own_positions.item() == min(frame, sinks + window - 1)
         arguments = [clip[n][:, part] for n in ("video", "structure", "audio", "sigma_video", "sigma_structure")]
-        with FlopCounterMode(display=False) as counter:
+        counted = frame in (0, window + sinks, frames // 2, frames - 1)  # counting takes longer than the step
+        with FlopCounterMode(display=False) if counted else nullcontext() as counter:
             model.step(*arguments, cache, frame=frame, write=True)
-        work.append(counter.get_total_flops())
+        if counter is not None:
+            work.append(counter.get_total_flops())
         assert cache.plan is None
     assert [(x.data_ptr(), x.shape) for ring in cache.rings for x in (ring.keys, ring.values)] == storage
     assert cache.bytes == size
-    assert len(set(work)) == 1
+    assert len(work) == 4 and len(set(work)) == 1
     assert sorted(cache.stored_frames()) == [0, 1, frames - 2, frames - 1]
 
 

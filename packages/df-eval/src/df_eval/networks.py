@@ -53,6 +53,8 @@ class Archive:
         """Return the float32 output ``[N, ...]`` of a batch, a few at a time, on the CPU."""
         try:
             parts = [self._module(part.to(self._device), **flags).float().cpu() for part in images.split(TOGETHER)]
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             first = str(error).strip().splitlines()[-1]
             raise UserError(f"{self._setting}: the archive is another network than it must be ({first})") from error

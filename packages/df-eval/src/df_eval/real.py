@@ -31,7 +31,7 @@ LIPS = (*OUTER_LIPS, *INNER_LIPS)
 """Contours of the lips among MediaPipe's landmarks, as its own connections have them."""
 EYES = ((33, 133), (263, 362))
 """Corners of either eye; an eye's middle is between its corners."""
-LONGEST_GAP = 25
+LONGEST_GAP = 24
 """Frames without a face across which SyncNet's crop goes on, as in its original (``num_failed_det``)."""
 GIVEN_BY = {
     **dict.fromkeys(("presence", "mouth", "lip_width", "blink", "angles", "lips"), "landmarker"),

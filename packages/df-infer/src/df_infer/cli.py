@@ -140,6 +140,8 @@ def _generate(args: argparse.Namespace) -> int:
         compiled=args.compile,
     )
     rollout = changes.applied_to(pipeline.rollout)
+    if args.compile and rollout.chunk is None:
+        raise UserError("--compile pays for many short steps, and chunk=null makes the whole clip in few; leave it out")
     count = args.frames
     if count is None:
         assert wave is not None, "checked before"

@@ -260,7 +260,10 @@ class Pipeline:
         """
         if path not in self._makers:
             device, dtype = self.model.device, str(self.model.dtype).removeprefix("torch.")
-            maker = Pipeline.from_run(found(path), str(device), dtype, face_detector=self.face_detector)
+            compiled = self.model.compiled_step
+            maker = Pipeline.from_run(
+                found(path), str(device), dtype, face_detector=self.face_detector, compiled=compiled
+            )
             check_maker(self.model.config, maker.model.config, path)
             self._makers[path] = maker
         return self._makers[path]

@@ -52,7 +52,6 @@ FIELD = [
         unit="frames",
         source=_SYNCNET,
         protocol=_SYNC_PROTOCOL,
-        shifted=lambda s: s.shifted_sync[2],
     ),
     MetricSpec(
         "lmd",
@@ -73,7 +72,7 @@ FIELD = [
         "lips",
         "lower",
         "Soft-DTW divergence per frame of the read and the true mouth opening, both in standard deviations of the "
-        "truth: the movements may come a little early or late. 0 for the truth itself.",
+        "truth: the movements may come a little early or late. About 0 for the truth itself.",
         lambda s: lips.aligned_distance(s.mouth, s.true_mouth),
         needs=MOUTH,
         decimals=3,

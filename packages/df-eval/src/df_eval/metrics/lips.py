@@ -51,7 +51,7 @@ def soft_dtw(costs_BRC: np.ndarray, gamma: float) -> np.ndarray:
 
 
 def soft_dtw_divergence(a_T: np.ndarray, b_T: np.ndarray, gamma: float = GAMMA) -> float:
-    """Soft-DTW of squared differences, made zero for equal signals and never negative (Blondel et al. 2021)."""
+    """Soft-DTW of squared differences, made zero for equal signals (Blondel et al. 2021)."""
     pairs = ((a_T, b_T), (a_T, a_T), (b_T, b_T))
     costs = np.stack([np.square(x[:, None] - y[None, :]) for x, y in pairs])
     across, own, other = soft_dtw(costs, gamma)
@@ -61,8 +61,8 @@ def soft_dtw_divergence(a_T: np.ndarray, b_T: np.ndarray, gamma: float = GAMMA) 
 def aligned_distance(read_T: np.ndarray, true_T: np.ndarray) -> Pair:
     """Soft-DTW divergence of two mouth openings per frame, both standardised by the truth's mean and deviation.
 
-    0 for the truth itself; small where the same movements come a little early or late. Only frames that were read in
-    both enter.
+    About 0 for the truth itself; small where the same movements come a little early or late. Only frames that were read
+    in both enter.
     """
     keep = common_mask(read_T, true_T)
     if keep.sum() < MIN_FRAMES:

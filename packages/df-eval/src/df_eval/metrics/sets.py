@@ -73,7 +73,11 @@ def frechet(ddof: int) -> Distance:
     """The Frechet distance of all vectors of the clips."""
 
     def prepared(true: Clips, made: Clips) -> Callable[[np.ndarray], float]:
-        return lambda pick: frechet_of_sets(*(np.concatenate([clips[i] for i in pick]) for clips in (true, made)), ddof)
+        def distance(pick: np.ndarray) -> float:
+            some_true, some_made = (np.concatenate([clips[i] for i in pick]) for clips in (true, made))
+            return frechet_of_sets(some_true, some_made, ddof)
+
+        return distance
 
     return prepared
 

@@ -186,8 +186,9 @@ class KVCache:
         self.whole = False
         self.plan = None
         for ring, pairs in zip((self.video, self.structure, self.bridge_to_video, self.bridge_to_structure), held):
-            if ring is not None:
-                ring.write(*(kept.to(ring.keys.device) for kept in chunk.kept), pairs)
+            if ring is not None and pairs is not None:
+                own, places = (kept.to(ring.keys.device) for kept in chunk.kept)
+                ring.write(own, places, pairs)
         self.length += len(chunk.frames)
         past = self.audio_past_BAF
         if past.shape[1]:

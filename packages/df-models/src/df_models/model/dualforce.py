@@ -313,6 +313,11 @@ class DualForce(StructureStatistics, Pretrained):
         self._graphs = {}
         self._compile_options = options
 
+    @property
+    def compiled_step(self) -> bool:
+        """Whether :meth:`compile_step` was called."""
+        return self._graphs is not None
+
     def _step_graph(self, inputs: Inputs, write: bool, known: Tensor | None) -> Callable[..., Any]:
         """Return what runs a chunk of such inputs: :meth:`_chunk` as it stands, or compiled for their sizes.
 
@@ -328,11 +333,10 @@ class DualForce(StructureStatistics, Pretrained):
 
     def _plan(self, inputs: Inputs, cache: KVCache, span: tuple[int, int]) -> ChunkPlan:
         """Plan a chunk, or return the plan made for it at an earlier denoising step."""
-        compiled = self._graphs is not None
-        key = (span, inputs.video.shape[-2:], compiled)
+        key = (span, inputs.video.shape[-2:], self.compiled_step)
         if cache.plan is None or cache.plan[0] != key:
             cache.plan = None  # what is made now overwrites what an earlier plan reads
-            cache.plan = (key, plan_chunk(self._geometry(inputs.video), cache, span, masked=compiled))
+            cache.plan = (key, plan_chunk(self._geometry(inputs.video), cache, span, masked=self.compiled_step))
         return cache.plan[1]
 
     def _hear_chunk(
