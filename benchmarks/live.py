@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from common import add_common_arguments, clock, matmul_rate, resolve, synchronize, table, write_result
 from torch import nn
+from torch._inductor import config as inductor
 
 from df_models import DualForce
 from df_models.encoders import load_video_vae
@@ -101,6 +102,7 @@ def main() -> None:
     vae = load_video_vae("df-tiny").to(device)
     rate = matmul_rate(device, torch.float32)
     measured = {"as it stands": generation(model, side, args.frames, now)}
+    inductor.force_disable_caches = True  # as on a machine that has not compiled it before
     began = time.perf_counter()
     model.compile_step()
     generation(model, side, 6, now)
@@ -128,7 +130,7 @@ def main() -> None:
         f"{args.size}x{args.size} pixels, {STEPS} Euler steps and a write, {COPIES} copies for guidance; shares of "
         f"the 0.16 s that a latent frame lasts ({'wall' if args.wall or device.type == 'cuda' else 'CPU'} time), and "
         f"of the uncompiled step. In 0.16 s this machine multiplies matrices worth {rate * FRAME_SECONDS / 1e9:.1f} "
-        f"GFLOP. Compiling took {compiling:.0f} s.\n\n"
+        f"GFLOP. Compiling took {compiling:.0f} s, the first time on a machine.\n\n"
         + table(("of a latent frame", "share of its duration", "of the uncompiled step"), rows)
         + "\n\nStep and decoder together, one after the other: "
         + ", ".join(f"{FRAME_SECONDS / seconds:.2f}x real time {way}" for way, seconds in whole.items())
