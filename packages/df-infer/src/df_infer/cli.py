@@ -101,7 +101,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         help="float32, bfloat16, or auto (default): bfloat16 where the device has it",
     )
     machine.add_argument(
-        "--compile", action="store_true", help="compile the model's step: a minute or two the first time, then faster frames"
+        "--compile", action="store_true", help="compile the model's step: a minute or two at first, then faster frames"
     )
     machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
     machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
