@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from df_data.check.commands import add_dataset_commands
 from df_data.fetch.command import add_parser as add_fetch_parsers
 from df_data.people.command import add_parser as add_people_parser
-from df_models.cli_support import add_version, command, run_cli
+from df_models.cli_support import add_version, announce_loading, command, run_cli
 from df_models.settings import add_print_config
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _synth_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def _synth(arguments: argparse.Namespace) -> int:
+    announce_loading("df-data")
     from df_data.synth.corpus import SynthConfig, build_corpus
     from df_models.settings import load_config
 

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 from df_eval.config import EvalConfig
-from df_models.cli_support import add_version, run_cli
+from df_models.cli_support import add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.settings import add_print_config, dump_config, load_config
@@ -92,6 +92,7 @@ def _main(argv: list[str]) -> int:
     if args.print_config:
         print(dump_config(config), end="")
         return 0
+    announce_loading("df-eval")
     from df_eval.evaluate import evaluate
     from df_eval.table import goals_table, headline_table
     from df_infer.run_dir import RunDir

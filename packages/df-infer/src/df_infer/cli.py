@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
 from df_infer.run_dir import open_run
-from df_models.cli_support import add_version, run_cli
+from df_models.cli_support import add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.files import check_output
@@ -117,6 +117,7 @@ def _generate(args: argparse.Namespace) -> int:
         print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
         return 0
     _check_outputs(args)
+    announce_loading("df-infer")
     _check_asked(args)
     fields = _fields(args)
     from df_models.media import AudioFile, read_audio, read_image, write_video

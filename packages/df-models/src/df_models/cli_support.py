@@ -75,6 +75,12 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
         raise
 
 
+def announce_loading(prog: str) -> None:
+    """Say on a terminal that PyTorch is being loaded: it takes seconds, and more on a machine that is new to it."""
+    if sys.stderr.isatty():
+        print(f"{prog}: loading PyTorch and the model's code ...", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
     """Let SIGTERM end the program by an exception, unless somebody else looks after it already.

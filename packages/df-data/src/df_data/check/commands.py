@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from df_models.cli_support import announce_loading
+
 
 def add_dataset_commands(commands: Any) -> None:
     """Register the four with the subparsers of the command line."""
@@ -57,6 +59,7 @@ def _stats(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    announce_loading("df-data")
     from df_data.check.inspect.gallery import write_gallery
 
     page = write_gallery(arguments.directory, arguments.out, clips=arguments.clips, split=arguments.split)

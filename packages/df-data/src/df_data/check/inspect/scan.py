@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from df_data.common.hashing import hash_int
 from df_data.format.manifest import Manifest
 from df_data.format.measures import measures_of
@@ -39,7 +41,8 @@ def scan_split(directory: Path, manifest: Manifest) -> list[ClipFacts]:
         UserError: a damaged shard.
     """
     facts: list[ClipFacts] = []
-    for entry in sorted(manifest.shards, key=lambda entry: hash_int("inspect", entry.name)):
+    shards = sorted(manifest.shards, key=lambda entry: hash_int("inspect", entry.name))
+    for entry in tqdm(shards, f"reading {manifest.split}", unit="shard", leave=False, disable=None):
         if len(facts) >= MOST_CLIPS:
             break
         path = directory / entry.name
