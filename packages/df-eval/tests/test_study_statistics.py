@@ -109,3 +109,13 @@ def test_p_and_interval_agree(seed: int, seeds: int, clips: int, margin: float) 
 def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.04, 0.09, 0.09, None], nan_ok=True)
     assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_a_seed_without_any_value_is_no_seed() -> None:
+    values = np.random.default_rng(1).normal(size=(3, 6))
+    there = np.ones_like(values)
+    there[1:] = 0
+    found = estimate(Cells(values * there, there), cells(np.zeros_like(values)))
+    alone = estimate(cells(values[:1]), cells(np.zeros((1, 6))))
+    assert (found.seeds, found.clips, found.undefined) == (1, 6, 12)
+    assert (found.value, found.low, found.high) == (alone.value, alone.low, alone.high)

@@ -37,7 +37,8 @@ class HypothesisConfig(FrozenModel):
         arms: two arms, whose paired difference first minus second is looked at; or one, whose value is.
         difference: `more`: above `margin`; `less`: below minus `margin` (of one arm: below `margin`); `same`: within
             plus and minus `margin`.
-        margin: in the metric's unit.
+        margin: in the metric's unit. Below 0 with two arms it is what may be lost: `more` with -0.03 claims "not worse
+            by 0.03 or more".
         criterion: why this margin decides, in words.
     """
 
@@ -57,8 +58,6 @@ class HypothesisConfig(FrozenModel):
             raise ValueError("difference=same needs a margin above 0: two arms are never exactly the same")
         if len(self.arms) == 1 and self.difference == "same":
             raise ValueError("difference=same compares two arms; name two")
-        if len(self.arms) == 2 and self.margin < 0:
-            raise ValueError("margin must not be below 0; turn the arms or the difference round instead")
         if len(set(self.arms)) < len(self.arms):
             raise ValueError("an arm is compared with itself; name two different arms")
         return self

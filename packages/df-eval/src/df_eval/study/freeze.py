@@ -1,12 +1,13 @@
 """What a study asks is fixed by its first run: later calls that ask otherwise are refused.
 
-Seeds may be added at any time. Arms and hypotheses only by an amendment, which is dated and shown in the report.
+Arms and hypotheses may be added only by an amendment, which is dated and shown in the report. Seeds may be added at any
+time; the report shows when, and what the verdicts were before, since who adds seeds until a verdict comes will get one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import Location, dump_config, load_config
 
-STUDY, AMENDMENTS = "study.yaml", "amendments.json"
+STUDY, AMENDMENTS, ARMS = "study.yaml", "amendments.json", "arms.json"
 _FREE = ("seeds", "executor", "slots", "slurm", "out")
 """Keys that change no run and no verdict's rule."""
 
@@ -49,6 +50,11 @@ def freeze(config: StudyConfig, amend: str | None = None) -> StudyConfig:
     if fixed is None:
         if amend is not None:
             raise UserError(f"{directory} was not begun yet: there is nothing to amend; leave out --amend")
+        if any((directory / name).exists() for name in ("plan.json", "runs", AMENDMENTS)):
+            raise UserError(
+                f"{directory} holds runs but no {STUDY}, which says what was fixed before them; restore it, or take "
+                "another name="
+            )
         _write(directory, config)
         return config
     added = _added(fixed, config)
@@ -60,12 +66,78 @@ def freeze(config: StudyConfig, amend: str | None = None) -> StudyConfig:
         )
     if amend is not None and not added:
         raise UserError("--amend, but no arm or hypothesis is new; leave it out")
-    merged = config.model_copy(update={"seeds": tuple(dict.fromkeys([*fixed.seeds, *config.seeds]))})
-    if added:
-        entry = {"date": datetime.now(UTC).date().isoformat(), "text": (amend or "").strip(), "added": added}
-        atomic_write(directory / AMENDMENTS, json.dumps([*amendments(directory), entry], indent=1) + "\n")
+    for entry in (_entry(added, (amend or "").strip()), _seeds_entry(fixed, config, directory)):
+        if entry is not None and entry not in amendments(directory):
+            atomic_write(directory / AMENDMENTS, json.dumps([*amendments(directory), entry], indent=1) + "\n")
+    merged = _in_fixed_order(fixed, config)
     _write(directory, merged)
     return merged
+
+
+def _entry(added: list[str], text: str) -> dict[str, Any] | None:
+    return {"date": datetime.now(UTC).date().isoformat(), "text": text, "added": added} if added else None
+
+
+def _seeds_entry(fixed: StudyConfig, config: StudyConfig, directory: Path) -> dict[str, Any] | None:
+    """What to note of new seeds: they, and the verdicts that could be seen before."""
+    new = [f"the seed {seed}" for seed in config.seeds if seed not in fixed.seeds]
+    seen = directory / "study.json"
+    verdicts = json.loads(seen.read_text(encoding="utf-8")).get("verdicts", []) if seen.is_file() else []
+    before = "; ".join(verdict["line"] for verdict in verdicts)
+    return _entry(new, f"seeds added after: {before}" if before else "seeds added before any verdict")
+
+
+def _in_fixed_order(fixed: StudyConfig, config: StudyConfig) -> StudyConfig:
+    """The configuration with what was there before first: which run trains for others goes by the order of arms."""
+    axes: dict[str, Any] = {}
+    for axis, values in config.axes.items():
+        before = fixed.axes[axis]
+        if isinstance(values, dict):
+            axes[axis] = {label: values[label] for label in dict.fromkeys([*before, *values])}
+        else:
+            axes[axis] = (*before, *(value for value in values if not _among(value, before)))
+    return config.model_copy(
+        update={
+            "seeds": tuple(dict.fromkeys([*fixed.seeds, *config.seeds])),
+            "arms": {name: config.arms[name] for name in dict.fromkeys([*fixed.arms, *config.arms])},
+            "axes": axes,
+        }
+    )
+
+
+def _among(value: Any, values: Iterable[Any]) -> bool:
+    """Whether a value is there as it is written: 1, 1.0 and true are three."""
+    return json.dumps(value) in map(json.dumps, values)
+
+
+def hold(directory: Path, configs: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
+    """Fix what the arms' settings are resolved to, or hold them against it: the files that they start from may change.
+
+    Args:
+        configs, evaluations: by arm, the whole configuration of its training and of its evaluation.
+
+    Raises:
+        UserError: an arm is not what it was when it was first run, with the first setting that differs.
+    """
+    path = directory / ARMS
+    fixed: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    now = {name: _flat({"train": tree, "evaluate": evaluations.get(name, {})}) for name, tree in configs.items()}
+    for name, before in fixed.items():
+        for key in (key for key in {**before, **now[name]} if before.get(key) != now[name].get(key)):
+            raise UserError(
+                f"arm {name} was first run with {key.replace('.', ': ', 1)}={json.dumps(before.get(key))}, and the "
+                f"files that it starts from now give {json.dumps(now[name].get(key))}; put it back, or take another name="
+            )
+    atomic_write(path, json.dumps({**fixed, **now}, indent=1, sort_keys=True) + "\n")
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """A tree's values by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{above}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return flat
 
 
 def _write(directory: Path, config: StudyConfig) -> None:
@@ -82,7 +154,7 @@ def _added(fixed: StudyConfig, config: StudyConfig) -> list[str]:
             f"{axis}={value}"
             for axis, values in config.axes.items()
             for value in values
-            if value not in [*fixed.axes.get(axis, ())]
+            if not _among(value, fixed.axes.get(axis, ()))
         ),
         *(f"the hypothesis {h.name!r}" for h in config.hypotheses if h.name not in known),
     ]

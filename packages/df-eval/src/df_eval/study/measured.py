@@ -47,6 +47,10 @@ class Measured:
     protocols: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     missing: dict[tuple[str, int], str] = field(default_factory=dict)
 
+    def failed(self, arm: str, seed: int) -> bool:
+        """Whether a run is missing because it failed, and not because it was not made yet."""
+        return self.missing.get((arm, seed), "").startswith("failed")
+
     def matched(self, arms: Sequence[str], seeds: Sequence[int], frames: int, row: str, metric: str) -> Matched:
         """The cells of arms at the seeds and clips that all of them have."""
         asked = (frames, row, metric)

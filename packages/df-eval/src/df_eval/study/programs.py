@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from df_models.cli_support import PACKAGES
 from df_models.errors import UserError
@@ -49,9 +53,25 @@ def printed_config(argv: Sequence[str]) -> str:
     return done.stdout
 
 
+@cache
+def _code() -> str:
+    """Digest of the packages' source, without this folder's: what a study runs, not how it is studied."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package.replace("-", "_"))  # the top level: nothing is imported
+        for root in map(Path, (spec and spec.submodule_search_locations) or ()):
+            for path in sorted(root.rglob("*.py")):
+                if Path(__file__).parent not in path.parents:
+                    digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 def versions() -> dict[str, str]:
-    """The installed versions that decide a run."""
-    found: dict[str, str] = {}
+    """What of the installed software decides a run: the versions, and our own code to the byte.
+
+    A version stays the same between releases, while the code is worked on.
+    """
+    found: dict[str, str] = {"code": _code()}
     for package in (*PACKAGES, "torch"):
         try:
             found[package] = metadata.version(package)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from df_eval.study.check import check_metrics
 from df_eval.study.config import StudyConfig
 from df_eval.study.execute import execute, forget_failures
-from df_eval.study.freeze import freeze
+from df_eval.study.freeze import freeze, hold
 from df_eval.study.plan import RESOLVED, known_answers, make_plan, write_plan
 from df_eval.study.programs import Programs
 from df_eval.study.records import state_of
@@ -46,6 +46,7 @@ def run_study(
         mark_owned(directory, "df-study")
         config = freeze(config, amend)
         plan = make_plan(config, programs, known)
+        hold(directory, plan.configs, plan.evaluations)
         atomic_write(directory / RESOLVED, json.dumps(known, indent=1) + "\n")
         write_plan(plan)
         if config.executor == "slurm":

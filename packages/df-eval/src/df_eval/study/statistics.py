@@ -48,6 +48,10 @@ class Cells:
         """The same without the cells that are not kept."""
         return Cells(np.where(kept_SC, self.numerator_SC, 0.0), np.where(kept_SC, self.denominator_SC, 0.0))
 
+    def of(self, rows_S: np.ndarray, columns_C: np.ndarray) -> Cells:
+        """The same of some of the seeds and clips."""
+        return Cells(*(table[rows_S][:, columns_C] for table in (self.numerator_SC, self.denominator_SC)))
+
     @property
     def pooled(self) -> float:
         """Sum over sum, as df-eval pools clips; NaN without any value."""
@@ -62,7 +66,7 @@ class Estimate:
         value: None where nothing is defined.
         low, high: 95 % interval; None where there is only one seed and one clip.
         error: standard error; ``freedom``: degrees of freedom of its t.
-        seeds, clips: of the table; an interval of one seed is over clips alone.
+        seeds, clips: that have any value; an interval of one seed is over clips alone.
         undefined: cells left out because an arm has no value there.
     """
 
@@ -84,11 +88,12 @@ def estimate(a: Cells, b: Cells | None = None, *, seed: int = 0, resamples: int 
         seed: of the resampling.
     """
     kept_SC = a.defined_SC if b is None else a.defined_SC & b.defined_SC
-    arms = [cells.only(kept_SC) for cells in ((a,) if b is None else (a, b))]
-    seeds, clips = kept_SC.shape
     undefined = int((~kept_SC).sum())
     if not kept_SC.any():
-        return Estimate(None, seeds=seeds, clips=clips, undefined=undefined)
+        return Estimate(None, undefined=undefined)
+    rows, columns = kept_SC.any(axis=1), kept_SC.any(axis=0)  # a seed or clip without any value is none
+    arms = [cells.only(kept_SC).of(rows, columns) for cells in ((a,) if b is None else (a, b))]
+    seeds, clips = int(rows.sum()), int(columns.sum())
     value = arms[0].pooled - (arms[1].pooled if b is not None else 0.0)
     if not np.isfinite(value):  # denominators that add up to 0
         return Estimate(None, seeds=seeds, clips=clips, undefined=undefined)
@@ -99,6 +104,11 @@ def estimate(a: Cells, b: Cells | None = None, *, seed: int = 0, resamples: int 
         return Estimate(value, seeds=seeds, clips=clips, undefined=undefined)
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * error
     return Estimate(value, value - reach, value + reach, error, freedom, seeds, clips, undefined)
+
+
+def one_sided(a: Cells, b: Cells) -> int:
+    """Cells in which one arm has a value and the other has none: what is left out there is not left out by chance."""
+    return int((a.defined_SC ^ b.defined_SC).sum())
 
 
 def _bootstrap_error(arms: Sequence[Cells], seed: int, resamples: int) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from df_eval.study.config import HypothesisConfig, StudyConfig
 from df_eval.study.measured import Measured
-from df_eval.study.statistics import Estimate, estimate, holm, p_value
+from df_eval.study.statistics import Estimate, estimate, holm, one_sided, p_value
 
 Outcome = Literal["supported", "refuted", "undecided"]
 
@@ -64,7 +64,8 @@ def rule_of(hypothesis: HypothesisConfig) -> str:
     }[hypothesis.difference]
     return (
         f"supported if the 95 % interval of {what} (row {hypothesis.row}, {hypothesis.frames} frames) lies {inside}, "
-        f"refuted if it lies {outside}, undecided otherwise or with one seed"
+        f"refuted if it lies {outside}, undecided otherwise, with one seed, or where a run failed or one arm alone has "
+        "no value"
     )
 
 
@@ -108,11 +109,27 @@ def _verdict(hypothesis: HypothesisConfig, config: StudyConfig, measured: Measur
     found = estimate(*cells, resamples=config.resamples)
     values = {arm: estimate(own, resamples=config.resamples) for arm, own in zip(hypothesis.arms, cells, strict=True)}
     outcome, reason = decide(hypothesis, found), ""
-    if len(matched.seeds) == 1:
+    failed = [seed for seed in config.seeds if any(measured.failed(arm, seed) for arm in hypothesis.arms)]
+    lacking = one_sided(*cells) if len(cells) == 2 else 0
+    if found.seeds < 2:
         outcome, reason = "undecided", "one seed: the interval is over clips alone and says nothing of another training"
     elif outcome == "undecided":
         reason = "the interval holds the margin" if found.low is not None else "there is no interval"
-    return Verdict(hypothesis, rule, values, found, outcome, _p(hypothesis, found), None, reason, matched.left_out)
+    elif failed:
+        outcome, reason = "undecided", f"a run failed ({_count(len(failed), 'seed')}), and which fail is not chance"
+    elif lacking:
+        outcome, reason = "undecided", f"one arm alone has no value in {lacking} cells, and which is not chance"
+    elif outcome == "refuted" and _right_side(hypothesis, found):
+        reason = "the difference has the claimed sign, and is too small for the claim"
+    p = None if found.seeds < 2 else _p(hypothesis, found)
+    return Verdict(hypothesis, rule, values, found, outcome, p, None, reason, matched.left_out)
+
+
+def _right_side(hypothesis: HypothesisConfig, found: Estimate) -> bool:
+    """Whether the interval of a difference of two arms is on the claimed side of 0."""
+    if len(hypothesis.arms) == 1 or hypothesis.difference == "same" or found.low is None or found.high is None:
+        return False
+    return found.low > 0 if hypothesis.difference == "more" else found.high < 0
 
 
 def _with_holm(verdict: Verdict, p_holm: float | None) -> Verdict:
