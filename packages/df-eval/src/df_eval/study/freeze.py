@@ -126,7 +126,8 @@ def hold(directory: Path, configs: Mapping[str, Any], evaluations: Mapping[str, 
         for key in (key for key in {**before, **now[name]} if before.get(key) != now[name].get(key)):
             raise UserError(
                 f"arm {name} was first run with {key.replace('.', ': ', 1)}={json.dumps(before.get(key))}, and the "
-                f"files that it starts from now give {json.dumps(now[name].get(key))}; put it back, or take another name="
+                f"files that it starts from now give {json.dumps(now[name].get(key))}; put it back, or take another "
+                "name="
             )
     atomic_write(path, json.dumps({**fixed, **now}, indent=1, sort_keys=True) + "\n")
 
