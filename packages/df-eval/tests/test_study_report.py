@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from df_eval.markdown import markdown_table
 from df_eval.study.cli import main
 from df_eval.study.config import HypothesisConfig, StudyConfig
+from df_eval.study.figures import MOST_PANELS, axis_figure
 from df_eval.study.paper import latex, write_paper
 from df_eval.study.programs import Programs
 from df_eval.study.report import page
 from df_eval.study.run import run_study
 from df_eval.study.statistics import Estimate
+from df_eval.study.table import cells
 from df_eval.study.verdicts import decide, rule_of
 from df_models.settings import dump_config, validate_config
 
@@ -139,6 +142,46 @@ def test_the_papers_files(done: Path, tmp_path: Path) -> None:
     assert written["arms.pdf"].read_bytes().startswith(b"%PDF")
     assert "supported if the 95 % interval" in written["protocol.txt"].read_text()
     assert latex("a_b%\\") == r"a\_b\%\textbackslash{}"
+
+
+def estimated(seeds: int, clips: int, undefined: int = 0, value: float | None = 0.5) -> dict[str, Any]:
+    return vars(Estimate(value, 0.4, 0.6, 0.1, 2.0, seeds, clips, undefined))
+
+
+def test_a_difference_is_shown_with_its_own_seeds_and_clips(done: Path, tmp_path: Path) -> None:
+    told = document(done)
+    row = {"arm": "b", "value": estimated(3, 4, 2), "left_out": "left out: a seed 2 failed"}
+    paired, alone = row | {"difference": estimated(2, 3, 1)}, row | {"difference": None}
+    whole, own = "a seed 2 failed, 1 cells without a value, ", "value alone: seeds 3, clips 4, without a value 2"
+    assert cells(paired, 1)[3:] == ["2", "3", whole + own]
+    assert cells(alone, 1)[3:] == ["3", "4", "a seed 2 failed, 2 cells without a value"]
+    without = cells(row | {"difference": estimated(0, 0, 0, None)}, 1)
+    assert without[2:5] == ["–", "3", "4"], "no pair at all: the counts are those of the value"
+    told["tables"][0]["rows"] = [paired]
+    assert whole + own in page(told) and "<td>2</td><td>3</td>" in page(told)
+    text = next(path for path in write_paper(told, tmp_path) if path.name == "lip-sync-33-generated.tex").read_text()
+    assert "& 2 & 3 \\\\" in text and f"b: {whole}{own}" in text
+
+
+def test_odd_signs_stay_in_their_cells(done: Path, tmp_path: Path) -> None:
+    assert markdown_table(["a"], [["x|y\nz"]]).splitlines()[-1] == r"| x\|y z |"
+    told = document(done)
+    told["verdicts"][0]["hypothesis"]["claim"] = "[both] help"
+    text = next(path for path in write_paper(told, tmp_path) if path.name == "verdicts.tex").read_text()
+    assert "\n{}[both] help &" in text, "no argument of the rule or the line before"
+    told["arms"] = {name: {"at": {"cost $": f"{name} 1$ to 2$"}} for name in told["arms"]}
+    figure = axis_figure(told, "cost $")
+    assert figure is not None and r"b 1\$ to 2\$" in [label.get_text() for label in figure.axes[0].get_xticklabels()]
+
+
+def test_a_figure_says_what_it_does_not_draw(done: Path) -> None:
+    told = document(done)
+    assert "not drawn" not in page(told)
+    table, verdict = told["tables"][0], told["verdicts"][0]
+    frames = range(1, MOST_PANELS + 3)
+    told["tables"] = [table | {"frames": count} for count in frames]
+    told["verdicts"] = [verdict | {"hypothesis": verdict["hypothesis"] | {"frames": count}} for count in frames]
+    assert "2 more in the tables, not drawn" in page(told)
 
 
 def test_status_and_report_read_what_is_there(

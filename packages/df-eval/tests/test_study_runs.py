@@ -1,11 +1,9 @@
-"""A study's steps: planned, hashed, run in order, killed and gone on with, failed and retried. Commands are stubs."""
+"""A study's steps: planned, hashed, run in order, failed and retried. Commands are stubs."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
 import threading
@@ -16,15 +14,16 @@ from typing import Any
 import pytest
 
 from df_eval.study.config import StudyConfig
+from df_eval.study.cost import status_lines
+from df_eval.study.paper import protocol
 from df_eval.study.perform import Stopping, perform
 from df_eval.study.plan import Plan, Step, make_plan, read_plan, write_plan
 from df_eval.study.programs import Programs
 from df_eval.study.records import RECORD, read_record, state_of
 from df_eval.study.run import run_study
 from df_models.errors import UserError
-from df_models.files import mark_owned
 from df_models.locks import one_writer
-from df_models.settings import dump_config, validate_config
+from df_models.settings import validate_config
 
 STUBS = Path(__file__).with_name("study_stubs.py")
 PROGRAMS = Programs(*((sys.executable, "-S", str(STUBS), name) for name in ("train", "eval", "corpus")))
@@ -88,6 +87,12 @@ def test_a_grid_is_the_product_of_its_axes() -> None:
     assert labelled.runs[0].arm == "clips-10" and labelled.configs["clips-10"]["data"] == {"clips": 10}
 
 
+def test_axes_make_names_that_are_directories_and_differ() -> None:
+    odd = plan_of(study(arms={}, axes={"../../tmp/x y": {"/up": {"lr": 1}}, "lr": [-1, 1, -0.5]}, hypotheses=[]))
+    assert [*dict.fromkeys(step.arm for step in odd.runs)] == [f"tmp-x-y-up_lr-{n}" for n in ("-1", "1", "-0.5")]
+    assert all(Path(step.place).resolve().is_relative_to(Path("studies/s/runs").resolve()) for step in odd.runs)
+
+
 def test_a_runs_hash_is_of_what_decides_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def keys(**changes: Any) -> dict[str, str]:
         return {step.arm: step.key for step in plan_of(study(**changes)).runs}
@@ -117,6 +122,20 @@ def test_an_arm_that_needs_another_comes_after_it_and_changes_with_it() -> None:
     assert state_of(late, Path("studies/s")) == "done"
 
 
+def test_every_evaluation_may_name_an_arm_whatever_its_path() -> None:
+    config = study(
+        arms={"from": {}, "b": {"start_from": "${arm:from}"}},
+        only_trained=["from"],
+        evaluation={"set": {"given": "${arm:from}/model"}},
+        out='say "x"',
+        hypotheses=[],
+    )
+    late = plan_of(config).run("b", 0)
+    place = json.dumps(plan_of(config).run("from", 0).place)
+    assert f"start_from={place}" in late.commands["train"]
+    assert f"given={place[:-1]}/model" + '"' in late.commands["evaluate"]
+
+
 def test_an_arm_is_built_on_the_training_that_another_shares_with_it() -> None:
     arms = {"a": {"effect": 0}, "same": {"effect": 0, "evaluation.bonus": 1}, "b": {"start_from": "${arm:same}/model"}}
     config = study(arms=arms, hypotheses=[], seeds=[0], only_trained=["same"])
@@ -143,6 +162,8 @@ def test_wrong_arms_are_one_line() -> None:
     )
     refused("which only_trained leaves out", only_trained=["a"], hypotheses=[CLAIM])
     refused("either arms or axes", axes={"lr": [1]})
+    refused("name '_x-1'.*another name", arms={}, axes={"_x": {"1": {"lr": 1}}})
+    refused("circle: a -> a", arms={"a": {}}, evaluation={"set": {"rollout.from": "${arm:a}"}})
     for change, message in (
         ({"metric": "lipsync"}, "lip_sync"),
         ({"row": "made"}, "no row"),
@@ -196,45 +217,17 @@ def test_a_failure_is_a_row_with_its_reason_and_is_retried_only_when_told() -> N
     Path("mended").touch()
     assert run(config)[0] == 1 and calls() == before
     assert run(config, retry=True)[0] == 0
+    told = "1 failure before: train: loss is not finite (exit code 1)"
+    document = json.loads(Path("studies/s/study.json").read_text())
+    assert document["runs"][1]["state"] == "done" and document["runs"][1]["before"] == told
+    texts = [Path("studies/s", name).read_text() for name in ("table.md", "report.html")]
+    assert all(told in text for text in (*texts, protocol(document), "".join(status_lines(plan))))
 
 
 def test_shared_corpora_are_made_once_and_first() -> None:
     config = study(set={"data.root": "data", "data.synth.clips": 3}, slots={"count": 2})
     assert run(config)[0] == 0
     assert calls()[0] == "corpus data" and sum(line.startswith("corpus") for line in calls()) == 1
-
-
-DRIVER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from df_eval.study.config import StudyConfig
-from df_eval.study.execute import execute
-from df_eval.study.plan import read_plan
-from df_models.settings import load_config
-execute(load_config(StudyConfig, "study.json"), read_plan(Path("studies/s")), print)
-"""
-
-
-def test_a_study_killed_at_random_moments_goes_on() -> None:
-    """kill -9 of the study alone: its commands live on for a moment, and are waited for, not doubled."""
-    config = study(set={"sleep": 0.15}, slots={"count": 2})
-    Path("study.json").write_text(dump_config(config))
-    mark_owned(Path("studies/s"), "df-study")
-    write_plan(plan_of(config))
-    chance = random.Random(0)
-    driver = [sys.executable, "-c", DRIVER.format(tests=str(STUBS.parent))]
-    for _ in range(3):
-        before, patience = len(calls()), time.monotonic() + 30
-        child = subprocess.Popen(driver, stdout=subprocess.DEVNULL)
-        while len(calls()) == before and child.poll() is None and time.monotonic() < patience:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.2))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert run(config)[0] == 0
-    assert all(calls().count(line) == 1 for line in calls()), "nothing was done twice"
-    assert len(calls()) == 8
 
 
 def test_a_command_that_outlives_its_study_is_waited_for() -> None:
@@ -291,15 +284,31 @@ def test_slurm_gets_scripts_and_the_next_call_collects() -> None:
     code, said = run(config)
     assert code == 1 and any("submit.sh" in line for line in said) and calls() == []
     folder = Path("studies/s/slurm")
-    first, second = (folder / f"level-{level}.sbatch" for level in (0, 1))
+    first, second = (next(folder.glob(f"level-{level}-*.sbatch")) for level in (0, 1))
     assert "--array=0-1" in first.read_text() and "--partition=gpu" in first.read_text()
     assert "--dependency=afterany:$previous" in (folder / "submit.sh").read_text()
     environment = os.environ | {"SLURM_ARRAY_TASK_ID": "0"}
     for script in (first, second):
         subprocess.run(["bash", str(script)], check=True, env=environment)
     assert len(calls()) == 4, "task 0 of each level: its training and its evaluation"
+    queued = {path: path.read_text() for path in folder.glob("level-*")}
     assert run(config)[0] == 1
-    assert len((folder / "level-0.txt").read_text().splitlines()) == 1, "what is left"
+    assert {path: path.read_text() for path in queued} == queued, "what queued arrays will read when they start"
+    anew = [path for path in folder.glob("level-0-*.txt") if path not in queued]
+    assert [len(path.read_text().splitlines()) for path in anew] == [1], "what is left"
+    ended = subprocess.run(["bash", str(first)], check=False, env=os.environ | {"SLURM_ARRAY_TASK_ID": "7"})
+    assert ended.returncode != 0, "a task that there is not does not end well"
+
+
+def test_slurm_lists_what_failed_only_with_retry() -> None:
+    config = study(arms={"bad": {"fails": True}, "b": {}}, hypotheses=[], seeds=[0])
+    assert run(config)[0] == 1
+    slurm, submit = (
+        study(arms=dict(config.arms), hypotheses=[], seeds=[0], executor="slurm"),
+        "studies/s/slurm/submit.sh",
+    )
+    assert run(slurm)[0] == 1 and not Path(submit).exists()
+    assert run(slurm, retry=True)[0] == 1 and Path(submit).is_file()
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ NOTHING = "–"
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table with columns padded to equal width, so that it also reads well in a terminal."""
-    cells = [list(header), *[list(line) for line in lines]]
+    cells = [[_cell(text) for text in line] for line in (header, *lines)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
 
     def join(line: Sequence[str]) -> str:
@@ -18,3 +18,8 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
 
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([join(cells[0]), rule, *map(join, cells[1:])])
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell."""
+    return " ".join(text.splitlines()).replace("|", "\\|")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from df_eval.study.config import StudyConfig
+from df_eval.study.config import ARM_NAME, StudyConfig
 from df_models.errors import UserError, nearest
 from df_models.settings import merge
 
@@ -47,8 +47,8 @@ def arms_of(config: StudyConfig) -> dict[str, Arm]:
     """All arms by name, those that others need before those others.
 
     Raises:
-        UserError: an arm, a hypothesis or a list names an arm that there is not, arms need each other in a circle, or
-            two combinations of the axes have one name.
+        UserError: an arm, a hypothesis or a list names an arm that there is not, arms need each other in a circle, an
+            axis makes a name that is none, or two combinations of the axes have one name.
     """
     made = [_arm(config, name, settings, at) for name, settings, at in _combinations(config)]
     arms = {arm.name: arm for arm in made}
@@ -67,6 +67,13 @@ def _depth(name: str, arms: Mapping[str, Arm]) -> int:
 
 
 def _check_names(config: StudyConfig, arms: Mapping[str, Arm]) -> None:
+    for name in arms:
+        if not re.fullmatch(ARM_NAME, name):
+            raise UserError(
+                f"the axes make an arm with the name {name!r}; an arm's name starts with a letter or a digit, so give "
+                "the axis another name (as a mapping of labels to settings, its name is free)"
+            )
+
     def check(name: str, where: str) -> None:
         if name not in arms:
             raise UserError(
@@ -97,9 +104,11 @@ def _arm(config: StudyConfig, name: str, settings: Mapping[str, Any], at: Mappin
     for key in ("seed", "name", "run_dir"):
         if key in tree:
             raise UserError(f"arm {name}: {key} is what the study gives each run itself; leave it out")
-    needs = dict.fromkeys(_NEEDED.findall(json.dumps([tree, evaluation])))
+    measured = name not in config.only_trained
+    shared = config.evaluation.set if measured else {}
+    needs = dict.fromkeys(_NEEDED.findall(json.dumps([tree, evaluation, shared])))
     base = str(config.base) if own_base is None else str(own_base)
-    return Arm(name, base, tree, evaluation, at, tuple(needs), name not in config.only_trained)
+    return Arm(name, base, tree, evaluation, at, tuple(needs), measured)
 
 
 def _combinations(config: StudyConfig) -> Iterator[tuple[str, dict[str, Any], dict[str, str]]]:
@@ -113,7 +122,7 @@ def _combinations(config: StudyConfig) -> Iterator[tuple[str, dict[str, Any], di
         settings: dict[str, Any] = {}
         for _, _, part in combination:
             settings = merge(settings, nested(part))
-        yield "_".join(f"{axis}-{_plain(label)}" for axis, label in at.items()), settings, at
+        yield "_".join(f"{_plain(axis, '_')}-{_plain(label)}" for axis, label in at.items()), settings, at
 
 
 def _values(key: str, values: Any) -> list[tuple[str, str, dict[str, Any]]]:
@@ -128,8 +137,10 @@ def _short_names(keys: list[str]) -> dict[str, str]:
     return {key: short if last.count(short) == 1 else key for key, short in zip(keys, last, strict=True)}
 
 
-def _plain(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") or "none"
+def _plain(label: str, also: str = "") -> str:
+    """A label as a part of an arm's name, which is a directory; a number keeps its sign."""
+    sign = "-" if re.match(r"-\.?\d", label) else ""
+    return sign + re.sub(rf"[^A-Za-z0-9.{also}]+", "-", label).strip("-") or "none"
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,5 +166,5 @@ def overrides(tree: Mapping[str, Any], above: str = "") -> list[str]:
 
 
 def with_places(text: str, places: Mapping[str, str]) -> str:
-    """A text whose ``${arm:NAME}`` are replaced."""
-    return _NEEDED.sub(lambda match: places[match[1]], text)
+    """A setting as a command line gives it, ``key=JSON``, whose ``${arm:NAME}`` are replaced."""
+    return _NEEDED.sub(lambda match: json.dumps(places[match[1]])[1:-1], text)

@@ -107,5 +107,6 @@ def status_lines(plan: Plan) -> list[str]:
         record = read_record(step, study)
         state = "running" if is_running(step, study) else state_of(step, study)
         times = [duration(spent.get(stage)) for stage in STAGES[1:]]
-        rows.append([step.key, state, *times, record.failure if state == "failed" else ""])
+        why = record.failure if state == "failed" else ""
+        rows.append([step.key, state, *times, "; ".join(filter(None, [why, record.before]))])
     return [markdown_table(["step", "state", "train", "evaluate", "why"], rows), "", cost_line(plan)]

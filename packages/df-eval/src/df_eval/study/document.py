@@ -88,14 +88,15 @@ def _row(
 
 def _step(plan: Plan, index: int) -> dict[str, Any]:
     step, study = plan.steps[index], Path(plan.directory)
-    state, programs = state_of(step, study), Programs()
+    state, record, programs = state_of(step, study), read_record(step, study), Programs()
     return {
         "key": step.key,
         "arm": step.arm,
         "seed": step.seed if step.is_run else None,
         "place": step.place,
         "state": state,
-        "why": read_record(step, study).failure if state == "failed" else "",
+        "why": record.failure if state == "failed" else "",
+        "before": record.before,
         "seconds": seconds_of(step, study),
         "commands": {stage: shlex.join(programs.shown(argv)) for stage, argv in step.commands.items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 from collections.abc import Callable, Mapping
@@ -41,8 +42,8 @@ def environment_of(slots: SlotsConfig, slot: int | None = None) -> dict[str, str
 class LocalExecutor:
     """Slots on this machine."""
 
-    def __init__(self, config: StudyConfig, plan: Plan) -> None:
-        self._slots, self._plan = config.slots, plan
+    def __init__(self, config: StudyConfig, plan: Plan, say: Say) -> None:
+        self._slots, self._plan, self._say = config.slots, plan, say
         self._pool = ThreadPoolExecutor(config.slots.count)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stopping = Stopping()
@@ -56,7 +57,7 @@ class LocalExecutor:
     def _do(self, step: Step) -> str:
         slot = self._free.get()
         try:
-            return perform(step, self._plan, environment_of(self._slots, slot), self._stopping)
+            return perform(step, self._plan, environment_of(self._slots, slot), self._stopping, self._say)
         finally:
             self._free.put(slot)
 
@@ -116,7 +117,7 @@ def execute(config: StudyConfig, plan: Plan, say: Say, *, retry: bool = False) -
         forget_failures(plan)
     if not to_do(plan):
         return
-    executor = RayExecutor(config, plan) if config.executor == "ray" else LocalExecutor(config, plan)
+    executor = RayExecutor(config, plan) if config.executor == "ray" else LocalExecutor(config, plan, say)
     try:
         _drive(plan, executor, say)
     finally:
@@ -138,14 +139,15 @@ def to_do(plan: Plan) -> list[Step]:
 
 
 def forget_failures(plan: Plan) -> None:
-    """Let failed steps, and those that needed them, be tried again; their logs stay, and are written on."""
+    """Let failed steps, and those that needed them, be tried again; their logs and reasons stay."""
     study = Path(plan.directory)
     for step in plan.steps:
         record = read_record(step, study)
         if record.failure:
             record.blocked = ""
             for stage in record.stages.values():
-                stage.code = None if stage.failed else stage.code
+                if stage.failed:
+                    stage.forget()
             write_record(record, step, study)
 
 
@@ -166,9 +168,22 @@ def _drive(plan: Plan, executor: Executor, say: Say) -> None:
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             step = running.pop(future)
-            state = future.result()
+            state = _state_after(future, step, study)
             say(f"{step.key}: {state}{_why(step, study, state)}")
             order.done(step.key)
+
+
+def _state_after(future: Future[str], step: Step, study: Path) -> str:
+    """The state of a step that ended; a full disk or a lost Ray node is a reason to fail, until the next call."""
+    try:
+        return future.result()
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        record = read_record(step, study)
+        record.blocked = f"{type(error).__name__}: {lines[-1].strip() if lines else 'it said nothing'}"
+        with contextlib.suppress(OSError):  # the disk is full, or gone; what is known is said all the same
+            write_record(record, step, study)
+        return f"failed: {record.blocked}"
 
 
 def _settled(step: Step, steps: Mapping[str, Step], plan: Plan, say: Say) -> bool:

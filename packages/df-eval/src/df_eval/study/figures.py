@@ -31,10 +31,12 @@ def axis_figure(document: Mapping[str, Any], axis: str) -> Figure | None:
     }
     drawn = [t for t in document["tables"] if any(row["value"]["value"] is not None for row in t["rows"])]
     tables = [t for t in drawn if (t["metric"], t["frames"], t["row"]) in asked] or drawn[:1]
-    tables = tables[:MOST_PANELS]
+    hidden, tables = len(tables) - MOST_PANELS, tables[:MOST_PANELS]
     if not tables:
         return None
     figure = new_figure(3.6 * len(tables), 3.2)
+    if hidden > 0:
+        figure.supxlabel(f"{hidden} more in the tables, not drawn", fontsize=8)
     for panel, table in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
         _draw(panel, document, axis, table)
     return figure
@@ -57,16 +59,25 @@ def _draw(panel: Axes, document: Mapping[str, Any], axis: str, table: Mapping[st
             value - (found["low"] if found["low"] is not None else value) for value, (_, found) in zip(values, points)
         ]
         style = "o-" if numeric else "o"
-        panel.errorbar(across, values, yerr=[down, down], fmt=style, color=colour, capsize=3, label=others or None)
+        panel.errorbar(
+            across, values, yerr=[down, down], fmt=style, color=colour, capsize=3, label=_text(others) or None
+        )
     if not numeric:
-        panel.set_xticks([places[label] for label in labels], labels, rotation=20, ha="right", fontsize=8)
+        panel.set_xticks(
+            [places[label] for label in labels], [*map(_text, labels)], rotation=20, ha="right", fontsize=8
+        )
         panel.margins(x=0.15)
     unit = f" ({table['unit']})" if table["unit"] else ""
     panel.set_title(f"{table['title']}{unit}, {table['frames']} frames", fontsize=9, loc="left")
-    panel.set_xlabel("" if axis == "arms" else axis, fontsize=9)
+    panel.set_xlabel("" if axis == "arms" else _text(axis), fontsize=9)
     panel.grid(alpha=0.25)
     if any(lines):
         panel.legend(fontsize=7, frameon=False)
+
+
+def _text(text: str) -> str:
+    """Text that Matplotlib draws as it is: a pair of ``$`` would be a formula."""
+    return text.replace("$", r"\$")
 
 
 def _places(labels: Sequence[str]) -> tuple[dict[str, float], bool]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from df_eval.study.figures import axes_of, axis_figure, save_pdf
 from df_eval.study.statistics import Estimate
-from df_eval.study.table import p_text
+from df_eval.study.table import counted_of, note, p_text
 from df_models.files import atomic_write
 
 _SPECIAL = {
@@ -58,6 +58,8 @@ def protocol(document: Mapping[str, Any]) -> str:
             f"  {verdict['rule']}",
             f"  {hypothesis['criterion']}",
         ]
+    failed = [f"  {run['key']}: {run['before']}" for run in document["runs"] if run["before"]]
+    lines += ["", "tried again:", *failed] if failed else []
     lines += ["", "commands:"]
     lines += [f"  {command}" for run in document["runs"] for command in run["commands"].values()]
     return "\n".join(lines) + "\n"
@@ -82,26 +84,38 @@ def _interval(found: Estimate, decimals: int) -> str:
 
 def _booktabs(columns: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
     lines = [f"% {note}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(header) + r" \\", "\\midrule"]
-    lines += [" & ".join(row) + r" \\" for row in rows]
+    lines += [_row(row) for row in rows]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    r"""A line of a table; ``[`` or ``*`` at its start would be an argument of the ``\\`` or the rule before it."""
+    text = " & ".join(cells) + r" \\"
+    return "{}" + text if text.startswith(("[", "*")) else text
 
 
 def _table(table: Mapping[str, Any]) -> str:
     decimals = table["decimals"]
-    rows = [
-        [
-            latex(row["arm"]),
-            _interval(Estimate(**row["value"]), decimals),
-            "--" if row["difference"] is None else _interval(Estimate(**row["difference"]), decimals),
-            str(row["value"]["seeds"]),
-            str(row["value"]["clips"]),
-        ]
-        for row in table["rows"]
-    ]
+    rows: list[list[str]] = []
+    for row in table["rows"]:
+        counted, difference = counted_of(row), row["difference"]
+        rows.append(
+            [
+                latex(row["arm"]),
+                _interval(Estimate(**row["value"]), decimals),
+                "--" if difference is None else _interval(Estimate(**difference), decimals),
+                str(counted.seeds),
+                str(counted.clips),
+            ]
+        )
+        if left_out := note(row):
+            rows.append(
+                [f"\\multicolumn{{5}}{{p{{0.9\\linewidth}}}}{{\\footnotesize {latex(row['arm'])}: {latex(left_out)}}}"]
+            )
     unit = f" ({table['unit']})" if table["unit"] else ""
     header = ["arm", latex(table["title"] + unit), f"minus {latex(table['reference'])}, paired", "seeds", "clips"]
-    note = f"{table['metric']}, row {table['row']}, {table['frames']} frames; brackets: 95 % interval"
-    return _booktabs("lllrr", header, rows, note)
+    about = f"{table['metric']}, row {table['row']}, {table['frames']} frames; brackets: 95 % interval; "
+    return _booktabs("lllrr", header, rows, f"{about}seeds and clips: of the paired difference where there is one")
 
 
 def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:

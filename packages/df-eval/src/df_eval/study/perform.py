@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from df_eval.study.plan import Plan, Step, read_plan
@@ -36,6 +37,9 @@ from df_models.locks import open_locked
 from df_models.settings import dump_config, validate_config
 
 LONGEST_REASON = 400
+POLL_S = 0.2
+_PROGRESS = re.compile(r"\d+%\|")
+"""In a line of tqdm."""
 
 
 class Stopping:
@@ -68,13 +72,23 @@ class Stopping:
 
 
 def perform(
-    step: Step, plan: Plan, environment: Mapping[str, str] | None = None, stopping: Stopping | None = None
+    step: Step,
+    plan: Plan,
+    environment: Mapping[str, str] | None = None,
+    stopping: Stopping | None = None,
+    say: Callable[[str], None] = print,
 ) -> str:
-    """Do what is left of a step; returns its state afterwards. A failure is recorded, not raised."""
+    """Do what is left of a step; returns its state afterwards. A command's failure is recorded, not raised.
+
+    Raises:
+        OSError: the study's directory cannot be written.
+    """
     study, stopping = Path(plan.directory), stopping or Stopping()
     place = record_place(step, study)
     place.mkdir(parents=True, exist_ok=True)
-    lock = open_locked(place / HELD, wait=True)
+    lock = _hold(place / HELD, stopping, lambda: say(f"{step.key}: waits for a command of a study that was killed"))
+    if lock is None:
+        return state_of(step, study)
     try:
         record = read_record(step, study)
         record.blocked = ""
@@ -85,6 +99,8 @@ def perform(
                 continue
             if stopping.asked:
                 break
+            if stage == "train":
+                _forget_measured(step, plan)
             log = place / f"{stage}.log"
             found = begin(record, stage, log)
             write_record(record, step, study)
@@ -100,6 +116,27 @@ def perform(
     return state_of(step, study)
 
 
+def _hold(held: Path, stopping: Stopping, tell: Callable[[], None]) -> int | None:
+    """Hold a step's lock, after telling once that another holds it; None if told to stop meanwhile."""
+    told = False
+    while not stopping.asked:
+        try:
+            return open_locked(held, wait=False)
+        except BlockingIOError:
+            if not told:
+                tell()
+            told = True
+            time.sleep(POLL_S)
+    return None
+
+
+def _forget_measured(step: Step, plan: Plan) -> None:
+    """What was measured of an earlier training in the same place is not of the one that begins."""
+    for other in plan.runs:
+        if other.trained_in == step.place:
+            (other.results / "metrics.json").unlink(missing_ok=True)
+
+
 def _run(
     found: StageRecord,
     argv: Sequence[str],
@@ -110,6 +147,7 @@ def _run(
 ) -> None:
     started = time.monotonic()
     with open(log, "ab") as file:
+        since = file.tell()
         try:
             process = subprocess.Popen(
                 argv,
@@ -125,7 +163,7 @@ def _run(
         else:
             with stopping.watching(process):
                 found.code = _wait(process)
-            found.reason = "" if found.code == 0 else last_line(log)
+            found.reason = "" if found.code == 0 else last_line(log, since)
     if stopping.asked and found.code not in (0, None):
         found.code = EXIT_INTERRUPTED
     found.seconds += time.monotonic() - started
@@ -164,13 +202,20 @@ def _write_corpus_config(step: Step, plan: Plan) -> None:
     atomic_write(file, dump_config(validate_config(SynthConfig, synth, str(file), recorded=True)))
 
 
-def last_line(log: Path) -> str:
-    """The last line of a log that says anything."""
+def last_line(log: Path, since: int = 0) -> str:
+    """What a log says last: of an error, or if it names none, anything but a progress bar, or that.
+
+    Args:
+        since: the byte at which the attempt began; what stands before is of earlier ones.
+    """
     with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - 8192))
+        file.seek(max(since, log.stat().st_size - 8192))
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1][:LONGEST_REASON] if lines else ""
+    told = [line for line in lines if not _PROGRESS.search(line)]
+    errors = [line for line in told if "error" in line.lower()]
+    found = errors or told or lines
+    return found[-1][:LONGEST_REASON] if found else ""
 
 
 def block(step: Step, plan: Plan, needed: str) -> None:

@@ -31,7 +31,8 @@ class StageRecord:
         code: its last exit code; None while it runs, or if the study was killed meanwhile.
         seconds: wall time of all attempts.
         began: Unix time of the attempt that was not seen to end.
-        reason: the last line of its log, if it failed.
+        reason: what its log says last, if it failed.
+        failures: of earlier attempts, each with its reason.
     """
 
     code: int | None = None
@@ -39,11 +40,26 @@ class StageRecord:
     began: float | None = None
     attempts: int = 0
     reason: str = ""
+    failures: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
         """Whether it ended by itself, and not well. A signal's end counts, unless it was told to stop."""
         return self.code is not None and self.code != 0 and self.code not in _STOPPED
+
+    @property
+    def failure(self) -> str:
+        """Why it failed, with how it ended; empty if it did not."""
+        if not self.failed:
+            return ""
+        ended = f"exit code {self.code}" if (self.code or 0) > 0 else f"signal {-(self.code or 0)}"
+        return f"{self.reason or 'it said nothing'} ({ended})"
+
+    def forget(self) -> None:
+        """Let it be tried again; a failure is kept among the earlier ones."""
+        if self.failed:
+            self.failures.append(self.failure)
+        self.code, self.reason = None, ""
 
 
 @dataclass
@@ -63,9 +79,14 @@ class Record:
         """Which stage failed and why, in one line; empty if none did."""
         for name, stage in self.stages.items():
             if stage.failed:
-                ended = f"exit code {stage.code}" if (stage.code or 0) > 0 else f"signal {-(stage.code or 0)}"
-                return f"{name}: {stage.reason or 'it said nothing'} ({ended})"
+                return f"{name}: {stage.failure}"
         return self.blocked
+
+    @property
+    def before(self) -> str:
+        """Failures of earlier attempts: ``1 failure before: train: loss is not finite (exit code 1)``; or empty."""
+        found = [f"{name}: {failure}" for name, stage in self.stages.items() for failure in stage.failures]
+        return f"{len(found)} failure{'s' if len(found) > 1 else ''} before: {'; '.join(found)}" if found else ""
 
 
 def record_place(step: Step, study: Path) -> Path:
@@ -105,13 +126,17 @@ def stage_done(step: Step, stage: str, study: Path) -> bool:
 def trained(step: Step) -> bool:
     """Whether the training that a run rests on is done: a model is there, which df-train exports last.
 
-    A lip-sync expert is exported while it is still trained, so its record must say that the command ended well.
+    A lip-sync expert is exported while it is still trained. It is done if its command was seen to end well, or by what
+    df-train itself goes by: the checkpoint of the last step, which is saved after the last export.
     """
     run = RunDir(Path(step.trained_in))
     if run.finished or not (run.root / "expert" / "model.safetensors").is_file():
         return run.finished
     record = _read(run.root / RECORD)
-    return record is not None and record.stage("train").code == 0
+    if record is not None and record.stage("train").code == 0:
+        return True
+    last = run.section("optim").get("steps") if run.config.is_file() else None
+    return last is not None and (run.checkpoints / f"step-{last}" / "trainer.json").is_file()
 
 
 def metrics_whole(folder: Path) -> bool:
@@ -149,6 +174,7 @@ def begin(record: Record, stage: str, log: Path) -> StageRecord:
     found = record.stage(stage)
     if found.began is not None and log.is_file():
         found.seconds += max(0.0, log.stat().st_mtime - found.began)
-    found.began, found.code, found.reason = time.time(), None, ""
+    found.forget()
+    found.began = time.time()
     found.attempts += 1
     return found

@@ -16,7 +16,7 @@ from df_eval.study.freeze import amendments, frozen_config
 from df_eval.study.measured import collect
 from df_eval.study.plan import read_plan
 from df_eval.study.statistics import Estimate
-from df_eval.study.table import markdown_document
+from df_eval.study.table import counted_of, markdown_document, note, state_text
 from df_eval.study.verdicts import numbers
 from df_eval.style import CSS
 from df_models.errors import UserError
@@ -54,7 +54,7 @@ def page(document: Mapping[str, Any]) -> str:
     """The page as HTML text; nothing in it is fetched from elsewhere."""
     environment = Environment(loader=PackageLoader("df_eval.study"), autoescape=True, undefined=StrictUndefined)
     environment.filters["estimate"] = _numbers
-    environment.filters["duration"] = duration
+    environment.filters |= {"duration": duration, "counted": counted_of, "note": note, "state": state_text}
     drawn = {axis: axis_figure(document, axis) for axis in axes_of(document)}
     figures = {axis: as_svg(figure) for axis, figure in drawn.items() if figure is not None}
     return environment.get_template("report.html.j2").render(study=document, figures=figures, style=CSS + STYLE)

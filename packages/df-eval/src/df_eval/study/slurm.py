@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from df_eval.study.config import StudyConfig
+from df_eval.study.execute import to_do
 from df_eval.study.plan import Plan, Step
-from df_eval.study.records import state_of
 from df_models.files import atomic_write
 
 FOLDER = "slurm"
 
 
 def levels(plan: Plan) -> list[list[Step]]:
-    """Steps that are not done, so that each needs only those of levels before its own."""
+    """Steps that are to be done, so that each needs only those of levels before its own."""
     steps = {step.key: step for step in plan.steps}
 
     def level(step: Step) -> int:
         return 1 + max((level(steps[needed]) for needed in step.needs), default=-1)
 
-    left = [step for step in plan.steps if state_of(step, Path(plan.directory)) != "done"]
     found: dict[int, list[Step]] = {}
-    for step in left:
+    for step in to_do(plan):
         found.setdefault(level(step), []).append(step)
     return [found[number] for number in sorted(found)]
 
@@ -32,13 +32,13 @@ def levels(plan: Plan) -> list[list[Step]]:
 def write_scripts(config: StudyConfig, plan: Plan) -> Path | None:
     """Write the list of commands and the sbatch script of each level, and `submit.sh`, which submits them in order.
 
+    Lists and scripts are named by their content and stay: arrays submitted before read theirs when they start.
+
     Returns:
         The path of `submit.sh`; None if nothing is left to do.
     """
     folder = Path(plan.directory) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("level-*"):
-        path.unlink()
     found = levels(plan)
     if not found:
         (folder / "submit.sh").unlink(missing_ok=True)
@@ -49,10 +49,12 @@ def write_scripts(config: StudyConfig, plan: Plan) -> Path | None:
         "set -euo pipefail",
     ]
     for number, steps in enumerate(found):
-        commands = folder / f"level-{number}.txt"
-        atomic_write(commands, "".join(f"{_command(step, plan)}\n" for step in steps))
-        script = folder / f"level-{number}.sbatch"
-        atomic_write(script, _script(config, plan, number, len(steps), commands))
+        lines = "".join(f"{_command(step, plan)}\n" for step in steps)
+        commands = folder / f"level-{number}-{_digest(lines)}.txt"
+        atomic_write(commands, lines)
+        text = _script(config, number, len(steps), commands)
+        script = folder / f"level-{number}-{_digest(text)}.sbatch"
+        atomic_write(script, text)
         after = "--dependency=afterany:$previous " if number else ""
         submit.append(f"previous=$(sbatch --parsable {after}{shlex.quote(str(script.absolute()))})")
     submit.append('echo "submitted; when all is done, give the df-study command again: it collects"')
@@ -64,11 +66,15 @@ def _command(step: Step, plan: Plan) -> str:
     return shlex.join([sys.executable, "-m", "df_eval.study.perform", plan.directory, step.key])
 
 
-def _script(config: StudyConfig, plan: Plan, number: int, count: int, commands: Path) -> str:
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _script(config: StudyConfig, number: int, count: int, commands: Path) -> str:
     options: Mapping[str, str] = {
         "job-name": f"{config.name}-{number}",
         "array": f"0-{count - 1}",
-        "output": str(commands.absolute().with_name(f"level-{number}-%a.out")),
+        "output": str(commands.absolute().with_name(f"level-{number}-%A-%a.out")),
         "chdir": str(Path.cwd()),
         "cpus-per-task": str(config.slots.threads),
     } | config.slurm.options
@@ -76,5 +82,6 @@ def _script(config: StudyConfig, plan: Plan, number: int, count: int, commands: 
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
     lines += [f"export {name}={config.slots.threads}" for name in threads]
     lines += [config.slurm.setup] if config.slurm.setup else []
-    lines.append(f'eval "$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(commands.absolute()))})"')
+    lines.append(f'line=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {shlex.quote(str(commands.absolute()))})')
+    lines.append('eval "${line:?no such task}"')
     return "\n".join(lines) + "\n"

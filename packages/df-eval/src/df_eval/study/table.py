@@ -19,10 +19,10 @@ def markdown_document(document: Mapping[str, Any]) -> str:
         parts += ["## Verdicts", _verdicts(document)]
     for table in document["tables"]:
         parts += [f"## {heading(table)}", _table(table)]
-    failed = [run for run in document["runs"] if run["state"] != "done"]
-    if failed:
-        rows = [[run["key"], run["state"], run["why"] or NOTHING] for run in failed]
-        parts += ["## Not done", markdown_table(["step", "state", "why"], rows)]
+    told = [run for run in document["runs"] if run["state"] != "done" or run["before"]]
+    if told:
+        rows = [[run["key"], state_text(run), run["why"] or NOTHING] for run in told]
+        parts += ["## Not done, or not at once", markdown_table(["step", "state", "why"], rows)]
     parts.append(document["cost_line"])
     return "\n\n".join(parts) + "\n"
 
@@ -49,18 +49,37 @@ def _table(table: Mapping[str, Any]) -> str:
 
 def cells(row: Mapping[str, Any], decimals: int) -> list[str]:
     """A row's cells as text."""
-    value, difference = Estimate(**row["value"]), row["difference"]
-    left_out = row["left_out"].removeprefix("left out: ")
-    if value.undefined:
-        left_out = ", ".join(filter(None, [left_out, f"{value.undefined} cells without a value"]))
+    value, difference, counted = Estimate(**row["value"]), row["difference"], counted_of(row)
     return [
         row["arm"],
         numbers(value, decimals),
         NOTHING if difference is None else numbers(Estimate(**difference), decimals),
-        str(value.seeds),
-        str(value.clips),
-        left_out or NOTHING,
+        str(counted.seeds),
+        str(counted.clips),
+        note(row) or NOTHING,
     ]
+
+
+def counted_of(row: Mapping[str, Any]) -> Estimate:
+    """What a row's seeds and clips are those of: its paired difference; its value, if it has no difference."""
+    difference = row["difference"]
+    return Estimate(**(row["value"] if difference is None or difference["value"] is None else difference))
+
+
+def note(row: Mapping[str, Any]) -> str:
+    """What a row leaves out: failed runs, clips, cells without a value; and what its value rests on, if on others."""
+    value, counted = Estimate(**row["value"]), counted_of(row)
+    told = [row["left_out"].removeprefix("left out: ")]
+    if undefined := Estimate(**(row["difference"] or row["value"])).undefined:
+        told.append(f"{undefined} cells without a value")
+    if (value.seeds, value.clips, value.undefined) != (counted.seeds, counted.clips, counted.undefined):
+        told.append(f"value alone: seeds {value.seeds}, clips {value.clips}, without a value {value.undefined}")
+    return ", ".join(filter(None, told))
+
+
+def state_text(run: Mapping[str, Any]) -> str:
+    """How far a step is, with its failures before."""
+    return f"{run['state']} ({run['before']})" if run["before"] else run["state"]
 
 
 def p_text(p: float | None) -> str:
