@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 from df_eval.study.config import StudyConfig
 from df_eval.study.programs import Programs
 from df_eval.study.run import run_study
-from df_models.settings import dump_config, validate_config
+from df_models.settings import validate_config
 
 STUBS = Path(__file__).with_name("study_stubs.py")
 PROGRAMS = Programs(*((sys.executable, "-S", str(STUBS), name) for name in ("train", "eval", "corpus")))
@@ -34,22 +36,12 @@ TREE = {
     "slots": {"count": 2},
     "hypotheses": [CLAIM],
 }
-DRIVER = """
-import os, sys
-from df_eval.study.check import check_metrics  # it loads torch: once for all, not in each of the processes
-from df_eval.study.config import StudyConfig
-from df_eval.study.programs import Programs
-from df_eval.study.run import run_study
-from df_models.settings import load_config
-config = load_config(StudyConfig, "study.yaml")
-for _ in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        os._exit(run_study(config, lambda line: None, programs=Programs(*{programs!r})))
-    print(child, flush=True)
-    os.waitpid(child, 0)
-"""
+
+
+def study(config: StudyConfig) -> None:
+    """What a killed process does."""
+    os.setsid()
+    run_study(config, lambda line: None, programs=PROGRAMS)
 
 
 def commands_of(process: int) -> list[int]:
@@ -64,18 +56,20 @@ def calls() -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def wait_for_a_command(process: int) -> None:
+def wait_for_a_command(study: BaseProcess) -> None:
     """Until one more has begun to train or to measure, or the study has ended."""
     before = len(calls())
-    while len(calls()) == before and Path(f"/proc/{process}").exists():
+    while len(calls()) == before and study.is_alive():
         time.sleep(0.01)
 
 
-def kill(process: int, with_commands: bool) -> int:
+def kill(study: BaseProcess, with_commands: bool) -> int:
     """Kill a study's process group, and its commands, too (a power cut); returns how many commands there were."""
-    commands = commands_of(process) if with_commands else []
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)
+    assert study.pid is not None
+    commands = commands_of(study.pid) if with_commands else []
+    with contextlib.suppress(ProcessLookupError):  # it has not made itself a group yet
+        os.killpg(study.pid, signal.SIGKILL)
+    study.kill()
     for command in commands:
         with contextlib.suppress(ProcessLookupError):
             os.kill(command, signal.SIGKILL)
@@ -97,20 +91,16 @@ def test_a_study_killed_at_random_moments_says_what_an_unkilled_one_does(
         (tmp_path / name / "base.json").write_text("{}")
     monkeypatch.chdir(tmp_path / "killed")
     config = validate_config(StudyConfig, TREE)
-    Path("study.yaml").write_text(dump_config(config))
-    argv = [sys.executable, "-c", DRIVER.format(programs=(PROGRAMS.train, PROGRAMS.evaluate, PROGRAMS.corpus))]
+    fork = multiprocessing.get_context("fork")  # a new interpreter would load torch for seconds, each time
     chance, doubled = random.Random(0), 0  # commands that were killed themselves
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
-        assert driver.stdin is not None and driver.stdout is not None
-        for number in range(KILLS):
-            driver.stdin.write("go\n")
-            driver.stdin.flush()
-            child = int(driver.stdout.readline())
-            if number % 4 < 2:  # else it may be still planning
-                wait_for_a_command(child)
-            time.sleep(chance.uniform(0, 0.2))
-            doubled += kill(child, with_commands=number % 2 == 1)
-        driver.stdin.close()
+    for number in range(KILLS):
+        child = fork.Process(target=study, args=(config,))
+        child.start()
+        if number % 4 < 2:  # else it may be still planning
+            wait_for_a_command(child)
+        time.sleep(chance.uniform(0, 0.2))
+        doubled += kill(child, with_commands=number % 2 == 1)
+        child.join()
     killed, ran = found(config)
     assert doubled and len(ran) - len({*ran}) <= doubled, "only what was killed itself is done again"
     assert len({*ran}) == 12
