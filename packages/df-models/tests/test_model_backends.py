@@ -56,6 +56,7 @@ def _compiled(build, **options):
     return eager, compiled
 
 
+@pytest.mark.slow
 def test_compiled_layers_equal_eager_ones(build, make_clip, difference, figure):
     torch._dynamo.reset()
     eager, compiled = _compiled(build)

@@ -69,19 +69,20 @@ def test_workers_share_the_devices_out_and_a_new_one_takes_its_predecessors() ->
 
 @pytest.mark.usefixtures("two_gpus")
 def test_each_local_worker_is_told_its_device() -> None:
-    host = LocalHost(settings(device="auto", workers=3), make=DeviceModels)  # type: ignore[arg-type]
+    host = LocalHost(settings(device="auto", workers=2), make=DeviceModels)  # type: ignore[arg-type]
     handles: list[LocalHandle] = []
 
-    def start_worker() -> str:
-        handles.append(host.start_worker())
-        message = handles[-1].take()
+    def told(handle: LocalHandle) -> str:
+        message = handle.take()
         assert isinstance(message, Ready), message
         return message.records["device"].id
 
     try:
-        assert [start_worker() for _ in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+        handles += [host.start_worker() for _ in range(2)]  # both load at once
+        assert [told(handle) for handle in handles] == ["cuda:0", "cuda:1"]
         handles.pop(1).kill()
-        assert start_worker() == "cuda:1", "it takes the place of the one that was lost"
+        handles.append(host.start_worker())
+        assert told(handles[-1]) == "cuda:1", "it takes the place of the one that was lost"
     finally:
         for handle in handles:
             handle.kill()

@@ -93,9 +93,13 @@ def _directory(options: argparse.Namespace) -> Path:
 def _plan(config: StudyConfig) -> int:
     from df_eval.study.check import check_metrics
     from df_eval.study.cost import plan_lines
+    from df_eval.study.freeze import frozen_config, held_against
     from df_eval.study.plan import known_answers, make_plan
     from df_eval.study.programs import Programs
 
+    fixed = frozen_config(config.directory)
+    if fixed is not None and (added := held_against(fixed, config)):
+        print(f"new since the study began, and to be run with --amend: {', '.join(added)}")
     plan = make_plan(config, Programs(), known_answers(config.directory))
     check_metrics(config, plan)
     print("\n".join(plan_lines(config, plan)))

@@ -57,8 +57,7 @@ def freeze(config: StudyConfig, amend: str | None = None) -> StudyConfig:
             )
         _write(directory, config)
         return config
-    added = _added(fixed, config)
-    _check_unchanged(fixed, config, directory)
+    added = held_against(fixed, config)
     if added and not (amend or "").strip():
         raise UserError(
             f"{', '.join(added)} stood not in {directory / STUDY} when the study began; say why it is added now: "
@@ -72,6 +71,16 @@ def freeze(config: StudyConfig, amend: str | None = None) -> StudyConfig:
     merged = _in_fixed_order(fixed, config)
     _write(directory, merged)
     return merged
+
+
+def held_against(fixed: StudyConfig, config: StudyConfig) -> list[str]:
+    """What a configuration adds to a study that was fixed, in words; nothing is written.
+
+    Raises:
+        UserError: something that was fixed is otherwise now, with what differs.
+    """
+    _check_unchanged(fixed, config, config.directory)
+    return _added(fixed, config)
 
 
 def _entry(added: list[str], text: str) -> dict[str, Any] | None:

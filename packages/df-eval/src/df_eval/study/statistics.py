@@ -91,7 +91,7 @@ def estimate(a: Cells, b: Cells | None = None, *, seed: int = 0, resamples: int 
     undefined = int((~kept_SC).sum())
     if not kept_SC.any():
         return Estimate(None, undefined=undefined)
-    rows, columns = kept_SC.any(axis=1), kept_SC.any(axis=0)  # a seed or clip without any value is none
+    rows, columns = (np.asarray(kept_SC.any(axis=axis)) for axis in (1, 0))  # a seed or clip without a value is none
     arms = [cells.only(kept_SC).of(rows, columns) for cells in ((a,) if b is None else (a, b))]
     seeds, clips = int(rows.sum()), int(columns.sum())
     value = arms[0].pooled - (arms[1].pooled if b is not None else 0.0)
