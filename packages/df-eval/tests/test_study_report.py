@@ -205,7 +205,7 @@ def test_status_and_report_read_what_is_there(
         (["status", "."], "no study that was begun"),
         (["report", "studies/s", "seeds=[1]"], "leave out key=value"),
         (["studies/s"], "is a directory"),
-        (["plan", "study.yaml", "base=none.yaml"], "config file not found"),
+        (["plan", "study.yaml", "name=other", "base=none.yaml"], "config file not found"),
         (["plan", "study.yaml", "resamples=300"], "was fixed by the study's first run"),
     ],
 )
