@@ -259,3 +259,17 @@ def test_every_command_runs_as_a_module(
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(form.format(module), run_name="__main__")
     assert ended.value.code == 0 and capsys.readouterr().out.startswith(module.replace("_", "-"))
+
+
+def test_a_second_ctrl_c_ends_a_command_that_winds_up_without_a_traceback():
+    program = (
+        "import os, signal, threading, time\n"
+        "from df_models.cli_support import run_cli\n"
+        "def main(_):\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()  # what the interpreter waits for at its end\n"
+        "    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "    raise KeyboardInterrupt\n"
+        "raise SystemExit(run_cli(main, 'df-test'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 130 and done.stderr == "df-test: error: interrupted\n"

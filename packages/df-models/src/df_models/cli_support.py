@@ -65,6 +65,8 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
     except ModuleNotFoundError as error:
         return _fail(prog, missing_package(prog, error.name or str(error)), EXIT_MACHINE)
     except KeyboardInterrupt as interrupt:
+        if argv is None:
+            _end_at_once_if_told_again()
         ended = "ended by SIGTERM" if _terminated(interrupt) else "interrupted"
         return _fail(prog, str(interrupt) or ended, EXIT_TERMINATED if _terminated(interrupt) else EXIT_INTERRUPTED)
     except Exception as error:
@@ -73,6 +75,12 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
         if isinstance(error, OSError) and error.errno in NO_PLACE:
             return _fail(prog, f"{error.filename or 'a file'}: {error.strerror}", EXIT_USER)
         raise
+
+
+def _end_at_once_if_told_again() -> None:
+    """Let a second Ctrl-C end a command that is winding up: threads of libraries would answer it with tracebacks."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
 
 
 def announce_loading(prog: str) -> None:
