@@ -6,10 +6,9 @@ uv run python tools/make_configuration.py --check    # exit with 1 if it is not 
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
+from pages import write_page
 from pydantic import BaseModel
 
 from df_data.build.config import BuildConfig
@@ -58,18 +57,5 @@ def document() -> str:
     return "\n".join([INTRODUCTION, *(markdown(title, cls) for title, cls in APPLICATIONS.items())])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write docs/configuration.md from the configuration classes.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
-    text = document()
-    if not parser.parse_args().check:
-        DOCUMENT.write_text(text, encoding="utf-8")
-        return 0
-    if DOCUMENT.is_file() and DOCUMENT.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{DOCUMENT} is out of date; run: uv run python tools/make_configuration.py", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(write_page(DOCUMENT, document(), "Write docs/configuration.md from the configuration classes."))

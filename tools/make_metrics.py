@@ -6,9 +6,9 @@ uv run python tools/make_metrics.py --check    # exit with 1 if it is not what w
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
+
+from pages import write_page
 
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, SetSpec
 from df_eval.metrics.sets import PROTOCOL_CLIPS
@@ -64,18 +64,5 @@ def entry(spec: MetricSpec | SetSpec) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Write docs/metrics.md from df-eval's lists of metrics.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
-    text = document()
-    if not parser.parse_args().check:
-        DOCUMENT.write_text(text, encoding="utf-8")
-        return 0
-    if DOCUMENT.is_file() and DOCUMENT.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{DOCUMENT} is out of date; run: uv run python tools/make_metrics.py", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(write_page(DOCUMENT, document(), "Write docs/metrics.md from df-eval's lists of metrics."))

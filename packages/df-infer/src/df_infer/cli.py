@@ -7,6 +7,7 @@ import collections
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +20,9 @@ from df_models.errors import UserError
 from df_models.files import check_output
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 from df_models.time import FPS
+
+if TYPE_CHECKING:
+    from df_infer.pipeline import GeneratedClip
 
 ROLLOUT = "rollout"
 """Section of a run's config.yaml that generation reads."""
@@ -120,7 +124,7 @@ def _generate(args: argparse.Namespace) -> int:
     announce_loading("df-infer")
     _check_asked(args)
     fields = _fields(args)
-    from df_models.media import AudioFile, read_audio, read_image, write_video
+    from df_models.media import read_audio, read_image
 
     image = None if args.image is None else read_image(args.image)
     wave = None if args.audio is None else read_audio(args.audio)
@@ -158,24 +162,8 @@ def _generate(args: argparse.Namespace) -> int:
         motion=motion,
         fields=fields,
     )
-    structure: list[np.ndarray] = []
     began = time.perf_counter()
-    with tqdm(total=count, unit="frame", desc="generating", disable=args.quiet) as bar:
-
-        def frames() -> Iterator[np.ndarray]:
-            for clip in clips:
-                if args.structure_out is not None:
-                    structure.append(clip.structure)
-                yield from clip.frames
-                bar.update(len(clip.frames))
-
-        if args.out is None:
-            collections.deque(frames(), maxlen=0)
-        elif args.audio is None:
-            write_video(args.out, frames())
-        else:
-            with AudioFile(args.audio) as audio:
-                write_video(args.out, frames(), audio=audio)
+    structure = _write(args, clips, count)
     taken = time.perf_counter() - began
     if args.structure_out is not None:
         made = Motion(np.concatenate(structure), pipeline.model.config.structure_layout)
@@ -194,6 +182,30 @@ def _generate(args: argparse.Namespace) -> int:
         latency = latency_of(pipeline.model.config, rollout.chunk, rollout.audio_future)
         print(f"latency of a live stream, computing apart: {latency}")
     return 0
+
+
+def _write(args: argparse.Namespace, clips: Iterator[GeneratedClip], count: int) -> list[np.ndarray]:
+    """Write the video as it is made; return the structure if it is asked for."""
+    from df_models.media import AudioFile, write_video
+
+    structure: list[np.ndarray] = []
+    with tqdm(total=count, unit="frame", desc="generating", disable=args.quiet) as bar:
+
+        def frames() -> Iterator[np.ndarray]:
+            for clip in clips:
+                if args.structure_out is not None:
+                    structure.append(clip.structure)
+                yield from clip.frames
+                bar.update(len(clip.frames))
+
+        if args.out is None:
+            collections.deque(frames(), maxlen=0)
+        elif args.audio is None:
+            write_video(args.out, frames())
+        else:
+            with AudioFile(args.audio) as audio:
+                write_video(args.out, frames(), audio=audio)
+    return structure
 
 
 def _fields(args: argparse.Namespace) -> tuple[str, ...]:
