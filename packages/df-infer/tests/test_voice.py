@@ -151,7 +151,7 @@ def test_a_livekit_agent_of_another_rate_is_told(session: Session) -> None:
 def test_a_pipecat_pipeline(session: Session) -> None:
     """pipecat's own pipeline and worker around the service."""
     frames = pytest.importorskip("pipecat.frames.frames")
-    from pipecat.tests.utils import SleepFrame, run_test
+    from pipecat.tests.utils import run_test
 
     from df_infer.voice.pipecat import FaceService
 
@@ -159,7 +159,7 @@ def test_a_pipecat_pipeline(session: Session) -> None:
         frames.TTSAudioRawFrame(audio=SPEECH[start : start + SIZE].tobytes(), sample_rate=RATE, num_channels=1)
         for start in range(0, len(SPEECH), SIZE)
     ]
-    asked = [frames.TTSStartedFrame(), *speech, frames.TTSStoppedFrame(), SleepFrame(1.6)]
+    asked = [frames.TTSStartedFrame(), *speech, frames.TTSStoppedFrame()]
     down, _ = within(60, run_test(FaceService(session), frames_to_send=asked))
     kinds = [type(frame) for frame in down]
     sound = [frame for frame in down if isinstance(frame, frames.TTSAudioRawFrame)]

@@ -29,7 +29,7 @@ from df_models.time import FPS
 
 
 class FaceService(FrameProcessor):
-    """One face for one pipeline; it sets the pace of 25 frames a second itself.
+    """One face for one pipeline; it sets the pace of 25 frames a second itself, and ends when all was said.
 
     Args:
         session: a new one, at the rate of the synthesiser.
@@ -56,7 +56,10 @@ class FaceService(FrameProcessor):
         elif isinstance(frame, InterruptionFrame):
             await self._talk.interrupt()
             self._stopped.clear()
-        elif isinstance(frame, (EndFrame, CancelFrame)):
+        elif isinstance(frame, EndFrame):
+            await self._talk.spoken()
+            await self._stop()
+        elif isinstance(frame, CancelFrame):
             await self._stop()
         await self.push_frame(frame, direction)
 

@@ -51,7 +51,8 @@ class Talk:
         self._moments: deque[Moment] = deque()
         self._turns: deque[list[int | None]] = deque()  # first sample and the one after the last, None: goes on
         self._taken = 0
-        self._alone, self._came, self._closed = asyncio.Lock(), asyncio.Event(), False
+        self._alone, self._came, self._went = asyncio.Lock(), asyncio.Event(), asyncio.Event()
+        self._closed = False
 
     def push(self, pcm_N: np.ndarray) -> None:
         """Take the next piece of a turn: mono, float32 or int16, at the session's rate.
@@ -71,6 +72,13 @@ class Talk:
             self._turns[-1][1] = self.session.samples
         self._came.set()
 
+    async def spoken(self) -> None:
+        """End the turn and wait until all of it was taken."""
+        self.end_turn()
+        while not self._closed and (self._turns or self._moments):
+            self._went.clear()
+            await self._went.wait()
+
     async def interrupt(self) -> None:
         """Stop speaking: what was not taken is undone, and the face goes on from what was."""
         async with self._alone:
@@ -79,11 +87,13 @@ class Talk:
             self._turns.clear()
             self._taken = min(self._taken, self.session.frame)
         self._came.set()
+        self._went.set()
 
     def close(self) -> None:
         """End the moments after the one that is being made."""
         self._closed = True
         self._came.set()
+        self._went.set()
 
     async def __aiter__(self) -> AsyncIterator[Moment]:
         """Yield moments for as long as they are taken, until :meth:`close`."""
@@ -91,6 +101,7 @@ class Talk:
             if self._moments:
                 self._taken += 1
                 yield self._moments.popleft()
+                self._went.set()
             elif self.session.due:
                 async with self._alone:
                     await self._make()
