@@ -7,6 +7,7 @@ everything else, the writing of the video among it.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ TRACED_FRAMES = 129
 @contextlib.contextmanager
 def profiled(path: Path, num_frames: int, tell: Callable[[str], None]) -> Iterator[None]:
     """Profile the block, write its trace (``chrome://tracing``, Perfetto) and tell what each stage took of a frame."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it tells of every GPU that is not there, as an error
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities) as watch:
         yield
