@@ -26,7 +26,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train" / "quickstart
 class Loudness:
     """Root mean square of each 20 ms, in decibels over -60."""
 
-    id, licence, dim, pool, lookahead_s = "loudness", "Apache-2.0", 1, "concat", 0.0
+    id, licence, dim, pool, lookahead_s, window = "loudness", "Apache-2.0", 1, "concat", 0.0, None
     sha256 = hashlib.sha256(b"loudness: rms of 320 samples, dB over -60").hexdigest()
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> torch.Tensor:

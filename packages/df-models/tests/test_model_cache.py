@@ -219,6 +219,29 @@ def test_without_write_nothing_in_the_cache_changes(build, make_clip):
     assert not torch.equal(kept[0], cache.video.keys)
 
 
+@pytest.mark.parametrize(("chunk", "window", "sinks"), [(1, 3, 1), (2, 3, 0), (2, 4, 3)])
+def test_rewinding_brings_every_moment_back(build, make_clip, chunk, window, sinks):
+    """Marks taken before chunks, other chunks stored over them: rewound one by one, each moment is as it was."""
+    model = build(bridge_mask="causal")
+    names = ("video", "structure", "audio", "sigma_video", "sigma_structure")
+    clip, other = make_clip(model, frames=10), make_clip(model, frames=10)
+    cache = model.new_cache(2, 4, 6, window, sinks, reference_latent=clip["reference_latent"])
+
+    def step(of, frame, write=True):
+        inputs = [of[name][:, frame : frame + chunk] for name in names]
+        return model.step(*inputs, cache, frame=frame, write=write)
+
+    marks, seen = [], []
+    for frame in range(0, 10, chunk):
+        seen.append(step(other, frame, write=False))
+        marks.append(cache.mark(chunk))
+        step(clip, frame)
+    for mark, was in zip(reversed(marks), reversed(seen)):
+        cache.rewind(mark)
+        now = step(other, mark.length, write=False)
+        assert cache.length == mark.length and all(torch.equal(a, b) for a, b in zip(now, was))
+
+
 def test_missing_lookahead_is_like_the_end_of_the_clip(build, make_clip):
     model = build(audio_future=4)
     clip = make_clip(model, 1)

@@ -77,7 +77,15 @@ class GivenStructure:
                 f"the given structure ends after {self._frames} latent frames, and the audio goes on; give a longer "
                 "track, or generate fewer frames"
             )
-        raw_BCSV, wanted = taken[0], (self._batch, self._model.config.structure_dim)
+        return self.chunk(taken[0])
+
+    def chunk(self, raw_BCSV: Tensor) -> GivenChunk:
+        """Return what is given of a chunk, ``[B, C, 4, V]`` in the layout's units.
+
+        Raises:
+            UserError: it is of another batch or width.
+        """
+        wanted = (self._batch, self._model.config.structure_dim)
         if (raw_BCSV.shape[0], raw_BCSV.shape[-1]) != wanted:
             raise UserError(
                 f"the given structure is {list(raw_BCSV.shape)}, but {wanted[0]} samples of {wanted[1]} entries are "

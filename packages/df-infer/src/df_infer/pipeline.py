@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from df_infer.clip_decoder import ClipDecoder, GeneratedClip
 from df_infer.drive import Drive, check_drive, check_makes_structure
 from df_infer.loudness import levelled
 from df_infer.portrait import NO_CROP, portrait_from
@@ -27,7 +28,6 @@ from df_models.device import choose_device
 from df_models.encoders import (
     AudioEncoder,
     AudioPool,
-    DecoderSession,
     ReferenceEncoder,
     TextEncoder,
     VideoVAE,
@@ -41,19 +41,14 @@ from df_models.machine import choose_precision
 from df_models.model.adapter import add_adapter, read_adapter, weights_hash
 from df_models.motion import Motion, motion_slots
 from df_models.text import Prompt, prompt_rows, read_prompt
-from df_models.time import SLOTS, latent_length, pooled_width
+from df_models.time import latent_length, pooled_width
 
 
-class GeneratedClip(NamedTuple):
-    """A piece of the result.
+class EncodedPortrait(NamedTuple):
+    """A portrait as the model reads it: latent ``[1, 16, h, w]`` and tokens ``[1, N, D_r]``; None what it does not."""
 
-    Attributes:
-        frames: uint8 ``[P, H, W, 3]``; without pixels from a model that has no video.
-        structure: float32 ``[P, D_s]`` in its own units (degrees for angles); of width 0 without structure.
-    """
-
-    frames: np.ndarray
-    structure: np.ndarray
+    latent: Tensor | None
+    tokens: Tensor | None
 
 
 @dataclass
@@ -292,36 +287,33 @@ class Pipeline:
         return stream_latents(
             self.model,
             audio_pieces(self.audio_encoder, heard, num_frames, pool_of(self.model.config)),
-            *self._reference(image_HWC, cropped),
+            *self.encoded(image_HWC, cropped),
             text,
             config=rollout,
             seed=seed,
             drive=drive,
         )
 
-    def _reference(self, image_HWC: np.ndarray | None, cropped: bool) -> tuple[Tensor | None, Tensor | None]:
-        """Return the portrait's latent and tokens; None for what the model does not read."""
+    def encoded(self, image_HWC: np.ndarray | None, cropped: bool = False) -> EncodedPortrait:
+        """Return a portrait as the model reads it.
+
+        Raises:
+            UserError: the model needs a portrait and there is none, or the other way round.
+        """
         if self.vae is None or self.reference_encoder is None:
             if image_HWC is not None:
                 raise UserError("a portrait was given, but the model makes structure alone; leave it out")
-            return None, None
+            return EncodedPortrait(None, None)
         if image_HWC is None:
             raise UserError("the model makes video, and needs a portrait")
         image = torch.from_numpy(self.portrait(image_HWC, cropped=cropped)).permute(2, 0, 1)[None].float() / 255
-        reference = self.vae.encode_image(image)
-        tokens = self.reference_encoder.encode(image, reference) if self.model.config.reads_reference else None
-        return reference, tokens
+        latent = self.vae.encode_image(image)
+        tokens = self.reference_encoder.encode(image, latent) if self.model.config.reads_reference else None
+        return EncodedPortrait(latent, tokens)
 
     def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[GeneratedClip]:
-        session: DecoderSession | None = None if self.vae is None else self.vae.decoder_session()
-        for chunk in rollouts:
-            structure_CSD = self.model.denormalize_structure(chunk.structure)[0].float().cpu()
-            for index in range(chunk.video.shape[1]):
-                motion_PD = _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
-                frames = np.zeros((len(motion_PD), 0, 0, 3), np.uint8)
-                if session is not None:
-                    frames = _to_uint8(session.decode(chunk.video[:, index : index + 1])[0])
-                yield GeneratedClip(frames, motion_PD)
+        decoder = ClipDecoder(self.model, self.vae)
+        return (clip for chunk in rollouts for clip in decoder.clips(chunk))
 
 
 def pool_of(config: DualForceConfig) -> AudioPool:
@@ -381,11 +373,3 @@ def encode_prompt(words: str, encoder: TextEncoder, text_dim: int) -> Prompt:
     if encoder.dim != text_dim:
         raise UserError(f"the text encoder {encoder.id!r} gives {encoder.dim} features, but the model takes {text_dim}")
     return Prompt(words, prompt_rows(encoder.encode([words])[0]).half())
-
-
-def _to_uint8(pixels_PCHW: Tensor) -> np.ndarray:
-    return (pixels_PCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-
-
-def _pixel_rate(structure_SD: Tensor, first: bool) -> np.ndarray:
-    return structure_SD[SLOTS - 1 if first else 0 :].numpy()

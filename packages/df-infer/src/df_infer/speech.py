@@ -5,7 +5,7 @@ Shape legend: N samples, P pixel frames, T latent frames, S = 4 slots, D feature
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -49,19 +49,30 @@ def audio_pieces(
     """
     latent_length(num_pixel)
     assert piece % TEMPORAL_STRIDE == 0
-    encode = _piece_encoder(encoder, wave_N, num_pixel, pool)
+    whole_PD = None
+    if encoder is not None and encoder.lookahead_s is None:
+        whole_PD = pool_audio(encoder.encode(wave_N, num_pixel), pool)
+
+    def encode(first: int, last: int) -> Tensor:
+        return pooled(encoder, wave_N, num_pixel, (first, last), pool) if whole_PD is None else whole_PD[first:last]
+
     yield to_slots(encode(0, min(1 + piece, num_pixel)))[None]
     for first in range(1 + piece, num_pixel, piece):
         yield encode(first, min(first + piece, num_pixel)).unflatten(0, (-1, SLOTS))[None]
 
 
-def _piece_encoder(
-    encoder: AudioEncoder | None, wave_N: np.ndarray, num_pixel: int, pool: AudioPool
-) -> Callable[[int, int], Tensor]:
-    """Return what gives the pooled audio ``[P, D]`` of pixel frames ``first .. last-1``."""
+def pooled(
+    encoder: AudioEncoder | None, wave_N: np.ndarray, num_pixel: int, span: tuple[int, int], pool: AudioPool
+) -> Tensor:
+    """Return the pooled audio ``[P, D]`` of pixel frames ``span[0] .. span[1] - 1`` of a recording.
+
+    It is the same to the bit however a recording is divided into spans: where no grid says what is encoded together,
+    every pixel frame is encoded by itself (a matrix product of more rows rounds otherwise).
+    """
+    first, last = span
     if encoder is None:
-        return lambda first, last: torch.zeros(last - first, 0)
-    if encoder.lookahead_s is None:
-        whole_PD = pool_audio(encoder.encode(wave_N, num_pixel), pool)
-        return lambda first, last: whole_PD[first:last]
-    return lambda first, last: pool_audio(encoder.encode_span(wave_N, num_pixel, first, last), pool)
+        return torch.zeros(last - first, 0)
+    if encoder.window is not None:
+        return pool_audio(encoder.encode_span(wave_N, num_pixel, first, last), pool)
+    frames = [encoder.encode_span(wave_N, num_pixel, frame, frame + 1) for frame in range(first, last)]
+    return pool_audio(torch.cat(frames), pool)

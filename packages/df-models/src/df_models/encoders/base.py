@@ -9,14 +9,18 @@ and the ``licence`` of those weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from df_models.encoders.registry import AudioWindow
 from df_models.structure import VectorLayout
+
+DecoderState = Mapping[str, Tensor | str]
+"""What a stream through a decoder remembers, by name: tensors, and words for what is none. Empty before its start."""
 
 
 class DecoderSession(Protocol):
@@ -24,6 +28,14 @@ class DecoderSession(Protocol):
 
     def decode(self, latents_BTChw: Tensor) -> Tensor:
         """Decode the next latent frames to ``[B, P, 3, H, W]`` in [0, 1]: 1 pixel frame for the first, then 4 each."""
+        ...
+
+    def state(self) -> DecoderState:
+        """Return what the stream remembers; later calls leave it as it is."""
+        ...
+
+    def restore(self, state: DecoderState) -> None:
+        """Go on from a state of this stream, or of another of the same VAE."""
         ...
 
 
@@ -81,6 +93,8 @@ class AudioEncoder(Protocol):
         dim: width of a feature.
         pool: how a model pools two features to one slot unless it says otherwise (:func:`df_models.time.pool_audio`).
         lookahead_s: seconds of audio after a pixel frame that its features may depend on; None: all of it.
+        window: on what grid it is shown a recording; None: a pixel frame's features depend on less than a frame around
+            it (or, without ``lookahead_s``, on everything).
     """
 
     id: str
@@ -89,6 +103,7 @@ class AudioEncoder(Protocol):
     dim: int
     pool: Literal["mean", "concat"]
     lookahead_s: float | None
+    window: AudioWindow | None
 
     def encode(self, wave_N: np.ndarray, num_pixel_frames: int) -> Tensor:
         """Encode a recording of 16 kHz mono audio to ``[2 * num_pixel_frames, dim]``, float32.

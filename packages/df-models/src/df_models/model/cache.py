@@ -58,6 +58,15 @@ class Ring:
             self.keys[layer].index_copy_(1, places, k_BCNHK.index_select(1, own).to(self.keys.dtype))
             self.values[layer].index_copy_(1, places, v_BCNHK.index_select(1, own).to(self.values.dtype))
 
+    def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return copies of the keys and values ``[Y, B, C, N, H, K]`` at some places."""
+        return self.keys.index_select(2, places), self.values.index_select(2, places)
+
+    def put_back(self, places: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Undo a write: ``keys`` and ``values`` of :meth:`at`."""
+        self.keys.index_copy_(2, places, keys)
+        self.values.index_copy_(2, places, values)
+
     @property
     def bytes(self) -> int:
         """Memory of the ring in bytes."""
@@ -95,6 +104,27 @@ class Held(NamedTuple):
     structure: list[KeyValue] | None
     bridge_to_video: list[KeyValue] | None
     bridge_to_structure: list[KeyValue] | None
+
+
+class Mark(NamedTuple):
+    """A moment of a generation: what storing the next chunk overwrites, so that it can be taken back.
+
+    Attributes:
+        length: latent frames written at that moment.
+        places: of the rings, that the chunk will be written to.
+        rings: keys and values at those places, of every ring in use.
+        audio_past_BAF: as in the cache.
+    """
+
+    length: int
+    places: Tensor
+    rings: list[tuple[Tensor, Tensor]]
+    audio_past_BAF: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the mark in bytes."""
+        return sum(x.numel() * x.element_size() for pair in self.rings for x in pair)
 
 
 @dataclass(eq=False)
@@ -180,6 +210,25 @@ class KVCache:
 
     def _place(self, frame: int) -> int:
         return frame if frame < self.sinks else self.sinks + (frame - self.sinks) % (self.window - 1)
+
+    def mark(self, num_frames: int) -> Mark:
+        """Remember this moment, before a chunk of ``num_frames`` is stored; :meth:`rewind` comes back to it.
+
+        Raises:
+            UserError: as :meth:`chunk`.
+        """
+        places = self.chunk(self.length, num_frames).kept[1]
+        rings = [ring.at(places.to(ring.keys.device)) for ring in self.rings]
+        return Mark(self.length, places, rings, self.audio_past_BAF.clone())
+
+    def rewind(self, mark: Mark) -> None:
+        """Come back to a mark, from the moment after its chunk; marks are used up from the latest to the earliest."""
+        assert mark.length <= self.length, "a mark of what is still to come"
+        self.whole, self.plan = False, None
+        for ring, (keys, values) in zip(self.rings, mark.rings, strict=True):
+            ring.put_back(mark.places.to(ring.keys.device), keys, values)
+        self.audio_past_BAF.copy_(mark.audio_past_BAF)
+        self.length, self.whole = mark.length, True
 
     def store(self, held: Held, chunk: Chunk, audio_BAF: Tensor) -> None:
         """Take over a finished chunk and its audio slots ``[B, 4 C, F]``; the next chunk begins behind it."""

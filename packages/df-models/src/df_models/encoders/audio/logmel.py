@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from df_models.encoders.audio.framing import HOP, WINDOW, cut
+from df_models.encoders.registry import AudioWindow
 from df_models.encoders.weights import refuse_location
 from df_models.time import AUDIO_PADDING, FPS, SAMPLE_RATE, samples_for
 
@@ -35,6 +36,7 @@ class LogMel:
     dim = 64
     pool: Literal["mean", "concat"] = "concat"
     lookahead_s: float | None = AUDIO_PADDING / 2 / SAMPLE_RATE
+    window: AudioWindow | None = None
 
     def __init__(self) -> None:
         self._window = torch.hann_window(WINDOW, periodic=True)

@@ -46,15 +46,15 @@ class StreamedVAE(ABC):
 
 
 class Stream:
-    """How far one stream is and what it consists of. Its first call fixes the batch and the image's size."""
+    """How far one stream is and what it consists of. Its first call fixes the batch and the image's size.
 
-    def __init__(self) -> None:
+    Attributes:
+        started: whether the first frame is past.
+    """
+
+    def __init__(self, *, started: bool = False) -> None:
+        self.started = started
         self._shape: tuple[int, ...] | None = None
-
-    @property
-    def started(self) -> bool:
-        """Whether the first frame is past."""
-        return self._shape is not None
 
     def split_pixels(self, video_BPCHW: Tensor) -> list[Tensor]:
         """Divide ``[B, P, 3, H, W]`` into what each latent frame covers: 1 pixel frame at the start, then 4 each.
@@ -93,7 +93,7 @@ class Stream:
             )
 
     def _keep(self, frames: Tensor) -> None:
-        self._shape = _without_time(frames)
+        self._shape, self.started = _without_time(frames), True
 
 
 def _first_groups(count: int) -> list[int]:

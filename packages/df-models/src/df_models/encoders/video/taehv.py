@@ -28,6 +28,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from df_models.encoders.base import DecoderState
 from df_models.encoders.video.stream import IMAGE_CHANNELS, LATENT_CHANNELS, Stream, StreamedVAE
 from df_models.encoders.weights import Origin, find_file, hash_files, load_strict, locate, read_tensors
 from df_models.time import TEMPORAL_STRIDE
@@ -222,6 +223,15 @@ class TaehvDecoderSession:
             pixels, self._memory = advance(self._vae.module.decoder, self._vae.cast(frame), self._memory)
             pieces.append(pixels)
         return torch.cat(pieces, dim=1)[:, startup:].float().clamp(0, 1)
+
+    def state(self) -> dict[str, Tensor | str]:
+        """Return what the stream remembers: by layer, its last frame."""
+        return {str(layer): frame for layer, frame in self._memory.items()}
+
+    def restore(self, state: DecoderState) -> None:
+        """Go on from a state of this stream, or of another of the same VAE."""
+        self._memory = {int(layer): frame for layer, frame in state.items() if isinstance(frame, Tensor)}
+        self._stream = Stream(started=bool(state))
 
 
 def load(name: str, location: str | None) -> TAEHV:

@@ -17,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from df_models.encoders.base import DecoderState
 from df_models.encoders.video.convolutions import suit_device
 from df_models.encoders.video.stream import Stream, StreamedVAE
 from df_models.encoders.video.wan_vae_files import (
@@ -172,6 +173,15 @@ class WanDecoderSession:
             pieces.append(decode_frames(self._vae.module, self._vae.raw_latents(frame), self._cache, first=first))
             first = False
         return ((torch.cat(pieces, dim=2).float().clamp(-1, 1) + 1) / 2).transpose(1, 2)
+
+    def state(self) -> dict[str, Tensor | str]:
+        """Return what the stream remembers: by convolution, its last frames, or diffusers' word for the first frame."""
+        return {str(place): held for place, held in enumerate(self._cache) if held is not None}
+
+    def restore(self, state: DecoderState) -> None:
+        """Go on from a state of this stream, or of another of the same VAE."""
+        self._cache = [state.get(str(place)) for place in range(len(self._cache))]
+        self._stream = Stream(started=bool(state))
 
 
 def encode_moments(vae: Any, video_BCPHW: Tensor, num_latent: int, *, at_once: int = 1) -> Tensor:

@@ -1,0 +1,70 @@
+"""From latents to what is seen: frames and structure at the pixel rate, one latent frame at a time.
+
+Shape legend: H, W pixels, P pixel frames, C latent frames of a chunk, S = 4 slots, D structure entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from df_infer.rollout import Rollout
+from df_models import DualForce
+from df_models.encoders import DecoderSession, VideoVAE
+from df_models.encoders.base import DecoderState
+from df_models.time import SLOTS
+
+
+class GeneratedClip(NamedTuple):
+    """A piece of the result.
+
+    Attributes:
+        frames: uint8 ``[P, H, W, 3]``; without pixels from a model that has no video.
+        structure: float32 ``[P, D_s]`` in its own units (degrees for angles); of width 0 without structure.
+    """
+
+    frames: np.ndarray
+    structure: np.ndarray
+
+
+class ClipDecoder:
+    """One stream being decoded; in constant memory, however long it is.
+
+    Args:
+        vae: None for a model without video.
+    """
+
+    def __init__(self, model: DualForce, vae: VideoVAE | None) -> None:
+        self._model = model
+        self._session: DecoderSession | None = None if vae is None else vae.decoder_session()
+
+    def clips(self, chunk: Rollout) -> Iterator[GeneratedClip]:
+        """Yield the frames of a chunk, a latent frame at a time; chunks come in their order."""
+        structure_CSD = self._model.denormalize_structure(chunk.structure)[0].float().cpu()
+        for index in range(chunk.structure.shape[1]):
+            motion_PD = _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
+            frames = np.zeros((len(motion_PD), 0, 0, 3), np.uint8)
+            if self._session is not None:
+                frames = _to_uint8(self._session.decode(chunk.video[:, index : index + 1])[0])
+            yield GeneratedClip(frames, motion_PD)
+
+    def state(self) -> DecoderState:
+        """Return what the stream remembers."""
+        return {} if self._session is None else self._session.state()
+
+    def restore(self, state: DecoderState) -> None:
+        """Go on from a state of :meth:`state`."""
+        if self._session is not None:
+            self._session.restore(state)
+
+
+def _to_uint8(pixels_PCHW: Tensor) -> np.ndarray:
+    return (pixels_PCHW.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _pixel_rate(structure_SD: Tensor, first: bool) -> np.ndarray:
+    return structure_SD[SLOTS - 1 if first else 0 :].numpy()

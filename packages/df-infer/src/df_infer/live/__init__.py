@@ -1,0 +1,1 @@
+"""Speech in as it comes, a talking head out: sessions."""

@@ -1,0 +1,105 @@
+"""Chunks made one after another, of which the latest can be undone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from df_infer.clip_decoder import ClipDecoder, GeneratedClip
+from df_infer.drive import GivenChunk
+from df_infer.rollout import Rollout
+from df_infer.sampler import Moment, Sampler
+from df_models.encoders.base import DecoderState
+from df_models.errors import UserError
+
+
+class _Made(NamedTuple):
+    """A chunk that can be undone: its first latent frame, and the moment before it."""
+
+    latent: int
+    sampler: Moment
+    decoder: DecoderState
+
+
+class Making:
+    """A generation in progress: sampler, decoder, and the moments before the latest chunks.
+
+    Args:
+        keep: chunks that can be undone.
+
+    Attributes:
+        latent: latent frames made, less those undone.
+    """
+
+    def __init__(self, sampler: Sampler, decoder: ClipDecoder, keep: int) -> None:
+        self.latent = 0
+        self._sampler, self._decoder, self._keep = sampler, decoder, keep
+        self._made: deque[_Made] = deque()
+        self._undoable_from = 0
+
+    @torch.no_grad()
+    def make(self, audio_BCSD: Tensor, count: int, given: GivenChunk | None) -> list[GeneratedClip]:
+        """Make the next ``count`` latent frames, of the audio that they and the lookahead hear."""
+        made = _Made(self.latent, self._sampler.moment(count), self._decoder.state())
+        finished = self._sampler.next_chunk(audio_BCSD, self.latent, count, given=given)
+        clips = list(self._decoder.clips(Rollout(finished.video, finished.structure, self.latent)))
+        self.latent += count
+        self._made.append(made)
+        while len(self._made) > self._keep:
+            self._undoable_from = self._made.popleft().latent + 1
+        return clips
+
+    @property
+    def earliest(self) -> int:
+        """The earliest latent frame that can be made again."""
+        return self._made[0].latent if self._made else self.latent
+
+    def undo(self, first: int) -> None:
+        """Undo all chunks that begin at latent frame ``first`` or later.
+
+        Raises:
+            UserError: one of them is further back than can be undone.
+        """
+        if first < self._undoable_from:
+            raise UserError(
+                f"latent frame {first} of {self.latent} is further back than can be undone, the last {self._keep} "
+                "chunks; show frames sooner, or keep more"
+            )
+        while self._made and self._made[-1].latent >= first:
+            made = self._made.pop()
+            self._sampler.rewind(made.sampler)
+            self._decoder.restore(made.decoder)
+            self.latent = made.latent
+
+    @property
+    def bytes(self) -> int:
+        """Memory of cache, decoder and moments."""
+        moments = sum(made.sampler.cache.bytes + _bytes_of(made.decoder) for made in self._made)
+        return self._sampler.cache.bytes + _bytes_of(self._decoder.state()) + moments
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain facts from which :meth:`restore` goes on; moments to undo are not among them."""
+        decoder = self._decoder.state()
+        tensors = {f"sampler.{name}": x for name, x in self._sampler.state().items()}
+        tensors |= {f"decoder.{name}": x for name, x in decoder.items() if isinstance(x, Tensor)}
+        words = {name: x for name, x in decoder.items() if isinstance(x, str)}
+        return tensors, {"latent": self.latent, "decoder": words}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go on from a state of a generation with the same model, settings and portrait."""
+        self.latent = self._undoable_from = facts["latent"]
+        self._made.clear()
+        self._sampler.restore(_below("sampler", tensors), self.latent)
+        self._decoder.restore(dict(_below("decoder", tensors)) | dict(facts["decoder"]))
+
+
+def _below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): x for key, x in tensors.items() if key.startswith(f"{name}.")}
+
+
+def _bytes_of(state: DecoderState) -> int:
+    return sum(held.numel() * held.element_size() for held in state.values() if isinstance(held, Tensor))

@@ -1,0 +1,242 @@
+"""One generation in progress: the model, its cache and the last frame's structure; denoises chunk after chunk.
+
+Shape legend: B batch, C latent frames of a chunk, L lookahead, S = 4 slots, D features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from df_infer.config import RolloutConfig
+from df_infer.drive import GivenChunk
+from df_infer.noise import FrameNoise
+from df_infer.schedule import make_schedule, per_frame
+from df_models import DualForce
+from df_models.errors import UserError
+from df_models.flow import euler_step, expand_sigma, guided, heun_step, interpolate
+from df_models.model.cache import Mark
+
+
+class Pair(NamedTuple):
+    """Something of both streams: states, velocities or noise levels."""
+
+    video: Tensor
+    structure: Tensor
+
+
+class Moment(NamedTuple):
+    """A moment of a generation, to come back to: see :meth:`Sampler.moment`."""
+
+    cache: Mark
+    structure: Tensor | None
+
+
+class Sampler:
+    """The state of one rollout: the model, its cache and the last frame's structure."""
+
+    def __init__(
+        self,
+        model: DualForce,
+        reference_latent: Tensor,
+        reference_tokens: Tensor | None,
+        text: Tensor | None,
+        config: RolloutConfig,
+        noise: FrameNoise,
+    ) -> None:
+        parameter = next(model.parameters())
+        self.model, self.config, self.noise = model, config, noise
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.schedule = make_schedule(config, model.config.sigma_structure_max)
+        self.reference = reference_latent.to(self.device, torch.float32)
+        scales = {"audio": config.audio_guidance, "text": config.text_guidance}
+        self.scales = {condition: scale for condition, scale in scales.items() if scale != 1.0}
+        self.copies = 1 + len(self.scales)
+        self.heard: dict[str, Any] = {} if config.audio_future is None else {"audio_future": config.audio_future}
+        self.previous_structure: Tensor | None = None
+        self.held: GivenChunk | None = None
+        batch, _, height, width = self.reference.shape
+        aligned = 0 if config.start == "reference" else -1
+        aligned_B = torch.full((batch * self.copies,), aligned, dtype=torch.long, device=self.device)
+        with _evaluating(model):
+            self.cache = model.new_cache(
+                batch * self.copies,
+                height,
+                width,
+                config.window,
+                config.sinks,
+                reference_latent=self._model_input(self.reference),
+                reference_tokens=None if reference_tokens is None else self._model_input(reference_tokens),
+                text=None if text is None else self._without("text", text),
+                reference_frame=aligned_B,
+                device=self.device,
+                dtype=self.dtype,
+            )
+
+    def next_chunk(
+        self, audio: Tensor, frame: int, count: int, *, given: GivenChunk | None = None, last: bool = False
+    ) -> Pair:
+        """Denoise latent frames ``frame .. frame+count-1`` and return them.
+
+        They are written into the cache, unless they are the ``last`` and no frame will read it.
+        """
+        pinned = 1 if frame == 0 and self.config.start == "reference" else 0
+        audio = self._audio_input(audio)
+        self.held = given
+        with _evaluating(self.model):
+            start = self._with_given(self._start_state(frame, count, pinned))
+            finished = self._denoise(start, audio, frame, pinned)
+            if not last:
+                self._write(finished, audio, frame)
+        self.previous_structure = finished.structure[:, -1:, -1:]
+        return finished
+
+    def moment(self, count: int) -> Moment:
+        """Remember this moment, before the next chunk of ``count`` latent frames."""
+        return Moment(self.cache.mark(count), self.previous_structure)
+
+    def rewind(self, moment: Moment) -> None:
+        """Come back to a moment from right after its chunk; several are taken back from the latest to the earliest."""
+        self.cache.rewind(moment.cache)
+        self.previous_structure = moment.structure
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that the next chunk depends on beside the settings, by name."""
+        held = {"audio_past": self.cache.audio_past_BAF}
+        for place, ring in enumerate(self.cache.rings):
+            held |= {f"{place}.keys": ring.keys, f"{place}.values": ring.values}
+        return held if self.previous_structure is None else held | {"structure": self.previous_structure}
+
+    def restore(self, state: Mapping[str, Tensor], length: int) -> None:
+        """Go on after ``length`` latent frames from a state of a generation with the same model and settings."""
+        self.cache.audio_past_BAF.copy_(state["audio_past"])
+        for place, ring in enumerate(self.cache.rings):
+            ring.keys.copy_(state[f"{place}.keys"])
+            ring.values.copy_(state[f"{place}.values"])
+        self.cache.length, self.cache.plan = length, None
+        structure = state.get("structure")
+        self.previous_structure = None if structure is None else structure.to(self.device)
+
+    def _start_state(self, frame: int, count: int, pinned: int) -> Pair:
+        batch, channels, height, width = self.reference.shape
+        dim = self.model.config.stream_entries
+        noise = self._draw(frame, count, "video", (channels, height, width))
+        video = torch.cat([self.reference[:, None].expand(-1, pinned, -1, -1, -1), noise[:, pinned:]], dim=1)
+        structure_noise = self._draw(frame, count, "structure", (4, dim))
+        guess = self.previous_structure
+        if guess is None:
+            guess = torch.zeros(batch, 1, 1, dim, device=self.device)
+        sigma = per_frame(self.schedule.structure[0], batch, count).to(self.device)
+        return Pair(video, interpolate(guess.expand_as(structure_noise), structure_noise, sigma))
+
+    def _denoise(self, state: Pair, audio: Tensor, frame: int, pinned: int) -> Pair:
+        levels = [self._levels(step, state, pinned) for step in range(self.schedule.steps + 1)]
+        for now, then in pairwise(levels):
+            velocity = self._velocity(state, now, audio, frame)
+            ahead = Pair(*(euler_step(x, v, s, t) for x, v, s, t in zip(state, velocity, now, then)))
+            if self.config.solver == "heun" and then is not levels[-1]:
+                second = self._velocity(self._with_given(ahead), then, audio, frame)
+                ahead = Pair(*(_corrected(*each) for each in zip(state, velocity, second, now, then)))
+            state = self._with_given(ahead)
+        return state
+
+    def _levels(self, step: int, state: Pair, pinned: int) -> Pair:
+        batch, count = state.video.shape[:2]
+        video = per_frame(self.schedule.video[step], batch, count, pinned)
+        structure = per_frame(self.schedule.structure[step], batch, count)
+        return Pair(video.to(self.device), self._structure_level(structure.to(self.device)))
+
+    def _structure_level(self, sigma_BC: Tensor) -> Tensor:
+        """Return the structure's noise level: 0 where all of it is given."""
+        whole = self.held is not None and self.held.known_V is None
+        return torch.zeros_like(sigma_BC) if whole else sigma_BC
+
+    def _with_given(self, state: Pair) -> Pair:
+        return state if self.held is None else state._replace(structure=self.held.held(state.structure))
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        """What the model is told of entries that are given within noisy frames."""
+        if self.held is None or self.held.known_V is None:
+            return {}
+        known = self.held.known_V.expand_as(self.held.structure)
+        return {"structure_known": torch.cat([known] * self.copies)}
+
+    def _velocity(self, state: Pair, sigma: Pair, audio: Tensor, frame: int) -> Pair:
+        raw = self._step(state, sigma, audio, frame, write=False)
+        return Pair(*(combined(*stream.chunk(self.copies), scales=self.scales.values()) for stream in raw))
+
+    def _write(self, finished: Pair, audio: Tensor, frame: int) -> None:
+        batch, count = finished.video.shape[:2]
+        sigma = per_frame(torch.tensor(self.config.context_noise), batch, count).to(self.device)
+        levels = Pair(sigma, self._structure_level(sigma))
+        context = finished
+        if self.config.context_noise > 0:
+            named = zip(("context_video", "context_structure"), finished)
+            noise = (self._draw(frame, count, name, tuple(x.shape[2:])) for name, x in named)
+            context = self._with_given(Pair(*(interpolate(x, n, s) for x, n, s in zip(finished, noise, levels))))
+        self._step(context, levels, audio, frame, write=True)
+
+    def _step(self, state: Pair, sigma: Pair, audio: Tensor, frame: int, write: bool) -> Pair:
+        velocity = self.model.step(
+            self._model_input(state.video),
+            self._model_input(state.structure),
+            audio,
+            torch.cat([sigma.video] * self.copies),
+            torch.cat([sigma.structure] * self.copies),
+            self.cache,
+            frame=frame,
+            write=write,
+            **self.heard,
+            **self._known,
+        )
+        return Pair(velocity.video.float(), velocity.structure.float())
+
+    def _draw(self, frame: int, count: int, stream: str, shape: tuple[int, ...]) -> Tensor:
+        return self.noise.draw(frame, count, stream, shape).to(self.device)
+
+    def _model_input(self, x: Tensor) -> Tensor:
+        """Move to the model's device and dtype; the batch stands once, and again without each guided condition."""
+        return torch.cat([x.to(self.device, self.dtype)] * self.copies)
+
+    def _without(self, condition: str, x: Tensor) -> Tensor:
+        """:meth:`_model_input` of a condition: zeros in the copy of the batch that lacks it."""
+        x = x.to(self.device, self.dtype)
+        return torch.cat([x, *(torch.zeros_like(x) if left == condition else x for left in self.scales)])
+
+    def _audio_input(self, audio: Tensor) -> Tensor:
+        if len(audio) != len(self.reference):
+            raise UserError(f"audio for {len(audio)} samples does not fit {len(self.reference)} portraits")
+        return self._without("audio", audio)
+
+
+def combined(conditional: Tensor, *without: Tensor, scales: Iterable[float]) -> Tensor:
+    """Return the prediction with all conditions, and what guidance on each adds to it.
+
+    ``v + sum_i (s_i - 1) (v - v_i)``, with v_i the prediction without condition i.
+    """
+    total = conditional
+    for other, scale in zip(without, scales, strict=True):
+        total = total + (guided(conditional, other, scale) - conditional)
+    return total
+
+
+def _corrected(x: Tensor, velocity: Tensor, second: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Return Heun's step, but Euler's wherever a stream becomes clean: no velocity is learnt at sigma 0."""
+    mean_of = torch.where(expand_sigma(sigma_next, x) > 0, second, velocity)
+    return heun_step(x, velocity, mean_of, sigma, sigma_next)
+
+
+@contextlib.contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
