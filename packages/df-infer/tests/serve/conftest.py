@@ -168,12 +168,19 @@ def running(backend: Any, token: bytes | None = None, **settings: Any) -> Iterat
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start servers, with any settings; they stop with the test."""
+    """Start servers, with settings of their own; they stop with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda token=None, **settings: stack.enter_context(running(FakeBackend(), token, **settings))
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """A server as it is by default, for all tests of a file."""
+    with running(FakeBackend(), sessions=4) as started:
+        yield started
+
+
 @pytest.fixture
-def client(serve: Serve) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=serve().http) as http:
+def client(server: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.http) as http:
         yield http

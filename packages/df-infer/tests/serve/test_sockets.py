@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from df_infer.serve.protocol import Piece, pcm_bytes, unpack
 
-from .conftest import FPS, Serve, number_of, opening_of
+from .conftest import FPS, Running, Serve, number_of, opening_of
 
 RATE = 16_000
 
@@ -52,9 +52,9 @@ async def rest(socket: ClientConnection) -> tuple[list[Piece], list[dict[str, An
     return pieces, messages
 
 
-def test_all_sound_comes_back_with_its_frames_ahead_of_time(serve: Serve):
+def test_all_sound_comes_back_with_its_frames_ahead_of_time(server: Running):
     async def client() -> None:
-        async with connect(serve().ws) as socket:
+        async with connect(server.ws) as socket:
             ready = await begin(socket)
             assert ready["fps"] == FPS and ready["size"] == 64 and ready["latency_s"] == pytest.approx(0.32)
             sent = np.concatenate((tone(0.4), tone(0.4, 0.0), tone(0.4)))
@@ -75,9 +75,9 @@ def test_all_sound_comes_back_with_its_frames_ahead_of_time(serve: Serve):
     asyncio.run(client())
 
 
-def test_face_lives_on_without_sound(serve: Serve):
+def test_face_lives_on_without_sound(server: Running):
     async def client() -> None:
-        async with connect(serve().ws) as socket:
+        async with connect(server.ws) as socket:
             await begin(socket)
             seen = 0
             async with asyncio.timeout(5):
@@ -89,9 +89,9 @@ def test_face_lives_on_without_sound(serve: Serve):
     asyncio.run(client())
 
 
-def test_interruption_goes_on_from_the_very_frame_that_was_seen(serve: Serve):
+def test_interruption_goes_on_from_the_very_frame_that_was_seen(server: Running):
     async def client() -> None:
-        async with connect(serve().ws) as socket:
+        async with connect(server.ws) as socket:
             await begin(socket)
             await socket.send(pcm_bytes(tone(5.0)))
             got = 0
@@ -128,9 +128,8 @@ def test_generation_runs_only_a_bound_ahead(serve: Serve):
     asyncio.run(client())
 
 
-def test_settings_begin_the_face_anew(serve: Serve):
+def test_settings_begin_the_face_anew(server: Running):
     async def client() -> None:
-        server = serve()
         async with connect(server.ws) as socket:
             await begin(socket)
             await asyncio.sleep(0.3)
@@ -148,12 +147,12 @@ def test_settings_begin_the_face_anew(serve: Serve):
 
 
 @pytest.mark.parametrize("sound", ["opus", "aac"])
-def test_fragments_play_as_one_stream(serve: Serve, sound: str):
+def test_fragments_play_as_one_stream(server: Running, sound: str):
     import av
 
     async def client() -> bytes:
         data = b""
-        async with connect(serve().ws) as socket:
+        async with connect(server.ws) as socket:
             await begin(socket, pictures="fmp4", rate=48_000, sound=sound)
             await socket.send(pcm_bytes(np.concatenate((tone(0.6, rate=48_000), tone(0.6, 0.0, 48_000)))))
             await socket.send(json.dumps({"type": "end"}))
@@ -204,9 +203,9 @@ def test_those_beyond_the_limit_wait_and_are_told_their_place(serve: Serve):
         ('{"type":"start","settings":{"drive":true}}', "motion"),
     ],
 )
-def test_start_that_cannot_be_used_is_refused_in_a_line(serve: Serve, message: str, told_why: str):
+def test_start_that_cannot_be_used_is_refused_in_a_line(server: Running, message: str, told_why: str):
     async def client() -> None:
-        async with connect(serve().ws) as socket:
+        async with connect(server.ws) as socket:
             await socket.send(message)
             with pytest.raises(ConnectionClosed):
                 await told(socket, "ready")

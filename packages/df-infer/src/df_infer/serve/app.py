@@ -176,7 +176,7 @@ def _add_live(app: FastAPI) -> None:
         house: House = app.state.house
         if house.seats.full:
             raise HTTPException(429, f"all {house.seats.limit} places are taken, and so is the line; try again later")
-        start = offer.start.model_copy(update={"rate": RATE})
+        start = offer.start.model_copy(update={"rate": RATE, "microphone": True})
         return Answer(sdp=await app.state.connections.answer(offer.sdp, start))
 
     @app.websocket("/v1/live")

@@ -1,6 +1,6 @@
 """What the server needs of a model: faces that speak as sound comes, and whole videos.
 
-Shape legend: P pixel frames, H, W pixels, N samples, D features.
+Shape legend: P H, W pixels, N samples, D features.
 """
 
 from __future__ import annotations
@@ -14,35 +14,10 @@ from df_infer.serve.protocol import FaceSettings
 from df_models.errors import UserError
 
 if TYPE_CHECKING:
+    from df_infer import Session
     from df_infer.config import RolloutConfig
     from df_infer.pipeline import Pipeline
-    from df_models import DualForceConfig
     from df_models.motion import Motion
-
-
-class MadeSegment(Protocol):
-    """What :class:`df_infer.Session` makes at a time; see ``Segment`` there."""
-
-    @property
-    def frame(self) -> int: ...
-    @property
-    def frames(self) -> np.ndarray: ...
-    @property
-    def audio(self) -> np.ndarray: ...
-
-
-class Face(Protocol):
-    """What of :class:`df_infer.Session` the server uses."""
-
-    @property
-    def rate(self) -> int: ...
-    @property
-    def latency_s(self) -> float: ...
-    def push(self, pcm_N: np.ndarray) -> None: ...
-    def idle(self, frames: int) -> None: ...
-    def make(self) -> MadeSegment | None: ...
-    def clear(self, shown: int) -> int: ...
-    def close(self) -> None: ...
 
 
 class About(NamedTuple):
@@ -82,7 +57,7 @@ class Backend(Protocol):
         """Crop an image to the face, uint8 ``[S, S, 3]``; UserError where there is none."""
         ...
 
-    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> Face:
+    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> Session:
         """Begin a session with a portrait that is cropped already."""
         ...
 
@@ -121,7 +96,7 @@ class PipelineBackend:
             pipeline.size,
             rollout.steps,
             rollout.audio_guidance,
-            _has_eyelids(config),
+            False,
             motion is not None,
             latency.total,
         )
@@ -130,7 +105,7 @@ class PipelineBackend:
         """See :class:`Backend`."""
         return self._pipeline.portrait(image_HWC)
 
-    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> Face:
+    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> Session:
         """See :class:`Backend`."""
         from df_infer import Session
 
@@ -139,7 +114,6 @@ class PipelineBackend:
             portrait_HWC,
             rate=rate,
             cropped=True,
-            blinks=settings.blinks,
             **self._chosen(settings),
         )
 
@@ -155,11 +129,6 @@ class PipelineBackend:
         if settings.drive and self._motion is not None:
             chosen |= {"motion": self._motion, "fields": self._fields}
         return chosen
-
-
-def _has_eyelids(config: DualForceConfig) -> bool:
-    layout = config.structure_layout
-    return layout is not None and any("eyelid" in field.name for field in layout.fields)
 
 
 def rollout_with(own: RolloutConfig, settings: FaceSettings) -> RolloutConfig:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from df_infer.serve.engine import NOW
+from df_infer.serve.engine import soon
 from df_infer.serve.house import House
 from df_infer.serve.logs import event, failure
 from df_infer.serve.protocol import Clear, End, Microphone, Settings, Start, read_control, to_json
@@ -131,7 +131,7 @@ class Conversation:
 
     async def _speak(self) -> str:
         house, limits = self._house, self._house.config
-        face = await house.engine.do(NOW, self._new_face)
+        face = await house.engine.do(soon(), self._new_face)
         speaker = self._speaker = Speaker(
             face,
             house.engine,
@@ -158,11 +158,11 @@ class Conversation:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _made(self, took_s: float, late_s: float) -> None:
+    def _made(self, frames: int, took_s: float, late_s: float) -> None:
         metrics = self._house.metrics
-        self._frames += 4
+        self._frames += frames
         metrics.chunk_s.observe(took_s)
-        metrics.frames.inc(4)
+        metrics.frames.inc(frames)
         if late_s > 0:
             metrics.late.inc()
         self._took_s = took_s

@@ -22,6 +22,13 @@ NOW = 0.0
 WHENEVER = float("inf")
 """Deadline of what nobody is looking at while it is made."""
 
+OPEN_S = 1.0
+
+
+def soon() -> float:
+    """Deadline of what somebody waits for without seeing anything yet: chunks of others that are due come first."""
+    return time.monotonic() + OPEN_S
+
 
 class _Job(NamedTuple):
     deadline: float

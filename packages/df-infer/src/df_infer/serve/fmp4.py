@@ -56,7 +56,7 @@ class Fragmenter:
             "tune": "zerolatency",
             "profile": "baseline",
             "crf": "18",
-            "g": "50",
+            "g": "25",
         }
         self._audio: Any = self._encoders.add_stream(name, rate=RATE, layout="mono")
         self._audio.bit_rate = _BIT_RATE

@@ -11,7 +11,7 @@ import numpy as np
 
 from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
-from df_infer.serve.engine import NOW, Engine
+from df_infer.serve.engine import Engine, soon
 from df_infer.serve.metrics import Metrics
 from df_infer.serve.protocol import FaceSettings
 from df_infer.serve.seats import Seats
@@ -76,7 +76,7 @@ class House:
 
         async with self.decoding:
             image = await asyncio.to_thread(read_image, path, most_pixels=self.config.portrait_pixels)
-        return await self.engine.do(NOW, self.backend.portrait, image)
+        return await self.engine.do(soon(), self.backend.portrait, image)
 
     def check(self, settings: FaceSettings) -> None:
         """Refuse settings beyond the server's own limits.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from typing import Any
 
 import aioice.ice
@@ -101,7 +102,7 @@ class _Session:
             await self._peer.setLocalDescription(await self._peer.createAnswer())
         except Exception as error:
             raise UserError("the offer has no codec that is known here") from error
-        return self._peer.localDescription.sdp
+        return one_stream(self._peer.localDescription.sdp)
 
     def _take_channel(self, channel: Any) -> None:
         if channel.label == CHANNEL and self._channel is None:
@@ -180,6 +181,11 @@ class _Session:
                 for frame in resampler.resample(await self._microphone.recv()):
                     if self._session.microphone:
                         self._session.hear(pcm_float(frame.to_ndarray().tobytes()))
+
+
+def one_stream(sdp: str) -> str:
+    """Put both tracks into one media stream: browsers keep sound and picture together only within one (RFC 8830)."""
+    return re.sub(r"(a=(?:ssrc:\d+ )?msid:)\S+", r"\1face", sdp)
 
 
 def _last_words(runner: asyncio.Task[str], reader: asyncio.Task[None]) -> str:

@@ -130,5 +130,5 @@ async def _close(socket: WebSocket, code: int, reason: str) -> None:
         try:
             async with asyncio.timeout(5):
                 await socket.close(code, reason.encode()[:120].decode(errors="ignore"))
-        except (TimeoutError, RuntimeError):
+        except (TimeoutError, RuntimeError, WebSocketDisconnect):
             return

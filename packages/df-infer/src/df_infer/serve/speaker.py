@@ -14,15 +14,17 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from df_infer.serve.backend import Face, MadeSegment
-from df_infer.serve.engine import NOW, Engine
+from df_infer.serve.engine import NOW, Engine, soon
 from df_infer.serve.protocol import Piece, samples_of
 from df_models.errors import UserError
 from df_models.time import FPS
+
+if TYPE_CHECKING:
+    from df_infer import Segment, Session
 
 TICK_S = 0.02
 LIVE_PATIENCE_S = 0.25
@@ -72,18 +74,19 @@ class Speaker:
         face: a session of the model, new.
         ahead_s: how far to make ahead of what is seen.
         sound_ahead_s: how much sound may wait.
-        made: hears how long each chunk took, in seconds, and by how much it came too late (below 0: in time).
+        made: hears of each chunk its frames, how long it took, and by how much it came too late (seconds; below 0: in
+            time).
     """
 
     def __init__(
         self,
-        face: Face,
+        face: Session,
         engine: Engine,
         playout: Playout,
         *,
         ahead_s: float,
         sound_ahead_s: float,
-        made: Callable[[float, float], None],
+        made: Callable[[int, float, float], None],
     ) -> None:
         self._face, self._engine, self._playout, self._made_in = face, engine, playout, made
         self._live, self._ahead, self._most_ahead_s = False, ahead_s * FPS, sound_ahead_s
@@ -145,12 +148,12 @@ class Speaker:
             self._go_on_from(frame)
         return frame
 
-    async def change(self, make: Callable[[], Face]) -> int:
+    async def change(self, make: Callable[[], Session]) -> int:
         """Drop what was not seen and go on with a new face; return its first frame."""
         self._playout.hold()
         self._forget_waiting()
         async with self._alone:
-            self._face = await self._engine.do(NOW, make)
+            self._face = await self._engine.do(soon(), make)
             self._origin = int(self._playout.position())
             self._go_on_from(self._origin)
         return self._origin
@@ -187,7 +190,7 @@ class Speaker:
             self._wake.clear()
             await _wait(self._wake, TICK_S)
 
-    def _turn(self, sound: list[np.ndarray], idle: int, last: bool) -> tuple[MadeSegment | None, float]:
+    def _turn(self, sound: list[np.ndarray], idle: int, last: bool) -> tuple[Segment | None, float]:
         """Hand sound to the face and make the next chunk; in the engine's thread."""
         began = time.monotonic()
         for wave_N in sound:
@@ -198,11 +201,11 @@ class Speaker:
             self._face.close()
         return self._face.make(), time.monotonic() - began
 
-    def _publish(self, segment: MadeSegment, took: float) -> None:
+    def _publish(self, segment: Segment, took: float) -> None:
         frame, span = self._origin + segment.frame, len(segment.frames)
         assert frame == self._made, "frames follow each other"
         self._took_s = max(took, 0.9 * self._took_s)
-        self._made_in(took, (self._playout.position() - frame) / FPS)
+        self._made_in(span, took, (self._playout.position() - frame) / FPS)
         self._made = frame + span
         self._playout.show(Piece(frame, segment.frames, segment.audio, span, self.turn))
 

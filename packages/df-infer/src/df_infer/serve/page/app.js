@@ -161,7 +161,8 @@ async function figures() {
   const { stats, connection } = state;
   if (!connection || !stats) return;
   const seen = connection.seen() ?? stats.seen;
-  $("delay").textContent = `${Math.max(0, Math.round((stats.heard - seen) * 40))} ms`;
+  // Of a file much is sent ahead: its delay says nothing.
+  $("delay").textContent = state.media ? `${Math.max(0, Math.round((stats.heard - seen) * 40))} ms` : "–";
   $("computing").textContent = `${stats.chunk_ms} ms`;
   const skew = await connection.skew();
   $("skew").textContent = skew === null ? "–" : `${Math.round(skew)} ms`;
@@ -216,8 +217,7 @@ $("portrait-file").onchange = ({ target }) => { const [file] = target.files; tar
 $("apply").onclick = () => { stopWave(); state.connection?.send({ type: "settings", settings: settings() }); say("The face begins anew."); };
 $("steps").oninput = () => { $("steps-value").value = $("steps").value; };
 $("guidance").oninput = () => { $("guidance-value").value = Number($("guidance").value) === 1 ? "off" : Number($("guidance").value).toFixed(2); };
-$("token-use").onclick = () => { useToken($("token").value); complain(); load(); };
-$("token").onkeydown = ({ key }) => { if (key === "Enter") $("token-use").click(); };
+$("token-form").onsubmit = (event) => { event.preventDefault(); useToken($("token").value); complain(); load(); };
 document.addEventListener("keydown", ({ key }) => { if (key === "Escape") interrupt(); });
 countFrames();
 load();

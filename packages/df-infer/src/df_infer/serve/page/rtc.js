@@ -43,7 +43,9 @@ export async function connectRtc({ start, video, onMessage, onEnd }) {
     send: (message) => channel.readyState === "open" && channel.send(JSON.stringify(message)),
     sendSound: (pcm) => channel.readyState === "open" && channel.send(pcm),
     full: () => channel.bufferedAmount > MOST_WAITING,
-    async useMicrophone(media) { await sound.sender.replaceTrack(media ? media.getAudioTracks()[0] : null); },
+    async useMicrophone(media) {
+      if (peer.signalingState !== "closed") await sound.sender.replaceTrack(media ? media.getAudioTracks()[0] : null);
+    },
     interrupt() { this.send({ type: "clear" }); },
     cleared() {},
     seen: () => null,

@@ -110,7 +110,12 @@ class Tape {
       const job = this.jobs.shift();
       try {
         if (job.data) buffer.appendBuffer(job.data);
-        else { buffer.abort(); buffer.remove(job.from, Infinity); }
+        else {
+          buffer.abort();
+          buffer.remove(job.from, Infinity);
+          // The decoder has read ahead of what is seen: without a seek it would wait for the next key frame after that.
+          this.video.currentTime = Math.min(this.video.currentTime, job.from - 0.001);
+        }
       } catch (error) {
         if (error.name === "QuotaExceededError") { this.jobs.unshift(job); this.forget(5); }
         return;

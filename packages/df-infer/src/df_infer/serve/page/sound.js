@@ -13,13 +13,13 @@ export function audioContext() {
   return context;
 }
 
-export async function openMicrophone(echoCancellation) {
+export async function openMicrophone(processed) {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw new Error("The browser gives microphones to pages over HTTPS or on localhost only.");
   }
   try {
     return await navigator.mediaDevices.getUserMedia({
-      audio: { echoCancellation, noiseSuppression: echoCancellation, autoGainControl: true, channelCount: 1 },
+      audio: { echoCancellation: processed, noiseSuppression: processed, autoGainControl: processed, channelCount: 1 },
     });
   } catch (error) {
     if (error.name === "NotFoundError") throw new Error("No microphone was found.");
