@@ -43,7 +43,7 @@ class Conversation:
         self._speaker: Speaker | None = None
         self._frames = 0
         self._tokens, self._filled = float(BURST_MESSAGES), time.monotonic()
-        self._took_s = 0.0
+        self._took_s = self._speed = 0.0
         self.microphone = start.microphone
         self.id = secrets.token_hex(4)
 
@@ -165,7 +165,8 @@ class Conversation:
         metrics.frames.inc(frames)
         if late_s > 0:
             metrics.late.inc()
-        self._took_s = took_s
+        speed = frames / FPS / max(took_s, 1e-6)
+        self._took_s, self._speed = took_s, 0.8 * self._speed + 0.2 * speed if self._speed else speed
 
     async def _watch(self, speaker: Speaker) -> None:
         """Tell how it goes, once a second, until nobody has spoken for too long."""
@@ -177,6 +178,7 @@ class Conversation:
                     heard=round(speaker.heard, 1),
                     seen=round(self._playout.position(), 1),
                     chunk_ms=round(1000 * self._took_s),
+                    speed=round(self._speed, 2),
                     left_out_ms=round(1000 * speaker.left_out_s),
                     dropped=self._playout.dropped,
                 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import shutil
 import tempfile
@@ -169,12 +168,11 @@ class Jobs:
 
     def _paced(self, job: Job, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         """Frames as the engine finds time for them, in the thread that writes them."""
-        with contextlib.suppress(StopIteration):
-            while True:
-                if job.state == "cancelled":
-                    raise _Cancelled
-                frame = self._house.engine.submit(WHENEVER, next, frames, None).result()
-                if frame is None:
-                    return
-                job.frames += 1
-                yield frame
+        while True:
+            if job.state == "cancelled":
+                raise _Cancelled
+            frame = self._house.engine.submit(WHENEVER, lambda: next(frames, None)).result()
+            if frame is None:
+                return
+            job.frames += 1
+            yield frame

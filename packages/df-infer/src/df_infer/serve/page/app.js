@@ -98,6 +98,7 @@ function ended() {
   for (const id of ["interrupt", "mute", "microphone", "example", "sound-file", "apply"]) $(id).disabled = true;
   $("sound-label").setAttribute("aria-disabled", "true");
   for (const id of ["delay", "rate", "skew", "computing"]) $(id).textContent = "–";
+  $("slow").hidden = true;
   $("start").textContent = "Start";
   $("start").disabled = false;
   say(state.farewell ?? "Stopped.");
@@ -163,7 +164,8 @@ async function figures() {
   const seen = connection.seen() ?? stats.seen;
   // Of a file much is sent ahead: its delay says nothing.
   $("delay").textContent = state.media ? `${Math.max(0, Math.round((stats.heard - seen) * 40))} ms` : "–";
-  $("computing").textContent = `${stats.chunk_ms} ms`;
+  $("computing").textContent = `${stats.speed} × real time`;
+  $("slow").hidden = stats.speed >= 1 || !stats.speed;
   const skew = await connection.skew();
   $("skew").textContent = skew === null ? "–" : `${Math.round(skew)} ms`;
 }
