@@ -24,6 +24,7 @@ from df_infer.serve.jobs import Job, Jobs
 from df_infer.serve.player import RATE
 from df_infer.serve.protocol import FaceSettings, Start
 from df_infer.serve.rtc import Connections
+from df_infer.serve.seats import Full
 from df_infer.serve.sockets import talk
 from df_models.errors import UserError
 from df_models.time import FPS
@@ -103,7 +104,7 @@ def build_app(config: ServeConfig, backend: Backend, token: bytes | None = None)
 
 
 async def _told(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
+    return JSONResponse({"error": str(error)}, 429 if isinstance(error, Full) else 400)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -149,7 +150,10 @@ def _add_state(app: FastAPI) -> None:
 
 
 def _add_live(app: FastAPI) -> None:
-    @app.post("/v1/portraits", summary="Upload a portrait: the image is the body", responses=_ERRORS)
+    image = {"schema": {"type": "string", "format": "binary", "description": "the image itself"}}
+    body = {"requestBody": {"required": True, "content": {"image/*": image}}}
+
+    @app.post("/v1/portraits", summary="Upload a portrait", responses=_ERRORS, openapi_extra=body)
     async def add_portrait(request: Request) -> Portrait:
         with tempfile.TemporaryDirectory(prefix="df-infer-") as folder:
             path = Path(folder) / "portrait"
@@ -175,7 +179,7 @@ def _add_live(app: FastAPI) -> None:
     async def webrtc(offer: Offer) -> Answer:
         house: House = app.state.house
         if house.seats.full:
-            raise HTTPException(429, f"all {house.seats.limit} places are taken, and so is the line; try again later")
+            raise Full(f"all {house.seats.limit} places are taken, and so is the line; try again later")
         start = offer.start.model_copy(update={"rate": RATE, "microphone": True})
         return Answer(sdp=await app.state.connections.answer(offer.sdp, start))
 

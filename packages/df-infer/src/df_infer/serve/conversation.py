@@ -44,6 +44,7 @@ class Conversation:
         self._frames = 0
         self._tokens, self._filled = float(BURST_MESSAGES), time.monotonic()
         self._took_s = self._speed = 0.0
+        self._told = time.monotonic()
         self.microphone = start.microphone
         self.id = secrets.token_hex(4)
 
@@ -71,6 +72,7 @@ class Conversation:
         """
         self._count()
         message = read_control(text)
+        self._told = time.monotonic()
         speaker = self._speaker
         if speaker is None:
             raise UserError("a message came before the session was ready; wait for the message 'ready'")
@@ -158,19 +160,19 @@ class Conversation:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _made(self, frames: int, took_s: float, late_s: float) -> None:
+    def _made(self, frames: int, took_s: float, waited: bool) -> None:
         metrics = self._house.metrics
         self._frames += frames
         metrics.chunk_s.observe(took_s)
         metrics.frames.inc(frames)
-        if late_s > 0:
+        if waited:
             metrics.late.inc()
         speed = frames / FPS / max(took_s, 1e-6)
         self._took_s, self._speed = took_s, 0.8 * self._speed + 0.2 * speed if self._speed else speed
 
     async def _watch(self, speaker: Speaker) -> None:
-        """Tell how it goes, once a second, until nobody has spoken for too long."""
-        while speaker.quiet_s < self._house.config.idle_s:
+        """Tell how it goes, once a second, until nobody has spoken or sent a message for too long."""
+        while min(speaker.quiet_s, time.monotonic() - self._told) < self._house.config.idle_s:
             await asyncio.sleep(STATS_S)
             self._say(
                 to_json(

@@ -32,6 +32,8 @@ OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/docs")
 """What needs no token: nothing of these pages is secret, and probes have none."""
 OPEN_FOLDER = "/page/"
 UPLOADS = ("/v1/portraits", "/v1/videos")
+MOST_UPLOADS = 8
+"""At the same time: each may lie on the disk while it arrives."""
 _SAFE_HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -81,6 +83,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, config: ServeConfig, token: bytes | None) -> None:
         self._app, self._config, self._token = app, config, token
+        self._uploads = 0
         self._names = {*LOOPBACK_NAMES, config.host, *config.allow_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,9 +96,14 @@ class Guard:
             status, why = refusal
             scope["app"].state.house.metrics.refused.labels(str(status)).inc()
             return await JSONResponse({"error": why}, status)(scope, receive, send)
-        if scope["type"] == "http":
-            receive, send = self._limited(scope, headers, receive), _with_headers(send)
-        await self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return await self._app(scope, receive, send)
+        upload = scope["method"] == "POST" and scope["path"] in UPLOADS
+        self._uploads += upload
+        try:
+            await self._app(scope, self._limited(headers, receive, upload), _with_headers(send))
+        finally:
+            self._uploads -= upload
 
     def _host(self, headers: Headers) -> tuple[int, str] | None:
         """Refuse other names than the server's own (DNS rebinding) and other sites' pages (Origin)."""
@@ -128,15 +136,17 @@ class Guard:
             return 401, "a token is needed: send it as 'Authorization: Bearer TOKEN'"
         return None
 
-    def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    def _limited(self, headers: Headers, receive: Receive, upload: bool) -> Receive:
         """Count a body's bytes and its time, whatever its header says of them."""
-        files = scope["path"] in UPLOADS
-        most = self._config.upload_bytes if files else self._config.json_bytes
+        most = self._config.upload_bytes if upload else self._config.json_bytes
+        crowded = upload and self._uploads > MOST_UPLOADS
         until, got = time.monotonic() + self._config.upload_s, 0
         stated = headers.get("content-length", "0")
 
         async def limited() -> Message:
             nonlocal got
+            if crowded:
+                raise HTTPException(429, f"{MOST_UPLOADS} uploads are under way; try again later")
             if stated.isdigit() and int(stated) > most:
                 raise HTTPException(413, f"at most {most} bytes may be sent here")
             if done:

@@ -23,7 +23,7 @@ class Metrics:
         self.refused = Counter("df_refused", "Requests that were refused, by status", ["status"], registry=registry)
         self.frames = Counter("df_frames_made", "Pixel frames made", registry=registry)
         self.dropped = Counter("df_frames_dropped", "Pixel frames that came too late to be shown", registry=registry)
-        self.late = Counter("df_chunks_late", "Chunks that were made after they had to be seen", registry=registry)
+        self.late = Counter("df_chunks_late", "Chunks that the picture had to wait for", registry=registry)
         self.chunk_s = Histogram("df_chunk_seconds", "Time to make a chunk", buckets=SECONDS, registry=registry)
         self.left_out_s = Counter("df_pauses_left_out_seconds", "Silence left out to catch up", registry=registry)
 

@@ -17,11 +17,14 @@ from df_infer.serve.house import House
 from df_infer.serve.logs import failure
 from df_infer.serve.player import RATE, PictureTrack, Player, SoundTrack
 from df_infer.serve.protocol import Start, pcm_float, to_json
+from df_infer.serve.seats import Full
 from df_models.errors import UserError
 
 CHANNEL = "control"
 CONNECT_S = 20.0
 """A browser that has not connected after so long is given up."""
+CONNECTING = 8
+"""Browsers that may be connecting beside those that talk or wait."""
 INBOX = 500
 """Messages that may wait; a client that sends more at once is cut off."""
 ANY_ADDRESS = ("0.0.0.0", "::", "")
@@ -51,9 +54,11 @@ class Connections:
         Raises:
             UserError: the offer is none, or lacks video, audio or the data channel.
         """
+        if len(self._tasks) >= self._house.config.sessions + self._house.config.waiting + CONNECTING:
+            raise Full("too many connections are being made; try again later")
         peer = RTCPeerConnection(RTCConfiguration(iceServers=_servers(self._house.config.turn)))
-        session = _Session(peer, self._house, start)
         try:
+            session = _Session(peer, self._house, start)
             answer = await session.answer(sdp)
         except BaseException:
             await peer.close()
@@ -152,9 +157,8 @@ class _Session:
             asyncio.create_task(self._gone.wait()),
         ]
         try:
-            waiting = {task for task in tasks if task is not hearer}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            self._say(_last_words(runner, reader))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._say(_last_words(runner, reader, hearer))
             await asyncio.sleep(0.2 if not self._gone.is_set() else 0)  # the channel has no flush
         finally:
             for task in tasks:
@@ -170,17 +174,16 @@ class _Session:
                 self._session.sound(pcm_float(message), live=False)
 
     async def _hear(self) -> None:
-        """Hand the microphone's sound to the session, once it is ready and while it is switched on."""
+        """Hand the microphone's sound to the session, once it is ready and while it is switched on; never end well."""
         import av
 
-        if self._microphone is None:
-            return
         resampler = av.AudioResampler("s16", "mono", RATE)
         with contextlib.suppress(MediaStreamError):
-            while True:
+            while self._microphone is not None:
                 for frame in resampler.resample(await self._microphone.recv()):
                     if self._session.microphone:
                         self._session.hear(pcm_float(frame.to_ndarray().tobytes()))
+        await self._gone.wait()
 
 
 def one_stream(sdp: str) -> str:
@@ -188,9 +191,9 @@ def one_stream(sdp: str) -> str:
     return re.sub(r"(a=(?:ssrc:\d+ )?msid:)\S+", r"\1face", sdp)
 
 
-def _last_words(runner: asyncio.Task[str], reader: asyncio.Task[None]) -> str:
+def _last_words(runner: asyncio.Task[str], *others: asyncio.Task[None]) -> str:
     """What the client is told at the end."""
-    for task in (runner, reader):
+    for task in (runner, *others):
         if task.done():
             error = task.exception()
             if isinstance(error, UserError):

@@ -15,6 +15,8 @@ from df_infer.serve.house import House
 
 GRACE_S = 5.0
 """Sessions have so long to hear that the server stops, and connections to close."""
+MOST_CONNECTIONS = 200
+"""Beside those of sessions: pages being loaded, and sockets on which nothing comes."""
 PING_S = 20.0
 """A WebSocket whose other end does not answer within as long again is taken for dead."""
 
@@ -57,6 +59,7 @@ def make_server(app: FastAPI, config: ServeConfig) -> Server:
             ws_ping_interval=PING_S,
             ws_ping_timeout=PING_S,
             ws_per_message_deflate=False,
+            limit_concurrency=MOST_CONNECTIONS + config.sessions + config.waiting,
             timeout_graceful_shutdown=int(GRACE_S),
         ),
     )

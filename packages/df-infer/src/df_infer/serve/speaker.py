@@ -74,8 +74,7 @@ class Speaker:
         face: a session of the model, new.
         ahead_s: how far to make ahead of what is seen.
         sound_ahead_s: how much sound may wait.
-        made: hears of each chunk its frames, how long it took, and by how much it came too late (seconds; below 0: in
-            time).
+        made: hears of each chunk its frames, how long it took in seconds, and whether the picture had to wait for it.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class Speaker:
         *,
         ahead_s: float,
         sound_ahead_s: float,
-        made: Callable[[int, float, float], None],
+        made: Callable[[int, float, bool], None],
     ) -> None:
         self._face, self._engine, self._playout, self._made_in = face, engine, playout, made
         self._live, self._ahead, self._most_ahead_s = False, ahead_s * FPS, sound_ahead_s
@@ -97,7 +96,7 @@ class Speaker:
         self._origin = self._made = 0
         self._handed = 0
         self._maybe_due = self._ending = False
-        self._last_sound = time.monotonic()
+        self._last_sound = self._spoken = time.monotonic()
         self._took_s = 0.0
         self.turn = 0
         self.left_out_s = 0.0
@@ -109,8 +108,8 @@ class Speaker:
 
     @property
     def quiet_s(self) -> float:
-        """Since when no sound has come."""
-        return time.monotonic() - self._last_sound
+        """Since when nobody has spoken."""
+        return time.monotonic() - self._spoken
 
     def push(self, wave_N: np.ndarray, *, live: bool) -> None:
         """Take sound, float32 mono at the face's rate.
@@ -125,6 +124,8 @@ class Speaker:
         if not len(wave_N) or self._ending:
             return
         self._last_sound, self._live = time.monotonic(), live
+        if _loudness(wave_N) >= QUIET:
+            self._spoken = self._last_sound
         if live:
             wave_N = self._without_pauses(wave_N)
         self._waiting.append(wave_N)
@@ -205,7 +206,8 @@ class Speaker:
         frame, span = self._origin + segment.frame, len(segment.frames)
         assert frame == self._made, "frames follow each other"
         self._took_s = max(took, 0.9 * self._took_s)
-        self._made_in(span, took, (self._playout.position() - frame) / FPS)
+        waited = frame > self._origin + 1 and self._playout.position() > frame - 0.25
+        self._made_in(span, took, waited)
         self._made = frame + span
         self._playout.show(Piece(frame, segment.frames, segment.audio, span, self.turn))
 
@@ -240,7 +242,7 @@ class Speaker:
     def _idle_frames(self) -> int:
         patience = LIVE_PATIENCE_S if self._live else BURST_PATIENCE_S
         lacks = self._needed() - (self.heard - self._playout.position())
-        if self._ending or self.quiet_s < patience or lacks <= 0:
+        if self._ending or time.monotonic() - self._last_sound < patience or lacks <= 0:
             return 0
         return max(4, int(np.ceil(lacks)))
 
@@ -252,12 +254,17 @@ class Speaker:
         size, kept = round(BLOCK_S * self._face.rate), []
         for start in range(0, len(wave_N), size):
             block = wave_N[start : start + size]
-            if late > 0 and np.sqrt(np.mean(np.square(block))) < QUIET:
+            if late > 0 and _loudness(block) < QUIET:
                 late -= len(block) / self._face.rate
                 self.left_out_s += len(block) / self._face.rate
             else:
                 kept.append(block)
         return np.concatenate(kept) if kept else wave_N[:0]
+
+
+def _loudness(wave_N: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(wave_N))))
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -164,7 +164,7 @@ async function figures() {
   const seen = connection.seen() ?? stats.seen;
   // Of a file much is sent ahead: its delay says nothing.
   $("delay").textContent = state.media ? `${Math.max(0, Math.round((stats.heard - seen) * 40))} ms` : "–";
-  $("computing").textContent = `${stats.speed} × real time`;
+  $("computing").textContent = `${stats.speed.toFixed(1)} ×`;
   $("slow").hidden = stats.speed >= 1 || !stats.speed;
   const skew = await connection.skew();
   $("skew").textContent = skew === null ? "–" : `${Math.round(skew)} ms`;
