@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--model", choices=sorted(SIZES), default="hubert-base")
     parser.add_argument("--weights", default=None, help="a checkpoint of that form; random weights without it")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--windows", nargs="+", default=["1+1", "2+1", "2+2", "4+2", "8+2", "20+5"])
+    parser.add_argument("--windows", nargs="+", default=["1+1", "2+1", "2+2", "4+2", "8+2", "20+5", "0.16+4-0.2"])
     parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the result files")
     args = parser.parse_args()
     encoder = random_hubert(args.model) if args.weights is None else load(args.model, args.weights)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from common import add_common_arguments, matmul_rate, resolve, table, write_result
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from df_data.build.encode import Encoders, encode_images
 from df_data.common.processes import one_thread
@@ -54,6 +55,11 @@ def timed_parts(seconds: dict[str, float]) -> Iterator[None]:
             setattr(render, name, function)
 
 
+def _onednn(x: torch.Size, weight: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
+    """Operations of a convolution of oneDNN's, which PyTorch's counter does not know (df_models/encoders/video)."""
+    return conv_flop_count(list(x), list(weight), list(out_shape))
+
+
 def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -89,7 +95,7 @@ def main() -> None:
         began = time.process_time()
         encode_images(encoders, frames, references)
         encoding.append((time.process_time() - began) / len(frames))
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: _onednn}) as counter:
         encode_images(encoders, frames, references)
     precision = choose_precision("auto", "cpu")
     rate = counter.get_total_flops() / len(frames) / statistics.median(encoding[1:])

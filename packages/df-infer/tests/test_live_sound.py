@@ -14,17 +14,17 @@ WAVE = np.random.default_rng(0).normal(scale=0.1, size=640 * 61 + 200).astype(np
 
 
 class Windowed(LogMel):
-    """An encoder that hears all it is shown: each feature less the mean of its pass, on a grid of 8 frames."""
+    """An encoder that hears all it is shown: each feature less the mean of its pass, on a grid."""
 
-    window = AudioWindow(8, 3)
+    window = AudioWindow(8, 5, 3)
     lookahead_s = window.lookahead_s
 
     def encode_span(self, wave_N: np.ndarray, num_pixel_frames: int, first: int, last: int) -> torch.Tensor:
-        length, margin = self.window
+        length, before, after = self.window
         kept = []
         for frame in range(first, last):
             begin = frame - frame % length
-            span = max(0, begin - margin), min(begin + length + margin, num_pixel_frames)
+            span = max(0, begin - before), min(begin + length + after, num_pixel_frames)
             whole = LogMel().encode_span(wave_N, num_pixel_frames, *span)
             kept.append((whole - whole.mean())[2 * (frame - span[0]) : 2 * (frame - span[0]) + 2])
         return torch.cat(kept)
@@ -87,7 +87,7 @@ def test_an_encoder_that_hears_the_whole_recording_cannot_be_live() -> None:
     class Whole(LogMel):
         lookahead_s = None
 
-    with pytest.raises(UserError, match=r"hears the whole recording .* has a window, such as hubert-base@4\+2"):
+    with pytest.raises(UserError, match=r"hears the whole recording .* has a window, such as hubert-base@0.16\+4-0.2"):
         LiveSound(Whole(), "mean", 16_000)
 
 

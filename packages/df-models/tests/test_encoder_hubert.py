@@ -164,7 +164,7 @@ def _without_reach(encoder: hubert.Hubert) -> None:
             parameter.data.zero_()
 
 
-WINDOW = AudioWindow(20, 10)
+WINDOW = AudioWindow(20, 10, 10)
 """In place of 4 s and 2 s: pieces of 20 pixel frames, 10 heard on either side."""
 
 
@@ -211,10 +211,11 @@ class TestLongAudio:
         torch.testing.assert_close(short[:settled], long[:settled], atol=1e-5, rtol=1e-5)
         assert not torch.allclose(short[settled:], long[settled:150], atol=1e-3)
 
-    def test_the_stated_lookahead_is_all_that_is_heard(self, encoder):
-        encoder.window = WINDOW
+    @pytest.mark.parametrize("window", [WINDOW, AudioWindow(4, 25, 5)], ids=str)
+    def test_the_stated_lookahead_is_all_that_is_heard(self, encoder, window):
+        encoder.window = window
         wave = speech(101)
-        frame = 20  # the first of a piece, which looks furthest
+        frame = 20  # the first of a piece (of either window), which looks furthest
         heard_until = round(((frame + 1) / 25 + encoder.lookahead_s) * 16_000)
         for end, same in ((heard_until, True), (heard_until - 40, False)):
             later = wave.copy()
@@ -237,10 +238,13 @@ class TestLongAudio:
 
 
 def test_the_window_is_part_of_the_id(checkpoint, name):
-    assert hubert.load(name, str(checkpoint)).window == (100, 50)
+    assert hubert.load(name, str(checkpoint)).window == (100, 50, 50)
     other = load_audio_encoder(f"{name}@8+1.2:{checkpoint}")
     assert isinstance(other, hubert.Hubert)
-    assert (other.id, other.window) == (f"{name}@8+1.2", (200, 30)) and other.lookahead_s == pytest.approx(9.1625)
+    assert (other.id, other.window) == (f"{name}@8+1.2", (200, 30, 30)) and other.lookahead_s == pytest.approx(9.1625)
+    live = load_audio_encoder(f"{name}@0.16+4-0.2:{checkpoint}")
+    assert isinstance(live, hubert.Hubert)
+    assert (live.id, live.window) == (f"{name}@0.16+4-0.2", (4, 100, 5)) and live.lookahead_s == pytest.approx(0.3225)
 
 
 def test_it_says_what_it_is(encoder, checkpoint, name):

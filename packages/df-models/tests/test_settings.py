@@ -135,6 +135,9 @@ def test_broken_files(tmp_path: Path, text: str, said: str) -> None:
 def test_missing_file_and_bad_override(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not found"):
         load_config(Run, tmp_path / "no.yaml", [])
+    write(tmp_path / "quickstart.yaml", "{}")
+    with pytest.raises(UserError, match=r"not found: .*did you mean 'quickstart.yaml'"):
+        load_config(Run, tmp_path / "quickstrat.yaml", [])
     for bad in ("seed", "=3", "a..b=1"):
         with pytest.raises(UserError, match="key=value"):
             load_config(Run, None, [bad])

@@ -18,12 +18,13 @@ from df_infer.serve.command import add_serve
 from df_models.cli_support import add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
-from df_models.files import check_output
+from df_models.files import check_output, check_output_directory
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 from df_models.time import FPS
 
 if TYPE_CHECKING:
-    from df_infer.pipeline import GeneratedClip
+    from df_infer.clip_decoder import GeneratedClip
+    from df_infer.pipeline import Pipeline
 
 ROLLOUT = "rollout"
 """Section of a run's config.yaml that generation reads."""
@@ -32,11 +33,13 @@ _MAKES = {"both": "video and structure", "video": "video alone", "structure": "s
 EXAMPLE = """\
 example:
   df-infer generate --run runs/quickstart --image face.png --audio speech.wav --out out.mp4
+  df-infer generate --run runs/quickstart --manifest clips.csv --out clips/    # many: columns image, audio, out, seed
 
 The video lasts as long as the audio, however long that is: memory and time per frame do not grow.
 Settings that are not given are those of the run (`rollout:` in its config.yaml). The same seed gives the same video.
 
-exit codes: 0 done, 2 a mistake in what was asked, 3 the machine lacks something (disk, package), 130 interrupted
+exit codes: 0 done, 1 some clips of a list failed, 2 a mistake in what was asked, 3 the machine lacks something (disk,
+package), 130 interrupted
 """
 
 
@@ -83,6 +86,13 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed.add_argument("--image", type=Path, help="the portrait: PNG, JPEG, ... of any size")
     needed.add_argument("--audio", type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
     needed.add_argument("--out", type=Path, help="the MP4 to write (a model of structure alone: --structure-out)")
+    needed.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="make many clips: a .csv or .jsonl of image, audio, out (an MP4 below --out, a directory), seed",
+    )
+    needed.add_argument("--together", type=int, metavar="N", help="of a list, clips in one batch (default: 1)")
     needed.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
     needed.add_argument("--structure-out", type=Path, help="also write the 3D motion to this .npz")
     needed.add_argument(
@@ -122,6 +132,10 @@ def _generate(args: argparse.Namespace) -> int:
         run = open_run(args.run, args.checkpoint)
         print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
         return 0
+    if args.manifest is not None:
+        return _generate_many(args, changes)
+    if args.together is not None:
+        raise UserError("--together is for clips of a list; give one with --manifest")
     _check_outputs(args)
     announce_loading("df-infer")
     _check_asked(args)
@@ -130,22 +144,12 @@ def _generate(args: argparse.Namespace) -> int:
 
     image = None if args.image is None else read_image(args.image)
     wave = None if args.audio is None else read_audio(args.audio)
-    from df_infer.pipeline import Pipeline
     from df_infer.speech import frames_covering
     from df_models.model.describe import latency_of
     from df_models.motion import Motion, read_motion, write_motion
 
     motion = None if args.drive is None else read_motion(args.drive)
-    pipeline = Pipeline.from_run(
-        args.run,
-        args.device,
-        args.dtype,
-        prompt=args.prompt,
-        face_detector=args.face_detector,
-        checkpoint=args.checkpoint,
-        adapter=args.adapter,
-        compiled=args.compile,
-    )
+    pipeline = _open_pipeline(args)
     rollout = changes.applied_to(pipeline.rollout)
     if args.compile and rollout.chunk is None:
         raise UserError("--compile pays for many short steps, and chunk=null makes the whole clip in few; leave it out")
@@ -184,6 +188,64 @@ def _generate(args: argparse.Namespace) -> int:
         latency = latency_of(pipeline.model.config, rollout.chunk, rollout.audio_future)
         print(f"latency of a live stream, computing apart: {latency}")
     return 0
+
+
+def _open_pipeline(args: argparse.Namespace) -> Pipeline:
+    from df_infer.pipeline import Pipeline
+
+    return Pipeline.from_run(
+        args.run,
+        args.device,
+        args.dtype,
+        prompt=args.prompt,
+        face_detector=args.face_detector,
+        checkpoint=args.checkpoint,
+        adapter=args.adapter,
+        compiled=args.compile,
+    )
+
+
+def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
+    """Make the clips of a list."""
+    from df_infer.manifest import read_manifest
+
+    for option in ("image", "audio", "structure_out", "drive", "drive_fields", "frames"):
+        if getattr(args, option) is not None:
+            raise UserError(f"--{option.replace('_', '-')} is for one clip; leave it out with --manifest")
+    if args.seed:
+        raise UserError("--seed is for one clip; with --manifest each has its own (a column seed)")
+    if args.out is None:
+        raise UserError("--out is missing: with --manifest, the directory to write the clips to")
+    if args.together is not None and args.together < 1:
+        raise UserError(f"--together {args.together}: give 1 or more")
+    items = read_manifest(args.manifest, args.out)
+    check_output_directory(args.out, inputs=[args.manifest])
+    announce_loading("df-infer")
+    from df_infer.many import Job, make_all
+    from df_models.model.adapter import weights_hash
+
+    pipeline = _open_pipeline(args)
+    rollout = changes.applied_to(pipeline.rollout)
+    if rollout.chunk is None or rollout.structure_from is not None:
+        what = "chunk=null" if rollout.chunk is None else "structure_from"
+        raise UserError(f"rollout.{what}: a list of clips cannot be made so; make them one by one")
+    model = weights_hash(open_run(args.run, args.checkpoint).model)
+    if args.adapter is not None:
+        from df_infer.run_dir import find_adapter
+        from df_models.files import sha256_file
+        from df_models.model.adapter import ADAPTER_WEIGHTS
+
+        model += sha256_file(find_adapter(args.adapter) / ADAPTER_WEIGHTS)
+    job = Job(pipeline, rollout, model, args.out, args.together or 1, args.cropped, args.keep_level)
+    with tqdm(total=len(items), unit="clip", desc="generating", disable=args.quiet) as bar:
+
+        def tell(line: str) -> None:
+            tqdm.write(line)
+            bar.update()
+
+        made = make_all(job, items, tell)
+    print(f"{args.out}: {made.made} clips made, {made.there} were there, {made.failed} failed")
+    return 1 if made.failed else 0
 
 
 def _write(args: argparse.Namespace, clips: Iterator[GeneratedClip], count: int) -> list[np.ndarray]:

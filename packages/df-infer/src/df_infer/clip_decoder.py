@@ -43,14 +43,20 @@ class ClipDecoder:
         self._session: DecoderSession | None = None if vae is None else vae.decoder_session()
 
     def clips(self, chunk: Rollout) -> Iterator[GeneratedClip]:
-        """Yield the frames of a chunk, a latent frame at a time; chunks come in their order."""
-        structure_CSD = self._model.denormalize_structure(chunk.structure)[0].float().cpu()
+        """Yield the frames of a chunk of one sample, a latent frame at a time; chunks come in their order."""
+        return (clip for (clip,) in self.batches(chunk))
+
+    def batches(self, chunk: Rollout) -> Iterator[list[GeneratedClip]]:
+        """Yield the frames of a chunk, of every sample, a latent frame at a time."""
+        structure_BCSD = self._model.denormalize_structure(chunk.structure).float().cpu()
         for index in range(chunk.structure.shape[1]):
-            motion_PD = _pixel_rate(structure_CSD[index], first=chunk.frame + index == 0)
-            frames = np.zeros((len(motion_PD), 0, 0, 3), np.uint8)
-            if self._session is not None:
-                frames = _to_uint8(self._session.decode(chunk.video[:, index : index + 1])[0])
-            yield GeneratedClip(frames, motion_PD)
+            first = chunk.frame + index == 0
+            motions = [_pixel_rate(structure_CSD[index], first) for structure_CSD in structure_BCSD]
+            if self._session is None:
+                yield [GeneratedClip(np.zeros((len(motion), 0, 0, 3), np.uint8), motion) for motion in motions]
+                continue
+            pixels = self._session.decode(chunk.video[:, index : index + 1])
+            yield [GeneratedClip(_to_uint8(frames), motion) for frames, motion in zip(pixels, motions)]
 
     def state(self) -> DecoderState:
         """Return what the stream remembers."""

@@ -14,17 +14,18 @@ class FrameNoise:
     """Draws the noise of latent frames, the same in any chunk, batch, order and on any device.
 
     Args:
-        seed: of the generation.
+        seed: of the generation, or one per sample.
         sample_ids: one key per sample of the batch.
     """
 
-    def __init__(self, seed: int, sample_ids: Sequence[int]) -> None:
-        self._seed, self._sample_ids = seed, list(sample_ids)
+    def __init__(self, seed: int | Sequence[int], sample_ids: Sequence[int]) -> None:
+        seeds = [seed] * len(sample_ids) if isinstance(seed, int) else seed
+        self._keys = list(zip(seeds, sample_ids, strict=True))
 
     def draw(self, frame: int, count: int, stream: str, shape: tuple[int, ...]) -> Tensor:
         """Return float32 ``[B, count, *shape]`` on the CPU for latent frames ``frame ..``."""
-        frames = range(frame, frame + count)
-        return torch.stack(
-            [keyed_noise(shape, seed=self._seed, step=f, sample_ids=self._sample_ids, stream=stream) for f in frames],
-            dim=1,
-        )
+        return torch.stack([self._frame(at, stream, shape) for at in range(frame, frame + count)], dim=1)
+
+    def _frame(self, frame: int, stream: str, shape: tuple[int, ...]) -> Tensor:
+        draws = [keyed_noise(shape, seed=s, step=frame, sample_ids=[i], stream=stream) for s, i in self._keys]
+        return torch.cat(draws)

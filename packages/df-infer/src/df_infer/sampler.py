@@ -57,7 +57,7 @@ class Sampler:
         scales = {"audio": config.audio_guidance, "text": config.text_guidance}
         self.scales = {condition: scale for condition, scale in scales.items() if scale != 1.0}
         self.copies = 1 + len(self.scales)
-        self.heard: dict[str, Any] = {} if config.audio_future is None else {"audio_future": config.audio_future}
+        self.heard: dict[str, Any] = {}
         self.previous_structure: Tensor | None = None
         self.held: GivenChunk | None = None
         batch, _, height, width = self.reference.shape
@@ -79,12 +79,25 @@ class Sampler:
             )
 
     def next_chunk(
-        self, audio: Tensor, frame: int, count: int, *, given: GivenChunk | None = None, last: bool = False
+        self,
+        audio: Tensor,
+        frame: int,
+        count: int,
+        *,
+        given: GivenChunk | None = None,
+        heard_B: Tensor | None = None,
+        last: bool = False,
     ) -> Pair:
         """Denoise latent frames ``frame .. frame+count-1`` and return them.
 
         They are written into the cache, unless they are the ``last`` and no frame will read it.
+
+        Args:
+            heard_B: slots that each sample hears ahead, where its audio ends before that of the others.
         """
+        self.heard = {} if self.config.audio_future is None else {"audio_future": self.config.audio_future}
+        if heard_B is not None:
+            self.heard = {"audio_future": torch.cat([heard_B.to(self.device)] * self.copies)}
         pinned = 1 if frame == 0 and self.config.start == "reference" else 0
         audio = self._audio_input(audio)
         self.held = given

@@ -55,6 +55,7 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
     ``main`` may raise a KeyboardInterrupt with a line of its own, such as one on how to go on. A fault of the program
     itself is not caught: its traceback is what a bug report needs.
     """
+    share_cores()
     try:
         with _sigterm_raises():
             return main(sys.argv[1:] if argv is None else argv) or 0
@@ -75,6 +76,15 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
         if isinstance(error, OSError) and error.errno in NO_PLACE:
             return _fail(prog, f"{error.filename or 'a file'}: {error.strerror}", EXIT_USER)
         raise
+
+
+def share_cores() -> None:
+    """Let OpenMP's waiting threads sleep after some microseconds; read when torch is loaded, which is later.
+
+    GNU OpenMP spins for milliseconds by default, which takes the cores from whatever else runs there, and from the very
+    thread that is waited for: ``benchmarks/neighbours.py``. Alone nothing changes.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _end_at_once_if_told_again() -> None:

@@ -55,7 +55,6 @@ then if training had begun; 76 one of several processes hung (hang_minutes)
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    _share_cores()
     with _usr1_as_sigterm():
         if not _launched():
             return _run(_main, argv)
@@ -111,15 +110,6 @@ def _usr1_as_sigterm() -> Iterator[None]:
 def _launched() -> bool:
     """Whether several processes may be meant, before anything heavy is imported to ask (`df_train.peers`)."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
-
-
-def _share_cores() -> None:
-    """Let OpenMP's waiting threads sleep after some microseconds; read when torch is loaded, which is later.
-
-    GNU OpenMP spins for milliseconds by default: with another busy process on the same cores, a step of the quickstart
-    then takes 30 times as long (0.3 s alone). With this it takes 2 to 5 times as long, and alone nothing changes.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -160,6 +160,12 @@ class Session:
         return 0 if self._making.latent == 0 else pixel_length(self._making.latent)
 
     @property
+    def samples(self) -> int:
+        """Samples of the session's sound so far, less what was undone."""
+        with self._hearing:
+            return self._sound.samples
+
+    @property
     def latency_s(self) -> float:
         """Seconds of sound that a frame waits for, computing apart."""
         total = latency_of(self._model.config, self._chunk, self._rollout.audio_future).total

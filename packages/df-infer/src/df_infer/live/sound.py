@@ -57,7 +57,7 @@ class LiveSound:
         if encoder is not None and encoder.lookahead_s is None:
             raise UserError(
                 f"the audio encoder {encoder.id!r} hears the whole recording before its first frame; a live session "
-                "needs a model whose encoder has a window, such as hubert-base@4+2"
+                "needs a model whose encoder has a window, such as hubert-base@0.16+4-0.2"
             )
         self.rate, self._gain = rate, 10 ** (gain_db / 20)
         self.ended = False
@@ -79,7 +79,7 @@ class LiveSound:
     def _before(self) -> int:
         """Pixel frames of sound before a frame that its features may depend on."""
         window = None if self._encoder is None else self._encoder.window
-        return 1 if window is None else window.length + window.margin
+        return 1 if window is None else window.length + window.before
 
     def push(self, pcm_N: np.ndarray) -> None:
         """Take the next samples: mono, float32 in [-1, 1] or 16-bit integers.
@@ -119,10 +119,10 @@ class LiveSound:
         reach = math.ceil(self._encoder.lookahead_s * SAMPLE_RATE)
         if self._encoder.window is None:
             return max(0, (end - reach) // SAMPLES_PER_FRAME)
-        length, margin = self._encoder.window
-        own_reach = reach - (length - 1 + margin) * SAMPLES_PER_FRAME
+        length, _, after = self._encoder.window
+        own_reach = reach - (length - 1 + after) * SAMPLES_PER_FRAME
         whole = (end - own_reach) // SAMPLES_PER_FRAME
-        return max(0, (whole - margin) // length * length)
+        return max(0, (whole - after) // length * length)
 
     def features(self, first: int, last: int) -> Tensor:
         """Return what the model hears of pixel frames ``first .. last - 1``, pooled, ``[P, D]``."""

@@ -32,7 +32,7 @@ CALLED: dict[Role, str] = {
 """What messages call the encoder of each role."""
 
 WINDOW_MARK = "@"
-_WINDOW = re.compile(r"(?P<length>\d+(\.\d+)?)\+(?P<margin>\d+(\.\d+)?)")
+_WINDOW = re.compile(r"(?P<length>\d+(\.\d+)?)\+(?P<before>\d+(\.\d+)?)(-(?P<after>\d+(\.\d+)?))?")
 _REACH_S = AUDIO_PADDING / 2 / SAMPLE_RATE
 """A feature's own frame ends this much after its pixel frame (:data:`df_models.time.AUDIO_PADDING`)."""
 
@@ -40,22 +40,25 @@ _REACH_S = AUDIO_PADDING / 2 / SAMPLE_RATE
 class AudioWindow(NamedTuple):
     """How an encoder that hears everything it is given is shown a recording: piece by piece, on a fixed grid.
 
-    The recording is cut into pieces of ``length`` pixel frames from its start; each is encoded together with ``margin``
-    pixel frames of audio on both sides, whose features are dropped. A feature so depends on what is near it alone, in
-    a clip of data and in an hour of generation alike.
+    The recording is cut into pieces of ``length`` pixel frames from its start; each is encoded together with ``before``
+    and ``after`` pixel frames of audio around it, whose features are dropped. A feature so depends on what is near it
+    alone, in a clip of data and in an hour of generation alike. What lies after a piece must have been heard before it
+    can be encoded, so a model that is to be live wants short pieces that look back far and ahead little.
     """
 
     length: int
-    margin: int
+    before: int
+    after: int
 
     def __str__(self) -> str:
-        """Return it as ids carry it, in seconds: ``4+2``."""
-        return f"{self.length / FPS:g}+{self.margin / FPS:g}"
+        """Return it as ids carry it, in seconds: ``4+2``, or ``0.16+4-0.2`` where it looks back further than ahead."""
+        length, before, after = (f"{frames / FPS:g}" for frames in self)
+        return f"{length}+{before}" if before == after else f"{length}+{before}-{after}"
 
     @property
     def lookahead_s(self) -> float:
         """How much later audio than its own a pixel frame's features may need: the first of a piece needs most."""
-        return (self.length - 1 + self.margin) / FPS + _REACH_S
+        return (self.length - 1 + self.after) / FPS + _REACH_S
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class EncoderEntry:
     layout: VectorLayout | None = None
 
 
-SPEECH_WINDOW = AudioWindow(4 * FPS, 2 * FPS)
+SPEECH_WINDOW = AudioWindow(4 * FPS, 2 * FPS, 2 * FPS)
 """HuBERT's: 4 s kept, 2 s heard on either side. A pass hears 4 to 8 s, well within what pretraining saw (utterances of
 up to 15.6 s: fairseq, ``max_sample_size: 250000``), and the stretches of a build (10 s at most) are cut as generation
 cuts a recording. Shorter windows cost more passes and leave less context, longer ones a longer lookahead."""
@@ -181,8 +184,9 @@ def audio_window(name: str) -> AudioWindow | None:
     """Return the window that an audio encoder's name states, else its own.
 
     Raises:
-        UserError: no such encoder, a window that is none (``hubert-large@4+2``: 4 s kept, 2 s heard on either side,
-            both whole pixel frames), or one for an encoder that has none.
+        UserError: no such encoder, a window that is none (``hubert-large@4+2``: 4 s kept, 2 s heard on either side;
+            ``hubert-large@0.16+4-0.2``: 4 s before and 0.2 s after; all whole pixel frames), or one for an encoder that
+            has none.
     """
     entry = find_entry("audio", name)
     _, mark, stated = name.partition(WINDOW_MARK)
@@ -191,11 +195,12 @@ def audio_window(name: str) -> AudioWindow | None:
     if entry.window is None:
         raise UserError(f"{entry.name} hears less than a pixel frame at a time and has no window; name it alone")
     found = _WINDOW.fullmatch(stated)
-    frames = [float(found[part]) * FPS for part in ("length", "margin")] if found else []
+    sides = [] if found is None else [found["length"], found["before"], found["after"] or found["before"]]
+    frames = [float(seconds) * FPS for seconds in sides]
     if not frames or frames[0] < 1 or any(abs(count - round(count)) > 1e-6 for count in frames):
         raise UserError(
-            f"{stated!r} is no window for {entry.name}; write seconds kept and heard on either side, each a multiple "
-            f"of {1 / FPS:g}, as in {entry.name}{WINDOW_MARK}{entry.window}"
+            f"{stated!r} is no window for {entry.name}; write seconds kept and heard on either side (or before-after), "
+            f"each a multiple of {1 / FPS:g}, as in {entry.name}{WINDOW_MARK}{entry.window}"
         )
     return AudioWindow(*(round(count) for count in frames))
 

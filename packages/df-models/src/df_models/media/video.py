@@ -5,10 +5,11 @@ Shape legend: T frames, H height, W width, C channels, N samples. Frames are uin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -63,28 +64,72 @@ def write_video(
         audio: mono ``[N]`` in [-1, 1] at ``sample_rate``, a source of its own rate and channels, or none.
         lossless: RGB without loss (for data, not for browsers) instead of yuv420p at quality ``crf``.
     """
-    import av
-
     iterator = iter(frames_THWC)
     first = next(iterator, None)
     if first is None:
         raise UserError(f"no frames to write to {path}")
     source = Waveform(audio, sample_rate) if isinstance(audio, np.ndarray) else audio
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        video = _add_video_stream(container, first.shape, fps, lossless, crf)
-        track = None if source is None else _AudioWriter(container, source)
-        count = 0
+    with VideoWriter(path, first.shape, fps=fps, audio=source, lossless=lossless, crf=crf) as writer:
         for frame in _chain(first, iterator):
-            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            image.pts = count
-            container.mux(video.encode(image))
-            count += 1
-            if track is not None:
-                track.extend(Fraction(count, fps))
-        container.mux(video.encode(None))
-        if track is not None:
-            track.finish()
-    return count
+            writer.add(frame)
+    return writer.count
+
+
+class VideoWriter:
+    """An MP4 that is written frame by frame, as :func:`write_video` does; a context manager.
+
+    The file is there when the block ends, and not if it ends in an error.
+
+    Attributes:
+        count: frames so far.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        shape: tuple[int, ...],
+        *,
+        fps: int = FPS,
+        audio: AudioSource | None = None,
+        lossless: bool = False,
+        crf: int = 16,
+    ) -> None:
+        self.count = 0
+        self._path, self._shape, self._fps, self._audio = path, shape, fps, audio
+        self._options = (lossless, crf)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        import av
+
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self._path))
+            self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
+            self._video = _add_video_stream(self._container, self._shape, self._fps, *self._options)
+            self._track = None if self._audio is None else _AudioWriter(self._container, self._audio)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.push(self._finish_unless_broken)
+        self._stack.__exit__(*error)
+
+    def add(self, frame_HWC: np.ndarray) -> None:
+        """Write the next frame, and the audio that belongs to it."""
+        import av
+
+        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
+        image.pts = self.count
+        self._container.mux(self._video.encode(image))
+        self.count += 1
+        if self._track is not None:
+            self._track.extend(Fraction(self.count, self._fps))
+
+    def _finish_unless_broken(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is None:
+            self._container.mux(self._video.encode(None))
+            if self._track is not None:
+                self._track.finish()
 
 
 def _add_video_stream(container: Any, shape: tuple[int, ...], fps: int, lossless: bool, crf: int) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from df_models.errors import UserError
+from df_models.errors import UserError, nearest
 from df_models.paths import expand_path
 from df_models.settings.text import parse_yaml
 
@@ -28,7 +28,8 @@ def _read_file(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{path}: `extends:` runs in a circle: {' -> '.join(p.name for p in (*seen, resolved))}")
     if not path.is_file():
         hint = f" (named by `extends:` in {seen[-1]})" if seen else ""
-        raise UserError(f"config file not found: {path}{hint}")
+        beside = [file.name for file in path.parent.glob("*.y*ml")]
+        raise UserError(f"config file not found: {path}{hint}{nearest(path.name, beside)}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

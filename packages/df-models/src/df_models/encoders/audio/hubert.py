@@ -44,9 +44,9 @@ class Hubert(FrozenPretrained):
 
     **Window.** Within a pass every feature sees every other by attention, so what is encoded at once is part of what a
     feature means. A recording is therefore encoded in pieces of ``window.length`` pixel frames on a fixed grid from its
-    start, each with ``window.margin`` of audio on both sides whose features are dropped. Data and generation cut alike,
-    a feature depends on nothing further away, and memory does not grow with the length. How far that is from one pass
-    over the whole: ``benchmarks/audio_window.py``.
+    start, each with ``window.before`` and ``window.after`` of audio around it whose features are dropped. Data and
+    generation cut alike, a feature depends on nothing further away, and memory does not grow with the length. How far
+    that is from one pass over the whole: ``benchmarks/audio_window.py``.
 
     **Level.** Where the checkpoint's ``preprocessor_config.json`` asks for it (``do_normalize``), the audio of a pass
     is brought to mean 0 and variance 1, as ``Wav2Vec2FeatureExtractor`` does it. Silence that stands for missing audio
@@ -87,11 +87,11 @@ class Hubert(FrozenPretrained):
         """Return the features of pixel frames ``first .. last - 1``; every piece they lie in is encoded whole."""
         if wave_N.ndim != 1:
             raise UserError(f"audio must be a mono wave [N], not {list(wave_N.shape)}")
-        length, margin = self.window or AudioWindow(num_pixel_frames, 0)
+        length, before, after = self.window or AudioWindow(num_pixel_frames, 0, 0)
         features_FD = torch.empty(2 * (last - first), self.dim, device=self.device)
         for begin in range(first - first % length, last, length):
             end = min(begin + length, num_pixel_frames)
-            heard_first, heard_last = max(0, begin - margin), min(end + margin, num_pixel_frames)
+            heard_first, heard_last = max(0, begin - before), min(end + after, num_pixel_frames)
             hidden_FD = self._pass(wave_N[: samples_for(num_pixel_frames)], heard_first, heard_last)
             kept_first, kept_last = max(begin, first), min(end, last)
             target = slice(2 * (kept_first - first), 2 * (kept_last - first))

@@ -1,0 +1,129 @@
+"""Whether a live session keeps up: speech is pushed by the clock, in pieces of 20 ms, and every chunk has a deadline.
+
+A chunk is due when the last sound that it waits for is pushed. It is shown one chunk later (one chunk is buffered), so
+it is late if it is made more than its own duration after it was due, and the viewer then sees a stall. The wall clock
+counts: only a machine that does nothing else gives figures worth keeping. With a run, its model and settings are used;
+without, the quickstart with random weights (the arithmetic is the same) and its sampling.
+
+    python benchmarks/session.py --run runs/quickstart --seconds 60 --threads 2
+    python benchmarks/session.py --run runs/quickstart --seconds 1800 --threads 2      # a soak
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from common import add_common_arguments, resolve, table, write_result
+
+from df_infer import Pipeline, Session
+from df_infer.config import RolloutConfig
+from df_models import DualForce
+from df_models.encoders import load_audio_encoder, load_reference_encoder, load_video_vae
+from df_models.media import read_audio
+from df_models.time import FPS, SAMPLE_RATE
+
+PIECE = SAMPLE_RATE // 50
+QUICKSTART = RolloutConfig(
+    steps=4, struct_start="noise", audio_guidance=2.0, window=2, sinks=1, chunk=1, context_noise=0.4
+)
+"""As configs/train/quickstart.yaml has it."""
+WARM = 8
+"""First chunks that are left out of the cadence: kernels are chosen and buffers grow in them."""
+
+
+class Chunk(NamedTuple):
+    """Seconds from the session's start: when a chunk was due and when it was made; frames that it has; memory then."""
+
+    due: float
+    made: float
+    frames: int
+    memory: int
+
+
+def opened(args: argparse.Namespace, device: torch.device) -> Pipeline:
+    """The run's pipeline, or one of random weights."""
+    if args.run is not None:
+        pipeline = Pipeline.from_run(args.run, str(device), compiled=args.compile)
+    else:
+        torch.manual_seed(0)
+        model = DualForce.from_preset(args.preset).to(device).eval()
+        encoders = load_audio_encoder("logmel"), load_reference_encoder(model.config.reference_encoder)
+        pipeline = Pipeline(model, load_video_vae(model.config.video_vae).to(device), *encoders, QUICKSTART)
+        if args.compile:
+            model.compile_step()
+    return pipeline
+
+
+def spoken(session: Session, wave_N: np.ndarray, seconds: float) -> list[Chunk]:
+    """Push the sound by the clock, over and over, and make each chunk as soon as it is due."""
+    chunks, pushed, began = [], 0, time.perf_counter()
+    while pushed < seconds * SAMPLE_RATE:
+        ahead = pushed / SAMPLE_RATE - (time.perf_counter() - began)
+        if ahead > 0:
+            time.sleep(ahead)
+        while pushed / SAMPLE_RATE <= time.perf_counter() - began and not session.due:
+            session.push(np.take(wave_N, range(pushed, pushed + PIECE), mode="wrap"))
+            pushed += PIECE
+        if session.due:
+            segment = session.make()
+            assert segment is not None
+            needed = (segment.frame + len(segment.frames)) / FPS + session.latency_s - len(segment.frames) / FPS
+            needed = needed if segment.frame else session.latency_s - 3 / FPS
+            chunks.append(Chunk(needed, time.perf_counter() - began, len(segment.frames), resident()))
+    return chunks
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def main() -> None:
+    """Run the session and write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common_arguments(parser)
+    parser.add_argument("--run", type=Path, help="run directory (default: the preset, random weights)")
+    parser.add_argument("--audio", type=Path, default=Path("examples/speech.wav"), help="what is spoken, over and over")
+    parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
+    parser.add_argument("--compile", action="store_true", help="compile the model's step")
+    args = parser.parse_args()
+    device, _ = resolve(args)
+    pipeline = opened(args, device)
+    image = np.full((pipeline.size, pipeline.size, 3), 128, np.uint8)
+    wave = read_audio(args.audio)
+    spoken(Session(pipeline, image, cropped=True), wave, 3.0)
+    session = Session(pipeline, image, cropped=True)
+    chunks = spoken(session, wave, args.seconds)
+    figures = summary(chunks)
+    figures |= {"first_frame_s": chunks[0].made, "waits_for_sound_s": session.latency_s, "session_bytes": session.bytes}
+    text = table(("", ""), [(name.replace("_", " "), f"{value:.4g}") for name, value in figures.items()])
+    print(f"wrote {write_result(args.out, 'session', args, device, figures, text)}\n\n{text}")
+
+
+def summary(chunks: list[Chunk]) -> dict[str, float]:
+    """The figures of a session's chunks, the first left out."""
+    warm = chunks[WARM:]
+    seconds = np.array([chunk.frames / FPS for chunk in warm])
+    late = np.array([chunk.made - chunk.due for chunk in warm])
+    between = np.diff([chunk.made for chunk in warm])
+    tenth = max(1, len(warm) // 10)
+    memory = [chunk.memory for chunk in warm]
+    growth = np.mean(memory[-tenth:]) / np.mean(memory[tenth : 2 * tenth]) - 1
+    return {
+        "chunks": len(warm),
+        "in_time": float(np.mean(late <= seconds)),
+        "compute_median_share_of_chunk": float(np.median(late / seconds)),
+        "compute_p99_share_of_chunk": float(np.quantile(late / seconds, 0.99)),
+        "between_p99_of_median": float(np.quantile(between, 0.99) / np.median(between)),
+        "memory_growth": float(growth),
+    }
+
+
+if __name__ == "__main__":
+    main()

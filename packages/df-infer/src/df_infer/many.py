@@ -1,0 +1,198 @@
+"""Makes the clips of a list: several at once, and those alone that are not there yet.
+
+``generated.jsonl`` beside the clips records what each was made of, so that the same command goes on after any end: a
+clip whose portrait, speech, seed, settings and model are the same is not made again. A clip that fails is one line, and
+the others are made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from df_infer.clip_decoder import GeneratedClip
+from df_infer.loudness import levelled
+from df_infer.manifest import Item
+from df_infer.pipeline import EncodedPortrait, Pipeline
+from df_infer.rollout import RolloutConfig
+from df_infer.run_log import read_log
+from df_infer.speech import frames_covering
+from df_infer.together import Wanted, stream_together
+from df_models.errors import UserError
+from df_models.files import check_output, safe_join, sha256_file
+from df_models.locks import one_writer
+from df_models.media import AudioFile, read_audio, read_image
+from df_models.media.video import VideoWriter
+
+RECORD = "generated.jsonl"
+
+
+class Made(NamedTuple):
+    """How many clips were made, were there already, and failed."""
+
+    made: int
+    there: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to make the clips of a list.
+
+    Attributes:
+        model: hash of the model's weights.
+        together: clips in a batch.
+    """
+
+    pipeline: Pipeline
+    rollout: RolloutConfig
+    model: str
+    out: Path
+    together: int = 1
+    cropped: bool = False
+    keep_level: bool = False
+
+
+class _Ready(NamedTuple):
+    item: Item
+    key: str
+    wanted: Wanted
+
+
+def make_all(job: Job, items: Sequence[Item], tell: Callable[[str], None]) -> Made:
+    """Make all clips of a list that are not there; ``tell`` is given a line for each that is made or fails.
+
+    Raises:
+        UserError: the model makes no video, or another process writes to the directory.
+    """
+    if not job.pipeline.model.config.has_video:
+        raise UserError("a list of clips needs a model with video; this one makes structure alone")
+    with one_writer(job.out, "df-infer"), (job.out / RECORD).open("a", encoding="utf-8") as file:
+        known = {line["out"]: line["key"] for line in read_log(job.out / RECORD) if line.get("key")}
+        counts = {"made": 0, "there": 0, "failed": 0}
+
+        def failed(item: Item, error: Exception) -> None:
+            counts["failed"] += 1
+            file.write(json.dumps({"out": item.out, "failed": str(error)}) + "\n")
+            tell(f"{item.out}: failed: {error}")
+
+        for group in _groups(job, items, known, counts, failed):
+            for ready, error in _make_group(job, group):
+                if error is not None:
+                    failed(ready.item, error)
+                    continue
+                counts["made"] += 1
+                file.write(json.dumps({"out": ready.item.out, "key": ready.key, "seed": ready.item.seed}) + "\n")
+                tell(f"{ready.item.out}: {ready.wanted.num_frames} frames")
+            file.flush()
+    return Made(**counts)
+
+
+def _groups(
+    job: Job,
+    items: Sequence[Item],
+    known: dict[str, str],
+    counts: dict[str, int],
+    failed: Callable[[Item, Exception], None],
+) -> Iterator[list[_Ready]]:
+    """Yield the clips to make, as many as go together; a portrait or speech that cannot be read is a failure."""
+    group: list[_Ready] = []
+    for item in items:
+        try:
+            key = _key(job, item)
+            place = safe_join(job.out, item.out)
+            if known.get(item.out) == key and place.is_file():
+                counts["there"] += 1
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            check_output(place, inputs=[Path(item.image), Path(item.audio)])
+            ready = _Ready(item, key, _wanted(job, item))
+        except (UserError, OSError) as error:
+            failed(item, error)
+            continue
+        alike = job.rollout.chunk == 1 or not group or group[0].wanted.num_frames == ready.wanted.num_frames
+        if group and (len(group) == job.together or not alike):
+            yield group
+            group = []
+        group.append(ready)
+    if group:
+        yield group
+
+
+def _wanted(job: Job, item: Item) -> Wanted:
+    image = read_image(Path(item.image)) if item.image else None
+    heard_N = read_audio(item.audio)
+    count = frames_covering(heard_N)
+    if not job.keep_level and job.pipeline.audio_encoder is not None:
+        heard_N = levelled(heard_N, job.pipeline.model.config.speech_level)
+    portrait: EncodedPortrait = job.pipeline.encoded(image, job.cropped)
+    return Wanted(portrait, heard_N, count, item.seed)
+
+
+def _key(job: Job, item: Item) -> str:
+    """What a clip is made of, as a hash."""
+    for path in (item.image, item.audio):
+        if path and not Path(path).is_file():
+            raise UserError(f"no such file: {path}")
+    prompt = job.pipeline.prompt
+    facts = {
+        "image": sha256_file(item.image) if item.image else "",
+        "audio": sha256_file(item.audio),
+        "seed": item.seed,
+        "rollout": job.rollout.model_dump(),
+        "model": job.model,
+        "prompt": "" if prompt is None else prompt.words,
+        "cropped": job.cropped,
+        "keep_level": job.keep_level,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _make_group(job: Job, group: list[_Ready]) -> list[tuple[_Ready, Exception | None]]:
+    """Make clips that go together; one that cannot be written fails alone."""
+    wanted, errors = [ready.wanted for ready in group], {}
+    with contextlib.ExitStack() as stack:
+        writers = [_Writer(job.out, ready) for ready in group]
+        for writer in writers:
+            stack.push(writer.end)
+        for clips in stream_together(job.pipeline, wanted, job.rollout):
+            for place, (writer, clip) in enumerate(zip(writers, clips)):
+                if clip is None or place in errors:
+                    continue
+                try:
+                    writer.add(clip)
+                except (UserError, OSError) as error:
+                    errors[place] = error
+                    writer.give_up(error)
+    return [(ready, errors.get(place)) for place, ready in enumerate(group)]
+
+
+class _Writer:
+    """One clip's file; it is there when the group is done."""
+
+    def __init__(self, out: Path, ready: _Ready) -> None:
+        self._path, self._audio = safe_join(out, ready.item.out), ready.item.audio
+        self._stack, self._video = contextlib.ExitStack(), None
+
+    def add(self, clip: GeneratedClip) -> None:
+        if self._video is None:
+            audio = self._stack.enter_context(AudioFile(self._audio))
+            writer = VideoWriter(self._path, np.asarray(clip.frames).shape[1:], audio=audio)
+            self._video = self._stack.enter_context(writer)
+        for frame in clip.frames:
+            self._video.add(frame)
+
+    def give_up(self, error: Exception) -> None:
+        with contextlib.suppress(type(error)):
+            self._stack.__exit__(type(error), error, error.__traceback__)
+        self._stack = contextlib.ExitStack()
+
+    def end(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,102 @@
+"""Pipecat: a session as a processor behind a speech synthesiser (needs the extra ``[pipecat]``).
+
+``FaceService`` takes the audio out of the pipeline and puts it in again, in time, beside the pictures that
+belong to it. Other frames pass. An interruption undoes what was not sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import numpy as np
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    Frame,
+    InterruptionFrame,
+    OutputImageRawFrame,
+    StartFrame,
+    TTSAudioRawFrame,
+    TTSStoppedFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from df_infer.live.session import Session
+from df_infer.voice.talk import Moment, Talk
+from df_models.errors import UserError
+from df_models.time import FPS
+
+
+class FaceService(FrameProcessor):
+    """One face for one pipeline; it sets the pace of 25 frames a second itself, and ends when all was said.
+
+    Args:
+        session: a new one, at the rate of the synthesiser.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(name="dualforce")
+        self._talk = Talk(session)
+        self._sending: asyncio.Task[None] | None = None
+        self._stopped: list[TTSStoppedFrame] = []
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Take speech and what ends or interrupts it; pass the rest on."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TTSAudioRawFrame):
+            self._talk.push(self._samples(frame))
+            return
+        if isinstance(frame, TTSStoppedFrame):
+            self._stopped.append(frame)  # it is passed on when the turn was sent
+            self._talk.end_turn()
+            return
+        if isinstance(frame, StartFrame):
+            self._sending = self.create_task(self._send())
+        elif isinstance(frame, InterruptionFrame):
+            await self._talk.interrupt()
+            self._stopped.clear()
+        elif isinstance(frame, EndFrame):
+            await self._talk.spoken()
+            await self._stop()
+        elif isinstance(frame, CancelFrame):
+            await self._stop()
+        await self.push_frame(frame, direction)
+
+    def _samples(self, frame: TTSAudioRawFrame) -> np.ndarray:
+        if (frame.sample_rate, frame.num_channels) != (self._talk.session.rate, 1):
+            raise UserError(
+                f"the synthesiser speaks at {frame.sample_rate} Hz on {frame.num_channels} channels, the session hears "
+                f"{self._talk.session.rate} Hz mono; open the session at its rate"
+            )
+        return np.frombuffer(frame.audio, np.int16)
+
+    async def _send(self) -> None:
+        """Send moments by the clock; one that is late is sent at once, and the clock set by it."""
+        due = time.monotonic()
+        async for moment in self._talk:
+            due = max(due + 1 / FPS, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+            await self._send_moment(moment)
+
+    async def _send_moment(self, moment: Moment) -> None:
+        height, width = moment.image.shape[:2]
+        image = OutputImageRawFrame(image=moment.image.tobytes(), size=(width, height), format="RGB")
+        if moment.audio is not None:
+            pcm = (moment.audio.clip(-1, 1) * 32767).round().astype(np.int16)
+            rate = self._talk.session.rate
+            await self.push_frame(TTSAudioRawFrame(audio=pcm.tobytes(), sample_rate=rate, num_channels=1))
+        await self.push_frame(image)
+        if moment.ends and self._stopped:
+            await self.push_frame(self._stopped.pop(0))
+
+    async def _stop(self) -> None:
+        self._talk.close()
+        if self._sending is not None:
+            await self.cancel_task(self._sending)
+            self._sending = None
+
+    async def cleanup(self) -> None:
+        """End the sending."""
+        await self._stop()
+        await super().cleanup()
