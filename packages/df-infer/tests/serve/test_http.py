@@ -64,6 +64,12 @@ def test_pages_need_nothing_from_elsewhere(client: httpx.Client):
     assert {"/v1/portraits", "/v1/webrtc", "/v1/videos", "/v1/videos/{name}/file", "/healthz"} <= set(described)
 
 
+def test_page_offers_the_examples_of_the_repository(client: httpx.Client):
+    folder = Path(__file__).parents[4] / "examples"
+    for name in ("face.png", "speech.wav"):
+        assert client.get(f"/page/{name}").content == (folder / name).read_bytes()
+
+
 def test_probes_and_figures(client: httpx.Client):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"ready": True, "sessions": 0, "waiting": 0}
@@ -144,7 +150,7 @@ def test_token_over_websocket_and_webrtc(locked: Running):
 
 
 def test_other_names_and_other_sites_are_refused(serve: Serve):
-    server = serve(allow_hosts=("face.example",))
+    server = serve(allow_hosts="other.example, face.example")
     http = httpx.Client(base_url=server.http)
     for headers, status in (
         ({"Host": "evil.example"}, 403),

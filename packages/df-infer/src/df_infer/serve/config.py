@@ -15,8 +15,8 @@ class ServeConfig(FrozenModel):
         port: TCP port; 0 takes a free one.
         token_file: file that holds the token which every request must bear, of 16 characters or more; null: the
             variable DF_INFER_TOKEN, or none.
-        allow_hosts: names by which browsers reach the server, as a proxy in front of it or a DNS name; a request for
-            another name is refused (DNS rebinding). The address it listens on is always allowed.
+        allow_hosts: names by which browsers reach the server (of a proxy in front of it, or in DNS), with commas; a
+            request for another name is refused (DNS rebinding). The address it listens on is always allowed.
         portrait: image of the person that the page begins with; null: a rendered person that comes with the package.
         motion: a motion track (.npz, as `df-infer generate --structure-out` writes it) that a user may let drive the
             head; null: none.
@@ -44,7 +44,7 @@ class ServeConfig(FrozenModel):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     token_file: Location | None = None
-    allow_hosts: tuple[str, ...] = ()
+    allow_hosts: str | None = None
     portrait: Location | None = None
     motion: Location | None = None
     motion_fields: str | None = None

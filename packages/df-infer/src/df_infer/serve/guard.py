@@ -84,7 +84,11 @@ class Guard:
     def __init__(self, app: ASGIApp, config: ServeConfig, token: bytes | None) -> None:
         self._app, self._config, self._token = app, config, token
         self._uploads = 0
-        self._names = {*LOOPBACK_NAMES, config.host, *config.allow_hosts}
+        self._names = {
+            *LOOPBACK_NAMES,
+            config.host,
+            *(name.strip().lower() for name in (config.allow_hosts or "").split(",")),
+        } - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
