@@ -3,7 +3,8 @@
     uv run df-infer serve --run runs/quickstart &
     uv run python examples/live_client.py --audio examples/speech.wav --out live.mp4
 
-What it receives it writes as a video; a player, a meeting or a robot would take its place. docs/serving.md has the protocol.
+What it receives it writes as a video; a player, a meeting or a robot would take its place. The protocol:
+docs/serving.md.
 """
 
 import argparse

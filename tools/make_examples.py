@@ -1,4 +1,4 @@
-"""Make the synthetic portrait and speech of `examples/` and of the server's page, and the corpus image of the documents.
+"""Make the synthetic portrait and speech of `examples/` and the server's page, and the documents' image of the corpus.
 
     uv run python tools/make_examples.py
 

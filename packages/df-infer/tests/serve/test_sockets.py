@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import signal
 from typing import Any
 
 import numpy as np
@@ -266,7 +267,7 @@ def test_sessions_are_told_that_the_server_stops(serve: Serve):
         server = serve()
         async with connect(server.ws) as socket:
             await begin(socket)
-            server.server.should_exit = True
+            server.server.handle_exit(signal.SIGTERM, None)
             _, messages = await rest(socket)
             assert messages[-1] == {"type": "ended", "reason": "the server stops"}
 

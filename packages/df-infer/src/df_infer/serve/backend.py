@@ -27,7 +27,7 @@ class About(NamedTuple):
         model: its name, for people.
         size: side of the video in pixels.
         steps, audio_guidance: the model's own settings.
-        blinks, drive: whether these can be chosen.
+        drive: whether the server has a motion track that may move the head.
         latency_s: chunk and lookahead, without computing.
     """
 
@@ -35,7 +35,6 @@ class About(NamedTuple):
     size: int
     steps: int
     audio_guidance: float
-    blinks: bool
     drive: bool
     latency_s: float
 
@@ -96,7 +95,6 @@ class PipelineBackend:
             pipeline.size,
             rollout.steps,
             rollout.audio_guidance,
-            False,
             motion is not None,
             latency.total,
         )

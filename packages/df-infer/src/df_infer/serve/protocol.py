@@ -34,14 +34,12 @@ class FaceSettings(_Message):
         steps: solver steps per chunk; None: the model's own.
         audio_guidance: how strongly the lips follow the sound; None: the model's own.
         seed: keys all noise.
-        blinks: natural blinks, where the model's structure has eyelids.
         drive: the server's motion track moves the head.
     """
 
     steps: int | None = Field(default=None, ge=1, le=1000)
     audio_guidance: float | None = Field(default=None, ge=0, le=20, allow_inf_nan=False, strict=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    blinks: bool = True
     drive: bool = False
 
 

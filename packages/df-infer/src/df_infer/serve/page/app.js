@@ -24,25 +24,22 @@ async function load() {
     else { say("This server needs its token."); $("token").focus(); }
     return;
   }
-  const { model, size, steps, audio_guidance, most_steps, blinks, drive } = state.about;
+  const { model, size, steps, audio_guidance, most_steps, drive } = state.about;
   $("token-panel").hidden = true;
   $("model").textContent = `Model ${model}, ${size} × ${size} pixels`;
   $("steps").max = Math.min(most_steps, Math.max(16, 2 * steps));
   $("steps").value = steps;
   $("guidance").value = audio_guidance;
   for (const id of ["steps", "guidance"]) $(id).dispatchEvent(new Event("input"));
-  $("blinks-row").hidden = !blinks;
   $("drive-row").hidden = !drive;
   $("still").src = URL.createObjectURL(await getBlob("v1/portraits/example"));
 }
 
 function settings() {
-  const { blinks, drive } = state.about;
   return {
     steps: Number($("steps").value),
     audio_guidance: Number($("guidance").value),
-    blinks: blinks && $("blinks").checked,
-    drive: drive && $("drive").checked,
+    drive: state.about.drive && $("drive").checked,
   };
 }
 
