@@ -63,8 +63,8 @@ class FakeFace:
     latency_s = (4 + AHEAD) / FPS
 
     def __init__(self, rate: int, base: int = 0) -> None:
-        self.rate, self._base = rate, base
-        self._sound = np.zeros(0, np.float32)
+        self.rate, self._base, self._per = rate, base, rate // FPS
+        self._sound, self._first = np.zeros(0, np.float32), 0
         self._next, self._closed = 0, False
 
     def push(self, pcm_N: np.ndarray) -> None:
@@ -72,24 +72,27 @@ class FakeFace:
         self._sound = np.concatenate((self._sound, pcm_N))
 
     def idle(self, frames: int) -> None:
-        self.push(np.zeros(frames * self.rate // FPS, np.float32))
+        self.push(np.zeros(frames * self._per, np.float32))
 
     def make(self) -> FakeSegment | None:
-        count, per = (4 if self._next else 1), self.rate // FPS
+        count, known = (4 if self._next else 1), self._first + len(self._sound)
         end = self._next + count
-        if len(self._sound) < ((self._next * per + 1) if self._closed else (end + AHEAD) * per):
+        if known < (self._next * self._per + 1 if self._closed else (end + AHEAD) * self._per):
             return None
-        audio = self._sound[self._next * per : end * per]
-        audio = np.pad(audio, (0, count * per - len(audio)))
-        frames = np.stack([draw(self._next + i, audio[i * per : (i + 1) * per], self._base) for i in range(count)])
+        audio = self._sound[self._next * self._per - self._first :][: count * self._per]
+        audio = np.pad(audio, (0, count * self._per - len(audio)))
+        sounds = audio.reshape(count, self._per)
+        frames = np.stack([draw(self._next + i, sound, self._base) for i, sound in enumerate(sounds)])
         made = FakeSegment(self._next, frames, audio, np.zeros((count, 0), np.float32))
         self._next = end
+        old = max(0, (end - 68) * self._per - self._first)
+        self._sound, self._first = self._sound[old:], self._first + old
         return made
 
     def clear(self, shown: int) -> int:
         assert 0 <= shown <= self._next and self._next - shown <= 64
         self._next = 0 if shown == 0 else 1 + -(-(shown - 1) // 4) * 4
-        self._sound = self._sound[: self._next * self.rate // FPS]
+        self._sound = self._sound[: self._next * self._per - self._first]
         return self._next
 
     def close(self) -> None:

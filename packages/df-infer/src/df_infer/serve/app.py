@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from df_infer import __version__
 from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
+from df_infer.serve.engine import WHENEVER
 from df_infer.serve.guard import Guard
 from df_infer.serve.house import House
 from df_infer.serve.jobs import Job, Jobs
@@ -77,6 +78,7 @@ def build_app(config: ServeConfig, backend: Backend, token: bytes | None = None)
         with resources.as_file(PAGE / "face.png") as example:
             house = House(config, backend, config.portrait or example)
         app.state.house, app.state.connections = house, Connections(house)
+        await house.engine.do(WHENEVER, house.warm_up)
         async with Jobs(house) as app.state.jobs:
             try:
                 yield

@@ -13,9 +13,10 @@ from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.engine import Engine, soon
 from df_infer.serve.metrics import Metrics
-from df_infer.serve.protocol import FaceSettings
+from df_infer.serve.protocol import RATES, FaceSettings
 from df_infer.serve.seats import Seats
 from df_models.errors import UserError
+from df_models.time import FPS
 
 EXAMPLE = "example"
 MOST_PORTRAITS = 64
@@ -40,10 +41,17 @@ class House:
         self.seats = Seats(config.sessions, config.waiting)
         self.stopping = asyncio.Event()
         self.jobs = 0
-        self.metrics = Metrics(lambda: (self.seats.taken, self.seats.line), lambda: self.jobs)
+        self.metrics = Metrics(self.engine, self.seats, lambda: self.jobs)
         self.decoding = asyncio.Semaphore(2)
         self._example = backend.portrait(read_image(example))
         self._portraits: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def warm_up(self) -> None:
+        """Make two chunks that nobody sees: the first ones of a process take longer."""
+        face = self.backend.open(self._example, RATES[0], FaceSettings())
+        face.idle(4 * FPS)
+        for _ in range(2):
+            face.make()
 
     def portrait(self, name: str) -> np.ndarray:
         """A portrait, uint8 ``[S, S, 3]``, by its id or as the example.

@@ -138,7 +138,7 @@ class Jobs:
             except _Cancelled:
                 job.state = "cancelled"
             except UserError as error:
-                job.state, job.error = "failed", str(error).replace(str(job.folder), "").replace("/audio", "the audio")
+                job.state, job.error = "failed", str(error).replace(f"{job.folder}/", "the ")
             except Exception:
                 failure("video failed", job=job.id)
                 job.state, job.error = "failed", "the server failed"
