@@ -17,6 +17,7 @@ from df_data.synth.config import SynthConfig
 from df_eval.config import EvalConfig
 from df_eval.study.config import StudyConfig
 from df_infer.config import GenerateConfig
+from df_infer.serve.config import ServeConfig
 from df_models.settings.reference import markdown
 from df_train.config import TrainConfig
 from df_train.sync.config import SyncConfig
@@ -31,6 +32,7 @@ APPLICATIONS: dict[str, type[BaseModel]] = {
     "df-eval": EvalConfig,
     "df-study": StudyConfig,
     "df-infer generate": GenerateConfig,
+    "df-infer serve": ServeConfig,
     "df-data synth (and `data.synth` of df-train)": SynthConfig,
     "df-data build, people": BuildConfig,
     "df-data plan, fetch": FetchConfig,

@@ -1,4 +1,4 @@
-"""Make the synthetic portrait and the speech of `examples/`, and the corpus image of the documents.
+"""Make the synthetic portrait and speech of `examples/` and the server's page, and the documents' image of the corpus.
 
     uv run python tools/make_examples.py
 
@@ -18,6 +18,8 @@ from df_data.synth.head.render import render
 from df_models.media import write_image, write_wav
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "packages/df-infer/src/df_infer/serve/page"
+"""What the server offers must come with its package, which the repository's examples do not."""
 PERSON = IDENTITIES["val"].start + 500_021
 SEED = 77
 SECONDS = 6
@@ -26,8 +28,10 @@ SECONDS = 6
 def main() -> None:
     """Write the files."""
     portrait = render(Identity.sample(PERSON), FaceTracks.neutral(1, yaw=4.0, pitch=1.0), 256).frames[0]
-    write_image(ROOT / "examples" / "face.png", portrait)
-    write_wav(ROOT / "examples" / "speech.wav", make_clip(SEED, PERSON, 25 * SECONDS, 32).wave)
+    speech = make_clip(SEED, PERSON, 25 * SECONDS, 32).wave
+    for folder in (ROOT / "examples", PAGE):
+        write_image(folder / "face.png", portrait)
+        write_wav(folder / "speech.wav", speech)
     rows = [make_clip(SEED + i, IDENTITIES["val"].start + 600_000 + i, 61, 128).frames[::10] for i in range(4)]
     write_image(
         ROOT / "docs" / "images" / "corpus.png", np.concatenate([np.concatenate(list(r), axis=1) for r in rows])

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
 from df_infer.run_dir import open_run
+from df_infer.serve.command import add_serve
 from df_models.cli_support import add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_version(parser, "df-infer")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate(commands)
+    add_serve(commands)
     return parser
 
 

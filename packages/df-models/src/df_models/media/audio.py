@@ -120,19 +120,26 @@ def _carried(rate: int, layout: Any) -> tuple[int, int, str]:
     return allowed, channels, ("mono", "stereo")[channels - 1]
 
 
-def read_audio(path: str | Path) -> np.ndarray:
+def read_audio(path: str | Path, *, most_s: float | None = None) -> np.ndarray:
     """Return the first audio track of any audio or video file as float32 mono at 16 kHz, ``[N]``.
 
     Packets that cannot be decoded are left out, as players do, and a warning says how many; so it does when the
     channels cancel each other. The level is the file's own.
 
+    Args:
+        most_s: longer audio is refused as soon as so much is decoded: a small file may hold days of silence.
+
     Raises:
-        UserError: no such file, no audio in it, audio that cannot be decoded, or values that are not finite or far
-            beyond full scale.
+        UserError: no such file, no audio in it, audio that cannot be decoded or is too long, or values that are not
+            finite or far beyond full scale.
     """
     heard = Heard()
     with _audio_frames(path, heard) as frames:
-        blocks = list(audio_blocks(frames, SAMPLE_RATE, by_stamps=False, heard=heard))
+        blocks = []
+        for block in audio_blocks(frames, SAMPLE_RATE, by_stamps=False, heard=heard):
+            blocks.append(block)
+            if most_s is not None and block.start + block.samples.shape[1] > most_s * SAMPLE_RATE:
+                raise UserError(f"{path} is longer than {most_s:g} s, the most that is read here; give a shorter one")
     if not blocks:
         raise UserError(f"{path} holds no audio")
     _warn(path, heard)

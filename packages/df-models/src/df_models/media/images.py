@@ -27,11 +27,15 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, *, most_pixels: int | None = None) -> np.ndarray:
     """Return an image as uint8 RGB ``[H, W, 3]``, turned upright by its EXIF tag, in the colours of sRGB.
 
     An embedded colour profile is followed (a damaged one is passed over, as viewers do); what is transparent lies on
     white; 16 bits become 8; of an animation the first image is taken. Beyond :data:`REDUCED_PIXELS` it comes smaller.
+
+    Args:
+        most_pixels: an image of more is refused before it is decoded: a limit for files that strangers send, below the
+            reader's own.
 
     Raises:
         UserError: no such file, not an image, a damaged or too large one, or one whose numbers have no known white (32
@@ -39,16 +43,18 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     require_file(path)
     try:
-        return _read(path, Path(path))
+        return _read(path, Path(path), most_pixels)
     except _TextTooLong:
-        return _read(path, io.BytesIO(without_text(Path(path).read_bytes())))
+        return _read(path, io.BytesIO(without_text(Path(path).read_bytes())), most_pixels)
 
 
-def _read(path: str | Path, source: Path | io.BytesIO) -> np.ndarray:
+def _read(path: str | Path, source: Path | io.BytesIO, most_pixels: int | None) -> np.ndarray:
     from PIL import ImageOps, UnidentifiedImageError
 
     try:
         with _opened(path, source) as image:
+            if most_pixels is not None and image.width * image.height > most_pixels:
+                raise UserError(_too_large(path, most_pixels))
             _draft(image)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)

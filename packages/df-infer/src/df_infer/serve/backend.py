@@ -1,0 +1,147 @@
+"""What the server needs of a model: faces that speak as sound comes, and whole videos.
+
+Shape legend: P H, W pixels, N samples, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from df_infer.serve.protocol import FaceSettings
+from df_models.errors import UserError
+
+if TYPE_CHECKING:
+    from df_infer import Session
+    from df_infer.config import RolloutConfig
+    from df_infer.pipeline import Pipeline
+    from df_models.motion import Motion
+
+
+class About(NamedTuple):
+    """What a page may offer.
+
+    Attributes:
+        model: its name, for people.
+        size: side of the video in pixels.
+        steps, audio_guidance: the model's own settings.
+        drive: whether the server has a motion track that may move the head.
+        latency_s: chunk and lookahead, without computing.
+    """
+
+    model: str
+    size: int
+    steps: int
+    audio_guidance: float
+    drive: bool
+    latency_s: float
+
+
+class Video(NamedTuple):
+    """A whole video to be made: the number of its frames, and the frames uint8 ``[H, W, 3]`` as they are made."""
+
+    count: int
+    frames: Iterator[np.ndarray]
+
+
+class Backend(Protocol):
+    """A model as the server sees it; all but :attr:`about` is called in the engine's thread."""
+
+    @property
+    def about(self) -> About: ...
+
+    def portrait(self, image_HWC: np.ndarray) -> np.ndarray:
+        """Crop an image to the face, uint8 ``[S, S, 3]``; UserError where there is none."""
+        ...
+
+    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> Session:
+        """Begin a session with a portrait that is cropped already."""
+        ...
+
+    def video(self, portrait_HWC: np.ndarray, wave_N: np.ndarray, settings: FaceSettings) -> Video:
+        """Prepare a whole video of speech at 16 kHz."""
+        ...
+
+
+class PipelineBackend:
+    """A trained model.
+
+    Args:
+        name: of the model, for people.
+        motion, fields: a track that may drive the head.
+
+    Raises:
+        UserError: the model makes no video, or makes whole clips only.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, name: str, motion: Motion | None = None, fields: tuple[str, ...] = ()
+    ) -> None:
+        from df_models.model.describe import latency_of
+
+        config, rollout = pipeline.model.config, pipeline.rollout
+        if not config.has_video or not config.hears:
+            raise UserError("the server shows people who speak: it needs a model that makes video and hears audio")
+        if rollout.chunk is None:
+            raise UserError("the model makes whole clips at once (rollout.chunk=null), and nothing of it can be live")
+        self._pipeline, self._motion, self._fields = pipeline, motion, fields
+        latency = latency_of(config, rollout.chunk, rollout.audio_future)
+        if latency.total is None:
+            raise UserError(f"the audio encoder {config.audio_encoder!r} hears whole recordings only, nothing live")
+        self.about = About(
+            name,
+            pipeline.size,
+            rollout.steps,
+            rollout.audio_guidance,
+            motion is not None,
+            latency.total,
+        )
+
+    def portrait(self, image_HWC: np.ndarray) -> np.ndarray:
+        """See :class:`Backend`."""
+        return self._pipeline.portrait(image_HWC)
+
+    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> Session:
+        """See :class:`Backend`."""
+        from df_infer import Session
+
+        return Session(
+            self._pipeline,
+            portrait_HWC,
+            rate=rate,
+            cropped=True,
+            **self._chosen(settings),
+        )
+
+    def video(self, portrait_HWC: np.ndarray, wave_N: np.ndarray, settings: FaceSettings) -> Video:
+        """See :class:`Backend`."""
+        from df_infer.speech import frames_covering
+
+        frames = self._pipeline.generate(portrait_HWC, wave_N, cropped=True, **self._chosen(settings))
+        return Video(frames_covering(wave_N), frames)
+
+    def _chosen(self, settings: FaceSettings) -> dict[str, Any]:
+        chosen: dict[str, Any] = {"seed": settings.seed, "rollout": rollout_with(self._pipeline.rollout, settings)}
+        if settings.drive and self._motion is not None:
+            chosen |= {"motion": self._motion, "fields": self._fields}
+        return chosen
+
+
+def rollout_with(own: RolloutConfig, settings: FaceSettings) -> RolloutConfig:
+    """A model's own settings with those that a user chose; steps of the structure keep their share of all steps.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    from df_infer.config import RolloutChanges
+
+    changes: dict[str, Any] = {}
+    if settings.steps is not None:
+        changes["steps"] = settings.steps
+        if own.structure_steps is not None:
+            changes["structure_steps"] = max(1, round(own.structure_steps * settings.steps / own.steps))
+    if settings.audio_guidance is not None:
+        changes["audio_guidance"] = settings.audio_guidance
+    return RolloutChanges(**changes).applied_to(own)

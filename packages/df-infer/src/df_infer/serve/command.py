@@ -1,0 +1,90 @@
+"""The command ``df-infer serve``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from df_infer.serve.config import ServeConfig
+from df_models.cli_support import announce_loading
+from df_models.device import DEVICE_NAMES
+from df_models.errors import UserError
+from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
+
+if TYPE_CHECKING:
+    from df_infer.serve.backend import PipelineBackend
+
+SECTION = "serve"
+EXAMPLE = """\
+example:
+  df-infer serve --run runs/quickstart                       # then open http://127.0.0.1:8080
+  DF_INFER_TOKEN=... df-infer serve --run runs/quickstart --host 0.0.0.0 --sessions 4
+
+Behind a proxy, through firewalls, what programs send and get: docs/serving.md.
+"""
+
+
+def add_serve(commands: argparse._SubParsersAction) -> None:
+    """Add ``serve`` to the commands."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve live sessions: a page in the browser, WebRTC, WebSocket, whole files",
+        description="Serve one model: talk to it in the browser, from programs, or have whole videos made.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run_command=_serve)
+    model = parser.add_argument_group("the model")
+    model.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
+    model.add_argument("--checkpoint", type=int, metavar="N", help="take the run's milestone of step N")
+    model.add_argument("--adapter", type=Path, metavar="PATH", help="add a low-rank adapter")
+    model.add_argument("--device", default="auto", help=f"{DEVICE_NAMES} (default: auto)")
+    model.add_argument("--dtype", default="auto", help="float32, bfloat16, or auto (default)")
+    model.add_argument("--compile", action="store_true", help="compile the model's step: a minute or two at first")
+    model.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
+    model.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
+    add_flags(parser.add_argument_group("the server"), ServeConfig, SECTION)
+    add_print_config(parser)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    config = validate_config(ServeConfig, given_flags(args, SECTION), SECTION)
+    if args.print_config:
+        print(dump_config(config), end="")
+        return 0
+    from df_infer.serve.guard import read_token
+
+    token = read_token(config)
+    from df_infer.serve.app import build_app
+    from df_infer.serve.logs import event, log_to_stderr
+    from df_infer.serve.server import make_server
+
+    announce_loading("df-infer")
+    backend = _backend(args, config)
+    log_to_stderr()
+    event("serving", model=backend.about.model, host=config.host, port=config.port, token=token is not None)
+    make_server(build_app(config, backend, token), config).run()
+    return 0
+
+
+def _backend(args: argparse.Namespace, config: ServeConfig) -> PipelineBackend:
+    from df_infer.pipeline import Pipeline
+    from df_infer.serve.backend import PipelineBackend
+    from df_models.motion import read_motion
+
+    if config.motion_fields is not None and config.motion is None:
+        raise UserError("--motion-fields names what to give of a motion; give one with --motion")
+    fields = tuple(name.strip() for name in (config.motion_fields or "").split(",") if name.strip())
+    pipeline = Pipeline.from_run(
+        args.run,
+        args.device,
+        args.dtype,
+        prompt=args.prompt,
+        face_detector=args.face_detector,
+        checkpoint=args.checkpoint,
+        adapter=args.adapter,
+        compiled=args.compile,
+    )
+    motion = None if config.motion is None else read_motion(Path(config.motion))
+    return PipelineBackend(pipeline, args.run.resolve().name, motion, fields)

@@ -1,0 +1,98 @@
+"""What all sessions of a server share."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from df_infer.serve.backend import Backend
+from df_infer.serve.config import ServeConfig
+from df_infer.serve.engine import Engine, soon
+from df_infer.serve.metrics import Metrics
+from df_infer.serve.protocol import RATES, FaceSettings
+from df_infer.serve.seats import Seats
+from df_models.errors import UserError
+from df_models.time import FPS
+
+EXAMPLE = "example"
+MOST_PORTRAITS = 64
+"""Portraits are kept as the square that the model sees, 0.8 MB at 512 pixels; the oldest goes first."""
+
+
+class House:
+    """The model, its engine, the places, and the portraits that were uploaded.
+
+    Args:
+        example: the portrait that everybody may use.
+
+    Raises:
+        UserError: the example cannot be used as a portrait.
+    """
+
+    def __init__(self, config: ServeConfig, backend: Backend, example: Path | str) -> None:
+        from df_models.media import read_image
+
+        self.config, self.backend = config, backend
+        self.engine = Engine()
+        self.seats = Seats(config.sessions, config.waiting)
+        self.stopping = asyncio.Event()
+        self.jobs = 0
+        self.metrics = Metrics(self.engine, self.seats, lambda: self.jobs)
+        self.decoding = asyncio.Semaphore(2)
+        self._example = backend.portrait(read_image(example))
+        self._portraits: OrderedDict[str, np.ndarray] = OrderedDict()
+
+    def warm_up(self) -> None:
+        """Make two chunks that nobody sees: the first ones of a process take longer."""
+        face = self.backend.open(self._example, RATES[0], FaceSettings())
+        face.idle(4 * FPS)
+        for _ in range(2):
+            face.make()
+
+    def portrait(self, name: str) -> np.ndarray:
+        """A portrait, uint8 ``[S, S, 3]``, by its id or as the example.
+
+        Raises:
+            UserError: it is not, or no longer, known.
+        """
+        if name == EXAMPLE:
+            return self._example
+        if name not in self._portraits:
+            raise UserError("the portrait is not known, or was replaced by newer ones; upload it again")
+        return self._portraits[name]
+
+    async def add_portrait(self, path: Path) -> str:
+        """Read and crop an uploaded image; return its id.
+
+        Raises:
+            UserError: it is no image, too large, or shows no face.
+        """
+        square = await self.read_portrait(path)
+        name = secrets.token_urlsafe(12)
+        self._portraits[name] = square
+        while len(self._portraits) > MOST_PORTRAITS:
+            self._portraits.popitem(last=False)
+        return name
+
+    async def read_portrait(self, path: Path) -> np.ndarray:
+        """Read and crop an image; a few at a time, since a small file may hold many pixels."""
+        from df_models.media import read_image
+
+        async with self.decoding:
+            image = await asyncio.to_thread(read_image, path, most_pixels=self.config.portrait_pixels)
+        return await self.engine.do(soon(), self.backend.portrait, image)
+
+    def check(self, settings: FaceSettings) -> None:
+        """Refuse settings beyond the server's own limits.
+
+        Raises:
+            UserError: they are.
+        """
+        if settings.steps is not None and settings.steps > self.config.most_steps:
+            raise UserError(f"steps {settings.steps}: this server allows {self.config.most_steps}")
+        if settings.drive and not self.backend.about.drive:
+            raise UserError("this server has no motion track to drive a head with (--motion)")

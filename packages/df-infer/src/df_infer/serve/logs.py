@@ -1,0 +1,45 @@
+"""One JSON object per line on standard error: what happened, to which session, never what was said or seen."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+LOGGER = "df_infer.serve"
+_log = logging.getLogger(LOGGER)
+
+
+class JsonLines(logging.Formatter):
+    """Formats records, and the fields that :func:`event` gives them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See :class:`logging.Formatter`."""
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def event(what: str, **fields: object) -> None:
+    """Log an event with its fields."""
+    _log.info(what, extra={"fields": fields})
+
+
+def failure(what: str, **fields: object) -> None:
+    """Log the exception that is being handled."""
+    _log.error(what, extra={"fields": fields}, exc_info=True)
+
+
+def log_to_stderr() -> None:
+    """Send this server's log, and warnings of all others, to standard error as JSON lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.getLogger().handlers = [handler]
+    _log.setLevel(logging.INFO)

@@ -1,0 +1,65 @@
+"""The web server around the application: its limits, and an end that sessions are told of."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from df_infer.serve.config import ServeConfig
+from df_infer.serve.house import House
+
+GRACE_S = 5.0
+"""Sessions have so long to hear that the server stops, and connections to close."""
+MOST_CONNECTIONS = 200
+"""Beside those of sessions: pages being loaded, and sockets on which nothing comes."""
+PING_S = 20.0
+"""A WebSocket whose other end does not answer within as long again is taken for dead."""
+
+
+class Server(uvicorn.Server):
+    """A server that tells its sessions before it closes their sockets, and ends well when told to."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See :class:`uvicorn.Server`."""
+        house: House = self._app.state.house
+        house.stopping.set()
+        for _ in range(int(GRACE_S / 0.05)):
+            if not house.seats.taken and not house.seats.line:
+                break
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See :class:`uvicorn.Server`; a second Ctrl-C ends it at once."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def make_server(app: FastAPI, config: ServeConfig) -> Server:
+    """Return the server for an application of :func:`df_infer.serve.app.build_app`; ``run()`` or ``serve()`` it."""
+    return Server(
+        app,
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws_max_size=config.message_bytes,
+            ws_ping_interval=PING_S,
+            ws_ping_timeout=PING_S,
+            ws_per_message_deflate=False,
+            limit_concurrency=MOST_CONNECTIONS + config.sessions + config.waiting,
+            timeout_graceful_shutdown=int(GRACE_S),
+        ),
+    )

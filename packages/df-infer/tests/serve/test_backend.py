@@ -1,0 +1,78 @@
+"""A trained model behind the server, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+
+from df_infer.config import RolloutConfig
+from df_infer.pipeline import Pipeline
+from df_infer.serve.backend import PipelineBackend, rollout_with
+from df_infer.serve.protocol import FaceSettings, pcm_bytes, pcm_float, unpack
+from df_models.errors import UserError
+from df_models.media import read_audio, read_image
+
+from .conftest import Running, running
+
+
+@pytest.fixture(scope="module")
+def pipeline(files: Any) -> Pipeline:
+    return Pipeline.from_run(files.run, "cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def real(pipeline: Pipeline) -> Iterator[Running]:
+    with running(PipelineBackend(pipeline, "tiny")) as server:
+        yield server
+
+
+def test_what_is_sent_to_a_socket_becomes_what_generate_makes_of_the_file(
+    real: Running, pipeline: Pipeline, files: Any
+):
+    image, wave = read_image(files.image), read_audio(files.audio)
+    sent = pcm_bytes(wave)
+
+    async def client() -> tuple[np.ndarray, np.ndarray]:
+        frames, sound = [], []
+        async with connect(real.ws) as socket:
+            await socket.send(json.dumps({"type": "start", "settings": {"seed": 5}}))
+            while json.loads(await socket.recv())["type"] != "ready":
+                pass
+            for start in range(0, len(sent), 6001 * 2):
+                await socket.send(sent[start : start + 6001 * 2])
+            await socket.send(json.dumps({"type": "end"}))
+            async for message in socket:
+                if isinstance(message, bytes):
+                    piece = unpack(message)
+                    frames.extend(piece.frames)
+                    sound.append(piece.audio)
+        return np.stack(frames), np.concatenate(sound)
+
+    real.house._example = real.backend.portrait(image)
+    frames, sound = asyncio.run(client())
+    heard = pcm_float(sent)
+    wanted = np.stack(list(pipeline.generate(image, heard, seed=5, keep_level=True)))
+    np.testing.assert_array_equal(frames, wanted)
+    np.testing.assert_allclose(sound[: len(heard)], heard, atol=1e-4)
+
+
+def test_model_that_cannot_be_live_is_refused(pipeline: Pipeline):
+    whole = Pipeline(
+        **{**vars(pipeline), "rollout": pipeline.rollout.model_copy(update={"chunk": None})} | {"_makers": {}}
+    )
+    with pytest.raises(UserError, match="nothing of it can be live"):
+        PipelineBackend(whole, "whole")
+
+
+def test_users_settings_change_the_models_own():
+    own = RolloutConfig(steps=8, structure_steps=4, audio_guidance=2.0)
+    assert rollout_with(own, FaceSettings()) == own
+    changed = rollout_with(own, FaceSettings(steps=4, audio_guidance=1.5))
+    assert (changed.steps, changed.structure_steps, changed.audio_guidance) == (4, 2, 1.5)
+    assert rollout_with(own, FaceSettings(steps=1)).structure_steps == 1

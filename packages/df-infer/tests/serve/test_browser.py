@@ -1,0 +1,138 @@
+"""The page in a real browser: headless Chromium with a microphone that plays a file."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from df_models.media import write_wav
+
+from .conftest import AHEAD, FPS, FakeBackend, running
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+RATE = 48_000
+WATCH = """
+() => {
+  const video = document.getElementById("video");
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 64;
+  const painter = canvas.getContext("2d", { willReadFrequently: true });
+  const context = new AudioContext({ latencyHint: 0.01 });
+  const analyser = context.createAnalyser();
+  analyser.fftSize = 1024;
+  const source = video.srcObject
+    ? context.createMediaStreamSource(video.srcObject) : context.createMediaElementSource(video);
+  source.connect(analyser).connect(context.destination);
+  const wave = new Float32Array(analyser.fftSize);
+  window.seen = [];
+  const look = (now) => {
+    painter.drawImage(video, 0, 0, 64, 64);
+    const mouth = painter.getImageData(30, 28, 4, 32).data;
+    let open = 0;
+    for (let at = 0; at < mouth.length; at += 4) open += mouth[at] > 160;
+    const top = painter.getImageData(0, 4, 64, 1).data;
+    let number = 0;
+    for (let bit = 0; bit < 16; bit++) number += (top[4 * (4 * bit + 2)] > 128) * 2 ** bit;
+    analyser.getFloatTimeDomainData(wave);
+    const loud = Math.sqrt(wave.reduce((sum, value) => sum + value * value, 0) / wave.length);
+    window.seen.push([performance.now() / 1000, number, open / (mouth.length / 4), loud]);
+    video.requestVideoFrameCallback(look);
+  };
+  video.requestVideoFrameCallback(look);
+}
+"""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome is installed")
+
+
+def sentence() -> np.ndarray:
+    """Syllables of random loudness and length, with pauses: no two places of it are alike."""
+    random = np.random.default_rng(3)
+    parts = []
+    for _ in range(24):
+        length, level = random.integers(4_000, 15_000), random.choice([0.0, 0.1, 0.2, 0.3])
+        parts.append(level * np.sin(np.arange(length) * 2 * np.pi * 200 / RATE) * np.sqrt(2) * 0.7)
+    return np.concatenate(parts).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    voice = tmp_path_factory.mktemp("voice") / "voice.wav"
+    write_wav(voice, sentence(), RATE)
+    arguments = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={voice}",
+        "--autoplay-policy=no-user-gesture-required",
+        "--no-sandbox",
+    ]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+def loudness(wave_N: np.ndarray) -> np.ndarray:
+    """One value a pixel frame."""
+    per = RATE // FPS
+    return np.sqrt(np.mean(np.square(wave_N[: len(wave_N) // per * per].reshape(-1, per)), axis=1))
+
+
+def best_correlation(seen: np.ndarray, loud: np.ndarray) -> float:
+    """The highest correlation of what was seen, at 25 values a second, with any place of the file, which repeats."""
+    looped = np.tile(loud, 3)
+    return max(np.corrcoef(seen, looped[at : at + len(seen)])[0, 1] for at in range(len(loud)))
+
+
+@pytest.mark.parametrize("transport", ["webrtc", "websocket"])
+def test_page_shows_a_mouth_that_follows_the_microphone(browser: Any, transport: str, tmp_path: Path):
+    with running(FakeBackend()) as server:
+        page = browser.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(server.http)
+        page.locator("#echo").uncheck()
+        page.locator("#transport").select_option(transport)
+        page.locator("#start").click()
+        page.locator("#status", has_text="Live").wait_for(timeout=15_000)
+        page.locator("#microphone").click()
+        page.locator("#status", has_text="microphone is open").wait_for(timeout=5_000)
+        page.wait_for_timeout(700)
+        page.evaluate(WATCH)
+        page.wait_for_timeout(3_000)
+        times, numbers, openings, heard = np.array(page.evaluate("() => window.seen")).T
+        assert np.median(np.diff(times)) == pytest.approx(1 / FPS, abs=0.015)
+        grid = np.arange(times[0], times[-1], 1 / FPS)
+        mouth = np.interp(grid, times, openings)
+        assert best_correlation(mouth, loudness(sentence())) > 0.7
+        skews = np.arange(-8, 9) * 0.02
+        synced = [np.corrcoef(np.interp(grid + s, times, heard), mouth)[0, 1] for s in skews]
+        assert max(synced) > 0.7 and abs(skews[int(np.argmax(synced))]) <= 0.1
+        assert page.locator("#rate").inner_text().endswith("/s") and page.locator("#error").is_hidden()
+
+        page.locator("#example").click()
+        page.wait_for_timeout(1_200)
+        page.locator("#interrupt").click()
+        asked = page.evaluate("() => performance.now() / 1000")
+        page.wait_for_timeout(1_100)
+        times, numbers, openings, heard = np.array(page.evaluate("() => window.seen")).T
+        assert openings[(times > asked - 1.0) & (times < asked)].max() > 0
+        after = times > asked + 0.5
+        assert after.sum() > 10 and openings[after].max() == 0 and heard[times > asked + 0.6].max() < 0.01
+        assert (np.diff(numbers[times > asked - 1.0]) <= AHEAD + 4).all()
+        page.locator("#start").click()
+        page.locator("#status", has_text="Stopped").wait_for(timeout=5_000)
+        assert not faults
+        page.close()
+        until = time.monotonic() + 5
+        while server.house.seats.taken and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not server.house.seats.taken

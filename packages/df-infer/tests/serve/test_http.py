@@ -1,0 +1,242 @@
+"""What may come in over HTTP, and how much of it; whole videos."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from df_infer.serve.config import ServeConfig
+from df_infer.serve.guard import read_token
+from df_models.errors import UserError
+from df_models.media import read_audio, read_video, write_wav
+
+from .conftest import SIZE, FakeBackend, Running, Serve, number_of, running
+
+TOKEN = b"a token of many characters"
+
+
+def png(width: int = 80, height: int = 80) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, "png")
+    return file.getvalue()
+
+
+def bomb(side: int) -> bytes:
+    """A PNG that claims, and holds, `side` squared grey pixels in few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(side + 1)) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("speech") / "speech.wav"
+    write_wav(path, np.sin(np.arange(16_000) / 10) * 0.3)
+    return path.read_bytes()
+
+
+def test_pages_need_nothing_from_elsewhere(client: httpx.Client):
+    for path in ("/", "/docs", "/page/app.js", "/page/rtc.js", "/page/socket.js", "/page/speech.wav"):
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        if not path.endswith("wav"):
+            assert "https://" not in answer.text
+    assert client.get("/page/../app.py").status_code == 404
+    described = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/portraits", "/v1/webrtc", "/v1/videos", "/v1/videos/{name}/file", "/healthz"} <= set(described)
+
+
+def test_page_offers_the_examples_of_the_repository(client: httpx.Client):
+    folder = Path(__file__).parents[4] / "examples"
+    for name in ("face.png", "speech.wav"):
+        assert client.get(f"/page/{name}").content == (folder / name).read_bytes()
+
+
+def test_probes_and_figures(client: httpx.Client):
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"ready": True, "sessions": 0, "waiting": 0}
+    assert "df_sessions 0.0" in client.get("/metrics").text
+    about = client.get("/v1/about").json()
+    assert (about["model"], about["size"], about["fps"]) == ("fake", SIZE, 25)
+
+
+def test_portrait_is_cropped_and_named(client: httpx.Client):
+    answer = client.post("/v1/portraits", content=png())
+    assert answer.status_code == 200 and len(answer.json()["id"]) >= 16
+    example = Image.open(io.BytesIO(client.get("/v1/portraits/example").content))
+    assert example.size == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize(("body", "why"), [(b"no image", "image"), (b"", "image"), (bomb(9000), "megapixels")])
+def test_portrait_that_is_none_or_a_bomb_is_refused(client: httpx.Client, body: bytes, why: str):
+    answer = client.post("/v1/portraits", content=body)
+    assert answer.status_code == 400 and why in answer.json()["error"] and "/" not in answer.json()["error"]
+
+
+def test_bodies_are_limited_whatever_they_say_of_their_length(serve: Serve):
+    server = serve(upload_bytes=100_000)
+    with httpx.Client(base_url=server.http) as http:
+        assert http.post("/v1/webrtc", content=b" " * 10_000_000).status_code == 413
+        assert http.post("/v1/portraits", content=bytes(200_000)).status_code == 413
+        endless = (bytes(10_000) for _ in range(1000))
+        with contextlib.suppress(httpx.WriteError):  # where it was cut off while it sent on
+            assert http.post("/v1/portraits", content=endless).status_code == 413
+        assert http.get("/healthz").status_code == 200
+
+
+def test_upload_that_never_ends_is_cut_off(serve: Serve):
+    server = serve(upload_s=0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as slow:
+        slow.sendall(b"POST /v1/portraits HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
+        assert b" 408 " in slow.recv(4096)
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Running]:
+    with running(FakeBackend(), TOKEN) as server:
+        yield server
+
+
+def test_token_is_asked_for(locked: Running):
+    with httpx.Client(base_url=locked.http) as http:
+        for path in ("/v1/about", "/v1/videos/x", "/metrics", "/v1/portraits/example"):
+            for given in (None, b"Bearer wrong", b"Bearer \xe9", b"Basic " + TOKEN):
+                headers = {} if given is None else {b"Authorization": given}
+                assert http.get(path, headers=headers).status_code == 401
+            assert http.get(path, headers={"Authorization": f"Bearer {TOKEN.decode()}"}).status_code in (200, 404)
+        for free in ("/", "/healthz", "/readyz", "/page/app.js"):
+            assert http.get(free).status_code == 200
+
+
+def test_token_over_websocket_and_webrtc(locked: Running):
+    import asyncio
+    import base64
+
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidStatus
+
+    assert httpx.post(f"{locked.http}/v1/webrtc", json={"sdp": "v=0"}).status_code == 401
+
+    async def client() -> None:
+        for wrong in (None, ["dualforce.v1"], ["dualforce.v1", "token.d3Jvbmc"], ["token.%%%"]):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(locked.ws, subprotocols=wrong)
+            assert refused.value.response.status_code in (401, 403)
+        coded = base64.urlsafe_b64encode(TOKEN).decode().rstrip("=")
+        async with connect(locked.ws, subprotocols=["dualforce.v1", f"token.{coded}"]) as socket:
+            assert socket.subprotocol == "dualforce.v1"
+        async with connect(locked.ws, additional_headers={"Authorization": f"Bearer {TOKEN.decode()}"}):
+            pass
+
+    asyncio.run(client())
+
+
+def test_other_names_and_other_sites_are_refused(serve: Serve):
+    server = serve(allow_hosts="other.example, face.example")
+    http = httpx.Client(base_url=server.http)
+    for headers, status in (
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "192.168.0.7"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "face.example"}, 200),
+        ({"Host": "face.example", "Origin": "https://face.example"}, 200),
+        ({"Host": f"localhost:{server.port}", "Origin": f"http://localhost:{server.port}"}, 200),
+    ):
+        assert http.get("/v1/about", headers=headers).status_code == status, headers
+
+
+def test_open_address_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("DF_INFER_TOKEN", raising=False)
+    assert read_token(ServeConfig()) is None
+    with pytest.raises(UserError, match="token is needed"):
+        read_token(ServeConfig(host="0.0.0.0"))
+    (tmp_path / "token").write_text("short\n")
+    with pytest.raises(UserError, match="16 characters"):
+        read_token(ServeConfig(token_file=str(tmp_path / "token")))
+    (tmp_path / "token").write_text(TOKEN.decode() + "\n")
+    assert read_token(ServeConfig(host="0.0.0.0", token_file=str(tmp_path / "token"))) == TOKEN
+    monkeypatch.setenv("DF_INFER_TOKEN", TOKEN.decode())
+    assert read_token(ServeConfig(host="0.0.0.0")) == TOKEN
+
+
+def ended(http: httpx.Client, name: str) -> dict[str, object]:
+    for _ in range(200):
+        state = http.get(f"/v1/videos/{name}").json()
+        if state["state"] not in ("waiting", "running"):
+            return state
+        time.sleep(0.05)
+    raise AssertionError("it did not end")
+
+
+def test_whole_video(client: httpx.Client, speech: bytes, tmp_path: Path):
+    files = {"image": png(), "audio": speech}
+    taken = client.post("/v1/videos", files=files, data={"settings": json.dumps({"steps": 3})})
+    assert taken.status_code == 202
+    name = taken.json()["id"]
+    state = ended(client, name)
+    assert (state["state"], state["frames"], state["of"]) == ("done", 25, 25)
+    (tmp_path / "video.mp4").write_bytes(client.get(f"/v1/videos/{name}/file").content)
+    frames, fps = read_video(tmp_path / "video.mp4")
+    assert fps == 25 and [number_of(frame) for frame in frames] == list(range(25))
+    assert len(read_audio(tmp_path / "video.mp4")) >= 16_000
+    assert client.delete(f"/v1/videos/{name}").status_code == 204
+    assert client.get(f"/v1/videos/{name}").status_code == 404
+
+
+def test_whole_video_that_cannot_be_made_says_why(client: httpx.Client, speech: bytes):
+    for files, why in (
+        ({"image": b"none", "audio": speech}, "image"),
+        ({"image": png(), "audio": b"none"}, "audio"),
+    ):
+        state = ended(client, client.post("/v1/videos", files=files).json()["id"])
+        assert state["state"] == "failed" and str(state["error"]).startswith(f"the {why}")
+    files = {"image": png(), "audio": speech}
+    assert client.post("/v1/videos", files=files, data={"settings": '{"steps":0}'}).status_code == 400
+    assert client.post("/v1/videos", files={"image": png()}).status_code == 422
+
+
+def test_whole_videos_are_limited_in_length_and_number(serve: Serve, speech: bytes):
+    with httpx.Client(base_url=serve(audio_s=0.5, jobs=1).http) as http:
+        files = {"image": png(), "audio": speech}
+        name = http.post("/v1/videos", files=files).json()["id"]
+        assert http.post("/v1/videos", files=files).status_code == 429
+        state = ended(http, name)
+        assert state["state"] == "failed" and "longer than 0.5 s" in str(state["error"])
+
+
+def test_running_video_can_be_cancelled(serve: Serve, speech: bytes, monkeypatch: pytest.MonkeyPatch):
+    server = serve()
+    whole = server.backend.video
+
+    def slow(*args):
+        video = whole(*args)
+        return video._replace(frames=(time.sleep(0.05) or frame for frame in video.frames))
+
+    monkeypatch.setattr(server.backend, "video", slow)
+    with httpx.Client(base_url=server.http) as http:
+        name = http.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
+        while http.get(f"/v1/videos/{name}").json()["frames"] < 2:
+            time.sleep(0.01)
+        assert http.get(f"/v1/videos/{name}/file").status_code == 409
+        assert http.delete(f"/v1/videos/{name}").status_code == 204
+        again = http.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
+        assert ended(http, again)["state"] == "done"

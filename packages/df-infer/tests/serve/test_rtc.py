@@ -1,0 +1,183 @@
+"""Live sessions over WebRTC, with a client of aiortc on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from fractions import Fraction
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+from df_infer.serve.player import BEGIN_FRAMES, PER_FRAME, Player
+from df_infer.serve.protocol import Piece, pcm_bytes
+
+from .conftest import SIZE, Running, draw, number_of, opening_of
+
+STILL = np.full((SIZE, SIZE, 3), 7, np.uint8)
+
+
+def piece(first: int, count: int, level: float = 0.1, turn: int = 0) -> Piece:
+    sound = np.full(count * PER_FRAME, level, np.float32)
+    return Piece(first, np.stack([draw(first + i, sound) for i in range(count)]), sound, count, turn)
+
+
+def test_player_begins_with_enough_and_stands_still_where_sound_is_lacking():
+    player = Player(STILL)
+    player.show(piece(0, 1))
+    assert not player.sound(960).any() and player.position() == 0 and player.image()[0, 0, 0] != 7
+    player.show(piece(1, 4))
+    for _ in range(BEGIN_FRAMES * 2):
+        assert player.sound(960).all()
+    assert player.position() == 5 and number_of(player.image()) == 4
+    assert not player.sound(960).any() and player.position() == 5 and player.stalls == 1
+    player.show(piece(5, 4))
+    assert player.sound(960).all() and number_of(player.image()) == 5
+
+
+def test_player_drops_what_was_not_seen_and_goes_on():
+    player = Player(STILL)
+    player.show(piece(0, 1))
+    player.show(piece(1, 4))
+    player.show(piece(5, 4))
+    for _ in range(6):
+        player.sound(960)
+    player.hold()
+    assert not player.sound(960).any() and player.position() == 3
+    player.drop(5, 1)
+    player.show(piece(5, 4, level=0.2, turn=1))
+    heard = np.concatenate([player.sound(960) for _ in range(12)])
+    assert np.count_nonzero(heard == np.float32(0.1)) == 2 * PER_FRAME
+    assert np.count_nonzero(heard == np.float32(0.2)) == 4 * PER_FRAME
+
+
+class Pulses(MediaStreamTrack):
+    """A microphone: 0.4 s of a tone, 0.4 s of silence, and so on, in real time."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sent, self._began = 0, 0.0
+
+    async def recv(self) -> av.AudioFrame:
+        now = asyncio.get_running_loop().time()
+        self._began = self._began or now
+        await asyncio.sleep(max(0.0, self._began + self._sent / 48_000 - now))
+        at = np.arange(self._sent, self._sent + 960)
+        wave = 8000 * np.sin(at * 2 * np.pi * 200 / 48_000) * (at // 19_200 % 2 == 0)
+        frame = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = 48_000, Fraction(1, 48_000), self._sent
+        self._sent += 960
+        return frame
+
+
+class Browser:
+    """What a browser does, as far as the server can tell."""
+
+    def __init__(self, server: Running, microphone: MediaStreamTrack | None) -> None:
+        self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.channel = self.peer.createDataChannel("control")
+        self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.tracks: dict[str, Any] = {}
+        self.channel.on("message", lambda text: self.messages.put_nowait(json.loads(text)))
+        self.peer.on("track", lambda track: self.tracks.update({track.kind: track}))
+        self.peer.addTransceiver(microphone or "audio", direction="sendrecv")
+        self.peer.addTransceiver("video", direction="recvonly")
+        self._server = server
+
+    async def __aenter__(self) -> Browser:
+        await self.peer.setLocalDescription(await self.peer.createOffer())
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(f"{self._server.http}/v1/webrtc", json={"sdp": self.peer.localDescription.sdp})
+        assert answer.status_code == 200, answer.text
+        self.sdp = answer.json()["sdp"]
+        await self.peer.setRemoteDescription(RTCSessionDescription(self.sdp, "answer"))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.peer.close()
+
+    async def told(self, kind: str) -> dict[str, Any]:
+        async with asyncio.timeout(10):
+            while (message := await self.messages.get())["type"] != kind:
+                pass
+        return message
+
+
+def test_microphone_comes_back_as_a_speaking_face(server: Running):
+    async def client() -> None:
+        async with Browser(server, Pulses()) as browser:
+            assert "127.0.0.1" in browser.sdp
+            candidates = [line for line in browser.sdp.splitlines() if line.startswith("a=candidate")]
+            assert candidates and all(" 127.0.0.1 " in line for line in candidates)
+            await browser.told("ready")
+            seen: list[tuple[float, int, float]] = []
+            heard: list[tuple[float, float]] = []
+
+            async def look() -> None:
+                while True:
+                    image = await browser.tracks["video"].recv()
+                    pixels = image.to_ndarray(format="rgb24")
+                    seen.append((time.monotonic(), number_of(pixels), opening_of(pixels)))
+
+            async def listen() -> None:
+                while True:
+                    block = await browser.tracks["audio"].recv()
+                    heard.append((time.monotonic(), float(np.abs(block.to_ndarray()).mean())))
+
+            tasks = [asyncio.create_task(look()), asyncio.create_task(listen())]
+            await asyncio.sleep(3.0)
+            for task in tasks:
+                task.cancel()
+            late = seen[len(seen) // 3 :]
+            assert len(late) > 30
+            numbers = [number for _, number, _ in late]
+            steps = np.diff(numbers)  # a number is now and then misread: the coding is lossy
+            assert np.median(steps) == 1 and np.mean((steps >= 0) & (steps <= 3)) > 0.9
+            openings = np.array([opening for _, _, opening in late])
+            times = np.array([at for at, *_ in late])
+            lags = np.arange(0.0, 0.3, 0.02)  # the client holds 80 ms of sound back, and 0.4 s are one pulse
+            levels = [np.interp(times + lag, *np.array(heard).T) for lag in lags]
+            assert max(np.corrcoef(openings, level)[0, 1] for level in levels) > 0.8
+            stats = await browser.told("stats")
+            assert 0.2 < (stats["heard"] - stats["seen"]) / 25 < 1.0
+
+    asyncio.run(client())
+
+
+def test_interruption_and_end_by_the_data_channel(server: Running):
+    async def client() -> None:
+        async with Browser(server, None) as browser:
+            await browser.told("ready")
+            tone = (0.3 * np.sin(np.arange(48_000 * 3) / 30)).astype(np.float32)
+            for start in range(0, len(tone), 9600):
+                browser.channel.send(pcm_bytes(tone[start : start + 9600]))
+            while opening_of((await browser.tracks["video"].recv()).to_ndarray(format="rgb24")) < 0.5:
+                pass
+            browser.channel.send(json.dumps({"type": "clear"}))
+            asked = asyncio.get_running_loop().time()
+            await browser.told("cleared")
+            while opening_of((await browser.tracks["video"].recv()).to_ndarray(format="rgb24")) > 0:
+                pass
+            assert asyncio.get_running_loop().time() - asked < 0.5
+            browser.channel.send(json.dumps({"type": "end"}))
+            assert (await browser.told("ended"))["reason"] == "ended"
+        for _ in range(100):
+            if not server.house.seats.taken:
+                break
+            await asyncio.sleep(0.05)
+        assert not server.house.seats.taken
+
+    asyncio.run(client())
+
+
+@pytest.mark.parametrize("sdp", ["", "v=0\r\n", "garbage" * 1000, "v=0\r\nm=audio x"])
+def test_offer_that_is_none_is_refused(client: httpx.Client, sdp: str):
+    answer = client.post("/v1/webrtc", json={"sdp": sdp})
+    assert answer.status_code == 400 and "offer" in answer.json()["error"]

@@ -1,0 +1,274 @@
+"""Live sessions over WebSocket, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from df_infer.serve.protocol import Piece, pcm_bytes, unpack
+
+from .conftest import FPS, Running, Serve, number_of, opening_of
+
+RATE = 16_000
+
+
+def tone(seconds: float, level: float = 0.2, rate: int = RATE) -> np.ndarray:
+    return (level * np.sin(np.arange(round(seconds * rate)) * 2 * np.pi * 200 / rate) * np.sqrt(2)).astype(np.float32)
+
+
+async def begin(socket: ClientConnection, **start: Any) -> dict[str, Any]:
+    await socket.send(json.dumps({"type": "start", "rate": RATE, **start}))
+    return await told(socket, "ready")
+
+
+async def told(socket: ClientConnection, kind: str) -> dict[str, Any]:
+    """The next message of a kind; others are passed over."""
+    async with asyncio.timeout(10):
+        while True:
+            message = await socket.recv()
+            if isinstance(message, str) and (read := json.loads(message))["type"] == kind:
+                return read
+
+
+async def rest(socket: ClientConnection) -> tuple[list[Piece], list[dict[str, Any]]]:
+    """All that still comes."""
+    pieces, messages = [], []
+    try:
+        async with asyncio.timeout(15):
+            async for message in socket:
+                if isinstance(message, bytes):
+                    pieces.append(unpack(message))
+                else:
+                    messages.append(json.loads(message))
+    except ConnectionClosed:
+        pass
+    return pieces, messages
+
+
+def test_all_sound_comes_back_with_its_frames_ahead_of_time(server: Running):
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            ready = await begin(socket)
+            assert ready["fps"] == FPS and ready["size"] == 64 and ready["latency_s"] == pytest.approx(0.32)
+            sent = np.concatenate((tone(0.4), tone(0.4, 0.0), tone(0.4)))
+            for start in range(0, len(sent), 1000):
+                await socket.send(pcm_bytes(sent[start : start + 1000]))
+            await socket.send(json.dumps({"type": "end"}))
+            pieces, messages = await rest(socket)
+        assert messages[-1] == {"type": "ended", "reason": "ended"}
+        numbers = [number_of(image) for piece in pieces for image in piece.frames]
+        assert numbers == list(range(len(numbers)))
+        sound = np.concatenate([piece.audio for piece in pieces])
+        begins = next(i for i, value in enumerate(np.abs(sound)) if value > 0.01) - 1  # idle before the first of it
+        np.testing.assert_allclose(sound[begins : begins + len(sent)], sent, atol=1e-3)
+        assert len(sound) == len(numbers) * RATE // FPS
+        loud = [opening_of(image) for piece in pieces for image in piece.frames]
+        assert max(loud) > 0.7 and min(loud[-20:-11]) == 0
+
+    asyncio.run(client())
+
+
+def test_face_lives_on_without_sound(server: Running):
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            await begin(socket)
+            seen = 0
+            async with asyncio.timeout(5):
+                while seen < 25:
+                    message = await socket.recv()
+                    if isinstance(message, bytes):
+                        seen += unpack(message).span
+
+    asyncio.run(client())
+
+
+def test_interruption_goes_on_from_the_very_frame_that_was_seen(server: Running):
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            await begin(socket)
+            await socket.send(pcm_bytes(tone(5.0)))
+            got = 0
+            while got < 17:
+                message = await socket.recv()
+                got += unpack(message).span if isinstance(message, bytes) else 0
+            await socket.send(json.dumps({"type": "clear", "shown": 10}))
+            asked = asyncio.get_running_loop().time()
+            cleared = await told(socket, "cleared")
+            assert 10 <= cleared["frame"] <= 13 and cleared["turn"] == 1
+            async with asyncio.timeout(5):
+                while not isinstance(message := await socket.recv(), bytes):
+                    pass
+            piece = unpack(message)
+            assert (piece.frame, piece.turn) == (cleared["frame"], 1)
+            assert not piece.audio.any() and opening_of(piece.frames[0]) == 0
+            assert asyncio.get_running_loop().time() - asked < 0.2
+
+    asyncio.run(client())
+
+
+def test_generation_runs_only_a_bound_ahead(serve: Serve):
+    async def client() -> None:
+        async with connect(serve(ahead_s=0.5).ws) as socket:
+            await begin(socket)
+            await socket.send(pcm_bytes(tone(10.0)))
+            await asyncio.sleep(0.6)
+            await socket.send(json.dumps({"type": "clear"}))
+            made = 0
+            while isinstance(message := await socket.recv(), bytes) or json.loads(message)["type"] != "cleared":
+                made += unpack(message).span if isinstance(message, bytes) else 0
+            assert 20 <= made <= (0.6 + 0.5 + 0.4) * FPS
+
+    asyncio.run(client())
+
+
+def test_settings_begin_the_face_anew(server: Running):
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            await begin(socket)
+            await asyncio.sleep(0.3)
+            await socket.send(json.dumps({"type": "settings", "settings": {"steps": 2, "seed": 100}}))
+            cleared = await told(socket, "cleared")
+            async with asyncio.timeout(5):
+                while not isinstance(message := await socket.recv(), bytes):
+                    pass
+            piece = unpack(message)
+            assert piece.frame == cleared["frame"] and len(piece.frames) == 1
+            assert piece.frames[0, 20, 5, 0] == 160
+        assert server.backend.opened[-1].steps == 2
+
+    asyncio.run(client())
+
+
+@pytest.mark.parametrize("sound", ["opus", "aac"])
+def test_fragments_play_as_one_stream(server: Running, sound: str):
+    import av
+
+    async def client() -> bytes:
+        data = b""
+        async with connect(server.ws) as socket:
+            await begin(socket, pictures="fmp4", rate=48_000, sound=sound)
+            await socket.send(pcm_bytes(np.concatenate((tone(0.6, rate=48_000), tone(0.6, 0.0, 48_000)))))
+            await socket.send(json.dumps({"type": "end"}))
+            async for message in socket:
+                data += message if isinstance(message, bytes) else b""
+        return data
+
+    file = io.BytesIO(asyncio.run(client()))
+    with av.open(file) as container:
+        images = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    file.seek(0)
+    with av.open(file) as container:
+        heard = [(frame.time, frame.to_ndarray()) for frame in container.decode(audio=0)]
+    assert [number_of(image) for _, image in images] == list(range(len(images)))
+    np.testing.assert_allclose([time for time, _ in images], 1 + np.arange(len(images)) / FPS, atol=1e-3)
+    wave = np.concatenate([np.atleast_2d(block)[0].astype(np.float32) for _, block in heard])
+    if wave.max() > 2:
+        wave /= 32768
+    start = round((heard[0][0] - 1) * 48_000)
+    openings = np.array([opening_of(image) for _, image in images])
+    levels = np.array([np.sqrt(np.mean(wave[max(0, n * 1920 - start) :][:1920] ** 2)) for n in range(len(images) - 4)])
+    assert np.corrcoef(openings[: len(levels)], levels)[0, 1] > 0.9
+
+
+def test_those_beyond_the_limit_wait_and_are_told_their_place(serve: Serve):
+    async def client() -> None:
+        url = serve(sessions=1, waiting=1).ws
+        async with connect(url) as first, connect(url) as second, connect(url) as third:
+            await begin(first)
+            await second.send(json.dumps({"type": "start"}))
+            assert (await told(second, "waiting"))["position"] == 1
+            await third.send(json.dumps({"type": "start"}))
+            assert "places are taken" in (await told(third, "error"))["message"]
+            await first.close()
+            await told(second, "ready")
+
+    asyncio.run(client())
+
+
+@pytest.mark.parametrize(
+    ("message", "told_why"),
+    [
+        ("{", "start"),
+        ('{"type":"start","rate":44100}', "rate"),
+        ('{"type":"start","portrait":"nobody"}', "portrait"),
+        ('{"type":"start","what":1}', "what"),
+        ('{"type":"start","settings":{"steps":999}}', "steps"),
+        ('{"type":"start","settings":{"drive":true}}', "motion"),
+    ],
+)
+def test_start_that_cannot_be_used_is_refused_in_a_line(server: Running, message: str, told_why: str):
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            await socket.send(message)
+            with pytest.raises(ConnectionClosed):
+                await told(socket, "ready")
+            assert socket.close_code == 1008 and told_why in (socket.close_reason or "")
+
+    asyncio.run(client())
+
+
+def test_garbage_in_a_session_ends_it_alone(serve: Serve):
+    async def client() -> None:
+        url = serve(sessions=5).ws
+        async with connect(url) as well:
+            await begin(well)
+            for garbage in ("hello", '{"type":"fly"}', b"odd", '{"type":"clear","shown":-1}', "x" * 2_000_000):
+                async with connect(url) as socket:
+                    await begin(socket)
+                    await socket.send(garbage)
+                    _, _ = await rest(socket)
+                    assert socket.close_code in (1008, 1009)
+            await told(well, "stats")
+
+    asyncio.run(client())
+
+
+def test_too_much_sound_and_too_many_messages_end_a_session(serve: Serve):
+    async def client() -> None:
+        url = serve(sound_ahead_s=2.0).ws
+        async with connect(url) as socket:
+            await begin(socket)
+            await socket.send(pcm_bytes(tone(10.0)))
+            await rest(socket)
+            assert socket.close_code == 1008 and "sound" in (socket.close_reason or "")
+        async with connect(url) as socket:
+            await begin(socket)
+            with pytest.raises(ConnectionClosed):  # noqa: PT012
+                for _ in range(3000):
+                    await socket.send(b"\0\0")
+                await rest(socket)
+                await socket.send(b"")
+            assert socket.close_code == 1008 and "messages" in (socket.close_reason or "")
+
+    asyncio.run(client())
+
+
+def test_idle_and_long_sessions_end(serve: Serve):
+    async def client() -> None:
+        for settings, reason in (({"idle_s": 0.2}, "idle"), ({"session_s": 0.2}, "time")):
+            async with connect(serve(**settings).ws) as socket:
+                await begin(socket)
+                _, messages = await rest(socket)
+                assert messages[-1] == {"type": "ended", "reason": reason} and socket.close_code == 1001
+
+    asyncio.run(client())
+
+
+def test_sessions_are_told_that_the_server_stops(serve: Serve):
+    async def client() -> None:
+        server = serve()
+        async with connect(server.ws) as socket:
+            await begin(socket)
+            server.server.handle_exit(signal.SIGTERM, None)
+            _, messages = await rest(socket)
+            assert messages[-1] == {"type": "ended", "reason": "the server stops"}
+
+    asyncio.run(client())
