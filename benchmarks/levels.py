@@ -26,15 +26,9 @@ from tqdm import tqdm
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
-from df_eval.evaluate import (
-    check_size,
-    held_out_clips,
-    person_of,
-    reader_files,
-    stored_landmarker,
-    structure_encoder,
-)
-from df_eval.generation import generate_clips
+from df_eval.evaluate import reader_files, stored_landmarker, structure_encoder
+from df_eval.generation import check_size, generate_clips
+from df_eval.held_out import held_out_clips, person_of
 from df_eval.metrics import ClipRatio, sync
 from df_eval.readers import FaceReader, choose_reader
 from df_infer.loudness import TOLERANCE_DB, levelled

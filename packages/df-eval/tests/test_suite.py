@@ -17,6 +17,7 @@ from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, ST
 from df_eval.readers import choose_reader
 from df_eval.readings import FaceReadings, signals_of
 from df_eval.suite import Suite
+from df_eval.systems import RunSystem
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models import DualForce
@@ -108,7 +109,9 @@ def test_a_longer_reconstruction_begins_with_the_shorter_one(pipeline: Pipeline,
 
 def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: list[EvalClip]) -> None:
     config = EvalConfig(clips=3, frames=(25, 33), shifts=SHIFTS, batch_size=2, resamples=100)
-    results = Suite(pipeline, DarkBarReader(), clips, config, ROLLOUT, quiet=True).run([25, 33])
+    results = Suite([RunSystem(GENERATED, pipeline, ROLLOUT, config)], DarkBarReader(), clips, config, quiet=True).run(
+        [25, 33]
+    )
     assert list(results) == [25, 33]
     for frames, result in results.items():
         table = result.table(0, 100)
@@ -131,7 +134,7 @@ def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: li
 def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: list[EvalClip]) -> None:
     config = EvalConfig(clips=3, frames=(25,), shifts=SHIFTS, resamples=100)
     reader = choose_reader("emoca", ReadersConfig())
-    results = Suite(pipeline, reader, clips, config, ROLLOUT, quiet=True).run([25])
+    results = Suite([RunSystem(GENERATED, pipeline, ROLLOUT, config)], reader, clips, config, quiet=True).run([25])
     table = results[25].table(0, 100)
     assert table[GENERATED]["lip_sync"].value is None
     assert "readers.landmarker=PATH" in table[GENERATED]["lip_sync"].reason

@@ -1,4 +1,4 @@
-"""``df-eval RUN``: measure a run on held-out clips."""
+"""``df-eval RUN ...``: measure runs, and other systems' videos, on held-out clips."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from df_eval.config import EvalConfig
 from df_models.cli_support import add_version, announce_loading, run_cli
@@ -13,11 +14,16 @@ from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.settings import add_print_config, dump_config, load_config
 
+if TYPE_CHECKING:
+    from df_eval.output import EvalOutcome
+
 DESCRIPTION = """\
 Measure a trained run on held-out clips: people and sentences that training did not see.
 
 Every clip is generated from its first image and its audio, and measured beside what the numbers mean: the
-ground truth, the VAE's reconstruction of it, the audio shifted (must be near 0), a still image. Written to RUN/eval:
+ground truth, the VAE's reconstruction of it, the audio shifted (must be near 0), a still image. Several runs, and
+folders of other systems' videos, are measured on the same clips and compared with the first run. Written to RUN/eval
+(several: to --out):
 
   report.html     goals, tables, curves and side-by-side videos; open it in a browser
   metrics.json    every number with N and its bootstrap 95 % interval, and the protocol
@@ -32,6 +38,8 @@ examples:
   df-eval runs/quickstart --clips 4 --frames 33             a quick look
   df-eval runs/quickstart rollout.steps=8 --out eval8       another sampler setting, elsewhere
   df-eval runs/quickstart --checkpoint 1000                 the model after 1000 steps, into RUN/eval/step-1000
+  df-eval runs/a runs/b --baseline wav2lip=videos/ --out out/compare   the others' differences from runs/a
+  df-eval runs/quickstart --export out/clips                each clip's image, sound and true video, for other systems
   df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
   df-eval runs/grid --config configs/eval/grid.yaml         real videos, read with MediaPipe
   df-eval runs/hdtf readers.identity=w600k_r50.onnx         CSIM and ACD, too (docs/metrics.md)
@@ -50,8 +58,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="df-eval", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory of df-train, such as runs/quickstart")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change (see below)")
+    parser.add_argument("run", metavar="RUN", help="run directory of df-train, such as runs/quickstart")
+    parser.add_argument("more", nargs="*", metavar="RUN | key=value", help="more runs; settings to change (see below)")
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="another system's videos, named as the clips",
+    )
     parser.add_argument("--config", type=Path, help="YAML file of settings, such as configs/eval/default.yaml")
     parser.add_argument("--clips", type=int, help="number of held-out clips (default 16)")
     parser.add_argument("--frames", nargs="+", help="lengths in pixel frames, each 1 + 4 n (default 33 129)")
@@ -60,8 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, metavar="DIR", help="the run's dataset, if it is not found by itself")
     parser.add_argument("--checkpoint", type=int, metavar="N", help="the run's milestone of step N, not its last model")
     parser.add_argument(
-        "--out", type=Path, help="directory to write to (default RUN/eval; of a milestone RUN/eval/step-N)"
+        "--out",
+        type=Path,
+        help="directory to write to (default RUN/eval, of a milestone RUN/eval/step-N; several: none)",
     )
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write the clips there for other systems, and stop")
     parser.add_argument("--require-goals", action="store_true", help="exit with 1 if a goal is not met")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     add_print_config(parser)
@@ -72,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_config(args: argparse.Namespace) -> EvalConfig:
     """Settings from the config file, then key=value, then the options."""
     given = [str(text) for text in args.frames or ()]
-    overrides = [*args.overrides, *(text for text in given if "=" in text)]
+    overrides = [*(text for text in args.more if "=" in text), *(text for text in given if "=" in text)]
     lengths = [text for text in given if "=" not in text]
     for text in lengths:
         if not text.isdigit():
@@ -86,27 +104,81 @@ def parse_config(args: argparse.Namespace) -> EvalConfig:
     return load_config(EvalConfig, args.config, overrides)
 
 
+def runs_of(args: argparse.Namespace) -> list[Path]:
+    """The runs; of the words after the first, those with an equals sign are settings."""
+    return [Path(args.run), *(Path(text) for text in args.more if "=" not in text)]
+
+
+def baselines_of(args: argparse.Namespace) -> dict[str, Path]:
+    """Folders of other systems' videos, by name."""
+    found: dict[str, Path] = {}
+    for text in args.baseline:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or name in found:
+            why = "a second one has this name" if name in found else "a name and a folder are wanted"
+            raise UserError(f"--baseline {text}: {why}; give it as --baseline wav2lip=DIR")
+        found[name] = Path(folder)
+    return found
+
+
+def place_of(args: argparse.Namespace, runs: list[Path], several: bool, checkpoint: int | None) -> Path:
+    """The directory to write to.
+
+    Raises:
+        UserError: several systems are compared, and none was given.
+    """
+    from df_infer.run_dir import RunDir
+
+    if args.out is None and several:
+        raise UserError("several systems are compared, and none of them is the place for it; name one with --out DIR")
+    if args.require_goals and several:
+        raise UserError("--require-goals is about one run; leave it out, or measure each run alone")
+    return args.out or RunDir(runs[0]).evaluation(checkpoint)
+
+
 def _main(argv: list[str]) -> int:
     args = build_parser().parse_intermixed_args(argv)
     config = parse_config(args)
     if args.print_config:
         print(dump_config(config), end="")
         return 0
+    runs, baselines = runs_of(args), baselines_of(args)
+    if args.export is not None:
+        return _export(runs, config, args.export)
+    out = place_of(args, runs, len(runs) + len(baselines) > 1, config.checkpoint)
     announce_loading("df-eval")
     from df_eval.evaluate import evaluate
-    from df_eval.table import goals_table, headline_table
-    from df_infer.run_dir import RunDir
 
-    out = args.out or RunDir(args.run).evaluation(config.checkpoint)
-    outcome, page = evaluate(args.run, config, out, quiet=args.quiet)
-    for frames, table in outcome.tables.items():
-        print(f"\n{frames} frames, {len(outcome.clips)} clips\n\n{headline_table(table, len(outcome.clips))}")
-    print(f"\n{goals_table(outcome.goals)}\n")
-    for frames, reason in outcome.missing.items():
-        print(f"{frames} frames were not measured: {reason}")
+    outcome, page = evaluate(runs, config, out, baselines=baselines, quiet=args.quiet)
+    _print(outcome)
     print(f"Report: {page}\nAll numbers: {page.parent / 'metrics.json'}, {page.parent / 'table.md'}")
     missed = any(goal.passed is not True for goal in outcome.goals) or bool(outcome.missing)
     return 1 if args.require_goals and missed else 0
+
+
+def _export(runs: list[Path], config: EvalConfig, out: Path) -> int:
+    announce_loading("df-eval")
+    from df_eval.export import export_clips
+
+    count = export_clips(runs[0], config, out)
+    print(f"{count} clips in {out}: NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video)")
+    return 0
+
+
+def _print(outcome: EvalOutcome) -> None:
+    """The headline, on the terminal."""
+    from df_eval.table import comparison_note, differences_table, goals_table, headline_table
+
+    for frames, table in outcome.tables.items():
+        print(f"\n{frames} frames, {len(outcome.clips)} clips\n\n{headline_table(table, len(outcome.clips))}")
+    if outcome.goals:
+        print(f"\n{goals_table(outcome.goals)}\n")
+    if outcome.differences:
+        print(f"\n{differences_table(outcome.differences)}\n\n{comparison_note(outcome.differences)}\n")
+    for line in outcome.told:
+        print(line)
+    for frames, reason in outcome.missing.items():
+        print(f"{frames} frames were not measured: {reason}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -36,6 +36,23 @@ class ReadersConfig(FrozenModel):
     lpips: Location | None = None
 
 
+class BaselineConfig(FrozenModel):
+    """What may be changed of another system's videos (`--baseline NAME=DIR`). What is wrong with them is told, and
+    mended only by these; the report says where.
+
+    Attributes:
+        resize: resize videos of another size to the clips', if it has the same shape (bicubic). Otherwise they are left
+            out.
+        retime: take the image nearest in time 25 times a second of videos of another rate. Otherwise they are left out.
+        realign: leave out the first frames of videos whose sound comes later than the clip's by as much. Otherwise they
+            are measured as they are.
+    """
+
+    resize: bool = False
+    retime: bool = False
+    realign: bool = False
+
+
 class EvalConfig(FrozenModel):
     """The protocol of one evaluation; written into metrics.json as resolved.
 
@@ -56,6 +73,7 @@ class EvalConfig(FrozenModel):
         checkpoint: measure the run's milestone of this step (`models/step-N/`) instead of its final model, into
             `eval/step-N/`.
         readers: files of the networks that read real video; a synthetic corpus has its own exact reader.
+        baseline: what may be changed of another system's videos.
     """
 
     clips: int = Field(default=16, ge=1)
@@ -73,6 +91,7 @@ class EvalConfig(FrozenModel):
     render: bool = False
     checkpoint: int | None = Field(default=None, ge=1)
     readers: ReadersConfig = ReadersConfig()
+    baseline: BaselineConfig = BaselineConfig()
 
     @field_validator("frames")
     @classmethod

@@ -43,5 +43,6 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 18px; font-
   border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; margin: 0; }
 dt { font-weight: 600; } dd { margin: 0; color: #374151; overflow-wrap: anywhere; }
 details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
+p.small { font-size: 13px; color: var(--soft); }
 ul.small { font-size: 13px; color: var(--soft); margin: 8px 0; padding-left: 20px; }
 """
