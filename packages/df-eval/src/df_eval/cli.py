@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from df_eval.config import EvalConfig
+from df_eval.protocol import check_frozen, protocol_file
 from df_models.cli_support import add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
@@ -41,7 +42,8 @@ examples:
   df-eval runs/a runs/b --baseline wav2lip=videos/ --out out/compare   the others' differences from runs/a
   df-eval runs/quickstart --export out/clips                each clip's image, sound and true video, for other systems
   df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
-  df-eval runs/grid --config configs/eval/grid.yaml         real videos, read with MediaPipe
+  df-eval runs/quickstart --protocol bench --split test     fixed settings and clips; --split dev to choose settings
+  df-eval runs/grid --protocol grid --split test            real videos, read with MediaPipe
   df-eval runs/hdtf readers.identity=w600k_r50.onnx         CSIM and ACD, too (docs/metrics.md)
 
 settings (key=value; each is told in docs/configuration.md):
@@ -68,6 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="another system's videos, named as the clips",
     )
     parser.add_argument("--config", type=Path, help="YAML file of settings, such as configs/eval/default.yaml")
+    parser.add_argument(
+        "--protocol", metavar="NAME", help="fixed settings and clips: configs/eval/NAME.yaml, or a file"
+    )
+    parser.add_argument("--split", choices=("dev", "test"), help="the protocol's clips to measure on (default dev)")
     parser.add_argument("--clips", type=int, help="number of held-out clips (default 16)")
     parser.add_argument("--frames", nargs="+", help="lengths in pixel frames, each 1 + 4 n (default 33 129)")
     parser.add_argument("--seed", type=int, help="seed of the generation noise and of the bootstrap (default 0)")
@@ -95,13 +101,24 @@ def parse_config(args: argparse.Namespace) -> EvalConfig:
     for text in lengths:
         if not text.isdigit():
             raise UserError(f"--frames {text!r} is no number of frames; give numbers such as --frames 33 129")
-    options = {"clips": args.clips, "seed": args.seed, "device": args.device, "checkpoint": args.checkpoint}
+    if args.protocol is not None and args.config is not None:
+        raise UserError("--protocol holds all settings; leave --config out")
+    file = args.config if args.protocol is None else protocol_file(args.protocol)
+    options = {
+        "split": args.split,
+        "clips": args.clips,
+        "seed": args.seed,
+        "device": args.device,
+        "checkpoint": args.checkpoint,
+    }
     overrides += [f"{name}={value}" for name, value in options.items() if value is not None]
     if args.data is not None:
         overrides.append(f"data={json.dumps(str(args.data))}")
     if lengths:
         overrides.append(f"frames=[{','.join(lengths)}]")
-    return load_config(EvalConfig, args.config, overrides)
+    config = load_config(EvalConfig, file, overrides)
+    check_frozen(file, config)
+    return config
 
 
 def runs_of(args: argparse.Namespace) -> list[Path]:
@@ -169,6 +186,8 @@ def _print(outcome: EvalOutcome) -> None:
     """The headline, on the terminal."""
     from df_eval.table import comparison_note, differences_table, goals_table, headline_table
 
+    if outcome.warning:
+        print(f"\n{outcome.warning}")
     for frames, table in outcome.tables.items():
         print(f"\n{frames} frames, {len(outcome.clips)} clips\n\n{headline_table(table, len(outcome.clips))}")
     if outcome.goals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from df_infer.config import RolloutChanges
 from df_models.device import check_device_name
@@ -36,6 +36,51 @@ class ReadersConfig(FrozenModel):
     lpips: Location | None = None
 
 
+class ClipListConfig(FrozenModel):
+    """One clip list of a protocol.
+
+    Attributes:
+        seed: of rendered clips.
+        sha256: the list's hash; another list is refused. Null: the hash is printed and nothing is refused.
+    """
+
+    seed: int | None = Field(default=None, ge=0)
+    sha256: str | None = None
+
+
+class ProtocolConfig(FrozenModel):
+    """What makes a file of settings a protocol: a name, and the clips. With it, the settings that decide a number
+    (`df_eval.protocol.FROZEN`) cannot be changed on the command line.
+
+    Attributes:
+        name: as the report prints it.
+        clips_from: `rendered`: synthetic people rendered for each list; `dataset`: the held-out clips of the run's
+            dataset, in either list by the hash of their name.
+        prefix: only clips of the dataset whose name begins so.
+        dev: the list that settings are chosen on.
+        test: the list that is quoted.
+        readers: SHA-256 of the readers' files, by their names in `readers`; another file is refused.
+    """
+
+    name: str = Field(min_length=1)
+    clips_from: Literal["rendered", "dataset"]
+    prefix: str = ""
+    dev: ClipListConfig = ClipListConfig()
+    test: ClipListConfig = ClipListConfig()
+    readers: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _lists(self) -> ProtocolConfig:
+        seeds = (self.dev.seed, self.test.seed)
+        if self.clips_from == "rendered" and (None in seeds or seeds[0] == seeds[1]):
+            raise ValueError("rendered clips need a seed of dev and another one of test")
+        if self.clips_from == "dataset" and seeds != (None, None):
+            raise ValueError("the clips of a dataset have no seed; leave dev.seed and test.seed out")
+        if unknown := self.readers.keys() - ReadersConfig.model_fields.keys():
+            raise ValueError(f"{sorted(unknown)[0]!r} is no reader; there are {', '.join(ReadersConfig.model_fields)}")
+        return self
+
+
 class BaselineConfig(FrozenModel):
     """What may be changed of another system's videos (`--baseline NAME=DIR`). What is wrong with them is told, and
     mended only by these; the report says where.
@@ -57,6 +102,8 @@ class EvalConfig(FrozenModel):
     """The protocol of one evaluation; written into metrics.json as resolved.
 
     Attributes:
+        protocol: what the file of a protocol says of itself (`--protocol NAME`).
+        split: the protocol's list to measure on: `dev`, or `test` for what is quoted.
         clips: held-out clips, each of another sentence, of people that training did not see.
         frames: lengths to generate and measure, in pixel frames (each 1 + 4 n; 25 per second).
         seed: keys the noise of generation, the bootstrap, and the held-out clips rendered where too few are stored.
@@ -65,6 +112,8 @@ class EvalConfig(FrozenModel):
         shifts: by how many frames later the truth is taken in the shifted-audio control, each at least 25 (1 s).
         resamples: bootstrap resamples of every interval.
         videos: clips shown side by side in the report.
+        codec: what videos pass through before they are read, but for the truth and other systems' files: `raw`:
+            nothing; `h264`: H.264 as df-infer writes it (yuv420p), since other systems' videos come so.
         rollout: settings of generation to change from the run's own, such as `rollout.steps=8`.
         device: `auto` takes a GPU if there is one.
         dtype: of the model while generating; `auto` as in `df_models.machine.choose_precision`.
@@ -76,6 +125,8 @@ class EvalConfig(FrozenModel):
         baseline: what may be changed of another system's videos.
     """
 
+    protocol: ProtocolConfig | None = None
+    split: Literal["dev", "test"] | None = None
     clips: int = Field(default=16, ge=1)
     frames: tuple[int, ...] = (33, 129)
     seed: int = Field(default=0, ge=0)
@@ -84,6 +135,7 @@ class EvalConfig(FrozenModel):
     shifts: tuple[int, ...] = (25, 30, 35, 40, 45, 50)
     resamples: int = Field(default=2000, ge=100)
     videos: int = Field(default=4, ge=0)
+    codec: Literal["raw", "h264"] = "raw"
     rollout: RolloutChanges = RolloutChanges()
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -103,6 +155,16 @@ class EvalConfig(FrozenModel):
             if count < 25:
                 raise ValueError(f"{count} pixel frames are too few to measure lip-sync; use 25 or more")
         return tuple(sorted(set(frames)))
+
+    @model_validator(mode="after")
+    def _of_a_protocol(self) -> EvalConfig:
+        if self.split is not None and self.protocol is None:
+            raise ValueError("split=dev and split=test are lists of a protocol; name one (--protocol NAME)")
+        if self.protocol is not None and self.split is None:
+            raise ValueError("a protocol is measured on one of its lists; set split: dev or split: test")
+        if self.protocol is not None and self.render:
+            raise ValueError("a protocol says which clips it is measured on; leave render out")
+        return self
 
     @field_validator("shifts")
     @classmethod

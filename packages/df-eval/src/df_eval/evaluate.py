@@ -16,7 +16,7 @@ from df_data.format.manifest import (
 from df_eval.baseline import read_folder
 from df_eval.clips import EvalClip, structure_encoder_of
 from df_eval.compare import differences
-from df_eval.config import EvalConfig, ReadersConfig
+from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.facts import protocol_facts, protocol_lines
 from df_eval.generation import check_size, fitting_lengths
@@ -25,7 +25,8 @@ from df_eval.held_out import held_out_clips, person_of
 from df_eval.measure import GENERATED, ROWS
 from df_eval.networks import Networks
 from df_eval.output import EvalOutcome, check_place, write_outcome
-from df_eval.readers import MEDIAPIPE, choose_reader
+from df_eval.reader_files import check_readers, reader_files, stored_landmarker
+from df_eval.readers import choose_reader
 from df_eval.suite import Suite
 from df_eval.systems import RunSystem, System
 from df_eval.table import HEADLINE
@@ -37,7 +38,6 @@ from df_infer.whole_clip import check_levels
 from df_models import DualForceConfig
 from df_models.errors import UserError
 from df_models.locks import one_writer
-from df_models.settings import Location, expand_path, read_tree
 from df_models.structure import StructureLayout, require_same
 from df_models.time import pixel_length
 
@@ -75,15 +75,16 @@ def _evaluate(
     generators = [_generator(run, row, root, config) for run, row in zip(runs, rows)]
     first = generators[0].pipeline
     files = reader_files(config.readers, root)
+    check_readers(config.protocol, files)
     reader = choose_reader(encoder, files, stored_landmarker(root))
     networks = Networks(files, next(first.model.parameters()).device)
-    clips, source = held_out_clips(root, config, encoder, first.size, person_of(runs[0], root))
+    clips, listed = held_out_clips(root, config, encoder, first.size, person_of(runs[0], root))
     lengths, missing = _lengths(generators, clips, config)
     folders = [read_folder(name, path, clips, lengths, config.baseline) for name, path in baselines.items()]
     systems: list[System] = [*generators, *folders]
     suite = Suite(systems, reader, clips, config, quiet, networks)
     results = suite.run(lengths)
-    facts = protocol_facts(systems, reader, networks, config, encoder, source, clips)
+    facts = protocol_facts(systems, reader, networks, config, encoder, listed, clips)
     seeded = {"seed": config.seed, "resamples": config.resamples}
     several = len(systems) > 1
     outcome = EvalOutcome(
@@ -194,23 +195,3 @@ def structure_there(root: Path | None, model: DualForceConfig) -> StructureLayou
 def structure_encoder(root: Path | None) -> str:
     """Id of the encoder that made a dataset's structure; it decides the reader."""
     return SYNTHETIC if root is None else structure_encoder_of(root)
-
-
-def reader_files(files: ReadersConfig, root: Path | None) -> ReadersConfig:
-    """The files of the readers; without a landmarker the one that the dataset's own config names, if it is there."""
-    file = None if root is None else root / "config.yaml"
-    if files.landmarker is not None or file is None or not file.is_file():
-        return files
-    models = read_tree(file).get("models")
-    named = models.get("face_landmarker") if isinstance(models, dict) else None
-    path = expand_path(named) if isinstance(named, str) else None
-    if path is None or not path.is_file():
-        return files
-    return files.model_copy(update={"landmarker": Location(path)})
-
-
-def stored_landmarker(root: Path | None) -> str:
-    """SHA-256 of the landmarker whose readings a dataset stores as its clips' truth; empty: none."""
-    encoders = {} if root is None else read_manifest(root / "val").encoders
-    found = encoders.get("face_landmarker") or encoders.get("structure")
-    return found.sha256 if found is not None and found.id == MEDIAPIPE else ""

@@ -12,11 +12,14 @@ from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.metrics.sets import SET_RESAMPLES
 from df_eval.networks import Networks
+from df_eval.protocol import ClipList, protocol_digest, protocol_text
 from df_eval.readers import FaceReader
 from df_eval.systems import RunSystem, System
 from df_infer.config import TRUTH
 from df_models.encoders import AudioEncoder, VideoVAE
 from df_models.machine import describe_device
+
+CODEC_TEXT = "generated and rebuilt videos pass through H.264 (yuv420p, as df-infer writes it) before they are read"
 
 
 def protocol_facts(
@@ -25,7 +28,7 @@ def protocol_facts(
     networks: Networks,
     config: EvalConfig,
     encoder: str,
-    source: str,
+    listed: ClipList,
     clips: Sequence[EvalClip],
 ) -> dict[str, Any]:
     """Everything needed to understand or repeat the numbers, as data.
@@ -35,7 +38,8 @@ def protocol_facts(
     """
     by_row = {system.row: _system_facts(system, config) for system in systems}
     return {
-        "clips_from": source,
+        "clips_from": listed.source,
+        "protocol": _protocol(config, listed),
         "clips": [{"key": clip.key, "identity": clip.identity, "frames": clip.length} for clip in clips],
         "structure_encoder": encoder,
         "reader": reader.id,
@@ -45,6 +49,19 @@ def protocol_facts(
         "torch": torch.__version__,
         **by_row[systems[0].row],
         **({"systems": by_row} if len(systems) > 1 else {}),
+    }
+
+
+def _protocol(config: EvalConfig, listed: ClipList) -> dict[str, Any] | None:
+    protocol, split = config.protocol, config.split
+    if protocol is None:
+        return None
+    return {
+        "name": protocol.name,
+        "sha256": protocol_digest(config),
+        "split": split,
+        "list": listed.sha256,
+        "list_checked": getattr(protocol, str(split)).sha256 is not None,
     }
 
 
@@ -78,6 +95,7 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
     shifts = ", ".join(str(shift) for shift in config["shifts"])
     people = len({clip["identity"] for clip in facts["clips"]})
     return [
+        ("protocol", protocol_text(facts)),
         ("clips", f"{facts['clips_from']}, {people} people, each clip another sentence"),
         ("reference image", "the clip's first frame"),
         ("reader", f"{facts['reader']}; truth: {reader.truth_note}"),
@@ -89,6 +107,7 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
             f"{min(config['resamples'], SET_RESAMPLES)}, moved to the mean",
         ),
         ("shifted audio", f"truth taken {shifts} frames later (25 per second), mean over these shifts"),
+        *([("codec", CODEC_TEXT)] if config["codec"] != "raw" else []),
         ("lag", f"searched within +-{config['max_lag']} frames"),
         ("machine", f"{facts['device']}, torch {facts['torch']}"),
     ]

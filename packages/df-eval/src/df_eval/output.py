@@ -21,6 +21,7 @@ from df_eval.goals import Goal
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, Video, kind_of
 from df_eval.metrics import SET_SPECS, SPECS
 from df_eval.plots import plot_lags, plot_losses, plot_mouths, plot_over_time
+from df_eval.protocol import DEV_NOTE
 from df_eval.report import Report, render
 from df_eval.results import LengthResults, clip_lines, mean_curve
 from df_eval.table import Table, table_document
@@ -67,6 +68,11 @@ class EvalOutcome:
     told: Sequence[str] = ()
 
     @property
+    def warning(self) -> str:
+        """What must stand on every page; empty: nothing."""
+        return DEV_NOTE if self.config.split == "dev" else ""
+
+    @property
     def shown(self) -> dict[str, str]:
         """The rows whose videos are shown, with the names over them."""
         rows = next(iter(self.tables.values()))
@@ -91,6 +97,7 @@ def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
         "told": list(outcome.told),
         "lengths": lengths,
         "not_measured": {str(frames): reason for frames, reason in outcome.missing.items()},
+        "warning": outcome.warning,
         "protocol": outcome.facts,
         "definitions": {name: spec.definition for name, spec in (SPECS | SET_SPECS).items()},
         "seconds": outcome.seconds,
@@ -122,8 +129,11 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
             shutil.rmtree(folder)
     checkpoint = outcome.config.checkpoint
     title = f"Evaluation of {outcome.run}" + ("" if checkpoint is None else f", step {checkpoint}")
+    if (protocol := outcome.config.protocol) is not None:
+        title += f", {protocol.name} ({outcome.config.split})"
     counts = {frames: len(outcome.clips) for frames in outcome.tables}
     report = Report(title, _lead(outcome), outcome.goals, outcome.tables, counts, outcome.protocol)
+    report.warning = outcome.warning
     report.differences, report.told = outcome.differences, outcome.told
     _write_plots(outcome, out, report)
     _write_videos(outcome, out, report, quiet)
@@ -137,7 +147,13 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
 
 
 def _tables(title: str, outcome: EvalOutcome, counts: dict[int, int]) -> str:
-    return table_document(title, outcome.tables, outcome.goals, counts, outcome.differences, outcome.told)
+    document = table_document(title, outcome.tables, outcome.goals, counts, outcome.differences, outcome.told)
+    name, _, rest = document.partition("\n\n")
+    protocol = "\n".join(f"- {what}: {text}" for what, text in outcome.protocol)
+    return (
+        "\n\n".join([name, *([f"**{outcome.warning}**"] if outcome.warning else []), rest + "\n## Protocol", protocol])
+        + "\n"
+    )
 
 
 def _lead(outcome: EvalOutcome) -> str:

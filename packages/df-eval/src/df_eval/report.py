@@ -45,6 +45,7 @@ class Report:
         plots: by heading, (path, caption, wide).
         videos: (path, caption).
         sheets: (path, caption).
+        warning: stands on every page; empty: nothing.
         differences: of each system from the first.
         told: what is wrong with a system's videos, a line each.
     """
@@ -58,13 +59,15 @@ class Report:
     plots: dict[str, list[tuple[str, str, bool]]] = field(default_factory=dict)
     videos: list[tuple[str, str]] = field(default_factory=list)
     sheets: list[tuple[str, str]] = field(default_factory=list)
+    warning: str = ""
     differences: Sequence[Difference] = ()
     told: Sequence[str] = ()
 
 
 def render(report: Report) -> str:
     """The page as HTML text."""
-    parts = [f"<h1>{escape(report.title)}</h1>", f'<p class="lead">{escape(report.lead)}</p>']
+    parts = [f'<p class="warning">{escape(report.warning)}</p>'] if report.warning else []
+    parts += [f"<h1>{escape(report.title)}</h1>", f'<p class="lead">{escape(report.lead)}</p>']
     if report.goals:
         parts.append(_goals(report))
     if report.differences:

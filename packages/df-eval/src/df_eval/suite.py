@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from df_eval.clips import EvalClip
+from df_eval.codec import through
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.curves import add_curves
 from df_eval.generation import Progress, rebuild_clips
@@ -21,7 +22,7 @@ from df_eval.networks import Networks
 from df_eval.readers import FaceReader, mouth_of_structure
 from df_eval.readings import FaceReadings
 from df_eval.results import LengthResults
-from df_eval.systems import LeftOut, System, own_vaes, rows_of, shifted_row
+from df_eval.systems import LeftOut, RunSystem, System, own_vaes, rows_of, shifted_row
 from df_infer.pipeline import Pipeline
 
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -85,7 +86,8 @@ class Suite:
     def _rebuilt(self, row: str, pipeline: Pipeline, longest: int) -> list[Video]:
         with self._stage(row, 2 * len(self.clips)) as done:
             videos = rebuild_clips(pipeline, self.clips, longest, batch_size=self.config.batch_size, progress=done)
-            return [Video(frames, self._read(frames, done)) for frames in videos]
+            coded = (through(self.config.codec, frames) for frames in videos)
+            return [Video(frames, self._read(frames, done)) for frames in coded]
 
     def _read(self, frames_THWC: np.ndarray, done: Progress) -> FaceReadings | None:
         read = self.reader.read(frames_THWC)
@@ -109,10 +111,13 @@ class Suite:
                 if isinstance(clip, LeftOut):
                     left_out[index] = clip.reason
                     continue
-                read = self._read(clip.frames_THWC, done)
+                coded = clip.frames_THWC
+                if isinstance(system, RunSystem):  # others come through a codec of their own
+                    coded = through(self.config.codec, coded)
+                read = self._read(coded, done)
                 mouth_T = mouth_of_structure(clip.structure_TD, system.layout, self.reader)
-                rows[system.row] = Video(clip.frames_THWC, read, mouth_T)
-                rows[shifted_row(system, self.systems)] = Video(clip.frames_THWC, read)
+                rows[system.row] = Video(coded, read, mouth_T)
+                rows[shifted_row(system, self.systems)] = Video(coded, read)
         return left_out
 
     def _measure(
