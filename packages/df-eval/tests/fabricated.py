@@ -108,8 +108,10 @@ def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[Len
     return results, shown
 
 
-def outcome_of(metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: float = 0.0) -> EvalOutcome:
-    config = EvalConfig(clips=clips, frames=(33, 65), videos=1, shifts=SHIFTS, resamples=200)
+def outcome_of(
+    metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: float = 0.0, lengths: tuple[int, ...] = (33, 65)
+) -> EvalOutcome:
+    config = EvalConfig(clips=clips, frames=lengths, videos=1, shifts=SHIFTS, resamples=200)
     results, videos = {}, {}
     for frames in config.frames:
         results[frames], videos[frames] = results_of(clips, frames, noise, drift)
@@ -118,7 +120,7 @@ def outcome_of(metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: f
         config=config,
         clips=[
             EvalClip(f"clip-{i}", str(i), v[GROUND_TRUTH].frames_THWC, np.zeros(640 * 65, np.float32), {})
-            for i, v in enumerate(videos[65])
+            for i, v in enumerate(videos[lengths[-1]])
         ],
         results=results,
         tables={frames: res.table(0, 200) for frames, res in results.items()},

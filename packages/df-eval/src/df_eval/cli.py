@@ -18,6 +18,9 @@ from df_models.settings import add_print_config, dump_config, load_config
 if TYPE_CHECKING:
     from df_eval.output import EvalOutcome
 
+ALL = "all"
+"""`--checkpoint all`: every milestone."""
+
 DESCRIPTION = """\
 Measure a trained run on held-out clips: people and sentences that training did not see.
 
@@ -41,6 +44,7 @@ examples:
   df-eval runs/quickstart --checkpoint 1000                 the model after 1000 steps, into RUN/eval/step-1000
   df-eval runs/a runs/b --baseline wav2lip=videos/ --out out/compare   the others' differences from runs/a
   df-eval runs/quickstart --export out/clips                each clip's image, sound and true video, for other systems
+  df-eval runs/quickstart --checkpoint all                  every milestone that was not measured alike, and the curves
   df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
   df-eval runs/quickstart --protocol bench --split test     fixed settings and clips; --split dev to choose settings
   df-eval runs/grid --protocol grid --split test            real videos, read with MediaPipe
@@ -79,7 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="seed of the generation noise and of the bootstrap (default 0)")
     parser.add_argument("--device", help=f"where to run: {DEVICE_NAMES} (default auto)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the run's dataset, if it is not found by itself")
-    parser.add_argument("--checkpoint", type=int, metavar="N", help="the run's milestone of step N, not its last model")
+    parser.add_argument(
+        "--checkpoint", metavar="N", help="the run's milestone of step N, not its last model; all: each, with curves"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -109,7 +115,7 @@ def parse_config(args: argparse.Namespace) -> EvalConfig:
         "clips": args.clips,
         "seed": args.seed,
         "device": args.device,
-        "checkpoint": args.checkpoint,
+        "checkpoint": _step(args.checkpoint),
     }
     overrides += [f"{name}={value}" for name, value in options.items() if value is not None]
     if args.data is not None:
@@ -119,6 +125,15 @@ def parse_config(args: argparse.Namespace) -> EvalConfig:
     config = load_config(EvalConfig, file, overrides)
     check_frozen(file, config)
     return config
+
+
+def _step(checkpoint: str | None) -> int | None:
+    """The step of ``--checkpoint``; None for none and for all."""
+    if checkpoint is None or checkpoint == ALL:
+        return None
+    if not checkpoint.isdigit():
+        raise UserError(f"--checkpoint {checkpoint!r} is no step; give the number of one, or --checkpoint {ALL}")
+    return int(checkpoint)
 
 
 def runs_of(args: argparse.Namespace) -> list[Path]:
@@ -162,8 +177,13 @@ def _main(argv: list[str]) -> int:
     runs, baselines = runs_of(args), baselines_of(args)
     if args.export is not None:
         return _export(runs, config, args.export)
-    out = place_of(args, runs, len(runs) + len(baselines) > 1, config.checkpoint)
+    several = len(runs) + len(baselines) > 1
+    if args.checkpoint == ALL and (several or args.require_goals):
+        raise UserError(f"--checkpoint {ALL} is about the training of one run; leave the other systems and goals out")
+    out = place_of(args, runs, several, config.checkpoint)
     announce_loading("df-eval")
+    if args.checkpoint == ALL:
+        return _milestones(runs[0], config, out, args.quiet)
     from df_eval.evaluate import evaluate
 
     outcome, page = evaluate(runs, config, out, baselines=baselines, quiet=args.quiet)
@@ -179,6 +199,17 @@ def _export(runs: list[Path], config: EvalConfig, out: Path) -> int:
 
     count = export_clips(runs[0], config, out)
     print(f"{count} clips in {out}: NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video)")
+    return 0
+
+
+def _milestones(run: Path, config: EvalConfig, out: Path, quiet: bool) -> int:
+    from df_eval.milestones import PLOTS, evaluate_milestones, training_table
+
+    curves = evaluate_milestones(run, config, out, print, quiet=quiet)
+    document = json.loads(curves.read_text(encoding="utf-8"))
+    if document["warning"]:
+        print(f"\n{document['warning']}")
+    print(f"\n{training_table(document)}\n\nCurves over training: {curves}, {out / PLOTS}/")
     return 0
 
 

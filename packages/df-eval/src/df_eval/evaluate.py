@@ -23,6 +23,7 @@ from df_eval.generation import check_size, fitting_lengths
 from df_eval.goals import goals_of
 from df_eval.held_out import held_out_clips, person_of
 from df_eval.measure import GENERATED, ROWS
+from df_eval.measured_as import measured_as
 from df_eval.networks import Networks
 from df_eval.output import EvalOutcome, check_place, write_outcome
 from df_eval.reader_files import check_readers, reader_files, stored_landmarker
@@ -101,6 +102,7 @@ def _evaluate(
         metrics_jsonl=None if several else runs[0].metrics,
         seconds=suite.seconds,
         differences=differences(results, rows, HEADLINE, **seeded) if several else [],
+        measured_as="" if several else measured_as(runs[0], config, root, files),
         told=[line for folder in folders for line in folder.lines()],
     )
     return outcome, write_outcome(outcome, out, quiet)

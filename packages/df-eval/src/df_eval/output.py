@@ -50,6 +50,7 @@ class EvalOutcome:
         metrics_jsonl: the run's training curves; None for several systems.
         differences: of each system from the first; empty for a single run.
         told: what is wrong with a system's videos, a line each.
+        measured_as: hash of all that decides the numbers (`df_eval.measured_as`); empty for several systems.
     """
 
     run: str
@@ -66,6 +67,7 @@ class EvalOutcome:
     seconds: dict[str, float]
     differences: Sequence[Difference] = ()
     told: Sequence[str] = ()
+    measured_as: str = ""
 
     @property
     def warning(self) -> str:
@@ -98,6 +100,7 @@ def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
         "lengths": lengths,
         "not_measured": {str(frames): reason for frames, reason in outcome.missing.items()},
         "warning": outcome.warning,
+        "measured_as": outcome.measured_as,
         "protocol": outcome.facts,
         "definitions": {name: spec.definition for name, spec in (SPECS | SET_SPECS).items()},
         "seconds": outcome.seconds,

@@ -33,21 +33,33 @@ def stored_landmarker(root: Path | None) -> str:
     return found.sha256 if found is not None and found.id == MEDIAPIPE else ""
 
 
+def reader_hashes(files: ReadersConfig) -> dict[str, str]:
+    """SHA-256 of the files that are given and there, by the readers' names."""
+    found: dict[str, str] = {}
+    for name in ReadersConfig.model_fields:
+        given = getattr(files, name)
+        if given is None:
+            continue
+        rest = split_spec(given)[1]
+        path = given.path if rest is None else expand_path(rest)
+        if path.is_file():
+            found[name] = sha256_file(path)
+    return found
+
+
 def check_readers(protocol: ProtocolConfig | None, files: ReadersConfig) -> None:
     """Refuse a reader's file that is not the protocol's; one that is not given leaves its metrics unavailable.
 
     Raises:
         UserError: naming it.
     """
-    for name, wanted in ({} if protocol is None else protocol.readers).items():
-        given = getattr(files, name)
-        if given is None:
-            continue
-        rest = split_spec(given)[1]
-        path = given.path if rest is None else expand_path(rest)
-        if path.is_file() and (found := sha256_file(path)) != wanted:
-            assert protocol is not None
+    if protocol is None or not protocol.readers:
+        return
+    for name, found in reader_hashes(files).items():
+        wanted = protocol.readers.get(name, found)
+        if found != wanted:
             raise UserError(
-                f"the protocol {protocol.name} reads with a file of hash {wanted[:12]} as readers.{name}, and {path} "
-                f"has {found[:12]}: the numbers would not compare; give that file, or measure without the protocol"
+                f"the protocol {protocol.name} reads with a file of hash {wanted[:12]} as readers.{name}, and "
+                f"{getattr(files, name)} has {found[:12]}: the numbers would not compare; give that file, or measure "
+                "without the protocol"
             )
