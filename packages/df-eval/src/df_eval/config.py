@@ -81,6 +81,30 @@ class ProtocolConfig(FrozenModel):
         return self
 
 
+class DriftConfig(FrozenModel):
+    """A long generation, measured window by window as it is made; nothing of it is held.
+
+    Attributes:
+        frames: pixel frames to generate (1 + 4 n; 25 per second, so 250001 are 10 000 s). Null: none.
+        window: pixel frames of a window.
+        at: after how many frames a window ends; then each time the length has doubled, and at the end.
+    """
+
+    frames: int | None = None
+    window: int = Field(default=33, ge=25)
+    at: tuple[int, ...] = (33, 129, 257, 513)
+
+    @model_validator(mode="after")
+    def _fits(self) -> DriftConfig:
+        if not self.at or min(self.at) < self.window:
+            raise ValueError(f"the first window ends after {self.window} frames or more; raise at, or lower window")
+        if self.frames is not None:
+            latent_length(self.frames)
+            if self.frames < self.window:
+                raise ValueError(f"{self.frames} frames hold no window of {self.window}")
+        return self
+
+
 class BaselineConfig(FrozenModel):
     """What may be changed of another system's videos (`--baseline NAME=DIR`). What is wrong with them is told, and
     mended only by these; the report says where.
@@ -114,6 +138,7 @@ class EvalConfig(FrozenModel):
         videos: clips shown side by side in the report.
         codec: what videos pass through before they are read, but for the truth and other systems' files: `raw`:
             nothing; `h264`: H.264 as df-infer writes it (yuv420p), since other systems' videos come so.
+        drift: a long generation beside the clips.
         rollout: settings of generation to change from the run's own, such as `rollout.steps=8`.
         device: `auto` takes a GPU if there is one.
         dtype: of the model while generating; `auto` as in `df_models.machine.choose_precision`.
@@ -136,6 +161,7 @@ class EvalConfig(FrozenModel):
     resamples: int = Field(default=2000, ge=100)
     videos: int = Field(default=4, ge=0)
     codec: Literal["raw", "h264"] = "raw"
+    drift: DriftConfig = DriftConfig()
     rollout: RolloutChanges = RolloutChanges()
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

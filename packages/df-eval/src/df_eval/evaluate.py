@@ -102,6 +102,7 @@ def _evaluate(
         metrics_jsonl=None if several else runs[0].metrics,
         seconds=suite.seconds,
         differences=differences(results, rows, HEADLINE, **seeded) if several else [],
+        drift=suite.drift,
         measured_as="" if several else measured_as(runs[0], config, root, files),
         told=[line for folder in folders for line in folder.lines()],
     )

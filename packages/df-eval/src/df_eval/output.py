@@ -17,14 +17,15 @@ from tqdm import tqdm
 from df_eval.clips import EvalClip
 from df_eval.compare import Difference
 from df_eval.config import EvalConfig
+from df_eval.drift import TITLES, Drift
 from df_eval.goals import Goal
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, Video, kind_of
 from df_eval.metrics import SET_SPECS, SPECS
-from df_eval.plots import plot_lags, plot_losses, plot_mouths, plot_over_time
+from df_eval.plots import plot_drift, plot_lags, plot_losses, plot_mouths, plot_over_time
 from df_eval.protocol import DEV_NOTE
 from df_eval.report import Report, render
 from df_eval.results import LengthResults, clip_lines, mean_curve
-from df_eval.table import Table, table_document
+from df_eval.table import Table, drift_document, drift_heading, table_document
 from df_eval.videos import write_contact_sheet, write_side_by_side
 from df_infer.run_log import read_log
 from df_models.files import atomic_write, check_owned, mark_owned
@@ -50,6 +51,7 @@ class EvalOutcome:
         metrics_jsonl: the run's training curves; None for several systems.
         differences: of each system from the first; empty for a single run.
         told: what is wrong with a system's videos, a line each.
+        drift: what was measured over a long generation, if one was asked for.
         measured_as: hash of all that decides the numbers (`df_eval.measured_as`); empty for several systems.
     """
 
@@ -68,6 +70,7 @@ class EvalOutcome:
     differences: Sequence[Difference] = ()
     told: Sequence[str] = ()
     measured_as: str = ""
+    drift: Drift | None = None
 
     @property
     def warning(self) -> str:
@@ -101,6 +104,9 @@ def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
         "not_measured": {str(frames): reason for frames, reason in outcome.missing.items()},
         "warning": outcome.warning,
         "measured_as": outcome.measured_as,
+        "drift": None
+        if outcome.drift is None
+        else outcome.drift.to_json(outcome.config.seed, outcome.config.resamples),
         "protocol": outcome.facts,
         "definitions": {name: spec.definition for name, spec in (SPECS | SET_SPECS).items()},
         "seconds": outcome.seconds,
@@ -151,6 +157,8 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
 
 def _tables(title: str, outcome: EvalOutcome, counts: dict[int, int]) -> str:
     document = table_document(title, outcome.tables, outcome.goals, counts, outcome.differences, outcome.told)
+    if outcome.drift is not None:
+        document += "\n" + drift_document(outcome.drift, outcome.config.seed, outcome.config.resamples)
     name, _, rest = document.partition("\n\n")
     protocol = "\n".join(f"- {what}: {text}" for what, text in outcome.protocol)
     return (
@@ -199,8 +207,20 @@ def _write_plots(outcome: EvalOutcome, out: Path, report: Report) -> None:
             if plot_over_time(results, out / path, name, label):
                 found.append((path, f"{label.capitalize()} over time, mean over clips.", False))
         report.plots[f"Curves, {frames} frames"] = found
+    if outcome.drift is not None:
+        report.plots[drift_heading(outcome.drift)] = _drift_plots(outcome, outcome.drift, out)
     if outcome.metrics_jsonl is not None:
         report.plots["Training"] = _loss_plots(outcome.metrics_jsonl, out)
+
+
+def _drift_plots(outcome: EvalOutcome, drift: Drift, out: Path) -> list[tuple[str, str, bool]]:
+    found = []
+    for name, rows in drift.tables(outcome.config.seed, outcome.config.resamples).items():
+        path = f"plots/drift-{name}.png"
+        plot_drift(rows, drift.rows, out / path, TITLES[name])
+        caption = f"{TITLES[name].capitalize()} in windows of {drift.window} frames; bands: 95 % intervals over clips."
+        found.append((path, caption, False))
+    return found
 
 
 def _loss_plots(metrics_jsonl: Path, out: Path) -> list[tuple[str, str, bool]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC, kind_of
+from df_eval.metrics import Score
 from df_eval.results import LengthResults, mean_curve
 from df_infer.run_log import smoothed
 from df_models.files import atomic_path
@@ -144,6 +145,35 @@ def plot_over_time(results: LengthResults, path: Path, name: str, label: str) ->
 
 def _video_of(row: str) -> str:
     return "the generated video" if row == GENERATED else row
+
+
+def plot_drift(scores: Mapping[str, Mapping[int, Score]], rows: Sequence[str], path: Path, label: str) -> bool:
+    """A quantity of windows against the time at which they end, a line for each row, its interval as a band.
+
+    Args:
+        scores: by row and pixel frame, all with a value.
+        rows: all rows of the table, which decide the colours.
+    """
+    figure = new_figure(6.2, 3.4)
+    axis = figure.subplots()
+    look = looks(rows)
+    for row, found in scores.items():
+        colour, style = look[row]
+        drawn = [(end / FPS, score.value) for end, score in found.items() if score.value is not None]
+        axis.plot(*np.array(drawn).T, f"o{style}", markersize=3.5, color=colour, label=row)
+        sure = [(end / FPS, s.low, s.high) for end, s in found.items() if s.low is not None and s.high is not None]
+        if sure:
+            at, low, high = np.array(sure, dtype=np.float64).T
+            axis.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+    ends = sorted({end / FPS for found in scores.values() for end in found})
+    axis.set_xscale("log")
+    axis.set_xticks(ends, [f"{end:.3g}" for end in ends])
+    axis.minorticks_off()
+    axis.set_xlabel("seconds after which the window ends")
+    axis.set_ylabel(label)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False)
+    return save(figure, path)
 
 
 def plot_losses(lines: list[dict[str, Any]], path: Path, keep: Callable[[str], bool], title: str) -> bool:

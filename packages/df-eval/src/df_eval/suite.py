@@ -15,6 +15,7 @@ from df_eval.clips import EvalClip
 from df_eval.codec import through
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.curves import add_curves
+from df_eval.drift import Drift, measure_drift
 from df_eval.generation import Progress, rebuild_clips
 from df_eval.measure import GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, kind_of, measure
 from df_eval.metrics.lips import silent_frames
@@ -40,6 +41,7 @@ class Suite:
         videos: by length, one mapping of row -> video per clip (the rows that have pixels of their own; not those of
             systems without a video of the clip).
         seconds: wall time by stage.
+        drift: what was measured over a long generation; None if nothing was asked for.
     """
 
     systems: Sequence[System]
@@ -50,6 +52,7 @@ class Suite:
     networks: Networks = field(default_factory=lambda: Networks(ReadersConfig()))
     videos: dict[int, list[dict[str, Video]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    drift: Drift | None = None
 
     def run(self, lengths: Sequence[int]) -> dict[int, LengthResults]:
         """Measure every row at every length."""
@@ -66,7 +69,16 @@ class Suite:
             left_out = {system.row: self._make(system, frames) for system in self.systems}
             with self._stage(f"measuring {frames} frames", len(self.clips)) as done:
                 results[frames] = self._measure(frames, truths, left_out, done)
+        if self.config.drift.frames is not None:
+            self._drift(longest, truths)
         return results
+
+    def _drift(self, longest: int, truths: Sequence[_TruthRead]) -> None:
+        start = time.perf_counter()
+        known = [truth.truth(longest, None, []) for truth in truths]
+        held = self.videos[longest]
+        self.drift = measure_drift(self.systems, self.clips, known, held, self.reader, self.config, self.quiet)
+        self.seconds["drift"] = round(time.perf_counter() - start, 2)
 
     def _truth(self, clip: EvalClip, longest: int, done: Progress) -> _TruthRead:
         read = self.reader.read(clip.frames_THWC[:longest])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from df_eval.compare import Difference
+from df_eval.drift import TITLES, Drift
 from df_eval.goals import Goal
 from df_eval.markdown import NOTHING, markdown_table
 from df_eval.measure import GENERATED, kind_of
@@ -135,6 +136,27 @@ def unavailable_lines(table: Table) -> list[tuple[str, str]]:
         for spec in (*CATALOG, *SETS)
         if all(cells[spec.name].value is None for cells in table.values())
     ]
+
+
+def drift_heading(drift: Drift) -> str:
+    """Of the section on a long generation."""
+    return f"A long generation: {drift.frames} frames ({drift.frames / 25:g} s)"
+
+
+def drift_document(drift: Drift, seed: int, resamples: int) -> str:
+    """The section on a long generation: a table for each metric, rows by the frames after which windows end."""
+    note = (
+        f"Windows of {drift.window} frames, by the frame after which they end; systems go on with other clips' speech."
+    )
+    parts = [f"## {drift_heading(drift)}", note]
+    for name, rows in drift.tables(seed, resamples).items():
+        lines = [
+            [row, *(cell(found[end], 3, found[end].n) if end in found else NOTHING for end in drift.ends)]
+            for row, found in rows.items()
+        ]
+        parts += [f"### {TITLES[name]}", markdown_table(["row", *map(str, drift.ends)], lines)]
+    parts += [f"- {row}: {why}" for row, why in drift.missing.items()]
+    return "\n\n".join(parts) + "\n"
 
 
 def table_document(
