@@ -26,16 +26,11 @@ from tqdm import tqdm
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
-from df_eval.evaluate import (
-    check_size,
-    held_out_clips,
-    person_of,
-    reader_files,
-    stored_landmarker,
-    structure_encoder,
-)
-from df_eval.generation import generate_clips
+from df_eval.evaluate import structure_encoder
+from df_eval.generation import check_size, generate_clips
+from df_eval.held_out import held_out_clips, person_of
 from df_eval.metrics import ClipRatio, sync
+from df_eval.reader_files import reader_files, stored_landmarker
 from df_eval.readers import FaceReader, choose_reader
 from df_infer.loudness import TOLERANCE_DB, levelled
 from df_infer.pipeline import Pipeline
@@ -76,7 +71,8 @@ class Bench:
         self.pipeline = Pipeline.from_run(self.run.root, config.device, config.dtype)
         encoder = structure_encoder(root)
         self.reader: FaceReader = choose_reader(encoder, reader_files(config.readers, root), stored_landmarker(root))
-        self.clips, self.source = held_out_clips(root, config, encoder, self.pipeline.size, person_of(self.run, root))
+        self.clips, listed = held_out_clips(root, config, encoder, self.pipeline.size, person_of(self.run, root))
+        self.source = listed.source
         check_size(self.pipeline, self.clips)
         self.config, self.frames = config, config.frames[0]
         self.trained_db = self.pipeline.model.config.speech_level

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -100,15 +101,17 @@ def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[Len
         truth, videos = rows_of(index, frames, noise, drift)
         for row in ROWS:
             results.measured[row].append(measure(row, videos[row], truth, max_lag=5, shifts=SHIFTS))
-            add_curves(results, row, videos[row], truth, max_lag=5, shifts=SHIFTS)
+            add_curves(results, row, index, videos[row], truth, max_lag=5, shifts=SHIFTS)
             for name, values in features(videos[row]).items() if row != SHIFTED else ():
-                results.features[row].setdefault(name, []).append(values)
+                results.add_features(row, index, name, values)
         shown.append(videos)
     return results, shown
 
 
-def outcome_of(metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: float = 0.0) -> EvalOutcome:
-    config = EvalConfig(clips=clips, frames=(33, 65), videos=1, shifts=SHIFTS, resamples=200)
+def outcome_of(
+    metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: float = 0.0, lengths: tuple[int, ...] = (33, 65)
+) -> EvalOutcome:
+    config = EvalConfig(clips=clips, frames=lengths, videos=1, shifts=SHIFTS, resamples=200)
     results, videos = {}, {}
     for frames in config.frames:
         results[frames], videos[frames] = results_of(clips, frames, noise, drift)
@@ -117,7 +120,7 @@ def outcome_of(metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: f
         config=config,
         clips=[
             EvalClip(f"clip-{i}", str(i), v[GROUND_TRUTH].frames_THWC, np.zeros(640 * 65, np.float32), {})
-            for i, v in enumerate(videos[65])
+            for i, v in enumerate(videos[lengths[-1]])
         ],
         results=results,
         tables={frames: res.table(0, 200) for frames, res in results.items()},
@@ -129,3 +132,21 @@ def outcome_of(metrics_jsonl: Path, clips: int = 4, noise: float = 0.2, drift: f
         metrics_jsonl=metrics_jsonl,
         seconds={},
     )
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to and checks that its tags nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("img", "meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()

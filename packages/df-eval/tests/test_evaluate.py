@@ -19,7 +19,7 @@ from df_eval.cli import main
 from df_eval.clips import stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
-from df_eval.evaluate import held_out_clips
+from df_eval.held_out import held_out_clips
 from df_eval.measure import GENERATED, GROUND_TRUTH
 from df_infer.run_dir import RunDir, RunRecord
 from df_models import DualForce
@@ -87,10 +87,10 @@ def test_the_run_s_own_clips_are_taken_if_they_do_and_rendered_if_not(stored: tu
     run = stored[0] / "data"
     encoder = structure_encoder_of(run)
     assert encoder.startswith("synth")
-    clips, source = held_out_clips(run, EvalConfig(clips=3, frames=(25, 53)), encoder, 32)
-    assert {clip.key for clip in clips} == {"clip-0", "clip-1", "clip-2"} and "val clips" in source
-    clips, source = held_out_clips(run, EvalConfig(clips=1, frames=(25, 57), shifts=(25,)), encoder, 32)
-    assert "rendered" in source and clips[0].length == 57
+    clips, listed = held_out_clips(run, EvalConfig(clips=3, frames=(25, 53)), encoder, 32)
+    assert {clip.key for clip in clips} == {"clip-0", "clip-1", "clip-2"} and "val clips" in listed.source
+    clips, listed = held_out_clips(run, EvalConfig(clips=1, frames=(25, 57), shifts=(25,)), encoder, 32)
+    assert "rendered" in listed.source and clips[0].length == 57
     assert clips[0].identity not in {f"synth-{clip.identity}" for clip in stored[1]}
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from df_eval.clips import EvalClip, render_clips
-from df_eval.evaluate import check_makable, protocol_lines, structure_there
+from df_eval.evaluate import check_makable, structure_there
+from df_eval.facts import protocol_lines
 from df_eval.generation import fitting_lengths, generate_clips, true_structure
 from df_eval.readers import SyntheticFaceReader, mouth_of_structure
 from df_infer.config import RolloutConfig

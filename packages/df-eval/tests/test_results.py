@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fabricated import SHIFTS, outcome_of, results_of, rows_of
+from fabricated import SHIFTS, Page, outcome_of, results_of, rows_of
 from scipy import stats
 
 from df_eval.goals import IDENTITY_DRIFT_LIMIT, LIP_SYNC_SHARE, goals_of
@@ -134,24 +133,6 @@ def test_cells_and_tables() -> None:
     assert cell(Score.unavailable("why"), 1, clips=4) == "–"
     lines = markdown_table(["a", "long"], [["xyz", "1"]]).splitlines()
     assert lines == ["| a   | long |", "|-----|------|", "| xyz | 1    |"]
-
-
-class Page(HTMLParser):
-    """Collects what a page refers to and checks that its tags nest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sources: list[str] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in ("img", "meta", "link", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
-        self.open.pop()
 
 
 @pytest.fixture(scope="module")

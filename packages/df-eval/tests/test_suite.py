@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fabricated import SHIFTS, image, signal
+from fabricated import SHIFTS
+from tiny import ROLLOUT, DarkBarReader, tiny_clips, tiny_pipeline
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig, ReadersConfig
@@ -15,20 +16,10 @@ from df_eval.generation import audio_slots, check_size, fitting_lengths, generat
 from df_eval.goals import goals_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
 from df_eval.readers import choose_reader
-from df_eval.readings import FaceReadings, signals_of
 from df_eval.suite import Suite
+from df_eval.systems import RunSystem
 from df_infer.pipeline import Pipeline
-from df_infer.rollout import RolloutConfig
-from df_models import DualForce
-from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae
 from df_models.errors import UserError
-
-TINY = {
-    "dim": 48, "num_layers": 1, "num_heads": 2, "ffn_dim": 64, "structure_width": 32, "structure_layers": 1,
-    "structure_heads": 2, "structure_ffn_dim": 64, "fusion_depth": 1, "bridge_width": 32, "bridge_heads": 2,
-    "audio_width": 32, "audio_heads": 2, "reference_width": 32, "flame_dim": 0, "video_size": 16,
-}  # fmt: skip
-ROLLOUT = RolloutConfig(steps=2, window=4)
 
 
 @pytest.fixture(autouse=True)
@@ -41,43 +32,12 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
-    torch.manual_seed(0)
-    model = DualForce.from_preset("quickstart", **TINY)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.2)
-    return Pipeline(
-        model.eval(), random_tiny_vae(0), load_audio_encoder("logmel"), load_reference_encoder("patches"), ROLLOUT
-    )
+    return tiny_pipeline()
 
 
 @pytest.fixture(scope="module")
 def clips() -> list[EvalClip]:
-    made = []
-    for index in range(3):
-        mouth = signal(33 + max(SHIFTS), index)
-        wave = np.random.default_rng(index).normal(size=640 * len(mouth)).astype(np.float32) * 0.1
-        made.append(EvalClip(f"c{index}", str(index), image(mouth, index), wave, {"mouth_open": mouth}))
-    return made
-
-
-class DarkBarReader:
-    """Reads the mouth of the constructed images: how dark the bar is."""
-
-    id = "dark bar"
-    truth_note = "constructed"
-    unavailable = {"identity_distance": "a bar has no identity"}  # noqa: RUF012
-
-    def read(self, frames_THWC: np.ndarray) -> FaceReadings:
-        dark = -frames_THWC[:, 10:13, 5:11].mean(axis=(1, 2, 3))
-        return FaceReadings(np.ones(len(dark), bool), dark)
-
-    def truth(self, clip: EvalClip) -> FaceReadings:
-        return signals_of(clip.truth)
-
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray:
-        return structure_TD[:, 0].astype(np.float64)
+    return tiny_clips()
 
 
 def nothing(_: int) -> None:
@@ -108,7 +68,9 @@ def test_a_longer_reconstruction_begins_with_the_shorter_one(pipeline: Pipeline,
 
 def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: list[EvalClip]) -> None:
     config = EvalConfig(clips=3, frames=(25, 33), shifts=SHIFTS, batch_size=2, resamples=100)
-    results = Suite(pipeline, DarkBarReader(), clips, config, ROLLOUT, quiet=True).run([25, 33])
+    results = Suite([RunSystem(GENERATED, pipeline, ROLLOUT, config)], DarkBarReader(), clips, config, quiet=True).run(
+        [25, 33]
+    )
     assert list(results) == [25, 33]
     for frames, result in results.items():
         table = result.table(0, 100)
@@ -131,7 +93,7 @@ def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: li
 def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: list[EvalClip]) -> None:
     config = EvalConfig(clips=3, frames=(25,), shifts=SHIFTS, resamples=100)
     reader = choose_reader("emoca", ReadersConfig())
-    results = Suite(pipeline, reader, clips, config, ROLLOUT, quiet=True).run([25])
+    results = Suite([RunSystem(GENERATED, pipeline, ROLLOUT, config)], reader, clips, config, quiet=True).run([25])
     table = results[25].table(0, 100)
     assert table[GENERATED]["lip_sync"].value is None
     assert "readers.landmarker=PATH" in table[GENERATED]["lip_sync"].reason

@@ -51,6 +51,19 @@ def test_writes_a_video_with_the_audio(files, tmp_path: Path, capsys) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_the_profile_tells_where_the_time_goes(files, tmp_path: Path, capsys) -> None:
+    trace = tmp_path / "trace.json"
+    assert run(files, tmp_path / "out.mp4", "--frames", "9", "--profile", str(trace)) == 0
+    told = capsys.readouterr().out
+    stages = [line for line in told.splitlines() if " ms  " in line]
+    assert {line.split("ms")[1].split("(")[0].strip() for line in stages} == {
+        "denoise", "decode", "hear", "write into the cache",
+    }  # fmt: skip
+    assert all("(3 times)" in line for line in stages if "hear" not in line) and json.loads(trace.read_text())
+    assert run(files, tmp_path / "out.mp4", "--frames", "133", "--profile", str(trace)) == 2
+    assert "--frames 129" in capsys.readouterr().err
+
+
 def test_a_milestone_is_taken_in_place_of_the_final_model(files, tmp_path: Path, monkeypatch, capsys) -> None:
     copy = tmp_path / "run"
     shutil.copytree(files.run, copy)

@@ -1,4 +1,4 @@
-"""``df-eval RUN``: measure a run on held-out clips."""
+"""``df-eval RUN ...``: measure runs, and other systems' videos, on held-out clips."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ import argparse
 import json
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from df_eval.config import EvalConfig
+from df_eval.protocol import check_frozen, protocol_file
 from df_models.cli_support import add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.settings import add_print_config, dump_config, load_config
 
+if TYPE_CHECKING:
+    from df_eval.output import EvalOutcome
+
+ALL = "all"
+"""`--checkpoint all`: every milestone."""
+
 DESCRIPTION = """\
 Measure a trained run on held-out clips: people and sentences that training did not see.
 
 Every clip is generated from its first image and its audio, and measured beside what the numbers mean: the
-ground truth, the VAE's reconstruction of it, the audio shifted (must be near 0), a still image. Written to RUN/eval:
+ground truth, the VAE's reconstruction of it, the audio shifted (must be near 0), a still image. Several runs, and
+folders of other systems' videos, are measured on the same clips and compared with the first run. Written to RUN/eval
+(several: to --out):
 
   report.html     goals, tables, curves and side-by-side videos; open it in a browser
   metrics.json    every number with N and its bootstrap 95 % interval, and the protocol
@@ -32,8 +42,12 @@ examples:
   df-eval runs/quickstart --clips 4 --frames 33             a quick look
   df-eval runs/quickstart rollout.steps=8 --out eval8       another sampler setting, elsewhere
   df-eval runs/quickstart --checkpoint 1000                 the model after 1000 steps, into RUN/eval/step-1000
+  df-eval runs/a runs/b --baseline wav2lip=videos/ --out out/compare   the others' differences from runs/a
+  df-eval runs/quickstart --export out/clips                each clip's image, sound and true video, for other systems
+  df-eval runs/quickstart --checkpoint all                  every milestone that was not measured alike, and the curves
   df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
-  df-eval runs/grid --config configs/eval/grid.yaml         real videos, read with MediaPipe
+  df-eval runs/quickstart --protocol bench --split test     fixed settings and clips; --split dev to choose settings
+  df-eval runs/grid --protocol grid --split test            real videos, read with MediaPipe
   df-eval runs/hdtf readers.identity=w600k_r50.onnx         CSIM and ACD, too (docs/metrics.md)
 
 settings (key=value; each is told in docs/configuration.md):
@@ -50,18 +64,34 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="df-eval", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory of df-train, such as runs/quickstart")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings to change (see below)")
+    parser.add_argument("run", metavar="RUN", help="run directory of df-train, such as runs/quickstart")
+    parser.add_argument("more", nargs="*", metavar="RUN | key=value", help="more runs; settings to change (see below)")
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="another system's videos, named as the clips",
+    )
     parser.add_argument("--config", type=Path, help="YAML file of settings, such as configs/eval/default.yaml")
+    parser.add_argument(
+        "--protocol", metavar="NAME", help="fixed settings and clips: configs/eval/NAME.yaml, or a file"
+    )
+    parser.add_argument("--split", choices=("dev", "test"), help="the protocol's clips to measure on (default dev)")
     parser.add_argument("--clips", type=int, help="number of held-out clips (default 16)")
     parser.add_argument("--frames", nargs="+", help="lengths in pixel frames, each 1 + 4 n (default 33 129)")
     parser.add_argument("--seed", type=int, help="seed of the generation noise and of the bootstrap (default 0)")
     parser.add_argument("--device", help=f"where to run: {DEVICE_NAMES} (default auto)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the run's dataset, if it is not found by itself")
-    parser.add_argument("--checkpoint", type=int, metavar="N", help="the run's milestone of step N, not its last model")
     parser.add_argument(
-        "--out", type=Path, help="directory to write to (default RUN/eval; of a milestone RUN/eval/step-N)"
+        "--checkpoint", metavar="N", help="the run's milestone of step N, not its last model; all: each, with curves"
     )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="directory to write to (default RUN/eval, of a milestone RUN/eval/step-N; several: none)",
+    )
+    parser.add_argument("--export", type=Path, metavar="DIR", help="write the clips there for other systems, and stop")
     parser.add_argument("--require-goals", action="store_true", help="exit with 1 if a goal is not met")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     add_print_config(parser)
@@ -72,18 +102,70 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_config(args: argparse.Namespace) -> EvalConfig:
     """Settings from the config file, then key=value, then the options."""
     given = [str(text) for text in args.frames or ()]
-    overrides = [*args.overrides, *(text for text in given if "=" in text)]
+    overrides = [*(text for text in args.more if "=" in text), *(text for text in given if "=" in text)]
     lengths = [text for text in given if "=" not in text]
     for text in lengths:
         if not text.isdigit():
             raise UserError(f"--frames {text!r} is no number of frames; give numbers such as --frames 33 129")
-    options = {"clips": args.clips, "seed": args.seed, "device": args.device, "checkpoint": args.checkpoint}
+    if args.protocol is not None and args.config is not None:
+        raise UserError("--protocol holds all settings; leave --config out")
+    file = args.config if args.protocol is None else protocol_file(args.protocol)
+    options = {
+        "split": args.split,
+        "clips": args.clips,
+        "seed": args.seed,
+        "device": args.device,
+        "checkpoint": _step(args.checkpoint),
+    }
     overrides += [f"{name}={value}" for name, value in options.items() if value is not None]
     if args.data is not None:
         overrides.append(f"data={json.dumps(str(args.data))}")
     if lengths:
         overrides.append(f"frames=[{','.join(lengths)}]")
-    return load_config(EvalConfig, args.config, overrides)
+    config = load_config(EvalConfig, file, overrides)
+    check_frozen(file, config)
+    return config
+
+
+def _step(checkpoint: str | None) -> int | None:
+    """The step of ``--checkpoint``; None for none and for all."""
+    if checkpoint is None or checkpoint == ALL:
+        return None
+    if not checkpoint.isdigit():
+        raise UserError(f"--checkpoint {checkpoint!r} is no step; give the number of one, or --checkpoint {ALL}")
+    return int(checkpoint)
+
+
+def runs_of(args: argparse.Namespace) -> list[Path]:
+    """The runs; of the words after the first, those with an equals sign are settings."""
+    return [Path(args.run), *(Path(text) for text in args.more if "=" not in text)]
+
+
+def baselines_of(args: argparse.Namespace) -> dict[str, Path]:
+    """Folders of other systems' videos, by name."""
+    found: dict[str, Path] = {}
+    for text in args.baseline:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or name in found:
+            why = "a second one has this name" if name in found else "a name and a folder are wanted"
+            raise UserError(f"--baseline {text}: {why}; give it as --baseline wav2lip=DIR")
+        found[name] = Path(folder)
+    return found
+
+
+def place_of(args: argparse.Namespace, runs: list[Path], several: bool, checkpoint: int | None) -> Path:
+    """The directory to write to.
+
+    Raises:
+        UserError: several systems are compared, and none was given.
+    """
+    from df_infer.run_dir import RunDir
+
+    if args.out is None and several:
+        raise UserError("several systems are compared, and none of them is the place for it; name one with --out DIR")
+    if args.require_goals and several:
+        raise UserError("--require-goals is about one run; leave it out, or measure each run alone")
+    return args.out or RunDir(runs[0]).evaluation(checkpoint)
 
 
 def _main(argv: list[str]) -> int:
@@ -92,21 +174,61 @@ def _main(argv: list[str]) -> int:
     if args.print_config:
         print(dump_config(config), end="")
         return 0
+    runs, baselines = runs_of(args), baselines_of(args)
+    if args.export is not None:
+        return _export(runs, config, args.export)
+    several = len(runs) + len(baselines) > 1
+    if args.checkpoint == ALL and (several or args.require_goals):
+        raise UserError(f"--checkpoint {ALL} is about the training of one run; leave the other systems and goals out")
+    out = place_of(args, runs, several, config.checkpoint)
     announce_loading("df-eval")
+    if args.checkpoint == ALL:
+        return _milestones(runs[0], config, out, args.quiet)
     from df_eval.evaluate import evaluate
-    from df_eval.table import goals_table, headline_table
-    from df_infer.run_dir import RunDir
 
-    out = args.out or RunDir(args.run).evaluation(config.checkpoint)
-    outcome, page = evaluate(args.run, config, out, quiet=args.quiet)
-    for frames, table in outcome.tables.items():
-        print(f"\n{frames} frames, {len(outcome.clips)} clips\n\n{headline_table(table, len(outcome.clips))}")
-    print(f"\n{goals_table(outcome.goals)}\n")
-    for frames, reason in outcome.missing.items():
-        print(f"{frames} frames were not measured: {reason}")
+    outcome, page = evaluate(runs, config, out, baselines=baselines, quiet=args.quiet)
+    _print(outcome)
     print(f"Report: {page}\nAll numbers: {page.parent / 'metrics.json'}, {page.parent / 'table.md'}")
     missed = any(goal.passed is not True for goal in outcome.goals) or bool(outcome.missing)
     return 1 if args.require_goals and missed else 0
+
+
+def _export(runs: list[Path], config: EvalConfig, out: Path) -> int:
+    announce_loading("df-eval")
+    from df_eval.export import export_clips
+
+    count = export_clips(runs[0], config, out)
+    print(f"{count} clips in {out}: NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video)")
+    return 0
+
+
+def _milestones(run: Path, config: EvalConfig, out: Path, quiet: bool) -> int:
+    from df_eval.milestones import PLOTS, evaluate_milestones, training_table
+
+    curves = evaluate_milestones(run, config, out, print, quiet=quiet)
+    document = json.loads(curves.read_text(encoding="utf-8"))
+    if document["warning"]:
+        print(f"\n{document['warning']}")
+    print(f"\n{training_table(document)}\n\nCurves over training: {curves}, {out / PLOTS}/")
+    return 0
+
+
+def _print(outcome: EvalOutcome) -> None:
+    """The headline, on the terminal."""
+    from df_eval.table import comparison_note, differences_table, goals_table, headline_table
+
+    if outcome.warning:
+        print(f"\n{outcome.warning}")
+    for frames, table in outcome.tables.items():
+        print(f"\n{frames} frames, {len(outcome.clips)} clips\n\n{headline_table(table, len(outcome.clips))}")
+    if outcome.goals:
+        print(f"\n{goals_table(outcome.goals)}\n")
+    if outcome.differences:
+        print(f"\n{differences_table(outcome.differences)}\n\n{comparison_note(outcome.differences)}\n")
+    for line in outcome.told:
+        print(line)
+    for frames, reason in outcome.missing.items():
+        print(f"{frames} frames were not measured: {reason}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, jobs_of
+from df_eval.clip_lists import ClipSplit, clip_hash, split_of_clip
 from df_models.errors import UserError
 from df_models.media import read_audio, read_video
 from df_models.time import samples_for
@@ -72,15 +73,30 @@ def structure_encoder_of(root: Path) -> str:
     return manifest.encoders["structure"].id if layout is None else layout.encoder
 
 
-def stored_clips(root: Path, count: int, frames: int) -> list[EvalClip]:
+def stored_clips(
+    root: Path, count: int, frames: int, split: ClipSplit | None = None, prefix: str = ""
+) -> list[EvalClip]:
     """Up to ``count`` val clips of at least ``frames`` pixel frames, one per sentence, spread over the people.
 
     Takes the first clip of every person, then the second of every person, and so on, in the order of the shards.
+
+    Args:
+        split: only those of a protocol's list (`df_eval.clip_lists`), in the order of their hashes.
+        prefix: of their names.
     """
+    samples = [
+        sample
+        for sample in iter_samples(root / "val")
+        if sample.video is not None
+        and sample.meta.num_frames >= frames
+        and sample.key.startswith(prefix)
+        and split in (None, split_of_clip(sample.key))
+    ]
+    if split is not None:
+        samples.sort(key=lambda sample: clip_hash(sample.key))
     by_person: dict[str, list[Sample]] = {}
-    for sample in iter_samples(root / "val"):
-        if sample.video is not None and sample.meta.num_frames >= frames:
-            by_person.setdefault(sample.meta.identity, []).append(sample)
+    for sample in samples:
+        by_person.setdefault(sample.meta.identity, []).append(sample)
     turns = max((len(samples) for samples in by_person.values()), default=0)
     ordered = [samples[turn] for turn in range(turns) for samples in by_person.values() if turn < len(samples)]
     return [_from_sample(sample) for sample in ordered[:count]]
@@ -121,15 +137,20 @@ def _from_sample(sample: Sample) -> EvalClip:
     )
 
 
+def clips_to_render(count: int, frames: int, size: int, seed: int, person: int | None = None) -> SynthConfig:
+    """The corpus whose val split the rendered clips are."""
+    return SynthConfig.model_validate(
+        {"val_clips": count, "val_frames": frames, "size": size, "seed": seed + RENDER_SEED, "person": person}
+    )
+
+
 def render_clips(count: int, frames: int, size: int, seed: int, person: int | None = None) -> list[EvalClip]:
     """Render ``count`` synthetic clips of the val split: each another person, none that training can draw.
 
     Args:
         person: all of them of this one instead, for a model of one person.
     """
-    config = SynthConfig.model_validate(
-        {"val_clips": count, "val_frames": frames, "size": size, "seed": seed + RENDER_SEED, "person": person}
-    )
+    config = clips_to_render(count, frames, size, seed, person)
     clips = []
     for job in tqdm(jobs_of(config, "val"), desc=f"{'rendering clips':<24}", unit="clip"):
         clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val", in_both=job.in_both)

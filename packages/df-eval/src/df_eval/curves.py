@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from df_eval.measure import GROUND_TRUTH, SHIFTED, Truth, Video, mouth_lag_curve
+from functools import partial
+
+from df_eval.measure import GROUND_TRUTH, SHIFTED, Truth, Video, kind_of, mouth_lag_curve
 from df_eval.metrics import frames as frame_metrics
 from df_eval.metrics.identity import identity_distance
 from df_eval.results import LengthResults
 
 
 def add_curves(
-    results: LengthResults, row: str, video: Video, truth: Truth, *, max_lag: int, shifts: tuple[int, ...]
+    results: LengthResults, row: str, index: int, video: Video, truth: Truth, *, max_lag: int, shifts: tuple[int, ...]
 ) -> None:
-    """Add one clip's curves in one row: lag, and over time mouth, structure, identity distance and sharpness."""
-    results.add_curve(row, "lag", mouth_lag_curve(row, video, truth, max_lag, shifts))
-    if row == SHIFTED:
+    """Add one clip's curves in one row: lag, and over time mouth, structure, identity distance and sharpness.
+
+    Args:
+        index: of the clip.
+    """
+    add = partial(results.add_curve, row, index)
+    add("lag", mouth_lag_curve(row, video, truth, max_lag, shifts))
+    if kind_of(row) == SHIFTED:
         return
     read = video.readings
-    results.add_curve(row, "sharpness", frame_metrics.sharpness(video.frames_THWC))
-    results.add_curve(row, "structure_mouth", video.structure_mouth_T)
+    add("sharpness", frame_metrics.sharpness(video.frames_THWC))
+    add("structure_mouth", video.structure_mouth_T)
     if row == GROUND_TRUTH and truth.signals.mouth_open_T is not None:
-        results.add_curve(row, "true_mouth", truth.signals.mouth_open_T[: truth.length])
+        add("true_mouth", truth.signals.mouth_open_T[: truth.length])
     if read is None:
         return
-    results.add_curve(row, "mouth", read.mouth_open_T)
+    add("mouth", read.mouth_open_T)
     if read.identity_TD is not None and truth.person_identity_D is not None:
-        results.add_curve(row, "identity_person", identity_distance(read.identity_TD, truth.person_identity_D))
+        add("identity_person", identity_distance(read.identity_TD, truth.person_identity_D))
     if read.identity_TD is not None and truth.reference_identity_D is not None:
-        results.add_curve(row, "identity", identity_distance(read.identity_TD, truth.reference_identity_D))
+        add("identity", identity_distance(read.identity_TD, truth.reference_identity_D))

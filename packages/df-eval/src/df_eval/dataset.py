@@ -17,14 +17,21 @@ SPLIT = "val"
 def dataset_of(run: RunDir, config: EvalConfig) -> Path | None:
     """The run's dataset, known by its digest; None if held-out people are to be rendered instead.
 
-    They are rendered for a run on the synthetic corpus if `config.render` says so, or if the run never had held-out
-    clips of its own.
+    They are rendered for a run on the synthetic corpus if `config.render` or the protocol says so, or if the run never
+    had held-out clips of its own.
 
     Raises:
         UserError: the run names no dataset, or it is not found, or another one was given.
     """
     record = read_record(run.record) or RunRecord()
     synthetic = run.section("data").get("synth") is not None
+    if config.protocol is not None and config.protocol.clips_from == "rendered":
+        if not synthetic:
+            raise UserError(
+                f"the protocol {config.protocol.name} shows rendered people, and {run.root} was trained on other "
+                "videos; take a protocol of its dataset"
+            )
+        return None
     if config.data is not None:
         return _given(config.data.path, record)
     if config.render:

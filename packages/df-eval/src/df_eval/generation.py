@@ -20,6 +20,7 @@ from df_infer.drive import Drive
 from df_infer.pipeline import Pipeline, pool_of
 from df_infer.rollout import RolloutConfig, generate_latents, stream_latents
 from df_infer.structure_from import raw_structure
+from df_models.encoders import DecoderSession
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.text import PROMPT_FILE, pad_text
@@ -178,9 +179,14 @@ def decode(pipeline: Pipeline, latents: Tensor) -> list[np.ndarray]:
     session = pipeline.video_vae.decoder_session()
     pieces = []
     for index in range(latents.shape[1]):
-        pixels = session.decode(latents[:, index : index + 1]).clamp(0, 1)
-        pieces.append((pixels * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy())
+        pieces.append(decode_next(session, latents[:, index : index + 1]))
     return list(np.concatenate(pieces, axis=1))
+
+
+def decode_next(session: DecoderSession, latents: Tensor) -> np.ndarray:
+    """Decode a session's next latents [B, T_lat, 16, h, w]: uint8 [B, T, H, W, 3]."""
+    pixels = session.decode(latents).clamp(0, 1)
+    return (pixels * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy()
 
 
 def check_size(pipeline: Pipeline, clips: Sequence[EvalClip]) -> None:

@@ -21,6 +21,8 @@ from df_eval.metrics.seen import (
     Seen,
     Truth,
     Video,
+    kind_of,
+    row_of,
 )
 from df_eval.metrics.signals import lag_curve
 
@@ -35,8 +37,10 @@ __all__ = [
     "Measured",
     "Truth",
     "Video",
+    "kind_of",
     "measure",
     "mouth_lag_curve",
+    "row_of",
 ]
 
 SAME_VIDEO = "the same video as in the row 'generated'"
@@ -44,27 +48,35 @@ SAME_VIDEO = "the same video as in the row 'generated'"
 
 @dataclass(frozen=True)
 class Measured:
-    """Pairs by metric name; names that are absent do not exist in this row (the reason is in ``absent``)."""
+    """Pairs by metric name; names that are absent do not exist in this row (the reason is in ``absent``).
+
+    Attributes:
+        left_out: why the whole clip is not in this row; empty if it is.
+    """
 
     pairs: dict[str, Pair]
     absent: dict[str, str] = field(default_factory=dict)
+    left_out: str = ""
 
 
 def measure(row: str, video: Video, truth: Truth, *, max_lag: int, shifts: tuple[int, ...]) -> Measured:
     """Measure one clip in one row."""
+    kind = kind_of(row)
     seen = Seen(video, truth, max_lag, shifts)
     pairs: dict[str, Pair] = {}
     absent: dict[str, str] = {}
     for spec in CATALOG:
-        how = spec.shifted if row == SHIFTED else spec.measure
+        how = spec.shifted if kind == SHIFTED else spec.measure
         if how is None:
             continue
-        if row in spec.not_in:
-            absent[spec.name] = spec.not_in[row]
+        if kind in spec.not_in:
+            absent[spec.name] = spec.not_in[kind]
         elif all(getattr(seen, need) is not None for need in spec.needs):
             pairs[spec.name] = how(seen)
-        elif row == SHIFTED:
+        elif kind == SHIFTED:
             absent[spec.name] = _unread(video)
+        elif "structure_mouth" in spec.needs:
+            absent[spec.name] = "no mouth opening can be decoded from a structure stream of it"
     return Measured(pairs, absent)
 
 
@@ -76,8 +88,9 @@ def mouth_lag_curve(row: str, video: Video, truth: Truth, max_lag: int, shifts: 
     """Correlation of the mouth opening at lags -max_lag..max_lag, NaN where undefined; None if it cannot be read."""
     if video.readings is None or video.readings.mouth_open_T is None or truth.signals.mouth_open_T is None:
         return None
-    start = shifts[0] if row == SHIFTED else 0
+    shifted = kind_of(row) == SHIFTED
+    start = shifts[0] if shifted else 0
     true = truth.signals.mouth_open_T[start : start + truth.length]
-    if len(true) < sync.MIN_OVERLAP and row == SHIFTED:
+    if len(true) < sync.MIN_OVERLAP and shifted:
         return None
     return lag_curve(video.readings.mouth_open_T[: len(true)], true, max_lag=max_lag).correlation

@@ -15,14 +15,17 @@ import numpy as np
 from tqdm import tqdm
 
 from df_eval.clips import EvalClip
+from df_eval.compare import Difference
 from df_eval.config import EvalConfig
+from df_eval.drift import TITLES, Drift
 from df_eval.goals import Goal
-from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, Video
+from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, Video, kind_of
 from df_eval.metrics import SET_SPECS, SPECS
-from df_eval.plots import plot_lags, plot_losses, plot_mouths, plot_over_time
+from df_eval.plots import plot_drift, plot_lags, plot_losses, plot_mouths, plot_over_time
+from df_eval.protocol import DEV_NOTE
 from df_eval.report import Report, render
 from df_eval.results import LengthResults, clip_lines, mean_curve
-from df_eval.table import Table, table_document
+from df_eval.table import Table, drift_document, drift_heading, table_document
 from df_eval.videos import write_contact_sheet, write_side_by_side
 from df_infer.run_log import read_log
 from df_models.files import atomic_write, check_owned, mark_owned
@@ -32,7 +35,8 @@ SCHEMA_VERSION = 1
 WRITTEN = ("metrics.json", "per_clip.jsonl", "curves.json", "table.md", "report.html", "videos", "plots")
 """Everything that an evaluation writes into its directory."""
 CONTACT_CLIPS = 4
-COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE", GENERATED: "generated"}
+COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE"}
+"""Names of rows beside the systems', short enough to stand over a video."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,11 @@ class EvalOutcome:
         protocol: facts of the protocol as (name, text) for people; ``facts`` the same as data.
         videos: by length, per clip, row -> video.
         missing: lengths that were asked for and not measured, with the reason.
-        metrics_jsonl: the run's training curves.
+        metrics_jsonl: the run's training curves; None for several systems.
+        differences: of each system from the first; empty for a single run.
+        told: what is wrong with a system's videos, a line each.
+        drift: what was measured over a long generation, if one was asked for.
+        measured_as: hash of all that decides the numbers (`df_eval.measured_as`); empty for several systems.
     """
 
     run: str
@@ -57,8 +65,23 @@ class EvalOutcome:
     protocol: list[tuple[str, str]]
     facts: dict[str, Any]
     missing: dict[int, str]
-    metrics_jsonl: Path
+    metrics_jsonl: Path | None
     seconds: dict[str, float]
+    differences: Sequence[Difference] = ()
+    told: Sequence[str] = ()
+    measured_as: str = ""
+    drift: Drift | None = None
+
+    @property
+    def warning(self) -> str:
+        """What must stand on every page; empty: nothing."""
+        return DEV_NOTE if self.config.split == "dev" else ""
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The rows whose videos are shown, with the names over them."""
+        rows = next(iter(self.tables.values()))
+        return COLUMNS | {row: row for row in rows if kind_of(row) == GENERATED}
 
 
 def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
@@ -75,8 +98,15 @@ def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
         "df_eval": metadata.version("df-eval"),
         "run": outcome.run,
         "goals": [goal.to_json() for goal in outcome.goals],
+        "differences": [difference.to_json() for difference in outcome.differences],
+        "told": list(outcome.told),
         "lengths": lengths,
         "not_measured": {str(frames): reason for frames, reason in outcome.missing.items()},
+        "warning": outcome.warning,
+        "measured_as": outcome.measured_as,
+        "drift": None
+        if outcome.drift is None
+        else outcome.drift.to_json(outcome.config.seed, outcome.config.resamples),
         "protocol": outcome.facts,
         "definitions": {name: spec.definition for name, spec in (SPECS | SET_SPECS).items()},
         "seconds": outcome.seconds,
@@ -108,17 +138,33 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
             shutil.rmtree(folder)
     checkpoint = outcome.config.checkpoint
     title = f"Evaluation of {outcome.run}" + ("" if checkpoint is None else f", step {checkpoint}")
+    if (protocol := outcome.config.protocol) is not None:
+        title += f", {protocol.name} ({outcome.config.split})"
     counts = {frames: len(outcome.clips) for frames in outcome.tables}
     report = Report(title, _lead(outcome), outcome.goals, outcome.tables, counts, outcome.protocol)
+    report.warning = outcome.warning
+    report.differences, report.told = outcome.differences, outcome.told
     _write_plots(outcome, out, report)
     _write_videos(outcome, out, report, quiet)
     lines = [json.dumps(line, allow_nan=False) for res in outcome.results.values() for line in clip_lines(res)]
     atomic_write(out / "per_clip.jsonl", "\n".join(lines) + "\n")
     atomic_write(out / "curves.json", json.dumps(_curves(outcome), allow_nan=False) + "\n")
-    atomic_write(out / "table.md", table_document(title, outcome.tables, outcome.goals, counts))
+    atomic_write(out / "table.md", _tables(title, outcome, counts))
     atomic_write(out / "report.html", render(report))
     atomic_write(out / "metrics.json", json.dumps(metrics_document(outcome), indent=1, allow_nan=False) + "\n")
     return out / "report.html"
+
+
+def _tables(title: str, outcome: EvalOutcome, counts: dict[int, int]) -> str:
+    document = table_document(title, outcome.tables, outcome.goals, counts, outcome.differences, outcome.told)
+    if outcome.drift is not None:
+        document += "\n" + drift_document(outcome.drift, outcome.config.seed, outcome.config.resamples)
+    name, _, rest = document.partition("\n\n")
+    protocol = "\n".join(f"- {what}: {text}" for what, text in outcome.protocol)
+    return (
+        "\n\n".join([name, *([f"**{outcome.warning}**"] if outcome.warning else []), rest + "\n## Protocol", protocol])
+        + "\n"
+    )
 
 
 def _lead(outcome: EvalOutcome) -> str:
@@ -133,7 +179,8 @@ def _curves(outcome: EvalOutcome) -> dict[str, Any]:
     """Mean curves over clips, NaN as null."""
     return {
         str(frames): {
-            row: {name: _plain(mean_curve(curves)) for name, curves in results.curves[row].items()} for row in ROWS
+            row: {name: _plain(mean_curve(curves)) for name, curves in found.items()}
+            for row, found in results.curves.items()
         }
         for frames, results in outcome.results.items()
     }
@@ -160,7 +207,20 @@ def _write_plots(outcome: EvalOutcome, out: Path, report: Report) -> None:
             if plot_over_time(results, out / path, name, label):
                 found.append((path, f"{label.capitalize()} over time, mean over clips.", False))
         report.plots[f"Curves, {frames} frames"] = found
-    report.plots["Training"] = _loss_plots(outcome.metrics_jsonl, out)
+    if outcome.drift is not None:
+        report.plots[drift_heading(outcome.drift)] = _drift_plots(outcome, outcome.drift, out)
+    if outcome.metrics_jsonl is not None:
+        report.plots["Training"] = _loss_plots(outcome.metrics_jsonl, out)
+
+
+def _drift_plots(outcome: EvalOutcome, drift: Drift, out: Path) -> list[tuple[str, str, bool]]:
+    found = []
+    for name, rows in drift.tables(outcome.config.seed, outcome.config.resamples).items():
+        path = f"plots/drift-{name}.png"
+        plot_drift(rows, drift.rows, out / path, TITLES[name])
+        caption = f"{TITLES[name].capitalize()} in windows of {drift.window} frames; bands: 95 % intervals over clips."
+        found.append((path, caption, False))
+    return found
 
 
 def _loss_plots(metrics_jsonl: Path, out: Path) -> list[tuple[str, str, bool]]:
@@ -192,14 +252,18 @@ def _write_videos(outcome: EvalOutcome, out: Path, report: Report, quiet: bool) 
     for frames, index in tqdm(jobs, desc=f"{'writing videos':<24}", unit="clip", disable=quiet or not jobs):
         clip, rows = outcome.clips[index], outcome.videos[frames][index]
         path = f"videos/{frames}-{clip.key}.mp4"
-        columns = {label: rows[row].frames_THWC for row, label in COLUMNS.items()}
+        columns = {label: rows[row].frames_THWC for row, label in outcome.shown.items() if row in rows}
         write_side_by_side(out / path, columns, clip.wave_N[: samples_for(frames)])
-        report.videos.append((path, f"{clip.key}, {frames} frames: truth, VAE reconstruction, generated. With audio."))
+        report.videos.append((path, f"{clip.key}, {frames} frames: {', '.join(columns)}. With audio."))
     for frames in outcome.videos:
         path = f"plots/contact-{frames}.png"
         images = [
-            {COLUMNS[row]: rows[row].frames_THWC for row in (GROUND_TRUTH, GENERATED)}
+            {
+                label: rows[row].frames_THWC
+                for row, label in outcome.shown.items()
+                if row in rows and row != RECONSTRUCTION
+            }
             for rows in outcome.videos[frames][:CONTACT_CLIPS]
         ]
         write_contact_sheet(out / path, images)
-        report.sheets.append((path, f"{frames} frames: each clip's truth above, what was generated below."))
+        report.sheets.append((path, f"{frames} frames: each clip's truth above, what was made below."))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC
+from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC, kind_of
+from df_eval.metrics import Score
 from df_eval.results import LengthResults, mean_curve
 from df_infer.run_log import smoothed
 from df_models.files import atomic_path
@@ -25,7 +27,21 @@ COLOURS = {
     STATIC: "#d97706",
     "structure": "#059669",
 }
+MORE_COLOURS = ("#0891b2", "#65a30d", "#db2777", "#4338ca", "#92400e", "#0f766e")
+"""Of the systems after the first."""
 FPS = 25.0
+
+
+def looks(rows: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and style of each row's lines: every system its own colour; dashed what belongs to one but the first."""
+    systems = [row for row in rows if kind_of(row) == GENERATED]
+    own = dict(zip(systems, itertools.chain([COLOURS[GENERATED]], itertools.cycle(MORE_COLOURS))))
+    found: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        _, _, system = row.partition(": ")
+        later = system in own and system != systems[0]
+        found[row] = (own[system], "--") if later else (own.get(row, COLOURS[kind_of(row)]), "-")
+    return found
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -45,23 +61,28 @@ def save(figure: Figure, path: Path) -> bool:
 
 def plot_mouths(results: LengthResults, path: Path, count: int = 4) -> bool:
     """Mouth opening over time of several clips: true, read from the pixels, decoded from the structure stream."""
-    truths = results.curves[GROUND_TRUTH].get("true_mouth", [])[:count]
+    truths = dict(list(results.curves[GROUND_TRUTH].get("true_mouth", {}).items())[:count])
     if not truths:
         return False
     figure = new_figure(10, 1.9 * len(truths) + 0.5)
     axes = figure.subplots(len(truths), 1, sharex=True, squeeze=False)[:, 0]
-    for index, (axis, true) in enumerate(zip(axes, truths, strict=True)):
+    systems = [row for row in results.rows if kind_of(row) == GENERATED]
+    look = looks(results.rows)
+    drawn = [
+        (RECONSTRUCTION, "mouth", *look[RECONSTRUCTION], "read from the VAE reconstruction"),
+        *((row, "mouth", *look[row], f"read from {_video_of(row)}") for row in systems),
+    ]
+    if len(systems) == 1:  # more of them would hide each other
+        drawn.append(
+            (systems[0], "structure_mouth", COLOURS["structure"], "--", "decoded from the generated structure")
+        )
+    for axis, (index, true) in zip(axes, truths.items(), strict=True):
         seconds = np.arange(len(true)) / FPS
         axis.plot(seconds, true, color=COLOURS["truth"], linewidth=2.2, label="true")
-        for row, name, style, label in (
-            (RECONSTRUCTION, "mouth", "-", "read from the VAE reconstruction"),
-            (GENERATED, "mouth", "-", "read from the generated video"),
-            (GENERATED, "structure_mouth", "--", "decoded from the generated structure"),
-        ):
-            curves = results.curves[row].get(name, [])
-            if index < len(curves):
-                colour = COLOURS["structure"] if style == "--" else COLOURS[row]
-                axis.plot(seconds, curves[index], style, color=colour, linewidth=1.3, label=label)
+        for row, name, colour, style, label in drawn:
+            curve = results.curves[row].get(name, {}).get(index)
+            if curve is not None:
+                axis.plot(seconds, curve, style, color=colour, linewidth=1.3, label=label)
         axis.set_title(results.keys[index], fontsize=9, loc="left")
         axis.grid(alpha=0.25)
     axes[0].legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.65), frameon=False)
@@ -72,22 +93,24 @@ def plot_mouths(results: LengthResults, path: Path, count: int = 4) -> bool:
 
 def plot_lags(results: LengthResults, path: Path, max_lag: int) -> bool:
     """Mean correlation of the mouth opening at each lag, with the standard error over clips as a band."""
-    rows = [row for row in ROWS if results.curves[row].get("lag")]
+    rows = [row for row in results.rows if results.curves[row].get("lag")]
+    look = looks(results.rows)
     if not rows:
         return False
     figure = new_figure(6.2, 3.8)
     axis = figure.subplots()
     lags = np.arange(-max_lag, max_lag + 1)
     for row in rows:
-        stack = np.stack(results.curves[row]["lag"])
-        mean = mean_curve(results.curves[row]["lag"])
+        curves = results.curves[row]["lag"]
+        stack, mean = np.stack(list(curves.values())), mean_curve(curves)
         if not np.isfinite(mean).any():
             continue
         count = np.isfinite(stack).sum(axis=0)
-        spread = np.sqrt(mean_curve([(curve - mean) ** 2 for curve in stack]))
+        spread = np.sqrt(mean_curve({index: (curve - mean) ** 2 for index, curve in curves.items()}))
         error = spread / np.sqrt(np.maximum(count, 1))
-        axis.plot(lags, mean, "o-", markersize=3.5, color=COLOURS[row], label=row)
-        axis.fill_between(lags, mean - error, mean + error, color=COLOURS[row], alpha=0.15, linewidth=0)
+        colour, style = look[row]
+        axis.plot(lags, mean, f"o{style}", markersize=3.5, color=colour, label=row)
+        axis.fill_between(lags, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
     axis.axhline(0, color="#9ca3af", linewidth=0.8)
     axis.axvline(0, color="#9ca3af", linewidth=0.8)
     axis.set_xlabel("lag in frames (positive: the mouth moves too late)")
@@ -100,18 +123,53 @@ def plot_lags(results: LengthResults, path: Path, max_lag: int) -> bool:
 
 def plot_over_time(results: LengthResults, path: Path, name: str, label: str) -> bool:
     """A quantity over time, mean over the clips, one line per row; the quarters are marked."""
-    rows = [row for row in ROWS if results.curves[row].get(name)]
+    rows = [row for row in results.rows if results.curves[row].get(name)]
+    look = looks(results.rows)
     if not rows:
         return False
     figure = new_figure(6.2, 3.4)
     axis = figure.subplots()
     seconds = np.arange(results.frames) / FPS
     for row in rows:
-        axis.plot(seconds, mean_curve(results.curves[row][name]), color=COLOURS[row], label=row, linewidth=1.6)
+        colour, style = look[row]
+        axis.plot(seconds, mean_curve(results.curves[row][name]), style, color=colour, label=row, linewidth=1.6)
     for part in np.array_split(np.arange(results.frames), 4)[1:]:
         axis.axvline(part[0] / FPS, color="#d1d5db", linewidth=0.8, linestyle=":")
     axis.set_ylim(bottom=0)
     axis.set_xlabel("seconds (dotted: quarters)")
+    axis.set_ylabel(label)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False)
+    return save(figure, path)
+
+
+def _video_of(row: str) -> str:
+    return "the generated video" if row == GENERATED else row
+
+
+def plot_drift(scores: Mapping[str, Mapping[int, Score]], rows: Sequence[str], path: Path, label: str) -> bool:
+    """A quantity of windows against the time at which they end, a line for each row, its interval as a band.
+
+    Args:
+        scores: by row and pixel frame, all with a value.
+        rows: all rows of the table, which decide the colours.
+    """
+    figure = new_figure(6.2, 3.4)
+    axis = figure.subplots()
+    look = looks(rows)
+    for row, found in scores.items():
+        colour, style = look[row]
+        drawn = [(end / FPS, score.value) for end, score in found.items() if score.value is not None]
+        axis.plot(*np.array(drawn).T, f"o{style}", markersize=3.5, color=colour, label=row)
+        sure = [(end / FPS, s.low, s.high) for end, s in found.items() if s.low is not None and s.high is not None]
+        if sure:
+            at, low, high = np.array(sure, dtype=np.float64).T
+            axis.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+    ends = sorted({end / FPS for found in scores.values() for end in found})
+    axis.set_xscale("log")
+    axis.set_xticks(ends, [f"{end:.3g}" for end in ends])
+    axis.minorticks_off()
+    axis.set_xlabel("seconds after which the window ends")
     axis.set_ylabel(label)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, frameon=False)

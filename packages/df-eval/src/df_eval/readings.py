@@ -41,6 +41,10 @@ class FaceReadings:
         """The readings of the first ``count`` frames."""
         return self._map(lambda values: values[:count])
 
+    def part(self, which: slice) -> FaceReadings:
+        """The readings of some frames in a row."""
+        return self._map(lambda values: values[which])
+
     def repeated(self, count: int) -> FaceReadings:
         """The reading of one frame, held for ``count`` frames."""
         return self._map(lambda values: np.repeat(values[:1], count, axis=0))

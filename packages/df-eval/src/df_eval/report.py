@@ -7,18 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from df_eval.compare import Difference
 from df_eval.goals import Goal
 from df_eval.markdown import NOTHING
-from df_eval.measure import GENERATED, ROWS
+from df_eval.measure import GENERATED, kind_of
 from df_eval.metrics import CATALOG, SETS, SPECS, Score
 from df_eval.style import CSS
-from df_eval.table import HEADLINE, Spec, Table, groups_with_values, remarks, unavailable_lines, verdict
+from df_eval.table import (
+    HEADLINE,
+    Spec,
+    Table,
+    comparison_note,
+    difference_cell,
+    groups_with_values,
+    p_cell,
+    remarks,
+    unavailable_lines,
+    verdict,
+)
 
 ROW_HELP = {
     "ground truth": "The reader on the true frames: how well the reader itself measures.",
     "VAE reconstruction": "The true frames encoded and decoded by the VAE: the best a model of its latents can do.",
-    "generated": "Generated from the reference image (the clip's first frame) and the audio.",
-    "shifted audio": "The generated videos against the truth of the same audio taken 1 to 2 s later: must be near 0.",
+    "generated": "The system's video; a run makes it from the reference image (the clip's first frame) and the audio.",
+    "shifted audio": "The system's videos against the truth of the same audio taken 1 to 2 s later: must be near 0.",
     "static image": "The reference image held still: what a frozen face scores.",
 }
 
@@ -33,6 +45,9 @@ class Report:
         plots: by heading, (path, caption, wide).
         videos: (path, caption).
         sheets: (path, caption).
+        warning: stands on every page; empty: nothing.
+        differences: of each system from the first.
+        told: what is wrong with a system's videos, a line each.
     """
 
     title: str
@@ -44,11 +59,21 @@ class Report:
     plots: dict[str, list[tuple[str, str, bool]]] = field(default_factory=dict)
     videos: list[tuple[str, str]] = field(default_factory=list)
     sheets: list[tuple[str, str]] = field(default_factory=list)
+    warning: str = ""
+    differences: Sequence[Difference] = ()
+    told: Sequence[str] = ()
 
 
 def render(report: Report) -> str:
     """The page as HTML text."""
-    parts = [f"<h1>{escape(report.title)}</h1>", f'<p class="lead">{escape(report.lead)}</p>', _goals(report)]
+    parts = [f'<p class="warning">{escape(report.warning)}</p>'] if report.warning else []
+    parts += [f"<h1>{escape(report.title)}</h1>", f'<p class="lead">{escape(report.lead)}</p>']
+    if report.goals:
+        parts.append(_goals(report))
+    if report.differences:
+        parts.append(_differences(report.differences))
+    if report.told:
+        parts += ["<h2>Told of the videos</h2>", _list(report.told)]
     for frames, table in report.tables.items():
         caption = f"{frames} frames, {report.clips[frames]} clips; brackets: bootstrap 95 % interval"
         specs = [SPECS[name] for name in HEADLINE]
@@ -100,25 +125,57 @@ def _goals(report: Report) -> str:
     return '<h2 style="border-top:0;margin-top:10px">Goals</h2><div class="cards">' + "".join(cards) + "</div>"
 
 
+def _differences(differences: Sequence[Difference]) -> str:
+    """The main metrics' paired differences: one line for each metric and length, one column for each system."""
+    rows = list(dict.fromkeys(d.row for d in differences))
+    head = "".join(f"<th>{escape(row)} minus {escape(differences[0].reference)}</th>" for row in rows)
+    found = {(d.metric, d.frames, d.row): d for d in differences if d.metric in HEADLINE}
+    lines = []
+    for metric, frames in dict.fromkeys((d.metric, d.frames) for d in found.values()):
+        cells = "".join(_difference(found.get((metric, frames, row))) for row in rows)
+        name = (
+            f'<abbr title="{escape(SPECS[metric].definition)}">{escape(_title(SPECS[metric]))}</abbr>, {frames} frames'
+        )
+        lines.append(f"<tr><td>{name}</td>{cells}</tr>")
+    return (
+        '<h2 style="border-top:0;margin-top:10px">Differences</h2><div class="scroll"><table><thead><tr><th>metric</th>'
+        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f'<p class="small">{escape(comparison_note(differences))}</p>'
+    )
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return f'<td class="none">{NOTHING}</td>'
+    value, _, interval = difference_cell(difference).partition(" ")
+    small = f"{interval} N {difference.found.clips}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
+    return f'<td>{value}<span class="ci">{escape(small)}</span></td>'
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f'<ul class="small">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
+
+
 def _length_section(frames: int, table: Table, clips: int) -> str:
     parts = [f"<h2>{frames} frames ({frames / 25:.2f} s), {clips} clips</h2>"]
     for title, specs in groups_with_values(table):
         parts += [f"<h3>{escape(title)}</h3>", _table(table, specs, clips)]
         if found := remarks(table, specs):
-            parts.append(f'<ul class="small">{"".join(f"<li>{escape(remark)}</li>" for remark in found)}</ul>')
+            parts.append(_list(found))
     missing = unavailable_lines(table)
     if missing:
-        items = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in missing)
-        parts.append(f'<h3>Unavailable</h3><ul class="small">{items}</ul>')
+        parts += ["<h3>Unavailable</h3>", _list([f"{name}: {reason}" for name, reason in missing])]
     return "\n".join(parts)
 
 
 def _table(table: Table, specs: Sequence[Spec], clips: int) -> str:
     """One line for each metric and one column for each row of videos: never wider than a screen."""
-    head = "".join(f'<th{_mark(row)}><abbr title="{escape(ROW_HELP[row])}">{escape(row)}</abbr></th>' for row in ROWS)
+    head = "".join(
+        f'<th{_mark(row)}><abbr title="{escape(ROW_HELP[kind_of(row)])}">{escape(row)}</abbr></th>' for row in table
+    )
     lines = []
     for spec in specs:
-        cells = "".join(_cell(table[row][spec.name], spec.decimals, clips, _mark(row)) for row in ROWS)
+        cells = "".join(_cell(table[row][spec.name], spec.decimals, clips, _mark(row)) for row in table)
         name = f'<abbr title="{escape(spec.definition)}">{escape(_title(spec))}</abbr>'
         lines.append(f"<tr><td>{name}</td>{cells}</tr>")
     return (
@@ -128,7 +185,7 @@ def _table(table: Table, specs: Sequence[Spec], clips: int) -> str:
 
 
 def _mark(row: str) -> str:
-    return ' class="generated"' if row == GENERATED else ""
+    return ' class="generated"' if kind_of(row) == GENERATED else ""
 
 
 def _cell(score: Score, decimals: int, clips: int, mark: str) -> str:

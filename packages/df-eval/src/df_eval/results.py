@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured
+from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured, kind_of
 from df_eval.metrics import CATALOG, SETS, ClipRatio, Pair, Score, SetDistance, SetSpec
 
 ITSELF = "compared with itself"
+ByClip = dict[int, np.ndarray]
+"""Arrays by the clips' indices."""
 
 
 @dataclass
@@ -20,23 +23,33 @@ class LengthResults:
     Attributes:
         frames: pixel frames.
         keys: the clips, in order; their index is the sample id.
+        rows: of the table, in order.
         measured: by row, one entry per clip.
-        curves: by row and curve name, one array per clip (``lag``, ``identity``, ``sharpness``, ``mouth`` ...).
-        features: by row and name, one array ``[n, D]`` per clip, for distances of distributions.
+        curves: by row, curve name (``lag``, ``identity``, ``sharpness``, ``mouth`` ...) and clip.
+        features: by row, name and clip, arrays ``[n, D]`` for distances of distributions.
         unavailable: metrics that no row can have here, with the reason (no reader, truth not known ...).
     """
 
     frames: int
     keys: list[str]
-    measured: dict[str, list[Measured]] = field(default_factory=lambda: {row: [] for row in ROWS})
-    curves: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=lambda: {row: {} for row in ROWS})
-    features: dict[str, dict[str, list[np.ndarray]]] = field(default_factory=lambda: {row: {} for row in ROWS})
+    rows: Sequence[str] = ROWS
+    measured: dict[str, list[Measured]] = field(init=False)
+    curves: dict[str, dict[str, ByClip]] = field(init=False)
+    features: dict[str, dict[str, ByClip]] = field(init=False)
     unavailable: dict[str, str] = field(default_factory=dict)
 
-    def add_curve(self, row: str, name: str, values: np.ndarray | None) -> None:
-        """Append a clip's curve; clips without one (None) leave the curve out."""
+    def __post_init__(self) -> None:
+        self.measured = {row: [] for row in self.rows}
+        self.curves, self.features = ({row: {} for row in self.rows} for _ in range(2))
+
+    def add_curve(self, row: str, index: int, name: str, values: np.ndarray | None) -> None:
+        """Add a clip's curve; clips without one (None) leave the curve out."""
         if values is not None:
-            self.curves[row].setdefault(name, []).append(np.asarray(values, dtype=np.float64))
+            self.curves[row].setdefault(name, {})[index] = np.asarray(values, dtype=np.float64)
+
+    def add_features(self, row: str, index: int, name: str, values_nD: np.ndarray) -> None:
+        """Add what a network or reader sees in a clip."""
+        self.features[row].setdefault(name, {})[index] = values_nD
 
     def pairs(self, row: str, metric: str) -> dict[int, Pair]:
         """The metric's pairs by clip index, of the clips that have one in this row."""
@@ -59,7 +72,7 @@ class LengthResults:
         return {
             row: {spec.name: self.score(row, spec.name, seed, resamples) for spec in CATALOG}
             | {spec.name: self.set_score(row, spec, seed, resamples) for spec in SETS}
-            for row in ROWS
+            for row in self.rows
         }
 
     def set_score(self, row: str, spec: SetSpec, seed: int, resamples: int) -> Score:
@@ -69,24 +82,26 @@ class LengthResults:
             reason = ITSELF if row == GROUND_TRUTH and true is not None else self._reason(row, spec.name)
             return Score.unavailable(reason)
         distance = SetDistance(spec.name)
-        distance.update(true, range(len(true)), real=True)
-        distance.update(made, range(len(made)), real=False)
+        distance.update(list(true.values()), list(true), real=True)
+        distance.update(list(made.values()), list(made), real=False)
         return distance.score(seed, resamples)
 
     def _reason(self, row: str, metric: str) -> str:
         if metric in self.unavailable:
             return self.unavailable[metric]
-        reasons = [clip.absent[metric] for clip in self.measured[row] if metric in clip.absent]
+        reasons = [reason for clip in self.measured[row] if (reason := clip.absent.get(metric) or clip.left_out)]
         if reasons:
             return reasons[0]
-        return SAME_VIDEO if row == SHIFTED else "not measured"
+        return SAME_VIDEO if kind_of(row) == SHIFTED else "not measured"
 
 
 def clip_lines(results: LengthResults) -> list[dict[str, Any]]:
-    """One JSON line per row and clip, with every value, its numerator and denominator, and notes."""
+    """One JSON line per row and clip that is in it, with every value, its numerator and denominator, and notes."""
     lines: list[dict[str, Any]] = []
-    for row in ROWS:
+    for row in results.rows:
         for key, clip in zip(results.keys, results.measured[row], strict=True):
+            if clip.left_out:
+                continue
             metrics = {
                 name: {"value": pair.value, "numerator": pair.numerator, "denominator": pair.denominator}
                 | ({"note": pair.note} if pair.note else {})
@@ -97,9 +112,9 @@ def clip_lines(results: LengthResults) -> list[dict[str, Any]]:
     return lines
 
 
-def mean_curve(curves: list[np.ndarray]) -> np.ndarray:
+def mean_curve(curves: ByClip) -> np.ndarray:
     """Mean over clips at each point, of the clips that have a value there; NaN where none has."""
-    stack = np.stack(curves)
+    stack = np.stack(list(curves.values()))
     count = np.isfinite(stack).sum(axis=0)
     total = np.where(np.isfinite(stack), stack, 0.0).sum(axis=0)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

@@ -11,6 +11,9 @@ h1 { font-size: 26px; margin: 0 0 2px; }
 h2 { font-size: 19px; margin: 38px 0 12px; padding-top: 6px; border-top: 2px solid var(--line); }
 h3 { font-size: 15px; margin: 22px 0 8px; }
 p.lead { color: var(--soft); margin: 0 0 18px; }
+p.warning { position: sticky; top: 0; z-index: 1; margin: 0 0 14px; padding: 8px 14px; background: #fef3c7;
+  color: #92400e; border: 1px solid #f59e0b; border-radius: 8px; font-weight: 600; }
+@media print { p.warning { position: fixed; left: 0; right: 0; } main { padding-top: 60px; } }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 12px; }
 .card { background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--none); border-radius: 8px;
   padding: 11px 14px; }
@@ -43,5 +46,6 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 18px; font-
   border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; margin: 0; }
 dt { font-weight: 600; } dd { margin: 0; color: #374151; overflow-wrap: anywhere; }
 details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
+p.small { font-size: 13px; color: var(--soft); }
 ul.small { font-size: 13px; color: var(--soft); margin: 8px 0; padding-left: 20px; }
 """

@@ -12,27 +12,19 @@ import numpy as np
 from tqdm import tqdm
 
 from df_eval.clips import EvalClip
+from df_eval.codec import through
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.curves import add_curves
-from df_eval.generation import Generated, Progress, generate_clips, rebuild_clips
-from df_eval.measure import (
-    GENERATED,
-    GROUND_TRUTH,
-    RECONSTRUCTION,
-    ROWS,
-    SHIFTED,
-    STATIC,
-    Truth,
-    Video,
-    measure,
-)
+from df_eval.drift import Drift, measure_drift
+from df_eval.generation import Progress, rebuild_clips
+from df_eval.measure import GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, kind_of, measure
 from df_eval.metrics.lips import silent_frames
 from df_eval.networks import Networks
 from df_eval.readers import FaceReader, mouth_of_structure
 from df_eval.readings import FaceReadings
 from df_eval.results import LengthResults
+from df_eval.systems import LeftOut, RunSystem, System, own_vaes, rows_of, shifted_row
 from df_infer.pipeline import Pipeline
-from df_infer.rollout import RolloutConfig
 
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 STILL = 13
@@ -44,41 +36,49 @@ class Suite:
     """One evaluation in progress.
 
     Attributes:
+        systems: each has a row of its own.
         networks: that compare images, and sets of videos.
-        videos: by length, one mapping of row -> video per clip (the rows that have pixels of their own).
+        videos: by length, one mapping of row -> video per clip (the rows that have pixels of their own; not those of
+            systems without a video of the clip).
         seconds: wall time by stage.
+        drift: what was measured over a long generation; None if nothing was asked for.
     """
 
-    pipeline: Pipeline
+    systems: Sequence[System]
     reader: FaceReader
     clips: Sequence[EvalClip]
     config: EvalConfig
-    rollout: RolloutConfig
     quiet: bool = False
     networks: Networks = field(default_factory=lambda: Networks(ReadersConfig()))
     videos: dict[int, list[dict[str, Video]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    drift: Drift | None = None
 
     def run(self, lengths: Sequence[int]) -> dict[int, LengthResults]:
         """Measure every row at every length."""
         longest = max(lengths)
         with self._stage("reading the truth", len(self.clips)) as done:
             truths = [self._truth(clip, longest, done) for clip in self.clips]
-        with self._stage("VAE reconstruction", 2 * len(self.clips)) as done:
-            rebuilt = rebuild_clips(
-                self.pipeline, self.clips, longest, batch_size=self.config.batch_size, progress=done
-            )
-            rebuilt_read = [self._read(frames, done) for frames in rebuilt]
+        rebuilt = {row: self._rebuilt(row, pipeline, longest) for row, pipeline in own_vaes(self.systems).items()}
         results: dict[int, LengthResults] = {}
         for frames in lengths:
-            generated = self._generate(frames)
-            self.videos[frames] = [
-                self._rows(frames, truth, pixels, read, made)
-                for truth, pixels, read, made in zip(truths, rebuilt, rebuilt_read, generated, strict=True)
-            ]
+            self.videos[frames] = [self._controls(frames, truth) for truth in truths]
+            for row, videos in rebuilt.items():
+                for rows, video in zip(self.videos[frames], videos, strict=True):
+                    rows[row] = Video(video.frames_THWC[:frames], video.readings and video.readings.first(frames))
+            left_out = {system.row: self._make(system, frames) for system in self.systems}
             with self._stage(f"measuring {frames} frames", len(self.clips)) as done:
-                results[frames] = self._measure(frames, truths, done)
+                results[frames] = self._measure(frames, truths, left_out, done)
+        if self.config.drift.frames is not None:
+            self._drift(longest, truths)
         return results
+
+    def _drift(self, longest: int, truths: Sequence[_TruthRead]) -> None:
+        start = time.perf_counter()
+        known = [truth.truth(longest, None, []) for truth in truths]
+        held = self.videos[longest]
+        self.drift = measure_drift(self.systems, self.clips, known, held, self.reader, self.config, self.quiet)
+        self.seconds["drift"] = round(time.perf_counter() - start, 2)
 
     def _truth(self, clip: EvalClip, longest: int, done: Progress) -> _TruthRead:
         read = self.reader.read(clip.frames_THWC[:longest])
@@ -95,67 +95,72 @@ class Suite:
         held = self.reader.read(np.repeat(frame_HWC[None], STILL, axis=0))
         return read.first(1).but(FaceReadings(read.presence_T[:1], seen_TD=held and held.first(1).seen_TD))
 
+    def _rebuilt(self, row: str, pipeline: Pipeline, longest: int) -> list[Video]:
+        with self._stage(row, 2 * len(self.clips)) as done:
+            videos = rebuild_clips(pipeline, self.clips, longest, batch_size=self.config.batch_size, progress=done)
+            coded = (through(self.config.codec, frames) for frames in videos)
+            return [Video(frames, self._read(frames, done)) for frames in coded]
+
     def _read(self, frames_THWC: np.ndarray, done: Progress) -> FaceReadings | None:
         read = self.reader.read(frames_THWC)
         done(1)
         return read
 
-    def _generate(self, frames: int) -> list[tuple[Generated, FaceReadings | None]]:
-        with self._stage(f"generating {frames} frames", 2 * len(self.clips)) as done:
-            generated = generate_clips(
-                self.pipeline,
-                self.clips,
-                frames,
-                rollout=self.rollout,
-                seed=self.config.seed,
-                batch_size=self.config.batch_size,
-                progress=done,
-            )
-            return [(clip, self._read(clip.frames_THWC, done)) for clip in generated]
-
-    def _rows(
-        self,
-        frames: int,
-        truth: _TruthRead,
-        rebuilt: np.ndarray,
-        rebuilt_read: FaceReadings | None,
-        generated: tuple[Generated, FaceReadings | None],
-    ) -> dict[str, Video]:
-        made, read = generated
-        layout = self.pipeline.model.config.structure_layout
-        true_read = truth.read
+    def _controls(self, frames: int, truth: _TruthRead) -> dict[str, Video]:
+        """The rows that no system makes."""
         still = np.repeat(truth.frames_THWC[:1], frames, axis=0)
         return {
-            GROUND_TRUTH: Video(truth.frames_THWC[:frames], true_read and true_read.first(frames)),
-            RECONSTRUCTION: Video(rebuilt[:frames], rebuilt_read and rebuilt_read.first(frames)),
-            GENERATED: Video(made.frames_THWC, read, mouth_of_structure(made.structure_TD, layout, self.reader)),
-            SHIFTED: Video(made.frames_THWC, read),
+            GROUND_TRUTH: Video(truth.frames_THWC[:frames], truth.read and truth.read.first(frames)),
             STATIC: Video(still, truth.still and truth.still.repeated(frames)),
         }
 
-    def _measure(self, frames: int, truths: Sequence[_TruthRead], done: Progress) -> LengthResults:
+    def _make(self, system: System, frames: int) -> dict[int, str]:
+        """Put a system's videos into their rows; returns the clips of which it has none, with the reason."""
+        left_out: dict[int, str] = {}
+        with self._stage(f"{system.row}, {frames} frames", 2 * len(self.clips)) as done:
+            made = system.make(self.clips, frames, done)
+            for index, (rows, clip) in enumerate(zip(self.videos[frames], made, strict=True)):
+                if isinstance(clip, LeftOut):
+                    left_out[index] = clip.reason
+                    continue
+                coded = clip.frames_THWC
+                if isinstance(system, RunSystem):  # others come through a codec of their own
+                    coded = through(self.config.codec, coded)
+                read = self._read(coded, done)
+                mouth_T = mouth_of_structure(clip.structure_TD, system.layout, self.reader)
+                rows[system.row] = Video(coded, read, mouth_T)
+                rows[shifted_row(system, self.systems)] = Video(coded, read)
+        return left_out
+
+    def _measure(
+        self, frames: int, truths: Sequence[_TruthRead], left_out: dict[str, dict[int, str]], done: Progress
+    ) -> LengthResults:
         unavailable = self.networks.unavailable | self.reader.unavailable
-        results = LengthResults(frames, [clip.key for clip in self.clips], unavailable=unavailable)
+        left_out = left_out | {shifted_row(system, self.systems): left_out[system.row] for system in self.systems}
+        keys = [clip.key for clip in self.clips]
+        results = LengthResults(frames, keys, rows_of(self.systems), unavailable=unavailable)
         mouths = [source.signals.mouth_open_T for source in truths]
+        limits: Any = {"max_lag": self.config.max_lag, "shifts": self.config.shifts}
         for index, (source, videos) in enumerate(zip(truths, self.videos[frames], strict=True)):
             others = [mouth for place, mouth in enumerate(mouths) if place != index and mouth is not None]
             truth = source.truth(frames, self.networks.lpips, others)
-            for row in ROWS:
+            for row in results.rows:
+                if (reason := left_out.get(row, {}).get(index)) is not None:
+                    results.measured[row].append(Measured({}, left_out=reason))
+                    continue
                 video = videos[row]
-                limits: Any = {"max_lag": self.config.max_lag, "shifts": self.config.shifts}
                 results.measured[row].append(measure(row, video, truth, **limits))
-                add_curves(results, row, video, truth, **limits)
-                if row != SHIFTED:
-                    self._add_features(results, row, video)
+                add_curves(results, row, index, video, truth, **limits)
+                if kind_of(row) != SHIFTED:
+                    self._add_features(results, row, index, video)
             done(1)
         return results
 
-    def _add_features(self, results: LengthResults, row: str, video: Video) -> None:
-        features = {name: extract(video.frames_THWC) for name, extract in self.networks.extractors.items()}
+    def _add_features(self, results: LengthResults, row: str, index: int, video: Video) -> None:
+        for name, extract in self.networks.extractors.items():
+            results.add_features(row, index, name, extract(video.frames_THWC))
         if video.readings is not None:
-            features["readings"] = video.readings.table()
-        for name, values in features.items():
-            results.features[row].setdefault(name, []).append(values)
+            results.add_features(row, index, "readings", video.readings.table())
 
     @contextmanager
     def _stage(self, name: str, total: int) -> Iterator[Progress]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from df_eval.compare import Difference
+from df_eval.drift import TITLES, Drift
 from df_eval.goals import Goal
 from df_eval.markdown import NOTHING, markdown_table
-from df_eval.measure import ROWS
+from df_eval.measure import GENERATED, kind_of
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, Score, SetSpec
 from df_eval.metrics.catalog import SPECS
 
@@ -38,7 +40,7 @@ def cell(score: Score, decimals: int, clips: int) -> str:
 def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:
     """Rows by metrics, for one length."""
     header = ["row", "N", *[f"{spec.title} ({spec.unit})" if spec.unit else spec.title for spec in specs]]
-    lines = [[row, str(clips), *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in ROWS]
+    lines = [[row, str(clips), *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in table]
     return markdown_table(header, lines)
 
 
@@ -68,10 +70,52 @@ def verdict(goal: Goal) -> str:
     return "unavailable" if goal.passed is None else ("yes" if goal.passed else "no")
 
 
+def differences_table(differences: Sequence[Difference]) -> str:
+    """The main metrics' paired differences from the first system, one line for each metric, length and system."""
+    lines = [
+        [
+            SPECS[d.metric].title,
+            str(d.frames),
+            d.row,
+            difference_cell(d),
+            str(d.found.clips),
+            p_cell(d.p),
+            p_cell(d.p_holm),
+        ]
+        for d in differences
+        if d.metric in HEADLINE
+    ]
+    minus = f"minus {differences[0].reference} [95 %]" if differences else "difference"
+    return markdown_table(["metric", "frames", "system", minus, "N", "p", "p (Holm)"], lines)
+
+
+def difference_cell(difference: Difference) -> str:
+    """``+0.03 [0.01, 0.05]``."""
+    found, decimals = difference.found, SPECS[difference.metric].decimals
+    assert found.value is not None
+    text = f"{found.value:+.{decimals}f}"
+    return text if found.low is None else f"{text} [{found.low:+.{decimals}f}, {found.high:+.{decimals}f}]"
+
+
+def p_cell(p: float | None) -> str:
+    """A p value."""
+    return NOTHING if p is None else ("< 0.001" if p < 0.001 else f"{p:.3f}")
+
+
+def comparison_note(differences: Sequence[Difference]) -> str:
+    """What the differences and their p values are."""
+    family = sum(d.metric in HEADLINE for d in differences)
+    return (
+        "Differences are paired, over the clips that both have: bootstrap over clips, value ± t × standard error. "
+        f"p is of no difference; Holm's is adjusted for all {family} comparisons of the main metrics. The differences "
+        "of the other metrics stand in metrics.json with intervals alone."
+    )
+
+
 def groups_with_values(table: Table) -> list[tuple[str, list[Spec]]]:
     """Group titles with those of their metrics that have a value in at least one row."""
     shown: list[Spec] = [
-        spec for spec in (*CATALOG, *SETS) if any(table[row][spec.name].value is not None for row in ROWS)
+        spec for spec in (*CATALOG, *SETS) if any(cells[spec.name].value is not None for cells in table.values())
     ]
     grouped = [(title, [spec for spec in shown if spec.group == group]) for group, title in GROUPS.items()]
     return [(title, specs) for title, specs in grouped if specs]
@@ -80,22 +124,61 @@ def groups_with_values(table: Table) -> list[tuple[str, list[Spec]]]:
 def remarks(table: Table, specs: Sequence[Spec]) -> list[str]:
     """What must be read beside the numbers of distances of distributions: how few clips they rest on."""
     names = [spec.name for spec in specs if isinstance(spec, SetSpec)]
-    found = [table[row][name].reason for name in names for row in ROWS if table[row][name].value is not None]
+    found = [cells[name].reason for name in names for cells in table.values() if cells[name].value is not None]
     return list(dict.fromkeys(reason for reason in found if reason))
 
 
 def unavailable_lines(table: Table) -> list[tuple[str, str]]:
     """Metrics without a value in any row, with the reason."""
+    made = next(cells for row, cells in table.items() if kind_of(row) == GENERATED)
     return [
-        (spec.title, table[ROWS[2]][spec.name].reason)
+        (spec.title, made[spec.name].reason)
         for spec in (*CATALOG, *SETS)
-        if all(table[row][spec.name].value is None for row in ROWS)
+        if all(cells[spec.name].value is None for cells in table.values())
     ]
 
 
-def table_document(title: str, tables: dict[int, Table], goals: Sequence[Goal], clips: dict[int, int]) -> str:
-    """The whole of table.md."""
-    parts = [f"# {title}", "## Goals", goals_table(goals)]
+def drift_heading(drift: Drift) -> str:
+    """Of the section on a long generation."""
+    return f"A long generation: {drift.frames} frames ({drift.frames / 25:g} s)"
+
+
+def drift_document(drift: Drift, seed: int, resamples: int) -> str:
+    """The section on a long generation: a table for each metric, rows by the frames after which windows end."""
+    note = (
+        f"Windows of {drift.window} frames, by the frame after which they end; systems go on with other clips' speech."
+    )
+    parts = [f"## {drift_heading(drift)}", note]
+    for name, rows in drift.tables(seed, resamples).items():
+        lines = [
+            [row, *(cell(found[end], 3, found[end].n) if end in found else NOTHING for end in drift.ends)]
+            for row, found in rows.items()
+        ]
+        parts += [f"### {TITLES[name]}", markdown_table(["row", *map(str, drift.ends)], lines)]
+    parts += [f"- {row}: {why}" for row, why in drift.missing.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def table_document(
+    title: str,
+    tables: dict[int, Table],
+    goals: Sequence[Goal],
+    clips: dict[int, int],
+    differences: Sequence[Difference] = (),
+    told: Sequence[str] = (),
+) -> str:
+    """The whole of table.md.
+
+    Args:
+        told: what is wrong with a system's videos.
+    """
+    parts = [f"# {title}"]
+    if goals:
+        parts += ["## Goals", goals_table(goals)]
+    if differences:
+        parts += ["## Differences", differences_table(differences), comparison_note(differences)]
+    if told:
+        parts += ["## Told of the videos", "\n".join(f"- {line}" for line in told)]
     for frames, table in tables.items():
         parts.append(f"## {frames} frames ({frames / 25:.2f} s), {clips[frames]} clips")
         for group, specs in groups_with_values(table):

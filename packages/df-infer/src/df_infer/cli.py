@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,9 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
     machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
     machine.add_argument("--keep-level", action="store_true", help="hear far too quiet or loud speech as it is")
+    machine.add_argument(
+        "--profile", type=Path, metavar="TRACE.json", help="tell where a frame's time goes, and write a trace of it"
+    )
     machine.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_print_config(parser)
 
@@ -169,7 +173,8 @@ def _generate(args: argparse.Namespace) -> int:
         fields=fields,
     )
     began = time.perf_counter()
-    structure = _write(args, clips, count)
+    with _watched(args, count):
+        structure = _write(args, clips, count)
     taken = time.perf_counter() - began
     if args.structure_out is not None:
         made = Motion(np.concatenate(structure), pipeline.model.config.structure_layout)
@@ -188,6 +193,17 @@ def _generate(args: argparse.Namespace) -> int:
         latency = latency_of(pipeline.model.config, rollout.chunk, rollout.audio_future)
         print(f"latency of a live stream, computing apart: {latency}")
     return 0
+
+
+def _watched(args: argparse.Namespace, count: int) -> contextlib.AbstractContextManager[None]:
+    """Profile what follows, if that was asked for."""
+    if args.profile is None:
+        return contextlib.nullcontext()
+    from df_infer.profiling import TRACED_FRAMES, profiled
+
+    if count > TRACED_FRAMES:
+        raise UserError(f"--profile watches at most {TRACED_FRAMES} frames, not {count}; give --frames {TRACED_FRAMES}")
+    return profiled(args.profile, count, print)
 
 
 def _open_pipeline(args: argparse.Namespace) -> Pipeline:
@@ -209,7 +225,7 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
     """Make the clips of a list."""
     from df_infer.manifest import read_manifest
 
-    for option in ("image", "audio", "structure_out", "drive", "drive_fields", "frames"):
+    for option in ("image", "audio", "structure_out", "drive", "drive_fields", "frames", "profile"):
         if getattr(args, option) is not None:
             raise UserError(f"--{option.replace('_', '-')} is for one clip; leave it out with --manifest")
     if args.seed:
@@ -315,7 +331,7 @@ def _check_asked(args: argparse.Namespace) -> None:
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse, before any work, outputs that cannot be written or that are inputs."""
     inputs = [path for path in (args.image, args.audio, args.face_detector, args.drive) if path is not None]
-    for path, suffix in ((args.out, ".mp4"), (args.structure_out, ".npz")):
+    for path, suffix in ((args.out, ".mp4"), (args.structure_out, ".npz"), (args.profile, ".json")):
         if path is None:
             continue
         if path.suffix.lower() != suffix:

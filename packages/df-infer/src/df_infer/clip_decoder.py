@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from df_infer.rollout import Rollout
 from df_models import DualForce
@@ -55,7 +56,8 @@ class ClipDecoder:
             if self._session is None:
                 yield [GeneratedClip(np.zeros((len(motion), 0, 0, 3), np.uint8), motion) for motion in motions]
                 continue
-            pixels = self._session.decode(chunk.video[:, index : index + 1])
+            with record_function("df: decode"):
+                pixels = self._session.decode(chunk.video[:, index : index + 1])
             yield [GeneratedClip(_to_uint8(frames), motion) for frames, motion in zip(pixels, motions)]
 
     def state(self) -> DecoderState:

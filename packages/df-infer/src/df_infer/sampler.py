@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from df_infer.config import RolloutConfig
 from df_infer.drive import GivenChunk
@@ -103,9 +104,11 @@ class Sampler:
         self.held = given
         with _evaluating(self.model):
             start = self._with_given(self._start_state(frame, count, pinned))
-            finished = self._denoise(start, audio, frame, pinned)
+            with record_function("df: denoise"):
+                finished = self._denoise(start, audio, frame, pinned)
             if not last:
-                self._write(finished, audio, frame)
+                with record_function("df: write into the cache"):
+                    self._write(finished, audio, frame)
         self.previous_structure = finished.structure[:, -1:, -1:]
         return finished
 

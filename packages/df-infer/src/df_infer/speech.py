@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from df_models.encoders import AudioEncoder, AudioPool
 from df_models.errors import UserError
@@ -72,7 +73,6 @@ def pooled(
     first, last = span
     if encoder is None:
         return torch.zeros(last - first, 0)
-    if encoder.window is not None:
-        return pool_audio(encoder.encode_span(wave_N, num_pixel, first, last), pool)
-    frames = [encoder.encode_span(wave_N, num_pixel, frame, frame + 1) for frame in range(first, last)]
-    return pool_audio(torch.cat(frames), pool)
+    spans = [span] if encoder.window is not None else [(frame, frame + 1) for frame in range(first, last)]
+    with record_function("df: hear"):
+        return pool_audio(torch.cat([encoder.encode_span(wave_N, num_pixel, *one) for one in spans]), pool)

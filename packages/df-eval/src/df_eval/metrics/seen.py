@@ -22,6 +22,18 @@ GENERATED = "generated"
 SHIFTED = "shifted audio"
 STATIC = "static image"
 ROWS = (GROUND_TRUTH, RECONSTRUCTION, GENERATED, SHIFTED, STATIC)
+"""Kinds of rows, and the rows of a single run."""
+
+
+def row_of(kind: str, system: str) -> str:
+    """The row of one of several systems that has a control of its own: ``shifted audio: wav2lip``."""
+    return f"{kind}: {system}"
+
+
+def kind_of(row: str) -> str:
+    """What kind a row is: one of the controls; the row of any system is `GENERATED`."""
+    kind = row.partition(": ")[0]
+    return kind if kind in ROWS else GENERATED
 
 
 @dataclass(frozen=True)

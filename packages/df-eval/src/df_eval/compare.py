@@ -1,0 +1,75 @@
+"""Several systems on the same clips: each one's paired difference from the first.
+
+The statistics are those of studies (`df_eval.study.statistics`) with one seed: bootstrap over the clips that both rows
+have, value +- t * standard error, and p of the same t. The p values of the main metrics are adjusted together by Holm's
+procedure; that family is fixed before anything is measured. Other metrics have intervals and no p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from df_eval.metrics import CATALOG
+from df_eval.metrics.pair import Pair
+from df_eval.results import LengthResults
+from df_eval.study.statistics import Cells, Estimate, estimate, holm, p_value
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of one system minus that of the first, over the clips that both have.
+
+    Attributes:
+        p, p_holm: of "no difference"; None for metrics that are not among the main ones, or with fewer than 2 clips.
+    """
+
+    frames: int
+    metric: str
+    row: str
+    reference: str
+    found: Estimate
+    p: float | None = None
+    p_holm: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        told = {"value": self.found.value, "low": self.found.low, "high": self.found.high, "n": self.found.clips}
+        own = {name: value for name, value in asdict(self).items() if name != "found"}
+        return own | told
+
+
+def differences(
+    results: Mapping[int, LengthResults], rows: Sequence[str], main: Sequence[str], seed: int, resamples: int
+) -> list[Difference]:
+    """Every system's differences from ``rows[0]``, at every length, in the order of the metrics.
+
+    Args:
+        main: metrics whose p values are adjusted together.
+    """
+    found = [
+        Difference(frames, spec.name, row, rows[0], difference, p_value(difference, 0.0) if spec.name in main else None)
+        for frames, measured in results.items()
+        for spec in CATALOG
+        for row in rows[1:]
+        if (difference := paired(measured, row, rows[0], spec.name, seed, resamples)).value is not None
+    ]
+    family = [place for place, difference in enumerate(found) if difference.metric in main]
+    for place, adjusted in zip(family, holm([found[place].p for place in family]), strict=True):
+        found[place] = replace(found[place], p_holm=adjusted)
+    return found
+
+
+def paired(results: LengthResults, row: str, reference: str, metric: str, seed: int, resamples: int) -> Estimate:
+    """One paired difference; its value is None where no clip has both."""
+    ours, theirs = results.pairs(row, metric), results.pairs(reference, metric)
+    both = [index for index in ours if index in theirs and ours[index].defined and theirs[index].defined]
+    cells = [_cells([pairs[index] for index in both]) for pairs in (ours, theirs)]
+    return estimate(*cells, seed=seed, resamples=resamples)
+
+
+def _cells(pairs: Sequence[Pair]) -> Cells:
+    table = np.array([[pair.numerator, pair.denominator] for pair in pairs], dtype=np.float64).reshape(-1, 2)
+    return Cells(table[None, :, 0], table[None, :, 1])

@@ -1,0 +1,238 @@
+"""What becomes of a long generation: windows of it are read and measured as it is made, and dropped.
+
+The systems' videos go on for as long as is asked, on speech that is made of the clips (`df_eval.long_speech`). Truth,
+reconstruction and other systems' files have windows as far as their clips go; the still image has them everywhere.
+
+Shape suffixes: B clips, P pixel frames of a piece, W pixel frames of a window, T pixel frames, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from df_eval.clips import EvalClip
+from df_eval.codec import through
+from df_eval.config import EvalConfig
+from df_eval.generation import decode_next, model_inputs
+from df_eval.long_speech import LongSpeech
+from df_eval.measure import SHIFTED, STATIC, Truth, Video, kind_of
+from df_eval.metrics import SPECS, ClipRatio, Pair, Score, sync
+from df_eval.metrics.frames import sharpness
+from df_eval.metrics.seen import Seen
+from df_eval.readers import FaceReader
+from df_eval.readings import FaceReadings
+from df_eval.systems import RunSystem, System, rows_of, shifted_row
+from df_eval.windows import window_ends, windows_of
+from df_infer.rollout import stream_latents
+
+READ = ("identity_distance", "csim", "lip_sync", "pose_range", "presence")
+"""Metrics of the list that are measured in a window."""
+SHARPNESS = "sharpness_reference"
+TITLES = {name: SPECS[name].title for name in READ} | {SHARPNESS: "sharpness / reference image"}
+
+
+class WindowTruth(NamedTuple):
+    """What a window of a clip is measured against: its reference image and that one's identity, and the true mouth in
+    the window (None: not known)."""
+
+    reference_HWC: np.ndarray
+    identity_D: np.ndarray | None
+    mouth_T: np.ndarray | None
+
+
+@dataclass
+class Drift:
+    """Everything measured over a long generation.
+
+    Attributes:
+        ends: pixel frames after which the windows end.
+        pairs: by row, metric and end, the clips' pairs by index.
+        missing: by row, why it has no windows at all, or none beyond some length.
+    """
+
+    frames: int
+    window: int
+    ends: Sequence[int]
+    rows: Sequence[str]
+    pairs: dict[str, dict[str, dict[int, dict[int, Pair]]]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: str, end: int, index: int, pairs: Mapping[str, Pair]) -> None:
+        """Add a clip's window."""
+        for name, pair in pairs.items():
+            self.pairs.setdefault(row, {}).setdefault(name, {}).setdefault(end, {})[index] = pair
+
+    def scores(self, row: str, name: str, seed: int, resamples: int) -> dict[int, Score]:
+        """A metric of a row by end, with intervals over the clips; windows without any value are left out."""
+        found: dict[int, Score] = {}
+        for end, pairs in sorted(self.pairs.get(row, {}).get(name, {}).items()):
+            pooled = ClipRatio()
+            pooled.update(list(pairs.values()), list(pairs))
+            score = pooled.score(seed, resamples)
+            if score.value is not None:
+                found[end] = score
+        return found
+
+    def tables(self, seed: int, resamples: int) -> dict[str, dict[str, dict[int, Score]]]:
+        """By metric and row, the scores by end; only what has a value."""
+        names = [name for name in TITLES if any(name in self.pairs.get(row, {}) for row in self.rows)]
+        tables = {
+            name: {row: found for row in self.rows if (found := self.scores(row, name, seed, resamples))}
+            for name in names
+        }
+        return {name: rows for name, rows in tables.items() if rows}
+
+    def to_json(self, seed: int, resamples: int) -> dict[str, Any]:
+        """Plain JSON: by metric and row a list of scores, each with the pixel frame and second at which it ends."""
+        told = {
+            name: {
+                row: [{"frame": end, "seconds": end / 25, **score.to_json()} for end, score in found.items()]
+                for row, found in rows.items()
+            }
+            for name, rows in self.tables(seed, resamples).items()
+        }
+        return {"frames": self.frames, "window": self.window, "ends": list(self.ends), "metrics": told,
+                "missing": self.missing}  # fmt: skip
+
+
+def measure_drift(
+    systems: Sequence[System],
+    clips: Sequence[EvalClip],
+    truths: Sequence[Truth],
+    held: Sequence[Mapping[str, Video]],
+    reader: FaceReader,
+    config: EvalConfig,
+    quiet: bool = False,
+) -> Drift:
+    """Generate ``config.drift.frames`` pixel frames with every run, and measure the windows.
+
+    Args:
+        truths: of the clips, at the longest measured length.
+        held: their videos at that length, by row.
+    """
+    frames, window = config.drift.frames, config.drift.window
+    assert frames is not None
+    drift = Drift(frames, window, window_ends(frames, window, config.drift.at), rows_of(systems))
+    speech = LongSpeech(clips)
+    for system in systems:
+        if not isinstance(system, RunSystem):
+            continue
+        if (why := _cannot(system)) is not None:
+            drift.missing[system.row] = why
+            continue
+        measured = _Stream(system, shifted_row(system, systems), speech, truths, reader, config)
+        measured.into(drift, quiet)
+    for row in drift.rows:
+        if row not in drift.pairs and kind_of(row) != SHIFTED and row not in drift.missing:
+            _of_held(drift, row, truths, held)
+    return drift
+
+
+def _cannot(system: RunSystem) -> str | None:
+    """Why a run makes no video of any length."""
+    if system.pipeline.model.config.one_level_frames:
+        return "the model makes whole clips of a limited length"
+    if system.rollout.structure_from is not None:
+        return "its structure is given (rollout.structure_from), and no longer track than a clip is there"
+    return None
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """The long generation of one run."""
+
+    system: RunSystem
+    shifted: str
+    speech: LongSpeech
+    truths: Sequence[Truth]
+    reader: FaceReader
+    config: EvalConfig
+
+    def into(self, drift: Drift, quiet: bool) -> None:
+        mouths = [truth.signals.mouth_open_T for truth in self.truths]
+        known = [mouth for mouth in mouths if mouth is not None]
+        true = known if len(known) == len(mouths) else None
+        size = self.config.batch_size
+        groups = [list(range(start, min(start + size, len(mouths)))) for start in range(0, len(mouths), size)]
+        with tqdm(
+            total=drift.frames * len(groups), desc=f"{self.system.row}, long", unit="frame", disable=quiet
+        ) as bar:
+            for batch in groups:
+                stream = stream_frames(self.system, self.speech, batch, drift.frames, self.config.seed, bar.update)
+                for end, window_BWHWC in windows_of(stream, drift.window, drift.ends):
+                    for index, window_WHWC in zip(batch, window_BWHWC, strict=True):
+                        self._measure(drift, end, index, window_WHWC, true)
+
+    def _measure(
+        self, drift: Drift, end: int, index: int, window_WHWC: np.ndarray, mouths: Sequence[np.ndarray] | None
+    ) -> None:
+        coded_WHWC = through(self.config.codec, window_WHWC)
+        read, start = self.reader.read(coded_WHWC), end - drift.window
+        true_T = None if mouths is None else self.speech.signal(mouths, index, start, end)
+        truth = self.truths[index]
+        against = WindowTruth(truth.frames_THWC[0], truth.reference_identity_D, true_T)
+        drift.add(self.system.row, end, index, window_pairs(Video(coded_WHWC, read), against))
+        if mouths is None or read is None or read.mouth_open_T is None:
+            return
+        later = [self.speech.signal(mouths, index, start + shift, end + shift) for shift in self.config.shifts]
+        drift.add(self.shifted, end, index, {"lip_sync": sync.mean_correlation(read.mouth_open_T, later)})
+
+
+@torch.no_grad()
+def stream_frames(
+    system: RunSystem, speech: LongSpeech, batch: Sequence[int], frames: int, seed: int, progress: Any
+) -> Iterator[np.ndarray]:
+    """Generate clips for as long as is asked: uint8 ``[B, P, H, W, 3]`` as they are decoded, in constant memory."""
+    pipeline = system.pipeline
+    _, reference, tokens, text = model_inputs(pipeline, [speech.clips[which] for which in batch], 1)
+    audio = speech.pieces(pipeline, batch, frames)
+    latents = stream_latents(
+        pipeline.model, audio, reference, tokens, text, config=system.rollout, seed=seed, sample_ids=list(batch)
+    )
+    session = pipeline.video_vae.decoder_session()
+    for chunk in latents:
+        piece = decode_next(session, chunk.video)
+        progress(piece.shape[1])
+        yield piece
+
+
+def _of_held(drift: Drift, row: str, truths: Sequence[Truth], held: Sequence[Mapping[str, Video]]) -> None:
+    """The windows of videos that are held, as far as they go; of the still image everywhere."""
+    for index, (truth, videos) in enumerate(zip(truths, held, strict=True)):
+        video = videos.get(row)
+        if video is None:
+            continue
+        reach = drift.frames if row == STATIC else len(video.frames_THWC)
+        for end in (end for end in drift.ends if end <= reach):
+            start = 0 if row == STATIC else end - drift.window
+            part = slice(start, start + drift.window)
+            if len(video.frames_THWC[part]) < drift.window:
+                continue
+            read = video.readings and video.readings.part(part)
+            mouth_T = truth.signals.mouth_open_T
+            known = mouth_T is not None and end <= len(mouth_T)
+            true_T = mouth_T[end - drift.window : end] if mouth_T is not None and known else None
+            against = WindowTruth(truth.frames_THWC[0], truth.reference_identity_D, true_T)
+            drift.add(row, end, index, window_pairs(Video(video.frames_THWC[part], read), against))
+    if row != STATIC:
+        drift.missing[row] = f"windows end with the clips, after {max(len(t.frames_THWC) for t in truths)} frames"
+
+
+def window_pairs(video: Video, against: WindowTruth) -> dict[str, Pair]:
+    """The metrics of one window."""
+    count = len(video.frames_THWC)
+    signals = FaceReadings(np.ones(count, bool), mouth_open_T=against.mouth_T)
+    seen = Seen(video, Truth(video.frames_THWC, signals, against.identity_D))
+    pairs = {
+        name: SPECS[name].measure(seen)
+        for name in READ
+        if all(getattr(seen, need) is not None for need in SPECS[name].needs)
+    }
+    reference = sharpness(against.reference_HWC[None])
+    return pairs | {SHARPNESS: Pair(float(sharpness(video.frames_THWC).mean()), float(reference[0]))}

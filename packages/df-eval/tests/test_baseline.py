@@ -1,0 +1,152 @@
+"""Folders of another system's videos: what is wrong with them is told by name and mended only where that is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabricated import signal
+
+from df_eval.baseline import FolderSystem, read_folder, sound_offset
+from df_eval.clips import EvalClip
+from df_eval.config import BaselineConfig
+from df_eval.generation import Generated
+from df_eval.systems import LeftOut
+from df_models.errors import UserError
+from df_models.media import write_video
+
+LENGTH, SIZE = 50, 32
+KEYS = ("right", "late", "fast", "large", "short", "silent", "other", "twice", "broken", "gone", "longer", "wide")
+FRAMES = (25, 33)
+
+
+def speech(index: int, length: int = LENGTH) -> np.ndarray:
+    return (0.2 * signal(640 * length, index, width=4.0) / 0.3).astype(np.float32)
+
+
+def images(index: int, length: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    """A bright block that walks: every frame another, which survives the codec."""
+    frames = np.full((length, height, width, 3), 60, np.uint8)
+    for place in range(length):
+        start = (4 * place + 4 * index) % (width - 8)
+        frames[place, 8:16, start : start + 8] = 220
+    return frames
+
+
+def clip(index: int, key: str) -> EvalClip:
+    return EvalClip(key, key, images(index, LENGTH), speech(index), {})
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[EvalClip]:
+    return [clip(index, key) for index, key in enumerate(KEYS)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, clips: list[EvalClip]) -> Path:
+    root = tmp_path_factory.mktemp("baseline")
+    own = {clip.key: clip for clip in clips}
+
+    def write(key: str, frames: np.ndarray, wave: np.ndarray | None, fps: int = 25, ending: str = "mp4") -> None:
+        write_video(root / f"{key}.{ending}", frames, audio=wave, fps=fps)
+
+    late = np.concatenate([np.zeros(640 * 5, np.float32), own["late"].wave_N])
+    write("right", own["right"].frames_THWC, own["right"].wave_N)
+    write("late", np.concatenate([own["late"].frames_THWC[:1]] * 5 + [own["late"].frames_THWC]), late)
+    write("fast", images(2, LENGTH * 2), own["fast"].wave_N, fps=50)
+    write("large", images(3, LENGTH, 64, 64), own["large"].wave_N)
+    write("short", own["short"].frames_THWC[:29], own["short"].wave_N)
+    write("silent", own["silent"].frames_THWC, None)
+    write("other", own["other"].frames_THWC, speech(99))
+    write("twice", own["twice"].frames_THWC, own["twice"].wave_N)
+    (root / "twice.mov").write_bytes((root / "twice.mp4").read_bytes())
+    (root / "broken.mp4").write_bytes(b"no video")
+    write("longer", images(10, LENGTH + 60), np.pad(own["longer"].wave_N, (0, 640 * 60)))
+    write("wide", images(11, LENGTH, 32, 64), own["wide"].wave_N)
+    (root / "notes.txt").write_text("of no clip")
+    return root
+
+
+@pytest.fixture(scope="module")
+def as_it_is(folder: Path, clips: list[EvalClip]) -> FolderSystem:
+    return read_folder("theirs", folder, clips, FRAMES, BaselineConfig())
+
+
+def test_every_fault_is_told_by_name_in_a_line(as_it_is: FolderSystem) -> None:
+    lines = {line.split(": ")[1]: line for line in as_it_is.lines()}
+    assert "right" not in lines, "nothing is wrong with it"
+    for key, said, end in (
+        ("late", "its sound comes 200 ms later", "measured as it is"),
+        ("fast", "50 frames a second, not 25", "left out"),
+        ("large", "64x64 pixels, not 32x32", "left out"),
+        ("short", "29 frames, so not measured at 33", "measured as it is"),
+        ("silent", "it has no sound", "measured as it is"),
+        ("other", "its sound is not the clip's", "measured as it is"),
+        ("twice", "2 files have its name", "left out"),
+        ("broken", "broken.mp4", "left out"),
+        ("gone", "there is no video of it", "left out"),
+        ("longer", "75 or more frames, and the clip has 50", "measured as it is"),
+        ("wide", "64x32 pixels, not 32x32", "left out"),
+    ):
+        assert said in lines[key] and lines[key].endswith(end) and "\n" not in lines[key], lines[key]
+    assert "1 ('notes.txt')" in as_it_is.lines()[-1]
+    assert not as_it_is.mended
+
+
+def test_only_what_can_be_compared_is_measured(as_it_is: FolderSystem, clips: list[EvalClip]) -> None:
+    made = dict(zip(KEYS, as_it_is.make(clips, 33, lambda _: None)))
+    kept = [key for key, video in made.items() if isinstance(video, Generated)]
+    assert kept == ["right", "late", "silent", "other", "longer"]
+    right, short = made["right"], made["short"]
+    assert isinstance(right, Generated) and right.frames_THWC.shape == (33, SIZE, SIZE, 3)
+    assert np.abs(right.frames_THWC.astype(int) - clips[0].frames_THWC[:33]).mean() < 4
+    assert isinstance(short, LeftOut) and short.reason == "its video has 29 frames"
+    assert isinstance(dict(zip(KEYS, as_it_is.make(clips, 25, lambda _: None)))["short"], Generated)
+    assert all(len(video) <= FRAMES[-1] for video in as_it_is.videos.values()), "nothing more is held"
+
+
+def test_a_setting_mends_and_says_so(folder: Path, clips: list[EvalClip], as_it_is: FolderSystem) -> None:
+    asked = BaselineConfig(resize=True, retime=True, realign=True)
+    some = [clip for clip in clips if clip.key in ("late", "fast", "large", "wide")]
+    mended = read_folder("theirs", folder, some, FRAMES, asked)
+    assert list(mended.videos) == ["late", "fast", "large"], "another shape would be distorted"
+    text = "\n".join(mended.lines())
+    assert "late: its sound comes 200 ms later than the clip's: its first 5 frames are left out" in text
+    assert all(f"(baseline.{name})" in text for name in ("realign", "retime", "resize"))
+    late = mended.videos["late"].astype(int)
+    assert np.abs(late - clips[1].frames_THWC[:33]).mean() < 4
+    assert np.abs(as_it_is.videos["late"][5:33].astype(int) - clips[1].frames_THWC[:28]).mean() < 4, "as it is: late"
+    every_second = images(2, LENGTH * 2)[::2][:33].astype(int)
+    assert np.abs(mended.videos["fast"] - every_second).mean() < 6
+    assert mended.videos["large"].shape == (33, SIZE, SIZE, 3)
+
+
+def test_names_are_never_paths(tmp_path: Path, folder: Path, clips: list[EvalClip]) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "secret.mp4").write_bytes((folder / "right.mp4").read_bytes())
+    outside = EvalClip("../secret", "x", clips[0].frames_THWC, clips[0].wave_N, {})
+    with pytest.raises(
+        UserError, match=r"none of the 1 clips can be measured \(\.\./secret: there is no video of it\)"
+    ):
+        read_folder("theirs", tmp_path / "videos", [outside], FRAMES, BaselineConfig())
+    with pytest.raises(UserError, match="there is no such folder"):
+        read_folder("theirs", tmp_path / "gone", clips, FRAMES, BaselineConfig())
+
+
+def test_a_file_beyond_the_limit_is_not_decoded(
+    folder: Path, clips: list[EvalClip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("df_eval.baseline.MOST_BYTES", 100)
+    with pytest.raises(UserError, match="the file has more than"):
+        read_folder("theirs", folder, clips[:1], FRAMES, BaselineConfig())
+
+
+@pytest.mark.parametrize("samples", [0, 700, -700, 16_000])
+def test_the_offset_of_a_sound_is_found(samples: int) -> None:
+    true = speech(5, 75)
+    moved = np.roll(true, samples)
+    offset, alike = sound_offset(moved + 0.02 * speech(6, 75), true)
+    assert offset == samples and alike > 0.9
+    assert sound_offset(speech(7, 75), true)[1] < 0.3
+    assert sound_offset(np.zeros(1000), true) == (0.0, 0.0)

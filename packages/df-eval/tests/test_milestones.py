@@ -1,0 +1,116 @@
+"""Curves over training: each milestone is measured once, and again only if what decides its numbers changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fabricated import outcome_of
+
+from df_eval import milestones
+from df_eval.cli import main
+from df_eval.config import EvalConfig
+from df_eval.goals import goals_of
+from df_eval.measure import GENERATED, RECONSTRUCTION
+from df_eval.measured_as import measured_as
+from df_eval.milestones import evaluate_milestones, training_table
+from df_eval.output import write_outcome
+from df_eval.reader_files import reader_files
+from df_eval.table import HEADLINE
+from df_infer.run_dir import RunDir
+from df_models import DualForce
+
+TINY = {
+    "dim": 24, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "structure_width": 16, "structure_layers": 1,
+    "structure_heads": 2, "structure_ffn_dim": 32, "fusion_depth": 1, "bridge_width": 16, "bridge_heads": 2,
+    "audio_width": 16, "audio_heads": 2, "reference_width": 16, "flame_dim": 0, "video_size": 32,
+}  # fmt: skip
+CONFIG = EvalConfig(clips=2, frames=(33,), resamples=100, videos=0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with two milestones and no dataset: it is measured on rendered clips."""
+    for step in (100, 2000):
+        torch.manual_seed(step)
+        DualForce.from_preset("quickstart", **TINY).save_pretrained(str(tmp_path / "run" / "models" / f"step-{step}"))
+    (tmp_path / "run" / "config.yaml").write_text("data: {root: gone, synth: {size: 32}}\n")
+    return tmp_path / "run"
+
+
+class Measuring:
+    """Stands in for `evaluate`: writes a constructed evaluation, better the longer the training, and counts."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+
+    def __call__(self, runs: list[Path], config: EvalConfig, out: Path, quiet: bool) -> None:
+        assert config.checkpoint is not None
+        run = RunDir(runs[0])
+        self.done.append(config.checkpoint)
+        made = outcome_of(out / "none.jsonl", clips=2, noise=100 / config.checkpoint, lengths=(33,))
+        key = measured_as(run, config, None, reader_files(config.readers, None))
+        facts = {"protocol": None, "clips_from": "constructed"}
+        goals = [goal for found in made.results.values() for goal in goals_of(found, 0, 100)]
+        write_outcome(
+            replace(made, config=config, facts=facts, goals=goals, measured_as=key, videos={}, results={}), out
+        )
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> Measuring:
+    found = Measuring()
+    monkeypatch.setattr(milestones, "evaluate", found)
+    return found
+
+
+def test_every_milestone_is_measured_once(run: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    curves = evaluate_milestones(run, CONFIG, run / "eval", said.append)
+    assert measuring.done == [100, 2000] and curves == run / "eval" / "training.json"
+    document = json.loads(curves.read_text())
+    points = document["curves"]["33"][GENERATED]["lip_sync"]
+    assert [point["step"] for point in points] == document["steps"] == [100, 2000]
+    assert points[0]["value"] < points[1]["value"] and points[1]["low"] <= points[1]["value"] <= points[1]["high"]
+    own = json.loads((run / "eval" / "step-2000" / "metrics.json").read_text())["lengths"]["33"]["rows"][GENERATED]
+    assert {k: v for k, v in points[1].items() if k != "step"} == own["lip_sync"]
+    assert "psnr" in document["curves"]["33"][RECONSTRUCTION]
+    assert {path.stem for path in (run / "eval" / "training").iterdir()} == set(HEADLINE)
+    lines = training_table(document).splitlines()
+    assert len(lines) == 4 and lines[2].startswith("| 33") and "100" in lines[2]
+
+    monkeypatch.setattr(milestones, "plot_training", lambda *_: False)  # drawn above
+    evaluate_milestones(run, CONFIG.model_copy(update={"videos": 2, "device": "cpu"}), run / "eval", said.append)
+    assert measuring.done == [100, 2000] and "measured already" in said[-1], "how much is shown decides no number"
+    (run / "eval" / "step-100" / "metrics.json").unlink()  # as in an evaluation that was killed
+    evaluate_milestones(run, CONFIG, run / "eval", said.append)
+    assert measuring.done == [100, 2000, 100]
+    torch.manual_seed(5)
+    DualForce.from_preset("quickstart", **TINY).save_pretrained(str(run / "models" / "step-2000"))
+    evaluate_milestones(run, CONFIG, run / "eval", said.append)
+    assert measuring.done == [100, 2000, 100, 2000], "it was trained anew"
+    keys = {
+        measured_as(RunDir(run), config.model_copy(update={"checkpoint": step}), None, config.readers)
+        for config in (CONFIG, CONFIG.model_copy(update={"seed": 1}), CONFIG.model_copy(update={"frames": (25,)}))
+        for step in (100, 2000)
+    }
+    assert len(keys) == 6, "settings and weights decide"
+
+
+def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "training.json").write_text("mine")
+    for argv, message in (
+        ([str(tmp_path / "none"), "--checkpoint", "all"], "has no milestones to measure"),
+        ([str(run), str(run), "--checkpoint", "all", "--out", "x"], "the training of one run"),
+        ([str(run), "--checkpoint", "last"], "is no step"),
+        ([str(run), "--checkpoint", "all", "--out", str(tmp_path / "foreign")], "df-eval did not write"),
+    ):
+        assert main(argv) == 2
+        error = capsys.readouterr().err.strip()
+        assert message in error and "\n" not in error
+    assert (tmp_path / "foreign" / "training.json").read_text() == "mine"
