@@ -15,7 +15,8 @@ export async function connectRtc({ start, video, onMessage, onEnd }) {
   peer.addTransceiver("video", { direction: "recvonly" });
   const stream = new MediaStream();
   peer.ontrack = ({ track, receiver }) => {
-    if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0;
+    // Sound is held back by some 80 ms; so is the picture, until the browser has found how they belong together.
+    if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = track.kind === "video" ? 80 : 0;
     stream.addTrack(track);
     video.srcObject = stream;
     video.play().catch(() => {});
