@@ -139,6 +139,8 @@ class EvalConfig(FrozenModel):
         codec: what videos pass through before they are read, but for the truth and other systems' files: `raw`:
             nothing; `h264`: H.264 as df-infer writes it (yuv420p), since other systems' videos come so.
         drift: a long generation beside the clips.
+        interventions: also generate each clip with the structure, and with the reference image, of another clip, to see
+            which of them pose, mouth and identity follow.
         rollout: settings of generation to change from the run's own, such as `rollout.steps=8`.
         device: `auto` takes a GPU if there is one.
         dtype: of the model while generating; `auto` as in `df_models.machine.choose_precision`.
@@ -162,6 +164,7 @@ class EvalConfig(FrozenModel):
     videos: int = Field(default=4, ge=0)
     codec: Literal["raw", "h264"] = "raw"
     drift: DriftConfig = DriftConfig()
+    interventions: bool = False
     rollout: RolloutChanges = RolloutChanges()
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -103,6 +103,7 @@ def _evaluate(
         seconds=suite.seconds,
         differences=differences(results, rows, HEADLINE, **seeded) if several else [],
         drift=suite.drift,
+        interventions=suite.interventions,
         measured_as="" if several else measured_as(runs[0], config, root, files),
         told=[line for folder in folders for line in folder.lines()],
     )

@@ -19,13 +19,22 @@ from df_eval.compare import Difference
 from df_eval.config import EvalConfig
 from df_eval.drift import TITLES, Drift
 from df_eval.goals import Goal
+from df_eval.interventions import NOTE, Interventions
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, Video, kind_of
 from df_eval.metrics import SET_SPECS, SPECS
 from df_eval.plots import plot_drift, plot_lags, plot_losses, plot_mouths, plot_over_time
 from df_eval.protocol import DEV_NOTE
-from df_eval.report import Report, render
+from df_eval.report import Report, Section, render
 from df_eval.results import LengthResults, clip_lines, mean_curve
-from df_eval.table import Table, drift_document, drift_heading, table_document
+from df_eval.table import (
+    INTERVENTIONS_HEADING,
+    Table,
+    drift_document,
+    drift_heading,
+    interventions_document,
+    interventions_table,
+    table_document,
+)
 from df_eval.videos import write_contact_sheet, write_side_by_side
 from df_infer.run_log import read_log
 from df_models.files import atomic_write, check_owned, mark_owned
@@ -52,6 +61,7 @@ class EvalOutcome:
         differences: of each system from the first; empty for a single run.
         told: what is wrong with a system's videos, a line each.
         drift: what was measured over a long generation, if one was asked for.
+        interventions: what was measured with swapped structure and references, if that was asked for.
         measured_as: hash of all that decides the numbers (`df_eval.measured_as`); empty for several systems.
     """
 
@@ -71,6 +81,7 @@ class EvalOutcome:
     told: Sequence[str] = ()
     measured_as: str = ""
     drift: Drift | None = None
+    interventions: Interventions | None = None
 
     @property
     def warning(self) -> str:
@@ -107,6 +118,9 @@ def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
         "drift": None
         if outcome.drift is None
         else outcome.drift.to_json(outcome.config.seed, outcome.config.resamples),
+        "interventions": None
+        if outcome.interventions is None
+        else outcome.interventions.to_json(outcome.config.seed, outcome.config.resamples),
         "protocol": outcome.facts,
         "definitions": {name: spec.definition for name, spec in (SPECS | SET_SPECS).items()},
         "seconds": outcome.seconds,
@@ -143,6 +157,11 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     counts = {frames: len(outcome.clips) for frames in outcome.tables}
     report = Report(title, _lead(outcome), outcome.goals, outcome.tables, counts, outcome.protocol)
     report.warning = outcome.warning
+    if (found := outcome.interventions) is not None:
+        header, lines = interventions_table(found, outcome.config.seed, outcome.config.resamples)
+        heading = f"{INTERVENTIONS_HEADING}, {found.frames} frames"
+        told = [NOTE, *(f"{row}: {why}" for row, why in found.missing.items())]
+        report.sections.append(Section(heading, header, lines, told))
     report.differences, report.told = outcome.differences, outcome.told
     _write_plots(outcome, out, report)
     _write_videos(outcome, out, report, quiet)
@@ -157,6 +176,9 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
 
 def _tables(title: str, outcome: EvalOutcome, counts: dict[int, int]) -> str:
     document = table_document(title, outcome.tables, outcome.goals, counts, outcome.differences, outcome.told)
+    if outcome.interventions is not None:
+        told = interventions_document(outcome.interventions, outcome.config.seed, outcome.config.resamples)
+        document += "\n" + told
     if outcome.drift is not None:
         document += "\n" + drift_document(outcome.drift, outcome.config.seed, outcome.config.resamples)
     name, _, rest = document.partition("\n\n")

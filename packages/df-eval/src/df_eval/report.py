@@ -35,6 +35,16 @@ ROW_HELP = {
 }
 
 
+@dataclass(frozen=True)
+class Section:
+    """A table of its own: heading, header, lines, and what is to be known of it."""
+
+    heading: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
 @dataclass
 class Report:
     """What the page shows. Paths are relative to the page.
@@ -45,6 +55,7 @@ class Report:
         plots: by heading, (path, caption, wide).
         videos: (path, caption).
         sheets: (path, caption).
+        sections: further tables.
         warning: stands on every page; empty: nothing.
         differences: of each system from the first.
         told: what is wrong with a system's videos, a line each.
@@ -59,6 +70,7 @@ class Report:
     plots: dict[str, list[tuple[str, str, bool]]] = field(default_factory=dict)
     videos: list[tuple[str, str]] = field(default_factory=list)
     sheets: list[tuple[str, str]] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
     warning: str = ""
     differences: Sequence[Difference] = ()
     told: Sequence[str] = ()
@@ -86,6 +98,7 @@ def render(report: Report) -> str:
         parts.append("</div>")
     for frames, table in report.tables.items():
         parts.append(_length_section(frames, table, report.clips[frames]))
+    parts += map(_section, report.sections)
     for heading, plots in report.plots.items():
         if plots:
             parts += [
@@ -150,6 +163,15 @@ def _difference(difference: Difference | None) -> str:
     value, _, interval = difference_cell(difference).partition(" ")
     small = f"{interval} N {difference.found.clips}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
     return f'<td>{value}<span class="ci">{escape(small)}</span></td>'
+
+
+def _section(section: Section) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in section.header)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>" for line in section.lines)
+    return (
+        f'<h2>{escape(section.heading)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>{_list(section.notes)}"
+    )
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.curves import add_curves
 from df_eval.drift import Drift, measure_drift
 from df_eval.generation import Progress, rebuild_clips
-from df_eval.measure import GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, kind_of, measure
+from df_eval.interventions import Interventions, intervene
+from df_eval.measure import GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, kind_of, measure, row_of
 from df_eval.metrics.lips import silent_frames
 from df_eval.networks import Networks
 from df_eval.readers import FaceReader, mouth_of_structure
@@ -42,6 +44,7 @@ class Suite:
             systems without a video of the clip).
         seconds: wall time by stage.
         drift: what was measured over a long generation; None if nothing was asked for.
+        interventions: what was measured with swapped structure and references; None likewise.
     """
 
     systems: Sequence[System]
@@ -53,6 +56,7 @@ class Suite:
     videos: dict[int, list[dict[str, Video]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     drift: Drift | None = None
+    interventions: Interventions | None = None
 
     def run(self, lengths: Sequence[int]) -> dict[int, LengthResults]:
         """Measure every row at every length."""
@@ -69,13 +73,24 @@ class Suite:
             left_out = {system.row: self._make(system, frames) for system in self.systems}
             with self._stage(f"measuring {frames} frames", len(self.clips)) as done:
                 results[frames] = self._measure(frames, truths, left_out, done)
+        known = [truth.truth(longest, None, []) for truth in truths]
+        if self.config.interventions:
+            self._intervene(longest, known)
         if self.config.drift.frames is not None:
-            self._drift(longest, truths)
+            self._drift(longest, known)
         return results
 
-    def _drift(self, longest: int, truths: Sequence[_TruthRead]) -> None:
+    def _intervene(self, longest: int, known: Sequence[Truth]) -> None:
+        self.interventions = Interventions(longest)
+        runs = [system for system in self.systems if isinstance(system, RunSystem)]
+        for system in runs:
+            name = partial(row_of, system=system.row) if len(self.systems) > 1 else str
+            with self._stage(f"interventions, {system.row}", 2 * len(self.clips)) as done:
+                about = (system, self.clips, known, self.videos[longest], self.reader, self.config)
+                intervene(*about, self.interventions, done, name)
+
+    def _drift(self, longest: int, known: Sequence[Truth]) -> None:
         start = time.perf_counter()
-        known = [truth.truth(longest, None, []) for truth in truths]
         held = self.videos[longest]
         self.drift = measure_drift(self.systems, self.clips, known, held, self.reader, self.config, self.quiet)
         self.seconds["drift"] = round(time.perf_counter() - start, 2)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from df_eval.compare import Difference
 from df_eval.drift import TITLES, Drift
 from df_eval.goals import Goal
+from df_eval.interventions import NOTE, QUANTITIES, SIDES, Interventions
 from df_eval.markdown import NOTHING, markdown_table
 from df_eval.measure import GENERATED, kind_of
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, Score, SetSpec
@@ -22,6 +23,8 @@ HEADLINE = (
     "psnr",
     "presence",
 )
+
+INTERVENTIONS_HEADING = "Which stream carries what"
 
 Table = dict[str, dict[str, Score]]
 Spec = MetricSpec | SetSpec
@@ -156,6 +159,24 @@ def drift_document(drift: Drift, seed: int, resamples: int) -> str:
         ]
         parts += [f"### {TITLES[name]}", markdown_table(["row", *map(str, drift.ends)], lines)]
     parts += [f"- {row}: {why}" for row, why in drift.missing.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def interventions_table(found: Interventions, seed: int, resamples: int) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: a line for each row and quantity, and a column for each side."""
+    lines = [
+        [row, QUANTITIES[name], *(cell(sides[side], 3, sides[side].n) for side in SIDES), str(sides["own"].n)]
+        for row, quantities in found.scores(seed, resamples).items()
+        for name, sides in quantities.items()
+    ]
+    return ["row", "read from the pixels", "to its own truth", "to the other's", "share of the other", "N"], lines
+
+
+def interventions_document(found: Interventions, seed: int, resamples: int) -> str:
+    """The section on interventions."""
+    parts = [f"## {INTERVENTIONS_HEADING}, {found.frames} frames", NOTE]
+    parts.append(markdown_table(*interventions_table(found, seed, resamples)))
+    parts += [f"- {row}: {why}" for row, why in found.missing.items()]
     return "\n\n".join(parts) + "\n"
 
 
