@@ -2,8 +2,8 @@
 
 Every line generates the same held-out clips from their first frame and changed audio, reads the mouth from the pixels
 as df-eval does, and correlates it with the true mouth. The changed audio goes through what `df-infer` does with a file
-(:func:`df_infer.loudness.levelled`); encoder, rollout, seed and noise are those of df-eval. The document that it writes
-also says at what level and how clean the clips themselves are.
+(:func:`df_infer.hearing.loudness.levelled`); encoder, rollout, seed and noise are those of df-eval. The document that
+it writes also says at what level and how clean the clips themselves are.
 
     uv run python benchmarks/levels.py runs/quickstart --out docs/results/levels.md
 
@@ -32,7 +32,7 @@ from df_eval.held_out import held_out_clips, person_of
 from df_eval.metrics import ClipRatio, sync
 from df_eval.reader_files import reader_files, stored_landmarker
 from df_eval.readers import FaceReader, choose_reader
-from df_infer.loudness import TOLERANCE_DB, levelled
+from df_infer.hearing.loudness import TOLERANCE_DB, levelled
 from df_infer.pipeline import Pipeline
 from df_infer.run_dir import open_run_dir
 from df_models.cli_support import run_cli
@@ -189,7 +189,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
-    logging.getLogger("df_infer.loudness").setLevel(logging.ERROR)
+    logging.getLogger("df_infer.hearing.loudness").setLevel(logging.ERROR)
     bench = Bench(args.run, EvalConfig(clips=args.clips, frames=(args.frames,)))
     with tqdm(total=len(GAINS_DB) + 2 * len(SNRS_DB), desc="measuring", unit="line") as progress:
         gains, noise = gain_rows(bench, progress), noise_rows(bench, progress)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from df_infer.audio_feed import AudioFeed, lookahead_frames
+from df_infer.sampling.audio_feed import AudioFeed, lookahead_frames
 from df_models.errors import UserError
 
 

@@ -11,8 +11,8 @@ import torch
 
 from df_infer.cli import main
 from df_infer.config import RolloutChanges, RolloutConfig
-from df_infer.drive import Drive
 from df_infer.rollout import generate_latents
+from df_infer.sampling.drive import Drive
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.motion import Motion, motion_slots, read_motion, write_motion
@@ -96,7 +96,7 @@ def test_cached_generation_with_given_structure_equals_the_full_sequence(model, 
     audio = inputs.audio[:, :4]
     config = RolloutConfig(steps=1, window=8, start="generate")
     out = generate_latents(driven, audio, *inputs[1:], config=config, drive=Drive(track), seed=3)
-    from df_infer.noise import FrameNoise
+    from df_infer.sampling.noise import FrameNoise
 
     noise = FrameNoise(3, [0, 1]).draw(3, 1, "video", (16, 2, 2))
     clip = torch.cat([out.video[:, :3], noise], dim=1)

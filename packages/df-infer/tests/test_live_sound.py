@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from df_infer.hearing.speech import pooled
 from df_infer.live.sound import LiveSound
-from df_infer.speech import pooled
 from df_models.encoders.audio.logmel import LogMel
 from df_models.encoders.registry import AudioWindow
 from df_models.errors import UserError

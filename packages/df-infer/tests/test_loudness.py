@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from df_infer.loudness import TOLERANCE_DB, levelled
+from df_infer.hearing.loudness import TOLERANCE_DB, levelled
 from df_models.errors import UserError
 from df_models.media.levels import speech_level
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from df_infer import cli
-from df_infer.manifest import read_manifest
+from df_infer.many.manifest import read_manifest
+from df_infer.many.together import Wanted, stream_together
 from df_infer.pipeline import Pipeline
-from df_infer.together import Wanted, stream_together
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
 from df_models.media import read_image, read_video, write_wav

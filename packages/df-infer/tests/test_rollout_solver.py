@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from df_infer.config import RolloutChanges
-from df_infer.noise import FrameNoise
 from df_infer.rollout import RolloutConfig, generate_latents, stream_latents
+from df_infer.sampling.noise import FrameNoise
 from df_models.flow import interpolate
 
 REFERENCE = torch.full((2, 16, 2, 2), 0.9)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from df_infer.speech import audio_pieces, frames_covering
+from df_infer.hearing.speech import audio_pieces, frames_covering
 from df_models.encoders import AudioPool
 from df_models.encoders.audio.logmel import LogMel
 from df_models.errors import UserError

@@ -15,7 +15,7 @@ from df_infer.cli import main
 from df_infer.config import RolloutChanges
 from df_infer.pipeline import Pipeline, encode_prompt
 from df_infer.rollout import Rollout, RolloutConfig, generate_latents
-from df_infer.sampler import combined
+from df_infer.sampling.sampler import combined
 from df_models import DualForce
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError

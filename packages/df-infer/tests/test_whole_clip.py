@@ -9,8 +9,8 @@ import torch
 
 from df_infer.cli import main
 from df_infer.config import RolloutChanges, RolloutConfig
-from df_infer.noise import FrameNoise
 from df_infer.rollout import generate_latents
+from df_infer.sampling.noise import FrameNoise
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.flow import inference_sigmas

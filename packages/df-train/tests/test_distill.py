@@ -15,9 +15,9 @@ from torch import nn
 from df_data.reading import ShardReader
 from df_data.reading.batch import Batch
 from df_infer.config import RolloutConfig
-from df_infer.noise import FrameNoise
 from df_infer.rollout import generate_latents
-from df_infer.schedule import make_schedule
+from df_infer.sampling.noise import FrameNoise
+from df_infer.sampling.schedule import make_schedule
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.flow import HistoryConfig

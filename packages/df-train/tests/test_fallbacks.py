@@ -17,8 +17,8 @@ from df_data.format.manifest import read_manifest
 from df_data.format.sample import EncoderRecord
 from df_data.reading import ShardReader
 from df_infer.config import RolloutConfig
-from df_infer.drive import Drive
 from df_infer.rollout import generate_latents
+from df_infer.sampling.drive import Drive
 from df_models import DualForce
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError

@@ -31,11 +31,11 @@ from df_eval.readers import choose_reader
 from df_eval.suite import Suite
 from df_eval.systems import RunSystem, System
 from df_eval.table import HEADLINE
-from df_infer.drive import check_makes_structure
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_infer.run_dir import RunDir, open_run_dir
-from df_infer.whole_clip import check_levels
+from df_infer.sampling.drive import check_makes_structure
+from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForceConfig
 from df_models.errors import UserError
 from df_models.locks import one_writer

@@ -16,10 +16,10 @@ from df_data.format.manifest import source_of
 from df_data.reading.batch import structure_vectors
 from df_eval.clips import EvalClip
 from df_infer.config import TRUTH
-from df_infer.drive import Drive
 from df_infer.pipeline import Pipeline, pool_of
 from df_infer.rollout import RolloutConfig, generate_latents, stream_latents
-from df_infer.structure_from import raw_structure
+from df_infer.sampling.drive import Drive
+from df_infer.sampling.structure_from import raw_structure
 from df_models.encoders import DecoderSession
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError

@@ -148,7 +148,7 @@ def _generate(args: argparse.Namespace) -> int:
 
     image = None if args.image is None else read_image(args.image)
     wave = None if args.audio is None else read_audio(args.audio)
-    from df_infer.speech import frames_covering
+    from df_infer.hearing.speech import frames_covering
     from df_models.model.describe import latency_of
     from df_models.motion import Motion, read_motion, write_motion
 
@@ -223,7 +223,7 @@ def _open_pipeline(args: argparse.Namespace) -> Pipeline:
 
 def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
     """Make the clips of a list."""
-    from df_infer.manifest import read_manifest
+    from df_infer.many.manifest import read_manifest
 
     for option in ("image", "audio", "structure_out", "drive", "drive_fields", "frames", "profile"):
         if getattr(args, option) is not None:
@@ -237,7 +237,7 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
     items = read_manifest(args.manifest, args.out)
     check_output_directory(args.out, inputs=[args.manifest])
     announce_loading("df-infer")
-    from df_infer.many import Job, make_all
+    from df_infer.many.make import Job, make_all
     from df_models.model.adapter import weights_hash
 
     pipeline = _open_pipeline(args)

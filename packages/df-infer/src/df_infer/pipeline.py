@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from df_infer.clip_decoder import ClipDecoder, GeneratedClip
-from df_infer.drive import Drive, check_drive, check_makes_structure
-from df_infer.loudness import levelled
+from df_infer.hearing.loudness import levelled
+from df_infer.hearing.speech import audio_pieces, frames_covering
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
 from df_infer.run_dir import find_adapter, open_run
-from df_infer.speech import audio_pieces, frames_covering
-from df_infer.structure_from import check_maker, check_no_truth, found, raw_structure
-from df_infer.whole_clip import check_levels
+from df_infer.sampling.drive import Drive, check_drive, check_makes_structure
+from df_infer.sampling.structure_from import check_maker, check_no_truth, found, raw_structure
+from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
 from df_models.device import choose_device
 from df_models.encoders import (
@@ -197,7 +197,7 @@ class Pipeline:
             seed: keys all noise.
             rollout: settings instead of the run's own.
             cropped: the portrait is cropped already.
-            keep_level: the speech is heard at its own level, however quiet or loud (:mod:`df_infer.loudness`).
+            keep_level: the speech is heard at its own level, however quiet or loud (:mod:`df_infer.hearing.loudness`).
             motion: a track that the structure is given from (:func:`df_models.motion.read_motion`), at least as long as
                 the video; the rest is generated. It goes before ``rollout.structure_from``.
             fields: names of the fields to give; none: all.

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from df_infer.audio_feed import AudioFeed, lookahead_frames
 from df_infer.config import RolloutConfig
-from df_infer.drive import Drive, GivenStructure, check_lengths, check_makes_structure
-from df_infer.noise import FrameNoise
-from df_infer.sampler import Sampler
-from df_infer.whole_clip import check_levels, whole_clip
+from df_infer.sampling.audio_feed import AudioFeed, lookahead_frames
+from df_infer.sampling.drive import Drive, GivenStructure, check_lengths, check_makes_structure
+from df_infer.sampling.noise import FrameNoise
+from df_infer.sampling.sampler import Sampler
+from df_infer.sampling.whole_clip import check_levels, whole_clip
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 from df_models.text import pad_text

@@ -15,7 +15,7 @@ from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir
-from df_infer.whole_clip import check_levels
+from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import load_video_vae
 from df_models.errors import UserError

@@ -19,10 +19,10 @@ from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
 from df_data.reading.batch import StructureSource, structure_vectors
 from df_infer.config import TRUTH
-from df_infer.drive import Drive
 from df_infer.rollout import RolloutConfig, generate_latents, stream_latents
 from df_infer.run_dir import RunDir
-from df_infer.structure_from import open_maker, raw_structure
+from df_infer.sampling.drive import Drive
+from df_infer.sampling.structure_from import open_maker, raw_structure
 from df_models import DualForce
 from df_models.encoders import AudioPool, VideoVAE, load_video_vae
 from df_models.errors import UserError

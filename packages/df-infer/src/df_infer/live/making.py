@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from df_infer.clip_decoder import ClipDecoder, GeneratedClip
-from df_infer.drive import GivenChunk
 from df_infer.rollout import Rollout
-from df_infer.sampler import Moment, Sampler
+from df_infer.sampling.drive import GivenChunk
+from df_infer.sampling.sampler import Moment, Sampler
 from df_models.encoders.base import DecoderState
 from df_models.errors import UserError
 

@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from df_infer.audio_feed import lookahead_frames
 from df_infer.clip_decoder import ClipDecoder
 from df_infer.config import RolloutConfig
-from df_infer.drive import Drive, GivenChunk, GivenStructure, check_makes_structure
 from df_infer.live.making import Making
 from df_infer.live.saved import SessionState, fingerprint
 from df_infer.live.sound import LiveSound, SoundState
-from df_infer.noise import FrameNoise
 from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
 from df_infer.rollout import heard_ahead, reference_input, text_input
-from df_infer.sampler import Sampler
-from df_infer.whole_clip import check_levels
+from df_infer.sampling.audio_feed import lookahead_frames
+from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure, check_makes_structure
+from df_infer.sampling.noise import FrameNoise
+from df_infer.sampling.sampler import Sampler
+from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.model.describe import latency_of

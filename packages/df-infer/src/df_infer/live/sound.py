@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from df_infer.speech import pooled
+from df_infer.hearing.speech import pooled
 from df_models.encoders import AudioEncoder, AudioPool
 from df_models.errors import UserError
 from df_models.media.decoding import LOUDEST, RATES, Resampler

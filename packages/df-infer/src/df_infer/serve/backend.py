@@ -117,7 +117,7 @@ class PipelineBackend:
 
     def video(self, portrait_HWC: np.ndarray, wave_N: np.ndarray, settings: FaceSettings) -> Video:
         """See :class:`Backend`."""
-        from df_infer.speech import frames_covering
+        from df_infer.hearing.speech import frames_covering
 
         frames = self._pipeline.generate(portrait_HWC, wave_N, cropped=True, **self._chosen(settings))
         return Video(frames_covering(wave_N), frames)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from df_infer.schedule import Schedule
+from df_infer.sampling.schedule import Schedule
 from df_models.flow import clean_from_velocity, euler_step, interpolate, keyed_generator
 from df_models.model.dualforce import History, Velocity
 from df_train.noising import Shown, Streams

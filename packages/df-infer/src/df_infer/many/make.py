@@ -18,13 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from df_infer.clip_decoder import GeneratedClip
-from df_infer.loudness import levelled
-from df_infer.manifest import Item
+from df_infer.hearing.loudness import levelled
+from df_infer.hearing.speech import frames_covering
+from df_infer.many.manifest import Item
+from df_infer.many.together import Wanted, stream_together
 from df_infer.pipeline import EncodedPortrait, Pipeline
 from df_infer.rollout import RolloutConfig
 from df_infer.run_log import read_log
-from df_infer.speech import frames_covering
-from df_infer.together import Wanted, stream_together
 from df_models.errors import UserError
 from df_models.files import check_output, safe_join, sha256_file
 from df_models.locks import one_writer

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from df_infer.config import RolloutConfig
-from df_infer.drive import GivenChunk
-from df_infer.noise import FrameNoise
-from df_infer.schedule import make_schedule, per_frame
+from df_infer.sampling.drive import GivenChunk
+from df_infer.sampling.noise import FrameNoise
+from df_infer.sampling.schedule import make_schedule, per_frame
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.flow import euler_step, expand_sigma, guided, heun_step, interpolate

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from df_infer.audio_feed import AudioFeed, lookahead_frames
 from df_infer.clip_decoder import ClipDecoder, GeneratedClip
-from df_infer.drive import check_makes_structure
-from df_infer.noise import FrameNoise
+from df_infer.hearing.speech import audio_pieces
 from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, reference_input, text_input
-from df_infer.sampler import Sampler
-from df_infer.speech import audio_pieces
-from df_infer.whole_clip import check_levels
+from df_infer.sampling.audio_feed import AudioFeed, lookahead_frames
+from df_infer.sampling.drive import check_makes_structure
+from df_infer.sampling.noise import FrameNoise
+from df_infer.sampling.sampler import Sampler
+from df_infer.sampling.whole_clip import check_levels
 from df_models.time import SLOTS, latent_length
 
 

@@ -1,8 +1,8 @@
 """Structure that another model predicts, to be given: structure as a condition, made first and apart.
 
 `rollout.structure_from` names a run or model; its own rollout makes the structure from the same audio and portrait, and
-the generating model is given it whole (:mod:`df_infer.drive`). Where clips have a true structure (samples of training,
-evaluation), :data:`TRUTH` gives that instead.
+the generating model is given it whole (:mod:`df_infer.sampling.drive`). Where clips have a true structure (samples of
+training, evaluation), :data:`TRUTH` gives that instead.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def open_maker(path: str, model: DualForceConfig, device: torch.device) -> tuple
 
 
 def raw_structure(maker: DualForce, rollouts: Iterator[Rollout]) -> Iterator[Tensor]:
-    """Yield what a model makes, ``[B, C, 4, V]`` in its layout's units, as a :class:`df_infer.drive.Drive` takes it.
+    """Yield what a model makes, ``[B, C, 4, V]`` in its layout's units, as a
+    :class:`df_infer.sampling.drive.Drive` takes it.
 
     The four slots of latent frame 0 are one pixel frame: all are given as the last one, which is what is seen of it.
     """

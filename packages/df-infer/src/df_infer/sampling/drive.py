@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from df_infer.audio_feed import AudioFeed
+from df_infer.sampling.audio_feed import AudioFeed
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
 

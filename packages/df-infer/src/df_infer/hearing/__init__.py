@@ -1,0 +1,1 @@
+"""From a wave to what the model hears."""

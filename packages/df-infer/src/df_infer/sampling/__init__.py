@@ -1,0 +1,1 @@
+"""How a latent frame is denoised: schedules, noise, what is given, the sampler of a chunk."""
