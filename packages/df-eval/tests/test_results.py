@@ -154,6 +154,8 @@ def test_the_page_is_whole_and_asks_nobody_for_anything(written: Path) -> None:
     assert "http" not in text.replace("http-equiv", "")
     assert "constructed &lt;signals&gt;" in text
     assert "257 frames were not measured" in text
+    assert 'class="sorts"' in text and 'id="at"' in text and "addEventListener" in text, "it sorts, and has a scrubber"
+    assert "{{" not in text and "{%" not in text
     for row in ROWS:
         assert row in text
     for spec in CATALOG:

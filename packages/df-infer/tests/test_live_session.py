@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from df_infer import Session
 from df_infer.live.saved import read_state, write_state
-from df_infer.live.session import Segment
+from df_infer.live.session import Segment, _motion
 from df_infer.pipeline import Pipeline
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
@@ -169,10 +171,38 @@ def test_a_saved_session_goes_on_as_if_it_had_never_stopped(
     assert all(np.array_equal(a, b) for a, b in zip(joined(spoken(session, rest)), joined(spoken(resumed, rest))))
 
 
+@pytest.mark.parametrize("rate", [24_000, 44_100])
+def test_a_session_saved_right_after_an_interruption_goes_on(pipeline: Pipeline, image: np.ndarray, rate: int) -> None:
+    wave = NOISE.normal(scale=0.1, size=rate // 25 * 20).astype(np.float32)
+    session = Session(pipeline, image, rate=rate)
+    session.push(wave)
+    list(session.segments())
+    session.clear(shown=7)
+    resumed = Session.resumed(pipeline, session.state())
+    assert all(np.array_equal(a, b) for a, b in zip(joined(spoken(session, wave)), joined(spoken(resumed, wave))))
+
+
+def test_a_chunk_whose_decoding_fails_can_be_made_again(
+    pipeline: Pipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, straight = Session(pipeline, image), Session(pipeline, image)
+    for one in (session, straight):
+        one.push(WAVE)
+        one.make()
+    with monkeypatch.context() as broken:
+        broken.setattr("df_infer.clip_decoder._to_uint8", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            session.make()
+    again, wanted = session.make(), straight.make()
+    assert again is not None and wanted is not None and np.array_equal(again.frames, wanted.frames)
+
+
 def test_a_saved_session_of_another_model_is_refused(pipeline: Pipeline, image: np.ndarray, tmp_path: Path) -> None:
     state = Session(pipeline, image).state()
     with pytest.raises(UserError, match="of another model"):
         Session.resumed(pipeline, state._replace(facts=state.facts | {"model": "0" * 64}))
+    with pytest.raises(UserError, match="was told 'a man sings', the model None"):
+        Session.resumed(pipeline, state._replace(facts=state.facts | {"prompt": "a man sings"}))
     (tmp_path / "a.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="damaged"):
         read_state(tmp_path / "a.safetensors")
@@ -246,6 +276,8 @@ def test_what_cannot_be_live_is_refused(pipeline: Pipeline, image: np.ndarray) -
         Session(pipeline, image, fields=("pitch",))
     with pytest.raises(UserError, match="needs a portrait"):
         Session(pipeline, None)
+    with pytest.raises(UserError, match="outlasts any motion"):
+        _motion(SimpleNamespace(config=replace(pipeline.model.config, structure_given="always")), None, ())  # pyright: ignore
     session = Session(pipeline, image)
     session.close()
     with pytest.raises(UserError, match="has ended"):

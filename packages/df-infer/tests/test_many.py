@@ -15,6 +15,7 @@ from df_infer.pipeline import Pipeline
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
 from df_models.media import read_image, read_video, write_wav
+from df_models.media.video import VideoWriter
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +88,24 @@ def test_a_clip_that_cannot_be_written_fails_alone(files, tmp_path: Path, capsys
     assert "a.mp4: failed" in capsys.readouterr().out and (tmp_path / "out" / "b.mp4").is_file()
 
 
+def test_a_clip_that_cannot_be_finished_fails_alone(files, tmp_path: Path, monkeypatch, capsys) -> None:
+    write_wav(tmp_path / "s.wav", np.random.default_rng(0).normal(scale=0.1, size=640 * 5))
+    names = ("a", "b", "c")
+    rows = "".join(f"{files.image},s.wav,{name}.mp4\n" for name in names)
+    finish = VideoWriter._finish_unless_broken
+
+    def full(self: VideoWriter, kind, *rest) -> None:
+        if Path(self._path).name == "b.mp4" and kind is None:
+            raise OSError(28, "No space left on device")
+        finish(self, kind, *rest)
+
+    monkeypatch.setattr(VideoWriter, "_finish_unless_broken", full)
+    manifest = listed(tmp_path, f"image,audio,out\n{rows}")
+    assert generate(files, manifest, tmp_path / "out", "--together", "3") == 1
+    assert "b.mp4: failed" in capsys.readouterr().out
+    assert [(tmp_path / "out" / f"{name}.mp4").exists() for name in names] == [True, False, True]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -97,7 +116,9 @@ def test_a_clip_that_cannot_be_written_fails_alone(files, tmp_path: Path, capsys
         ("a.csv", "image,audio,out\nx,y,a.avi\n", "must end in .mp4"),
         ("a.csv", "image,audio,out\nx,y,a.mp4\nx,z,./a.mp4\n", "also that of line 2"),
         ("a.csv", "image,sound,out\nx,y,a.mp4\n", "sound"),
+        ("a.csv", f'image,audio,out\nx,y,"{"a" * 140_000}', "is a quote left open"),
         ("a.jsonl", '{"image": "x"', "line 1 is no JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1 is no JSON"),
         ("a.jsonl", "[1]", "no JSON object"),
         ("a.jsonl", '{"image": "x", "audio": "y", "out": "a.mp4", "seed": -1}', "seed"),
     ],

@@ -191,7 +191,8 @@ def _tables(title: str, outcome: EvalOutcome, counts: dict[int, int]) -> str:
 
 def _lead(outcome: EvalOutcome) -> str:
     lengths = " and ".join(f"{frames} frames" for frames in outcome.tables)
-    text = f"{len(outcome.clips)} held-out clips, {lengths} each, generated from one image and the audio."
+    made = "generated from one image and the audio" if not outcome.differences else "of every system"
+    text = f"{len(outcome.clips)} held-out clips, {lengths} each, {made}."
     for frames, reason in outcome.missing.items():
         text += f" {frames} frames were not measured: {reason}."
     return text

@@ -1,11 +1,14 @@
 """report.html: what was reached, every number, the curves, and the videos to look at. Files lie beside it; nothing is
-fetched from elsewhere."""
+fetched from elsewhere. How it looks stands in `templates/`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from df_eval.compare import Difference
 from df_eval.goals import Goal
@@ -78,146 +81,114 @@ class Report:
 
 def render(report: Report) -> str:
     """The page as HTML text."""
-    parts = [f'<p class="warning">{escape(report.warning)}</p>'] if report.warning else []
-    parts += [f"<h1>{escape(report.title)}</h1>", f'<p class="lead">{escape(report.lead)}</p>']
-    if report.goals:
-        parts.append(_goals(report))
-    if report.differences:
-        parts.append(_differences(report.differences))
-    if report.told:
-        parts += ["<h2>Told of the videos</h2>", _list(report.told)]
-    for frames, table in report.tables.items():
-        caption = f"{frames} frames, {report.clips[frames]} clips; brackets: bootstrap 95 % interval"
-        specs = [SPECS[name] for name in HEADLINE]
-        parts += [f"<h3>{escape(caption)}</h3>", _table(table, specs, report.clips[frames])]
-    if report.videos:
-        parts += ["<h2>Watch</h2>", '<div class="plots">', *map(_video, report.videos), "</div>"]
-    if report.sheets:
-        parts += ["<h3>Contact sheets</h3>", '<div class="plots">']
-        parts += [_figure(path, caption, True) for path, caption in report.sheets]
-        parts.append("</div>")
-    for frames, table in report.tables.items():
-        parts.append(_length_section(frames, table, report.clips[frames]))
-    parts += map(_section, report.sections)
-    for heading, plots in report.plots.items():
-        if plots:
-            parts += [
-                f"<h2>{escape(heading)}</h2>",
-                '<div class="plots">',
-                *(_figure(*plot) for plot in plots),
-                "</div>",
-            ]
-    parts += [_definitions(), _protocol(report.protocol)]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.title)}</title><style>{CSS}</style></head>\n<body><main>\n"
-        + "\n".join(parts)
-        + "\n</main></body></html>\n"
+    environment = Environment(loader=PackageLoader("df_eval"), autoescape=True, undefined=StrictUndefined)
+    script = resources.files("df_eval").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    return environment.get_template("report.html").render(
+        report=report,
+        style=CSS,
+        script=script,
+        goals=[_goal(goal) for goal in report.goals],
+        differences=_differences(report.differences) if report.differences else None,
+        comparison_note=comparison_note(report.differences),
+        headlines=[_headline(report, frames) for frames in report.tables],
+        lengths=[_length(frames, table, report.clips[frames]) for frames, table in report.tables.items()],
+        sections=[{"heading": s.heading, "table": _plain(s), "notes": s.notes} for s in report.sections],
+        row_help=list(ROW_HELP.items()),
+        specs=(*CATALOG, *SETS),
     )
 
 
-def _goals(report: Report) -> str:
-    cards = []
-    for goal in report.goals:
-        state = verdict(goal)
-        kind = state if state in ("yes", "no") else "none"
-        label = {"yes": "met", "no": "not met"}.get(state, "unavailable")
-        value = NOTHING if goal.score.value is None else f"{goal.score.value:.3f}"
-        interval = _interval(goal.score, 3)
-        detail = f"goal {goal.target}" + (f"; 95 % interval {interval}" if interval else "")
-        if goal.truth is not None:
-            detail += f"; the truth's own {goal.truth:.3f}"
-        if goal.score.reason:
-            detail += f"; {goal.score.reason}"
-        cards.append(
-            f'<div class="card {kind}"><div class="name">{escape(goal.name)}, {goal.frames} frames</div>'
-            f'<div class="value">{value}<span class="tag {kind}">{label}</span></div>'
-            f'<div class="detail">{escape(detail)}</div></div>'
-        )
-    return '<h2 style="border-top:0;margin-top:10px">Goals</h2><div class="cards">' + "".join(cards) + "</div>"
+def _goal(goal: Goal) -> dict[str, str]:
+    state = verdict(goal)
+    interval = _interval(goal.score, 3)
+    detail = f"goal {goal.target}" + (f"; 95 % interval {interval}" if interval else "")
+    if goal.truth is not None:
+        detail += f"; the truth's own {goal.truth:.3f}"
+    if goal.score.reason:
+        detail += f"; {goal.score.reason}"
+    return {
+        "kind": state if state in ("yes", "no") else "none",
+        "label": {"yes": "met", "no": "not met"}.get(state, "unavailable"),
+        "name": f"{goal.name}, {goal.frames} frames",
+        "value": NOTHING if goal.score.value is None else f"{goal.score.value:.3f}",
+        "detail": detail,
+    }
 
 
-def _differences(differences: Sequence[Difference]) -> str:
+def _differences(differences: Sequence[Difference]) -> dict[str, Any]:
     """The main metrics' paired differences: one line for each metric and length, one column for each system."""
     rows = list(dict.fromkeys(d.row for d in differences))
-    head = "".join(f"<th>{escape(row)} minus {escape(differences[0].reference)}</th>" for row in rows)
     found = {(d.metric, d.frames, d.row): d for d in differences if d.metric in HEADLINE}
-    lines = []
-    for metric, frames in dict.fromkeys((d.metric, d.frames) for d in found.values()):
-        cells = "".join(_difference(found.get((metric, frames, row))) for row in rows)
-        name = (
-            f'<abbr title="{escape(SPECS[metric].definition)}">{escape(_title(SPECS[metric]))}</abbr>, {frames} frames'
-        )
-        lines.append(f"<tr><td>{name}</td>{cells}</tr>")
-    return (
-        '<h2 style="border-top:0;margin-top:10px">Differences</h2><div class="scroll"><table><thead><tr><th>metric</th>'
-        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-        f'<p class="small">{escape(comparison_note(differences))}</p>'
-    )
+    lines = [
+        {
+            "name": f"{_title(SPECS[metric])}, {frames} frames",
+            "help": SPECS[metric].definition,
+            "cells": [_difference(found.get((metric, frames, row))) for row in rows],
+        }
+        for metric, frames in dict.fromkeys((d.metric, d.frames) for d in found.values())
+    ]
+    columns = [{"name": f"{row} minus {differences[0].reference}", "help": "", "marked": False} for row in rows]
+    return {"corner": "metric", "columns": columns, "lines": lines}
 
 
-def _difference(difference: Difference | None) -> str:
+def _difference(difference: Difference | None) -> dict[str, str]:
     if difference is None:
-        return f'<td class="none">{NOTHING}</td>'
+        return _empty("")
     value, _, interval = difference_cell(difference).partition(" ")
     small = f"{interval} N {difference.found.clips}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
-    return f'<td>{value}<span class="ci">{escape(small)}</span></td>'
+    return {"kind": "", "reason": "", "text": value, "small": small}
 
 
-def _section(section: Section) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in section.header)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>" for line in section.lines)
-    return (
-        f'<h2>{escape(section.heading)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>{_list(section.notes)}"
-    )
+def _headline(report: Report, frames: int) -> tuple[str, dict[str, Any]]:
+    clips = report.clips[frames]
+    caption = f"{frames} frames, {clips} clips; brackets: bootstrap 95 % interval"
+    return caption, _table(report.tables[frames], [SPECS[name] for name in HEADLINE], clips)
 
 
-def _list(lines: Sequence[str]) -> str:
-    return f'<ul class="small">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
+def _length(frames: int, table: Table, clips: int) -> dict[str, Any]:
+    groups = [
+        {"title": title, "table": _table(table, specs, clips), "remarks": remarks(table, specs)}
+        for title, specs in groups_with_values(table)
+    ]
+    missing = [f"{name}: {reason}" for name, reason in unavailable_lines(table)]
+    return {"heading": f"{frames} frames ({frames / 25:.2f} s), {clips} clips", "groups": groups, "missing": missing}
 
 
-def _length_section(frames: int, table: Table, clips: int) -> str:
-    parts = [f"<h2>{frames} frames ({frames / 25:.2f} s), {clips} clips</h2>"]
-    for title, specs in groups_with_values(table):
-        parts += [f"<h3>{escape(title)}</h3>", _table(table, specs, clips)]
-        if found := remarks(table, specs):
-            parts.append(_list(found))
-    missing = unavailable_lines(table)
-    if missing:
-        parts += ["<h3>Unavailable</h3>", _list([f"{name}: {reason}" for name, reason in missing])]
-    return "\n".join(parts)
-
-
-def _table(table: Table, specs: Sequence[Spec], clips: int) -> str:
+def _table(table: Table, specs: Sequence[Spec], clips: int) -> dict[str, Any]:
     """One line for each metric and one column for each row of videos: never wider than a screen."""
-    head = "".join(
-        f'<th{_mark(row)}><abbr title="{escape(ROW_HELP[kind_of(row)])}">{escape(row)}</abbr></th>' for row in table
-    )
-    lines = []
-    for spec in specs:
-        cells = "".join(_cell(table[row][spec.name], spec.decimals, clips, _mark(row)) for row in table)
-        name = f'<abbr title="{escape(spec.definition)}">{escape(_title(spec))}</abbr>'
-        lines.append(f"<tr><td>{name}</td>{cells}</tr>")
-    return (
-        f'<div class="scroll"><table><thead><tr><th>{clips} clips</th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    columns = [{"name": row, "help": ROW_HELP[kind_of(row)], "marked": kind_of(row) == GENERATED} for row in table]
+    lines = [
+        {
+            "name": _title(spec),
+            "help": spec.definition,
+            "cells": [_cell(cells[spec.name], spec.decimals, clips, row) for row, cells in table.items()],
+        }
+        for spec in specs
+    ]
+    return {"corner": f"{clips} clips", "columns": columns, "lines": lines}
 
 
-def _mark(row: str) -> str:
-    return ' class="generated"' if kind_of(row) == GENERATED else ""
-
-
-def _cell(score: Score, decimals: int, clips: int, mark: str) -> str:
+def _cell(score: Score, decimals: int, clips: int, row: str) -> dict[str, str]:
     if score.value is None:
-        return f'<td class="none" title="{escape(score.reason)}">{NOTHING}</td>'
-    interval = _interval(score, decimals)
+        return _empty(score.reason)
     remark = f" N {score.n}" if score.n != clips else ""
-    small = f'<span class="ci">{interval}{remark}</span>' if interval or remark else ""
-    title = f' title="{escape(score.reason)}"' if score.reason else ""
-    return f"<td{mark}{title}>{score.value:.{decimals}f}{small}</td>"
+    kind = "generated" if kind_of(row) == GENERATED else ""
+    small = _interval(score, decimals) + remark
+    return {"kind": kind, "reason": score.reason, "text": f"{score.value:.{decimals}f}", "small": small}
+
+
+def _plain(section: Section) -> dict[str, Any]:
+    """A section's table of text."""
+    columns = [{"name": name, "help": "", "marked": False} for name in section.header[1:]]
+    lines = [
+        {"name": name, "help": "", "cells": [{"kind": "", "reason": "", "text": text, "small": ""} for text in rest]}
+        for name, *rest in section.lines
+    ]
+    return {"corner": section.header[0], "columns": columns, "lines": lines}
+
+
+def _empty(reason: str) -> dict[str, str]:
+    return {"kind": "none", "reason": reason, "text": NOTHING, "small": ""}
 
 
 def _interval(score: Score, decimals: int) -> str:
@@ -229,36 +200,3 @@ def _interval(score: Score, decimals: int) -> str:
 def _title(spec: Spec) -> str:
     arrow = {"higher": " ↑", "lower": " ↓"}.get(spec.better, "")
     return spec.title + (f" ({spec.unit})" if spec.unit else "") + arrow
-
-
-def _figure(path: str, caption: str, wide: bool) -> str:
-    kind = ' class="wide"' if wide else ""
-    return (
-        f'<figure{kind}><img src="{escape(path)}" alt="{escape(caption)}" loading="lazy">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _video(video: tuple[str, str]) -> str:
-    path, caption = video
-    return (
-        f'<figure><video src="{escape(path)}" controls loop preload="auto"></video>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _definitions() -> str:
-    rows = "".join(f"<dt>{escape(row)}</dt><dd>{escape(text)}</dd>" for row, text in ROW_HELP.items())
-    metrics = "".join(
-        f"<dt>{escape(spec.title)}</dt><dd>{escape(spec.definition)} <code>{spec.name}</code></dd>"
-        for spec in (*CATALOG, *SETS)
-    )
-    return (
-        f"<h2>What the rows and metrics mean</h2><h3>Rows</h3><dl>{rows}</dl><details><summary>Metrics</summary>"
-        f"<dl>{metrics}</dl></details>"
-    )
-
-
-def _protocol(lines: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in lines)
-    return f"<h2>Protocol</h2><dl>{items}</dl>"

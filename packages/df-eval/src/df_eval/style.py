@@ -9,6 +9,7 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 sys
 main { max-width: 1120px; margin: 0 auto; padding: 28px 24px 60px; }
 h1 { font-size: 26px; margin: 0 0 2px; }
 h2 { font-size: 19px; margin: 38px 0 12px; padding-top: 6px; border-top: 2px solid var(--line); }
+h2.first { border-top: 0; margin-top: 10px; }
 h3 { font-size: 15px; margin: 22px 0 8px; }
 p.lead { color: var(--soft); margin: 0 0 18px; }
 p.warning { position: sticky; top: 0; z-index: 1; margin: 0 0 14px; padding: 8px 14px; background: #fef3c7;
@@ -29,12 +30,17 @@ table { border-collapse: collapse; width: 100%; table-layout: fixed; font-size: 
   font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-thead th { background: #f9fafb; font-weight: 600; color: #374151; vertical-align: bottom; white-space: normal; }
+thead th { background: #f9fafb; font-weight: 600; color: #374151; vertical-align: bottom; white-space: normal;
+  overflow-wrap: anywhere; }
 tbody tr:last-child td { border-bottom: 0; }
 td.generated, thead th.generated { background: #fef2f2; font-weight: 600; }
 th:first-child { width: 22%; } td:first-child { white-space: normal; }
-td .ci { display: block; color: var(--soft); font-size: 11.5px; font-weight: 400; }
+td .ci { display: block; white-space: normal; color: var(--soft); font-size: 11.5px; font-weight: 400; }
 td.none { color: #9ca3af; cursor: help; }
+table.sorts th { cursor: pointer; }
+th[aria-sort=ascending]::after { content: ' ▴'; } th[aria-sort=descending]::after { content: ' ▾'; }
+p.together { display: flex; gap: 12px; align-items: center; position: sticky; bottom: 0; margin: 0 0 12px; }
+p.together input { flex: 1; } p.together span { min-width: 50px; font-variant-numeric: tabular-nums; }
 abbr { text-decoration: none; cursor: help; border-bottom: 1px dotted #9ca3af; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
 figure { margin: 0; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 10px; }

@@ -58,7 +58,8 @@ class ClipDecoder:
                 continue
             with record_function("df: decode"):
                 pixels = self._session.decode(chunk.video[:, index : index + 1])
-            yield [GeneratedClip(_to_uint8(frames), motion) for frames, motion in zip(pixels, motions)]
+                images = [_to_uint8(frames) for frames in pixels]
+            yield [GeneratedClip(frames, motion) for frames, motion in zip(images, motions)]
 
     def state(self) -> DecoderState:
         """Return what the stream remembers."""

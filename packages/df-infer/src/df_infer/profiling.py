@@ -1,7 +1,7 @@
 """Where the time of a generation goes, by stages, from PyTorch's profiler.
 
 The stages mark themselves (``record_function``): hearing, denoising, writing into the cache, decoding. What is left is
-everything else, the writing of the video among it.
+everything else, the writing of the video among it. On a GPU a stage's time is the longer of host's and device's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from df_models.files import atomic_path
 
 PREFIX = "df: "
 TRACED_FRAMES = 129
@@ -26,8 +28,11 @@ def profiled(path: Path, num_frames: int, tell: Callable[[str], None]) -> Iterat
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with profile(activities=activities) as watch:
         yield
-    watch.export_chrome_trace(str(path))
+    with atomic_path(path) as temporary:
+        watch.export_chrome_trace(str(temporary))
     found = {event.key: event for event in watch.key_averages() if event.key.startswith(PREFIX)}
     tell(f"of a pixel frame's 40 ms, over {num_frames} frames (watched, so slower than alone):")
-    for name, event in sorted(found.items(), key=lambda each: -each[1].cpu_time_total):
-        tell(f"  {event.cpu_time_total / 1000 / num_frames:7.2f} ms  {name.removeprefix(PREFIX)} ({event.count} times)")
+    spent = {name: max(event.cpu_time_total, event.device_time_total) for name, event in found.items()}
+    for name in sorted(spent, key=lambda each: -spent[each]):
+        stage, count = name.removeprefix(PREFIX), found[name].count
+        tell(f"  {spent[name] / 1000 / num_frames:7.2f} ms  {stage} ({count} times)")

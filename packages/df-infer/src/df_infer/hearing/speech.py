@@ -52,7 +52,8 @@ def audio_pieces(
     assert piece % TEMPORAL_STRIDE == 0
     whole_PD = None
     if encoder is not None and encoder.lookahead_s is None:
-        whole_PD = pool_audio(encoder.encode(wave_N, num_pixel), pool)
+        with record_function("df: hear"):
+            whole_PD = pool_audio(encoder.encode(wave_N, num_pixel), pool)
 
     def encode(first: int, last: int) -> Tensor:
         return pooled(encoder, wave_N, num_pixel, (first, last), pool) if whole_PD is None else whole_PD[first:last]

@@ -46,7 +46,12 @@ class Making:
         """Make the next ``count`` latent frames, of the audio that they and the lookahead hear."""
         made = _Made(self.latent, self._sampler.moment(count), self._decoder.state())
         finished = self._sampler.next_chunk(audio_BCSD, self.latent, count, given=given)
-        clips = list(self._decoder.clips(Rollout(finished.video, finished.structure, self.latent)))
+        try:
+            clips = list(self._decoder.clips(Rollout(finished.video, finished.structure, self.latent)))
+        except BaseException:  # the chunk is stored and not seen: it can be made again
+            self._sampler.rewind(made.sampler)
+            self._decoder.restore(made.decoder)
+            raise
         self.latent += count
         self._made.append(made)
         while len(self._made) > self._keep:

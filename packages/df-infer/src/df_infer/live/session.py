@@ -27,7 +27,7 @@ from df_infer.live.sound import LiveSound, SoundState
 from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
 from df_infer.rollout import heard_ahead, reference_input, text_input
 from df_infer.sampling.audio_feed import lookahead_frames
-from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure, check_makes_structure
+from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.sampler import Sampler
 from df_infer.sampling.whole_clip import check_levels
@@ -282,7 +282,8 @@ class Session:
                 "settings": self._settings._asdict() | {"rollout": self._rollout.model_dump()},
                 "fields": list(self._fields),
                 "making": making,
-                "sound": {"first": sound.first, "ended": sound.ended},
+                "sound": {"first": sound.first, "resampled_from": sound.resampled_from, "ended": sound.ended},
+                "prompt": None if self._pipeline.prompt is None else self._pipeline.prompt.words,
             }
             return SessionState({name: x.detach().clone() for name, x in tensors.items()}, facts)
 
@@ -298,6 +299,9 @@ class Session:
         tensors, facts = state
         if facts["model"] != fingerprint(pipeline.model):
             raise UserError("the saved session is of another model; take it up with the one that it was made with")
+        words = None if pipeline.prompt is None else pipeline.prompt.words
+        if facts["prompt"] != words:
+            raise UserError(f"the saved session was told {facts['prompt']!r}, the model {words!r}; give it that prompt")
         settings = facts["settings"] | {"rollout": validate_config(RolloutConfig, facts["settings"]["rollout"])}
         portrait = EncodedPortrait(tensors.get("given.latent"), tensors.get("given.tokens"))
         track, layout = tensors.get("given.motion"), pipeline.model.config.structure_layout
@@ -343,12 +347,16 @@ def _motion(model: DualForce, motion: Motion | None, fields: tuple[str, ...]) ->
     """Return a track as slots ``[1, T, 4, D]``, as many latent frames as are whole.
 
     Raises:
-        UserError: it does not fit the model, or the model needs one.
+        UserError: it does not fit the model, or the model could not go on after it.
     """
+    if model.config.structure_given == "always":
+        raise UserError(
+            "the model takes structure as a condition and makes none, and a session outlasts any motion; take a model "
+            "that makes its own structure"
+        )
     if motion is None:
         if fields:
             raise UserError("fields name what to give of a motion, but there is no motion; give one")
-        check_makes_structure(model.config)
         return None
     return motion_slots(motion, model.config, valid_pixel_length(len(motion.structure_PD)), "the given motion")
 

@@ -27,11 +27,17 @@ its filter is 32 samples long at either rate, a frame has 160 or more."""
 
 
 class SoundState(NamedTuple):
-    """What a session's sound is at a moment: samples at both rates from pixel frame ``first`` on; has it ended?"""
+    """What a session's sound is at a moment: samples at both rates from pixel frame ``first`` on.
+
+    Attributes:
+        resampled_from: pixel frame at which the resampler began.
+        ended: no more comes.
+    """
 
     pushed_N: Tensor
     heard_N: Tensor
     first: int
+    resampled_from: int
     ended: bool
 
 
@@ -67,7 +73,7 @@ class LiveSound:
         self._pushed_N = np.zeros(0, np.float32)
         self._heard_N = np.zeros(0, np.float32)
         self._first = 0  # pixel frame at which both begin
-        self._begin_resampling()
+        self._begin_resampling(0)
 
     @property
     def _unit(self) -> int:
@@ -145,7 +151,7 @@ class LiveSound:
         count = frame - self._first
         self._pushed_N = _of_length(self._pushed_N, count * self._per_frame)
         self._heard_N = _of_length(self._heard_N, count * SAMPLES_PER_FRAME)
-        self._begin_resampling()
+        self._begin_resampling(frame)
 
     def let_go(self, frame: int) -> None:
         """Hold no more than is needed to return to a pixel frame."""
@@ -163,22 +169,26 @@ class LiveSound:
 
     def state(self) -> SoundState:
         """Return all that is held."""
-        return SoundState(torch.from_numpy(self._pushed_N), torch.from_numpy(self._heard_N), self._first, self.ended)
+        pushed, heard = torch.from_numpy(self._pushed_N), torch.from_numpy(self._heard_N)
+        return SoundState(pushed, heard, self._first, self._resampled_from, self.ended)
 
     def restore(self, state: SoundState) -> None:
         """Go on from a state. The resampler's own cannot be read, so it hears what is held again."""
         self._pushed_N, self._heard_N = state.pushed_N.numpy(), state.heard_N.numpy()
         self._first, self.ended = state.first, state.ended
-        self._begin_resampling()
-        if self._resampler is not None and not self.ended and len(self._pushed_N):
-            again_N = self._resampler.add(self._pushed_N[None])[0]
-            assert len(again_N) == len(self._heard_N), "a resampler hears as much the second time"
+        self._begin_resampling(state.resampled_from)
+        begin = max(self._first, state.resampled_from) - self._first
+        lately_N = self._pushed_N[begin * self._per_frame :]
+        if self._resampler is not None and not self.ended and len(lately_N):
+            again_N = self._resampler.add(lately_N[None])[0]
+            assert len(again_N) == len(self._heard_N) - begin * SAMPLES_PER_FRAME, "as much is heard the second time"
 
     def _hear(self, samples_N: np.ndarray) -> None:
         heard_N = samples_N if self._gain == 1.0 else samples_N * self._gain
         self._heard_N = np.concatenate([self._heard_N, heard_N.astype(np.float32)])
 
-    def _begin_resampling(self) -> None:
+    def _begin_resampling(self, frame: int) -> None:
+        self._resampled_from = frame
         self._resampler = None if self.rate == SAMPLE_RATE else Resampler(self.rate, SAMPLE_RATE, 1)
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,6 +150,8 @@ def _key(job: Job, item: Item) -> str:
         "rollout": job.rollout.model_dump(),
         "model": job.model,
         "prompt": "" if prompt is None else prompt.words,
+        "dtype": str(job.pipeline.model.dtype),
+        "face_detector": "" if job.cropped else str(job.pipeline.face_detector or ""),
         "cropped": job.cropped,
         "keep_level": job.keep_level,
     }
@@ -157,25 +160,35 @@ def _key(job: Job, item: Item) -> str:
 
 def _make_group(job: Job, group: list[_Ready]) -> list[tuple[_Ready, Exception | None]]:
     """Make clips that go together; one that cannot be written fails alone."""
-    wanted, errors = [ready.wanted for ready in group], {}
-    with contextlib.ExitStack() as stack:
-        writers = [_Writer(job.out, ready) for ready in group]
+    import av
+
+    errors: dict[int, Exception] = {}
+    writers = [_Writer(job.out, ready) for ready in group]
+
+    def each(place: int, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except (UserError, OSError, av.FFmpegError) as error:
+            errors[place] = error
+            writers[place].give_up(error)
+
+    try:
+        for clips in stream_together(job.pipeline, [ready.wanted for ready in group], job.rollout):
+            for place, clip in enumerate(clips):
+                if clip is not None and place not in errors:
+                    each(place, partial(writers[place].add, clip))
+        for place, writer in enumerate(writers):
+            if place not in errors:
+                each(place, writer.finish)
+    except BaseException as error:
         for writer in writers:
-            stack.push(writer.end)
-        for clips in stream_together(job.pipeline, wanted, job.rollout):
-            for place, (writer, clip) in enumerate(zip(writers, clips)):
-                if clip is None or place in errors:
-                    continue
-                try:
-                    writer.add(clip)
-                except (UserError, OSError) as error:
-                    errors[place] = error
-                    writer.give_up(error)
+            writer.give_up(error)
+        raise
     return [(ready, errors.get(place)) for place, ready in enumerate(group)]
 
 
 class _Writer:
-    """One clip's file; it is there when the group is done."""
+    """One clip's file; it is there when it is finished."""
 
     def __init__(self, out: Path, ready: _Ready) -> None:
         self._path, self._audio = safe_join(out, ready.item.out), ready.item.audio
@@ -189,10 +202,11 @@ class _Writer:
         for frame in clip.frames:
             self._video.add(frame)
 
-    def give_up(self, error: Exception) -> None:
-        with contextlib.suppress(type(error)):
+    def finish(self) -> None:
+        self._stack.close()
+
+    def give_up(self, error: BaseException) -> None:
+        """Leave no file; what is finished stays."""
+        with contextlib.suppress(BaseException):
             self._stack.__exit__(type(error), error, error.__traceback__)
         self._stack = contextlib.ExitStack()
-
-    def end(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # pyright: ignore[reportArgumentType]

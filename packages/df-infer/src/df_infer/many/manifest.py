@@ -85,14 +85,17 @@ def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
         raise UserError(f"{path} is no UTF-8 text ({error.reason}); save it as such") from error
     if path.suffix.lower() == ".csv":
         rows = csv.DictReader(io.StringIO(text), restkey="more than the header has")
-        return [(rows.line_num, {key: value for key, value in row.items() if value}) for row in rows]
+        try:
+            return [(rows.line_num, {key: value for key, value in row.items() if value}) for row in rows]
+        except csv.Error as error:
+            raise UserError(f"{path}, line {rows.line_num + 1} is no CSV ({error}); is a quote left open?") from error
     found = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
             told = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number} is no JSON ({error})") from error
         if not isinstance(told, dict):
             raise UserError(f"{path}, line {number} is no JSON object of image, audio, out")

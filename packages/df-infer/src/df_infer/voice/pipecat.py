@@ -27,6 +27,9 @@ from df_infer.voice.talk import Moment, Talk
 from df_models.errors import UserError
 from df_models.time import FPS
 
+LATE_S = 0.5
+"""What a slow moment costs is caught up within this much; a face that is slower falls behind instead of hurrying."""
+
 
 class FaceService(FrameProcessor):
     """One face for one pipeline; it sets the pace of 25 frames a second itself, and ends when all was said.
@@ -47,9 +50,8 @@ class FaceService(FrameProcessor):
         if isinstance(frame, TTSAudioRawFrame):
             self._talk.push(self._samples(frame))
             return
-        if isinstance(frame, TTSStoppedFrame):
+        if isinstance(frame, TTSStoppedFrame) and self._talk.end_turn():
             self._stopped.append(frame)  # it is passed on when the turn was sent
-            self._talk.end_turn()
             return
         if isinstance(frame, StartFrame):
             self._sending = self.create_task(self._send())
@@ -57,7 +59,7 @@ class FaceService(FrameProcessor):
             await self._talk.interrupt()
             self._stopped.clear()
         elif isinstance(frame, EndFrame):
-            await self._talk.spoken()
+            await self._say_the_rest()
             await self._stop()
         elif isinstance(frame, CancelFrame):
             await self._stop()
@@ -72,11 +74,11 @@ class FaceService(FrameProcessor):
         return np.frombuffer(frame.audio, np.int16)
 
     async def _send(self) -> None:
-        """Send moments by the clock; one that is late is sent at once, and the clock set by it."""
+        """Send moments by the clock; what is a little late is caught up, beyond that the clock is set anew."""
         due = time.monotonic()
         async for moment in self._talk:
-            due = max(due + 1 / FPS, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+            due = max(due + 1 / FPS, time.monotonic() - LATE_S)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             await self._send_moment(moment)
 
     async def _send_moment(self, moment: Moment) -> None:
@@ -89,6 +91,13 @@ class FaceService(FrameProcessor):
         await self.push_frame(image)
         if moment.ends and self._stopped:
             await self.push_frame(self._stopped.pop(0))
+
+    async def _say_the_rest(self) -> None:
+        """Wait until all that was handed over is sent, or nothing is sent any more."""
+        if self._sending is not None:
+            rest = asyncio.ensure_future(self._talk.spoken())
+            await asyncio.wait((rest, self._sending), return_when=asyncio.FIRST_COMPLETED)
+            rest.cancel()
 
     async def _stop(self) -> None:
         self._talk.close()

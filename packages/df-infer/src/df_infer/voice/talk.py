@@ -16,11 +16,14 @@ from typing import NamedTuple
 import numpy as np
 
 from df_infer.live.session import Session
+from df_infer.live.sound import checked
 from df_models.time import FPS
 
 PATIENCE_S = 0.06
 """How long speech that has begun may be late before silence is put into it: above the jitter between pieces of a
 speech synthesiser, below what would stop the picture."""
+AHEAD_FRAMES = 5
+"""Frames that wait to be taken before no more are made: a latent frame and one, so that the next is made meanwhile."""
 IDLE_FRAMES = 4
 """Silence is given in latent frames of four: less could not be made, more would delay the speech that comes next."""
 
@@ -42,6 +45,8 @@ class Moment(NamedTuple):
 class Talk:
     """Turns of speech in, moments out, from one event loop.
 
+    Frames are made while others are being taken, :data:`AHEAD_FRAMES` at most; an interruption undoes them.
+
     Args:
         session: a new one; it belongs to the talk.
     """
@@ -51,8 +56,9 @@ class Talk:
         self._moments: deque[Moment] = deque()
         self._turns: deque[list[int | None]] = deque()  # first sample and the one after the last, None: goes on
         self._taken = 0
-        self._alone, self._came, self._went = asyncio.Lock(), asyncio.Event(), asyncio.Event()
-        self._closed = False
+        self._alone, self._closed, self._saying = asyncio.Lock(), False, False
+        self._came, self._went, self._made = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._held_back: list[np.ndarray | None] | None = None  # what came during an interruption; None ends a turn
 
     def push(self, pcm_N: np.ndarray) -> None:
         """Take the next piece of a turn: mono, float32 or int16, at the session's rate.
@@ -60,48 +66,88 @@ class Talk:
         Raises:
             UserError: it is no such sound.
         """
+        if self._held_back is not None:
+            self._held_back.append(checked(pcm_N))
+            return
         first = self.session.samples
         self.session.push(pcm_N)
         if not self._turns or self._turns[-1][1] is not None:
             self._turns.append([first, None])
         self._came.set()
 
-    def end_turn(self) -> None:
-        """Say that the turn is over; the moment in which its last sound is heard says so too."""
-        if self._turns and self._turns[-1][1] is None:
+    def end_turn(self) -> bool:
+        """Say that the turn is over, and return whether there was one; the moment of its last sound says so too."""
+        if self._held_back is not None:
+            begun = bool(self._held_back) and self._held_back[-1] is not None
+            self._held_back += [None] if begun else []
+            return begun
+        begun = bool(self._turns) and self._turns[-1][1] is None
+        if begun:
             self._turns[-1][1] = self.session.samples
         self._came.set()
+        return begun
 
     async def spoken(self) -> None:
-        """End the turn and wait until all of it was taken."""
+        """End the turn and wait until all of it was taken, and the moment after its last one is asked for."""
         self.end_turn()
-        while not self._closed and (self._turns or self._moments):
+        while not self._closed and (self._turns or self._saying or any(m.audio is not None for m in self._moments)):
             self._went.clear()
             await self._went.wait()
 
     async def interrupt(self) -> None:
-        """Stop speaking: what was not taken is undone, and the face goes on from what was."""
-        async with self._alone:
-            await asyncio.to_thread(self.session.clear, self._taken)
-            self._moments.clear()
-            self._turns.clear()
-            self._taken = min(self._taken, self.session.frame)
-        self._came.set()
-        self._went.set()
+        """Stop speaking: the frames that follow those taken are undone, but for the begun latent frame's, in silence.
+
+        Speech that comes meanwhile is the next turn.
+        """
+        self._turns.clear()
+        self._held_back = []
+        try:
+            async with self._alone:
+                frame = await asyncio.to_thread(self.session.clear, self._taken)
+                kept = [self._moments[place] for place in range(min(frame - self._taken, len(self._moments)))]
+                self._moments = deque(moment._replace(audio=None, ends=False) for moment in kept)
+        finally:
+            came, self._held_back = self._held_back, None
+            for pcm_N in came:
+                self.end_turn() if pcm_N is None else self.push(pcm_N)
+            self._came.set()
+            self._went.set()
 
     def close(self) -> None:
         """End the moments after the one that is being made."""
         self._closed = True
-        self._came.set()
-        self._went.set()
+        for event in (self._came, self._went, self._made):
+            event.set()
 
     async def __aiter__(self) -> AsyncIterator[Moment]:
         """Yield moments for as long as they are taken, until :meth:`close`."""
+        making = asyncio.create_task(self._make_ahead())
+        making.add_done_callback(lambda _: self._made.set())
+        try:
+            while not self._closed:
+                if self._moments:
+                    self._taken += 1
+                    moment = self._moments.popleft()
+                    self._saying = moment.audio is not None
+                    self._went.set()
+                    yield moment
+                    self._saying = False
+                    self._went.set()
+                elif making.done():
+                    making.result()
+                    return
+                else:
+                    self._made.clear()
+                    await self._made.wait()
+        finally:
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+
+    async def _make_ahead(self) -> None:
         while not self._closed:
-            if self._moments:
-                self._taken += 1
-                yield self._moments.popleft()
-                self._went.set()
+            if len(self._moments) >= AHEAD_FRAMES:
+                self._went.clear()
+                await self._went.wait()
             elif self.session.due:
                 async with self._alone:
                     await self._make()
@@ -115,12 +161,12 @@ class Talk:
         if segment is None:
             return
         size = self.session.rate // FPS
-        self._taken = max(self._taken, segment.frame)
         for place, image in enumerate(segment.frames):
             first = (segment.frame + place) * size
             spoken, ends = self._turn_at(first, first + size)
             audio = segment.audio[place * size : (place + 1) * size] if spoken else None
             self._moments.append(Moment(image, audio, ends))
+        self._made.set()
 
     def _turn_at(self, first: int, last: int) -> tuple[bool, bool]:
         """Return whether somebody speaks in these samples, and whether a turn ends with them."""
