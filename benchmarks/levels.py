@@ -27,11 +27,11 @@ from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.evaluate import structure_encoder
-from df_eval.generation import check_size, generate_clips
-from df_eval.held_out import held_out_clips, person_of
 from df_eval.metrics import ClipRatio, sync
-from df_eval.reader_files import reader_files, stored_landmarker
-from df_eval.readers import FaceReader, choose_reader
+from df_eval.protocols.held_out import held_out_clips, person_of
+from df_eval.reading.reader_files import reader_files, stored_landmarker
+from df_eval.reading.readers import FaceReader, choose_reader
+from df_eval.rows.generation import check_size, generate_clips
 from df_infer.hearing.loudness import TOLERANCE_DB, levelled
 from df_infer.pipeline import Pipeline
 from df_infer.run_dir import open_run_dir

@@ -10,11 +10,11 @@ from scipy import ndimage
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
-from df_eval.curves import add_curves
-from df_eval.goals import goals_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC, Truth, Video, measure
-from df_eval.output import EvalOutcome
-from df_eval.readings import FaceReadings
+from df_eval.reading.readings import FaceReadings
+from df_eval.reports.curves import add_curves
+from df_eval.reports.goals import goals_of
+from df_eval.reports.output import EvalOutcome
 from df_eval.results import LengthResults
 
 SHIFTS = (25, 30)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from fabricated import signal
 
-from df_eval.baseline import FolderSystem, read_folder, sound_offset
 from df_eval.clips import EvalClip
 from df_eval.config import BaselineConfig
-from df_eval.generation import Generated
-from df_eval.systems import LeftOut
+from df_eval.rows.baseline import FolderSystem, read_folder, sound_offset
+from df_eval.rows.generation import Generated
+from df_eval.rows.systems import LeftOut
 from df_models.errors import UserError
 from df_models.media import write_video
 
@@ -137,7 +137,7 @@ def test_names_are_never_paths(tmp_path: Path, folder: Path, clips: list[EvalCli
 def test_a_file_beyond_the_limit_is_not_decoded(
     folder: Path, clips: list[EvalClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("df_eval.baseline.MOST_BYTES", 100)
+    monkeypatch.setattr("df_eval.rows.baseline.MOST_BYTES", 100)
     with pytest.raises(UserError, match="the file has more than"):
         read_folder("theirs", folder, clips[:1], FRAMES, BaselineConfig())
 

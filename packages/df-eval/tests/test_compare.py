@@ -14,7 +14,6 @@ from df_eval.cli import main
 from df_eval.clips import EvalClip
 from df_eval.compare import differences
 from df_eval.config import EvalConfig
-from df_eval.curves import add_curves
 from df_eval.evaluate import system_rows
 from df_eval.measure import (
     GENERATED,
@@ -27,9 +26,10 @@ from df_eval.measure import (
     measure,
     row_of,
 )
-from df_eval.output import EvalOutcome, write_outcome
+from df_eval.reports.curves import add_curves
+from df_eval.reports.output import EvalOutcome, write_outcome
+from df_eval.reports.table import HEADLINE
 from df_eval.results import LengthResults
-from df_eval.table import HEADLINE
 from df_infer.run_dir import RunDir
 from df_models.errors import UserError
 

@@ -19,15 +19,15 @@ from df_eval import drift as drift_module
 from df_eval.clips import EvalClip
 from df_eval.config import DriftConfig, EvalConfig
 from df_eval.drift import Drift, measure_drift, stream_frames
-from df_eval.generation import audio_slots, generate_clips
-from df_eval.long_speech import LongSpeech
 from df_eval.measure import GENERATED, GROUND_TRUTH, ROWS, SHIFTED, STATIC, Truth, Video
 from df_eval.metrics import Pair
-from df_eval.output import write_outcome
-from df_eval.readings import FaceReadings
+from df_eval.reading.readings import FaceReadings
+from df_eval.reading.windows import window_ends, windows_of
+from df_eval.reports.output import write_outcome
+from df_eval.rows.generation import audio_slots, generate_clips
+from df_eval.rows.long_speech import LongSpeech
+from df_eval.rows.systems import RunSystem
 from df_eval.suite import Suite
-from df_eval.systems import RunSystem
-from df_eval.windows import window_ends, windows_of
 from df_infer.pipeline import Pipeline
 from df_models.errors import UserError
 from df_models.settings import load_config

@@ -19,8 +19,8 @@ from df_eval.cli import main
 from df_eval.clips import stored_clips, structure_encoder_of
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
-from df_eval.held_out import held_out_clips
 from df_eval.measure import GENERATED, GROUND_TRUTH
+from df_eval.protocols.held_out import held_out_clips
 from df_infer.run_dir import RunDir, RunRecord
 from df_models import DualForce
 from df_models.encoders import load_audio_encoder, load_reference_encoder, random_tiny_vae

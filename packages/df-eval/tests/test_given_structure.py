@@ -11,9 +11,9 @@ import torch
 
 from df_eval.clips import EvalClip, render_clips
 from df_eval.evaluate import check_makable, structure_there
-from df_eval.facts import protocol_lines
-from df_eval.generation import fitting_lengths, generate_clips, true_structure
-from df_eval.readers import SyntheticFaceReader, mouth_of_structure
+from df_eval.reading.readers import SyntheticFaceReader, mouth_of_structure
+from df_eval.reports.facts import protocol_lines
+from df_eval.rows.generation import fitting_lengths, generate_clips, true_structure
 from df_infer.config import RolloutConfig
 from df_infer.pipeline import Pipeline
 from df_models import DualForce

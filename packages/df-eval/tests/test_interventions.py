@@ -15,20 +15,20 @@ from tiny import ROLLOUT, DarkBarReader, tiny_clips, tiny_pipeline
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
-from df_eval.generation import Generated
-from df_eval.interventions import (
+from df_eval.measure import GENERATED, Truth, Video
+from df_eval.metrics import Pair
+from df_eval.reading.readings import FaceReadings
+from df_eval.reports.output import write_outcome
+from df_eval.rows.generation import Generated
+from df_eval.rows.interventions import (
     REFERENCE_SWAPPED,
     STRUCTURE_SWAPPED,
     Interventions,
     intervene,
     partners,
 )
-from df_eval.measure import GENERATED, Truth, Video
-from df_eval.metrics import Pair
-from df_eval.output import write_outcome
-from df_eval.readings import FaceReadings
+from df_eval.rows.systems import RunSystem
 from df_eval.suite import Suite
-from df_eval.systems import RunSystem
 from df_infer.config import TRUTH
 
 FRAMES, CLIPS = 49, 4

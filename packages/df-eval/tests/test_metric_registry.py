@@ -13,8 +13,8 @@ from fabricated import outcome_of, rows_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC, measure
 from df_eval.metrics import CATALOG, GROUPS, SETS, SPECS, MetricSpec, SetSpec
 from df_eval.metrics.seen import Seen
-from df_eval.output import EvalOutcome
-from df_eval.table import table_document
+from df_eval.reports.output import EvalOutcome
+from df_eval.reports.table import table_document
 from tools.make_metrics import DOCUMENT, document
 
 

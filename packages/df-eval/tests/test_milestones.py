@@ -13,13 +13,13 @@ from fabricated import outcome_of
 from df_eval import milestones
 from df_eval.cli import main
 from df_eval.config import EvalConfig
-from df_eval.goals import goals_of
 from df_eval.measure import GENERATED, RECONSTRUCTION
-from df_eval.measured_as import measured_as
 from df_eval.milestones import evaluate_milestones, training_table
-from df_eval.output import write_outcome
-from df_eval.reader_files import reader_files
-from df_eval.table import HEADLINE
+from df_eval.reading.measured_as import measured_as
+from df_eval.reading.reader_files import reader_files
+from df_eval.reports.goals import goals_of
+from df_eval.reports.output import write_outcome
+from df_eval.reports.table import HEADLINE
 from df_infer.run_dir import RunDir
 from df_models import DualForce
 

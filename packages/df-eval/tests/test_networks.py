@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG, SETS
-from df_eval.networks import Networks
+from df_eval.reading.networks import Networks
 from df_models.errors import UserError
 from df_models.settings import Location
 

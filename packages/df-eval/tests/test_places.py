@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from df_eval.cli import main
-from df_eval.output import WRITTEN, check_place
+from df_eval.reports.output import WRITTEN, check_place
 from df_models import DualForce
 from df_models.files import mark_owned
 from df_models.locks import one_writer

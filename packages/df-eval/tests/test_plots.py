@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from df_eval.plots import plot_losses
+from df_eval.reports.plots import plot_losses
 
 
 def test_held_out_losses_are_drawn_as_they_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,17 +14,17 @@ from fabricated import outcome_of
 
 from df_data.synth.corpus import jobs_of
 from df_eval import clips as clips_module
-from df_eval import held_out
 from df_eval.cli import build_parser, parse_config
-from df_eval.clip_lists import rendered_digest, split_of_clip, stored_digest
 from df_eval.clips import clips_to_render, stored_clips
-from df_eval.codec import through
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.dataset import dataset_of
-from df_eval.held_out import held_out_clips
-from df_eval.output import write_outcome
-from df_eval.protocol import DEV_NOTE, ClipList, check_list, protocol_digest, protocol_text
-from df_eval.reader_files import check_readers
+from df_eval.protocols import held_out
+from df_eval.protocols.clip_lists import rendered_digest, split_of_clip, stored_digest
+from df_eval.protocols.held_out import held_out_clips
+from df_eval.protocols.protocol import DEV_NOTE, ClipList, check_list, protocol_digest, protocol_text
+from df_eval.reading.reader_files import check_readers
+from df_eval.reports.output import write_outcome
+from df_eval.rows.codec import through
 from df_infer.run_dir import RunDir
 from df_models.errors import UserError
 from df_models.settings import Location, load_config

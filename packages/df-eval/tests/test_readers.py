@@ -12,9 +12,9 @@ from df_data.stages.readings import KEYPOINTS
 from df_data.synth.clip import IDENTITIES, make_clip
 from df_eval.clips import render_clips
 from df_eval.config import ReadersConfig
-from df_eval.readers import SyntheticFaceReader, choose_reader, lip_gap, mediapipe_mouth, synthetic_mouth
-from df_eval.readings import signals_of
-from df_eval.real import RealFaceReader
+from df_eval.reading.readers import SyntheticFaceReader, choose_reader, lip_gap, mediapipe_mouth, synthetic_mouth
+from df_eval.reading.readings import signals_of
+from df_eval.reading.real import RealFaceReader
 from df_models.errors import UserError
 from df_models.settings import Location
 from df_models.structure import LIVEPORTRAIT_70

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from df_data.stages.landmarks import BLENDSHAPES, Landmarks
-from df_eval import real
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.measure import Truth, Video, measure
 from df_eval.metrics import SPECS, metric_class
 from df_eval.metrics.seen import Seen
-from df_eval.readers import choose_reader
-from df_eval.real import RealFaceReader, face_boxes, read_landmarks
+from df_eval.reading import real
+from df_eval.reading.readers import choose_reader
+from df_eval.reading.real import RealFaceReader, face_boxes, read_landmarks
 from df_models.encoders.face.syncnet import SyncNet
 from df_models.media import read_audio, read_video
 from df_models.settings import Location

@@ -10,13 +10,13 @@ import pytest
 from fabricated import SHIFTS, Page, outcome_of, results_of, rows_of
 from scipy import stats
 
-from df_eval.goals import IDENTITY_DRIFT_LIMIT, LIP_SYNC_SHARE, goals_of
-from df_eval.markdown import markdown_table
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SAME_VIDEO, SHIFTED, STATIC
 from df_eval.measure import measure as measure_clip
 from df_eval.metrics import CATALOG, GROUPS, SETS, Pair, Score
-from df_eval.output import metrics_document, write_outcome
-from df_eval.table import cell, goals_table
+from df_eval.reports.goals import IDENTITY_DRIFT_LIMIT, LIP_SYNC_SHARE, goals_of
+from df_eval.reports.markdown import markdown_table
+from df_eval.reports.output import metrics_document, write_outcome
+from df_eval.reports.table import cell, goals_table
 from df_models.files import mark_owned
 from df_models.media import read_audio, read_video
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from df_eval.markdown import markdown_table
+from df_eval.reports.markdown import markdown_table
 from df_eval.study.cli import main
 from df_eval.study.config import HypothesisConfig, StudyConfig
 from df_eval.study.figures import MOST_PANELS, axis_figure

@@ -12,12 +12,12 @@ from tiny import ROLLOUT, DarkBarReader, tiny_clips, tiny_pipeline
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig, ReadersConfig
-from df_eval.generation import audio_slots, check_size, fitting_lengths, generate_clips, rebuild_clips
-from df_eval.goals import goals_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
-from df_eval.readers import choose_reader
+from df_eval.reading.readers import choose_reader
+from df_eval.reports.goals import goals_of
+from df_eval.rows.generation import audio_slots, check_size, fitting_lengths, generate_clips, rebuild_clips
+from df_eval.rows.systems import RunSystem
 from df_eval.suite import Suite
-from df_eval.systems import RunSystem
 from df_infer.pipeline import Pipeline
 from df_models.errors import UserError
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from df_eval.clips import EvalClip
-from df_eval.generation import generate_clips, text_rows
+from df_eval.rows.generation import generate_clips, text_rows
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models import DualForce

@@ -7,7 +7,7 @@ import torch
 from fabricated import SHIFTS, image, signal
 
 from df_eval.clips import EvalClip
-from df_eval.readings import FaceReadings, signals_of
+from df_eval.reading.readings import FaceReadings, signals_of
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models import DualForce

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from df_eval.config import EvalConfig
-from df_eval.protocol import check_frozen, protocol_file
+from df_eval.protocols.protocol import check_frozen, protocol_file
 from df_models.cli_support import add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.settings import add_print_config, dump_config, load_config
 
 if TYPE_CHECKING:
-    from df_eval.output import EvalOutcome
+    from df_eval.reports.output import EvalOutcome
 
 ALL = "all"
 """`--checkpoint all`: every milestone."""
@@ -195,7 +195,7 @@ def _main(argv: list[str]) -> int:
 
 def _export(runs: list[Path], config: EvalConfig, out: Path) -> int:
     announce_loading("df-eval")
-    from df_eval.export import export_clips
+    from df_eval.reports.export import export_clips
 
     count = export_clips(runs[0], config, out)
     print(f"{count} clips in {out}: NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video)")
@@ -215,7 +215,7 @@ def _milestones(run: Path, config: EvalConfig, out: Path, quiet: bool) -> int:
 
 def _print(outcome: EvalOutcome) -> None:
     """The headline, on the terminal."""
-    from df_eval.table import comparison_note, differences_table, goals_table, headline_table
+    from df_eval.reports.table import comparison_note, differences_table, goals_table, headline_table
 
     if outcome.warning:
         print(f"\n{outcome.warning}")

@@ -19,7 +19,7 @@ from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, jobs_of
-from df_eval.clip_lists import ClipSplit, clip_hash, split_of_clip
+from df_eval.protocols.clip_lists import ClipSplit, clip_hash, split_of_clip
 from df_models.errors import UserError
 from df_models.media import read_audio, read_video
 from df_models.time import samples_for
@@ -81,7 +81,7 @@ def stored_clips(
     Takes the first clip of every person, then the second of every person, and so on, in the order of the shards.
 
     Args:
-        split: only those of a protocol's list (`df_eval.clip_lists`), in the order of their hashes.
+        split: only those of a protocol's list (`df_eval.protocols.clip_lists`), in the order of their hashes.
         prefix: of their names.
     """
     samples = [

@@ -50,7 +50,7 @@ class ClipListConfig(FrozenModel):
 
 class ProtocolConfig(FrozenModel):
     """What makes a file of settings a protocol: a name, and the clips. With it, the settings that decide a number
-    (`df_eval.protocol.FROZEN`) cannot be changed on the command line.
+    (`df_eval.protocols.protocol.FROZEN`) cannot be changed on the command line.
 
     Attributes:
         name: as the report prints it.

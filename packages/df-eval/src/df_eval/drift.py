@@ -1,7 +1,8 @@
 """What becomes of a long generation: windows of it are read and measured as it is made, and dropped.
 
-The systems' videos go on for as long as is asked, on speech that is made of the clips (`df_eval.long_speech`). Truth,
-reconstruction and other systems' files have windows as far as their clips go; the still image has them everywhere.
+The systems' videos go on for as long as is asked, on speech that is made of the clips (`df_eval.rows.long_speech`).
+Truth, reconstruction and other systems' files have windows as far as their clips go; the still image has them
+everywhere.
 
 Shape suffixes: B clips, P pixel frames of a piece, W pixel frames of a window, T pixel frames, D features.
 """
@@ -17,18 +18,18 @@ import torch
 from tqdm import tqdm
 
 from df_eval.clips import EvalClip
-from df_eval.codec import through
 from df_eval.config import EvalConfig
-from df_eval.generation import decode_next, model_inputs
-from df_eval.long_speech import LongSpeech
 from df_eval.measure import SHIFTED, STATIC, Truth, Video, kind_of
 from df_eval.metrics import SPECS, ClipRatio, Pair, Score, sync
 from df_eval.metrics.frames import sharpness
 from df_eval.metrics.seen import Seen
-from df_eval.readers import FaceReader
-from df_eval.readings import FaceReadings
-from df_eval.systems import RunSystem, System, rows_of, shifted_row
-from df_eval.windows import window_ends, windows_of
+from df_eval.reading.readers import FaceReader
+from df_eval.reading.readings import FaceReadings
+from df_eval.reading.windows import window_ends, windows_of
+from df_eval.rows.codec import through
+from df_eval.rows.generation import decode_next, model_inputs
+from df_eval.rows.long_speech import LongSpeech
+from df_eval.rows.systems import RunSystem, System, rows_of, shifted_row
 from df_infer.rollout import stream_latents
 
 READ = ("identity_distance", "csim", "lip_sync", "pose_range", "presence")

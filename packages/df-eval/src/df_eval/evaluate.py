@@ -13,24 +13,24 @@ from df_data.format.manifest import (
     structure_layout,
     structure_of,
 )
-from df_eval.baseline import read_folder
 from df_eval.clips import EvalClip, structure_encoder_of
 from df_eval.compare import differences
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
-from df_eval.facts import protocol_facts, protocol_lines
-from df_eval.generation import check_size, fitting_lengths
-from df_eval.goals import goals_of
-from df_eval.held_out import held_out_clips, person_of
 from df_eval.measure import GENERATED, ROWS
-from df_eval.measured_as import measured_as
-from df_eval.networks import Networks
-from df_eval.output import EvalOutcome, check_place, write_outcome
-from df_eval.reader_files import check_readers, reader_files, stored_landmarker
-from df_eval.readers import choose_reader
+from df_eval.protocols.held_out import held_out_clips, person_of
+from df_eval.reading.measured_as import measured_as
+from df_eval.reading.networks import Networks
+from df_eval.reading.reader_files import check_readers, reader_files, stored_landmarker
+from df_eval.reading.readers import choose_reader
+from df_eval.reports.facts import protocol_facts, protocol_lines
+from df_eval.reports.goals import goals_of
+from df_eval.reports.output import EvalOutcome, check_place, write_outcome
+from df_eval.reports.table import HEADLINE
+from df_eval.rows.baseline import read_folder
+from df_eval.rows.generation import check_size, fitting_lengths
+from df_eval.rows.systems import RunSystem, System
 from df_eval.suite import Suite
-from df_eval.systems import RunSystem, System
-from df_eval.table import HEADLINE
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_infer.run_dir import RunDir, open_run_dir

@@ -10,14 +10,14 @@ from typing import Any
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.evaluate import evaluate
-from df_eval.markdown import markdown_table
 from df_eval.measure import GENERATED, RECONSTRUCTION
-from df_eval.measured_as import measured_as, measured_there
 from df_eval.metrics import CATALOG, SETS, SPECS, Score
-from df_eval.output import WRITTEN
-from df_eval.plots import COLOURS, MORE_COLOURS, new_figure, save
-from df_eval.reader_files import reader_files
-from df_eval.table import HEADLINE, cell
+from df_eval.reading.measured_as import measured_as, measured_there
+from df_eval.reading.reader_files import reader_files
+from df_eval.reports.markdown import markdown_table
+from df_eval.reports.output import WRITTEN
+from df_eval.reports.plots import COLOURS, MORE_COLOURS, new_figure, save
+from df_eval.reports.table import HEADLINE, cell
 from df_infer.run_dir import RunDir, open_run_dir
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_owned, mark_owned

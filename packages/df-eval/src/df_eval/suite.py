@@ -13,19 +13,19 @@ import numpy as np
 from tqdm import tqdm
 
 from df_eval.clips import EvalClip
-from df_eval.codec import through
 from df_eval.config import EvalConfig, ReadersConfig
-from df_eval.curves import add_curves
 from df_eval.drift import Drift, measure_drift
-from df_eval.generation import Progress, rebuild_clips
-from df_eval.interventions import Interventions, intervene
 from df_eval.measure import GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, kind_of, measure, row_of
 from df_eval.metrics.lips import silent_frames
-from df_eval.networks import Networks
-from df_eval.readers import FaceReader, mouth_of_structure
-from df_eval.readings import FaceReadings
+from df_eval.reading.networks import Networks
+from df_eval.reading.readers import FaceReader, mouth_of_structure
+from df_eval.reading.readings import FaceReadings
+from df_eval.reports.curves import add_curves
 from df_eval.results import LengthResults
-from df_eval.systems import LeftOut, RunSystem, System, own_vaes, rows_of, shifted_row
+from df_eval.rows.codec import through
+from df_eval.rows.generation import Progress, rebuild_clips
+from df_eval.rows.interventions import Interventions, intervene
+from df_eval.rows.systems import LeftOut, RunSystem, System, own_vaes, rows_of, shifted_row
 from df_infer.pipeline import Pipeline
 
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -14,7 +14,7 @@ import numpy as np
 
 from df_eval.metrics import frames, sync, syncnet
 from df_eval.metrics.pair import Pair
-from df_eval.readings import FaceReadings
+from df_eval.reading.readings import FaceReadings
 
 GROUND_TRUTH = "ground truth"
 RECONSTRUCTION = "VAE reconstruction"

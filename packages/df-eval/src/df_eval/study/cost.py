@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from df_eval.markdown import NOTHING, markdown_table
+from df_eval.reports.markdown import NOTHING, markdown_table
 from df_eval.study.config import StudyConfig
 from df_eval.study.execute import to_do
 from df_eval.study.plan import Plan, Step

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from df_eval.plots import new_figure
+from df_eval.reports.plots import new_figure
 from df_models.files import atomic_path
 
 MOST_PANELS = 4

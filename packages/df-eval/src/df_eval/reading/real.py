@@ -15,7 +15,7 @@ from df_data.stages.readings import OUTER_LIPS, readings_of
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG, SETS
-from df_eval.readings import FaceReadings, masked, signals_of
+from df_eval.reading.readings import FaceReadings, masked, signals_of
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.paths import expand_path

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from df_eval.compare import Difference
 from df_eval.drift import TITLES, Drift
-from df_eval.goals import Goal
-from df_eval.interventions import NOTE, QUANTITIES, SIDES, Interventions
-from df_eval.markdown import NOTHING, markdown_table
 from df_eval.measure import GENERATED, kind_of
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, Score, SetSpec
 from df_eval.metrics.catalog import SPECS
+from df_eval.reports.goals import Goal
+from df_eval.reports.markdown import NOTHING, markdown_table
+from df_eval.rows.interventions import NOTE, QUANTITIES, SIDES, Interventions
 
 HEADLINE = (
     "lip_sync",

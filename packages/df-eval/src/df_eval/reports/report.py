@@ -11,12 +11,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from df_eval.compare import Difference
-from df_eval.goals import Goal
-from df_eval.markdown import NOTHING
 from df_eval.measure import GENERATED, kind_of
 from df_eval.metrics import CATALOG, SETS, SPECS, Score
-from df_eval.style import CSS
-from df_eval.table import (
+from df_eval.reports.goals import Goal
+from df_eval.reports.markdown import NOTHING
+from df_eval.reports.style import CSS
+from df_eval.reports.table import (
     HEADLINE,
     Spec,
     Table,
@@ -81,8 +81,8 @@ class Report:
 
 def render(report: Report) -> str:
     """The page as HTML text."""
-    environment = Environment(loader=PackageLoader("df_eval"), autoescape=True, undefined=StrictUndefined)
-    script = resources.files("df_eval").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    environment = Environment(loader=PackageLoader("df_eval.reports"), autoescape=True, undefined=StrictUndefined)
+    script = resources.files("df_eval.reports").joinpath("templates", "report.js").read_text(encoding="utf-8")
     return environment.get_template("report.html").render(
         report=report,
         style=CSS,

@@ -7,7 +7,7 @@ from pathlib import Path
 from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.evaluate import structure_encoder
-from df_eval.held_out import held_out_clips, person_of
+from df_eval.protocols.held_out import held_out_clips, person_of
 from df_infer.run_dir import open_run, open_run_dir
 from df_models import DualForce
 from df_models.files import check_owned, mark_owned

@@ -18,15 +18,13 @@ from df_eval.clips import EvalClip
 from df_eval.compare import Difference
 from df_eval.config import EvalConfig
 from df_eval.drift import TITLES, Drift
-from df_eval.goals import Goal
-from df_eval.interventions import NOTE, Interventions
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, Video, kind_of
 from df_eval.metrics import SET_SPECS, SPECS
-from df_eval.plots import plot_drift, plot_lags, plot_losses, plot_mouths, plot_over_time
-from df_eval.protocol import DEV_NOTE
-from df_eval.report import Report, Section, render
-from df_eval.results import LengthResults, clip_lines, mean_curve
-from df_eval.table import (
+from df_eval.protocols.protocol import DEV_NOTE
+from df_eval.reports.goals import Goal
+from df_eval.reports.plots import plot_drift, plot_lags, plot_losses, plot_mouths, plot_over_time
+from df_eval.reports.report import Report, Section, render
+from df_eval.reports.table import (
     INTERVENTIONS_HEADING,
     Table,
     drift_document,
@@ -35,7 +33,9 @@ from df_eval.table import (
     interventions_table,
     table_document,
 )
-from df_eval.videos import write_contact_sheet, write_side_by_side
+from df_eval.reports.videos import write_contact_sheet, write_side_by_side
+from df_eval.results import LengthResults, clip_lines, mean_curve
+from df_eval.rows.interventions import NOTE, Interventions
 from df_infer.run_log import read_log
 from df_models.files import atomic_write, check_owned, mark_owned
 from df_models.time import samples_for
@@ -62,7 +62,7 @@ class EvalOutcome:
         told: what is wrong with a system's videos, a line each.
         drift: what was measured over a long generation, if one was asked for.
         interventions: what was measured with swapped structure and references, if that was asked for.
-        measured_as: hash of all that decides the numbers (`df_eval.measured_as`); empty for several systems.
+        measured_as: hash of all that decides the numbers (`df_eval.reading.measured_as`); empty for several systems.
     """
 
     run: str

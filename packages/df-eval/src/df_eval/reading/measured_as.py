@@ -8,7 +8,7 @@ from pathlib import Path
 
 from df_data.format.manifest import read_manifest
 from df_eval.config import EvalConfig, ReadersConfig
-from df_eval.reader_files import reader_hashes
+from df_eval.reading.reader_files import reader_hashes
 from df_eval.study.programs import versions
 from df_infer.run_dir import RunDir, open_run
 from df_models.model.adapter import weights_hash
@@ -22,7 +22,7 @@ def measured_as(run: RunDir, config: EvalConfig, root: Path | None, files: Reade
 
     Args:
         root: the run's dataset; None: rendered clips.
-        files: of the readers, resolved (`df_eval.reader_files.reader_files`).
+        files: of the readers, resolved (`df_eval.reading.reader_files.reader_files`).
     """
     opened = open_run(run.root, config.checkpoint)
     decides = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from df_eval.clips import EvalClip
-from df_eval.generation import audio_slots
+from df_eval.rows.generation import audio_slots
 from df_infer.pipeline import Pipeline
 from df_models.time import latent_length, valid_pixel_length
 

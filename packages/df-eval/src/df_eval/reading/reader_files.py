@@ -6,7 +6,7 @@ from pathlib import Path
 
 from df_data.format.manifest import read_manifest
 from df_eval.config import ProtocolConfig, ReadersConfig
-from df_eval.readers import MEDIAPIPE
+from df_eval.reading.readers import MEDIAPIPE
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.files import sha256_file

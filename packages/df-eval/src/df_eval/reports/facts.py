@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from df_eval.baseline import FolderSystem
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.metrics.sets import SET_RESAMPLES
-from df_eval.networks import Networks
-from df_eval.protocol import ClipList, protocol_digest, protocol_text
-from df_eval.readers import FaceReader
-from df_eval.systems import RunSystem, System
+from df_eval.protocols.protocol import ClipList, protocol_digest, protocol_text
+from df_eval.reading.networks import Networks
+from df_eval.reading.readers import FaceReader
+from df_eval.rows.baseline import FolderSystem
+from df_eval.rows.systems import RunSystem, System
 from df_infer.config import TRUTH
 from df_models.encoders import AudioEncoder, VideoVAE
 from df_models.machine import describe_device

@@ -1,4 +1,4 @@
-"""What is measured side by side: runs, which generate, and folders of videos (`df_eval.baseline`)."""
+"""What is measured side by side: runs, which generate, and folders of videos (`df_eval.rows.baseline`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
-from df_eval.generation import Generated, Progress, generate_clips
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC, row_of
+from df_eval.rows.generation import Generated, Progress, generate_clips
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models.structure import StructureLayout

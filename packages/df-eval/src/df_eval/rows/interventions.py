@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 
 from df_eval.clips import EvalClip
-from df_eval.codec import through
 from df_eval.config import EvalConfig
-from df_eval.generation import Progress
 from df_eval.measure import Truth, Video
 from df_eval.metrics import ClipRatio, Pair, Score, pearson, sync
 from df_eval.metrics.identity import identity_distance, mean_over_time
-from df_eval.readers import FaceReader
-from df_eval.readings import FaceReadings
-from df_eval.systems import LeftOut, RunSystem
+from df_eval.reading.readers import FaceReader
+from df_eval.reading.readings import FaceReadings
+from df_eval.rows.codec import through
+from df_eval.rows.generation import Progress
+from df_eval.rows.systems import LeftOut, RunSystem
 from df_infer.config import TRUTH
 
 STRUCTURE_SWAPPED, REFERENCE_SWAPPED = "structure_swapped", "reference_swapped"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from df_data.format.manifest import SYNTHETIC, read_manifest
 from df_data.synth.corpus import corpus_config
-from df_eval.clip_lists import rendered_digest, stored_digest
 from df_eval.clips import EvalClip, clips_to_render, render_clips, stored_clips
 from df_eval.config import EvalConfig, ProtocolConfig
-from df_eval.protocol import ClipList, check_list
+from df_eval.protocols.clip_lists import rendered_digest, stored_digest
+from df_eval.protocols.protocol import ClipList, check_list
 from df_infer.run_dir import RunDir
 from df_models.errors import UserError
 from df_models.time import covering_pixel_length

@@ -13,8 +13,8 @@ from df_data.format.manifest import SYNTHETIC, source_of
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG
-from df_eval.readings import FaceReadings, masked, signals_of
-from df_eval.real import RealFaceReader
+from df_eval.reading.readings import FaceReadings, masked, signals_of
+from df_eval.reading.real import RealFaceReader
 from df_models.structure import FLAME_MOTION_59, StructureLayout
 
 PRESENT = 0.5

@@ -23,8 +23,8 @@ from df_data.stages.decode import DecodedClip, iter_segments
 from df_data.stages.rejection import Rejected
 from df_eval.clips import EvalClip
 from df_eval.config import BaselineConfig
-from df_eval.generation import Generated, Progress
-from df_eval.systems import LeftOut
+from df_eval.rows.generation import Generated, Progress
+from df_eval.rows.systems import LeftOut
 from df_models.errors import UserError
 from df_models.structure import StructureLayout
 from df_models.time import FPS, SAMPLES_PER_FRAME

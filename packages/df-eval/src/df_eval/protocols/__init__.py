@@ -1,0 +1,1 @@
+"""Named protocols and their lists of clips."""

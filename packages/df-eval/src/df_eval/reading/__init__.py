@@ -1,0 +1,1 @@
+"""What networks and exact readers see in frames."""
