@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from df_eval.clips import EvalClip, render_clips
+from df_eval.config import EvalConfig
 from df_eval.evaluate import check_makable, structure_there
 from df_eval.reading.readers import SyntheticFaceReader, mouth_of_structure
 from df_eval.reports.facts import protocol_lines
@@ -82,7 +83,7 @@ def test_flames_motion_is_taken_where_the_models_structure_is_that(clips: list[E
 def test_the_protocol_says_whose_structure_it_is(clips: list[EvalClip]):
     def told(source: str | None) -> str:
         facts = {
-            "config": {"shifts": [1], "seed": 0, "resamples": 9, "max_lag": 1, "checkpoint": None},
+            "config": EvalConfig().model_dump(mode="json"),
             "rollout": RolloutConfig(structure_from=source).model_dump(mode="json"),
             "clips": [{"identity": "a"}],
             "clips_from": "", "reader": "", "parameters": 1, "video_vae": {"id": ""}, "device": "", "torch": "",
