@@ -53,7 +53,7 @@ class Measuring:
         self.done.append(config.checkpoint)
         made = outcome_of(out / "none.jsonl", clips=2, noise=100 / config.checkpoint, lengths=(33,))
         key = measured_as(run, config, None, reader_files(config.readers, None))
-        facts = {"protocol": None, "clips_from": "constructed"}
+        facts = {"protocol": None, "clips_from": "constructed", "config": config.model_dump(mode="json")}
         goals = [goal for found in made.results.values() for goal in goals_of(found, 0, 100)]
         write_outcome(
             replace(made, config=config, facts=facts, goals=goals, measured_as=key, videos={}, results={}), out
@@ -75,7 +75,8 @@ def test_every_milestone_is_measured_once(run: Path, measuring: Measuring, monke
     points = document["curves"]["33"][GENERATED]["lip_sync"]
     assert [point["step"] for point in points] == document["steps"] == [100, 2000]
     assert points[0]["value"] < points[1]["value"] and points[1]["low"] <= points[1]["value"] <= points[1]["high"]
-    own = json.loads((run / "eval" / "step-2000" / "metrics.json").read_text())["lengths"]["33"]["rows"][GENERATED]
+    own_document = json.loads((run / "eval" / "step-2000" / "metrics.json").read_text())
+    own = own_document["lengths"]["33"]["rows"][GENERATED]
     assert {k: v for k, v in points[1].items() if k != "step"} == own["lip_sync"]
     assert "psnr" in document["curves"]["33"][RECONSTRUCTION]
     assert {path.stem for path in (run / "eval" / "training").iterdir()} == set(HEADLINE)
@@ -83,6 +84,8 @@ def test_every_milestone_is_measured_once(run: Path, measuring: Measuring, monke
     assert len(lines) == 4 and lines[2].startswith("| 33") and "100" in lines[2]
 
     monkeypatch.setattr(milestones, "plot_training", lambda *_: False)  # drawn above
+    quoted = {100: own_document | {"protocol": own_document["protocol"] | {"config": {"split": "test"}}, "warning": ""}}
+    assert "do not choose a step" in milestones.training_document("x", quoted)["warning"]
     evaluate_milestones(run, CONFIG.model_copy(update={"videos": 2, "device": "cpu"}), run / "eval", said.append)
     assert measuring.done == [100, 2000] and "measured already" in said[-1], "how much is shown decides no number"
     (run / "eval" / "step-100" / "metrics.json").unlink()  # as in an evaluation that was killed

@@ -19,7 +19,7 @@ from df_eval.clips import clips_to_render, stored_clips
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.dataset import dataset_of
 from df_eval.protocols import held_out
-from df_eval.protocols.clip_lists import rendered_digest, split_of_clip, stored_digest
+from df_eval.protocols.clip_lists import rendered_digest, split_of_recording, stored_digest
 from df_eval.protocols.held_out import held_out_clips
 from df_eval.protocols.protocol import DEV_NOTE, ClipList, check_list, protocol_digest, protocol_text
 from df_eval.reading.reader_files import check_readers
@@ -67,8 +67,9 @@ def test_rendered_lists_share_nobody_and_nothing_said_and_have_their_hashes(name
         assert len(dev) == len(test) == config.clips and not dev & test
 
 
-def sample(key: str, person: str, frames: int = 75) -> SimpleNamespace:
-    return SimpleNamespace(key=key, video=b"", meta=SimpleNamespace(num_frames=frames, identity=person))
+def sample(key: str, person: str, frames: int = 75, source: str = "") -> SimpleNamespace:
+    meta = SimpleNamespace(num_frames=frames, identity=person, source=source or key)
+    return SimpleNamespace(key=key, video=b"", meta=meta)
 
 
 def listed(monkeypatch: pytest.MonkeyPatch, samples: list, *args: object, **options: object) -> list[str]:
@@ -81,7 +82,7 @@ def test_a_dataset_s_lists_depend_on_the_names_alone(monkeypatch: pytest.MonkeyP
     samples = [sample(f"grid-s{n % 3}-{n:04d}", f"s{n % 3}") for n in range(60)]
     dev, test = (listed(monkeypatch, samples, 60, 73, split=split) for split in ("dev", "test"))
     assert set(dev) | set(test) == {s.key for s in samples} and not set(dev) & set(test)
-    assert min(len(dev), len(test)) > 15 and all(split_of_clip(key) == "dev" for key in dev)
+    assert min(len(dev), len(test)) > 15 and all(split_of_recording(key, key) == "dev" for key in dev)
     random.Random(0).shuffle(samples)
     assert listed(monkeypatch, samples, 60, 73, split="dev") == dev, "however the shards are ordered"
     assert listed(monkeypatch, samples, 5, 73, split="dev") == dev[:5]
@@ -89,6 +90,15 @@ def test_a_dataset_s_lists_depend_on_the_names_alone(monkeypatch: pytest.MonkeyP
     others = [*samples, *(sample(f"hdtf-{n}", "h") for n in range(9)), sample("grid-s0-short", "s0", frames=33)]
     assert listed(monkeypatch, others, 60, 73, split="dev", prefix="grid") == dev
     assert stored_digest(dev) != stored_digest(dev[::-1])
+
+
+def test_stretches_of_one_recording_are_in_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = [sample(f"hdtf-{take}-s{n:04d}", f"p{take}", source=f"{take}.mp4") for take in range(12) for n in range(4)]
+    dev, test = (listed(monkeypatch, cut, 60, 73, split=split) for split in ("dev", "test"))
+    takes = [{key.split("-")[1] for key in keys} for keys in (dev, test)]
+    assert len(dev) + len(test) == 48 and all(takes) and not takes[0] & takes[1]
+    rendered = [sample(f"val-{n}", "p", source="synth") for n in range(40)]
+    assert all(len(listed(monkeypatch, rendered, 60, 73, split=split)) > 8 for split in ("dev", "test"))
 
 
 def test_a_list_that_is_another_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

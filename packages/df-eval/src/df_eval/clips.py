@@ -19,7 +19,7 @@ from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, jobs_of
-from df_eval.protocols.clip_lists import ClipSplit, clip_hash, split_of_clip
+from df_eval.protocols.clip_lists import ClipSplit, clip_hash, split_of_recording
 from df_models.errors import UserError
 from df_models.media import read_audio, read_video
 from df_models.time import samples_for
@@ -90,7 +90,7 @@ def stored_clips(
         if sample.video is not None
         and sample.meta.num_frames >= frames
         and sample.key.startswith(prefix)
-        and split in (None, split_of_clip(sample.key))
+        and split in (None, split_of_recording(sample.meta.source, sample.key))
     ]
     if split is not None:
         samples.sort(key=lambda sample: clip_hash(sample.key))

@@ -24,7 +24,10 @@ class Difference:
     """A metric of one system minus that of the first, over the clips that both have.
 
     Attributes:
-        p, p_holm: of "no difference"; None for metrics that are not among the main ones, or with fewer than 2 clips.
+        one_sided: clips that only one of the two has a value of. They are left out, which need not be chance: a mouth
+            that stands still has no lag. It stands beside the difference.
+        p, p_holm: of "no difference"; None for metrics that are not among the main ones, with fewer than 2 clips, or
+            where all clips differ alike.
     """
 
     frames: int
@@ -32,6 +35,7 @@ class Difference:
     row: str
     reference: str
     found: Estimate
+    one_sided: int = 0
     p: float | None = None
     p_holm: float | None = None
 
@@ -50,16 +54,25 @@ def differences(
         main: metrics whose p values are adjusted together.
     """
     found = [
-        Difference(frames, spec.name, row, rows[0], difference, p_value(difference, 0.0) if spec.name in main else None)
+        _difference(measured, frames, spec.name, row, rows[0], seed, resamples)
         for frames, measured in results.items()
         for spec in CATALOG
         for row in rows[1:]
-        if (difference := paired(measured, row, rows[0], spec.name, seed, resamples)).value is not None
     ]
+    found = [replace(d, p=p_value(d.found, 0.0) if d.metric in main else None) for d in found]
     family = [place for place, difference in enumerate(found) if difference.metric in main]
     for place, adjusted in zip(family, holm([found[place].p for place in family]), strict=True):
         found[place] = replace(found[place], p_holm=adjusted)
-    return found
+    return [difference for difference in found if difference.found.value is not None]
+
+
+def _difference(
+    results: LengthResults, frames: int, metric: str, row: str, reference: str, seed: int, resamples: int
+) -> Difference:
+    pairs = [results.pairs(each, metric) for each in (row, reference)]
+    there = [{index for index, pair in each.items() if pair.defined} for each in pairs]
+    found = paired(results, row, reference, metric, seed, resamples)
+    return Difference(frames, metric, row, reference, found, len(there[0] ^ there[1]))
 
 
 def paired(results: LengthResults, row: str, reference: str, metric: str, seed: int, resamples: int) -> Estimate:

@@ -79,7 +79,7 @@ def _evaluate(
     check_readers(config.protocol, files)
     reader = choose_reader(encoder, files, stored_landmarker(root))
     networks = Networks(files, next(first.model.parameters()).device)
-    clips, listed = held_out_clips(root, config, encoder, first.size, person_of(runs[0], root))
+    clips, listed = held_out_clips(root, config, encoder, first.size, common_person(runs, root))
     lengths, missing = _lengths(generators, clips, config)
     folders = [read_folder(name, path, clips, lengths, config.baseline) for name, path in baselines.items()]
     systems: list[System] = [*generators, *folders]
@@ -145,6 +145,19 @@ def common_dataset(runs: Sequence[RunDir], config: EvalConfig) -> Path | None:
         shown = ", ".join(f"{run.root}: {root or 'rendered clips'}" for run, root in zip(runs, roots))
         raise UserError(f"the runs have different held-out clips ({shown}); compare runs of one dataset")
     return roots[0]
+
+
+def common_person(runs: Sequence[RunDir], root: Path | None) -> int | None:
+    """The one person that all runs were trained on; None: many.
+
+    Raises:
+        UserError: they were trained on different people.
+    """
+    people = [person_of(run, root) for run in runs]
+    if len(set(people)) > 1:
+        told = ", ".join(f"{run.root}: {'many' if who is None else who}" for run, who in zip(runs, people))
+        raise UserError(f"the runs were trained on different people ({told}); compare runs of the same")
+    return people[0]
 
 
 def _generator(run: RunDir, row: str, root: Path | None, config: EvalConfig) -> RunSystem:

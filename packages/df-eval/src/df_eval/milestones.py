@@ -23,6 +23,7 @@ from df_models.errors import UserError
 from df_models.files import atomic_write, check_owned, mark_owned
 from df_models.locks import one_writer
 
+TEST_CURVES = "These are curves over the list test, which is quoted: do not choose a step by them."
 CURVES, PLOTS = "training.json", "training"
 SCHEMA_VERSION = 1
 
@@ -49,9 +50,12 @@ def evaluate_milestones(
     documents = {
         step: _measured(run, config.model_copy(update={"checkpoint": step}), out, say, quiet) for step in steps
     }
+    document = training_document(run.name, documents)
+    if document["warning"]:
+        say(document["warning"])
     with one_writer(out, "df-eval"):
         mark_owned(out, "df-eval")
-        return _write(training_document(run.name, documents), out)
+        return _write(document, out)
 
 
 def _measured(run: RunDir, config: EvalConfig, out: Path, say: Callable[[str], None], quiet: bool) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def training_document(run: str, documents: Documents) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "run": run,
-        "warning": first["warning"],
+        "warning": first["warning"] or (TEST_CURVES if first["protocol"]["config"]["split"] == "test" else ""),
         "protocol": first["protocol"]["protocol"],
         "clips_from": first["protocol"]["clips_from"],
         "steps": list(documents),

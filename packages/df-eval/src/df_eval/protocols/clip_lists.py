@@ -1,7 +1,8 @@
 """The two disjoint clip lists of a protocol: *dev*, which settings are chosen on, and *test*, which is quoted.
 
-A dataset's held-out clips belong to one or the other by a hash of their name, and stand in the order of that hash: the
-lists depend on the names alone, not on how a dataset was built, and a clip that is dev in one protocol is dev in all.
+A dataset's held-out clips belong to one or the other by a hash of the recording that they were cut from, and stand in
+the order of a hash of their own name: the lists depend on names alone, not on how a dataset was built, a clip that is
+dev in one protocol is dev in all, and no recording is in both. A person may be, who has several recordings.
 Rendered clips are told by the seed of their list: other seeds give other people and sentences.
 
 A list's own hash says whether two machines measured the same clips.
@@ -17,17 +18,19 @@ from typing import Literal
 from df_data.synth.config import SynthConfig
 from df_data.synth.corpus import GENERATOR, jobs_of
 
+SYNTH = "synth"
+"""`source` of all rendered clips."""
 ClipSplit = Literal["dev", "test"]
 
 
-def clip_hash(key: str) -> str:
-    """What orders the clips of a dataset, and decides which list each is in."""
-    return hashlib.sha256(f"df-eval clip {key}".encode()).hexdigest()
+def clip_hash(name: str) -> str:
+    """What orders the clips of a dataset by their names, and decides which list a recording is in."""
+    return hashlib.sha256(f"df-eval clip {name}".encode()).hexdigest()
 
 
-def split_of_clip(key: str) -> ClipSplit:
-    """The list that a dataset's clip belongs to."""
-    return "dev" if int(clip_hash(key)[0], 16) % 2 == 0 else "test"
+def split_of_recording(source: str, key: str) -> ClipSplit:
+    """The list of the clip ``key`` that was cut from ``source`` (of its metadata); a rendered one is its own source."""
+    return "dev" if int(clip_hash(key if source == SYNTH else source)[0], 16) % 2 == 0 else "test"
 
 
 def stored_digest(keys: Iterable[str]) -> str:

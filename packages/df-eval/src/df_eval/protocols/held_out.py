@@ -101,7 +101,7 @@ def _of_dataset(protocol: ProtocolConfig, root: Path, config: EvalConfig) -> tup
         )
     digest = stored_digest(clip.key for clip in clips)
     check_list(protocol, str(split), digest)
-    return clips, ClipList(f"{_from(root, clips)}, list {split} by the hash of their names", digest)
+    return clips, ClipList(f"{_from(root, clips)}, list {split} by the hash of their recordings", digest)
 
 
 def _from(root: Path, clips: Sequence[EvalClip]) -> str:

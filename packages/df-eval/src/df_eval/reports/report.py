@@ -135,7 +135,10 @@ def _difference(difference: Difference | None) -> dict[str, str]:
     if difference is None:
         return _empty("")
     value, _, interval = difference_cell(difference).partition(" ")
-    small = f"{interval} N {difference.found.clips}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
+    lacking = f", {difference.one_sided} more of one side alone" if difference.one_sided else ""
+    small = (
+        f"{interval} N {difference.found.clips}{lacking}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
+    )
     return {"kind": "", "reason": "", "text": value, "small": small}
 
 

@@ -32,6 +32,10 @@ LEVEL = 0.95
 """Of all intervals."""
 
 
+ROUNDING = 1e-12
+"""Share of a value below which an error is that of sums in double precision."""
+
+
 @dataclass(frozen=True)
 class Cells:
     """A metric of one arm: numerators and denominators [S, C]; a cell without a value has denominator 0."""
@@ -162,11 +166,14 @@ def _freedom(arms: Sequence[Cells]) -> float:
 
 
 def p_value(found: Estimate, margin: float) -> float | None:
-    """Two-sided p of "the true value is ``margin``"; below 0.05 exactly where the interval leaves ``margin`` out."""
+    """Two-sided p of "the true value is ``margin``"; below 0.05 exactly where the interval leaves ``margin`` out.
+
+    None where all that was measured differs alike: so few that agree have no error, which is not certainty.
+    """
     if found.value is None or found.error is None or found.freedom is None:
         return None
-    if found.error == 0:
-        return 1.0 if found.value == margin else 0.0
+    if found.error <= ROUNDING * max(1.0, abs(found.value)):
+        return 1.0 if found.value == margin else None
     return float(2 * stats.t.sf(abs(found.value - margin) / found.error, found.freedom))
 
 
