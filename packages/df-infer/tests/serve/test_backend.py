@@ -17,6 +17,7 @@ from df_infer.config import RolloutConfig
 from df_infer.pipeline import Pipeline
 from df_infer.serve.backend import PipelineBackend, rollout_with
 from df_infer.serve.protocol import FaceSettings, pcm_bytes, pcm_float, unpack
+from df_infer.serve.speaker import keep_frames
 from df_models.errors import UserError
 from df_models.media import read_audio, read_image
 from df_models.motion import Motion, write_motion
@@ -97,6 +98,16 @@ def test_what_cannot_be_served_is_told_in_a_line(
     told = [value.format(motion=motion) for value in more]
     assert cli.main(["serve", "--run", "tiny", *told]) == 2
     assert why in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_face_can_undo_as_much_as_the_server_makes_ahead(pipeline: Pipeline, files: Any):
+    backend, keep = PipelineBackend(pipeline, "tiny"), keep_frames(2.0)
+    face = backend.open(backend.portrait(read_image(files.image)), 16_000, FaceSettings(steps=1), keep)
+    face.idle(keep + 20)
+    while face.make() is not None:
+        pass
+    assert face.frame > keep
+    assert face.frame - keep <= face.clear(face.frame - keep) <= face.frame + 4
 
 
 def test_users_settings_change_the_models_own():
