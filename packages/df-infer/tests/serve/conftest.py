@@ -16,7 +16,7 @@ import pytest
 from df_infer.serve.app import build_app
 from df_infer.serve.backend import About, Video
 from df_infer.serve.config import ServeConfig
-from df_infer.serve.house import House
+from df_infer.serve.house import House, checked_example
 from df_infer.serve.protocol import FaceSettings
 from df_infer.serve.server import make_server
 from df_models.time import FPS
@@ -62,8 +62,8 @@ class FakeFace:
 
     latency_s = (4 + AHEAD) / FPS
 
-    def __init__(self, rate: int, base: int = 0) -> None:
-        self.rate, self._base, self._per = rate, base, rate // FPS
+    def __init__(self, rate: int, base: int = 0, keep: int = 64) -> None:
+        self.rate, self._base, self._per, self._keep = rate, base, rate // FPS, keep
         self._sound, self._first = np.zeros(0, np.float32), 0
         self._next, self._closed = 0, False
 
@@ -85,12 +85,12 @@ class FakeFace:
         frames = np.stack([draw(self._next + i, sound, self._base) for i, sound in enumerate(sounds)])
         made = FakeSegment(self._next, frames, audio, np.zeros((count, 0), np.float32))
         self._next = end
-        old = max(0, (end - 68) * self._per - self._first)
+        old = max(0, (end - self._keep - 4) * self._per - self._first)
         self._sound, self._first = self._sound[old:], self._first + old
         return made
 
     def clear(self, shown: int) -> int:
-        assert 0 <= shown <= self._next and self._next - shown <= 64
+        assert 0 <= shown <= self._next and self._next - shown <= self._keep
         self._next = 0 if shown == 0 else 1 + -(-(shown - 1) // 4) * 4
         self._sound = self._sound[: self._next * self._per - self._first]
         return self._next
@@ -108,9 +108,9 @@ class FakeBackend:
     def portrait(self, image_HWC: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(image_HWC[:SIZE, :SIZE])
 
-    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> FakeFace:
+    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings, keep: int) -> FakeFace:
         self.opened.append(settings)
-        return FakeFace(rate, settings.seed)
+        return FakeFace(rate, settings.seed, keep)
 
     def video(self, portrait_HWC: np.ndarray, wave_N: np.ndarray, settings: FaceSettings) -> Video:
         count = 1 + -(-(len(wave_N) // 640 - 1) // 4) * 4
@@ -151,7 +151,7 @@ Serve = Callable[..., Running]
 def running(backend: Any, token: bytes | None = None, **settings: Any) -> Iterator[Running]:
     """Serve a backend on a free port of loopback."""
     config = ServeConfig(port=0, **settings)
-    app = build_app(config, backend, token)
+    app = build_app(config, backend, checked_example(config, backend), token)
     server = make_server(app, config)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve()))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
+from df_infer import cli
 from df_infer.config import RolloutConfig
 from df_infer.pipeline import Pipeline
 from df_infer.serve.backend import PipelineBackend, rollout_with
 from df_infer.serve.protocol import FaceSettings, pcm_bytes, pcm_float, unpack
+from df_infer.serve.speaker import keep_frames
 from df_models.errors import UserError
 from df_models.media import read_audio, read_image
+from df_models.motion import Motion, write_motion
+from df_models.structure import SYNTHETIC_70, StructureLayout
 
 from .conftest import Running, running
 
@@ -68,6 +73,41 @@ def test_model_that_cannot_be_live_is_refused(pipeline: Pipeline):
     )
     with pytest.raises(UserError, match="nothing of it can be live"):
         PipelineBackend(whole, "whole")
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["--portrait", "nowhere.png"], "nowhere.png"),
+        (["--motion", "{motion}", "--motion-fields", "nose"], "nose"),
+        (["--motion-fields", "yaw"], "--motion"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_a_line(
+    pipeline: Pipeline,
+    tmp_path: Path,
+    more: list[str],
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr("df_infer.pipeline.Pipeline.from_run", lambda *_, **__: pipeline)
+    layout = StructureLayout.of(SYNTHETIC_70, "synthetic")
+    motion = tmp_path / "motion.npz"
+    write_motion(motion, Motion(np.zeros((25, 70), np.float32), layout))
+    told = [value.format(motion=motion) for value in more]
+    assert cli.main(["serve", "--run", "tiny", *told]) == 2
+    assert why in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_face_can_undo_as_much_as_the_server_makes_ahead(pipeline: Pipeline, files: Any):
+    backend, keep = PipelineBackend(pipeline, "tiny"), keep_frames(2.0)
+    face = backend.open(backend.portrait(read_image(files.image)), 16_000, FaceSettings(steps=1), keep)
+    face.idle(keep + 20)
+    while face.make() is not None:
+        pass
+    furthest = face.frame - keep
+    assert furthest > 0 and furthest <= face.clear(furthest) < furthest + 4
 
 
 def test_users_settings_change_the_models_own():

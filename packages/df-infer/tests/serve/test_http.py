@@ -75,6 +75,8 @@ def test_probes_and_figures(client: httpx.Client):
     assert client.get("/readyz").json() == {"ready": True, "sessions": 0, "waiting": 0}
     assert "df_sessions 0.0" in client.get("/metrics").text
     about = client.get("/v1/about").json()
+    assert about["mimes"]["opus"].startswith("video/mp4") and about["rate"] == 48_000
+    assert f"RATE = {about['rate']};" in client.get("/page/sound.js").text
     assert (about["model"], about["size"], about["fps"]) == ("fake", SIZE, 25)
 
 
@@ -100,6 +102,45 @@ def test_bodies_are_limited_whatever_they_say_of_their_length(serve: Serve):
         with contextlib.suppress(httpx.WriteError):  # where it was cut off while it sent on
             assert http.post("/v1/portraits", content=endless).status_code == 413
         assert http.get("/healthz").status_code == 200
+
+
+def refused(http: httpx.Client, status: int) -> float:
+    """How many requests were refused with a status."""
+    lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith("df_refused_total")]
+    return sum(float(line.split()[-1]) for line in lines if f'"{status}"' in line)
+
+
+def test_requests_of_another_form_are_refused_in_a_line_and_counted(client: httpx.Client):
+    for ask, status in (
+        ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422),
+        ({"json": {"sdp": 3}}, 422),
+        ({"json": {"sdp": "v=0", "start": {"portrait": "nobody"}}}, 400),
+    ):
+        before = refused(client, status)
+        answer = client.post("/v1/webrtc", **ask)
+        assert (
+            answer.status_code == status and list(answer.json()) == ["error"] and answer.json()["error"].isprintable()
+        )
+        assert refused(client, status) == before + 1
+
+
+def test_upload_that_is_broken_off_is_no_failure(
+    client: httpx.Client, server: Running, caplog: pytest.LogCaptureFixture
+):
+    head = b"POST /v1/portraits HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as rude:
+        rude.sendall(head)
+        time.sleep(0.1)
+    time.sleep(0.1)
+    assert client.get("/healthz").status_code == 200
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_port_that_was_taken_is_logged(serve: Serve, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", "df_infer.serve")
+    server = serve()
+    told = [record.__dict__["fields"] for record in caplog.records if record.message == "serving"]
+    assert told == [{"model": "fake", "host": "127.0.0.1", "port": server.port}]
 
 
 def test_upload_that_never_ends_is_cut_off(serve: Serve):
@@ -172,6 +213,9 @@ def test_open_address_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "token").write_text("short\n")
     with pytest.raises(UserError, match="16 characters"):
         read_token(ServeConfig(token_file=str(tmp_path / "token")))
+    (tmp_path / "token").write_bytes(b"\xff\xfe" * 20)
+    with pytest.raises(UserError, match="no text"):
+        read_token(ServeConfig(token_file=str(tmp_path / "token")))
     (tmp_path / "token").write_text(TOKEN.decode() + "\n")
     assert read_token(ServeConfig(host="0.0.0.0", token_file=str(tmp_path / "token"))) == TOKEN
     monkeypatch.setenv("DF_INFER_TOKEN", TOKEN.decode())
@@ -211,7 +255,8 @@ def test_whole_video_that_cannot_be_made_says_why(client: httpx.Client, speech: 
         assert state["state"] == "failed" and str(state["error"]).startswith(f"the {why}")
     files = {"image": png(), "audio": speech}
     assert client.post("/v1/videos", files=files, data={"settings": '{"steps":0}'}).status_code == 400
-    assert client.post("/v1/videos", files={"image": png()}).status_code == 422
+    answer = client.post("/v1/videos", files={"image": png()})
+    assert answer.status_code == 422 and "audio" in answer.json()["error"]
 
 
 def test_whole_videos_are_limited_in_length_and_number(serve: Serve, speech: bytes):
@@ -221,6 +266,20 @@ def test_whole_videos_are_limited_in_length_and_number(serve: Serve, speech: byt
         assert http.post("/v1/videos", files=files).status_code == 429
         state = ended(http, name)
         assert state["state"] == "failed" and "longer than 0.5 s" in str(state["error"])
+
+
+def test_upload_that_cannot_be_copied_takes_no_place(serve: Serve, speech: bytes, monkeypatch: pytest.MonkeyPatch):
+    server, files = serve(jobs=1), {"image": png(), "audio": speech}
+
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with httpx.Client(base_url=server.http) as http, monkeypatch.context() as patched:
+        patched.setattr("df_infer.serve.jobs.shutil.copyfileobj", full_disk)
+        assert http.post("/v1/videos", files=files).status_code == 500
+    assert server.house.jobs == 0
+    with httpx.Client(base_url=server.http) as http:
+        assert http.post("/v1/videos", files=files).status_code == 202
 
 
 def test_running_video_can_be_cancelled(serve: Serve, speech: bytes, monkeypatch: pytest.MonkeyPatch):

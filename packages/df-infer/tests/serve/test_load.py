@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from df_infer.serve.engine import WHENEVER, Engine
 from df_infer.serve.protocol import Piece, pcm_bytes, unpack
 from df_infer.serve.seats import Full, Seats
-from df_infer.serve.stream import Stream
+from df_infer.serve.stream import LATE_FRAMES, Stream
 from df_models.errors import UserError
 
 from .conftest import FPS, FakeFace, Running, Serve
@@ -108,6 +108,21 @@ def test_who_does_not_listen_loses_frames_and_no_sound(monkeypatch: pytest.Monke
             show(97 + 4 * 187, 4)
 
     asyncio.run(scene())
+
+
+def test_late_frames_that_wait_take_no_memory(monkeypatch: pytest.MonkeyPatch):
+    now = [100.0]
+    monkeypatch.setattr("df_infer.serve.stream.time.monotonic", lambda: now[0])
+    stream = Stream()
+    for first in range(0, 400, 4):
+        sound = np.zeros(4 * RATE // FPS, np.float32)
+        stream.show(Piece(first, np.zeros((4, 2, 2, 3), np.uint8), sound, 4, 0))
+        now[0] += 4 / FPS
+    waiting = [piece for piece in stream._out if isinstance(piece, Piece)]
+    assert stream.behind == 400 and sum(len(piece.audio) for piece in waiting) == 400 * RATE // FPS
+    held = sum((p.frames if p.frames.base is None else p.frames.base).nbytes for p in waiting)
+    late = LATE_FRAMES // 4 + 2
+    assert held <= (100 + 3 * late) * 2 * 2 * 3
 
 
 def test_fast_microphone_builds_up_no_delay_and_loses_no_speech(server: Running):

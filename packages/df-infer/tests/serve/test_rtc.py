@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -14,10 +15,15 @@ import numpy as np
 import pytest
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from df_infer.serve.player import BEGIN_FRAMES, PER_FRAME, Player
-from df_infer.serve.protocol import Piece, pcm_bytes
+from df_infer.serve import rtc
+from df_infer.serve.config import ServeConfig
+from df_infer.serve.engine import Engine
+from df_infer.serve.player import BLOCK, PER_FRAME, Player
+from df_infer.serve.protocol import BEGIN_FRAMES, BROWSER_RATE, Piece, Start, pcm_bytes
+from df_infer.serve.seats import CONNECTING, Full
+from df_infer.serve.speaker import Speaker
 
-from .conftest import SIZE, Running, draw, number_of, opening_of
+from .conftest import SIZE, FakeFace, Running, Serve, draw, number_of, opening_of
 
 STILL = np.full((SIZE, SIZE, 3), 7, np.uint8)
 
@@ -56,6 +62,42 @@ def test_player_drops_what_was_not_seen_and_goes_on():
     assert np.count_nonzero(heard == np.float32(0.2)) == 4 * PER_FRAME
 
 
+@pytest.mark.parametrize("way", ["clear", "change"])
+def test_picture_and_sound_stay_together_where_playing_was_cut_within_a_frame(way: str):
+    async def scene() -> None:
+        player, engine = Player(STILL), Engine()
+        face = FakeFace(BROWSER_RATE)
+        speaker = Speaker(face, engine, player, ahead_s=1.0, sound_ahead_s=9.0, made=lambda *_: None)
+        speaker.push(np.full(2 * BROWSER_RATE, 0.1, np.float32), live=False)
+        running = asyncio.create_task(speaker.run())
+        while player.position() < 5.5:  # one is the first frame, and five would be the end of a chunk
+            player.sound(BLOCK)
+            await asyncio.sleep(0)
+        if way == "clear":
+            frame = await speaker.clear()
+        else:
+            frame = await speaker.change(lambda: FakeFace(BROWSER_RATE))
+        assert player.position() + player.waiting / PER_FRAME == frame == {"clear": 9, "change": 6}[way]
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        engine.stop()
+
+    asyncio.run(scene())
+
+
+def test_player_that_finishes_plays_what_is_left_however_little():
+    async def scene() -> None:
+        player = Player(STILL)
+        player.show(piece(0, 1))
+        finished = asyncio.create_task(player.finish())
+        await asyncio.sleep(0)
+        assert player.sound(BLOCK).all() and not finished.done()
+        assert player.sound(BLOCK).all() and player.position() == 1
+        await asyncio.wait_for(finished, 1)
+
+    asyncio.run(scene())
+
+
 class Pulses(MediaStreamTrack):
     """A microphone: 0.4 s of a tone, 0.4 s of silence, and so on, in real time."""
 
@@ -80,7 +122,7 @@ class Pulses(MediaStreamTrack):
 class Browser:
     """What a browser does, as far as the server can tell."""
 
-    def __init__(self, server: Running, microphone: MediaStreamTrack | None) -> None:
+    def __init__(self, server: Running, microphone: MediaStreamTrack | None, video: str = "recvonly") -> None:
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channel = self.peer.createDataChannel("control")
         self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -88,7 +130,7 @@ class Browser:
         self.channel.on("message", lambda text: self.messages.put_nowait(json.loads(text)))
         self.peer.on("track", lambda track: self.tracks.update({track.kind: track}))
         self.peer.addTransceiver(microphone or "audio", direction="sendrecv")
-        self.peer.addTransceiver("video", direction="recvonly")
+        self.peer.addTransceiver("video", direction=video)
         self._server = server
 
     async def __aenter__(self) -> Browser:
@@ -166,13 +208,65 @@ def test_interruption_and_end_by_the_data_channel(server: Running):
             while opening_of((await browser.tracks["video"].recv()).to_ndarray(format="rgb24")) > 0:
                 pass
             assert asyncio.get_running_loop().time() - asked < 0.5
+            browser.channel.send(pcm_bytes(np.zeros(48_000, np.float32)))
+            browser.channel.send(pcm_bytes(tone[:4800]))
             browser.channel.send(json.dumps({"type": "end"}))
+            opened = []
+
+            async def look() -> None:
+                while True:
+                    opened.append(opening_of((await browser.tracks["video"].recv()).to_ndarray(format="rgb24")))
+
+            looking = asyncio.create_task(look())
             assert (await browser.told("ended"))["reason"] == "ended"
+            looking.cancel()
+            assert max(opened) > 0.5  # the very last sound of all was played before the end
         for _ in range(100):
             if not server.house.seats.taken:
                 break
             await asyncio.sleep(0.05)
         assert not server.house.seats.taken
+
+    asyncio.run(client())
+
+
+def test_video_that_a_browser_would_send_is_not_taken(server: Running):
+    async def client() -> None:
+        async with Browser(server, None, video="sendrecv") as browser:
+            directions = {way.kind: way.currentDirection for way in browser.peer.getTransceivers()}
+            assert directions == {"audio": "sendrecv", "video": "recvonly"}
+
+    asyncio.run(client())
+
+
+def test_connections_are_counted_while_they_are_being_answered(monkeypatch: pytest.MonkeyPatch):
+    class Slow:
+        def __init__(self, *_: object) -> None: ...
+
+        async def answer(self, sdp: str) -> str:
+            await asyncio.sleep(0.05)
+            return sdp
+
+        async def run(self) -> None: ...
+
+    async def scene() -> None:
+        monkeypatch.setattr(rtc, "_Session", Slow)
+        connections = rtc.Connections(SimpleNamespace(config=ServeConfig(sessions=1, waiting=0)))  # pyright: ignore
+        asked = (connections.answer("v=0", Start()) for _ in range(CONNECTING + 3))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert answers[: CONNECTING + 1] == ["v=0"] * (CONNECTING + 1)
+        assert all(isinstance(answer, Full) for answer in answers[CONNECTING + 1 :])
+        assert await connections.answer("again", Start()) == "again"
+
+    asyncio.run(scene())
+
+
+def test_client_that_floods_the_channel_is_told_why(serve: Serve):
+    async def client() -> None:
+        async with Browser(serve(message_bytes=1000), None) as browser:
+            await browser.told("ready")
+            browser.channel.send(bytes(2000))
+            assert "longer than 1000 bytes" in (await browser.told("error"))["message"]
 
     asyncio.run(client())
 

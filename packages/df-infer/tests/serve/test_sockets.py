@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import signal
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from df_infer.serve.protocol import Piece, pcm_bytes, unpack
+from df_infer.serve.seats import CONNECTING
 
 from .conftest import FPS, Running, Serve, number_of, opening_of
 
@@ -176,6 +178,60 @@ def test_fragments_play_as_one_stream(server: Running, sound: str):
     openings = np.array([opening_of(image) for _, image in images])
     levels = np.array([np.sqrt(np.mean(wave[max(0, n * 1920 - start) :][:1920] ** 2)) for n in range(len(images) - 4)])
     assert np.corrcoef(openings[: len(levels)], levels)[0, 1] > 0.9
+
+
+def test_sockets_beyond_the_limit_are_refused_before_they_are_accepted(serve: Serve):
+    async def client() -> None:
+        server = serve(sessions=1, waiting=1)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(2 + CONNECTING):
+                last = await stack.enter_async_context(connect(server.ws))
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(server.ws)
+            assert refused.value.response.status_code == 429
+            await last.close()
+            await asyncio.sleep(0.05)
+            async with connect(server.ws) as again:
+                await begin(again)
+
+    asyncio.run(client())
+
+
+def test_who_cannot_be_served_does_not_wait_first(serve: Serve):
+    async def client() -> None:
+        url = serve(sessions=1, waiting=1).ws
+        async with connect(url) as first, connect(url) as second:
+            await begin(first)
+            await second.send(json.dumps({"type": "start", "portrait": "nobody"}))
+            assert "portrait" in (await told(second, "error"))["message"]
+
+    asyncio.run(client())
+
+
+def test_speech_that_is_still_being_played_is_not_idle(serve: Serve):
+    async def client() -> None:
+        async with connect(serve(idle_s=0.5).ws) as socket:
+            await begin(socket)
+            began = asyncio.get_running_loop().time()
+            await socket.send(pcm_bytes(tone(2.0)))
+            _, messages = await rest(socket)
+            assert messages[-1] == {"type": "ended", "reason": "idle"}
+            assert asyncio.get_running_loop().time() - began > 2.0
+
+    asyncio.run(client())
+
+
+def test_interruption_goes_back_as_far_as_the_server_makes_ahead(serve: Serve):
+    async def client() -> None:
+        server = serve(ahead_s=2.0)
+        async with connect(server.ws) as socket:
+            await begin(socket)
+            await socket.send(pcm_bytes(tone(4.0)))
+            await asyncio.sleep(0.7)
+            await socket.send(json.dumps({"type": "clear", "shown": 3}))
+            assert (await told(socket, "cleared"))["frame"] == 5
+
+    asyncio.run(client())
 
 
 def test_those_beyond_the_limit_wait_and_are_told_their_place(serve: Serve):

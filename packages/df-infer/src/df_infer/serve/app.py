@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import FastAPI, File, Form, HTTPException, Request, Response, UploadFile, WebSocket
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 
 from df_infer import __version__
 from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.engine import WHENEVER
+from df_infer.serve.fmp4 import MIMES
 from df_infer.serve.guard import Guard
-from df_infer.serve.house import House
+from df_infer.serve.house import PAGE, House
 from df_infer.serve.jobs import Job, Jobs
-from df_infer.serve.player import RATE
-from df_infer.serve.protocol import FaceSettings, Start
+from df_infer.serve.protocol import BROWSER_RATE, FaceSettings, Start, first_fault
 from df_infer.serve.rtc import Connections
 from df_infer.serve.seats import Full
 from df_infer.serve.sockets import talk
 from df_models.errors import UserError
 from df_models.time import FPS
 
-PAGE = resources.files("df_infer.serve") / "page"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "what was sent cannot be used; the line says why"},
     401: {"description": "the token is missing or wrong"},
     413: {"description": "too large"},
+    422: {"description": "a part of the request is missing or of another kind; the line says which"},
     429: {"description": "too many; try again later"},
 }
 
@@ -70,13 +73,15 @@ class VideoState(BaseModel):
     error: str | None
 
 
-def build_app(config: ServeConfig, backend: Backend, token: bytes | None = None) -> FastAPI:
-    """Return the ASGI application; ``app.state.house`` is there once it has started."""
+def build_app(config: ServeConfig, backend: Backend, example_HWC: np.ndarray, token: bytes | None = None) -> FastAPI:
+    """Return the ASGI application; ``app.state.house`` is there once it has started.
+
+    ``example_HWC``: see :func:`df_infer.serve.house.checked_example`.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with resources.as_file(PAGE / "face.png") as example:
-            house = House(config, backend, config.portrait or example)
+        house = House(config, backend, example_HWC)
         app.state.house, app.state.connections = house, Connections(house)
         await house.engine.do(WHENEVER, house.warm_up)
         async with Jobs(house) as app.state.jobs:
@@ -98,6 +103,8 @@ def build_app(config: ServeConfig, backend: Backend, token: bytes | None = None)
     app.add_middleware(Guard, config=config, token=token)
     app.add_exception_handler(UserError, _told)
     app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    app.add_exception_handler(ClientDisconnect, _left)
     _add_pages(app)
     _add_state(app)
     _add_live(app)
@@ -106,13 +113,27 @@ def build_app(config: ServeConfig, backend: Backend, token: bytes | None = None)
 
 
 async def _told(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 429 if isinstance(error, Full) else 400)
+    return _refusal(request, 429 if isinstance(error, Full) else 400, str(error))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    request.app.state.house.metrics.refused.labels(str(error.status_code)).inc()
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+    return _refusal(request, error.status_code, error.detail, error.headers)
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _refusal(request, 422, first_fault(error.errors()))
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody is there to read it
+
+
+def _refusal(request: Request, status: int, why: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A refusal as all are told: a status, one line, and a count."""
+    request.app.state.house.metrics.refused.labels(str(status)).inc()
+    return JSONResponse({"error": why}, status, headers=headers)
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -148,7 +169,8 @@ def _add_state(app: FastAPI) -> None:
     async def about() -> dict[str, Any]:
         house: House = app.state.house
         own = house.backend.about._asdict()
-        return own | {"fps": FPS, "most_steps": house.config.most_steps, "turn": house.config.turn is not None}
+        own |= {"fps": FPS, "most_steps": house.config.most_steps, "turn": house.config.turn is not None}
+        return own | {"rate": BROWSER_RATE, "mimes": MIMES}
 
 
 def _add_live(app: FastAPI) -> None:
@@ -182,7 +204,7 @@ def _add_live(app: FastAPI) -> None:
         house: House = app.state.house
         if house.seats.full:
             raise Full(f"all {house.seats.limit} places are taken, and so is the line; try again later")
-        start = offer.start.model_copy(update={"rate": RATE, "microphone": True})
+        start = offer.start.model_copy(update={"rate": BROWSER_RATE, "microphone": True})
         return Answer(sdp=await app.state.connections.answer(offer.sdp, start))
 
     @app.websocket("/v1/live")
@@ -202,7 +224,7 @@ def _add_videos(app: FastAPI) -> None:
         try:
             chosen = FaceSettings.model_validate_json(settings)
         except ValidationError as error:
-            raise HTTPException(400, f"settings: {error.errors(include_url=False)[0]['msg']}") from error
+            raise HTTPException(400, f"settings: {first_fault(error.errors(include_url=False))}") from error
         return VideoState(**(await app.state.jobs.add(image, audio, chosen)).told())
 
     def found(name: str) -> Job:

@@ -5,6 +5,7 @@ Shape legend: P H, W pixels, N samples, D features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from df_infer.serve.protocol import FaceSettings
 from df_models.errors import UserError
+from df_models.time import SLOTS
 
 if TYPE_CHECKING:
     from df_infer import Session
@@ -56,8 +58,8 @@ class Backend(Protocol):
         """Crop an image to the face, uint8 ``[S, S, 3]``; UserError where there is none."""
         ...
 
-    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> Session:
-        """Begin a session with a portrait that is cropped already."""
+    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings, keep: int) -> Session:
+        """Begin a session with a portrait that is cropped already, that can undo ``keep`` pixel frames."""
         ...
 
     def video(self, portrait_HWC: np.ndarray, wave_N: np.ndarray, settings: FaceSettings) -> Video:
@@ -87,6 +89,7 @@ class PipelineBackend:
         if rollout.chunk is None:
             raise UserError("the model makes whole clips at once (rollout.chunk=null), and nothing of it can be live")
         self._pipeline, self._motion, self._fields = pipeline, motion, fields
+        self._chunk = rollout.chunk
         latency = latency_of(config, rollout.chunk, rollout.audio_future)
         if latency.total is None:
             raise UserError(f"the audio encoder {config.audio_encoder!r} hears whole recordings only, nothing live")
@@ -103,7 +106,7 @@ class PipelineBackend:
         """See :class:`Backend`."""
         return self._pipeline.portrait(image_HWC)
 
-    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings) -> Session:
+    def open(self, portrait_HWC: np.ndarray, rate: int, settings: FaceSettings, keep: int) -> Session:
         """See :class:`Backend`."""
         from df_infer import Session
 
@@ -112,6 +115,7 @@ class PipelineBackend:
             portrait_HWC,
             rate=rate,
             cropped=True,
+            keep=math.ceil(keep / (SLOTS * self._chunk)) + 1,  # the first chunk is shorter
             **self._chosen(settings),
         )
 

@@ -57,14 +57,15 @@ def _serve(args: argparse.Namespace) -> int:
 
     token = read_token(config)
     from df_infer.serve.app import build_app
-    from df_infer.serve.logs import event, log_to_stderr
+    from df_infer.serve.house import checked_example
+    from df_infer.serve.logs import log_to_stderr
     from df_infer.serve.server import make_server
 
     announce_loading("df-infer")
     backend = _backend(args, config)
+    example = checked_example(config, backend)
     log_to_stderr()
-    event("serving", model=backend.about.model, host=config.host, port=config.port, token=token is not None)
-    make_server(build_app(config, backend, token), config).run()
+    make_server(build_app(config, backend, example, token), config).run()
     return 0
 
 

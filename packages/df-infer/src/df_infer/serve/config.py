@@ -12,7 +12,7 @@ class ServeConfig(FrozenModel):
 
     Attributes:
         host: address to listen on; any other than this machine's own (127.0.0.1, ::1) needs a token.
-        port: TCP port; 0 takes a free one.
+        port: TCP port; 0 takes a free one, which the log's line `serving` tells.
         token_file: file that holds the token which every request must bear, of 16 characters or more; null: the
             variable DF_INFER_TOKEN, or none.
         allow_hosts: names by which browsers reach the server (of a proxy in front of it, or in DNS), with commas; a
@@ -23,7 +23,7 @@ class ServeConfig(FrozenModel):
         motion_fields: fields of it that are given, with commas, such as pitch,yaw,roll; null: all of it.
         sessions: people who talk at the same time; further ones wait.
         waiting: people who wait for a place; further ones are refused.
-        idle_s: a session in which nobody speaks or sends anything for so long is closed.
+        idle_s: a session in which nothing is spoken or sent for so long is closed.
         session_s: longest session.
         ahead_s: sound that comes in faster than it is heard (from a voice stack, a file) is made into video so far
             ahead of what is seen.

@@ -15,7 +15,7 @@ from df_infer.serve.house import House
 from df_infer.serve.logs import event, failure
 from df_infer.serve.protocol import Clear, End, Microphone, Settings, Start, read_control, to_json
 from df_infer.serve.seats import Full
-from df_infer.serve.speaker import Playout, Speaker
+from df_infer.serve.speaker import Playout, Speaker, keep_frames
 from df_models.errors import UserError
 from df_models.time import FPS
 
@@ -33,12 +33,17 @@ class Conversation:
         playout: where the pieces go.
         say: sends a message to the client, after what was made before it.
         transport: what carries it, for the log.
+
+    Raises:
+        UserError: the portrait is not known, or the settings are beyond the limits.
     """
 
     def __init__(
         self, house: House, start: Start, playout: Playout, say: Callable[[str], None], transport: str
     ) -> None:
+        house.check(start.settings)
         self._house, self._start, self._playout, self._say = house, start, playout, say
+        self._portrait = house.portrait(start.portrait)
         self._transport, self._settings = transport, start.settings
         self._speaker: Speaker | None = None
         self._frames = 0
@@ -81,6 +86,7 @@ class Conversation:
                 frame = await speaker.clear(message.shown)
                 self._say(to_json("cleared", frame=frame, turn=speaker.turn))
             case Settings():
+                self._house.check(message.settings)
                 self._settings = message.settings
                 frame = await speaker.change(self._new_face)
                 self._say(to_json("cleared", frame=frame, turn=speaker.turn, settings=message.settings.model_dump()))
@@ -100,7 +106,7 @@ class Conversation:
         """Wait for a place, then speak until it ends; return why it ended.
 
         Raises:
-            UserError: the settings or the portrait cannot be used, nobody else may wait, or a limit was passed.
+            UserError: the settings do not fit the model, nobody else may wait, or a limit was passed.
         """
         began, reason = time.monotonic(), "failed"
         try:
@@ -127,9 +133,8 @@ class Conversation:
         return reason
 
     def _new_face(self) -> Any:
-        house = self._house
-        house.check(self._settings)
-        return house.backend.open(house.portrait(self._start.portrait), self._start.rate, self._settings)
+        keep = keep_frames(self._house.config.ahead_s)
+        return self._house.backend.open(self._portrait, self._start.rate, self._settings, keep)
 
     async def _speak(self) -> str:
         house, limits = self._house, self._house.config

@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from df_infer.serve.protocol import Piece
+from df_infer.serve.protocol import BROWSER_RATE, Piece
 from df_models.time import FPS
 
 OFFSET_S = 1
 """Frame 0 is seen at this time of the stream: encoders put a little sound before the first sample, and no time of a
 stream may be below 0."""
-RATE = 48_000
-CODECS = {"opus": "avc1.42c01f,opus", "aac": "avc1.42c01f,mp4a.40.2"}
+MIMES = {
+    "opus": 'video/mp4; codecs="avc1.42c01f,opus"',
+    "aac": 'video/mp4; codecs="avc1.42c01f,mp4a.40.2"',
+}
+"""By the coding of the sound, what a browser is asked whether it can play."""
 _ENCODERS = {"opus": ("libopus", 960), "aac": ("aac", 1024)}
 """FFmpeg's name and the samples of one frame: 20 ms of Opus, ISO/IEC 14496-3 for AAC."""
 _BIT_RATE = 64_000
@@ -58,7 +61,7 @@ class Fragmenter:
             "crf": "18",
             "g": "25",
         }
-        self._audio: Any = self._encoders.add_stream(name, rate=RATE, layout="mono")
+        self._audio: Any = self._encoders.add_stream(name, rate=BROWSER_RATE, layout="mono")
         self._audio.bit_rate = _BIT_RATE
         for stream in (self._video, self._audio):
             stream.codec_context.flags |= _GLOBAL_HEADER
@@ -92,13 +95,13 @@ class Fragmenter:
         import av
 
         if self._coded < 0:
-            self._coded = OFFSET_S * RATE + piece.frame * (RATE // FPS)
+            self._coded = OFFSET_S * BROWSER_RATE + piece.frame * (BROWSER_RATE // FPS)
         wave_N = np.concatenate((self._waiting_N, piece.audio))
         end, packets = len(wave_N) // self._block * self._block, []
         for start in range(0, end, self._block):
             block = np.ascontiguousarray(np.clip(wave_N[None, start : start + self._block], -1.0, 1.0))
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-            frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), self._coded
+            frame.sample_rate, frame.time_base, frame.pts = BROWSER_RATE, Fraction(1, BROWSER_RATE), self._coded
             packets += self._audio.encode(frame)
             self._coded += self._block
         self._waiting_N = wave_N[end:]

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.protocol import SUBPROTOCOL
+from df_infer.serve.seats import CONNECTING
 from df_models.errors import UserError
 
 TOKEN_VARIABLE = "DF_INFER_TOKEN"
@@ -56,6 +57,8 @@ def read_token(config: ServeConfig) -> bytes | None:
             text = Path(config.token_file).read_text().strip()
         except OSError as error:
             raise UserError(f"the token's file {config.token_file} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"the token's file {config.token_file} is no text; write the token into it") from error
     else:
         text = os.environ.get(TOKEN_VARIABLE, "").strip()
     if not text and config.token_file is None:
@@ -83,7 +86,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, config: ServeConfig, token: bytes | None) -> None:
         self._app, self._config, self._token = app, config, token
-        self._uploads = 0
+        self._uploads = self._sockets = 0
         self._names = {
             *LOOPBACK_NAMES,
             config.host,
@@ -95,13 +98,17 @@ class Guard:
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)
-        refusal = self._host(headers) or self._bearer(scope, headers)
+        refusal = self._host(headers) or self._bearer(scope, headers) or self._crowd(scope)
         if refusal is not None:
             status, why = refusal
             scope["app"].state.house.metrics.refused.labels(str(status)).inc()
             return await JSONResponse({"error": why}, status)(scope, receive, send)
         if scope["type"] == "websocket":
-            return await self._app(scope, receive, send)
+            self._sockets += 1
+            try:
+                return await self._app(scope, receive, send)
+            finally:
+                self._sockets -= 1
         upload = scope["method"] == "POST" and scope["path"] in UPLOADS
         self._uploads += upload
         try:
@@ -138,6 +145,13 @@ class Guard:
         found = given.strip().encode() if kind.lower() == "bearer" else _offered(scope)
         if found is None or not hmac.compare_digest(found, self._token):
             return 401, "a token is needed: send it as 'Authorization: Bearer TOKEN'"
+        return None
+
+    def _crowd(self, scope: Scope) -> tuple[int, str] | None:
+        """Refuse WebSockets beyond those that talk, wait or connect; the web server counts none that it accepts."""
+        most = self._config.sessions + self._config.waiting + CONNECTING
+        if scope["type"] == "websocket" and self._sockets >= most:
+            return 429, "too many connections are open; try again later"
         return None
 
     def _limited(self, headers: Headers, receive: Receive, upload: bool) -> Receive:

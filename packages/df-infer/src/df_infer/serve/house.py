@@ -1,10 +1,14 @@
-"""What all sessions of a server share."""
+"""What all sessions of a server share.
+
+Shape legend: H, W pixels.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections import OrderedDict
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +19,41 @@ from df_infer.serve.engine import Engine, soon
 from df_infer.serve.metrics import Metrics
 from df_infer.serve.protocol import RATES, FaceSettings
 from df_infer.serve.seats import Seats
+from df_infer.serve.speaker import keep_frames
 from df_models.errors import UserError
 from df_models.time import FPS
 
 EXAMPLE = "example"
+PAGE = resources.files("df_infer.serve") / "page"
 MOST_PORTRAITS = 64
 """Portraits are kept as the square that the model sees, 0.8 MB at 512 pixels; the oldest goes first."""
+
+
+def checked_example(config: ServeConfig, backend: Backend) -> np.ndarray:
+    """Return the portrait that everybody may use, cropped, uint8 ``[H, W, 3]``.
+
+    A face of each kind is opened with it, so that what model, files or settings lack is told before anybody comes in.
+
+    Raises:
+        UserError: no face can be made.
+    """
+    from df_models.media import read_image
+
+    with resources.as_file(PAGE / "face.png") as own:
+        example_HWC = backend.portrait(read_image(config.portrait or own))
+    for drive in (False, True) if backend.about.drive else (False,):
+        backend.open(example_HWC, RATES[0], FaceSettings(drive=drive), keep_frames(config.ahead_s))
+    return example_HWC
 
 
 class House:
     """The model, its engine, the places, and the portraits that were uploaded.
 
     Args:
-        example: the portrait that everybody may use.
-
-    Raises:
-        UserError: the example cannot be used as a portrait.
+        example_HWC: the portrait that everybody may use, as :func:`checked_example` returns it.
     """
 
-    def __init__(self, config: ServeConfig, backend: Backend, example: Path | str) -> None:
-        from df_models.media import read_image
-
+    def __init__(self, config: ServeConfig, backend: Backend, example_HWC: np.ndarray) -> None:
         self.config, self.backend = config, backend
         self.engine = Engine()
         self.seats = Seats(config.sessions, config.waiting)
@@ -43,12 +61,12 @@ class House:
         self.jobs = 0
         self.metrics = Metrics(self.engine, self.seats, lambda: self.jobs)
         self.decoding = asyncio.Semaphore(2)
-        self._example = backend.portrait(read_image(example))
+        self._example = example_HWC
         self._portraits: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def warm_up(self) -> None:
         """Make two chunks that nobody sees: the first ones of a process take longer."""
-        face = self.backend.open(self._example, RATES[0], FaceSettings())
+        face = self.backend.open(self._example, RATES[0], FaceSettings(), keep_frames(self.config.ahead_s))
         face.idle(4 * FPS)
         for _ in range(2):
             face.make()

@@ -94,9 +94,13 @@ class Jobs:
         job = Job(Path(tempfile.mkdtemp(dir=self._root)), settings)
         self._jobs[job.id] = job
         self._house.jobs = len(self._jobs)
-        for upload, name in ((image, "image"), (audio, "audio")):
-            with (job.folder / name).open("wb") as file:
-                await asyncio.to_thread(shutil.copyfileobj, upload.file, file)
+        try:
+            for upload, name in ((image, "image"), (audio, "audio")):
+                with (job.folder / name).open("wb") as file:
+                    await asyncio.to_thread(shutil.copyfileobj, upload.file, file)
+        except BaseException:
+            self.remove(job)
+            raise
         self._queue.put_nowait(job)
         event("video taken", job=job.id)
         return job

@@ -14,15 +14,12 @@ from typing import Any
 import numpy as np
 from aiortc import MediaStreamTrack
 
-from df_infer.serve.protocol import Piece
+from df_infer.serve.protocol import BEGIN_FRAMES, BROWSER_RATE, Piece
 from df_models.time import FPS
 
-RATE = 48_000
-PER_FRAME = RATE // FPS
-BLOCK = RATE // 50
+PER_FRAME = BROWSER_RATE // FPS
+BLOCK = BROWSER_RATE // 50
 """20 ms, the piece that Opus codes."""
-BEGIN_FRAMES = 5
-"""Frames at hand before the clock starts: the first and one latent frame. The next ones come within 160 ms."""
 VIDEO_CLOCK = 90_000
 """RFC 3551: the clock of video in RTP."""
 LAG_S = 1.0
@@ -41,7 +38,7 @@ class Player:
         self._sound: deque[np.ndarray] = deque()
         self._samples = self._played = 0
         self._frames: deque[tuple[int, np.ndarray]] = deque()
-        self._playing = self._held = False
+        self._playing = self._held = self._ending = False
         self._anchor = time.monotonic()
         self._shown = -1
         self.dropped = self.stalls = 0
@@ -71,8 +68,9 @@ class Player:
 
     def sound(self, count: int) -> np.ndarray:
         """The next samples, float32 ``[count]``; time goes on by those that were there."""
-        if self._held or self._samples < (count if self._playing else BEGIN_FRAMES * PER_FRAME):
-            self.stalls += self._playing and not self._held
+        begun = self._playing or self._ending
+        if self._held or self._samples < (count if begun else BEGIN_FRAMES * PER_FRAME):
+            self.stalls += self._playing and not self._held and not self._ending
             return np.zeros(count, np.float32)
         self._playing = True
         taken, lacks = [], count
@@ -85,6 +83,17 @@ class Player:
         self._samples -= count
         self._played += count
         return np.concatenate(taken)
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait to be played."""
+        return self._samples
+
+    async def finish(self) -> None:
+        """Wait until all has been played: nothing else comes, and what there is begins however little it is."""
+        self._ending = True
+        while self._samples >= BLOCK:
+            await asyncio.sleep(BLOCK / BROWSER_RATE)
 
     def image(self) -> np.ndarray:
         """The frame of now, uint8 ``[H, W, 3]``; those before it that were not asked for are dropped."""
@@ -121,11 +130,11 @@ class SoundTrack(MediaStreamTrack):
         """Return the next 20 ms, when it is time for them."""
         import av
 
-        await self._player.until(self._sent / RATE)
+        await self._player.until(self._sent / BROWSER_RATE)
         wave_N = self._player.sound(BLOCK)
         pcm = (np.clip(wave_N, -1.0, 1.0) * 32767.0).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), self._sent
+        frame.sample_rate, frame.time_base, frame.pts = BROWSER_RATE, Fraction(1, BROWSER_RATE), self._sent
         self._sent += BLOCK
         return frame
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,9 +17,13 @@ from df_models.errors import UserError
 from df_models.time import FPS
 
 SUBPROTOCOL = "dualforce.v1"
-RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+BROWSER_RATE = 48_000
+"""Sample rate of WebRTC's sound, of fragmented MP4, and of the page."""
+RATES = (8_000, 12_000, 16_000, 24_000, BROWSER_RATE)
 """Sample rates of sound, in and out: those that Opus knows; each is a whole number of samples a pixel frame."""
 MAGIC = b"DFS1"
+BEGIN_FRAMES = 5
+"""Frames at hand before playing begins: the first and one latent frame. The next ones come within 160 ms."""
 HEADER = struct.Struct("<4s6I")
 """Magic, turn, first frame, frames that the piece lasts, frames that it holds, side in pixels, samples."""
 
@@ -104,7 +109,7 @@ def read_control(text: str) -> Control:
     try:
         return _CONTROL.validate_json(text)
     except ValidationError as error:
-        raise UserError(f"not a control message: {_first(error)}") from error
+        raise UserError(f"not a control message: {first_fault(error.errors())}") from error
 
 
 def read_start(text: str) -> Start:
@@ -116,7 +121,7 @@ def read_start(text: str) -> Start:
     try:
         start = Start.model_validate_json(text)
     except ValidationError as error:
-        raise UserError(f"not a start message: {_first(error)}") from error
+        raise UserError(f"not a start message: {first_fault(error.errors())}") from error
     return checked(start)
 
 
@@ -128,15 +133,15 @@ def checked(start: Start) -> Start:
     """
     if start.rate not in RATES:
         raise UserError(f"rate {start.rate}: send sound at one of {', '.join(map(str, RATES))} samples a second")
-    if start.pictures == "fmp4" and start.rate != RATES[-1]:
-        raise UserError(f"fmp4 carries sound at {RATES[-1]} samples a second; send it so")
+    if start.pictures == "fmp4" and start.rate != BROWSER_RATE:
+        raise UserError(f"fmp4 carries sound at {BROWSER_RATE} samples a second; send it so")
     return start
 
 
-def _first(error: ValidationError) -> str:
-    found = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(map(str, found["loc"]))
-    return f"{where}: {found['msg']}" if where else str(found["msg"])
+def first_fault(errors: Sequence[Any]) -> str:
+    """Return the first of pydantic's faults as one line: where, and what."""
+    where = ".".join(map(str, errors[0]["loc"]))
+    return f"{where}: {errors[0]['msg']}" if where else str(errors[0]["msg"])
 
 
 def pcm_float(data: bytes) -> np.ndarray:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+from collections.abc import Coroutine
 from typing import Any
 
 import aioice.ice
@@ -15,16 +16,16 @@ from aiortc.mediastreams import MediaStreamError
 from df_infer.serve.conversation import Conversation
 from df_infer.serve.house import House
 from df_infer.serve.logs import failure
-from df_infer.serve.player import RATE, PictureTrack, Player, SoundTrack
-from df_infer.serve.protocol import Start, pcm_float, to_json
-from df_infer.serve.seats import Full
+from df_infer.serve.player import PictureTrack, Player, SoundTrack
+from df_infer.serve.protocol import BROWSER_RATE, Start, pcm_float, to_json
+from df_infer.serve.seats import CONNECTING, Full
 from df_models.errors import UserError
 
 CHANNEL = "control"
 CONNECT_S = 20.0
 """A browser that has not connected after so long is given up."""
-CONNECTING = 8
-"""Browsers that may be connecting beside those that talk or wait."""
+LAST_S = 0.2
+"""What was sent last gets so long to arrive and be played: neither channel nor tracks have a flush."""
 INBOX = 500
 """Messages that may wait; a client that sends more at once is cut off."""
 ANY_ADDRESS = ("0.0.0.0", "::", "")
@@ -46,16 +47,26 @@ class Connections:
     def __init__(self, house: House) -> None:
         self._house = house
         self._tasks: set[asyncio.Task[None]] = set()
+        self._answering = 0
         listen_on(house.config.host)
 
     async def answer(self, sdp: str, start: Start) -> str:
         """Begin a session from a browser's offer; return the answer.
 
         Raises:
-            UserError: the offer is none, or lacks video, audio or the data channel.
+            UserError: the offer is none, or lacks video, audio or the data channel; the start message cannot be used;
+                too many connect.
         """
-        if len(self._tasks) >= self._house.config.sessions + self._house.config.waiting + CONNECTING:
+        most = self._house.config.sessions + self._house.config.waiting + CONNECTING
+        if len(self._tasks) + self._answering >= most:
             raise Full("too many connections are being made; try again later")
+        self._answering += 1
+        try:
+            return await self._answer(sdp, start)
+        finally:
+            self._answering -= 1
+
+    async def _answer(self, sdp: str, start: Start) -> str:
         peer = RTCPeerConnection(RTCConfiguration(iceServers=_servers(self._house.config.turn)))
         try:
             session = _Session(peer, self._house, start)
@@ -88,7 +99,7 @@ class _Session:
         self._ready, self._gone = asyncio.Event(), asyncio.Event()
         self._channel: Any = None
         self._microphone: Any = None
-        self._flooded = False
+        self._fault: str | None = None
         peer.on("datachannel", self._take_channel)
         peer.on("track", self._take_track)
         peer.on("connectionstatechange", self._state)
@@ -103,6 +114,9 @@ class _Session:
             raise UserError("the offer must have one audio and one video track and a data channel")
         self._peer.addTrack(SoundTrack(self._player))
         self._peer.addTrack(PictureTrack(self._player))
+        for transceiver in self._peer.getTransceivers():
+            if transceiver.kind == "video":
+                transceiver.direction = "sendonly"  # what came would be decoded into a queue that nobody reads
         try:
             await self._peer.setLocalDescription(await self._peer.createAnswer())
         except Exception as error:
@@ -116,19 +130,27 @@ class _Session:
             self._ready.set()
 
     def _receive(self, message: str | bytes) -> None:
-        if len(message) > self._house.config.message_bytes or self._inbox.full():
-            self._flooded = True
-            self._gone.set()
+        most = self._house.config.message_bytes
+        if len(message) > most:
+            self._fault = f"a message is longer than {most} bytes"
+        elif self._inbox.full():
+            self._fault = f"more than {INBOX} messages wait; send sound in larger pieces"
         else:
             self._inbox.put_nowait(message)
+            return
+        self._gone.set()
 
     def _take_track(self, track: Any) -> None:
         if track.kind == "audio" and self._microphone is None:
             self._microphone = track
 
     def _state(self) -> None:
-        if self._peer.connectionState in ("failed", "closed", "disconnected"):
+        if self._lost:
             self._gone.set()
+
+    @property
+    def _lost(self) -> bool:
+        return self._peer.connectionState in ("failed", "closed", "disconnected")
 
     def _say(self, message: str) -> None:
         if self._channel is not None and self._channel.readyState == "open":
@@ -137,11 +159,9 @@ class _Session:
     async def run(self) -> None:
         """Hold the session until it ends or the browser is gone."""
         try:
-            async with asyncio.timeout(CONNECT_S):
-                await self._ready.wait()
-            await self._hold()
-        except TimeoutError:
-            pass
+            await _first_of(CONNECT_S, self._ready.wait(), self._gone.wait(), self._house.stopping.wait())
+            if self._ready.is_set():
+                await self._hold()
         except Exception:
             failure("connection failed", session=self._session.id)
         finally:
@@ -158,8 +178,15 @@ class _Session:
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            self._say(_last_words(runner, reader, hearer))
-            await asyncio.sleep(0.2 if not self._gone.is_set() else 0)  # the channel has no flush
+            if self._fault is not None:
+                self._say(to_json("error", message=self._fault))
+            else:
+                words = _last_words(runner, reader, hearer)
+                if runner.done() and not runner.exception() and runner.result() == "ended":
+                    most_s = self._house.config.ahead_s + 1
+                    await _first_of(most_s, self._player.finish(), self._gone.wait())
+                self._say(words)
+            await asyncio.sleep(0.0 if self._lost else LAST_S)
         finally:
             for task in tasks:
                 task.cancel()
@@ -177,13 +204,24 @@ class _Session:
         """Hand the microphone's sound to the session, once it is ready and while it is switched on; never end well."""
         import av
 
-        resampler = av.AudioResampler("s16", "mono", RATE)
+        resampler = av.AudioResampler("s16", "mono", BROWSER_RATE)
         with contextlib.suppress(MediaStreamError):
             while self._microphone is not None:
                 for frame in resampler.resample(await self._microphone.recv()):
                     if self._session.microphone:
                         self._session.hear(pcm_float(frame.to_ndarray().tobytes()))
         await self._gone.wait()
+
+
+async def _first_of(seconds: float, *waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of them ends, and no longer than ``seconds``."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def one_stream(sdp: str) -> str:

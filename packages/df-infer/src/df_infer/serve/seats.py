@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Callable
 
 from df_models.errors import UserError
 
+CONNECTING = 8
+"""Those who may be connecting, by each way of coming in, beside those who talk or wait."""
+
 
 class Full(UserError):
     """Nobody else may even wait."""

@@ -12,6 +12,8 @@ from fastapi import FastAPI
 
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.house import House
+from df_infer.serve.logs import event
+from df_infer.serve.seats import CONNECTING
 
 GRACE_S = 5.0
 """Sessions have so long to hear that the server stops, and connections to close."""
@@ -27,6 +29,13 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See :class:`uvicorn.Server`; logs where it listens, once it does."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            event("serving", model=self._app.state.house.backend.about.model, host=host, port=port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See :class:`uvicorn.Server`."""
@@ -59,7 +68,7 @@ def make_server(app: FastAPI, config: ServeConfig) -> Server:
             ws_ping_interval=PING_S,
             ws_ping_timeout=PING_S,
             ws_per_message_deflate=False,
-            limit_concurrency=MOST_CONNECTIONS + config.sessions + config.waiting,
+            limit_concurrency=MOST_CONNECTIONS + config.sessions + config.waiting + CONNECTING,
             timeout_graceful_shutdown=int(GRACE_S),
         ),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from df_infer.serve.conversation import Conversation
-from df_infer.serve.fmp4 import CODECS, Fragmenter
+from df_infer.serve.fmp4 import MIMES, OFFSET_S, Fragmenter
 from df_infer.serve.guard import subprotocol
 from df_infer.serve.house import House
 from df_infer.serve.logs import failure
@@ -36,6 +37,9 @@ async def talk(socket: WebSocket, house: House) -> None:
         code, reason = REFUSED, f"no start message came within {START_S:g} s"
     except UserError as error:
         code, reason = REFUSED, str(error)
+        house.metrics.refused.labels(str(code)).inc()
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+            await socket.send_text(to_json("error", message=reason))
     except (KeyError, RuntimeError, WebSocketDisconnect):
         pass  # it left, or its first message was no text
     await _close(socket, code, reason)
@@ -100,7 +104,7 @@ async def _write(socket: WebSocket, stream: Stream, start: Start, house: House) 
     turn = -1
     try:
         if fmp4:
-            await socket.send_text(to_json("media", mime=f'video/mp4; codecs="{CODECS[start.sound]}"', offset_s=1))
+            await socket.send_text(to_json("media", mime=MIMES[start.sound], offset_s=OFFSET_S))
         while (item := await stream.next()) is not None:
             async with asyncio.timeout(SEND_S):
                 if isinstance(item, str):

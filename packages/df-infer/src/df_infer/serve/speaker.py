@@ -11,6 +11,7 @@ Shape legend: N samples.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -37,8 +38,13 @@ LONGEST_MARGIN_S = 0.4
 BLOCK_S = 0.02
 QUIET = 1e-3
 """Root mean square of -60 dB: the noise of a quiet room in a microphone; below it nobody speaks."""
-KEEP_FRAMES = 52
-"""An interruption can go back so far: Session keeps 16 latent frames, some of which are being made."""
+BACK_S = 1.0
+"""Beside what is made ahead, an interruption can go back so far: a client may be later than it is taken to be."""
+
+
+def keep_frames(ahead_s: float) -> int:
+    """Pixel frames that a face must be able to undo, where so much is made ahead of what is seen."""
+    return math.ceil((ahead_s + BACK_S) * FPS)
 
 
 class Playout(Protocol):
@@ -89,6 +95,7 @@ class Speaker:
     ) -> None:
         self._face, self._engine, self._playout, self._made_in = face, engine, playout, made
         self._live, self._ahead, self._most_ahead_s = False, ahead_s * FPS, sound_ahead_s
+        self._keep = keep_frames(ahead_s)
         self._alone = asyncio.Lock()
         self._wake = asyncio.Event()
         self._waiting: deque[np.ndarray] = deque()
@@ -97,6 +104,7 @@ class Speaker:
         self._handed = 0
         self._maybe_due = self._ending = False
         self._last_sound = self._spoken = time.monotonic()
+        self._spoken_to = 0.0
         self._took_s = 0.0
         self.turn = 0
         self.left_out_s = 0.0
@@ -108,7 +116,9 @@ class Speaker:
 
     @property
     def quiet_s(self) -> float:
-        """Since when nobody has spoken."""
+        """For how long nobody has spoken, nor was anything that was spoken left to be seen; to be asked regularly."""
+        if self._playout.position() < self._spoken_to:
+            self._spoken = time.monotonic()
         return time.monotonic() - self._spoken
 
     def push(self, wave_N: np.ndarray, *, live: bool) -> None:
@@ -124,12 +134,13 @@ class Speaker:
         if not len(wave_N) or self._ending:
             return
         self._last_sound, self._live = time.monotonic(), live
-        if _loudness(wave_N) >= QUIET:
-            self._spoken = self._last_sound
+        spoken = _loudness(wave_N) >= QUIET
         if live:
             wave_N = self._without_pauses(wave_N)
         self._waiting.append(wave_N)
         self._waiting_samples += len(wave_N)
+        if spoken:
+            self._spoken, self._spoken_to = self._last_sound, self.heard
         if self._waiting_samples > self._most_ahead_s * self._face.rate:
             raise UserError(f"more than {self._most_ahead_s:g} s of sound wait to be spoken; send it more slowly")
         self._wake.set()
@@ -144,7 +155,8 @@ class Speaker:
         self._playout.hold(shown)
         self._forget_waiting()
         async with self._alone:
-            seen = min(max(int(self._playout.position()), self._origin, self._made - KEEP_FRAMES), self._made)
+            place = math.ceil(self._playout.position())  # a frame that was begun is seen
+            seen = min(max(place, self._origin, self._made - self._keep), self._made)
             frame = self._origin + await self._engine.do(NOW, self._face.clear, seen - self._origin)
             self._go_on_from(frame)
         return frame
@@ -155,7 +167,7 @@ class Speaker:
         self._forget_waiting()
         async with self._alone:
             self._face = await self._engine.do(soon(), make)
-            self._origin = int(self._playout.position())
+            self._origin = math.ceil(self._playout.position())
             self._go_on_from(self._origin)
         return self._origin
 
@@ -167,6 +179,7 @@ class Speaker:
         self._forget_waiting()
         self.turn += 1
         self._made = frame
+        self._spoken_to = min(self._spoken_to, frame)
         self._handed = samples_of(frame - self._origin, self._face.rate)
         self._maybe_due = True
         self._last_sound = time.monotonic() - LIVE_PATIENCE_S

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 
-from df_infer.serve.protocol import Piece
+from df_infer.serve.protocol import BEGIN_FRAMES, Piece
 from df_models.errors import UserError
 from df_models.time import FPS
 
@@ -14,14 +14,13 @@ LATE_FRAMES = FPS // 2
 """Frames that should have been seen so long ago are dropped, all but the first of four."""
 MOST_BEHIND = 30 * FPS
 """One that is further behind is cut off: it would never catch up, and its sound must not be dropped."""
-GUESS_FRAMES = 5
-"""A client is taken to begin to play when it has so many frames: the first and one latent frame."""
 
 
 class Stream:
     """The playout of a client with a clock of its own, which is guessed.
 
-    It is taken to play at 25 frames a second what was made for it, and to stop where nothing is left.
+    It is taken to begin with :data:`BEGIN_FRAMES`, to play 25 frames a second of what was made for it, and to stop
+    where nothing is left.
     """
 
     def __init__(self) -> None:
@@ -35,7 +34,7 @@ class Stream:
     def position(self) -> float:
         """See :class:`df_infer.serve.speaker.Playout`."""
         now = time.monotonic()
-        if not self._held and self._made >= GUESS_FRAMES:
+        if not self._held and self._made >= BEGIN_FRAMES:
             self._position = min(float(self._made), self._position + (now - self._since) * FPS)
         self._since = now
         return self._position
@@ -44,6 +43,7 @@ class Stream:
         """See :class:`df_infer.serve.speaker.Playout`."""
         self.position()
         self._made = piece.frame + piece.span
+        self._out = deque(self._thinned(item) for item in self._out)
         self._out.append(piece)
         if self.behind > MOST_BEHIND:
             raise UserError(f"the connection is more than {MOST_BEHIND // FPS} s behind")
@@ -83,8 +83,11 @@ class Stream:
                 return None
             self._ready.clear()
             await self._ready.wait()
-        item = self._out.popleft()
-        if isinstance(item, Piece) and len(item.frames) > 1 and self.position() - item.frame > LATE_FRAMES:
-            self.dropped += len(item.frames) - 1
-            item = item._replace(frames=item.frames[:1])
-        return item
+        return self._thinned(self._out.popleft())
+
+    def _thinned(self, item: Piece | str) -> Piece | str:
+        """A piece that is late with its first frame alone, as a copy, so that the others take no memory."""
+        if isinstance(item, str) or len(item.frames) <= 1 or self.position() - item.frame <= LATE_FRAMES:
+            return item
+        self.dropped += len(item.frames) - 1
+        return item._replace(frames=item.frames[:1].copy())

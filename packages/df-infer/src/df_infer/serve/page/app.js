@@ -32,6 +32,8 @@ async function load() {
   $("guidance").value = audio_guidance;
   for (const id of ["steps", "guidance"]) $(id).dispatchEvent(new Event("input"));
   $("drive-row").hidden = !drive;
+  if (!state.connection) say("Press Start.");
+  $("start").disabled = false;
   $("still").src = URL.createObjectURL(await getBlob("v1/portraits/example"));
 }
 
@@ -50,7 +52,7 @@ async function connect() {
   say("Connecting …");
   const options = {
     start: { type: "start", portrait: state.portrait, settings: settings() },
-    video: $("video"), onMessage: hear, onEnd: ended, onLevel: level,
+    video: $("video"), onMessage: hear, onEnd: ended, mimes: state.about.mimes,
   };
   const wanted = $("transport").value;
   try {

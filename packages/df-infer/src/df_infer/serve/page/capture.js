@@ -7,6 +7,8 @@ registerProcessor("capture", class extends AudioWorkletProcessor {
     super();
     this.piece = new Int16Array(PIECE);
     this.filled = 0;
+    this.stopped = false;
+    this.port.onmessage = () => { this.stopped = true; };
   }
 
   process([input]) {
@@ -19,6 +21,6 @@ registerProcessor("capture", class extends AudioWorkletProcessor {
         this.filled = 0;
       }
     }
-    return true;
+    return !this.stopped;
   }
 });

@@ -37,6 +37,7 @@ export async function connectRtc({ start, video, onMessage, onEnd }) {
   } catch (error) {
     over = true;
     peer.close();
+    video.srcObject = null; // it would win over the src of what is tried next
     throw error;
   }
   return {
@@ -67,7 +68,7 @@ function within(promise, ms, why) {
   return Promise.race([promise, new Promise((_, reject) => setTimeout(() => reject(new Error(why)), ms))]);
 }
 
-// How much later the picture is played than the sound that belongs to it, in ms; null where the browser does not tell.
+// How much later (below 0: earlier) the picture is played than the sound that belongs to it, in ms; null where the browser does not tell.
 async function rtcSkew(peer) {
   const times = {};
   for (const report of (await peer.getStats()).values()) {

@@ -1,19 +1,18 @@
 // A session over WebSocket: fragmented MP4 into a MediaSource, the microphone as PCM.
 
 import { openSocket } from "./server.js";
-import { captureMicrophone } from "./sound.js";
+import { captureMicrophone, RATE } from "./sound.js";
 
 const FPS = 25;
-const OFFSET_S = 1; // frame 0 stands there in the stream
 const BEGIN_S = 0.2; // one latent frame and the first: at hand before playing begins
 const LIVE_S = 0.5; // with a microphone, more than this at hand is played a little faster
 const KEEP_S = 15;
 const MOST_WAITING = 1 << 20;
-const MIME = { opus: 'video/mp4; codecs="avc1.42c01f,opus"', aac: 'video/mp4; codecs="avc1.42c01f,mp4a.40.2"' };
 
-export async function connectSocket({ start, video, onMessage, onEnd, onLevel }) {
+// `mimes`: what the server can send, by the coding of its sound.
+export async function connectSocket({ start, mimes, video, onMessage, onEnd }) {
   const Source = window.ManagedMediaSource ?? window.MediaSource;
-  const sound = Source && Object.keys(MIME).find((name) => Source.isTypeSupported(MIME[name]));
+  const sound = Source && Object.keys(mimes).find((name) => Source.isTypeSupported(mimes[name]));
   if (!sound) throw new Error("this browser can play no fragmented MP4 (MediaSource)");
   const socket = openSocket("v1/live");
   socket.binaryType = "arraybuffer";
@@ -21,7 +20,17 @@ export async function connectSocket({ start, video, onMessage, onEnd, onLevel })
     socket.onopen = resolve;
     socket.onerror = () => reject(new Error("the WebSocket could not be opened"));
   });
-  const tape = new Tape(Source, MIME[sound], video);
+  const send = (message) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message));
+  send({ ...start, type: "start", rate: RATE, microphone: false, pictures: "fmp4", sound });
+  const media = await new Promise((resolve, reject) => {
+    socket.onmessage = ({ data }) => {
+      const message = JSON.parse(data);
+      if (message.type === "media") resolve(message);
+      else reject(new Error(message.message));
+    };
+    socket.onclose = ({ reason }) => reject(new Error(reason || "the WebSocket was closed"));
+  });
+  const tape = new Tape(Source, media, video);
   let stopMicrophone = null;
   let over = false;
   const end = () => {
@@ -40,9 +49,7 @@ export async function connectSocket({ start, video, onMessage, onEnd, onLevel })
     if (code === 1008 || code === 1013) onMessage({ type: "error", message: reason });
     end();
   };
-  const send = (message) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message));
   const sendSound = (pcm) => socket.readyState === WebSocket.OPEN && socket.send(pcm);
-  send({ ...start, type: "start", rate: 48000, microphone: false, pictures: "fmp4", sound });
   return {
     name: "WebSocket",
     send,
@@ -51,7 +58,7 @@ export async function connectSocket({ start, video, onMessage, onEnd, onLevel })
     async useMicrophone(media) {
       stopMicrophone?.();
       tape.live = Boolean(media);
-      stopMicrophone = media ? await captureMicrophone(media, sendSound, onLevel) : null;
+      stopMicrophone = media ? await captureMicrophone(media, sendSound) : null;
     },
     interrupt() { send({ type: "clear", shown: tape.hold() }); },
     cleared: (message) => tape.rewind(message.frame),
@@ -61,16 +68,18 @@ export async function connectSocket({ start, video, onMessage, onEnd, onLevel })
   };
 }
 
-// What was received, appended in order; a rewind drops what lies from a frame on.
+// What was received, appended in order; a rewind drops what lies from a frame on. Frame 0 stands at `offset_s`.
 class Tape {
-  constructor(Source, mime, video) {
+  constructor(Source, { mime, offset_s }, video) {
     this.video = video;
+    this.offset = offset_s;
     this.live = false;
     this.jobs = [];
     this.held = false;
     this.media = null;
     this.source = new Source();
     video.disableRemotePlayback = true;
+    video.srcObject = null; // it would win over src
     video.src = this.url = URL.createObjectURL(this.source);
     this.source.addEventListener("sourceopen", () => {
       if (this.buffer) return;
@@ -88,7 +97,7 @@ class Tape {
   add(data) { this.jobs.push({ data }); this.work(); }
 
   // Frames seen so far.
-  seen() { return Math.max(0, (this.video.currentTime - OFFSET_S) * FPS); }
+  seen() { return Math.max(0, (this.video.currentTime - this.offset) * FPS); }
 
   // Stop at once; return the number of frames that were seen, the present one included.
   hold() {
@@ -98,9 +107,7 @@ class Tape {
   }
 
   rewind(frame) {
-    this.jobs = this.jobs.filter((job) => !job.data);
-    this.jobs.push({ from: OFFSET_S + frame / FPS });
-    this.held = false;
+    this.jobs.push({ from: this.offset + frame / FPS }); // what waits before it may hold frames before the cut
     this.work();
   }
 
@@ -115,6 +122,7 @@ class Tape {
           buffer.remove(job.from, Infinity);
           // The decoder has read ahead of what is seen: without a seek it would wait for the next key frame after that.
           this.video.currentTime = Math.min(this.video.currentTime, job.from - 0.001);
+          this.held = false;
         }
       } catch (error) {
         if (error.name === "QuotaExceededError") { this.jobs.unshift(job); this.forget(5); }
@@ -125,7 +133,7 @@ class Tape {
 
   forget(keep) {
     const until = this.video.currentTime - keep;
-    if (until > OFFSET_S && !this.buffer.updating) this.buffer.remove(0, until);
+    if (until > this.offset && !this.buffer.updating) this.buffer.remove(0, until);
   }
 
   // Begin when enough is there, keep up with a microphone, and forget what was seen.
@@ -143,7 +151,7 @@ class Tape {
     if (ranges.start(0) < video.currentTime - 2 * KEEP_S && !this.jobs.length) this.forget(KEEP_S);
   }
 
-  // How much earlier (below 0: later) the frame on screen is than the sound, in ms.
+  // How much later (below 0: earlier) the frame on screen is than the sound, in ms.
   skew() { return this.media === null ? null : -1000 * this.media; }
 
   close() {

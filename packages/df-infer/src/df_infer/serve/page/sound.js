@@ -1,6 +1,6 @@
 // The microphone, and files of sound, as PCM s16le mono at 48 kHz.
 
-export const RATE = 48000;
+export const RATE = 48000; // BROWSER_RATE of the server
 const PIECE_S = 0.2;
 const AHEAD_S = 1.5; // a file is sent so far ahead of being spoken
 
@@ -29,14 +29,14 @@ export async function openMicrophone(processed) {
 }
 
 // Hand the microphone's sound on in pieces of 20 ms; return what stops it.
-export async function captureMicrophone(media, send, level) {
+export async function captureMicrophone(media, send) {
   const audio = audioContext();
   await audio.audioWorklet.addModule("page/capture.js");
   const node = new AudioWorkletNode(audio, "capture", { numberOfOutputs: 0 });
   const input = audio.createMediaStreamSource(media);
   node.port.onmessage = ({ data }) => send(data);
   input.connect(node);
-  return () => { input.disconnect(); node.port.onmessage = null; };
+  return () => { input.disconnect(); node.port.onmessage = null; node.port.postMessage("stop"); };
 }
 
 // Watch how loud a microphone is.
