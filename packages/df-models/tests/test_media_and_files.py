@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from df_models import media
-from df_models.cli_support import run_cli
+from df_models.cli_support import CommandParser, run_cli
 from df_models.errors import UserError, nearest
 from df_models.files import atomic_path, atomic_write, safe_join
 from df_models.structure import FLAME_159, LIVEPORTRAIT_70
@@ -149,3 +149,22 @@ def test_named_fields():
     assert FLAME_159.names[FLAME_159.slice("pose")][3] == "pose[3]"
     with pytest.raises(UserError, match="did you mean 'yaw'"):
         LIVEPORTRAIT_70.slice("yow")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--fre"], "unrecognized arguments: --fre (did you mean '--fresh'?)"),
+        (["make", "--imgae", "x"], "unrecognized arguments: --imgae x (did you mean '--image'?)"),
+        (["make", "--zzz"], "unrecognized arguments: --zzz\n"),
+    ],
+)
+def test_options_are_taken_whole_and_the_nearest_is_named(argv: list[str], told: str, capsys) -> None:
+    parser = CommandParser("df-x")
+    parser.add_argument("--fresh", action="store_true")
+    commands = parser.add_subparsers()
+    commands.add_parser("make").add_argument("--image")
+    with pytest.raises(SystemExit):
+        parser.parse_args(argv)
+    assert told in capsys.readouterr().err
+    assert parser.parse_args(["--fresh", "make", "--image", "x"]).fresh

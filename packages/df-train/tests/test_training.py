@@ -14,6 +14,7 @@ from df_infer.run_log import read_log
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.settings import load_config
+from df_train.aside import set_aside
 from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop
 from df_train.run import train
@@ -112,6 +113,34 @@ def test_fresh_starts_over_and_keeps_what_is_not_the_runs_own(make_config: MakeC
     assert train(config, "fresh").step == 5
     assert figures(tmp_path / "run") == before
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_fresh_with_too_little_time_puts_back_what_was_there(make_config: MakeConfig, tmp_path: Path):
+    """A budget is known to be too short only when the first steps were measured."""
+    train(make_config(tmp_path / "run", optim={"steps": 5, "warmup": 2}))
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    before = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    short = make_config(tmp_path / "run", optim={"steps": 12, "warmup": 2}, budget={"minutes": 0.001})
+    with pytest.raises(UserError, match=r"budget.minutes=0.001 is too short"):
+        train(short, "fresh")
+    after = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+    enough = short.model_copy(update={"budget": short.budget.model_copy(update={"minutes": 60.0})})
+    assert train(enough, "fresh").step == 12
+    assert not (tmp_path / "run" / ".before-fresh").exists() and (tmp_path / "run" / "notes.txt").is_file()
+
+
+def test_what_a_kill_left_aside_is_settled(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    config = make_config(tmp_path / "run", optim={"steps": 5, "warmup": 2})
+    train(config)
+    run = RunDir(config.directory)
+    set_aside(run)
+    run.write_record(RunRecord())
+    run.metrics.write_text('{"step": 1}\n')  # the new run was killed here
+    with pytest.raises(UserError, match="holds a finished run"):
+        train(config)
+    assert "what was there before is put back" in capsys.readouterr().out
+    assert run.finished and [line["step"] for line in figures(run.root)] == [5]
 
 
 def test_a_run_without_a_checkpoint_is_never_silently_restarted(make_config: MakeConfig, tmp_path: Path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from df_data.check.commands import add_dataset_commands
 from df_data.fetch.command import add_parser as add_fetch_parsers
 from df_data.people.command import add_parser as add_people_parser
-from df_models.cli_support import add_version, announce_loading, command, run_cli
+from df_models.cli_support import CommandParser, add_version, announce_loading, command, run_cli
 from df_models.settings import add_print_config
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="df-data",
         description="Raw or synthetic video to WebDataset shards.",
         epilog=EPILOG,

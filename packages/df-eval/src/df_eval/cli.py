@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from df_eval.config import EvalConfig
 from df_eval.protocols.protocol import check_frozen, protocol_file
-from df_models.cli_support import add_version, announce_loading, run_cli
+from df_models.cli_support import CommandParser, add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.settings import add_print_config, dump_config, load_config
@@ -61,7 +61,7 @@ exit codes: 0 measured; 1 measured and a goal is not met (only with --require-go
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of df-eval."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="df-eval", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="run directory of df-train, such as runs/quickstart")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
 from df_infer.run_dir import open_run
 from df_infer.serve.command import add_serve
-from df_models.cli_support import add_version, announce_loading, run_cli
+from df_models.cli_support import CommandParser, add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.files import check_output, check_output_directory
@@ -56,7 +56,7 @@ def _main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``df-infer`` and its subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="df-infer",
         description="Make a talking head from one portrait and speech with a trained DualForce model.",
         epilog=EXAMPLE,

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from df_infer.serve.command import check_port
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.guard import read_token
 from df_models.errors import UserError
@@ -299,3 +300,11 @@ def test_running_video_can_be_cancelled(serve: Serve, speech: bytes, monkeypatch
         assert http.delete(f"/v1/videos/{name}").status_code == 204
         again = http.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
         assert ended(http, again)["state"] == "done"
+
+
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"nothing can listen on 127.0.0.1, port {port}: .*give another --port"):
+            check_port(ServeConfig(port=port))
+    check_port(ServeConfig(port=0))

@@ -7,7 +7,7 @@ import ast
 import re
 from dataclasses import replace
 
-from df_models.cli_support import add_version, run_cli
+from df_models.cli_support import CommandParser, add_version, run_cli
 from df_models.errors import UserError
 
 _OVERRIDE = re.compile(r"^[a-z]\w*=")
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="df-models", description="The DualForce model: presets, costs, conversion of public weights."
     )
     add_version(parser, "df-models")

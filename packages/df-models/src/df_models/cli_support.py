@@ -18,8 +18,9 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from types import FrameType
+from typing import Any, NoReturn
 
-from df_models.errors import UserError
+from df_models.errors import UserError, nearest
 
 EXIT_USER = 2
 EXIT_MACHINE = 3
@@ -42,6 +43,31 @@ class Terminated(KeyboardInterrupt):
 
 class MachineError(RuntimeError):
     """The machine lacks something; the message says in one line what, and what to do."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that takes no option by its beginning (`--fre` is not `--fresh`), and names the nearest of a wrong one.
+
+    Subcommands are of its kind.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2, and a line."""
+        wrong = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)
+        super().error(message if wrong is None else message + nearest(wrong[1], _options_of(self)))
+
+
+def _options_of(parser: argparse.ArgumentParser) -> list[str]:
+    """Every option of a parser and of its subcommands."""
+    found: list[str] = []
+    for action in parser._actions:
+        found += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            found += [option for sub in action.choices.values() for option in _options_of(sub)]
+    return found
 
 
 def add_version(parser: argparse.ArgumentParser, package: str) -> None:

@@ -18,6 +18,7 @@ from df_models.cli_support import (
     EXIT_AGAIN,
     EXIT_INTERRUPTED,
     EXIT_TERMINATED,
+    CommandParser,
     Terminated,
     add_version,
     command,
@@ -113,7 +114,7 @@ def _launched() -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         "df-train", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_version(parser, "df-train")
@@ -260,7 +261,7 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
 
 def summary(result: Any, directory: Path) -> str:
     """What the user sees at the end: where things lie and what to do next."""
-    lines = ["", f"{result.stop.value} (step {result.step}, {result.seconds / 60:.1f} minutes of training)"]
+    lines = ["", f"{_ended(result)} (step {result.step}, {result.seconds / 60:.1f} minutes of training)"]
     if result.stop.goes_on:
         return "\n".join(
             [*lines, f"checkpoint saved in {directory / 'checkpoints'}; the same command continues the run"]
@@ -279,6 +280,13 @@ def summary(result: Any, directory: Path) -> str:
         inputs = f"--image {face}{cropped} --audio {speech}"
         lines.append(f"  {command(f'df-infer generate --run {directory} {inputs} --out out.mp4')}")
     return "\n".join(lines)
+
+
+def _ended(result: Any) -> str:
+    """Why training ended; a model that a time budget has cut short is not called complete."""
+    if result.stop.name != "DONE" or result.full_steps is None or result.step >= result.full_steps:
+        return result.stop.value
+    return f"the steps that fit the time budget are taken, {result.step} of {result.full_steps}: more time teaches more"
 
 
 if __name__ == "__main__":

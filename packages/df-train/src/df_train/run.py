@@ -24,6 +24,7 @@ from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
 from df_train import begin, peers, planned, state
 from df_train.adapter import check_head, check_same_base, start_adapter
+from df_train.aside import forget, put_back, recover, set_aside
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
 from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
@@ -84,6 +85,7 @@ class Result:
     example: tuple[Path, Path] | None = None
     loss_plot: Path | None = None
     crops_faces: bool = False
+    full_steps: int | None = None
 
 
 def say(message: str) -> None:
@@ -110,6 +112,8 @@ def train(
     run = RunDir(config.directory)
     opened = open_world(config.device, patience(config), replicate=config.sharding.replicate)
     with opened as world, _only_writer(run, world):
+        if world.is_main:
+            recover(run, say)
         start = _agree_on_start(config, wish, world)
         if start is not None:
             config = as_chosen(config, load_config(TrainConfig, run.config, recorded=True), said)
@@ -124,8 +128,15 @@ def train(
         if start is not None:
             _resume(training, objective, start, world, config)
         if world.is_main:
-            _begin(run, config, wish, known, 0 if start is None else start.step)
-        result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
+            _begin(run, config, wish, known, 0 if start is None else start.step, keep=clock is not None)
+        try:
+            result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
+        except BaseException:
+            if world.is_main:
+                put_back(run)
+            raise
+        if world.is_main:
+            forget(run)
     if clock is not None:
         say(f"time budget: {clock.minutes - clock.left / 60:.1f} of {clock.minutes:g} minutes were used")
     return result
@@ -198,14 +209,17 @@ def _agree_on_start(config: TrainConfig, wish: Wish, world: World) -> Checkpoint
     return None if step is None else read_info(RunDir(config.directory).checkpoints / f"step-{step}")
 
 
-def _begin(run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str], step: int) -> None:
+def _begin(
+    run: RunDir, config: TrainConfig, wish: Wish, known: Mapping[str, str], step: int, *, keep: bool = False
+) -> None:
     """Every check has passed: make room if that was asked for, and write what makes the directory a run.
 
     Args:
         step: that it goes on from.
+        keep: a time budget has still to be checked: what was there is set aside until then (`df_train.aside`).
     """
     if wish == "fresh":
-        clear(run)
+        set_aside(run) if keep else clear(run)
     if gone := go_back(run, step):
         say(
             f"milestones that the run takes again, since it goes on from step {step}, are removed: of steps "
@@ -317,6 +331,12 @@ def _resume(
     say(f"resuming {config.directory} at step {start.step} of {config.optim.steps}")
 
 
+def _fitted(run: RunDir, config: TrainConfig) -> None:
+    """The run fits its time budget: its configuration is written, and what was there before it is no longer kept."""
+    write_config(run, config)
+    forget(run)
+
+
 def _tell_skipped(training: TrainState, world: World) -> None:
     """One line at the end if damaged samples were left out; every process must call it."""
     skipped = skipped_samples(training.reader, world)
@@ -342,7 +362,7 @@ def _train_and_export(
     sampler = Sampler(config, world, run)
     pace = None
     if clock is not None:
-        record = partial(write_config, run) if world.is_main else lambda changed: None
+        record = partial(_fitted, run) if world.is_main else lambda changed: None
         pace = Pace(config, clock, world, say, record, step=training.step)
     try:
         milestones = Milestones(run, prompt, world)
@@ -363,4 +383,5 @@ def _train_and_export(
     crops_faces = training.model.config.face_crop != "none"
     if averaged is not None:  # last of all: a run that has a model is finished, and one that is killed before goes on
         write_averaged(run.model, training, averaged, prompt)
-    return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces)
+    full_steps = config.budget.full_steps or config.optim.steps
+    return Result(stop, training.step, training.seconds, videos, sheet, example, loss_plot, crops_faces, full_steps)

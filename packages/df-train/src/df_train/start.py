@@ -22,8 +22,11 @@ from df_train.config import DataConfig, TrainConfig
 Wish = Literal["default", "resume", "fresh"]
 
 
-def clear(run: RunDir) -> None:
+def clear(run: RunDir, into: Path | None = None) -> None:
     """Remove what a run has written, and nothing else that someone may have put there.
+
+    Args:
+        into: a folder of the same directory to move it to instead.
 
     Raises:
         UserError: an evaluation is being written there; nothing is removed then.
@@ -33,8 +36,13 @@ def clear(run: RunDir) -> None:
         for path in evaluations if not run.eval.is_symlink() else ():
             if path.is_dir():
                 held.enter_context(one_writer(path, "df-train --fresh"))
+        if into is not None:
+            into.mkdir(parents=True, exist_ok=True)
         for path in run.written:
-            if path.is_dir() and not path.is_symlink():
+            if into is not None:
+                if path.exists() or path.is_symlink():
+                    path.rename(into / path.name)
+            elif path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy import signal
 
+from df_data.sources.catalogue.layouts import SUFFIXES
 from df_data.stages.decode import DecodedClip, iter_segments
 from df_data.stages.rejection import Rejected
 from df_eval.clips import EvalClip
@@ -115,10 +116,10 @@ def read_folder(
 
 
 def _by_name(directory: Path) -> dict[str, list[Path]]:
-    """The folder's files by their names without the ending: a clip's name is looked up here and is never a path."""
+    """The folder's videos by their names without the ending: a clip's name is looked up here and is never a path."""
     found: dict[str, list[Path]] = {}
     for path in sorted(directory.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             found.setdefault(path.stem, []).append(path)
     return found
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from df_eval.study.config import StudyConfig
-from df_models.cli_support import add_version, run_cli
+from df_models.cli_support import CommandParser, add_version, run_cli
 from df_models.errors import UserError
 from df_models.settings import add_print_config, dump_config, load_config
 
@@ -43,7 +43,7 @@ COMMANDS = ("run", "plan", "status", "report")
 
 def build_parser(command: str) -> argparse.ArgumentParser:
     """The command line of one command; `run` is the one without a name."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         "df-study" if command == "run" else f"df-study {command}",
         description=_DESCRIPTION,
         epilog=_EPILOG,

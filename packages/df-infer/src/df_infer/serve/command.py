@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,12 +62,32 @@ def _serve(args: argparse.Namespace) -> int:
     from df_infer.serve.logs import log_to_stderr
     from df_infer.serve.server import make_server
 
+    check_port(config)
     announce_loading("df-infer")
     backend = _backend(args, config)
     example = checked_example(config, backend)
     log_to_stderr()
     make_server(build_app(config, backend, example, token), config).run()
     return 0
+
+
+def check_port(config: ServeConfig) -> None:
+    """Refuse an address that cannot be listened on, before the model is loaded.
+
+    Raises:
+        UserError: it is taken, or not this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise UserError(
+            f"nothing can listen on {config.host}, port {config.port}: {(error.strerror or str(error)).lower()}; give "
+            "another --port (0: a free one) or --host"
+        ) from error
 
 
 def _backend(args: argparse.Namespace, config: ServeConfig) -> PipelineBackend:

@@ -142,7 +142,7 @@ async function speakFile(bytes, name) {
     stopWave();
     closeMicrophone();
     say(`Speaking: ${name}`);
-    state.stopWave = sendWave(wave, state.connection, level, () => { state.stopWave = null; say("Done. Speak, or choose more sound."); });
+    state.stopWave = sendWave(wave, state.connection, level, () => { state.stopWave = null; say("Sent; the face speaks to its end. Speak, or choose more sound."); });
   } catch (error) {
     complain(error.message);
   }
