@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from types import FrameType
@@ -189,14 +190,16 @@ def missing_package(prog: str, module: str) -> str:
 def _extra_with(distribution: str, prog: str) -> str | None:
     """The extra (``df-models[media]``) that brings a distribution, by the installed packages' own metadata.
 
-    One of the command's own package is preferred, also where it asks for another package's extra (``df-infer[io]``).
+    One of the command's own package is preferred, also where it asks for another package's extra (``df-infer[io]``);
+    of several, the one that brings the least.
     """
-    found = next((f"{p}[{e}]" for p in (prog, *PACKAGES) for name, e, _ in _extras(p) if name == distribution), None)
-    if found is None or found.startswith(f"{prog}["):
-        return found
-    package, _, extra = found.rstrip("]").partition("[")
-    around = (mine for name, mine, asked in _extras(prog) if name == package and extra in asked)
-    return f"{prog}[{mine}]" if (mine := next(around, None)) else found
+    direct = [(p, e) for p in (prog, *PACKAGES) for name, e, _ in _extras(p) if name == distribution]
+    own = [e for p, e in direct if p == prog]
+    own += [mine for name, mine, asked in _extras(prog) if any((name, extra) in direct for extra in asked)]
+    if own:
+        sizes = Counter(mine for _, mine, _ in _extras(prog))
+        return f"{prog}[{min(own, key=lambda extra: sizes[extra])}]"
+    return next((f"{p}[{e}]" for p, e in direct), None)
 
 
 def _extras(package: str) -> Iterator[tuple[str, str, list[str]]]:
