@@ -14,10 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
+from df_infer.model_options import add_model_options, open_pipeline
 from df_infer.run_dir import open_run
 from df_infer.serve.command import add_serve
 from df_models.cli_support import CommandParser, add_version, announce_loading, run_cli
-from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.files import check_output, check_output_directory
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
@@ -25,7 +25,6 @@ from df_models.time import FPS
 
 if TYPE_CHECKING:
     from df_infer.clip_decoder import GeneratedClip
-    from df_infer.pipeline import Pipeline
 
 ROLLOUT = "rollout"
 """Section of a run's config.yaml that generation reads."""
@@ -79,11 +78,8 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run_command=_generate)
     needed = parser.add_argument_group("what to make")
-    needed.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
-    needed.add_argument("--checkpoint", type=int, metavar="N", help="take the run's milestone of step N")
-    needed.add_argument(
-        "--adapter", type=Path, metavar="PATH", help="add a low-rank adapter: its directory, or the run that trained it"
-    )
+    machine = parser.add_argument_group("machine, portrait and speech")
+    add_model_options(needed, machine)
     needed.add_argument("--image", type=Path, help="the portrait: PNG, JPEG, ... of any size")
     needed.add_argument("--audio", type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
     needed.add_argument("--out", type=Path, help="the MP4 to write (a model of structure alone: --structure-out)")
@@ -94,7 +90,6 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         help="make many clips: a .csv or .jsonl of image, audio, out (an MP4 below --out, a directory), seed",
     )
     needed.add_argument("--together", type=int, metavar="N", help="of a list, clips in one batch (default: 1)")
-    needed.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
     needed.add_argument("--structure-out", type=Path, help="also write the 3D motion to this .npz")
     needed.add_argument(
         "--drive",
@@ -110,17 +105,6 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the audio)")
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
     add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
-    machine = parser.add_argument_group("machine, portrait and speech")
-    machine.add_argument("--device", default="auto", help=f"{DEVICE_NAMES} (default: auto)")
-    machine.add_argument(
-        "--dtype",
-        default="auto",
-        help="float32, bfloat16, or auto (default): bfloat16 where the device has it",
-    )
-    machine.add_argument(
-        "--compile", action="store_true", help="compile the model's step: a minute or two at first, then faster frames"
-    )
-    machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
     machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
     machine.add_argument("--keep-level", action="store_true", help="hear far too quiet or loud speech as it is")
     machine.add_argument(
@@ -153,7 +137,7 @@ def _generate(args: argparse.Namespace) -> int:
     from df_models.motion import Motion, read_motion, write_motion
 
     motion = None if args.drive is None else read_motion(args.drive)
-    pipeline = _open_pipeline(args)
+    pipeline = open_pipeline(args)
     rollout = changes.applied_to(pipeline.rollout)
     if args.compile and rollout.chunk is None:
         raise UserError("--compile pays for many short steps, and chunk=null makes the whole clip in few; leave it out")
@@ -206,21 +190,6 @@ def _watched(args: argparse.Namespace, count: int) -> contextlib.AbstractContext
     return profiled(args.profile, count, print)
 
 
-def _open_pipeline(args: argparse.Namespace) -> Pipeline:
-    from df_infer.pipeline import Pipeline
-
-    return Pipeline.from_run(
-        args.run,
-        args.device,
-        args.dtype,
-        prompt=args.prompt,
-        face_detector=args.face_detector,
-        checkpoint=args.checkpoint,
-        adapter=args.adapter,
-        compiled=args.compile,
-    )
-
-
 def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
     """Make the clips of a list."""
     from df_infer.many.manifest import read_manifest
@@ -240,7 +209,7 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
     from df_infer.many.make import Job, make_all
     from df_models.model.adapter import weights_hash
 
-    pipeline = _open_pipeline(args)
+    pipeline = open_pipeline(args)
     rollout = changes.applied_to(pipeline.rollout)
     if rollout.chunk is None or rollout.structure_from is not None:
         what = "chunk=null" if rollout.chunk is None else "structure_from"

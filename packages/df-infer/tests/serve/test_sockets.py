@@ -87,7 +87,9 @@ def test_face_lives_on_without_sound(server: Running):
                 while seen < 25:
                     message = await socket.recv()
                     if isinstance(message, bytes):
-                        seen += unpack(message).span
+                        piece = unpack(message)
+                        assert piece.frame == seen, "frames follow each other"
+                        seen += piece.span
 
     asyncio.run(client())
 

@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from df_infer.model_options import add_model_options, open_pipeline
 from df_infer.serve.config import ServeConfig
 from df_models.cli_support import announce_loading
-from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 
@@ -37,14 +37,7 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
     )
     parser.set_defaults(run_command=_serve)
     model = parser.add_argument_group("the model")
-    model.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
-    model.add_argument("--checkpoint", type=int, metavar="N", help="take the run's milestone of step N")
-    model.add_argument("--adapter", type=Path, metavar="PATH", help="add a low-rank adapter")
-    model.add_argument("--device", default="auto", help=f"{DEVICE_NAMES} (default: auto)")
-    model.add_argument("--dtype", default="auto", help="float32, bfloat16, or auto (default)")
-    model.add_argument("--compile", action="store_true", help="compile the model's step: a minute or two at first")
-    model.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
-    model.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
+    add_model_options(model, model)
     add_flags(parser.add_argument_group("the server"), ServeConfig, SECTION)
     add_print_config(parser)
 
@@ -91,22 +84,12 @@ def check_port(config: ServeConfig) -> None:
 
 
 def _backend(args: argparse.Namespace, config: ServeConfig) -> PipelineBackend:
-    from df_infer.pipeline import Pipeline
     from df_infer.serve.backend import PipelineBackend
     from df_models.motion import read_motion
 
     if config.motion_fields is not None and config.motion is None:
         raise UserError("--motion-fields names what to give of a motion; give one with --motion")
     fields = tuple(name.strip() for name in (config.motion_fields or "").split(",") if name.strip())
-    pipeline = Pipeline.from_run(
-        args.run,
-        args.device,
-        args.dtype,
-        prompt=args.prompt,
-        face_detector=args.face_detector,
-        checkpoint=args.checkpoint,
-        adapter=args.adapter,
-        compiled=args.compile,
-    )
+    pipeline = open_pipeline(args)
     motion = None if config.motion is None else read_motion(Path(config.motion))
     return PipelineBackend(pipeline, args.run.resolve().name, motion, fields)

@@ -43,7 +43,7 @@ class FaceSettings(_Message):
     """
 
     steps: int | None = Field(default=None, ge=1, le=1000)
-    audio_guidance: float | None = Field(default=None, ge=0, le=20, allow_inf_nan=False, strict=False)
+    audio_guidance: float | None = Field(default=None, ge=0, le=20, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
     drive: bool = False
 
