@@ -64,7 +64,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, clips: list[EvalClip]) -> P
     (root / "broken.mp4").write_bytes(b"no video")
     write("longer", images(10, LENGTH + 60), np.pad(own["longer"].wave_N, (0, 640 * 60)))
     write("wide", images(11, LENGTH, 32, 64), own["wide"].wave_N)
-    (root / "notes.txt").write_text("of no clip")
+    (root / "stranger.mp4").write_bytes(b"of no clip")
+    (root / "notes.txt").write_text("no video")
     return root
 
 
@@ -90,7 +91,7 @@ def test_every_fault_is_told_by_name_in_a_line(as_it_is: FolderSystem) -> None:
         ("wide", "64x32 pixels, not 32x32", "left out"),
     ):
         assert said in lines[key] and lines[key].endswith(end) and "\n" not in lines[key], lines[key]
-    assert "1 ('notes.txt')" in as_it_is.lines()[-1]
+    assert "1 ('stranger.mp4')" in as_it_is.lines()[-1]
     assert not as_it_is.mended
 
 

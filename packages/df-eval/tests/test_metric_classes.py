@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import time
@@ -79,6 +80,7 @@ def test_batches_give_the_same_as_all_at_once(name: str, clips: list[Clip]) -> N
 
 def take_part(rank: int, clips: list[Clip], store: str, out: Path) -> None:
     """One of two processes; each writes what it computes."""
+    gc.disable()  # what other tests left may wait for threads that are not here
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
     found: dict[str, dict[str, float]] = {}

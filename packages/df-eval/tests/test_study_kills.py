@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killed_study import PROGRAMS, start
 
 from df_eval.study.config import StudyConfig
-from df_eval.study.programs import Programs
 from df_eval.study.run import run_study
 from df_models.settings import validate_config
 
-STUBS = Path(__file__).with_name("study_stubs.py")
-PROGRAMS = Programs(*((sys.executable, "-S", str(STUBS), name) for name in ("train", "eval", "corpus")))
 KILLS = 8
 CLAIM = {"name": "c", "claim": "c", "metric": "lip_sync", "arms": ["b", "a"], "margin": 0.05, "criterion": "c"}
 TREE = {
@@ -36,12 +32,6 @@ TREE = {
     "slots": {"count": 2},
     "hypotheses": [CLAIM],
 }
-
-
-def study(config: StudyConfig) -> None:
-    """What a killed process does."""
-    os.setsid()
-    run_study(config, lambda line: None, programs=PROGRAMS)
 
 
 def commands_of(process: int) -> list[int]:
@@ -91,11 +81,9 @@ def test_a_study_killed_at_random_moments_says_what_an_unkilled_one_does(
         (tmp_path / name / "base.json").write_text("{}")
     monkeypatch.chdir(tmp_path / "killed")
     config = validate_config(StudyConfig, TREE)
-    fork = multiprocessing.get_context("fork")  # a new interpreter would load torch for seconds, each time
     chance, doubled = random.Random(0), 0  # commands that were killed themselves
     for number in range(KILLS):
-        child = fork.Process(target=study, args=(config,))
-        child.start()
+        child = start(config, tmp_path / "killed")
         if number % 4 < 2:  # else it may be still planning
             wait_for_a_command(child)
         time.sleep(chance.uniform(0, 0.2))
