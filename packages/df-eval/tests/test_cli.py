@@ -82,9 +82,11 @@ def test_help_and_version_tell_what_is_what(capsys: pytest.CaptureFixture[str]) 
         assert all(word in text for word in words)
 
 
-def test_help_does_not_wait_for_torch() -> None:
+def test_neither_help_nor_a_missing_run_waits_for_torch() -> None:
     code = (
         "import sys\nfrom df_eval.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "code = main(['none'])\nsys.exit(code != 2 or 'torch' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "error: no such run: none" in done.stderr

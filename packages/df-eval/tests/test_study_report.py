@@ -229,3 +229,8 @@ def test_help_loads_no_torch() -> None:
     code = "import sys; from df_eval.study.cli import build_parser; build_parser('run').format_help(); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_command_that_is_misspelt_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plna", "configs/study/bridge.yaml"]) == 2
+    assert "no such file and no command: plna (did you mean 'plan'?)" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_an_adapter_is_added_to_the_model_it_was_trained_on(files, tmp_path: Pat
     tensors = {f"base_model.model.{layer}.{part}.weight": value for part, value in names.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata=metadata_of(adapter))
 
-    pipeline = Pipeline.from_run(files.run, "cpu", adapter=adapted)
+    pipeline = Pipeline.from_run(files.run, "cpu", "float32", adapter=adapted)
     wanted = model.state_dict()
     assert all(torch.equal(wanted[name], value) for name, value in pipeline.model.state_dict().items())
     assert pipeline.model.config.speech_level == -31.0
@@ -307,9 +307,12 @@ def test_help_and_version(arguments: list[str], capsys) -> None:
     assert ("df-infer generate --run" in shown) if "--help" in arguments else ("0.1" in shown)
 
 
-def test_help_does_not_wait_for_torch() -> None:
+def test_neither_help_nor_a_missing_run_waits_for_torch() -> None:
     code = (
         "import sys\nfrom df_infer.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "code = main(['generate', '--run', 'none', '--image', 'i', '--audio', 'a', '--out', 'o.mp4'])\n"
+        "sys.exit(code != 2 or 'torch' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "error: no such run: none" in done.stderr

@@ -276,6 +276,8 @@ def test_what_cannot_be_live_is_refused(pipeline: Pipeline, image: np.ndarray) -
         Session(pipeline, image, fields=("pitch",))
     with pytest.raises(UserError, match="needs a portrait"):
         Session(pipeline, None)
+    with pytest.raises(UserError, match="must be an array, not str"):
+        Session(pipeline, "face.png")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="outlasts any motion"):
         _motion(SimpleNamespace(config=replace(pipeline.model.config, structure_given="always")), None, ())  # pyright: ignore
     session = Session(pipeline, image)

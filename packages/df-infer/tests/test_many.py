@@ -29,7 +29,7 @@ def _tiny_vae(monkeypatch: pytest.MonkeyPatch) -> None:
     [({}, (17, 5, 29)), ({"audio_guidance": 2.0, "audio_future": 2}, (5, 13)), ({"chunk": 2}, (13, 13))],
 )
 def test_clips_made_together_are_those_made_alone(files, changes: dict, lengths: tuple[int, ...]) -> None:
-    pipeline = Pipeline.from_run(files.run, "cpu")
+    pipeline = Pipeline.from_run(files.run, "cpu", "float32")
     rollout = pipeline.rollout.model_copy(update=changes)
     rng = np.random.default_rng(0)
     image = read_image(files.image)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from df_eval.config import EvalConfig
 from df_eval.protocols.protocol import check_frozen, protocol_file
+from df_infer.run_dir import RunDir, open_run_dir
 from df_models.cli_support import CommandParser, add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
@@ -159,8 +160,6 @@ def place_of(args: argparse.Namespace, runs: list[Path], several: bool, checkpoi
     Raises:
         UserError: several systems are compared, and none was given.
     """
-    from df_infer.run_dir import RunDir
-
     if args.out is None and several:
         raise UserError("several systems are compared, and none of them is the place for it; name one with --out DIR")
     if args.require_goals and several:
@@ -181,6 +180,8 @@ def _main(argv: list[str]) -> int:
     if args.checkpoint == ALL and (several or args.require_goals):
         raise UserError(f"--checkpoint {ALL} is about the training of one run; leave the other systems and goals out")
     out = place_of(args, runs, several, config.checkpoint)
+    for run in runs:
+        open_run_dir(run, config.checkpoint)
     announce_loading("df-eval")
     if args.checkpoint == ALL:
         return _milestones(runs[0], config, out, args.quiet)
@@ -194,6 +195,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _export(runs: list[Path], config: EvalConfig, out: Path) -> int:
+    open_run_dir(runs[0], config.checkpoint)
     announce_loading("df-eval")
     from df_eval.reports.export import export_clips
 

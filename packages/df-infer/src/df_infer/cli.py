@@ -19,7 +19,7 @@ from df_infer.run_dir import open_run
 from df_infer.serve.command import add_serve
 from df_models.cli_support import CommandParser, add_version, announce_loading, run_cli
 from df_models.errors import UserError
-from df_models.files import check_output, check_output_directory
+from df_models.files import check_output, check_output_directory, require_file
 from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
 from df_models.time import FPS
 
@@ -125,9 +125,12 @@ def _generate(args: argparse.Namespace) -> int:
     if args.together is not None:
         raise UserError("--together is for clips of a list; give one with --manifest")
     _check_outputs(args)
+    fields = _fields(args)
+    open_run(args.run, args.checkpoint)
+    for path in _inputs(args):
+        require_file(path)
     announce_loading("df-infer")
     _check_asked(args)
-    fields = _fields(args)
     from df_models.media import read_audio, read_image
 
     image = None if args.image is None else read_image(args.image)
@@ -168,6 +171,8 @@ def _generate(args: argparse.Namespace) -> int:
     written = args.structure_out if args.out is None else args.out
     told = " with audio" if args.out is not None and args.audio is not None else ""
     print(f"wrote {written}: {count} frames, {count / FPS:.2f} s{told}, {count / FPS / taken:.2f}x real time")
+    if image is not None and not pipeline.looks_for_faces:
+        print("no face was looked for: this model has no face detector, and took the middle square of the image")
     if motion is not None or rollout.structure_from is not None:
         source = rollout.structure_from if args.drive is None else args.drive
         print(f"the structure was given: {', '.join(fields) or 'all of it'}, from {source}")
@@ -205,6 +210,7 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
         raise UserError(f"--together {args.together}: give 1 or more")
     items = read_manifest(args.manifest, args.out)
     check_output_directory(args.out, inputs=[args.manifest])
+    open_run(args.run, args.checkpoint)
     announce_loading("df-infer")
     from df_infer.many.make import Job, make_all
     from df_models.model.adapter import weights_hash
@@ -297,9 +303,13 @@ def _check_asked(args: argparse.Namespace) -> None:
             raise UserError(f"{option} was given, but the model of {args.run} makes {_MAKES[config.streams]}")
 
 
+def _inputs(args: argparse.Namespace) -> list[Path]:
+    return [path for path in (args.image, args.audio, args.drive) if path is not None]
+
+
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse, before any work, outputs that cannot be written or that are inputs."""
-    inputs = [path for path in (args.image, args.audio, args.face_detector, args.drive) if path is not None]
+    inputs = [*_inputs(args), *([args.face_detector] if args.face_detector is not None else [])]
     for path, suffix in ((args.out, ".mp4"), (args.structure_out, ".npz"), (args.profile, ".json")):
         if path is None:
             continue

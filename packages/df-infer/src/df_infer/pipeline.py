@@ -127,6 +127,11 @@ class Pipeline:
         check_encoders(config, pipeline.audio_encoder, pipeline.reference_encoder)
         return pipeline
 
+    @property
+    def looks_for_faces(self) -> bool:
+        """Whether a portrait is cropped around its face; else it is the middle square, whatever that shows."""
+        return self.model.config.face_crop != NO_CROP
+
     def portrait(self, image_HWC: np.ndarray, *, cropped: bool = False) -> np.ndarray:
         """Crop an image as the model's training clips were cropped; ``cropped`` only takes the centre square."""
         rule = NO_CROP if cropped else self.model.config.face_crop

@@ -222,12 +222,18 @@ class Run:
     Attributes:
         model: directory of safetensors and config.json.
         rollout: the run's own rollout settings, or the defaults for a bare model directory.
-        prompt: the encoded prompt that the model was trained with; None if there is none beside it.
     """
 
     model: Path
     rollout: RolloutConfig
-    prompt: Path | None = None
+
+    @property
+    def prompt(self) -> Path | None:
+        """The encoded prompt that the model was trained with; None if there is none beside it."""
+        from df_models.text import PROMPT_FILE  # it loads torch, for which an error of the run's does not wait
+
+        path = self.model / PROMPT_FILE
+        return path if path.is_file() else None
 
 
 def open_run(path: str | Path, checkpoint: int | None = None) -> Run:
@@ -246,13 +252,12 @@ def open_run(path: str | Path, checkpoint: int | None = None) -> Run:
         if checkpoint is not None:
             raise UserError(f"{path} is a model, and only runs have milestones; leave out --checkpoint")
         run = _run_around(path.resolve())
-        return Run(path, RolloutConfig() if run is None else _rollout(run), _prompt(path))
+        return Run(path, RolloutConfig() if run is None else _rollout(run))
     run = RunDir(path)
     if not run.config.is_file():
         files = " and ".join(MODEL_FILES)
         raise UserError(f"{path} is no run and no model: a run holds {run.config.name} and {MODEL}/, a model {files}")
-    model = require_model(run, checkpoint)
-    return Run(model, _rollout(run), _prompt(model))
+    return Run(require_model(run, checkpoint), _rollout(run))
 
 
 def open_run_dir(path: str | Path, checkpoint: int | None = None) -> RunDir:
@@ -315,13 +320,6 @@ def _run_around(model: Path) -> RunDir | None:
     elif model.name != MODEL:
         return None
     return RunDir(root) if (root / "config.yaml").is_file() else None
-
-
-def _prompt(model: Path) -> Path | None:
-    from df_models.text import PROMPT_FILE  # it loads torch, which a command's --help does not wait for
-
-    path = model / PROMPT_FILE
-    return path if path.is_file() else None
 
 
 def _rollout(run: RunDir) -> RolloutConfig:

@@ -252,8 +252,8 @@ def test_whole_video_that_cannot_be_made_says_why(client: httpx.Client, speech: 
         ({"image": b"none", "audio": speech}, "image"),
         ({"image": png(), "audio": b"none"}, "audio"),
     ):
-        state = ended(client, client.post("/v1/videos", files=files).json()["id"])
-        assert state["state"] == "failed" and str(state["error"]).startswith(f"the {why}")
+        answer = client.post("/v1/videos", files=files)
+        assert answer.status_code == 400 and answer.json()["error"].startswith(f"the {why}"), "told at once"
     files = {"image": png(), "audio": speech}
     assert client.post("/v1/videos", files=files, data={"settings": '{"steps":0}'}).status_code == 400
     answer = client.post("/v1/videos", files={"image": png()})

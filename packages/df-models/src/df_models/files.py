@@ -68,6 +68,12 @@ def remove_leftovers(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Raise a UserError where there is no such file."""
+    if not Path(path).is_file():
+        raise UserError(f"no such file: {path}")
+
+
 def check_output(path: str | os.PathLike[str], *, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
     """Refuse, before any work, a file that could not be written at its end, or whose writing would destroy an input.
 

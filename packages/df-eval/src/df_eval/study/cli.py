@@ -9,7 +9,7 @@ from pathlib import Path
 
 from df_eval.study.config import StudyConfig
 from df_models.cli_support import CommandParser, add_version, run_cli
-from df_models.errors import UserError
+from df_models.errors import UserError, nearest
 from df_models.settings import add_print_config, dump_config, load_config
 
 _DESCRIPTION = """\
@@ -70,6 +70,8 @@ def _main(argv: list[str]) -> int:
         return _status(_directory(options))
     if command == "report":
         return _report(_directory(options), options.paper)
+    if command == "run" and not options.study.exists() and (near := nearest(str(options.study), COMMANDS)):
+        raise UserError(f"no such file and no command: {options.study}{near}")
     if options.study.is_dir():
         raise UserError(f"{options.study} is a directory; give the study's configuration file")
     config = load_config(StudyConfig, options.study, options.overrides)

@@ -131,6 +131,10 @@ class Session:
         self._fields, self._motion_TSD, self._given = fields, _motion(self._model, motion, fields), None
         if self._motion_TSD is not None:
             self._given = GivenStructure(self._model, Drive(self._motion_TSD, fields), 1, self._model.device)
+        if not (portrait is None or isinstance(portrait, EncodedPortrait | np.ndarray)):
+            raise UserError(
+                f"the portrait must be an array, not {type(portrait).__name__}; df_models.media.read_image reads one"
+            )
         self._portrait = portrait if isinstance(portrait, EncodedPortrait) else pipeline.encoded(portrait, cropped)
         latent = reference_input(config, self._portrait.latent, torch.zeros(1, 1, SLOTS, 0), None)
         text = None if pipeline.prompt is None else pipeline.prompt.features_LD[None]

@@ -27,7 +27,7 @@ from df_infer.pipeline import EncodedPortrait, Pipeline
 from df_infer.rollout import RolloutConfig
 from df_infer.run_log import read_log
 from df_models.errors import UserError
-from df_models.files import check_output, safe_join, sha256_file
+from df_models.files import check_output, require_file, safe_join, sha256_file
 from df_models.locks import one_writer
 from df_models.media import AudioFile, read_audio, read_image
 from df_models.media.video import VideoWriter
@@ -139,9 +139,8 @@ def _wanted(job: Job, item: Item) -> Wanted:
 
 def _key(job: Job, item: Item) -> str:
     """What a clip is made of, as a hash."""
-    for path in (item.image, item.audio):
-        if path and not Path(path).is_file():
-            raise UserError(f"no such file: {path}")
+    for path in filter(None, (item.image, item.audio)):
+        require_file(path)
     prompt = job.pipeline.prompt
     facts = {
         "image": sha256_file(item.image) if item.image else "",

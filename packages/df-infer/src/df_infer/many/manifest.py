@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from df_models.errors import UserError
-from df_models.files import safe_join
+from df_models.files import require_file, safe_join
 from df_models.settings import FrozenModel, validate_config
 
 LARGEST = 64 << 20
@@ -54,8 +54,7 @@ def read_manifest(path: Path, out: Path) -> list[Item]:
     """
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise UserError(f"--manifest {path}: give a .csv with a header or a .jsonl, of image, audio, out")
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
+    require_file(path)
     if path.stat().st_size > LARGEST:
         raise UserError(f"{path} has {path.stat().st_size >> 20} MiB, at most {LARGEST >> 20} are read; divide it")
     items, places = [], {}

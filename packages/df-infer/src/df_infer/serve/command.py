@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from df_infer.model_options import add_model_options, open_pipeline
+from df_infer.run_dir import open_run
 from df_infer.serve.config import ServeConfig
 from df_models.cli_support import announce_loading
 from df_models.errors import UserError
@@ -47,6 +48,7 @@ def _serve(args: argparse.Namespace) -> int:
     if args.print_config:
         print(dump_config(config), end="")
         return 0
+    open_run(args.run, args.checkpoint)
     from df_infer.serve.guard import read_token
 
     token = read_token(config)

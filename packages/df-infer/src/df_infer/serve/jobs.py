@@ -34,6 +34,7 @@ class Job:
 
     Attributes:
         id: random, so that nobody can guess another's.
+        portrait: what the face looks like, cropped, uint8 ``[H, W, 3]``; there once the job is taken.
         frames, of: pixel frames made, and all of them (0: not known yet).
         error: one line, where it failed.
     """
@@ -45,12 +46,17 @@ class Job:
     frames: int = 0
     of: int = 0
     error: str | None = None
+    portrait: np.ndarray | None = None
     ended: float | None = None
 
     @property
     def file(self) -> Path:
         """The MP4, where it is done."""
         return self.folder / "video.mp4"
+
+    def unnamed(self, error: UserError) -> str:
+        """An error without the server's own paths."""
+        return str(error).replace(f"{self.folder}/", "the ")
 
     def told(self) -> dict[str, Any]:
         """What a client is told."""
@@ -88,7 +94,8 @@ class Jobs:
         """Take a video to be made.
 
         Raises:
-            UserError: the settings are beyond the limits.
+            UserError: the settings are beyond the limits, or a file is not what it should be: no audio, no image, no
+                face in it.
         """
         self._house.check(settings)
         job = Job(Path(tempfile.mkdtemp(dir=self._root)), settings)
@@ -98,8 +105,13 @@ class Jobs:
             for upload, name in ((image, "image"), (audio, "audio")):
                 with (job.folder / name).open("wb") as file:
                     await asyncio.to_thread(shutil.copyfileobj, upload.file, file)
-        except BaseException:
+            await asyncio.to_thread(_check_audio, job.folder / "audio")
+            job.portrait = await self._house.read_portrait(job.folder / "image")
+            (job.folder / "image").unlink()
+        except BaseException as error:
             self.remove(job)
+            if isinstance(error, UserError):
+                raise UserError(job.unnamed(error)) from error
             raise
         self._queue.put_nowait(job)
         event("video taken", job=job.id)
@@ -142,14 +154,13 @@ class Jobs:
             except _Cancelled:
                 job.state = "cancelled"
             except UserError as error:
-                job.state, job.error = "failed", str(error).replace(f"{job.folder}/", "the ")
+                job.state, job.error = "failed", job.unnamed(error)
             except Exception:
                 failure("video failed", job=job.id)
                 job.state, job.error = "failed", "the server failed"
             finally:
                 job.ended = time.monotonic()
-                for name in ("image", "audio"):
-                    (job.folder / name).unlink(missing_ok=True)
+                (job.folder / "audio").unlink(missing_ok=True)
                 event("video ends", job=job.id, state=job.state, frames=job.frames)
                 if job.id not in self._jobs:
                     shutil.rmtree(job.folder, ignore_errors=True)
@@ -158,10 +169,10 @@ class Jobs:
         from df_models.media import AudioFile, read_audio, write_video
 
         house, audio = self._house, job.folder / "audio"
-        portrait = await house.read_portrait(job.folder / "image")
+        assert job.portrait is not None, "a job that waits has one"
         async with house.decoding:
             wave = await asyncio.to_thread(read_audio, audio, most_s=house.config.audio_s)
-        video = await house.engine.do(WHENEVER, house.backend.video, portrait, wave, job.settings)
+        video = await house.engine.do(WHENEVER, house.backend.video, job.portrait, wave, job.settings)
         job.of = video.count
 
         def write() -> None:
@@ -180,3 +191,15 @@ class Jobs:
                 return
             job.frames += 1
             yield frame
+
+
+def _check_audio(path: Path) -> None:
+    """Refuse what is no audio before anything waits for it; the whole of it is read when its turn comes.
+
+    Raises:
+        UserError: it is none.
+    """
+    from df_models.media import AudioFile
+
+    with AudioFile(path):
+        pass

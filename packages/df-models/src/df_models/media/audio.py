@@ -19,7 +19,7 @@ import numpy as np
 
 from df_models.containers import open_media
 from df_models.errors import UserError
-from df_models.files import atomic_path
+from df_models.files import atomic_path, require_file
 from df_models.media.decoding import AudioBlock, BrokenAudio, Heard, audio_blocks, decoded_frames
 from df_models.media.mixing import ANTIPHASE_SHARE
 from df_models.media.track import AudioTrack
@@ -225,12 +225,6 @@ def open_file(path: str | Path, what: str) -> av.container.InputContainer:
         return open_media(path)
     except (av.FFmpegError, OSError) as error:
         raise UserError(f"{path} is no {what} that can be read ({reason_of(error)})") from error
-
-
-def require_file(path: str | Path) -> None:
-    """Raise a UserError where there is no such file."""
-    if not Path(path).is_file():
-        raise UserError(f"no such file: {path}")
 
 
 def reason_of(error: Exception) -> str:

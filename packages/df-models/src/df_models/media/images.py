@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from df_models.errors import UserError
-from df_models.files import atomic_path
-from df_models.media.audio import require_file
+from df_models.files import atomic_path, require_file
 
 REDUCED_PIXELS = 50_000_000
 """Larger images are read at a half, a quarter or an eighth of their size: 150 MB of pixels, and more than any model

@@ -76,7 +76,7 @@ function hear(message) {
     case "cleared": state.connection?.cleared(message); break;
     case "stats": state.stats = message; figures(); break;
     case "ended": state.farewell = `The session ended: ${message.reason}.`; state.connection?.close(); break;
-    case "error": complain(message.message); break;
+    case "error": complain(message.message); say("The server refused."); break;
   }
 }
 
@@ -90,6 +90,7 @@ function ready() {
 }
 
 function ended() {
+  state.counted = null;
   stopWave();
   closeMicrophone();
   state.connection = null;
@@ -112,6 +113,7 @@ async function switchMicrophone(on) {
     state.media = await openMicrophone($("echo").checked);
   } catch (error) {
     state.wanted = false;
+    say("No microphone; sound from a file can still be spoken.");
     complain(error.message);
     return;
   }
@@ -144,6 +146,7 @@ async function speakFile(bytes, name) {
     say(`Speaking: ${name}`);
     state.stopWave = sendWave(wave, state.connection, level, () => { state.stopWave = null; say("Sent; the face speaks to its end. Speak, or choose more sound."); });
   } catch (error) {
+    say("The sound was not taken.");
     complain(error.message);
   }
 }
@@ -161,27 +164,16 @@ async function figures() {
   const { stats, connection } = state;
   if (!connection || !stats) return;
   const seen = connection.seen() ?? stats.seen;
+  // Of the session's own frames: the browser's count would hold those that are shown again while the next one is made.
+  const now = performance.now();
+  if (state.counted) $("rate").textContent = `${Math.max(0, (1000 * (seen - state.counted.seen)) / (now - state.counted.now)).toFixed(1)} /s`;
+  state.counted = { seen, now };
   // Of a file much is sent ahead: its delay says nothing.
   $("delay").textContent = state.media ? `${Math.max(0, Math.round((stats.heard - seen) * 40))} ms` : "–";
   $("computing").textContent = `${stats.speed.toFixed(1)} ×`;
   $("slow").hidden = stats.speed >= 1 || !stats.speed;
   const skew = await connection.skew();
   $("skew").textContent = skew === null ? "–" : `${Math.round(skew)} ms`;
-}
-
-function countFrames() {
-  const video = $("video");
-  let count = 0;
-  const step = () => { count += 1; video.requestVideoFrameCallback(step); };
-  if (!video.requestVideoFrameCallback) return;
-  video.requestVideoFrameCallback(step);
-  let last = performance.now();
-  setInterval(() => {
-    const now = performance.now();
-    if (state.connection) $("rate").textContent = `${((1000 * count) / (now - last)).toFixed(1)} /s`;
-    count = 0;
-    last = now;
-  }, 1000);
 }
 
 async function choosePortrait(file) {
@@ -220,5 +212,4 @@ $("steps").oninput = () => { $("steps-value").value = $("steps").value; };
 $("guidance").oninput = () => { $("guidance-value").value = Number($("guidance").value) === 1 ? "off" : Number($("guidance").value).toFixed(2); };
 $("token-form").onsubmit = (event) => { event.preventDefault(); useToken($("token").value); complain(); load(); };
 document.addEventListener("keydown", ({ key }) => { if (key === "Escape") interrupt(); });
-countFrames();
 load();
