@@ -24,7 +24,7 @@ Every metric of df-eval. This page is made from the lists that df-eval measures 
 `SETS`), by `uv run python tools/make_metrics.py`; a test holds it up to date. Change the lists, not the page.
 
 A value is pooled over clips as a sum of numerators over a sum of denominators; for a plain mean over clips the
-denominator is 1. Distances of distributions have no value per clip. Intervals are bootstraps over clips. Frames in
+denominator is 1. Distances of distributions have no value per clip. Intervals are bootstraps over people. Frames in
 which no face is found are left out of every metric of readings, never filled (SyncNet looks where the face was before
 and after); the detection rate is always reported. "Needs" names
 the signals without which a metric does not exist: of the reader (`mouth`, `identity`, ...), of the truth (`true_mouth`,

@@ -106,7 +106,9 @@ def evaluate(argv: list[str]) -> None:
         value += 0 if trained["taken"] == [*range(STEPS)] else 1
         pairs = {"lip_sync": value, "motion_ratio": 1 - value}
         metrics = {name: {"value": v, "numerator": v, "denominator": 1.0} for name, v in pairs.items()}
-        lines.append({"frames": 33, "row": "generated", "clip": f"val-{clip}", "metrics": metrics})
+        lines.append(
+            {"frames": 33, "row": "generated", "clip": f"val-{clip}", "person": f"p-{clip}", "metrics": metrics}
+        )
     (out / "per_clip.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     protocol = {"clips_from": "stub", "reader": "stub", "device": "none"}
     (out / "metrics.json").write_text(json.dumps({"lengths": {"33": {}}, "protocol": protocol}))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from df_eval.metrics import ClipRatio, Pair, bootstrap_interval
+from df_eval.metrics.aggregate import units_of
 
 
 def pairs_of(values: np.ndarray) -> list[Pair]:
@@ -100,3 +101,16 @@ def test_interval_of_a_ratio_of_sums_weighs_clips_by_denominator() -> None:
     numerators = 3.0 * denominators
     low, high = bootstrap_interval(numerators, denominators, seed=0) or (0, 0)
     assert low == pytest.approx(3.0) and high == pytest.approx(3.0)
+
+
+def test_clips_of_one_person_are_drawn_together() -> None:
+    """Ten equal clips of each of four people tell no more of people than one clip of each."""
+    values, people = np.array([0.1, 0.4, 0.5, 0.9]), [name for name in "abcd" for _ in range(10)]
+    one, ten = ClipRatio(), ClipRatio()
+    one.update(pairs_of(values), list(range(4)))
+    ten.update(pairs_of(values.repeat(10)), list(range(40)))
+    alone, together, apart = one.score(), ten.score(units_N=units_of(people)), ten.score()
+    assert (together.n, together.units, alone.units, apart.units) == (40, 4, 4, 40)
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
+    assert apart.low > together.low and apart.high < together.high
+    assert list(units_of(["a"] * 3)) == [0, 1, 2], "one person's clips are drawn one by one"

@@ -41,7 +41,8 @@ LIMITS = {"max_lag": 5, "shifts": SHIFTS}
 
 
 def fabricate() -> tuple[LengthResults, list[dict]]:
-    results, shown = LengthResults(FRAMES, [f"clip-{index}" for index in range(CLIPS)], ROWS), []
+    keys, people = ([f"{kind}-{index}" for index in range(CLIPS)] for kind in ("clip", "person"))
+    results, shown = LengthResults(FRAMES, keys, people, ROWS), []
     for index in range(CLIPS):
         videos = {}
         for name, noise in SYSTEMS.items():

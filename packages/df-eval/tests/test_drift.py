@@ -188,7 +188,7 @@ def test_the_suite_measures_drift_where_it_is_asked(pipeline: Pipeline, clips: l
 
 def test_the_report_shows_it(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path / "none.jsonl", clips=1, lengths=(33,))
-    drift = Drift(1025, WINDOW, [33, 1025], ROWS)
+    drift = Drift(1025, WINDOW, [33, 1025], ROWS, ["a", "b", "c"])
     for row, value in ((GENERATED, 0.7), (STATIC, 0.0)):
         for end in drift.ends:
             for index in range(3):

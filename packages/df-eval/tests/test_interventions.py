@@ -87,7 +87,7 @@ def truth_of(clip: EvalClip) -> Truth:
 
 
 def found(system: Obedient, clips: list[EvalClip]) -> Interventions:
-    into, truths = Interventions(FRAMES), [truth_of(clip) for clip in clips]
+    into, truths = Interventions(FRAMES, [c.identity for c in clips]), [truth_of(c) for c in clips]
     made = system.make(clips, FRAMES, None)
     generated = [{GENERATED: Video(m.frames_THWC, PatchReader().read(m.frames_THWC))} for m in made]
     intervene(system, clips, truths, generated, PatchReader(), EvalConfig(), into, lambda _: None)
@@ -121,7 +121,7 @@ def test_what_cannot_be_made_is_told() -> None:
     assert into.missing[REFERENCE_SWAPPED] == "all clips are of one person" and set(into.pairs) == {GENERATED}
     assert "has no structure" in found(run_of(has_structure=False), alone).missing[STRUCTURE_SWAPPED]
     bare = [replace(clip, structure_TV=None) for clip in alone]
-    blind = Interventions(FRAMES)
+    blind = Interventions(FRAMES, ["one", "one"])
     intervene(run_of(), bare, [truth_of(c) for c in bare], [{}, {}], PatchReader(), EvalConfig(), blind, lambda _: None)
     assert "no true structure" in blind.missing[STRUCTURE_SWAPPED]
 
@@ -151,7 +151,7 @@ def test_the_suite_intervenes_with_a_real_model() -> None:
 
 def test_the_report_shows_it(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path / "none.jsonl", clips=1, lengths=(33,))
-    into = Interventions(33, missing={STRUCTURE_SWAPPED: "the model was <never> given it"})
+    into = Interventions(33, ["a", "b", "c", "d"], missing={STRUCTURE_SWAPPED: "the model was <never> given it"})
     for index in range(3):
         sides = {"own": Pair(0.8 + index / 99), "other": Pair(0.0), "share": Pair(0.01 * index)}
         into.add(REFERENCE_SWAPPED, index, {"mouth": sides})

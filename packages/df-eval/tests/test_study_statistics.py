@@ -120,3 +120,15 @@ def test_a_seed_without_any_value_is_no_seed() -> None:
     alone = estimate(cells(values[:1]), cells(np.zeros((1, 6))))
     assert (found.seeds, found.clips, found.undefined) == (1, 6, 12)
     assert (found.value, found.low, found.high) == (alone.value, alone.low, alone.high)
+
+
+def test_clips_of_one_person_are_drawn_together() -> None:
+    """More clips of the same people change nothing; taken as people, they would promise too much."""
+    random = np.random.default_rng(4)
+    values_SC = drawn(random, 3, 8, 0.2, 1.0, 0.3)
+    people_C = np.arange(8).repeat(5)
+    single, many = estimate(cells(values_SC)), estimate(cells(values_SC.repeat(5, axis=1)), units_C=people_C)
+    assert (many.clips, many.units, single.units) == (40, 8, 8)
+    assert (many.value, many.error, many.freedom) == pytest.approx((single.value, single.error, single.freedom))
+    apart = estimate(cells(values_SC.repeat(5, axis=1)))
+    assert apart.error is not None and many.error is not None and apart.error < many.error

@@ -1,8 +1,9 @@
 """Several systems on the same clips: each one's paired difference from the first.
 
-The statistics are those of studies (`df_eval.study.statistics`) with one seed: bootstrap over the clips that both rows
-have, value +- t * standard error, and p of the same t. The p values of the main metrics are adjusted together by Holm's
-procedure; that family is fixed before anything is measured. Other metrics have intervals and no p.
+The statistics are those of studies (`df_eval.study.statistics`) with one seed: bootstrap over the people (or clips of
+one person) that both rows have, value +- t * standard error, and p of the same t. The p values of the main metrics are
+adjusted together by Holm's procedure; that family is fixed before anything is measured. Other metrics have intervals
+and no p.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Difference:
     p_holm: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        told = {"value": self.found.value, "low": self.found.low, "high": self.found.high, "n": self.found.clips}
+        told = {"value": self.found.value, "low": self.found.low, "high": self.found.high, "n": self.found.clips,
+                "units": self.found.units}  # fmt: skip
         own = {name: value for name, value in asdict(self).items() if name != "found"}
         return own | told
 
@@ -80,7 +82,7 @@ def paired(results: LengthResults, row: str, reference: str, metric: str, seed: 
     ours, theirs = results.pairs(row, metric), results.pairs(reference, metric)
     both = [index for index in ours if index in theirs and ours[index].defined and theirs[index].defined]
     cells = [_cells([pairs[index] for index in both]) for pairs in (ours, theirs)]
-    return estimate(*cells, seed=seed, resamples=resamples)
+    return estimate(*cells, units_C=results.units_N[both], seed=seed, resamples=resamples)
 
 
 def _cells(pairs: Sequence[Pair]) -> Cells:

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.measure import SHIFTED, STATIC, Truth, Video, kind_of
-from df_eval.metrics import SPECS, ClipRatio, Pair, Score, sync
+from df_eval.metrics import SPECS, Pair, Score, sync
+from df_eval.metrics.aggregate import pooled_score, units_of
 from df_eval.metrics.frames import sharpness
 from df_eval.metrics.seen import Seen
 from df_eval.reading.readers import FaceReader
@@ -53,6 +54,7 @@ class Drift:
 
     Attributes:
         ends: pixel frames after which the windows end.
+        people: of the clips; what intervals resample.
         pairs: by row, metric and end, the clips' pairs by index.
         missing: by row, why it has no windows at all, or none beyond some length.
     """
@@ -61,6 +63,7 @@ class Drift:
     window: int
     ends: Sequence[int]
     rows: Sequence[str]
+    people: Sequence[str]
     pairs: dict[str, dict[str, dict[int, dict[int, Pair]]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -70,12 +73,10 @@ class Drift:
             self.pairs.setdefault(row, {}).setdefault(name, {}).setdefault(end, {})[index] = pair
 
     def scores(self, row: str, name: str, seed: int, resamples: int) -> dict[int, Score]:
-        """A metric of a row by end, with intervals over the clips; windows without any value are left out."""
+        """A metric of a row by end, with intervals; windows without any value are left out."""
         found: dict[int, Score] = {}
         for end, pairs in sorted(self.pairs.get(row, {}).get(name, {}).items()):
-            pooled = ClipRatio()
-            pooled.update(list(pairs.values()), list(pairs))
-            score = pooled.score(seed, resamples)
+            score = pooled_score(pairs, units_of(self.people), seed, resamples)
             if score.value is not None:
                 found[end] = score
         return found
@@ -119,7 +120,8 @@ def measure_drift(
     """
     frames, window = config.drift.frames, config.drift.window
     assert frames is not None
-    drift = Drift(frames, window, window_ends(frames, window, config.drift.at), rows_of(systems))
+    people = [clip.identity for clip in clips]
+    drift = Drift(frames, window, window_ends(frames, window, config.drift.at), rows_of(systems), people)
     speech = LongSpeech(clips)
     for system in systems:
         if not isinstance(system, RunSystem):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured, kind_of
-from df_eval.metrics import CATALOG, SETS, ClipRatio, Pair, Score, SetDistance, SetSpec
+from df_eval.metrics import CATALOG, SETS, Pair, Score, SetDistance, SetSpec
+from df_eval.metrics.aggregate import pooled_score, units_of
 
 ITSELF = "compared with itself"
 ByClip = dict[int, np.ndarray]
@@ -23,6 +24,7 @@ class LengthResults:
     Attributes:
         frames: pixel frames.
         keys: the clips, in order; their index is the sample id.
+        people: of the clips; what intervals resample.
         rows: of the table, in order.
         measured: by row, one entry per clip.
         curves: by row, curve name (``lag``, ``identity``, ``sharpness``, ``mouth`` ...) and clip.
@@ -32,6 +34,7 @@ class LengthResults:
 
     frames: int
     keys: list[str]
+    people: list[str]
     rows: Sequence[str] = ROWS
     measured: dict[str, list[Measured]] = field(init=False)
     curves: dict[str, dict[str, ByClip]] = field(init=False)
@@ -41,6 +44,11 @@ class LengthResults:
     def __post_init__(self) -> None:
         self.measured = {row: [] for row in self.rows}
         self.curves, self.features = ({row: {} for row in self.rows} for _ in range(2))
+
+    @property
+    def units_N(self) -> np.ndarray:
+        """What intervals resample, by clip (`df_eval.metrics.aggregate.units_of`)."""
+        return units_of(self.people)
 
     def add_curve(self, row: str, index: int, name: str, values: np.ndarray | None) -> None:
         """Add a clip's curve; clips without one (None) leave the curve out."""
@@ -61,11 +69,9 @@ class LengthResults:
         pairs = self.pairs(row, metric)
         if not pairs:
             return Score.unavailable(self._reason(row, metric))
-        pooled = ClipRatio()
-        pooled.update(list(pairs.values()), list(pairs))
         notes = {pair.note for pair in pairs.values() if pair.note}
         counted = [f"{note} ({sum(p.note == note for p in pairs.values())} clips)" for note in sorted(notes)]
-        return pooled.score(seed, resamples, reason="; ".join(counted))
+        return pooled_score(pairs, self.units_N, seed, resamples, "; ".join(counted))
 
     def table(self, seed: int, resamples: int) -> dict[str, dict[str, Score]]:
         """All cells, by row and metric."""
@@ -84,7 +90,7 @@ class LengthResults:
         distance = SetDistance(spec.name)
         distance.update(list(true.values()), list(true), real=True)
         distance.update(list(made.values()), list(made), real=False)
-        return distance.score(seed, resamples)
+        return distance.score(seed, resamples, self.units_N)
 
     def _reason(self, row: str, metric: str) -> str:
         if metric in self.unavailable:
@@ -99,7 +105,7 @@ def clip_lines(results: LengthResults) -> list[dict[str, Any]]:
     """One JSON line per row and clip that is in it, with every value, its numerator and denominator, and notes."""
     lines: list[dict[str, Any]] = []
     for row in results.rows:
-        for key, clip in zip(results.keys, results.measured[row], strict=True):
+        for key, person, clip in zip(results.keys, results.people, results.measured[row], strict=True):
             if clip.left_out:
                 continue
             metrics = {
@@ -108,7 +114,7 @@ def clip_lines(results: LengthResults) -> list[dict[str, Any]]:
                 for name, pair in clip.pairs.items()
                 if np.isfinite(pair.numerator)
             }
-            lines.append({"frames": results.frames, "row": row, "clip": key, "metrics": metrics})
+            lines.append({"frames": results.frames, "row": row, "clip": key, "person": person, "metrics": metrics})
     return lines
 
 

@@ -81,7 +81,7 @@ class Suite:
         return results
 
     def _intervene(self, longest: int, known: Sequence[Truth]) -> None:
-        self.interventions = Interventions(longest)
+        self.interventions = Interventions(longest, [clip.identity for clip in self.clips])
         runs = [system for system in self.systems if isinstance(system, RunSystem)]
         for system in runs:
             name = partial(row_of, system=system.row) if len(self.systems) > 1 else str
@@ -152,8 +152,8 @@ class Suite:
     ) -> LengthResults:
         unavailable = self.networks.unavailable | self.reader.unavailable
         left_out = left_out | {shifted_row(system, self.systems): left_out[system.row] for system in self.systems}
-        keys = [clip.key for clip in self.clips]
-        results = LengthResults(frames, keys, rows_of(self.systems), unavailable=unavailable)
+        keys, people = [clip.key for clip in self.clips], [clip.identity for clip in self.clips]
+        results = LengthResults(frames, keys, people, rows_of(self.systems), unavailable=unavailable)
         mouths = [source.signals.mouth_open_T for source in truths]
         limits: Any = {"max_lag": self.config.max_lag, "shifts": self.config.shifts}
         for index, (source, videos) in enumerate(zip(truths, self.videos[frames], strict=True)):

@@ -1,11 +1,11 @@
-"""From clips to one number with an interval: sums over clips, bootstrap over clips, safe under distributed padding.
+"""From clips to one number with an interval: sums over clips, bootstrap over people, safe under distributed padding.
 
-Shape suffixes: N clips, R bootstrap resamples.
+Shape suffixes: N clips, U units that are resampled, R bootstrap resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -26,8 +26,9 @@ class Score:
 
     Attributes:
         value: pooled over the clips, None if undefined on all of them (or unavailable: see ``reason``).
-        low, high: bootstrap 95 % interval over clips (percentiles), None with fewer than 2 clips.
+        low, high: bootstrap 95 % interval (percentiles), None with fewer than 2 units.
         n: clips that entered; ``undefined``: clips on which the metric does not exist, left out.
+        units: people, or clips, that the interval resamples (:func:`units_of`).
         reason: why there is no value, or a remark on it.
     """
 
@@ -37,6 +38,7 @@ class Score:
     n: int = 0
     undefined: int = 0
     reason: str = ""
+    units: int = 0
 
     @staticmethod
     def unavailable(reason: str) -> Score:
@@ -48,6 +50,23 @@ class Score:
         return asdict(self)
 
 
+def units_of(people: Sequence[str]) -> np.ndarray:
+    """What intervals resample, a number for each clip: its person, or the clip itself where all are of one person.
+
+    Clips of one person are alike, so an interval over clips would be too narrow for a claim about people (the cluster
+    bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). Of one person's clips
+    it speaks of that person's other sentences, and of nobody else.
+    """
+    names, units_N = np.unique(np.asarray(people, dtype=str), return_inverse=True)
+    return units_N if len(names) > 1 else np.arange(len(people))
+
+
+def summed_by(units_N: np.ndarray, values_N: np.ndarray) -> np.ndarray:
+    """The values' sums over each unit that occurs, ``[U]``."""
+    _, place_N = np.unique(units_N, return_inverse=True)
+    return np.bincount(place_N, weights=values_N)
+
+
 def ratio_of_sums(numerator_N: np.ndarray, denominator_N: np.ndarray) -> float:
     """Sum over sum; NaN without a denominator."""
     total = float(np.sum(denominator_N))
@@ -55,20 +74,20 @@ def ratio_of_sums(numerator_N: np.ndarray, denominator_N: np.ndarray) -> float:
 
 
 def bootstrap_interval(
-    numerator_N: np.ndarray, denominator_N: np.ndarray, seed: int, resamples: int = RESAMPLES, level: float = 0.95
+    numerator_U: np.ndarray, denominator_U: np.ndarray, seed: int, resamples: int = RESAMPLES, level: float = 0.95
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of `ratio_of_sums`, resampling clips with replacement (Efron 1979).
+    """Percentile bootstrap interval of `ratio_of_sums`, resampling units with replacement (Efron 1979).
 
     Returns:
-        (low, high), or None with fewer than 2 clips, for which resampling says nothing.
+        (low, high), or None with fewer than 2 units, for which resampling says nothing.
     """
-    count = len(numerator_N)
+    count = len(numerator_U)
     if count < 2:
         return None
-    picks_RN = np.random.default_rng(seed).integers(0, count, size=(resamples, count))
-    denominators = denominator_N[picks_RN].sum(axis=1)
+    picks_RU = np.random.default_rng(seed).integers(0, count, size=(resamples, count))
+    denominators = denominator_U[picks_RU].sum(axis=1)
     kept = denominators != 0
-    ratios = numerator_N[picks_RN].sum(axis=1)[kept] / denominators[kept]
+    ratios = numerator_U[picks_RU].sum(axis=1)[kept] / denominators[kept]
     if not len(ratios):
         return None
     tail = (1.0 - level) / 2.0
@@ -142,23 +161,40 @@ class ClipRatio(ClipStates):
         self.denominators.append(torch.tensor([pair.denominator for pair in defined], dtype=torch.float64))
         self.sample_ids.append(ids)
 
-    def _unique(self) -> tuple[np.ndarray, np.ndarray]:
+    def _unique(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         numerators, denominators = self.gathered("numerators"), self.gathered("denominators")
-        _, first = np.unique(self.gathered("sample_ids"), return_index=True)
-        return numerators[first], denominators[first]
+        ids, first = np.unique(self.gathered("sample_ids"), return_index=True)
+        return numerators[first], denominators[first], ids.astype(np.int64)
 
     def compute(self) -> Tensor:
         """The pooled value; NaN if the metric is undefined on every clip."""
-        return torch.tensor(ratio_of_sums(*self._unique()), dtype=torch.float64)
+        return torch.tensor(ratio_of_sums(*self._unique()[:2]), dtype=torch.float64)
 
-    def score(self, seed: int = 0, resamples: int = RESAMPLES, reason: str = "") -> Score:
-        """Value, interval and counts over the clips of this process."""
-        numerators, denominators = self._unique()
+    def score(
+        self, seed: int = 0, resamples: int = RESAMPLES, reason: str = "", units_N: np.ndarray | None = None
+    ) -> Score:
+        """Value, interval and counts over the clips of this process.
+
+        Args:
+            units_N: what the interval resamples, by sample id (:func:`units_of`); by default each clip is its own.
+        """
+        numerators, denominators, ids = self._unique()
         kept = denominators != 0
         undefined = int((~kept).sum())
         if not kept.any():
             return Score(None, n=0, undefined=undefined, reason=reason or "undefined on every clip")
-        numerators, denominators = numerators[kept], denominators[kept]
-        interval = bootstrap_interval(numerators, denominators, seed, resamples)
+        units = ids[kept] if units_N is None else units_N[ids[kept]]
+        by_unit = [summed_by(units, values[kept]) for values in (numerators, denominators)]
+        interval = bootstrap_interval(by_unit[0], by_unit[1], seed, resamples)
         low, high = interval if interval is not None else (None, None)
-        return Score(ratio_of_sums(numerators, denominators), low, high, int(kept.sum()), undefined, reason)
+        value = ratio_of_sums(numerators[kept], denominators[kept])
+        return Score(value, low, high, int(kept.sum()), undefined, reason, len(by_unit[0]))
+
+
+def pooled_score(
+    pairs: Mapping[int, Pair], units_N: np.ndarray | None, seed: int, resamples: int, reason: str = ""
+) -> Score:
+    """The cell of some clips' pairs, by the clips' ids; ``units_N`` as in :meth:`ClipRatio.score`."""
+    pooled = ClipRatio()
+    pooled.update(list(pairs.values()), list(pairs))
+    return pooled.score(seed, resamples, reason, units_N)

@@ -206,8 +206,8 @@ class SetDistance(ClipStates):
                 found.setdefault(int(clip), part.reshape(-1, width))
         return dict(sorted(found.items()))
 
-    def _pairs(self) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-        """The true and the made vectors of the clips that have both, scaled, and how many have not."""
+    def _pairs(self) -> tuple[list[int], list[np.ndarray], list[np.ndarray], int]:
+        """The clips that have both, their true and made vectors, scaled, and how many have not both."""
         true, made = self._clips(True), self._clips(False)
         both = [clip for clip in true if clip in made and len(true[clip]) and len(made[clip])]
         trues, mades = [true[clip] for clip in both], [made[clip] for clip in both]
@@ -215,11 +215,11 @@ class SetDistance(ClipStates):
             deviation = np.concatenate(trues).std(axis=0)
             kept = deviation > 1e-9
             trues, mades = ([v[:, kept] / deviation[kept] for v in clips] for clips in (trues, mades))
-        return trues, mades, len(true) - len(both)
+        return both, trues, mades, len(true) - len(both)
 
     def compute(self) -> Tensor:
         """The distance; NaN for sets of fewer than two vectors."""
-        true, made, _ = self._pairs()
+        _, true, made, _ = self._pairs()
         return torch.tensor(self._distances(true, made, [np.arange(len(true))])[0], dtype=torch.float64)
 
     def _distances(self, true: Clips, made: Clips, picks: Sequence[np.ndarray]) -> np.ndarray:
@@ -233,19 +233,29 @@ class SetDistance(ClipStates):
                 found[place] = distance(pick)
         return found
 
-    def score(self, seed: int = 0, resamples: int = SET_RESAMPLES) -> Score:
-        """The distance with its interval over clips and, if it is biased for so few clips, a remark."""
-        true, made, undefined = self._pairs()
+    def score(self, seed: int = 0, resamples: int = SET_RESAMPLES, units_N: np.ndarray | None = None) -> Score:
+        """The distance with its interval and, if it is biased for so few clips, a remark.
+
+        Args:
+            units_N: what the interval resamples, by sample id; by default each clip is its own
+                (:func:`df_eval.metrics.aggregate.units_of`).
+        """
+        both, true, made, undefined = self._pairs()
         count = len(true)
-        drawn = np.random.default_rng(seed).integers(0, max(count, 1), size=(min(resamples, SET_RESAMPLES), count))
+        units = np.array(both, dtype=np.int64) if units_N is None else units_N[both]
+        members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
+        draws = np.random.default_rng(seed).integers(
+            0, max(len(members), 1), size=(min(resamples, SET_RESAMPLES), len(members))
+        )
+        drawn = [np.concatenate([members[unit] for unit in draw]) for draw in draws] if members else []
         value, *resampled = self._distances(true, made, [np.arange(count), *drawn])
         if not np.isfinite(value):
             reason = f"{count} clips are too few for a distance of distributions"
             return Score(None, undefined=undefined, reason=reason)
-        interval = self._interval(float(value), np.array(resampled)) if count > 1 else (None, None)
+        interval = self._interval(float(value), np.array(resampled)) if len(members) > 1 else (None, None)
         few = f"{self.spec.title} is biased below {PROTOCOL_CLIPS} clips; N = {count}"
         reason = few if self.spec.biased and count < PROTOCOL_CLIPS else ""
-        return Score(float(value), *interval, n=count, undefined=undefined, reason=reason)
+        return Score(float(value), *interval, n=count, undefined=undefined, reason=reason, units=len(members))
 
     def _interval(self, value: float, resampled: np.ndarray) -> tuple[float, float] | tuple[None, None]:
         found = resampled[np.isfinite(resampled)]

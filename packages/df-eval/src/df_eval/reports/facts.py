@@ -103,7 +103,8 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
         ("seed", str(config["seed"])),
         (
             "intervals",
-            f"percentile bootstrap over clips, 95 %, {config['resamples']} resamples; distances of distributions: "
+            f"percentile bootstrap over {'people' if people > 1 else 'the clips of one person'}, 95 %, "
+            f"{config['resamples']} resamples; distances of distributions: "
             f"{min(config['resamples'], SET_RESAMPLES)}, moved to the mean",
         ),
         ("shifted audio", f"truth taken {shifts} frames later (25 per second), mean over these shifts"),

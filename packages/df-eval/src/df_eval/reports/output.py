@@ -241,7 +241,7 @@ def _drift_plots(outcome: EvalOutcome, drift: Drift, out: Path) -> list[tuple[st
     for name, rows in drift.tables(outcome.config.seed, outcome.config.resamples).items():
         path = f"plots/drift-{name}.png"
         plot_drift(rows, drift.rows, out / path, TITLES[name])
-        caption = f"{TITLES[name].capitalize()} in windows of {drift.window} frames; bands: 95 % intervals over clips."
+        caption = f"{TITLES[name].capitalize()} in windows of {drift.window} frames; bands: 95 % intervals over people."
         found.append((path, caption, False))
     return found
 

@@ -109,7 +109,7 @@ def comparison_note(differences: Sequence[Difference]) -> str:
     """What the differences and their p values are."""
     family = sum(d.metric in HEADLINE for d in differences)
     return (
-        "Differences are paired, over the clips that both have: bootstrap over clips, value ± t × standard error. "
+        "Differences are paired, over the clips that both have: bootstrap over people, value ± t × standard error. "
         f"p is of no difference; Holm's is adjusted for all {family} comparisons of the main metrics. The differences "
         "of the other metrics stand in metrics.json with intervals alone."
     )
@@ -209,5 +209,8 @@ def table_document(
         missing = unavailable_lines(table)
         if missing:
             parts += ["### Unavailable", "\n".join(f"- {name}: {reason}" for name, reason in missing)]
-    parts.append("Values are pooled over the clips; brackets hold the bootstrap 95 % interval over clips.")
+    parts.append(
+        "Values are pooled over the clips; brackets hold the bootstrap 95 % interval over people (over clips, where "
+        "all are of one person)."
+    )
     return "\n\n".join(parts) + "\n"

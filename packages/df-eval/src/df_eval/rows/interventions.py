@@ -20,7 +20,8 @@ import numpy as np
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.measure import Truth, Video
-from df_eval.metrics import ClipRatio, Pair, Score, pearson, sync
+from df_eval.metrics import Pair, Score, pearson, sync
+from df_eval.metrics.aggregate import pooled_score, units_of
 from df_eval.metrics.identity import identity_distance, mean_over_time
 from df_eval.reading.readers import FaceReader
 from df_eval.reading.readings import FaceReadings
@@ -46,10 +47,12 @@ class Interventions:
 
     Attributes:
         frames: pixel frames of the clips.
+        people: of the clips; what intervals resample.
         missing: by row, why it could not be made.
     """
 
     frames: int
+    people: Sequence[str]
     pairs: dict[str, dict[str, dict[str, dict[int, Pair]]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -61,14 +64,12 @@ class Interventions:
 
     def scores(self, seed: int, resamples: int) -> dict[str, dict[str, dict[str, Score]]]:
         """By row, quantity and side, pooled over the clips with intervals."""
-
-        def score(pairs: Mapping[int, Pair]) -> Score:
-            pooled = ClipRatio()
-            pooled.update(list(pairs.values()), list(pairs))
-            return pooled.score(seed, resamples)
-
+        units_N = units_of(self.people)
         return {
-            row: {name: {side: score(pairs) for side, pairs in sides.items()} for name, sides in quantities.items()}
+            row: {
+                name: {side: pooled_score(pairs, units_N, seed, resamples) for side, pairs in sides.items()}
+                for name, sides in quantities.items()
+            }
             for row, quantities in self.pairs.items()
         }
 

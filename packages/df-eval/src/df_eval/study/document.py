@@ -16,15 +16,15 @@ from df_eval.study.measured import Measured
 from df_eval.study.plan import Plan
 from df_eval.study.programs import Programs
 from df_eval.study.records import read_record, state_of
-from df_eval.study.statistics import LEVEL, estimate
+from df_eval.study.statistics import LEVEL
 from df_eval.study.verdicts import counted, verdicts_of
 
 SCHEMA_VERSION = 1
 STATISTICS = (
-    "Value +- t times the standard error of a bootstrap that resamples seeds and clips, crossed (Owen 2007, one of "
-    "each fewer than there are); degrees of freedom by Satterthwaite (1946). Differences are paired: the same seeds "
-    "and clips of both arms. p is that of the same t against the margin; Holm (1979) over the study's hypotheses. With "
-    "one seed the interval is over clips alone, and nothing is decided."
+    "Value +- t times the standard error of a bootstrap that resamples seeds and people (clips, where all are of one "
+    "person), crossed (Owen 2007, one of each fewer than there are); degrees of freedom by Satterthwaite (1946). "
+    "Differences are paired: the same seeds and clips of both arms. p is that of the same t against the margin; Holm "
+    "(1979) over the study's hypotheses. With one seed the interval is over people alone, and nothing is decided."
 )
 
 
@@ -77,11 +77,11 @@ def _row(
     arm: str, reference: str, config: StudyConfig, measured: Measured, asked: tuple[int, str, str]
 ) -> dict[str, Any]:
     own = measured.matched([arm], config.seeds, *asked)
-    value = estimate(*own.cells, resamples=config.resamples)
+    value = own.estimate(config.resamples)
     row = {"arm": arm, "value": asdict(value), "difference": None, "left_out": own.left_out}
     if arm != reference:
         both = measured.matched([arm, reference], config.seeds, *asked)
-        row["difference"] = asdict(estimate(*both.cells, resamples=config.resamples))
+        row["difference"] = asdict(both.estimate(config.resamples))
         row["left_out"] = both.left_out
     return row
 

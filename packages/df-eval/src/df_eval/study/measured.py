@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from df_eval.metrics.aggregate import units_of
 from df_eval.study.plan import Plan, Step
 from df_eval.study.records import state_of
-from df_eval.study.statistics import Cells
+from df_eval.study.statistics import Cells, Estimate, estimate
 
 Pairs = Mapping[str, tuple[float, float]]
 """Numerator and denominator by clip."""
@@ -24,13 +25,20 @@ class Matched:
 
     Attributes:
         cells: one for each arm.
+        units_C: what intervals resample beside seeds: the clips' people, or the clips of one person.
         left_out: what had to be left out and why, in words; empty if nothing.
     """
 
     cells: Sequence[Cells]
     seeds: Sequence[int]
     clips: Sequence[str]
+    units_C: np.ndarray
     left_out: str = ""
+
+    def estimate(self, resamples: int, arm: int | None = None) -> Estimate:
+        """The value of the one arm, or the difference of the two; ``arm``: the value of one of them."""
+        cells = self.cells if arm is None else [self.cells[arm]]
+        return estimate(*cells, units_C=self.units_C, resamples=resamples)
 
 
 @dataclass
@@ -41,11 +49,13 @@ class Measured:
         lines: by run (arm, seed), then by (frames, row, metric).
         protocols: by run, `protocol` of its metrics.json.
         missing: runs that are not there, with their state.
+        people: by clip; a clip of a measurement that did not say is its own.
     """
 
     lines: dict[tuple[str, int], dict[tuple[int, str, str], Pairs]] = field(default_factory=dict)
     protocols: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     missing: dict[tuple[str, int], str] = field(default_factory=dict)
+    people: dict[str, str] = field(default_factory=dict)
 
     def failed(self, arm: str, seed: int) -> bool:
         """Whether a run is missing because it failed, and not because it was not made yet."""
@@ -63,7 +73,8 @@ class Measured:
         if len(clips) < len(every):
             told.append(f"{len(every) - len(clips)} clips that not every run was measured on")
         cells = [_cells([found[arm, seed] for seed in whole], clips) for arm in arms]
-        return Matched(cells, whole, clips, f"left out: {', '.join(told)}" if told else "")
+        units_C = units_of([self.people.get(clip, clip) for clip in clips])
+        return Matched(cells, whole, clips, units_C, f"left out: {', '.join(told)}" if told else "")
 
 
 def _cells(rows: Sequence[Pairs], clips: Sequence[str]) -> Cells:
@@ -80,19 +91,22 @@ def collect(plan: Plan) -> Measured:
             continue
         state = state_of(step, study)
         if state == "done":
-            found.lines[step.arm, step.seed] = read_pairs(step)
+            found.lines[step.arm, step.seed], people = read_pairs(step)
+            found.people |= people
             found.protocols[step.arm, step.seed] = json.loads((step.results / "metrics.json").read_text())["protocol"]
         else:
             found.missing[step.arm, step.seed] = state
     return found
 
 
-def read_pairs(step: Step) -> dict[tuple[int, str, str], Pairs]:
-    """A run's numbers by (frames, row, metric) and clip."""
+def read_pairs(step: Step) -> tuple[dict[tuple[int, str, str], Pairs], dict[str, str]]:
+    """A run's numbers by (frames, row, metric) and clip, and the clips' people."""
     found: dict[tuple[int, str, str], dict[str, tuple[float, float]]] = {}
+    people: dict[str, str] = {}
     for text in (step.results / "per_clip.jsonl").read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
+        people[line["clip"]] = line.get("person", line["clip"])
         for name, pair in line["metrics"].items():
             clips = found.setdefault((line["frames"], line["row"], name), {})
             clips[line["clip"]] = (pair["numerator"], pair["denominator"])
-    return dict(found)
+    return dict(found), people

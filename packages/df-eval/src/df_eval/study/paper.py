@@ -131,4 +131,4 @@ def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
         for v in verdicts
     ]
     header = ["hypothesis", "paired difference", "margin", "$p$", "$p$ (Holm)", "verdict"]
-    return _booktabs("p{0.35\\linewidth}lrrrl", header, rows, "brackets: 95 % interval over seeds and clips")
+    return _booktabs("p{0.35\\linewidth}lrrrl", header, rows, "brackets: 95 % interval over seeds and people")

@@ -1,8 +1,10 @@
 """Differences between arms, over seeds and clips at once. Pure functions.
 
 Every arm is trained with every seed and measured on the same clips, so the cells of an arm form a table of seeds by
-clips, and those of two arms stand in pairs. Seeds and clips both are samples of what a claim is about: an interval over
-clips alone says nothing of another training, one over seeds alone nothing of other people.
+clips, and those of two arms stand in pairs. Clips of one person are no independent samples of people: the cells of a
+person are added up, and "clips" below are people wherever there are several (`df_eval.metrics.aggregate.units_of`).
+Seeds and clips both are samples of what a claim is about: an interval over clips alone says nothing of another
+training, one over seeds alone nothing of other people.
 
 The standard error is that of the bootstrap that resamples seeds and clips each with replacement and takes every cell
 of the seeds and clips drawn ("pigeonhole" bootstrap: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1,
@@ -15,18 +17,18 @@ clips and the rest. The p value is that of the same t, so that interval and p ne
 test is not used: signs of single cells are not exchangeable when whole seeds differ, and flipping whole seeds has no
 p below 1/16 with 5 of them.
 
-Shape suffixes: S seeds, C clips, R resamples.
+Shape suffixes: S seeds, C clips, U people or clips, R resamples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
-from df_eval.metrics.aggregate import RESAMPLES, ratio_of_sums
+from df_eval.metrics.aggregate import RESAMPLES, ratio_of_sums, summed_by
 
 LEVEL = 0.95
 """Of all intervals."""
@@ -56,6 +58,11 @@ class Cells:
         """The same of some of the seeds and clips."""
         return Cells(*(table[rows_S][:, columns_C] for table in (self.numerator_SC, self.denominator_SC)))
 
+    def by_unit(self, units_C: np.ndarray) -> Cells:
+        """The same with the clips of each unit added up."""
+        tables = (self.numerator_SC, self.denominator_SC)
+        return Cells(*(np.stack([summed_by(units_C, row_C) for row_C in table]) for table in tables))
+
     @property
     def pooled(self) -> float:
         """Sum over sum, as df-eval pools clips; NaN without any value."""
@@ -68,9 +75,9 @@ class Estimate:
 
     Attributes:
         value: None where nothing is defined.
-        low, high: 95 % interval; None where there is only one seed and one clip.
+        low, high: 95 % interval; None where there is only one seed and one unit.
         error: standard error; ``freedom``: degrees of freedom of its t.
-        seeds, clips: that have any value; an interval of one seed is over clips alone.
+        seeds, clips, units: that have any value; an interval of one seed is over units (people, or clips) alone.
         undefined: cells left out because an arm has no value there.
     """
 
@@ -82,13 +89,22 @@ class Estimate:
     seeds: int = 0
     clips: int = 0
     undefined: int = 0
+    units: int = 0
 
 
-def estimate(a: Cells, b: Cells | None = None, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+def estimate(
+    a: Cells,
+    b: Cells | None = None,
+    *,
+    units_C: np.ndarray | None = None,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
     """The pooled value of ``a``, or its paired difference ``a - b``, over seeds and clips.
 
     Args:
         b: of the same seeds and clips, in the same order. Cells that either arm lacks are left out of both.
+        units_C: what is resampled beside seeds, a number for each clip; by default each clip is its own.
         seed: of the resampling.
     """
     kept_SC = a.defined_SC if b is None else a.defined_SC & b.defined_SC
@@ -97,17 +113,20 @@ def estimate(a: Cells, b: Cells | None = None, *, seed: int = 0, resamples: int 
         return Estimate(None, undefined=undefined)
     rows, columns = (np.asarray(kept_SC.any(axis=axis)) for axis in (1, 0))  # a seed or clip without a value is none
     arms = [cells.only(kept_SC).of(rows, columns) for cells in ((a,) if b is None else (a, b))]
-    seeds, clips = int(rows.sum()), int(columns.sum())
+    if units_C is not None:
+        arms = [cells.by_unit(units_C[columns]) for cells in arms]
+    seeds, units = arms[0].numerator_SC.shape
     value = arms[0].pooled - (arms[1].pooled if b is not None else 0.0)
+    bare = Estimate(value, seeds=seeds, clips=int(columns.sum()), undefined=undefined, units=units)
     if not np.isfinite(value):  # denominators that add up to 0
-        return Estimate(None, seeds=seeds, clips=clips, undefined=undefined)
-    if seeds * clips == 1:
-        return Estimate(value, seeds=seeds, clips=clips, undefined=undefined)
+        return replace(bare, value=None)
+    if seeds * units == 1:
+        return bare
     error, freedom = _bootstrap_error(arms, seed, resamples), _freedom(arms)
     if error is None:
-        return Estimate(value, seeds=seeds, clips=clips, undefined=undefined)
+        return bare
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * error
-    return Estimate(value, value - reach, value + reach, error, freedom, seeds, clips, undefined)
+    return replace(bare, low=value - reach, high=value + reach, error=error, freedom=freedom)
 
 
 def one_sided(a: Cells, b: Cells) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from df_eval.study.config import HypothesisConfig, StudyConfig
 from df_eval.study.measured import Measured
-from df_eval.study.statistics import Estimate, estimate, holm, one_sided, p_value
+from df_eval.study.statistics import Estimate, holm, one_sided, p_value
 
 Outcome = Literal["supported", "refuted", "undecided"]
 
@@ -106,13 +106,16 @@ def _verdict(hypothesis: HypothesisConfig, config: StudyConfig, measured: Measur
         reason = "no seed with all its runs done" if not matched.seeds else "the metric exists on no clip of all runs"
         return Verdict(hypothesis, rule, {}, nothing, "undecided", None, reason=reason, left_out=matched.left_out)
     cells = matched.cells
-    found = estimate(*cells, resamples=config.resamples)
-    values = {arm: estimate(own, resamples=config.resamples) for arm, own in zip(hypothesis.arms, cells, strict=True)}
+    found = matched.estimate(config.resamples)
+    values = {arm: matched.estimate(config.resamples, place) for place, arm in enumerate(hypothesis.arms)}
     outcome, reason = decide(hypothesis, found), ""
     failed = [seed for seed in config.seeds if any(measured.failed(arm, seed) for arm in hypothesis.arms)]
     lacking = one_sided(*cells) if len(cells) == 2 else 0
     if found.seeds < 2:
-        outcome, reason = "undecided", "one seed: the interval is over clips alone and says nothing of another training"
+        outcome, reason = (
+            "undecided",
+            "one seed: the interval is over people alone, and another training may differ",
+        )
     elif outcome == "undecided":
         reason = "the interval holds the margin" if found.low is not None else "there is no interval"
     elif failed:
