@@ -18,7 +18,7 @@ from tiny import ROLLOUT, DarkBarReader, tiny_clips, tiny_pipeline
 from df_eval import drift as drift_module
 from df_eval.clips import EvalClip
 from df_eval.config import DriftConfig, EvalConfig
-from df_eval.drift import Drift, measure_drift, stream_frames
+from df_eval.drift import Drift, add_drift_of_clip, generate_drift, no_drift_yet, stream_frames
 from df_eval.measure import GENERATED, GROUND_TRUTH, ROWS, SHIFTED, STATIC, Truth, Video
 from df_eval.metrics import Pair
 from df_eval.reading.readings import FaceReadings
@@ -110,8 +110,13 @@ def long_drift(clips: list[EvalClip], frames: int, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(drift_module, "stream_frames", stream)
     config = EvalConfig(shifts=SHIFTS, batch_size=2, drift=DriftConfig(frames=frames))
-    held = [{GROUND_TRUTH: Video(clip.frames_THWC, DarkBarReader().read(clip.frames_THWC))} for clip in clips]
-    return measure_drift([fake_run()], clips, truths_of(clips), held, DarkBarReader(), config, quiet=True)
+    systems, truths = [fake_run()], truths_of(clips)
+    drift = no_drift_yet(systems, clips, config)
+    for index, clip in enumerate(clips):
+        own = {GROUND_TRUTH: Video(clip.frames_THWC, DarkBarReader().read(clip.frames_THWC))}
+        add_drift_of_clip(drift, systems, index, truths[index], own)
+    generate_drift(drift, systems, clips, truths, DarkBarReader(), config, quiet=True)
+    return drift
 
 
 def test_what_is_held_does_not_grow_with_the_length(clips: list[EvalClip], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,8 +186,8 @@ def test_the_suite_measures_drift_where_it_is_asked(pipeline: Pipeline, clips: l
     assert frames["lip_sync"][GENERATED] == frames["sharpness_reference"][GENERATED] == [33, 65, 81]
     assert frames["lip_sync"][GROUND_TRUTH] == [33] and frames["sharpness_reference"][STATIC] == [33, 65, 81]
     given = replace(system, rollout=ROLLOUT.model_copy(update={"structure_from": "truth"}))
-    held = suite.videos[33]
-    none = measure_drift([given], clips[:2], truths_of(clips[:2]), held, DarkBarReader(), config, quiet=True)
+    none = no_drift_yet([given], clips[:2], config)
+    generate_drift(none, [given], clips[:2], truths_of(clips[:2]), DarkBarReader(), config, quiet=True)
     assert GENERATED not in none.pairs and "structure is given" in none.missing[GENERATED]
 
 

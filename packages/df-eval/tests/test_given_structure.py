@@ -50,7 +50,8 @@ def saved(folder: Path, seed: int, **changes: Any) -> Path:
 
 def generated(pipeline: Pipeline, clips: list[EvalClip], source: str | None) -> np.ndarray:
     rollout = RolloutConfig(steps=1, structure_from=source)
-    made = generate_clips(pipeline, clips, FRAMES, rollout=rollout, seed=3, batch_size=2, progress=lambda count: None)
+    options = {"rollout": rollout, "seed": 3, "batch_size": 2, "progress": lambda count: None}
+    made = list(generate_clips(pipeline, clips, FRAMES, **options))
     return np.stack([clip.structure_TD for clip in made])
 
 

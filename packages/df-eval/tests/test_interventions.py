@@ -15,7 +15,7 @@ from tiny import ROLLOUT, DarkBarReader, tiny_clips, tiny_pipeline
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
-from df_eval.measure import GENERATED, Truth, Video
+from df_eval.measure import GENERATED, Truth
 from df_eval.metrics import Pair
 from df_eval.reading.readings import FaceReadings
 from df_eval.reports.output import write_outcome
@@ -89,8 +89,8 @@ def truth_of(clip: EvalClip) -> Truth:
 def found(system: Obedient, clips: list[EvalClip]) -> Interventions:
     into, truths = Interventions(FRAMES, [c.identity for c in clips]), [truth_of(c) for c in clips]
     made = system.make(clips, FRAMES, None)
-    generated = [{GENERATED: Video(m.frames_THWC, PatchReader().read(m.frames_THWC))} for m in made]
-    intervene(system, clips, truths, generated, PatchReader(), EvalConfig(), into, lambda _: None)
+    readings = [PatchReader().read(m.frames_THWC) for m in made]
+    intervene(system, clips, truths, readings, PatchReader(), EvalConfig(), into, lambda _: None)
     return into
 
 
@@ -122,7 +122,9 @@ def test_what_cannot_be_made_is_told() -> None:
     assert "has no structure" in found(run_of(has_structure=False), alone).missing[STRUCTURE_SWAPPED]
     bare = [replace(clip, structure_TV=None) for clip in alone]
     blind = Interventions(FRAMES, ["one", "one"])
-    intervene(run_of(), bare, [truth_of(c) for c in bare], [{}, {}], PatchReader(), EvalConfig(), blind, lambda _: None)
+    intervene(
+        run_of(), bare, [truth_of(c) for c in bare], [None, None], PatchReader(), EvalConfig(), blind, lambda _: None
+    )
     assert "no true structure" in blind.missing[STRUCTURE_SWAPPED]
 
 

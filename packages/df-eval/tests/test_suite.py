@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +17,15 @@ from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
 from df_eval.reading.readers import choose_reader
 from df_eval.reports.goals import goals_of
-from df_eval.rows.generation import audio_slots, check_size, fitting_lengths, generate_clips, rebuild_clips
+from df_eval.rows.generation import (
+    Generated,
+    Progress,
+    audio_slots,
+    check_size,
+    fitting_lengths,
+    generate_clips,
+    rebuild_clips,
+)
 from df_eval.rows.systems import RunSystem
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
@@ -46,7 +56,8 @@ def nothing(_: int) -> None:
 
 def test_generation_does_not_depend_on_the_batch(pipeline: Pipeline, clips: list[EvalClip]) -> None:
     def made(batch_size: int, seed: int = 0) -> list:
-        return generate_clips(pipeline, clips, 17, rollout=ROLLOUT, seed=seed, batch_size=batch_size, progress=nothing)
+        options = {"rollout": ROLLOUT, "seed": seed, "batch_size": batch_size, "progress": nothing}
+        return list(generate_clips(pipeline, clips, 17, **options))
 
     whole, single, other = made(3), made(1), made(3, seed=1)
     for a, b in zip(whole, single, strict=True):
@@ -59,8 +70,8 @@ def test_generation_does_not_depend_on_the_batch(pipeline: Pipeline, clips: list
 
 
 def test_a_longer_reconstruction_begins_with_the_shorter_one(pipeline: Pipeline, clips: list[EvalClip]) -> None:
-    long = rebuild_clips(pipeline, clips, 33, batch_size=2, progress=nothing)
-    short = rebuild_clips(pipeline, clips, 17, batch_size=3, progress=nothing)
+    long = list(rebuild_clips(pipeline, clips, 33, batch_size=2, progress=nothing))
+    short = list(rebuild_clips(pipeline, clips, 17, batch_size=3, progress=nothing))
     for a, b in zip(long, short, strict=True):
         assert a.shape == (33, 16, 16, 3)
         assert np.abs(a[:17].astype(int) - b).max() <= 1
@@ -88,6 +99,39 @@ def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: li
         assert len(result.curves[GENERATED]["mouth"][0]) == frames
         drift = goals_of(result, 0, 100)[2]
         assert drift.passed is None
+
+
+class Twins:
+    """A system whose videos are the clips' own, and are counted while they live."""
+
+    row, layout = "theirs", None
+
+    def __init__(self) -> None:
+        self.live = self.most = 0
+
+    def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Iterator[Generated]:
+        for clip in clips:
+            video = Generated(clip.frames_THWC[:frames].copy(), np.zeros((frames, 0), np.float32))
+            self.live, self.most = self.live + 1, max(self.most, self.live + 1)
+            weakref.finalize(video.frames_THWC, self.gone)
+            yield video
+            del video
+
+    def gone(self) -> None:
+        self.live -= 1
+
+
+def test_memory_does_not_grow_with_the_clips(clips: list[EvalClip]) -> None:
+    config = EvalConfig(frames=(25, 33), shifts=SHIFTS, resamples=100, videos=0)
+    most = []
+    for many in (clips * 3, clips * 6):
+        twins = Twins()
+        suite = Suite([twins], DarkBarReader(), many, config, quiet=True)
+        results = suite.run([25, 33])
+        assert len(results[33].measured["theirs"]) == len(many)
+        assert [len(shown) for shown in suite.videos.values()] == [config.shown, config.shown]
+        most.append(twins.most)
+    assert most[0] == most[1] <= 2 * (config.shown + 2)
 
 
 def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: list[EvalClip]) -> None:

@@ -49,7 +49,8 @@ def clip(text_LD: torch.Tensor | None, encoder: str = "umt5-xxl") -> EvalClip:
 
 
 def generated(pipeline: Pipeline, clips: Sequence[EvalClip]) -> list[np.ndarray]:
-    made = generate_clips(pipeline, clips, 9, rollout=ROLLOUT, seed=0, batch_size=len(clips), progress=lambda _: None)
+    options = {"rollout": ROLLOUT, "seed": 0, "batch_size": len(clips), "progress": lambda _: None}
+    made = list(generate_clips(pipeline, clips, 9, **options))
     return [each.structure_TD for each in made]
 
 

@@ -105,6 +105,10 @@ class DriftConfig(FrozenModel):
         return self
 
 
+CONTACT_CLIPS = 4
+"""Clips on the report's contact sheets."""
+
+
 class BaselineConfig(FrozenModel):
     """What may be changed of another system's videos (`--baseline NAME=DIR`). What is wrong with them is told, and
     mended only by these; the report says where.
@@ -131,7 +135,7 @@ class EvalConfig(FrozenModel):
         clips: held-out clips, each of another sentence, of people that training did not see.
         frames: lengths to generate and measure, in pixel frames (each 1 + 4 n; 25 per second).
         seed: keys the noise of generation, the bootstrap, and the held-out clips rendered where too few are stored.
-        batch_size: clips generated together.
+        batch_size: clips generated together; so many videos of each system and length are in memory at once.
         max_lag: frames by which lip-sync is searched earlier and later.
         shifts: by how many frames later the truth is taken in the shifted-audio control, each at least 25 (1 s).
         resamples: bootstrap resamples of every interval.
@@ -173,6 +177,11 @@ class EvalConfig(FrozenModel):
     checkpoint: int | None = Field(default=None, ge=1)
     readers: ReadersConfig = ReadersConfig()
     baseline: BaselineConfig = BaselineConfig()
+
+    @property
+    def shown(self) -> int:
+        """Clips whose videos the report needs."""
+        return max(self.videos, CONTACT_CLIPS)
 
     @field_validator("frames")
     @classmethod

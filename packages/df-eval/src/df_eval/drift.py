@@ -103,25 +103,28 @@ class Drift:
                 "missing": self.missing}  # fmt: skip
 
 
-def measure_drift(
-    systems: Sequence[System],
-    clips: Sequence[EvalClip],
-    truths: Sequence[Truth],
-    held: Sequence[Mapping[str, Video]],
-    reader: FaceReader,
-    config: EvalConfig,
-    quiet: bool = False,
-) -> Drift:
-    """Generate ``config.drift.frames`` pixel frames with every run, and measure the windows.
-
-    Args:
-        truths: of the clips, at the longest measured length.
-        held: their videos at that length, by row.
-    """
+def no_drift_yet(systems: Sequence[System], clips: Sequence[EvalClip], config: EvalConfig) -> Drift:
+    """What ``config.drift`` asks for, before anything is measured."""
     frames, window = config.drift.frames, config.drift.window
     assert frames is not None
     people = [clip.identity for clip in clips]
-    drift = Drift(frames, window, window_ends(frames, window, config.drift.at), rows_of(systems), people)
+    return Drift(frames, window, window_ends(frames, window, config.drift.at), rows_of(systems), people)
+
+
+def generate_drift(
+    drift: Drift,
+    systems: Sequence[System],
+    clips: Sequence[EvalClip],
+    truths: Sequence[Truth],
+    reader: FaceReader,
+    config: EvalConfig,
+    quiet: bool = False,
+) -> None:
+    """Generate ``drift.frames`` pixel frames with every run, and measure the windows.
+
+    Args:
+        truths: of the clips, at the longest measured length.
+    """
     speech = LongSpeech(clips)
     for system in systems:
         if not isinstance(system, RunSystem):
@@ -131,10 +134,6 @@ def measure_drift(
             continue
         measured = _Stream(system, shifted_row(system, systems), speech, truths, reader, config)
         measured.into(drift, quiet)
-    for row in drift.rows:
-        if row not in drift.pairs and kind_of(row) != SHIFTED and row not in drift.missing:
-            _of_held(drift, row, truths, held)
-    return drift
 
 
 def _cannot(system: RunSystem) -> str | None:
@@ -205,11 +204,18 @@ def stream_frames(
         yield piece
 
 
-def _of_held(drift: Drift, row: str, truths: Sequence[Truth], held: Sequence[Mapping[str, Video]]) -> None:
-    """The windows of videos that are held, as far as they go; of the still image everywhere."""
-    for index, (truth, videos) in enumerate(zip(truths, held, strict=True)):
-        video = videos.get(row)
-        if video is None:
+def add_drift_of_clip(
+    drift: Drift, systems: Sequence[System], index: int, truth: Truth, videos: Mapping[str, Video]
+) -> None:
+    """Measure the windows of a clip's own videos, as far as they go, in the rows that no run makes; of the still image
+    everywhere.
+
+    Args:
+        videos: of the clip at the longest measured length, by row.
+    """
+    runs = {system.row for system in systems if isinstance(system, RunSystem)}
+    for row, video in videos.items():
+        if row in runs or kind_of(row) == SHIFTED:
             continue
         reach = drift.frames if row == STATIC else len(video.frames_THWC)
         for end in (end for end in drift.ends if end <= reach):
@@ -223,8 +229,8 @@ def _of_held(drift: Drift, row: str, truths: Sequence[Truth], held: Sequence[Map
             true_T = mouth_T[end - drift.window : end] if mouth_T is not None and known else None
             against = WindowTruth(truth.frames_THWC[0], truth.reference_identity_D, true_T)
             drift.add(row, end, index, window_pairs(Video(video.frames_THWC[part], read), against))
-    if row != STATIC:
-        drift.missing[row] = f"windows end with the clips, after {max(len(t.frames_THWC) for t in truths)} frames"
+        if row != STATIC:
+            drift.missing[row] = f"windows end with the clips, after {len(truth.frames_THWC)} frames"
 
 
 def window_pairs(video: Video, against: WindowTruth) -> dict[str, Pair]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig, ReadersConfig
-from df_eval.drift import Drift, measure_drift
+from df_eval.drift import Drift, add_drift_of_clip, generate_drift, no_drift_yet
 from df_eval.measure import GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, kind_of, measure, row_of
 from df_eval.metrics.lips import silent_frames
 from df_eval.reading.networks import Networks
@@ -23,7 +23,7 @@ from df_eval.reading.readings import FaceReadings
 from df_eval.reports.curves import add_curves
 from df_eval.results import LengthResults
 from df_eval.rows.codec import through
-from df_eval.rows.generation import Progress, rebuild_clips
+from df_eval.rows.generation import Generated, Progress, rebuild_clips
 from df_eval.rows.interventions import Interventions, intervene
 from df_eval.rows.systems import LeftOut, RunSystem, System, own_vaes, rows_of, shifted_row
 from df_infer.pipeline import Pipeline
@@ -40,8 +40,8 @@ class Suite:
     Attributes:
         systems: each has a row of its own.
         networks: that compare images, and sets of videos.
-        videos: by length, one mapping of row -> video per clip (the rows that have pixels of their own; not those of
-            systems without a video of the clip).
+        videos: by length, one mapping of row -> video for each clip that is shown (the rows that have pixels of their
+            own; not those of systems without a video of the clip).
         seconds: wall time by stage.
         drift: what was measured over a long generation; None if nothing was asked for.
         interventions: what was measured with swapped structure and references; None likewise.
@@ -59,41 +59,55 @@ class Suite:
     interventions: Interventions | None = None
 
     def run(self, lengths: Sequence[int]) -> dict[int, LengthResults]:
-        """Measure every row at every length."""
-        longest = max(lengths)
-        with self._stage("reading the truth", len(self.clips)) as done:
-            truths = [self._truth(clip, longest, done) for clip in self.clips]
-        rebuilt = {row: self._rebuilt(row, pipeline, longest) for row, pipeline in own_vaes(self.systems).items()}
-        results: dict[int, LengthResults] = {}
-        for frames in lengths:
-            self.videos[frames] = [self._controls(frames, truth) for truth in truths]
-            for row, videos in rebuilt.items():
-                for rows, video in zip(self.videos[frames], videos, strict=True):
-                    rows[row] = Video(video.frames_THWC[:frames], video.readings and video.readings.first(frames))
-            left_out = {system.row: self._make(system, frames) for system in self.systems}
-            with self._stage(f"measuring {frames} frames", len(self.clips)) as done:
-                results[frames] = self._measure(frames, truths, left_out, done)
+        """Measure every row at every length; the videos of one clip after the other, few of them in memory."""
+        longest, count = max(lengths), len(self.clips)
+        with self._bar("reading the truth", count) as bar, self._timed("reading the truth", bar):
+            truths = [self._truth(clip, longest, bar.update) for clip in self.clips]
         known = [truth.truth(longest, None, []) for truth in truths]
+        results = {frames: self._nothing_yet(frames) for frames in lengths}
+        self.videos = {frames: [] for frames in lengths}
+        self.drift = None if self.config.drift.frames is None else no_drift_yet(self.systems, self.clips, self.config)
+        readings: list[dict[str, FaceReadings | None]] = []
+        vaes = own_vaes(self.systems)
+        with self._bar("measuring", 2 * count * (len(vaes) + len(lengths) * len(self.systems))) as bar:
+            rebuilt = {row: self._rebuild(pipeline, longest, bar) for row, pipeline in vaes.items()}
+            made = {
+                (system.row, frames): system.make(self.clips, frames, bar.update)
+                for system in self.systems
+                for frames in lengths
+            }
+            for index, source in enumerate(truths):
+                again = {row: self._rebuilt(row, clips, bar) for row, clips in rebuilt.items()}
+                for frames in lengths:
+                    videos = self._controls(frames, source) | {row: v.first(frames) for row, v in again.items()}
+                    left_out = self._make(frames, made, videos, bar)
+                    with self._timed(f"measuring {frames} frames", bar):
+                        self._measure(results[frames], index, truths, videos, left_out)
+                    if index < self.config.shown:
+                        self.videos[frames].append(videos)
+                    if frames == longest:
+                        readings.append({row: video.readings for row, video in videos.items()})
+                        if self.drift is not None:
+                            add_drift_of_clip(self.drift, self.systems, index, known[index], videos)
         if self.config.interventions:
-            self._intervene(longest, known)
-        if self.config.drift.frames is not None:
-            self._drift(longest, known)
+            self._intervene(longest, known, readings)
+        if self.drift is not None:
+            with self._bar("drift", 0) as bar, self._timed("drift", bar):
+                generate_drift(self.drift, self.systems, self.clips, known, self.reader, self.config, self.quiet)
+        self.seconds = {name: round(seconds, 2) for name, seconds in self.seconds.items()}
         return results
 
-    def _intervene(self, longest: int, known: Sequence[Truth]) -> None:
+    def _intervene(
+        self, longest: int, known: Sequence[Truth], readings: Sequence[Mapping[str, FaceReadings | None]]
+    ) -> None:
         self.interventions = Interventions(longest, [clip.identity for clip in self.clips])
         runs = [system for system in self.systems if isinstance(system, RunSystem)]
         for system in runs:
             name = partial(row_of, system=system.row) if len(self.systems) > 1 else str
-            with self._stage(f"interventions, {system.row}", 2 * len(self.clips)) as done:
-                about = (system, self.clips, known, self.videos[longest], self.reader, self.config)
-                intervene(*about, self.interventions, done, name)
-
-    def _drift(self, longest: int, known: Sequence[Truth]) -> None:
-        start = time.perf_counter()
-        held = self.videos[longest]
-        self.drift = measure_drift(self.systems, self.clips, known, held, self.reader, self.config, self.quiet)
-        self.seconds["drift"] = round(time.perf_counter() - start, 2)
+            stage, own = f"interventions, {system.row}", [rows.get(system.row) for rows in readings]
+            with self._bar(stage, 2 * len(self.clips)) as bar, self._timed(stage, bar):
+                about = (system, self.clips, known, own, self.reader, self.config)
+                intervene(*about, self.interventions, bar.update, name)
 
     def _truth(self, clip: EvalClip, longest: int, done: Progress) -> _TruthRead:
         read = self.reader.read(clip.frames_THWC[:longest])
@@ -110,11 +124,15 @@ class Suite:
         held = self.reader.read(np.repeat(frame_HWC[None], STILL, axis=0))
         return read.first(1).but(FaceReadings(read.presence_T[:1], seen_TD=held and held.first(1).seen_TD))
 
-    def _rebuilt(self, row: str, pipeline: Pipeline, longest: int) -> list[Video]:
-        with self._stage(row, 2 * len(self.clips)) as done:
-            videos = rebuild_clips(pipeline, self.clips, longest, batch_size=self.config.batch_size, progress=done)
-            coded = (through(self.config.codec, frames) for frames in videos)
-            return [Video(frames, self._read(frames, done)) for frames in coded]
+    def _rebuild(self, pipeline: Pipeline, longest: int, bar: tqdm) -> Iterator[np.ndarray]:
+        size = self.config.batch_size
+        return rebuild_clips(pipeline, self.clips, longest, batch_size=size, progress=bar.update)
+
+    def _rebuilt(self, row: str, clips: Iterator[np.ndarray], bar: tqdm) -> Video:
+        """The next clip's reconstruction."""
+        with self._timed(row, bar):
+            coded_THWC = through(self.config.codec, next(clips))
+            return Video(coded_THWC, self._read(coded_THWC, bar.update))
 
     def _read(self, frames_THWC: np.ndarray, done: Progress) -> FaceReadings | None:
         read = self.reader.read(frames_THWC)
@@ -125,51 +143,62 @@ class Suite:
         """The rows that no system makes."""
         still = np.repeat(truth.frames_THWC[:1], frames, axis=0)
         return {
-            GROUND_TRUTH: Video(truth.frames_THWC[:frames], truth.read and truth.read.first(frames)),
+            GROUND_TRUTH: Video(truth.frames_THWC, truth.read).first(frames),
             STATIC: Video(still, truth.still and truth.still.repeated(frames)),
         }
 
-    def _make(self, system: System, frames: int) -> dict[int, str]:
-        """Put a system's videos into their rows; returns the clips of which it has none, with the reason."""
-        left_out: dict[int, str] = {}
-        with self._stage(f"{system.row}, {frames} frames", 2 * len(self.clips)) as done:
-            made = system.make(self.clips, frames, done)
-            for index, (rows, clip) in enumerate(zip(self.videos[frames], made, strict=True)):
+    def _make(
+        self,
+        frames: int,
+        made: Mapping[tuple[str, int], Iterator[Generated | LeftOut]],
+        videos: dict[str, Video],
+        bar: tqdm,
+    ) -> dict[str, str]:
+        """Put every system's video of the next clip into its rows; returns the rows that have none, with the reason."""
+        left_out: dict[str, str] = {}
+        for system in self.systems:
+            shifted = shifted_row(system, self.systems)
+            with self._timed(f"{system.row}, {frames} frames", bar):
+                clip = next(made[system.row, frames])
                 if isinstance(clip, LeftOut):
-                    left_out[index] = clip.reason
+                    left_out |= {system.row: clip.reason, shifted: clip.reason}
+                    bar.update(1)
                     continue
                 coded = clip.frames_THWC
                 if isinstance(system, RunSystem):  # others come through a codec of their own
                     coded = through(self.config.codec, coded)
-                read = self._read(coded, done)
+                read = self._read(coded, bar.update)
                 mouth_T = mouth_of_structure(clip.structure_TD, system.layout, self.reader)
-                rows[system.row] = Video(coded, read, mouth_T)
-                rows[shifted_row(system, self.systems)] = Video(coded, read)
+                videos[system.row] = Video(coded, read, mouth_T)
+                videos[shifted] = Video(coded, read)
         return left_out
 
-    def _measure(
-        self, frames: int, truths: Sequence[_TruthRead], left_out: dict[str, dict[int, str]], done: Progress
-    ) -> LengthResults:
+    def _nothing_yet(self, frames: int) -> LengthResults:
         unavailable = self.networks.unavailable | self.reader.unavailable
-        left_out = left_out | {shifted_row(system, self.systems): left_out[system.row] for system in self.systems}
         keys, people = [clip.key for clip in self.clips], [clip.identity for clip in self.clips]
-        results = LengthResults(frames, keys, people, rows_of(self.systems), unavailable=unavailable)
-        mouths = [source.signals.mouth_open_T for source in truths]
+        return LengthResults(frames, keys, people, rows_of(self.systems), unavailable=unavailable)
+
+    def _measure(
+        self,
+        results: LengthResults,
+        index: int,
+        truths: Sequence[_TruthRead],
+        videos: Mapping[str, Video],
+        left_out: Mapping[str, str],
+    ) -> None:
+        """Measure one clip in every row."""
+        mouths = [source.signals.mouth_open_T for place, source in enumerate(truths) if place != index]
+        others = [mouth for mouth in mouths if mouth is not None]
+        truth = truths[index].truth(results.frames, self.networks.lpips, others)
         limits: Any = {"max_lag": self.config.max_lag, "shifts": self.config.shifts}
-        for index, (source, videos) in enumerate(zip(truths, self.videos[frames], strict=True)):
-            others = [mouth for place, mouth in enumerate(mouths) if place != index and mouth is not None]
-            truth = source.truth(frames, self.networks.lpips, others)
-            for row in results.rows:
-                if (reason := left_out.get(row, {}).get(index)) is not None:
-                    results.measured[row].append(Measured({}, left_out=reason))
-                    continue
-                video = videos[row]
-                results.measured[row].append(measure(row, video, truth, **limits))
-                add_curves(results, row, index, video, truth, **limits)
-                if kind_of(row) != SHIFTED:
-                    self._add_features(results, row, index, video)
-            done(1)
-        return results
+        for row in results.rows:
+            if row in left_out:
+                results.measured[row].append(Measured({}, left_out=left_out[row]))
+                continue
+            results.measured[row].append(measure(row, videos[row], truth, **limits))
+            add_curves(results, row, index, videos[row], truth, **limits)
+            if kind_of(row) != SHIFTED:
+                self._add_features(results, row, index, videos[row])
 
     def _add_features(self, results: LengthResults, row: str, index: int, video: Video) -> None:
         for name, extract in self.networks.extractors.items():
@@ -177,13 +206,16 @@ class Suite:
         if video.readings is not None:
             results.add_features(row, index, "readings", video.readings.table())
 
+    def _bar(self, name: str, total: int) -> tqdm:
+        return tqdm(total=total, desc=f"{name:<24}", unit="video", disable=self.quiet or not total)
+
     @contextmanager
-    def _stage(self, name: str, total: int) -> Iterator[Progress]:
+    def _timed(self, stage: str, bar: tqdm) -> Iterator[None]:
+        """Name what is done, and count its time."""
         start = time.perf_counter()
-        with tqdm(total=total, desc=f"{name:<24}", unit="clip", disable=self.quiet, leave=True) as bar:
-            yield bar.update
-            bar.update(total - bar.n)
-        self.seconds[name] = round(time.perf_counter() - start, 2)
+        bar.set_description(f"{stage:<24}")
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True)

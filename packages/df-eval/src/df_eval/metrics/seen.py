@@ -67,6 +67,15 @@ class Video:
     readings: FaceReadings | None
     structure_mouth_T: np.ndarray | None = None
 
+    def first(self, frames: int) -> Video:
+        """Its first frames."""
+        mouth_T = self.structure_mouth_T
+        return Video(
+            self.frames_THWC[:frames],
+            self.readings and self.readings.first(frames),
+            None if mouth_T is None else mouth_T[:frames],
+        )
+
 
 @dataclass(frozen=True)
 class Seen:

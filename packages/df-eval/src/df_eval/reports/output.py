@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from df_eval.clips import EvalClip
 from df_eval.compare import Difference
-from df_eval.config import EvalConfig
+from df_eval.config import CONTACT_CLIPS, EvalConfig
 from df_eval.drift import TITLES, Drift
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, Video, kind_of
 from df_eval.metrics import SET_SPECS, SPECS
@@ -43,7 +43,6 @@ from df_models.time import samples_for
 SCHEMA_VERSION = 1
 WRITTEN = ("metrics.json", "per_clip.jsonl", "curves.json", "table.md", "report.html", "videos", "plots")
 """Everything that an evaluation writes into its directory."""
-CONTACT_CLIPS = 4
 COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE"}
 """Names of rows beside the systems', short enough to stand over a video."""
 

@@ -45,13 +45,12 @@ def generate_clips(
     seed: int,
     batch_size: int,
     progress: Progress,
-) -> list[Generated]:
-    """Generate ``frames`` pixel frames for every clip from its first frame and its audio.
+) -> Iterator[Generated]:
+    """Generate ``frames`` pixel frames for every clip from its first frame and its audio; a batch is held at a time.
 
     Structure is given where ``rollout.structure_from`` says so: another model's, or the clips' own. Noise is keyed by
     the clip's index, so the result does not depend on ``batch_size``.
     """
-    results: list[Generated] = []
     for start, batch in _batches(clips, batch_size):
         keys: dict[str, Any] = {"seed": seed, "sample_ids": list(range(start, start + len(batch)))}
         drive = given_structure(pipeline, batch, frames, rollout, keys)
@@ -59,9 +58,9 @@ def generate_clips(
         latents = generate_latents(pipeline.model, *inputs, config=rollout, drive=drive, **keys)
         videos = decode(pipeline, latents.video)
         structures = from_slots(pipeline.model.denormalize_structure(latents.structure.float()).cpu())
-        results += [Generated(video, structure.numpy()) for video, structure in zip(videos, structures, strict=True)]
         progress(len(batch))
-    return results
+        for video_THWC, structure_TD in zip(videos, structures, strict=True):
+            yield Generated(video_THWC, structure_TD.numpy())
 
 
 def model_inputs(
@@ -112,16 +111,15 @@ def true_structure(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
 
 def rebuild_clips(
     pipeline: Pipeline, clips: Sequence[EvalClip], frames: int, *, batch_size: int, progress: Progress
-) -> list[np.ndarray]:
-    """Encode and decode the first ``frames`` true frames: uint8 [T, H, W, 3] per clip.
+) -> Iterator[np.ndarray]:
+    """Encode and decode the first ``frames`` true frames: uint8 [T, H, W, 3] per clip; a batch is held at a time.
 
     The VAE is causal, so the first frames of a longer reconstruction are the reconstruction of the shorter clip.
     """
-    results: list[np.ndarray] = []
     for _, batch in _batches(clips, batch_size):
-        results += decode(pipeline, encode(pipeline, batch, frames))
+        videos = decode(pipeline, encode(pipeline, batch, frames))
         progress(len(batch))
-    return results
+        yield from videos
 
 
 def encode(pipeline: Pipeline, clips: Sequence[EvalClip], frames: int) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
-from df_eval.measure import Truth, Video
+from df_eval.measure import Truth
 from df_eval.metrics import Pair, Score, pearson, sync
 from df_eval.metrics.aggregate import pooled_score, units_of
 from df_eval.metrics.identity import identity_distance, mean_over_time
@@ -94,7 +94,7 @@ def intervene(
     system: RunSystem,
     clips: Sequence[EvalClip],
     truths: Sequence[Truth],
-    generated: Sequence[Mapping[str, Video]],
+    readings: Sequence[FaceReadings | None],
     reader: FaceReader,
     config: EvalConfig,
     into: Interventions,
@@ -104,13 +104,12 @@ def intervene(
     """Generate both interventions with a run, and measure them beside its own videos.
 
     Args:
-        truths, generated: of the clips, at the length of ``into``.
+        truths: of the clips; ``readings`` of its own videos of them, at the length of ``into``.
         name: of a row, from its kind.
     """
     others = partners(clips)
     for index, other in enumerate(others):
-        video = generated[index].get(system.row)
-        read = None if video is None else video.readings
+        read = readings[index]
         if read is not None:
             into.add(system.row, index, compared(read, truths[index], truths[other], into.frames))
     given = replace(system, rollout=system.rollout.model_copy(update={"structure_from": TRUTH}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -35,8 +35,9 @@ class System(Protocol):
     @property
     def layout(self) -> StructureLayout | None: ...
 
-    def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Sequence[Generated | LeftOut]:
-        """The first ``frames`` pixel frames of its video of every clip; ``progress`` is told how many are done."""
+    def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Iterator[Generated | LeftOut]:
+        """The first ``frames`` pixel frames of its video of every clip, one after the other, few of them in memory;
+        ``progress`` is told how many are done."""
         ...
 
 
@@ -53,7 +54,7 @@ class RunSystem:
     def layout(self) -> StructureLayout | None:
         return self.pipeline.model.config.structure_layout
 
-    def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Sequence[Generated | LeftOut]:
+    def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Iterator[Generated | LeftOut]:
         return generate_clips(
             self.pipeline,
             clips,
