@@ -27,7 +27,7 @@ from df_eval.reports.facts import protocol_facts, protocol_lines
 from df_eval.reports.goals import goals_of
 from df_eval.reports.output import EvalOutcome, check_place, write_outcome
 from df_eval.reports.table import HEADLINE
-from df_eval.rows.baseline import read_folder
+from df_eval.rows.baseline import FolderSystem, read_folder
 from df_eval.rows.generation import check_size, fitting_lengths
 from df_eval.rows.systems import RunSystem, System
 from df_eval.suite import Suite
@@ -105,7 +105,7 @@ def _evaluate(
         drift=suite.drift,
         interventions=suite.interventions,
         measured_as="" if several else measured_as(runs[0], config, root, files),
-        told=[line for folder in folders for line in folder.lines()],
+        told=[*_unlike(runs, folders, config), *(line for folder in folders for line in folder.lines())],
     )
     return outcome, write_outcome(outcome, out, quiet)
 
@@ -212,3 +212,13 @@ def structure_there(root: Path | None, model: DualForceConfig) -> StructureLayou
 def structure_encoder(root: Path | None) -> str:
     """Id of the encoder that made a dataset's structure; it decides the reader."""
     return SYNTHETIC if root is None else structure_encoder_of(root)
+
+
+def _unlike(runs: Sequence[RunDir], folders: Sequence[FolderSystem], config: EvalConfig) -> list[str]:
+    """What makes runs and folders of videos unlike before anything is measured."""
+    if not runs or not folders or config.codec != "raw":
+        return []
+    return [
+        "runs are measured as they are made and the folders' videos as their files hold them, behind a codec, which "
+        "softens them; with codec=h264 the runs' videos pass through one, too"
+    ]

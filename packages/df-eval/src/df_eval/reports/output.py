@@ -29,6 +29,8 @@ from df_eval.reports.table import (
     Table,
     drift_document,
     drift_heading,
+    drift_note,
+    drift_tables,
     interventions_document,
     interventions_table,
     table_document,
@@ -161,6 +163,11 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
         heading = f"{INTERVENTIONS_HEADING}, {found.frames} frames"
         told = [NOTE, *(f"{row}: {why}" for row, why in found.missing.items())]
         report.sections.append(Section(heading, header, lines, told))
+    if (drift := outcome.drift) is not None:
+        told = [drift_note(drift), *(f"{row}: {why}" for row, why in drift.missing.items())]
+        for title, (header, lines) in drift_tables(drift, outcome.config.seed, outcome.config.resamples).items():
+            report.sections.append(Section(f"{drift_heading(drift)}: {title}", header, lines, told))
+            told = []
     report.differences, report.told = outcome.differences, outcome.told
     _write_plots(outcome, out, report)
     _write_videos(outcome, out, report, quiet)

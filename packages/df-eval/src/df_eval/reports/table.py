@@ -146,18 +146,32 @@ def drift_heading(drift: Drift) -> str:
     return f"A long generation: {drift.frames} frames ({drift.frames / 25:g} s)"
 
 
-def drift_document(drift: Drift, seed: int, resamples: int) -> str:
-    """The section on a long generation: a table for each metric, rows by the frames after which windows end."""
-    note = (
+def drift_note(drift: Drift) -> str:
+    """What the tables of a long generation hold."""
+    return (
         f"Windows of {drift.window} frames, by the frame after which they end; systems go on with other clips' speech."
     )
-    parts = [f"## {drift_heading(drift)}", note]
-    for name, rows in drift.tables(seed, resamples).items():
-        lines = [
-            [row, *(cell(found[end], 3, found[end].n) if end in found else NOTHING for end in drift.ends)]
-            for row, found in rows.items()
-        ]
-        parts += [f"### {TITLES[name]}", markdown_table(["row", *map(str, drift.ends)], lines)]
+
+
+def drift_tables(drift: Drift, seed: int, resamples: int) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """By metric, header and lines: a line for each row, and a column for each frame after which windows end."""
+    return {
+        TITLES[name]: (
+            ["row", *map(str, drift.ends)],
+            [
+                [row, *(cell(found[end], 3, found[end].n) if end in found else NOTHING for end in drift.ends)]
+                for row, found in rows.items()
+            ],
+        )
+        for name, rows in drift.tables(seed, resamples).items()
+    }
+
+
+def drift_document(drift: Drift, seed: int, resamples: int) -> str:
+    """The section on a long generation."""
+    parts = [f"## {drift_heading(drift)}", drift_note(drift)]
+    for title, (header, lines) in drift_tables(drift, seed, resamples).items():
+        parts += [f"### {title}", markdown_table(header, lines)]
     parts += [f"- {row}: {why}" for row, why in drift.missing.items()]
     return "\n\n".join(parts) + "\n"
 

@@ -11,9 +11,10 @@ Shape suffixes: T pixel frames, H W height and width, N samples at 16 kHz.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -54,33 +55,55 @@ class Told:
         return f"{system}: {self.clip}: {self.text}; {'left out' if self.left_out else 'measured as it is'}"
 
 
+class Usable(NamedTuple):
+    """A video that can be measured, and how many of its frames."""
+
+    path: Path
+    frames: int
+
+
 @dataclass
 class FolderSystem:
-    """Videos of a folder.
+    """Videos of a folder. They are looked through once, and decoded again when they are measured: none is held.
 
     Attributes:
+        lengths: that are measured, rising.
+        videos: by the clips' names.
         told: what is wrong, clip by clip; ``mended``: what was changed because a setting asked for it.
         others: files of the folder that are named as no clip.
     """
 
     row: str
-    videos: dict[str, np.ndarray] = field(default_factory=dict)
+    config: BaselineConfig
+    lengths: Sequence[int]
+    videos: dict[str, Usable] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
     mended: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     layout: StructureLayout | None = None
+    _last: tuple[str, np.ndarray] | None = None
 
-    def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Sequence[Generated | LeftOut]:
-        progress(len(clips))
-        return [self._first(clip.key, frames) for clip in clips]
+    def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Iterator[Generated | LeftOut]:
+        for clip in clips:
+            made = self._first(clip, frames)
+            progress(1)
+            yield made
 
-    def _first(self, key: str, frames: int) -> Generated | LeftOut:
-        video = self.videos.get(key)
+    def _first(self, clip: EvalClip, frames: int) -> Generated | LeftOut:
+        video = self.videos.get(clip.key)
         if video is None:
-            return LeftOut(next(told.text for told in self.told if told.clip == key and told.left_out))
-        if len(video) < frames:
-            return LeftOut(f"its video has {len(video)} frames")
-        return Generated(video[:frames], np.zeros((frames, 0), np.float32))
+            return LeftOut(next(told.text for told in self.told if told.clip == clip.key and told.left_out))
+        if video.frames < frames:
+            return LeftOut(f"its video has {video.frames} frames")
+        return Generated(self._frames(clip, video.path)[:frames], np.zeros((frames, 0), np.float32))
+
+    def _frames(self, clip: EvalClip, path: Path) -> np.ndarray:
+        """A clip's frames up to the longest length; the last clip's are kept, for its other lengths."""
+        if self._last is None or self._last[0] != clip.key:
+            found = _Found(clip, *_decode(path, clip.length), self.config, self.lengths)
+            assert found.frames_THWC is not None, "it was looked through before"
+            self._last = clip.key, found.frames_THWC
+        return self._last[1]
 
     def lines(self) -> list[str]:
         """Everything to tell, a line each."""
@@ -94,7 +117,7 @@ class FolderSystem:
 def read_folder(
     row: str, directory: Path, clips: Sequence[EvalClip], frames: Sequence[int], config: BaselineConfig
 ) -> FolderSystem:
-    """Read a baseline's videos of the clips, one at a time.
+    """Look through a baseline's videos of the clips, one at a time.
 
     Args:
         frames: lengths that will be measured, rising.
@@ -104,11 +127,11 @@ def read_folder(
     """
     if not directory.is_dir():
         raise UserError(f"--baseline {row}={directory}: there is no such folder of videos")
-    system, named = FolderSystem(row), _by_name(directory)
+    system, named = FolderSystem(row, config, frames), _by_name(directory)
     system.others = sorted(path.name for name in named.keys() - {clip.key for clip in clips} for path in named[name])
     for clip in clips:
-        _read(system, clip, named.get(clip.key, []), frames, config)
-    if not any(len(video) >= frames[0] for video in system.videos.values()):
+        _look(system, clip, named.get(clip.key, []))
+    if not any(video.frames >= frames[0] for video in system.videos.values()):
         why = system.told[0] if system.told else Told("", "", True)
         raise UserError(f"--baseline {row}={directory}: none of the {len(clips)} clips can be measured "
                         f"({why.clip}: {why.text})")  # fmt: skip
@@ -124,9 +147,7 @@ def _by_name(directory: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _read(
-    system: FolderSystem, clip: EvalClip, files: Sequence[Path], frames: Sequence[int], config: BaselineConfig
-) -> None:
+def _look(system: FolderSystem, clip: EvalClip, files: Sequence[Path]) -> None:
     if len(files) != 1:
         text = f"{len(files)} files have its name" if files else "there is no video of it"
         system.told.append(Told(clip.key, text, True))
@@ -137,11 +158,11 @@ def _read(
         text = error.detail if isinstance(error, Rejected) else str(error)
         system.told.append(Told(clip.key, text, True))
         return
-    found = _Found(clip, decoded, heard, config, frames)
+    found = _Found(clip, decoded, heard, system.config, system.lengths)
     if found.faults:
         system.told.append(Told(clip.key, "; ".join(found.faults), found.frames_THWC is None))
     if found.frames_THWC is not None:
-        system.videos[clip.key] = found.frames_THWC
+        system.videos[clip.key] = Usable(files[0], len(found.frames_THWC))
         system.mended += [f"{clip.key}: {text}" for text in found.mended]
 
 
