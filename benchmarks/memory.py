@@ -24,9 +24,9 @@ from df_models.model.memory import Step, training_memory
 from df_models.settings import validate_config
 from df_models.time import pixel_length
 from df_train.config import TrainConfig
-from df_train.dataset import prepare_data
-from df_train.distributed import open_world
+from df_train.data.dataset import prepare_data
 from df_train.engine import Trainer
+from df_train.processes.distributed import open_world
 from df_train.run import build
 
 SIZES = {

@@ -24,13 +24,13 @@ from common import add_common_arguments, resolve, synchronize, table, write_resu
 from training_step import train_config
 
 from df_models import preset_config
-from df_train.checkpoint import bytes_held
 from df_train.config import CheckpointConfig
-from df_train.dataset import prepare_data
-from df_train.distributed import open_world
+from df_train.data.dataset import prepare_data
 from df_train.engine import Trainer
+from df_train.processes.distributed import open_world
 from df_train.run import build
-from df_train.saves import Saves
+from df_train.saving.checkpoint import bytes_held
+from df_train.saving.saves import Saves
 
 MODES = {"none": None, "synchronous": False, "asynchronous": True}
 

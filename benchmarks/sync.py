@@ -36,7 +36,7 @@ from df_models.cli_support import run_cli
 from df_models.errors import UserError
 from df_models.flow import interpolate, keyed_generator, keyed_noise
 from df_train.config import SyncLossConfig
-from df_train.meter import BUCKETS
+from df_train.figures.meter import BUCKETS
 from df_train.noising import Shown, Streams
 from df_train.objective import predict, predicted_video
 from df_train.sync.expert import SyncExpert

@@ -43,13 +43,13 @@ from df_models.settings import validate_config
 from df_models.text import TEXT_TOKENS
 from df_models.time import pixel_length
 from df_train.config import TrainConfig
-from df_train.dataset import prepare_data
-from df_train.distributed import open_world
+from df_train.data.dataset import prepare_data
 from df_train.engine import Trainer
+from df_train.figures.speed import Work
 from df_train.optimizer import build_optimizer
+from df_train.processes.distributed import open_world
 from df_train.run import build
-from df_train.speed import Work
-from df_train.state import averaged
+from df_train.saving.state import averaged
 
 CLIPS = 32
 

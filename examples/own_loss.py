@@ -13,7 +13,7 @@ from df_models.cli_support import run_cli
 from df_models.flow import clean_from_velocity
 from df_models.settings import load_config
 from df_train.config import TrainConfig
-from df_train.meter import LossTerm
+from df_train.figures.meter import LossTerm
 from df_train.objective import LOSSES, Answer, LossSpec
 from df_train.run import train
 

@@ -16,9 +16,9 @@ from df_train import budget, engine
 from df_train.budget import CORPUS_SHARE, Clock, Pace, as_chosen, fit_clips, with_clips
 from df_train.cli import said
 from df_train.config import BudgetConfig, OptimConfig, TrainConfig
-from df_train.distributed import World
 from df_train.engine import Stop
 from df_train.objective import weight_of
+from df_train.processes.distributed import World
 from df_train.run import train
 from df_train.schedule import learning_rate
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from df_models.errors import UserError
-from df_train import checkpoint
-from df_train.checkpoint import DamagedCheckpoint, RankState
 from df_train.config import CheckpointConfig
-from df_train.distributed import World, open_world
-from df_train.saves import Saves
+from df_train.processes.distributed import World, open_world
+from df_train.saving import checkpoint
+from df_train.saving.checkpoint import DamagedCheckpoint, RankState
+from df_train.saving.saves import Saves
 
 Writer = Callable[[Path, int, World], Path]
 

@@ -19,8 +19,8 @@ from df_models.errors import UserError
 from df_models.structure import MEDIAPIPE_70, StructureLayout
 from df_train.begin import build_model
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, taken_over
-from df_train.dataset import training_manifest
+from df_train.data.contract import audio_note, check_continued, check_fit, taken_over
+from df_train.data.dataset import training_manifest
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]

@@ -18,7 +18,7 @@ from df_models.flow import ErrorBank
 from df_models.model.dualforce import Velocity
 from df_models.time import pool_audio, to_slots
 from df_train.config import ObjectiveConfig, TrainConfig
-from df_train.crops import begun_anew
+from df_train.data.crops import begun_anew
 from df_train.noising import Banks, Streams, history_config, show
 from df_train.objective import FlameScale, Objective, flow_terms, total_loss
 

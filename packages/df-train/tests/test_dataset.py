@@ -15,9 +15,9 @@ from df_data.synth.corpus import SynthConfig
 from df_models import preset_config
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
-from df_train import contract as of_run
 from df_train.begin import build_model
 from df_train.config import TrainConfig
+from df_train.data import contract as of_run
 from df_train.preflight import known_manifest
 
 

@@ -25,7 +25,7 @@ from df_models.errors import UserError
 from df_models.settings import load_config, merge, read_tree, validate_config
 from df_models.structure import FLAME_159, FLAME_MOTION_59, flame_motion
 from df_train.config import TrainConfig
-from df_train.contract import TOLD, check_fit, decided_by
+from df_train.data.contract import TOLD, check_fit, decided_by
 from df_train.noising import Streams
 from df_train.objective import FlameScale, Objective
 from df_train.preflight import preflight

@@ -14,12 +14,13 @@ from torch import nn
 
 from df_models import DualForce
 from df_models.errors import UserError
-from df_train import float8, sharding
+from df_train import float8
 from df_train.config import TrainConfig
-from df_train.dataset import prepare_data
-from df_train.distributed import open_world
+from df_train.data.dataset import prepare_data
 from df_train.engine import Trainer
 from df_train.preflight import preflight
+from df_train.processes import sharding
+from df_train.processes.distributed import open_world
 from df_train.run import build
 
 MakeConfig = Callable[..., TrainConfig]

@@ -13,12 +13,13 @@ import torch
 
 from df_infer.run_log import read_log
 from df_models import DualForce
-from df_train import engine, run, speed
+from df_train import engine, run
 from df_train.config import TrainConfig
 from df_train.ema import ParameterAverage
+from df_train.figures import speed
 from df_train.objective import Losses, Objective
 from df_train.run import train
-from df_train.saves import Staging
+from df_train.saving.saves import Staging
 from df_train.skips import Skips
 
 pytestmark = pytest.mark.gpu

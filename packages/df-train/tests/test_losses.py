@@ -27,13 +27,14 @@ from torch.distributed.tensor import DTensor
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.settings import merge, validate_config
-from df_train import checkpoint, peers, state
 from df_train.config import TrainConfig
-from df_train.dataset import open_reader, prepare_data, training_manifest
-from df_train.distributed import open_world
+from df_train.data.dataset import open_reader, prepare_data, training_manifest
 from df_train.engine import Trainer
+from df_train.processes import peers
+from df_train.processes.distributed import open_world
+from df_train.processes.sharding import blocks_of
 from df_train.run import build
-from df_train.sharding import blocks_of
+from df_train.saving import checkpoint, state
 from df_train.sync.config import SyncConfig
 from df_train.sync.train import new_state, take_step
 

@@ -7,7 +7,7 @@ import pytest
 
 from df_infer.run_dir import RunDir
 from df_train.config import LogConfig
-from df_train.metrics import _panels, _points, open_sinks, plot_losses
+from df_train.figures.metrics import _panels, _points, open_sinks, plot_losses
 
 
 def test_the_plot_is_a_png_and_needs_two_points(tmp_path: Path):

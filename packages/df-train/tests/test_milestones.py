@@ -17,11 +17,12 @@ from df_models.errors import UserError
 from df_models.locks import one_writer
 from df_models.settings import validate_config
 from df_models.text import PROMPT_FILE, Prompt, read_prompt
-from df_train import export, planned
 from df_train.begin import build_model
 from df_train.config import CheckpointConfig, TrainConfig
+from df_train.figures import planned
 from df_train.preflight import check_disk
 from df_train.run import train
+from df_train.saving import export
 
 MakeConfig = Callable[..., TrainConfig]
 Interrupted = Callable[..., AbstractContextManager[None]]

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from df_models.errors import UserError
-from df_train import peers
 from df_train.config import TrainConfig
-from df_train.metrics import check_trackers
+from df_train.figures.metrics import check_trackers
+from df_train.processes import peers
 
 PROCESSES = """
 import json, os, sys, time
 import torch.distributed as dist
 from df_models.cli_support import run_cli
 from df_models.errors import UserError
-from df_train import peers
+from df_train.processes import peers
 
 def main(_):
     case, rank = sys.argv[2], peers.own_rank()

@@ -46,7 +46,7 @@ sys.exit(main(["--config", sys.argv[1]]))
 )
 
 DAMAGED = """
-from df_train import peers
+from df_train.processes import peers
 from df_train.objective import Losses, Objective
 measure = Objective.__call__
 def damaged(self, model, batch, step, banks):

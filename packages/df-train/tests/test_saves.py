@@ -17,15 +17,16 @@ import torch
 
 from df_infer.run_dir import RunDir, is_model
 from df_infer.run_log import read_log
-from df_train import checkpoint, cli
-from df_train.checkpoint import RankState
+from df_train import cli
 from df_train.config import CheckpointConfig, TrainConfig
-from df_train.distributed import open_world
 from df_train.engine import Trainer
-from df_train.export import Milestones
+from df_train.processes.distributed import open_world
 from df_train.run import train
-from df_train.saves import Saves
-from df_train.state import TrainState
+from df_train.saving import checkpoint
+from df_train.saving.checkpoint import RankState
+from df_train.saving.export import Milestones
+from df_train.saving.saves import Saves
+from df_train.saving.state import TrainState
 
 MakeConfig = Callable[..., TrainConfig]
 AfterSteps = Callable[..., AbstractContextManager[None]]

@@ -17,10 +17,12 @@ from df_models.attention.masks import FrameLayout
 from df_models.model.flops import training_flops
 from df_models.model.presets import preset_config
 from df_models.time import SLOTS
-from df_train import checkpoint, engine, run, speed
+from df_train import engine, run
 from df_train.config import TrainConfig
-from df_train.meter import LossMeter
+from df_train.figures import speed
+from df_train.figures.meter import LossMeter
 from df_train.run import train
+from df_train.saving import checkpoint
 
 MakeConfig = Callable[..., TrainConfig]
 CLIPS, FRAMES, TOKENS, FEATURES = 4, 3, 1, 16

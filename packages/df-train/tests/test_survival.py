@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from df_infer.run_log import read_log
-from df_train import checkpoint
 from df_train.config import TrainConfig
-from df_train.watch import Place, verdict
+from df_train.processes.watch import Place, verdict
+from df_train.saving import checkpoint
 
 MakeConfig = Callable[..., TrainConfig]
 Launch = Callable[..., Any]

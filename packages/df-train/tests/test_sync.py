@@ -25,7 +25,7 @@ from df_models.settings import load_config
 from df_models.time import latent_length
 from df_train.cli import main
 from df_train.config import SyncLossConfig, TrainConfig
-from df_train.contract import taken_over
+from df_train.data.contract import taken_over
 from df_train.noising import clean_streams
 from df_train.objective import Objective
 from df_train.preflight import preflight

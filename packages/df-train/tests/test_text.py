@@ -26,13 +26,13 @@ from df_models.text import PROMPT_FILE, pad_text, read_prompt
 from df_train import sampling
 from df_train.begin import build_model
 from df_train.config import ObjectiveConfig, TrainConfig
-from df_train.contract import check_fit
-from df_train.dataset import look_at
+from df_train.data.contract import check_fit
+from df_train.data.dataset import look_at
+from df_train.data.text import unread_text
 from df_train.noising import Shown, Streams, history_config, show
 from df_train.objective import Objective, predict
 from df_train.run import train
 from df_train.sampling import generate, validation_clips
-from df_train.text import unread_text
 
 WIDTH, ROWS = 12, 5
 PROMPT = "A person is talking."

@@ -21,10 +21,10 @@ from df_models.errors import UserError
 from df_models.settings import load_config
 from df_models.time import latent_length
 from df_train.cli import main
-from df_train.muon import orthogonalise, split_parameters
 from df_train.tokenizer import data as tokenizer_data
 from df_train.tokenizer import train as tokenizer
 from df_train.tokenizer.config import TokenizerConfig, TokenizerDataConfig
+from df_train.tokenizer.muon import orthogonalise, split_parameters
 from df_train.tokenizer.videos import video_pools
 
 SMALL = {

@@ -14,10 +14,10 @@ from df_infer.run_log import read_log
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.settings import load_config
-from df_train.aside import set_aside
 from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop
 from df_train.run import train
+from df_train.saving.aside import set_aside
 
 MakeConfig = Callable[..., TrainConfig]
 Interrupted = Callable[..., AbstractContextManager[None]]

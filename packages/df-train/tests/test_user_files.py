@@ -20,11 +20,12 @@ from df_models.errors import UserError
 from df_models.files import mark_owned
 from df_models.locks import one_writer
 from df_models.settings import Location
-from df_train import checkpoint, engine
+from df_train import engine
 from df_train.cli import main
 from df_train.config import TrainConfig
 from df_train.preflight import preflight as preflight_run
 from df_train.run import prepare, train
+from df_train.saving import checkpoint
 from df_train.tokenizer.config import TokenizerConfig
 from df_train.tokenizer.train import preflight
 
@@ -260,7 +261,7 @@ def test_a_disk_that_is_full_in_another_process_is_told_too(
 ) -> None:
     error = RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598")
     usage = type("Usage", (), {"free": 4096})
-    monkeypatch.setattr("df_train.checkpoint.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("df_train.saving.checkpoint.shutil.disk_usage", lambda path: usage)
     assert checkpoint._for_want_of_space(error, tmp_path)
     usage.free = 1 << 30
     assert not checkpoint._for_want_of_space(error, tmp_path)

@@ -23,16 +23,17 @@ from df_infer.run_log import read_log
 from df_models.errors import UserError
 from df_models.settings import dump_config
 from df_models.time import to_slots
-from df_train import begin, engine, state
+from df_train import begin, engine
 from df_train.config import FlameLossConfig, TrainConfig
-from df_train.dataset import own_statistics_note, set_statistics, training_manifest
-from df_train.distributed import World, open_world
-from df_train.meter import BUCKETS
+from df_train.data.dataset import own_statistics_note, set_statistics, training_manifest
+from df_train.figures.meter import BUCKETS
 from df_train.noising import Streams
 from df_train.objective import Objective
 from df_train.preflight import preflight
+from df_train.processes.distributed import World, open_world
 from df_train.run import build, train
-from df_train.state import TrainState
+from df_train.saving import state
+from df_train.saving.state import TrainState
 from df_train.validation import clips
 from df_train.validation.clips import read_clips
 from df_train.validation.measure import Validation, alike, figures
@@ -367,7 +368,7 @@ def test_a_kill_after_the_last_checkpoint_does_not_cost_the_last_measurement(
         raise SystemExit("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("df_train.export.Milestones.__call__", killed)
+        patch.setattr("df_train.saving.export.Milestones.__call__", killed)
         with pytest.raises(SystemExit):
             train(config)
     train(config)
@@ -446,8 +447,8 @@ import json, sys, torch
 torch.set_num_threads(1)
 from df_models.settings import load_config
 from df_train.config import TrainConfig
-from df_train.dataset import training_manifest
-from df_train.distributed import open_world
+from df_train.data.dataset import training_manifest
+from df_train.processes.distributed import open_world
 from df_train.run import build
 from df_train.validation.clips import read_clips
 from df_train.validation.measure import Validation

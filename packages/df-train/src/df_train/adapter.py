@@ -37,8 +37,8 @@ from df_models.model.adapter import (
 from df_models.model.config import DualForceConfig, config_from_dict
 from df_models.model.layers import Float32Sequential
 from df_models.model.pretrained import CONFIG_FILE, WEIGHTS_FILE, find_model, read_header
-from df_train import peers
 from df_train.config import AdapterConfig, TrainConfig
+from df_train.processes import peers
 
 if TYPE_CHECKING:
     from peft import LoraConfig

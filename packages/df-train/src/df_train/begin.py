@@ -19,7 +19,7 @@ from df_models.errors import UserError, nearest
 from df_models.model.presets import preset_config
 from df_models.model.pretrained import CONFIG_FILE, find_model, read_header
 from df_train.config import ModelConfig, TrainConfig
-from df_train.contract import TOLD, kept_of
+from df_train.data.contract import TOLD, kept_of
 from df_train.tasks import TASKS
 
 _PARTS = (
@@ -53,7 +53,7 @@ def build_model(
     """The model at step 0, on the CPU in float32: `model.start_from`, or weights that depend on the seed alone.
 
     Args:
-        decided: fields of its configuration that the run decides (`df_train.contract.decided_by`), which
+        decided: fields of its configuration that the run decides (`df_train.data.contract.decided_by`), which
             `model.overrides` still wins over. What is taken of a trained model keeps its own (`kept_of`).
         say: told which parts start afresh.
         saved: the configuration of the model in the checkpoint that the run goes on from, whose weights will take the

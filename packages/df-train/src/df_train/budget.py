@@ -17,7 +17,7 @@ from math import ceil
 from df_models.errors import UserError
 from df_models.settings import validate_config
 from df_train.config import BudgetConfig, FlameLossConfig, ObjectiveConfig, TrainConfig
-from df_train.distributed import World
+from df_train.processes.distributed import World
 
 CORPUS_SHARE = 0.2
 """Of the budget, for making the corpus. Clips and steps both cost in proportion to the machine's slowness, so that a

@@ -28,7 +28,7 @@ from df_models.errors import UserError, nearest
 from df_models.settings import add_print_config, dump_config, load_config, read_tree
 
 if TYPE_CHECKING:
-    from df_train.start import Wish
+    from df_train.saving.start import Wish
 
 _DESCRIPTION = """\
 Train DualForce, its video tokenizer or a lip-sync expert, as a configuration file says.
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     with _usr1_as_sigterm():
         if not _launched():
             return _run(_main, argv)
-        from df_train import peers
+        from df_train.processes import peers
 
         code = 1
         try:
@@ -109,7 +109,7 @@ def _usr1_as_sigterm() -> Iterator[None]:
 
 
 def _launched() -> bool:
-    """Whether several processes may be meant, before anything heavy is imported to ask (`df_train.peers`)."""
+    """Whether several processes may be meant, before anything heavy is imported to ask (`df_train.processes.peers`)."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
@@ -227,10 +227,11 @@ def _wish(options: argparse.Namespace) -> Wish:
 def _train_model(options: argparse.Namespace, began: float) -> int:
     if os.environ.get("RANK", "0") == "0" and not options.print_config:
         print("df-train: loading PyTorch and the model's code ...", flush=True)
-    from df_train import peers, run
+    from df_train import run
     from df_train.config import TrainConfig
     from df_train.engine import NotFinite
-    from df_train.start import check_named, in_its_place
+    from df_train.processes import peers
+    from df_train.saving.start import check_named, in_its_place
 
     overrides = (
         options.overrides if options.data is None else [*options.overrides, f"data.root={json.dumps(options.data)}"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from df_train.optimizer import trained
-from df_train.sharding import reshard
+from df_train.processes.sharding import reshard
 
 
 def _local(tensors: list[Tensor]) -> list[Tensor]:

@@ -18,22 +18,22 @@ from tqdm import tqdm
 from df_data.reading import Batch
 from df_infer.run_dir import RunDir
 from df_models.machine import choose_precision
-from df_train import state
 from df_train.adapter import seed_dropout
-from df_train.agreement import Agreement
 from df_train.budget import Pace
 from df_train.config import TrainConfig
-from df_train.dataset import skipped_samples
-from df_train.distributed import World
-from df_train.metrics import Sink
+from df_train.data.dataset import skipped_samples
+from df_train.figures.metrics import Sink
+from df_train.figures.profiling import Profiler
+from df_train.figures.speed import Speed, Work
 from df_train.objective import Objective, Record
-from df_train.profiling import Profiler
-from df_train.saves import Saves
+from df_train.processes.agreement import Agreement
+from df_train.processes.distributed import World
+from df_train.processes.sharding import set_gradient_sync
+from df_train.processes.watch import Watch
+from df_train.saving import state
+from df_train.saving.saves import Saves
+from df_train.saving.state import TrainState
 from df_train.schedule import ema_decay, learning_rate
-from df_train.sharding import set_gradient_sync
-from df_train.speed import Speed, Work
-from df_train.state import TrainState
-from df_train.watch import Watch
 
 
 class Stop(Enum):
@@ -328,7 +328,7 @@ class Trainer:
         self._validated_at = step
 
     def save(self) -> None:
-        """Write a checkpoint of the present step, or begin to (`df_train.saves`), unless that was just done."""
+        """Write a checkpoint of the present step, or begin to (`df_train.saving.saves`), unless that was just done."""
         if self.state.step != self._saved_at:
             self._settle()
             with self._spent("saves"):

@@ -53,7 +53,7 @@ class Shown:
         clean, noise, noisy: both streams, normalised; the target is `noise - clean`.
         sigma: noise levels.
         learnt: bool levels, which frames count in the losses: not those given clean, whose noise is not to be seen, and
-            not the first video frame of crops that begin within their clip (`df_train.crops`).
+            not the first video frame of crops that begin within their clip (`df_train.data.crops`).
         audio, reference_latent, reference_tokens, reference_frame, text: conditions, with some clips' set to zero; text
             is `[B, L, D]`, not yet padded to the rows that a model reads, None if the clips have none.
         history: the separate past of teacher forcing and error recycling.

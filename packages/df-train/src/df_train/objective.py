@@ -22,10 +22,10 @@ from df_models.errors import UserError
 from df_models.flow import clean_from_velocity, velocity_target
 from df_models.model.dualforce import Velocity
 from df_train.config import ObjectiveConfig, TrainConfig
-from df_train.crops import begun_anew
+from df_train.data.crops import begun_anew
+from df_train.figures.meter import LossTerm
 from df_train.given import given_structure
 from df_train.hearing import check_hearing, slots_ahead
-from df_train.meter import LossTerm
 from df_train.noising import Banks, Shown, Streams, clean_streams, history_config, show
 from df_train.schedule import decayed_weight
 from df_train.sync.loss import SyncJudge, open_judge

@@ -23,22 +23,23 @@ from df_models.files import check_output_directory
 from df_models.machine import choose_precision
 from df_models.structure import FLAME_159
 from df_models.time import latent_length
-from df_train import begin, peers
+from df_train import begin
 from df_train.adapter import start_adapter
-from df_train.checkpoint import bytes_held
 from df_train.config import TrainConfig
-from df_train.contract import check_fit, check_vae, decided_by
-from df_train.dataset import check_cuts, check_lengths, look_at, training_manifest
+from df_train.data.contract import check_fit, check_vae, decided_by
+from df_train.data.dataset import check_cuts, check_lengths, look_at, training_manifest
+from df_train.data.lengths import shortest_clip
 from df_train.distill.objective import check as check_distillation
-from df_train.distributed import check_replicas, pick_device
-from df_train.export import milestones_to_write
+from df_train.figures.metrics import check_trackers
 from df_train.float8 import check_float8
 from df_train.given import given_structure
 from df_train.hearing import check_hearing
-from df_train.lengths import shortest_clip
-from df_train.metrics import check_trackers
 from df_train.objective import FlameScale, check_losses
 from df_train.optimizer import trained
+from df_train.processes import peers
+from df_train.processes.distributed import check_replicas, pick_device
+from df_train.saving.checkpoint import bytes_held
+from df_train.saving.export import milestones_to_write
 from df_train.sync.loss import check_windows, open_judge
 from df_train.validation.clips import check_held_out
 

@@ -16,10 +16,10 @@ from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog
 from df_models.cli_support import Terminated
 from df_models.errors import UserError
-from df_train import checkpoint
 from df_train.config import ResumeConfig
-from df_train.distributed import World
 from df_train.engine import Interrupts
+from df_train.processes.distributed import World
+from df_train.saving import checkpoint
 
 
 class Counted(Protocol):
@@ -90,7 +90,7 @@ def choose_start(run: RunDir, rhythm: Rhythm, wish: str) -> checkpoint.Checkpoin
     """The checkpoint to continue from, or None to start at step 0.
 
     Args:
-        wish: `df_train.start.Wish`.
+        wish: `df_train.saving.start.Wish`.
 
     Raises:
         UserError: the run is finished, or there is nothing to resume.

@@ -22,15 +22,13 @@ from df_models.machine import choose_precision, describe_device
 from df_models.settings import load_config
 from df_models.text import Prompt
 from df_models.time import SLOTS, SPATIAL_STRIDE
-from df_train import begin, peers, planned, state
+from df_train import begin
 from df_train.adapter import check_head, check_same_base, start_adapter
-from df_train.aside import forget, put_back, recover, set_aside
 from df_train.budget import Clock, Pace, as_chosen, fit_clips, wants_clock, with_clips
-from df_train.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.compiling import allow_lengths
 from df_train.config import TrainConfig
-from df_train.contract import audio_note, check_continued, check_fit, check_frozen, decided_by
-from df_train.dataset import (
+from df_train.data.contract import audio_note, check_continued, check_fit, check_frozen, decided_by
+from df_train.data.dataset import (
     calibrate_flame_head,
     check_lengths,
     check_same_dataset,
@@ -41,21 +39,26 @@ from df_train.dataset import (
     set_statistics,
     skipped_samples,
 )
-from df_train.distributed import World, open_world
+from df_train.data.text import unread_text
 from df_train.ema import ParameterAverage
 from df_train.engine import Stop, Trainer
-from df_train.export import Milestones, write_averaged
+from df_train.figures import planned
+from df_train.figures.meter import LossMeter
+from df_train.figures.metrics import open_sinks, plot_losses
 from df_train.hearing import latency_note
-from df_train.meter import LossMeter
-from df_train.metrics import open_sinks, plot_losses
 from df_train.noising import Banks
 from df_train.objective import FlameScale, Objective
 from df_train.optimizer import build_optimizer
 from df_train.preflight import known_manifest, preflight
+from df_train.processes import peers
+from df_train.processes.distributed import World, open_world
+from df_train.processes.sharding import spread
 from df_train.sampling import Sampler
-from df_train.sharding import spread
-from df_train.skips import Skips
-from df_train.start import (
+from df_train.saving import state
+from df_train.saving.aside import forget, put_back, recover, set_aside
+from df_train.saving.checkpoint import CheckpointInfo, newest_info, read_info
+from df_train.saving.export import Milestones, write_averaged
+from df_train.saving.start import (
     Wish,
     check_place,
     choose_start,
@@ -66,9 +69,9 @@ from df_train.start import (
     record_of,
     write_config,
 )
-from df_train.state import TrainState
+from df_train.saving.state import TrainState
+from df_train.skips import Skips
 from df_train.sync.loss import pinned
-from df_train.text import unread_text
 from df_train.validation.clips import read_clips
 from df_train.validation.measure import Validation
 
@@ -143,7 +146,7 @@ def train(
 
 
 def patience(config: TrainConfig) -> timedelta | None:
-    """How long collectives wait: long enough that `df_train.watch` speaks before they do, and torch's 30 minutes."""
+    """How long collectives wait: torch's 30 minutes, and until `df_train.processes.watch` has spoken."""
     return None if config.hang_minutes is None else timedelta(minutes=max(30.0, 2.0 * config.hang_minutes))
 
 
@@ -216,7 +219,7 @@ def _begin(
 
     Args:
         step: that it goes on from.
-        keep: a time budget has still to be checked: what was there is set aside until then (`df_train.aside`).
+        keep: a time budget has still to be checked: what was there is set aside until then (`df_train.saving.aside`).
     """
     if wish == "fresh":
         set_aside(run) if keep else clear(run)

@@ -29,10 +29,10 @@ from df_models.errors import UserError
 from df_models.files import atomic_path
 from df_models.media import read_audio, read_video, write_image, write_video, write_wav
 from df_models.time import latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
-from df_train import state
 from df_train.config import TrainConfig
-from df_train.distributed import World
-from df_train.state import Averaged, TrainState
+from df_train.processes.distributed import World
+from df_train.saving import state
+from df_train.saving.state import Averaged, TrainState
 
 _COLUMNS = 9
 """Frames of a contact sheet's row: one for each latent frame of a training clip."""

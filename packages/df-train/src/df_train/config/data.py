@@ -30,7 +30,8 @@ class DataConfig(FrozenModel):
         num_frames: latent frames that clips are cut to; null takes them whole.
         buckets: several such lengths instead. All clips of a pass have one of them, and each clip is cut to the longest
             that it fills. At most 8, since a model keeps its attention masks for that many.
-        start: `anchored` clips begin at their stored clip's start, `marked` ones anywhere in it (`df_train.crops`).
+        start: `anchored` clips begin at their stored clip's start, `marked` ones anywhere in it
+            (`df_train.data.crops`).
         structure: which vectors of the clips the structure stream is: `structure`, the dataset's own, or `flame`, the
             motion part of its FLAME vectors (expression, rotation, jaw, camera).
         on_error: `stop` at a damaged shard or sample, or `skip` it and count it in `data/skipped`.

@@ -33,7 +33,8 @@ class TrainConfig(FrozenModel):
         max_minutes: ends the run cleanly, with a model, after that many minutes of steps (over all resumes); the
             learning rate's schedule is in steps and does not know of it.
         hang_minutes: ends all of several processes when training gets no further for that long, and names those that
-            the others wait for (`df_train.watch`); longer than the longest save. null leaves it to torch's limits.
+            the others wait for (`df_train.processes.watch`); longer than the longest save. null leaves it to torch's
+            limits.
         budget: fits data, steps and schedule to a time.
         profile: which steps to profile; null for none.
         distill: for `task: distill`, how the student learns.

@@ -26,6 +26,7 @@ from df_models.errors import UserError
 from df_models.flow import HistoryConfig, keyed_generator
 from df_models.model.dualforce import Velocity
 from df_train.config import ObjectiveConfig, TrainConfig
+from df_train.data.lengths import longest_clip
 from df_train.distill.config import DistillConfig
 from df_train.distill.path import (
     advanced,
@@ -38,7 +39,6 @@ from df_train.distill.path import (
     towards,
     upon,
 )
-from df_train.lengths import longest_clip
 from df_train.noising import HISTORY_STREAM, Banks, Shown, Streams, noise_like, show
 from df_train.objective import Objective, predict
 

@@ -11,8 +11,8 @@ from df_models.files import sha256_file
 from df_models.model.pretrained import WEIGHTS_FILE, find_model
 from df_train.begin import build_model
 from df_train.config import TrainConfig
-from df_train.distributed import World
-from df_train.sharding import spread
+from df_train.processes.distributed import World
+from df_train.processes.sharding import spread
 
 
 def load_teacher(config: TrainConfig, decided: Mapping[str, Any], world: World) -> tuple[DualForce, str]:

@@ -25,7 +25,7 @@ from df_models.encoders import encoder_id
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_train.config import SyncLossConfig
-from df_train.meter import LossTerm
+from df_train.figures.meter import LossTerm
 from df_train.noising import Shown
 from df_train.sync.expert import SyncExpert, load_expert
 from df_train.sync.pairs import check_length, compare, match_loss

@@ -25,16 +25,16 @@ from df_models.locks import one_writer
 from df_models.machine import describe_device
 from df_models.settings import dump_config
 from df_models.time import pooled_width
-from df_train import checkpoint, start
-from df_train.dataset import check_lengths, made_data, open_reader, stored, training_manifest
-from df_train.distributed import open_world, pick_device
+from df_train.data.dataset import check_lengths, made_data, open_reader, stored, training_manifest
+from df_train.data.lengths import shortest_clip
 from df_train.ema import ParameterAverage
 from df_train.engine import NotFinite
-from df_train.lengths import shortest_clip
 from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps
+from df_train.processes.distributed import open_world, pick_device
 from df_train.recipe import Rhythm, alone, choose_start, fit, owned_names
+from df_train.saving import checkpoint, start
+from df_train.saving.start import Wish
 from df_train.schedule import ema_decay, learning_rate
-from df_train.start import Wish
 from df_train.sync.config import SyncConfig
 from df_train.sync.diagnosis import facts_of, paragraph
 from df_train.sync.expert import ExpertConfig, SyncExpert, write_expert

@@ -27,16 +27,16 @@ from df_models.locks import one_writer
 from df_models.machine import Precision, choose_precision, describe_device
 from df_models.settings import dump_config
 from df_models.time import latent_length
-from df_train import checkpoint, start
-from df_train.distributed import World, open_world
 from df_train.ema import ParameterAverage
 from df_train.engine import NotFinite
-from df_train.muon import Muon, split_parameters
+from df_train.processes.distributed import World, open_world
 from df_train.recipe import Rhythm, alone, choose_start, fit, owned_names
+from df_train.saving import checkpoint, start
+from df_train.saving.start import Wish
 from df_train.schedule import ema_decay
-from df_train.start import Wish
 from df_train.tokenizer.config import TokenizerConfig, TokenizerLossConfig
 from df_train.tokenizer.data import Pool, batch_at, render_pools
+from df_train.tokenizer.muon import Muon, split_parameters
 from df_train.tokenizer.videos import check_size, video_pools
 
 VAE = "vae"

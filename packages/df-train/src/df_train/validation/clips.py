@@ -15,7 +15,7 @@ from df_models import DualForceConfig
 from df_models.errors import UserError
 from df_models.time import latent_length
 from df_train.config import DataConfig, TrainConfig
-from df_train.dataset import stored
+from df_train.data.dataset import stored
 from df_train.objective import weight_of
 from df_train.validation.showing import SEED
 

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from df_data.reading import Batch
 from df_models import DualForce
-from df_train.distributed import World
+from df_train.figures.meter import BUCKETS, LossTerm, add_by_bucket, means
 from df_train.given import given_whole
-from df_train.meter import BUCKETS, LossTerm, add_by_bucket, means
 from df_train.noising import clean_streams
 from df_train.objective import Objective
-from df_train.state import TrainState
+from df_train.processes.distributed import World
+from df_train.saving.state import TrainState
 from df_train.validation.config import HeldOutHistory
 from df_train.validation.showing import repeated, show_held_out
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from df_data.reading import Batch
 from df_models.flow import interpolate, keyed_generator, keyed_noise
 from df_models.model.dualforce import History
-from df_train.meter import BUCKETS
+from df_train.figures.meter import BUCKETS
 from df_train.noising import Shown, Streams
 from df_train.validation.config import HeldOutHistory
 

@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from df_models.files import atomic_path
 from df_train.config import ProfileConfig
-from df_train.distributed import World
+from df_train.processes.distributed import World
 
 _MOST_EVENTS = 100_000
 """Of the allocator, the newest: some steps of a large model, in a file of tens of megabytes."""

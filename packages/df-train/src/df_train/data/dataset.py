@@ -25,9 +25,9 @@ from df_models.structure import flame_motion
 from df_models.text import Prompt
 from df_models.time import latent_length
 from df_train.config import DataConfig, TrainConfig
-from df_train.distributed import World
+from df_train.data.text import prompt_of
 from df_train.objective import FlameScale
-from df_train.text import prompt_of
+from df_train.processes.distributed import World
 
 if TYPE_CHECKING:
     from df_data.synth.corpus import Fit

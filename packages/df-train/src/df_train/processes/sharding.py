@@ -14,8 +14,8 @@ from df_models import DualForce
 from df_models.machine import choose_precision
 from df_models.model.memory import BLOCKS_FROM
 from df_train.config import PrecisionConfig, ShardingConfig, TrainConfig
-from df_train.distributed import World
 from df_train.float8 import to_float8
+from df_train.processes.distributed import World
 
 
 def spread(model: DualForce, config: TrainConfig, world: World, say: Callable[[str], None]) -> None:

@@ -20,7 +20,7 @@ from df_models.attention.masks import FrameLayout
 from df_models.machine import data_sheet_rate, gpu_name, matmul_rate, peak_memory
 from df_models.model.flops import training_flops, video_tokens
 from df_models.time import SLOTS
-from df_train.distributed import World
+from df_train.processes.distributed import World
 
 _MEASURED_SECONDS = 0.3
 """For the device's own rate: a few products of large matrices, which agree to some per cent."""

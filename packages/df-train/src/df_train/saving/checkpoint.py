@@ -9,8 +9,9 @@ A checkpoint is a directory `checkpoints/step-N/`:
     files-R.json        size and sha256 of every file that process R wrote
     trainer.json        step, number of processes, configuration; written last
 
-It is written as `step-N.tmp` and renamed when everything is on disk. When, and by which thread, is `df_train.saves`'s
-business. Checkpoints are for resuming one's own runs; what is given to others is the safetensors export in `model/`.
+It is written as `step-N.tmp` and renamed when everything is on disk. When, and by which thread:
+`df_train.saving.saves`. Checkpoints are for resuming one's own runs; what is given to others is the safetensors export
+in `model/`.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from df_models.cli_support import NO_PLACE, MachineError, disk_full
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file, sync
-from df_train.distributed import World
-from df_train.peers import PeerFailed
+from df_train.processes.distributed import World
+from df_train.processes.peers import PeerFailed
 
 FORMAT = 1
 _CUT_SHORT = "unexpected pos"  # what torch's zip writer says when a write was cut short

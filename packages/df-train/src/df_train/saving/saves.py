@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from df_train import checkpoint
-from df_train.checkpoint import RankState
 from df_train.config import CheckpointConfig
-from df_train.distributed import World
+from df_train.processes.distributed import World
+from df_train.saving import checkpoint
+from df_train.saving.checkpoint import RankState
 
 THREAD = "df-train-saves"
-"""Name of the thread that writes, for those who look at what it does (`df_train.watch`)."""
+"""Name of the thread that writes, for those who look at what it does (`df_train.processes.watch`)."""
 
 
 class Saves:

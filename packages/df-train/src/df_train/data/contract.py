@@ -21,10 +21,10 @@ from df_models.errors import UserError
 from df_models.structure import FLAME_MOTION_59, require_same
 from df_models.time import pooled_width
 from df_train.config import TrainConfig
-from df_train.lengths import longest_clip
+from df_train.data.lengths import longest_clip
+from df_train.data.text import ROLE as TEXT
+from df_train.data.text import check_text
 from df_train.tasks import TASKS
-from df_train.text import ROLE as TEXT
-from df_train.text import check_text
 
 ROLES = ("audio", "reference", TEXT)
 HASHED = ("video_vae", *ROLES)

@@ -23,7 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from df_models.device import choose_device
 from df_models.errors import UserError
-from df_train import peers
+from df_train.processes import peers
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class World:
         return self.rank == 0
 
     def first_alone(self, work: Callable[[], T]) -> T:
-        """:func:`df_train.peers.first_alone`: for work of the first process that may take long."""
+        """:func:`df_train.processes.peers.first_alone`: for work of the first process that may take long."""
         return peers.first_alone(work)
 
     def sum(self, values: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from df_infer.run_dir import ADAPTER, RunDir, is_model
 from df_models import DualForce
 from df_models.files import sync
 from df_models.text import PROMPT_FILE, Prompt, write_prompt
-from df_train import state
 from df_train.adapter import write_adapter
-from df_train.distributed import World
-from df_train.state import Averaged, TrainState
+from df_train.processes.distributed import World
+from df_train.saving import state
+from df_train.saving.state import Averaged, TrainState
 
 
 def write_averaged(directory: Path, training: TrainState, averaged: Averaged, prompt: Prompt | None) -> None:

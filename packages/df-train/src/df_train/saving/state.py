@@ -13,13 +13,13 @@ from df_data.reading import ShardReader
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.model.adapter import Adapter
-from df_train import checkpoint
 from df_train.adapter import AdapterInTraining, merged
-from df_train.distributed import World
 from df_train.ema import ParameterAverage
-from df_train.meter import ClipLengths, LossMeter
+from df_train.figures.meter import ClipLengths, LossMeter
 from df_train.noising import Banks
 from df_train.optimizer import optimizer_steps, optimizer_tensors, set_optimizer_steps, trained
+from df_train.processes.distributed import World
+from df_train.saving import checkpoint
 from df_train.skips import Skips
 
 Averaged = tuple[DualForce, Adapter | None]

@@ -16,8 +16,8 @@ from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.locks import one_writer
 from df_models.settings import Location, dump_config, load_config
-from df_train.checkpoint import CheckpointInfo, newest
 from df_train.config import DataConfig, TrainConfig
+from df_train.saving.checkpoint import CheckpointInfo, newest
 
 Wish = Literal["default", "resume", "fresh"]
 

@@ -17,8 +17,8 @@ from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog, read_log, smoothed
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write
-from df_train import peers
 from df_train.config import LogConfig
+from df_train.processes import peers
 
 
 class Sink(Protocol):

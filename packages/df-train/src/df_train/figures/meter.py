@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from df_train.distributed import World
+from df_train.processes.distributed import World
 
 BUCKETS = 4
 """Of sigma: quarters tell low, middle and high noise apart, and each still gets samples at every log line."""

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch.distributed as dist
 
 from df_models.cli_support import EXIT_HUNG
-from df_train import peers
-from df_train.saves import THREAD
+from df_train.processes import peers
+from df_train.saving.saves import THREAD
 
 _PLACE = "df-train/place"
 _LONGEST_TICK = 5.0

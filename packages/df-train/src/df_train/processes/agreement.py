@@ -7,7 +7,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from df_train.distributed import World
+from df_train.processes.distributed import World
 
 _PATIENCE = timedelta(days=1)
 """One process may generate samples for long while the others wait; one that dies is noticed at once."""

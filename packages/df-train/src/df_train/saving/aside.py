@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from df_infer.run_dir import RunDir
-from df_train.start import clear
+from df_train.saving.start import clear
 
 FOLDER = ".before-fresh"
 

@@ -1,0 +1,1 @@
+"""The clips that a run is trained on, and how they fit the model."""

@@ -1,0 +1,1 @@
+"""What a run leaves on the disk: checkpoints to resume from, and models to use."""
