@@ -120,7 +120,7 @@ def test_what_the_arms_start_from_may_not_change_behind_a_studys_back(tmp_path: 
 
 def test_a_runs_hash_knows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "made_up").mkdir()
-    source = tmp_path / "made_up" / "__init__.py"
+    source, weights = (tmp_path / "made_up" / name for name in ("__init__.py", "reader.safetensors"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(programs, "PACKAGES", ("made-up",))
     found = []
@@ -128,5 +128,8 @@ def test_a_runs_hash_knows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         source.write_text(text)
         programs._code.cache_clear()
         found.append(programs.versions()["code"])
+    weights.write_bytes(b"other weights")
     programs._code.cache_clear()
-    assert found[0] == found[2] != found[1]
+    found.append(programs.versions()["code"])
+    programs._code.cache_clear()
+    assert found[0] == found[2] != found[1] and found[3] not in found[:3], "embedded weights are code, too"

@@ -180,11 +180,11 @@ def _main(argv: list[str]) -> int:
     if args.checkpoint == ALL and (several or args.require_goals):
         raise UserError(f"--checkpoint {ALL} is about the training of one run; leave the other systems and goals out")
     out = place_of(args, runs, several, config.checkpoint)
+    if args.checkpoint == ALL:
+        return _milestones(runs[0], config, out, args.quiet)
     for run in runs:
         open_run_dir(run, config.checkpoint)
     announce_loading("df-eval")
-    if args.checkpoint == ALL:
-        return _milestones(runs[0], config, out, args.quiet)
     from df_eval.evaluate import evaluate
 
     outcome, page = evaluate(runs, config, out, baselines=baselines, quiet=args.quiet)
@@ -205,6 +205,7 @@ def _export(runs: list[Path], config: EvalConfig, out: Path) -> int:
 
 
 def _milestones(run: Path, config: EvalConfig, out: Path, quiet: bool) -> int:
+    announce_loading("df-eval")
     from df_eval.milestones import PLOTS, evaluate_milestones, training_table
 
     curves = evaluate_milestones(run, config, out, print, quiet=quiet)

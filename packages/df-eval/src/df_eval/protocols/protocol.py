@@ -14,7 +14,7 @@ from df_models.settings import load_config
 
 PLACE = Path("configs/eval")
 """Where a protocol is looked for by its name."""
-FROZEN = ("protocol", "clips", "frames", "seed", "max_lag", "shifts", "resamples", "codec", "drift")
+FROZEN = ("protocol", "clips", "frames", "seed", "max_lag", "shifts", "resamples", "codec", "drift", "baseline")
 """Settings that decide a number: a protocol's are its own. Not among them: which list (`split`), the files of the
 readers (the protocol may hold their hashes), and what belongs to the run (`rollout`, `checkpoint`) or machine."""
 

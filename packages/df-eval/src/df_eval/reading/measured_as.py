@@ -10,7 +10,10 @@ from df_data.format.manifest import read_manifest
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.reading.reader_files import reader_hashes
 from df_eval.study.programs import versions
+from df_infer.config import TRUTH
 from df_infer.run_dir import RunDir, open_run
+from df_models.device import choose_device
+from df_models.machine import choose_precision
 from df_models.model.adapter import weights_hash
 
 NOT_DECIDING = frozenset({"device", "batch_size", "videos", "data", "checkpoint", "readers", "baseline"})
@@ -18,19 +21,23 @@ NOT_DECIDING = frozenset({"device", "batch_size", "videos", "data", "checkpoint"
 
 
 def measured_as(run: RunDir, config: EvalConfig, root: Path | None, files: ReadersConfig) -> str:
-    """Hash of the weights, the settings, the clips, the readers' files and the installed software.
+    """Hash of the weights (also of a model that makes the structure), the settings, the clips, the readers' files, the
+    precision and the installed software.
 
     Args:
         root: the run's dataset; None: rendered clips.
         files: of the readers, resolved (`df_eval.reading.reader_files.reader_files`).
     """
     opened = open_run(run.root, config.checkpoint)
+    maker = config.rollout.applied_to(opened.rollout).structure_from
     decides = {
         "weights": weights_hash(opened.model),
         "rollout": opened.rollout.model_dump(mode="json"),
         "config": config.model_dump(mode="json", exclude=set(NOT_DECIDING)),
         "dataset": None if root is None else read_manifest(root / "val").digest,
         "readers": reader_hashes(files),
+        "dtype": choose_precision(config.dtype, choose_device(config.device)).name,
+        "maker": weights_hash(open_run(maker).model) if maker not in (None, TRUTH) else maker,
         "software": versions(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -16,6 +16,9 @@ from pathlib import Path
 from df_models.cli_support import PACKAGES
 from df_models.errors import UserError
 
+LIBRARIES = ("torch", "numpy", "scipy", "torchmetrics", "av", "diffusers", "transformers", "mediapipe", "onnxruntime")
+"""That compute what is trained or measured."""
+
 
 @dataclass(frozen=True)
 class Programs:
@@ -55,13 +58,14 @@ def printed_config(argv: Sequence[str]) -> str:
 
 @cache
 def _code() -> str:
-    """Digest of the packages' source, without this folder's: what a study runs, not how it is studied."""
+    """Digest of the packages' files (source and embedded weights), without this folder's: what a study runs, not how
+    it is studied."""
     digest = hashlib.sha256()
     for package in PACKAGES:
         spec = importlib.util.find_spec(package.replace("-", "_"))  # the top level: nothing is imported
         for root in map(Path, (spec and spec.submodule_search_locations) or ()):
-            for path in sorted(root.rglob("*.py")):
-                if Path(__file__).parent not in path.parents:
+            for path in sorted(path for path in root.rglob("*") if path.is_file()):
+                if "__pycache__" not in path.parts and Path(__file__).parent not in path.parents:
                     digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
@@ -69,10 +73,10 @@ def _code() -> str:
 def versions() -> dict[str, str]:
     """What of the installed software decides a run: the versions, and our own code to the byte.
 
-    A version stays the same between releases, while the code is worked on.
+    A version stays the same between releases, while the code is worked on; others' libraries are told by theirs.
     """
     found: dict[str, str] = {"code": _code()}
-    for package in (*PACKAGES, "torch"):
+    for package in (*PACKAGES, *LIBRARIES):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
