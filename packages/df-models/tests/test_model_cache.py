@@ -276,3 +276,27 @@ def test_mistakes_are_told(build, make_clip):
 
 def test_slot_offsets_mark_the_first_frame():
     assert slot_offsets((0, 5)).tolist() == [[0, 0, 0, 0], [-0.75, -0.5, -0.25, 0]]
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_what_a_chunk_hears_is_made_once_for_all_its_steps(build, make_clip, preset):
+    """The same to the bit, for less work at each denoising step."""
+    model = build(preset)
+    clip = make_clip(model, frames=4)
+    inputs = [clip[name] for name in ("video", "structure", "audio", "sigma_video", "sigma_structure")]
+    caches = [model.new_cache(2, 4, 6, 2, 1) for _ in range(2)]
+    with torch.no_grad():
+        for frame in range(4):
+            chunk = [None if value is None else value[:, frame : frame + 1] for value in inputs]
+            heard = model.hear(chunk[2], caches[0], frame=frame, count=1, audio_future=1)
+            assert heard is not None
+            for write in (False, False, True):
+                told = {"frame": frame, "write": write, "audio_future": 1}
+                with FlopCounterMode(display=False) as with_it:
+                    first = model.step(*chunk, caches[0], heard=heard, **told)
+                with FlopCounterMode(display=False) as without:
+                    second = model.step(*chunk, caches[1], **told)
+                assert torch.equal(first.video, second.video) and torch.equal(first.structure, second.structure)
+                assert with_it.get_total_flops() < without.get_total_flops()
+    with pytest.raises(UserError, match="audio must be"):
+        model.hear(inputs[2][:1], caches[0], frame=4, count=1)

@@ -103,6 +103,7 @@ class Sampler:
         audio = self._audio_input(audio)
         self.held = given
         with _evaluating(self.model):
+            self.heard["heard"] = self.model.hear(audio, self.cache, frame=frame, count=count, **self.heard)
             start = self._with_given(self._start_state(frame, count, pinned))
             with record_function("df: denoise"):
                 finished = self._denoise(start, audio, frame, pinned)

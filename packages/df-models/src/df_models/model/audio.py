@@ -18,6 +18,7 @@ sine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +47,39 @@ class AudioWindows:
     table_TSP2: Tensor
 
 
+KeyValue = tuple[Tensor, Tensor]
+
+
+class LayerKeys(NamedTuple):
+    """One layer's keys and values of what is heard, rotated, each ``[B, T, S, H, K]``, for both towers' queries.
+
+    None where a layer has no such attention, or is to make them itself.
+    """
+
+    video: KeyValue | None = None
+    structure: KeyValue | None = None
+
+
+NO_KEYS = LayerKeys()
+
+
 @dataclass(frozen=True)
 class HeardAudio:
-    """What each latent frame hears: tokens ``[B, T, S, D]`` and the windows they come from."""
+    """What each latent frame hears.
+
+    Attributes:
+        tokens_BTSD: of the windows.
+        windows: that they come from.
+        keys: of every fusion layer, made once for all denoising steps of a chunk; None: each layer makes its own.
+    """
 
     tokens_BTSD: Tensor
     windows: AudioWindows
+    keys: tuple[LayerKeys, ...] | None = None
+
+    def layer(self, index: int) -> LayerKeys:
+        """Keys and values of one layer."""
+        return NO_KEYS if self.keys is None else self.keys[index]
 
 
 def window_slots(frames: tuple[int, ...], past: int, future: int) -> Tensor:
@@ -136,13 +164,16 @@ class AudioAttention(nn.Module):
             self.slot_bias = nn.Parameter(OWN_SLOT_BIAS * torch.eye(SLOTS).repeat(num_heads, 1, 1))
         init_linear(self)
 
-    def forward(self, query_BTND: Tensor, audio: HeardAudio) -> Tensor:
-        """Return the update of the tower ``[B, T, N, D]``, before its gate; queries are normalised."""
+    def project(self, audio: HeardAudio) -> KeyValue:
+        """Return the keys and values of what is heard."""
         heads = (self.num_heads, -1)
-        table = audio.windows.table_TSP2
-        q = self.norm_q(self.q(query_BTND)).unflatten(-1, heads)
-        k = rotate(self.norm_k(self.k(audio.tokens_BTSD)).unflatten(-1, heads), table)
-        v = self.v(audio.tokens_BTSD).unflatten(-1, heads)
+        k = rotate(self.norm_k(self.k(audio.tokens_BTSD)).unflatten(-1, heads), audio.windows.table_TSP2)
+        return k, self.v(audio.tokens_BTSD).unflatten(-1, heads)
+
+    def forward(self, query_BTND: Tensor, audio: HeardAudio, keys: KeyValue | None = None) -> Tensor:
+        """Return the update of the tower ``[B, T, N, D]``, before its gate; queries are normalised."""
+        q = self.norm_q(self.q(query_BTND)).unflatten(-1, (self.num_heads, -1))
+        k, v = self.project(audio) if keys is None else keys
         if self.slot_bias is not None:
-            q = rotate(q, table)
+            q = rotate(q, audio.windows.table_TSP2)
         return self.o(frame_attention(q, k, v, self.slot_bias).flatten(-2))

@@ -7,6 +7,7 @@ h and w latent height and width, N video tokens per frame, V structure vector, D
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from df_models.model.inputs import (
     Inputs,
     aligned_frames,
     behind_history,
+    check_audio,
     check_future,
     check_reference,
     checked_inputs,
@@ -273,6 +275,7 @@ class DualForce(StructureStatistics, Pretrained):
         write: bool,
         structure_known: Tensor | None = None,
         audio_future: Tensor | int | None = None,
+        heard: HeardAudio | None = None,
     ) -> Velocity:
         """Predict the velocity of one chunk of ``C`` latent frames from itself and the cache.
 
@@ -285,6 +288,7 @@ class DualForce(StructureStatistics, Pretrained):
             write: store the chunk's keys, values and audio, computed in this very call. Give clean frames, at
                 sigma 0 or a small context noise; without it, or if the call fails, nothing in the cache changes.
             structure_known, audio_future: as in :meth:`forward`, ``[B, C, 4, V]`` and ``[B]`` or a number.
+            heard: what :meth:`hear` returned for this chunk and this audio; None: it is computed anew.
 
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
@@ -296,12 +300,43 @@ class DualForce(StructureStatistics, Pretrained):
         check_future(self.config, audio_future, batch)
         self._check_known(structure_known)
         plan = self._plan(inputs, cache, (frame, frame + chunk))
-        heard = self._hear_chunk(inputs, cache, plan.chunk, audio_future)
+        if heard is None:
+            heard = self._hear_chunk(inputs.audio, cache, plan.chunk, audio_future)
         run = self._step_graph(inputs, write, structure_known)
         velocity, held = run(self, inputs, heard, plan.view, structure_known, write)
         if held is not None:
             cache.store(held, plan.chunk, inputs.audio[:, :chunk].flatten(1, 2))
         return velocity.like(video, structure)
+
+    @torch.no_grad()
+    def hear(
+        self,
+        audio: Tensor | None,
+        cache: KVCache,
+        *,
+        frame: int,
+        count: int,
+        audio_future: Tensor | int | None = None,
+    ) -> HeardAudio | None:
+        """Return what a chunk hears, with every layer's keys and values of it, for all :meth:`step` calls of the chunk.
+
+        They are the same at every denoising step; without this each step makes them anew. None if the model has no
+        audio.
+
+        Args:
+            audio, cache, frame, audio_future: as in :meth:`step`.
+            count: latent frames of the chunk.
+
+        Raises:
+            UserError: ``frame`` is not the next one, or the audio does not fit.
+        """
+        if self.audio is None or audio is None:
+            return None
+        check_audio(self.config, audio, len(cache.reference_latent), count)
+        check_future(self.config, audio_future, len(audio))
+        heard = self._hear_chunk(audio, cache, cache.chunk(frame, count), audio_future)
+        layers = [layer for layer in self.fusion if isinstance(layer, FusionLayer)]
+        return replace(heard, keys=tuple(layer.hear(heard) for layer in layers))
 
     def compile_step(self, **options: Any) -> None:
         """Compile what the layers of :meth:`step` compute as one graph, with options of ``torch.compile``.
@@ -339,14 +374,12 @@ class DualForce(StructureStatistics, Pretrained):
             cache.plan = (key, plan_chunk(self._geometry(inputs.video), cache, span, masked=self.compiled_step))
         return cache.plan[1]
 
-    def _hear_chunk(
-        self, inputs: Inputs, cache: KVCache, chunk: Chunk, audio_future: Tensor | int | None
-    ) -> HeardAudio:
+    def _hear_chunk(self, audio: Tensor, cache: KVCache, chunk: Chunk, audio_future: Tensor | int | None) -> HeardAudio:
         """Return what a chunk's frames hear: the slots before them from the cache, their own and those after them."""
         past = cache.audio_past_BAF
-        slots = torch.cat([past, inputs.audio.flatten(1, 2).to(past.dtype)], dim=1)
+        slots = torch.cat([past, audio.flatten(1, 2).to(past.dtype)], dim=1)
         first_slot = SLOTS * chunk.frames[0] - past.shape[1]
-        windows = self._geometry(inputs.video).audio(chunk.frames, first_slot, slots.shape[1], audio_future)
+        windows = self._geometry(cache.reference_latent).audio(chunk.frames, first_slot, slots.shape[1], audio_future)
         return self._hear(slots, windows)
 
     def _chunk(

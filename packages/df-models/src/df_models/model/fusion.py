@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from df_models.model.audio import AudioAttention, HeardAudio
+from df_models.model.audio import NO_KEYS, AudioAttention, HeardAudio, LayerKeys
 from df_models.model.block import Attend
 from df_models.model.bridge import BridgeAttention
 from df_models.model.config import DualForceConfig
@@ -24,12 +24,13 @@ class Exchange:
 
     Attributes:
         to_video, to_structure: how the bridge's queries read the other stream (None: the direction is off).
-        audio: what each latent frame hears.
+        audio: what each latent frame hears; ``keys``: this layer's of it, if they were made before.
     """
 
     to_video: Attend | None
     to_structure: Attend | None
     audio: HeardAudio
+    keys: LayerKeys = NO_KEYS
 
 
 class FusionLayer(nn.Module):
@@ -65,9 +66,10 @@ class FusionLayer(nn.Module):
         video, structure = self._read(video_BTND), self._read(structure_BTSE)
         new_video, new_structure = video_BTND, structure_BTSE
         if self.audio_to_video is not None and video_BTND is not None and video is not None:
-            new_video = self.gate_audio_to_video(video_BTND, self.audio_to_video(video, exchange.audio))
+            update = self.audio_to_video(video, exchange.audio, exchange.keys.video)
+            new_video = self.gate_audio_to_video(video_BTND, update)
         if self.audio_to_structure is not None and structure_BTSE is not None and structure is not None:
-            update = self.audio_to_structure(structure, exchange.audio)
+            update = self.audio_to_structure(structure, exchange.audio, exchange.keys.structure)
             new_structure = self.gate_audio_to_structure(structure_BTSE, update)
         if self.to_video is not None:
             assert exchange.to_video is not None, "the pass was planned without structure -> video"
@@ -77,6 +79,11 @@ class FusionLayer(nn.Module):
             update = self.to_structure(structure, video, exchange.to_structure)
             new_structure = self.gate_to_structure(new_structure, update)
         return new_video, new_structure
+
+    def hear(self, audio: HeardAudio) -> LayerKeys:
+        """Return this layer's keys and values of what is heard."""
+        attentions = (self.audio_to_video, self.audio_to_structure)
+        return LayerKeys(*(None if attention is None else attention.project(audio) for attention in attentions))
 
     def _read(self, state_D: Tensor | None) -> Tensor | None:
         """Return a state as all parts read it: normalised, in the dtype that they compute in."""

@@ -67,10 +67,7 @@ def checked_inputs(
     none = stream.new_zeros
     if audio is None:
         audio = none(batch, frames, SLOTS, 0)
-    fits = audio.ndim == 4 and audio.shape[0] == batch and tuple(audio.shape[2:]) == (SLOTS, config.audio_dim)
-    if not fits or audio.shape[1] < frames:
-        wanted = f"[{batch}, at least {frames} frames, {SLOTS}, {config.audio_dim}]"
-        raise UserError(f"audio must be {wanted}, not {list(audio.shape)}")
+    check_audio(config, audio, batch, frames)
     return Inputs(
         none(batch, frames, 0, 0, 0) if video is None else video,
         none(batch, frames, SLOTS, 0) if structure is None else structure,
@@ -78,6 +75,14 @@ def checked_inputs(
         _level("sigma_video", sigma_video, stream, there=video is not None),
         _level("sigma_structure", sigma_structure, stream, there=structure is not None),
     )
+
+
+def check_audio(config: DualForceConfig, audio: Tensor, batch: int, frames: int) -> None:
+    """Raise UserError unless audio is that of a batch of so many latent frames, or more."""
+    fits = audio.ndim == 4 and audio.shape[0] == batch and tuple(audio.shape[2:]) == (SLOTS, config.audio_dim)
+    if not fits or audio.shape[1] < frames:
+        wanted = f"[{batch}, at least {frames} frames, {SLOTS}, {config.audio_dim}]"
+        raise UserError(f"audio must be {wanted}, not {list(audio.shape)}")
 
 
 def _present(name: str, value: Tensor | None, wanted: bool, axis: int) -> Tensor | None:

@@ -263,5 +263,6 @@ def chunk_pass(view: ChunkView, audio: HeardAudio, held: Held | None) -> Pass:
             bridge(layer, view.bridge_to_video, left.bridge_to_video, view.same_frame[0]),
             bridge(layer, view.bridge_to_structure, left.bridge_to_structure, view.same_frame[1]),
             audio,
+            audio.layer(layer),
         ),
     )
