@@ -95,7 +95,7 @@ def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth,
 
 
 def results_of(clips: int, frames: int, noise: float, drift: float) -> tuple[LengthResults, list[dict[str, Video]]]:
-    results = LengthResults(frames, [f"clip-{i}" for i in range(clips)], [f"person-{i}" for i in range(clips)])
+    results = LengthResults(frames, [f"clip-{i}" for i in range(clips)], [f"person-{i // 2}" for i in range(clips)])
     shown = []
     for index in range(clips):
         truth, videos = rows_of(index, frames, noise, drift)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from df_eval.metrics import ClipRatio, Pair, bootstrap_interval
-from df_eval.metrics.aggregate import units_of
+from df_eval.metrics import ClipRatio, Pair, Score
+from df_eval.metrics.estimate import units_of
 
 
 def pairs_of(values: np.ndarray) -> list[Pair]:
@@ -71,46 +73,58 @@ def test_one_clip_has_no_interval() -> None:
     assert metric.score().low is None
 
 
+def scored(values: np.ndarray, denominators: np.ndarray | None = None, **options: Any) -> Score:
+    metric = ClipRatio()
+    below = np.ones(len(values)) if denominators is None else denominators
+    metric.update([Pair(*pair) for pair in zip(values, below, strict=True)], list(range(len(values))))
+    return metric.score(**options)
+
+
 def test_interval_is_reproducible_and_contains_the_value() -> None:
     values = np.random.default_rng(2).normal(size=16)
-    ones = np.ones(16)
-    low, high = bootstrap_interval(values, ones, seed=3) or (0, 0)
-    assert (low, high) == bootstrap_interval(values, ones, seed=3)
-    assert (low, high) != bootstrap_interval(values, ones, seed=4)
-    assert low < values.mean() < high
+    found = scored(values, seed=3)
+    assert found == scored(values, seed=3) != scored(values, seed=4)
+    assert found.low < values.mean() < found.high
 
 
-def test_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("people", [2, 4, 16])
+def test_interval_covers_the_true_mean_as_often_as_it_says(people: int) -> None:
+    """Also with few people, of whom percentiles of a bootstrap would cover half as often."""
     rng = np.random.default_rng(5)
-    hits = 0
+    names, hits = [str(person) for person in range(people) for _ in range(4)], []
     for trial in range(300):
-        low, high = bootstrap_interval(rng.normal(1.0, 2.0, size=40), np.ones(40), trial, resamples=400) or (0, 0)
-        hits += low <= 1.0 <= high
-    assert 0.88 <= hits / 300 <= 0.99
+        values = 1.0 + rng.normal(scale=2.0, size=people).repeat(4) + rng.normal(scale=0.3, size=4 * people)
+        found = scored(values, seed=trial, resamples=300, people=names)
+        hits.append(found.low <= 1.0 <= found.high)
+    assert 0.92 <= np.mean(hits) <= 0.99
 
 
 def test_interval_width_follows_the_standard_error() -> None:
     values = np.random.default_rng(6).normal(size=400)
-    low, high = bootstrap_interval(values, np.ones(400), seed=0) or (0, 0)
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(400), rel=0.15)
+    found = scored(values)
+    assert found.high - found.low == pytest.approx(2 * 1.966 * values.std() / np.sqrt(400), rel=0.05)
 
 
 def test_interval_of_a_ratio_of_sums_weighs_clips_by_denominator() -> None:
-    rng = np.random.default_rng(7)
-    denominators = rng.uniform(1, 5, size=200)
-    numerators = 3.0 * denominators
-    low, high = bootstrap_interval(numerators, denominators, seed=0) or (0, 0)
-    assert low == pytest.approx(3.0) and high == pytest.approx(3.0)
+    denominators = np.random.default_rng(7).uniform(1, 5, size=200)
+    found = scored(3.0 * denominators, denominators)
+    assert found.low == pytest.approx(3.0) and found.high == pytest.approx(3.0)
 
 
 def test_clips_of_one_person_are_drawn_together() -> None:
     """Ten equal clips of each of four people tell no more of people than one clip of each."""
     values, people = np.array([0.1, 0.4, 0.5, 0.9]), [name for name in "abcd" for _ in range(10)]
-    one, ten = ClipRatio(), ClipRatio()
-    one.update(pairs_of(values), list(range(4)))
-    ten.update(pairs_of(values.repeat(10)), list(range(40)))
-    alone, together, apart = one.score(), ten.score(units_N=units_of(people)), ten.score()
-    assert (together.n, together.units, alone.units, apart.units) == (40, 4, 4, 40)
+    alone, together = scored(values), scored(values.repeat(10), people=people)
+    apart = scored(values.repeat(10))
+    assert (together.n, together.people, alone.people) == (40, 4, 0)
     assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
     assert apart.low > together.low and apart.high < together.high
     assert list(units_of(["a"] * 3)) == [0, 1, 2], "one person's clips are drawn one by one"
+
+
+def test_what_is_drawn_is_decided_by_the_clips_that_count() -> None:
+    """A metric that only one of two people has is of that person's clips."""
+    values = np.array([0.1, 0.4, 0.7, np.nan, np.nan, np.nan])
+    found, own = scored(values, people=[*"aaabbb"]), scored(values[:3])
+    assert (found.n, found.people, found.undefined) == (3, 1, 3)
+    assert (found.low, found.high) == pytest.approx((own.low, own.high))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from scipy import stats
 
 from df_eval.cli import main
 from df_eval.clips import EvalClip
-from df_eval.compare import differences
+from df_eval.compare import differences, paired
 from df_eval.config import EvalConfig
 from df_eval.evaluate import system_rows
 from df_eval.measure import (
@@ -41,7 +42,7 @@ LIMITS = {"max_lag": 5, "shifts": SHIFTS}
 
 
 def fabricate() -> tuple[LengthResults, list[dict]]:
-    keys, people = ([f"{kind}-{index}" for index in range(CLIPS)] for kind in ("clip", "person"))
+    keys, people = [f"clip-{i}" for i in range(CLIPS)], [f"person-{i}" for i in range(CLIPS)]
     results, shown = LengthResults(FRAMES, keys, people, ROWS), []
     for index in range(CLIPS):
         videos = {}
@@ -108,6 +109,18 @@ def test_differences_are_paired_over_the_clips_that_both_have(outcome: EvalOutco
     low, high = stats.t.interval(0.95, len(each) - 1, each.mean(), stats.sem(each))
     assert found.found.low == pytest.approx(low, abs=0.05) and found.found.high == pytest.approx(high, abs=0.05)
     assert found.p == pytest.approx(stats.ttest_1samp(each, 0).pvalue, abs=0.02)
+
+
+def test_clips_of_one_person_are_drawn_together(made: tuple[LengthResults, list[dict]]) -> None:
+    ask = ("wav2lip", "runs/a", "lip_sync", 0, 500)
+    found = []
+    for names in ("abcdef", "aabbcc"):
+        results = copy.copy(made[0])
+        results.people = [*names]
+        found.append(paired(results, *ask))
+    apart, together = found
+    assert (apart.people, together.people) == (CLIPS - 1, 3) and apart.value == together.value
+    assert (apart.freedom, together.freedom) == (CLIPS - 2, 2)
 
 
 def test_a_system_does_not_differ_from_its_copy_and_holm_counts_all_comparisons(outcome: EvalOutcome) -> None:

@@ -49,7 +49,9 @@ def test_generated_lip_sync_is_the_mean_of_scipy_correlations() -> None:
         read = videos[GENERATED].readings
         assert read is not None and read.mouth_open_T is not None and truth.signals.mouth_open_T is not None
         expected.append(stats.pearsonr(read.mouth_open_T, truth.signals.mouth_open_T[:33])[0])
-    assert results.score(GENERATED, "lip_sync", 0, 200).value == pytest.approx(np.mean(expected))
+    score = results.score(GENERATED, "lip_sync", 0, 200)
+    assert score.value == pytest.approx(np.mean(expected)) and (score.n, score.people) == (5, 3)
+    assert results.table(0, 10)[GENERATED]["frechet_reader"].people == 3, "sets, too"
 
 
 def test_frames_without_a_face_lower_the_rate_and_nothing_else() -> None:

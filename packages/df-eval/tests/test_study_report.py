@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
+from df_eval.metrics.estimate import Estimate
 from df_eval.reports.markdown import markdown_table
 from df_eval.study.cli import main
 from df_eval.study.config import HypothesisConfig, StudyConfig
 from df_eval.study.figures import MOST_PANELS, axis_figure
+from df_eval.study.measured import collect
 from df_eval.study.paper import latex, write_paper
+from df_eval.study.plan import known_answers, make_plan
 from df_eval.study.programs import Programs
 from df_eval.study.report import page
 from df_eval.study.run import run_study
-from df_eval.study.statistics import Estimate
 from df_eval.study.table import cells
-from df_eval.study.verdicts import decide, rule_of
+from df_eval.study.verdicts import decide, rule_of, verdicts_of
 from df_models.settings import dump_config, validate_config
 
 STUBS = Path(__file__).with_name("study_stubs.py")
@@ -96,8 +98,18 @@ def test_verdicts_come_from_pairs(done: Path) -> None:
     assert better["found"]["value"] == pytest.approx(0.2, abs=0.01) and better["p_holm"] >= better["p"]
     assert better["line"].startswith("b > a by 0.") and "2 seeds, 4 clips: supported" in better["line"]
     assert whole["outcome"] == "undecided" and "bad seed 0 failed" in whole["left_out"], "left out, counted, not a hole"
+    assert better["found"]["people"] == 4, "as df-eval says who is seen in a clip"
     by_arm = {row["arm"]: row for row in document(done)["tables"][0]["rows"]}
     assert by_arm["bad"]["value"]["value"] is None and by_arm["b"]["difference"]["low"] > 0.1
+
+
+def test_one_person_decides_nothing(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(done)
+    config = validate_config(StudyConfig, TREE)
+    measured = collect(make_plan(config, PROGRAMS, known_answers(config.directory)))
+    measured.people = dict.fromkeys(measured.people, "anna")
+    better = verdicts_of(config, measured)[0]
+    assert better.outcome == "undecided" and "one person" in better.reason and better.found.clips == 4
 
 
 def test_one_seed_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

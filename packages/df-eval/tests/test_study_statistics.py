@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from df_eval.study.statistics import Cells, estimate, holm, p_value
+from df_eval.metrics.estimate import Cells, estimate, holm, p_value
 
 
 def cells(values_SC: np.ndarray) -> Cells:
@@ -126,9 +126,19 @@ def test_clips_of_one_person_are_drawn_together() -> None:
     """More clips of the same people change nothing; taken as people, they would promise too much."""
     random = np.random.default_rng(4)
     values_SC = drawn(random, 3, 8, 0.2, 1.0, 0.3)
-    people_C = np.arange(8).repeat(5)
-    single, many = estimate(cells(values_SC)), estimate(cells(values_SC.repeat(5, axis=1)), units_C=people_C)
-    assert (many.clips, many.units, single.units) == (40, 8, 8)
+    people = [str(person) for person in range(8) for _ in range(5)]
+    single, many = estimate(cells(values_SC)), estimate(cells(values_SC.repeat(5, axis=1)), people=people)
+    assert (many.clips, many.people, single.people) == (40, 8, 0)
     assert (many.value, many.error, many.freedom) == pytest.approx((single.value, single.error, single.freedom))
     apart = estimate(cells(values_SC.repeat(5, axis=1)))
     assert apart.error is not None and many.error is not None and apart.error < many.error
+
+
+def test_a_person_who_alone_has_values_is_not_taken_for_certainty() -> None:
+    """An interval over seeds alone would say nothing of the clips, and be far too narrow."""
+    random = np.random.default_rng(1)
+    values_SC = drawn(random, 5, 6, 0.0, 0.3, 0.01)
+    only = Cells(np.where(np.arange(6) < 3, values_SC, 0.0), np.where(np.arange(6) < 3, np.ones_like(values_SC), 0.0))
+    found, wanted = estimate(only, people=[*"aaabbb"]), estimate(cells(values_SC[:, :3]))
+    assert (found.people, found.clips) == (1, 3)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))

@@ -1,6 +1,6 @@
 """Several systems on the same clips: each one's paired difference from the first.
 
-The statistics are those of studies (`df_eval.study.statistics`) with one seed: bootstrap over the people (or clips of
+The statistics are those of studies (`df_eval.metrics.estimate`) with one seed: bootstrap over the people (or clips of
 one person) that both rows have, value +- t * standard error, and p of the same t. The p values of the main metrics are
 adjusted together by Holm's procedure; that family is fixed before anything is measured. Other metrics have intervals
 and no p.
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from df_eval.metrics import CATALOG
+from df_eval.metrics.estimate import Cells, Estimate, estimate, holm, p_value
 from df_eval.metrics.pair import Pair
 from df_eval.results import LengthResults
-from df_eval.study.statistics import Cells, Estimate, estimate, holm, p_value
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         told = {"value": self.found.value, "low": self.found.low, "high": self.found.high, "n": self.found.clips,
-                "units": self.found.units}  # fmt: skip
+                "people": self.found.people}  # fmt: skip
         own = {name: value for name, value in asdict(self).items() if name != "found"}
         return own | told
 
@@ -82,7 +82,8 @@ def paired(results: LengthResults, row: str, reference: str, metric: str, seed: 
     ours, theirs = results.pairs(row, metric), results.pairs(reference, metric)
     both = [index for index in ours if index in theirs and ours[index].defined and theirs[index].defined]
     cells = [_cells([pairs[index] for index in both]) for pairs in (ours, theirs)]
-    return estimate(*cells, units_C=results.units_N[both], seed=seed, resamples=resamples)
+    people = [results.people[index] for index in both]
+    return estimate(*cells, people=people, seed=seed, resamples=resamples)
 
 
 def _cells(pairs: Sequence[Pair]) -> Cells:

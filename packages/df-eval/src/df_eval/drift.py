@@ -21,7 +21,7 @@ from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.measure import SHIFTED, STATIC, Truth, Video, kind_of
 from df_eval.metrics import SPECS, Pair, Score, sync
-from df_eval.metrics.aggregate import pooled_score, units_of
+from df_eval.metrics.aggregate import pooled_score
 from df_eval.metrics.frames import sharpness
 from df_eval.metrics.seen import Seen
 from df_eval.reading.readers import FaceReader
@@ -72,11 +72,17 @@ class Drift:
         for name, pair in pairs.items():
             self.pairs.setdefault(row, {}).setdefault(name, {}).setdefault(end, {})[index] = pair
 
+    def tell_missing(self) -> None:
+        """Say of rows that were never added that they have no windows, now that all is measured."""
+        for row in self.rows:
+            if row not in self.pairs and kind_of(row) != SHIFTED:
+                self.missing.setdefault(row, "no video of it is long enough for a window")
+
     def scores(self, row: str, name: str, seed: int, resamples: int) -> dict[int, Score]:
         """A metric of a row by end, with intervals; windows without any value are left out."""
         found: dict[int, Score] = {}
         for end, pairs in sorted(self.pairs.get(row, {}).get(name, {}).items()):
-            score = pooled_score(pairs, units_of(self.people), seed, resamples)
+            score = pooled_score(pairs, self.people, seed, resamples)
             if score.value is not None:
                 found[end] = score
         return found

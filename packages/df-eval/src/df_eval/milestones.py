@@ -134,7 +134,7 @@ def plot_training(document: Mapping[str, Any], name: str, path: Path) -> bool:
         axis.plot([p["step"] for p in rebuilt], [p["value"] for p in rebuilt], "--", color=colour, linewidth=1)
     spec = SPECS[name]
     told = document["warning"].partition(":")[0]
-    axis.set_title(f"{spec.title}, 95 % intervals over clips" + (f" ({told}: not to be quoted)" if told else ""),
+    axis.set_title(f"{spec.title}, 95 % intervals over people" + (f" ({told}: not to be quoted)" if told else ""),
                    fontsize=10, loc="left")  # fmt: skip
     axis.set_xlabel("training step (dashed: the VAE's reconstruction)")
     axis.set_ylabel(f"{spec.title} ({spec.unit})" if spec.unit else spec.title)

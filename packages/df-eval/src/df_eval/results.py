@@ -10,7 +10,7 @@ import numpy as np
 
 from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured, kind_of
 from df_eval.metrics import CATALOG, SETS, Pair, Score, SetDistance, SetSpec
-from df_eval.metrics.aggregate import pooled_score, units_of
+from df_eval.metrics.aggregate import pooled_score
 
 ITSELF = "compared with itself"
 ByClip = dict[int, np.ndarray]
@@ -45,11 +45,6 @@ class LengthResults:
         self.measured = {row: [] for row in self.rows}
         self.curves, self.features = ({row: {} for row in self.rows} for _ in range(2))
 
-    @property
-    def units_N(self) -> np.ndarray:
-        """What intervals resample, by clip (`df_eval.metrics.aggregate.units_of`)."""
-        return units_of(self.people)
-
     def add_curve(self, row: str, index: int, name: str, values: np.ndarray | None) -> None:
         """Add a clip's curve; clips without one (None) leave the curve out."""
         if values is not None:
@@ -71,7 +66,7 @@ class LengthResults:
             return Score.unavailable(self._reason(row, metric))
         notes = {pair.note for pair in pairs.values() if pair.note}
         counted = [f"{note} ({sum(p.note == note for p in pairs.values())} clips)" for note in sorted(notes)]
-        return pooled_score(pairs, self.units_N, seed, resamples, "; ".join(counted))
+        return pooled_score(pairs, self.people, seed, resamples, "; ".join(counted))
 
     def table(self, seed: int, resamples: int) -> dict[str, dict[str, Score]]:
         """All cells, by row and metric."""
@@ -90,7 +85,7 @@ class LengthResults:
         distance = SetDistance(spec.name)
         distance.update(list(true.values()), list(true), real=True)
         distance.update(list(made.values()), list(made), real=False)
-        return distance.score(seed, resamples, self.units_N)
+        return distance.score(seed, resamples, self.people)
 
     def _reason(self, row: str, metric: str) -> str:
         if metric in self.unavailable:

@@ -65,11 +65,27 @@ class Suite:
             truths = [self._truth(clip, longest, bar.update) for clip in self.clips]
         known = [truth.truth(longest, None, []) for truth in truths]
         results = {frames: self._nothing_yet(frames) for frames in lengths}
-        self.videos = {frames: [] for frames in lengths}
         self.drift = None if self.config.drift.frames is None else no_drift_yet(self.systems, self.clips, self.config)
-        readings: list[dict[str, FaceReadings | None]] = []
-        vaes = own_vaes(self.systems)
-        with self._bar("measuring", 2 * count * (len(vaes) + len(lengths) * len(self.systems))) as bar:
+        readings = self._measure_clips(truths, known, results)
+        if self.config.interventions:
+            self._intervene(longest, known, readings)
+        if self.drift is not None:
+            with self._bar("drift", 0) as bar, self._timed("drift", bar):
+                generate_drift(self.drift, self.systems, self.clips, known, self.reader, self.config, self.quiet)
+            self.drift.tell_missing()
+        self.seconds = {name: round(seconds, 2) for name, seconds in self.seconds.items()}
+        return results
+
+    def _measure_clips(
+        self, truths: Sequence[_TruthRead], known: Sequence[Truth], results: Mapping[int, LengthResults]
+    ) -> list[dict[str, FaceReadings | None]]:
+        """Measure every clip at every length; returns what was read of the runs' videos of the longest."""
+        lengths, longest = list(results), max(results)
+        self.videos = {frames: [] for frames in lengths}
+        vaes, readings = own_vaes(self.systems), []
+        runs = {system.row for system in self.systems if isinstance(system, RunSystem)}
+        total = 2 * len(truths) * (len(vaes) + len(lengths) * len(self.systems))
+        with self._bar("measuring", total) as bar:
             rebuilt = {row: self._rebuild(pipeline, longest, bar) for row, pipeline in vaes.items()}
             made = {
                 (system.row, frames): system.make(self.clips, frames, bar.update)
@@ -86,16 +102,12 @@ class Suite:
                     if index < self.config.shown:
                         self.videos[frames].append(videos)
                     if frames == longest:
-                        readings.append({row: video.readings for row, video in videos.items()})
+                        readings.append({row: video.readings for row, video in videos.items() if row in runs})
                         if self.drift is not None:
                             add_drift_of_clip(self.drift, self.systems, index, known[index], videos)
-        if self.config.interventions:
-            self._intervene(longest, known, readings)
-        if self.drift is not None:
-            with self._bar("drift", 0) as bar, self._timed("drift", bar):
-                generate_drift(self.drift, self.systems, self.clips, known, self.reader, self.config, self.quiet)
-        self.seconds = {name: round(seconds, 2) for name, seconds in self.seconds.items()}
-        return results
+            for rest in (*rebuilt.values(), *made.values()):
+                assert next(rest, None) is None, "a system makes one video of each clip"
+        return readings
 
     def _intervene(
         self, longest: int, known: Sequence[Truth], readings: Sequence[Mapping[str, FaceReadings | None]]

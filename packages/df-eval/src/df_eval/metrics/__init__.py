@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from df_eval.metrics.aggregate import ClipRatio, Score, bootstrap_interval, ratio_of_sums
+from df_eval.metrics.aggregate import ClipRatio, Score
 from df_eval.metrics.catalog import CATALOG, SPECS, add_metric
 from df_eval.metrics.clip_metric import ClipMetric, metric_class
+from df_eval.metrics.estimate import ratio_of_sums
 from df_eval.metrics.frechet import frechet_distance, frechet_of_sets
 from df_eval.metrics.pair import Pair
 from df_eval.metrics.sets import SET_SPECS, SETS, SetDistance, SetSpec
@@ -26,7 +27,6 @@ __all__ = [
     "SetDistance",
     "SetSpec",
     "add_metric",
-    "bootstrap_interval",
     "frechet_distance",
     "frechet_of_sets",
     "lag_curve",

@@ -1,7 +1,4 @@
-"""From clips to one number with an interval: sums over clips, bootstrap over people, safe under distributed padding.
-
-Shape suffixes: N clips, U units that are resampled, R bootstrap resamples.
-"""
+"""From clips to one number with an interval (`df_eval.metrics.estimate`), safe under distributed padding."""
 
 from __future__ import annotations
 
@@ -14,10 +11,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from df_eval.metrics.estimate import RESAMPLES, Cells, estimate, ratio_of_sums
 from df_eval.metrics.pair import Pair
-
-RESAMPLES = 2000
-"""Bootstrap resamples of every interval."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +21,9 @@ class Score:
 
     Attributes:
         value: pooled over the clips, None if undefined on all of them (or unavailable: see ``reason``).
-        low, high: bootstrap 95 % interval (percentiles), None with fewer than 2 units.
+        low, high: 95 % interval over people, or over the clips of one person; None with one clip.
         n: clips that entered; ``undefined``: clips on which the metric does not exist, left out.
-        units: people, or clips, that the interval resamples (:func:`units_of`).
+        people: that the clips are of; 0 if that is not known.
         reason: why there is no value, or a remark on it.
     """
 
@@ -38,7 +33,7 @@ class Score:
     n: int = 0
     undefined: int = 0
     reason: str = ""
-    units: int = 0
+    people: int = 0
 
     @staticmethod
     def unavailable(reason: str) -> Score:
@@ -48,51 +43,6 @@ class Score:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON: no NaN, no infinity."""
         return asdict(self)
-
-
-def units_of(people: Sequence[str]) -> np.ndarray:
-    """What intervals resample, a number for each clip: its person, or the clip itself where all are of one person.
-
-    Clips of one person are alike, so an interval over clips would be too narrow for a claim about people (the cluster
-    bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). Of one person's clips
-    it speaks of that person's other sentences, and of nobody else.
-    """
-    names, units_N = np.unique(np.asarray(people, dtype=str), return_inverse=True)
-    return units_N if len(names) > 1 else np.arange(len(people))
-
-
-def summed_by(units_N: np.ndarray, values_N: np.ndarray) -> np.ndarray:
-    """The values' sums over each unit that occurs, ``[U]``."""
-    _, place_N = np.unique(units_N, return_inverse=True)
-    return np.bincount(place_N, weights=values_N)
-
-
-def ratio_of_sums(numerator_N: np.ndarray, denominator_N: np.ndarray) -> float:
-    """Sum over sum; NaN without a denominator."""
-    total = float(np.sum(denominator_N))
-    return float(np.sum(numerator_N)) / total if total != 0 else float("nan")
-
-
-def bootstrap_interval(
-    numerator_U: np.ndarray, denominator_U: np.ndarray, seed: int, resamples: int = RESAMPLES, level: float = 0.95
-) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of `ratio_of_sums`, resampling units with replacement (Efron 1979).
-
-    Returns:
-        (low, high), or None with fewer than 2 units, for which resampling says nothing.
-    """
-    count = len(numerator_U)
-    if count < 2:
-        return None
-    picks_RU = np.random.default_rng(seed).integers(0, count, size=(resamples, count))
-    denominators = denominator_U[picks_RU].sum(axis=1)
-    kept = denominators != 0
-    ratios = numerator_U[picks_RU].sum(axis=1)[kept] / denominators[kept]
-    if not len(ratios):
-        return None
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(ratios, [tail, 1.0 - tail])
-    return float(low), float(high)
 
 
 class ClipStates(Metric):
@@ -171,30 +121,25 @@ class ClipRatio(ClipStates):
         return torch.tensor(ratio_of_sums(*self._unique()[:2]), dtype=torch.float64)
 
     def score(
-        self, seed: int = 0, resamples: int = RESAMPLES, reason: str = "", units_N: np.ndarray | None = None
+        self, seed: int = 0, resamples: int = RESAMPLES, reason: str = "", people: Sequence[str] | None = None
     ) -> Score:
         """Value, interval and counts over the clips of this process.
 
         Args:
-            units_N: what the interval resamples, by sample id (:func:`units_of`); by default each clip is its own.
+            people: of the clips, by sample id; what the interval resamples.
         """
         numerators, denominators, ids = self._unique()
-        kept = denominators != 0
-        undefined = int((~kept).sum())
-        if not kept.any():
-            return Score(None, n=0, undefined=undefined, reason=reason or "undefined on every clip")
-        units = ids[kept] if units_N is None else units_N[ids[kept]]
-        by_unit = [summed_by(units, values[kept]) for values in (numerators, denominators)]
-        interval = bootstrap_interval(by_unit[0], by_unit[1], seed, resamples)
-        low, high = interval if interval is not None else (None, None)
-        value = ratio_of_sums(numerators[kept], denominators[kept])
-        return Score(value, low, high, int(kept.sum()), undefined, reason, len(by_unit[0]))
+        own = None if people is None else [str(people[int(index)]) for index in ids]
+        found = estimate(Cells(numerators[None], denominators[None]), people=own, seed=seed, resamples=resamples)
+        if found.value is None:
+            return Score(None, undefined=found.undefined, reason=reason or "undefined on every clip")
+        return Score(found.value, found.low, found.high, found.clips, found.undefined, reason, found.people)
 
 
 def pooled_score(
-    pairs: Mapping[int, Pair], units_N: np.ndarray | None, seed: int, resamples: int, reason: str = ""
+    pairs: Mapping[int, Pair], people: Sequence[str] | None, seed: int, resamples: int, reason: str = ""
 ) -> Score:
-    """The cell of some clips' pairs, by the clips' ids; ``units_N`` as in :meth:`ClipRatio.score`."""
+    """The cell of some clips' pairs, by the clips' ids; ``people`` as in :meth:`ClipRatio.score`."""
     pooled = ClipRatio()
     pooled.update(list(pairs.values()), list(pairs))
-    return pooled.score(seed, resamples, reason, units_N)
+    return pooled.score(seed, resamples, reason, people)

@@ -1,7 +1,8 @@
 """The list's second kind: distances of the distribution of a row's clips from that of the true clips.
 
-They have no value per clip. Intervals resample clips, the true and the made one of a clip together. A resampled set
-holds clips twice, which raises such distances, so the interval is moved down by the mean of that rise.
+They have no value per clip. Intervals resample people (clips, where all are of one person), the true and the made one
+of a clip together. A resampled set holds clips twice, which raises such distances, so the spread of the resampled
+distances is laid around the value itself: value +- t * standard error (`df_eval.metrics.estimate`).
 
 Frames of one clip are alike, so what counts as the size of a set is its clips, also where frames are compared.
 
@@ -18,9 +19,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from df_eval.metrics.aggregate import ClipStates, Score
+from df_eval.metrics.estimate import LEVEL, units_of
 from df_eval.metrics.frechet import clip_kernels, frechet_of_sets, kernel_distance
 
 WINDOW_FRAMES = 16
@@ -233,33 +236,40 @@ class SetDistance(ClipStates):
                 found[place] = distance(pick)
         return found
 
-    def score(self, seed: int = 0, resamples: int = SET_RESAMPLES, units_N: np.ndarray | None = None) -> Score:
+    def score(self, seed: int = 0, resamples: int = SET_RESAMPLES, people: Sequence[str] | None = None) -> Score:
         """The distance with its interval and, if it is biased for so few clips, a remark.
 
         Args:
-            units_N: what the interval resamples, by sample id; by default each clip is its own
-                (:func:`df_eval.metrics.aggregate.units_of`).
+            people: of the clips, by sample id; what the interval resamples. Without them each clip counts as another
+                person's.
         """
         both, true, made, undefined = self._pairs()
-        count = len(true)
-        units = np.array(both, dtype=np.int64) if units_N is None else units_N[both]
+        count, shown = len(true), [] if people is None else [people[index] for index in both]
+        units = units_of(shown) if shown else np.arange(count)
         members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
-        draws = np.random.default_rng(seed).integers(
-            0, max(len(members), 1), size=(min(resamples, SET_RESAMPLES), len(members))
-        )
-        drawn = [np.concatenate([members[unit] for unit in draw]) for draw in draws] if members else []
+        drawn = _draws(members, min(resamples, SET_RESAMPLES), seed)
         value, *resampled = self._distances(true, made, [np.arange(count), *drawn])
         if not np.isfinite(value):
             reason = f"{count} clips are too few for a distance of distributions"
             return Score(None, undefined=undefined, reason=reason)
-        interval = self._interval(float(value), np.array(resampled)) if len(members) > 1 else (None, None)
+        low, high = self._interval(float(value), np.array(resampled), len(members))
         few = f"{self.spec.title} is biased below {PROTOCOL_CLIPS} clips; N = {count}"
         reason = few if self.spec.biased and count < PROTOCOL_CLIPS else ""
-        return Score(float(value), *interval, n=count, undefined=undefined, reason=reason, units=len(members))
+        return Score(float(value), low, high, count, undefined, reason, len({*shown}))
 
-    def _interval(self, value: float, resampled: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    def _interval(self, value: float, resampled: np.ndarray, units: int) -> tuple[float, float] | tuple[None, None]:
+        """Value -+ t times the standard error, which a bootstrap of U units understates by sqrt((U - 1) / U)."""
         found = resampled[np.isfinite(resampled)]
-        if not len(found):
+        if units < 2 or len(found) < 2:
             return None, None
-        low, high = np.quantile(found, [0.025, 0.975]) + (value - found.mean())
-        return float(low if self.spec.signed else max(low, 0.0)), float(high)
+        error = float(found.std(ddof=1)) * (units / (units - 1)) ** 0.5
+        reach = float(stats.t.ppf(0.5 + LEVEL / 2, units - 1)) * error
+        return value - reach if self.spec.signed else max(value - reach, 0.0), value + reach
+
+
+def _draws(members: Sequence[np.ndarray], count: int, seed: int) -> list[np.ndarray]:
+    """Clips of as many units as there are, drawn with replacement, so many times."""
+    if not members:
+        return []
+    picks_RU = np.random.default_rng(seed).integers(0, len(members), size=(count, len(members)))
+    return [np.concatenate([members[unit] for unit in picks_U]) for picks_U in picks_RU]

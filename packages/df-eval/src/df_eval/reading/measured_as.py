@@ -11,7 +11,7 @@ from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.reading.reader_files import reader_hashes
 from df_eval.study.programs import versions
 from df_infer.config import TRUTH
-from df_infer.run_dir import RunDir, open_run
+from df_infer.run_dir import Run, RunDir, open_run
 from df_models.device import choose_device
 from df_models.machine import choose_precision
 from df_models.model.adapter import weights_hash
@@ -37,10 +37,14 @@ def measured_as(run: RunDir, config: EvalConfig, root: Path | None, files: Reade
         "dataset": None if root is None else read_manifest(root / "val").digest,
         "readers": reader_hashes(files),
         "dtype": choose_precision(config.dtype, choose_device(config.device)).name,
-        "maker": weights_hash(open_run(maker).model) if maker not in (None, TRUTH) else maker,
+        "maker": maker if maker in (None, TRUTH) else _made_by(open_run(maker)),
         "software": versions(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _made_by(maker: Run) -> dict[str, object]:
+    return {"weights": weights_hash(maker.model), "rollout": maker.rollout.model_dump(mode="json")}
 
 
 def measured_there(place: Path) -> str | None:

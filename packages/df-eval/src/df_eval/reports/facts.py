@@ -103,9 +103,9 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
         ("seed", str(config["seed"])),
         (
             "intervals",
-            f"percentile bootstrap over {'people' if people > 1 else 'the clips of one person'}, 95 %, "
-            f"{config['resamples']} resamples; distances of distributions: "
-            f"{min(config['resamples'], SET_RESAMPLES)}, moved to the mean",
+            f"value ± t × standard error of a bootstrap over {'people' if people > 1 else 'the clips of one person'}, "
+            f"95 %, {config['resamples']} resamples; of distances of distributions "
+            f"{min(config['resamples'], SET_RESAMPLES)}",
         ),
         ("shifted audio", f"truth taken {shifts} frames later (25 per second), mean over these shifts"),
         *([("codec", CODEC_TEXT)] if config["codec"] != "raw" else []),

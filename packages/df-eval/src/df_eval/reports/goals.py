@@ -92,4 +92,4 @@ def _lip_sync_share(results: LengthResults, seed: int, resamples: int) -> Score:
     )
     if any(both.values()) and sum(rebuilt[clip].numerator for clip, ok in both.items() if ok) <= 0:
         return Score.unavailable("the reader finds no lip-sync in the VAE reconstruction itself")
-    return ratio.score(seed, resamples, units_N=results.units_N)
+    return ratio.score(seed, resamples, people=results.people)

@@ -42,7 +42,7 @@ from df_infer.run_log import read_log
 from df_models.files import atomic_write, check_owned, mark_owned
 from df_models.time import samples_for
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WRITTEN = ("metrics.json", "per_clip.jsonl", "curves.json", "table.md", "report.html", "videos", "plots")
 """Everything that an evaluation writes into its directory."""
 COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE"}

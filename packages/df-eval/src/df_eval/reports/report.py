@@ -20,6 +20,7 @@ from df_eval.reports.table import (
     HEADLINE,
     Spec,
     Table,
+    clips_of,
     comparison_note,
     difference_cell,
     groups_with_values,
@@ -174,9 +175,8 @@ def _table(table: Table, specs: Sequence[Spec], clips: int) -> dict[str, Any]:
 def _cell(score: Score, decimals: int, clips: int, row: str) -> dict[str, str]:
     if score.value is None:
         return _empty(score.reason)
-    remark = f" N {score.n}" if score.n != clips else ""
     kind = "generated" if kind_of(row) == GENERATED else ""
-    small = _interval(score, decimals) + remark
+    small = f"{_interval(score, decimals)} {clips_of(score, clips)}".strip()
     return {"kind": kind, "reason": score.reason, "text": f"{score.value:.{decimals}f}", "small": small}
 
 

@@ -37,7 +37,15 @@ def cell(score: Score, decimals: int, clips: int) -> str:
     text = f"{score.value:.{decimals}f}"
     if score.low is not None and score.high is not None:
         text += f" [{score.low:.{decimals}f}, {score.high:.{decimals}f}]"
-    return text if score.n == clips else f"{text} (N {score.n})"
+    counted = clips_of(score, clips)
+    return f"{text} ({counted})" if counted else text
+
+
+def clips_of(score: Score, clips: int) -> str:
+    """``N 3``, where a value is not of all clips, and whether those are of one person."""
+    if score.n == clips:
+        return ""
+    return f"N {score.n}, one person" if score.people == 1 and score.n > 1 else f"N {score.n}"
 
 
 def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:

@@ -100,9 +100,13 @@ class FolderSystem:
     def _frames(self, clip: EvalClip, path: Path) -> np.ndarray:
         """A clip's frames up to the longest length; the last clip's are kept, for its other lengths."""
         if self._last is None or self._last[0] != clip.key:
-            found = _Found(clip, *_decode(path, clip.length), self.config, self.lengths)
-            assert found.frames_THWC is not None, "it was looked through before"
-            self._last = clip.key, found.frames_THWC
+            try:
+                found = _Found(clip, *_decode(path, clip.length), self.config, self.lengths).frames_THWC
+            except (OSError, Rejected) as error:
+                raise UserError(f"{path} cannot be read any more; it was changed while it was measured") from error
+            if found is None or len(found) != self.videos[clip.key].frames:
+                raise UserError(f"{path} was changed while it was measured; measure anew")
+            self._last = clip.key, found
         return self._last[1]
 
     def lines(self) -> list[str]:

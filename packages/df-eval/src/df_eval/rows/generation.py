@@ -6,7 +6,7 @@ Shape suffixes: B clips of a batch, T pixel frames, D structure features.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from df_models.text import PROMPT_FILE, pad_text
 from df_models.time import SLOTS, from_slots, latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
 
 Progress = Callable[[int], object]
+Made = TypeVar("Made")
 
 
 class Generated(NamedTuple):
@@ -53,14 +54,28 @@ def generate_clips(
     """
     for start, batch in _batches(clips, batch_size):
         keys: dict[str, Any] = {"seed": seed, "sample_ids": list(range(start, start + len(batch)))}
-        drive = given_structure(pipeline, batch, frames, rollout, keys)
-        inputs = model_inputs(pipeline, batch, frames)
-        latents = generate_latents(pipeline.model, *inputs, config=rollout, drive=drive, **keys)
-        videos = decode(pipeline, latents.video)
-        structures = from_slots(pipeline.model.denormalize_structure(latents.structure.float()).cpu())
+        made = _generate(pipeline, batch, frames, rollout, keys)
         progress(len(batch))
-        for video_THWC, structure_TD in zip(videos, structures, strict=True):
-            yield Generated(video_THWC, structure_TD.numpy())
+        yield from _one_by_one(made)
+
+
+def _generate(
+    pipeline: Pipeline, batch: Sequence[EvalClip], frames: int, rollout: RolloutConfig, keys: Mapping[str, Any]
+) -> list[Generated]:
+    """Generate a batch; what it takes on the device is let go when it is done."""
+    drive = given_structure(pipeline, batch, frames, rollout, keys)
+    inputs = model_inputs(pipeline, batch, frames)
+    latents = generate_latents(pipeline.model, *inputs, config=rollout, drive=drive, **keys)
+    videos = decode(pipeline, latents.video)
+    structures = from_slots(pipeline.model.denormalize_structure(latents.structure.float()).cpu())
+    return [Generated(video, structure.numpy()) for video, structure in zip(videos, structures, strict=True)]
+
+
+def _one_by_one(made: list[Made]) -> Iterator[Made]:
+    """Hand out a batch, keeping none of what was handed out."""
+    made.reverse()
+    while made:
+        yield made.pop()
 
 
 def model_inputs(
@@ -119,7 +134,7 @@ def rebuild_clips(
     for _, batch in _batches(clips, batch_size):
         videos = decode(pipeline, encode(pipeline, batch, frames))
         progress(len(batch))
-        yield from videos
+        yield from _one_by_one(videos)
 
 
 def encode(pipeline: Pipeline, clips: Sequence[EvalClip], frames: int) -> Tensor:
@@ -178,7 +193,7 @@ def decode(pipeline: Pipeline, latents: Tensor) -> list[np.ndarray]:
     pieces = []
     for index in range(latents.shape[1]):
         pieces.append(decode_next(session, latents[:, index : index + 1]))
-    return list(np.concatenate(pieces, axis=1))
+    return [np.concatenate([piece[clip] for piece in pieces]) for clip in range(len(latents))]  # each its own array
 
 
 def decode_next(session: DecoderSession, latents: Tensor) -> np.ndarray:

@@ -21,7 +21,7 @@ from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.measure import Truth
 from df_eval.metrics import Pair, Score, pearson, sync
-from df_eval.metrics.aggregate import pooled_score, units_of
+from df_eval.metrics.aggregate import pooled_score
 from df_eval.metrics.identity import identity_distance, mean_over_time
 from df_eval.reading.readers import FaceReader
 from df_eval.reading.readings import FaceReadings
@@ -64,10 +64,9 @@ class Interventions:
 
     def scores(self, seed: int, resamples: int) -> dict[str, dict[str, dict[str, Score]]]:
         """By row, quantity and side, pooled over the clips with intervals."""
-        units_N = units_of(self.people)
         return {
             row: {
-                name: {side: pooled_score(pairs, units_N, seed, resamples) for side, pairs in sides.items()}
+                name: {side: pooled_score(pairs, self.people, seed, resamples) for side, pairs in sides.items()}
                 for name, sides in quantities.items()
             }
             for row, quantities in self.pairs.items()

@@ -116,7 +116,7 @@ class StudyConfig(FrozenModel):
         metrics: what the report's tables show, besides what the hypotheses are about.
         reference: the arm that the tables' differences are taken to; null: the first.
         hypotheses: what is claimed, and what decides it.
-        resamples: of the bootstrap over seeds and clips.
+        resamples: of the bootstrap over seeds and people.
         executor: `local`, on this machine; `ray`, on the cluster that `RAY_ADDRESS` names, else on this machine
             (needs `df-eval[ray]`); `slurm` writes scripts to submit by hand, and the next call collects.
         slots: how many runs at a time, with `executor: local`; `ray` and `slurm` take `threads`.

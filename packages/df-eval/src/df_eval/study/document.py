@@ -9,6 +9,7 @@ from typing import Any
 
 from df_eval.measure import GENERATED
 from df_eval.metrics import SPECS
+from df_eval.metrics.estimate import LEVEL
 from df_eval.study.arms import arms_of
 from df_eval.study.config import StudyConfig
 from df_eval.study.cost import seconds_of, summary
@@ -16,10 +17,9 @@ from df_eval.study.measured import Measured
 from df_eval.study.plan import Plan
 from df_eval.study.programs import Programs
 from df_eval.study.records import read_record, state_of
-from df_eval.study.statistics import LEVEL
 from df_eval.study.verdicts import counted, verdicts_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATISTICS = (
     "Value +- t times the standard error of a bootstrap that resamples seeds and people (clips, where all are of one "
     "person), crossed (Owen 2007, one of each fewer than there are); degrees of freedom by Satterthwaite (1946). "

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from df_eval.metrics.aggregate import units_of
+from df_eval.metrics.estimate import Cells, Estimate, estimate
 from df_eval.study.plan import Plan, Step
 from df_eval.study.records import state_of
-from df_eval.study.statistics import Cells, Estimate, estimate
 
 Pairs = Mapping[str, tuple[float, float]]
 """Numerator and denominator by clip."""
@@ -25,20 +24,20 @@ class Matched:
 
     Attributes:
         cells: one for each arm.
-        units_C: what intervals resample beside seeds: the clips' people, or the clips of one person.
+        people: of the clips; a clip whose person is not known counts as another person's.
         left_out: what had to be left out and why, in words; empty if nothing.
     """
 
     cells: Sequence[Cells]
     seeds: Sequence[int]
     clips: Sequence[str]
-    units_C: np.ndarray
+    people: Sequence[str]
     left_out: str = ""
 
     def estimate(self, resamples: int, arm: int | None = None) -> Estimate:
         """The value of the one arm, or the difference of the two; ``arm``: the value of one of them."""
         cells = self.cells if arm is None else [self.cells[arm]]
-        return estimate(*cells, units_C=self.units_C, resamples=resamples)
+        return estimate(*cells, people=self.people, resamples=resamples)
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Measured:
         lines: by run (arm, seed), then by (frames, row, metric).
         protocols: by run, `protocol` of its metrics.json.
         missing: runs that are not there, with their state.
-        people: by clip; a clip of a measurement that did not say is its own.
+        people: by clip, as far as the measurements say.
     """
 
     lines: dict[tuple[str, int], dict[tuple[int, str, str], Pairs]] = field(default_factory=dict)
@@ -73,8 +72,10 @@ class Measured:
         if len(clips) < len(every):
             told.append(f"{len(every) - len(clips)} clips that not every run was measured on")
         cells = [_cells([found[arm, seed] for seed in whole], clips) for arm in arms]
-        units_C = units_of([self.people.get(clip, clip) for clip in clips])
-        return Matched(cells, whole, clips, units_C, f"left out: {', '.join(told)}" if told else "")
+        people = [self.people.get(clip, clip) for clip in clips]
+        if unknown := [clip for clip in clips if clip not in self.people]:
+            told.append(f"who is seen in {len(unknown)} clips (each counts as another person)")
+        return Matched(cells, whole, clips, people, f"left out: {', '.join(told)}" if told else "")
 
 
 def _cells(rows: Sequence[Pairs], clips: Sequence[str]) -> Cells:
@@ -100,12 +101,13 @@ def collect(plan: Plan) -> Measured:
 
 
 def read_pairs(step: Step) -> tuple[dict[tuple[int, str, str], Pairs], dict[str, str]]:
-    """A run's numbers by (frames, row, metric) and clip, and the clips' people."""
+    """A run's numbers by (frames, row, metric) and clip, and the clips' people, if it says them."""
     found: dict[tuple[int, str, str], dict[str, tuple[float, float]]] = {}
     people: dict[str, str] = {}
     for text in (step.results / "per_clip.jsonl").read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
-        people[line["clip"]] = line.get("person", line["clip"])
+        if "person" in line:
+            people[line["clip"]] = line["person"]
         for name, pair in line["metrics"].items():
             clips = found.setdefault((line["frames"], line["row"], name), {})
             clips[line["clip"]] = (pair["numerator"], pair["denominator"])

@@ -16,7 +16,8 @@ from pathlib import Path
 from df_models.cli_support import PACKAGES
 from df_models.errors import UserError
 
-LIBRARIES = ("torch", "numpy", "scipy", "torchmetrics", "av", "diffusers", "transformers", "mediapipe", "onnxruntime")
+LIBRARIES = ("torch", "numpy", "scipy", "torchmetrics", "av", "diffusers", "transformers", "mediapipe", "onnxruntime",
+             "pillow", "numba", "torchao", "peft")  # fmt: skip
 """That compute what is trained or measured."""
 
 
@@ -65,7 +66,8 @@ def _code() -> str:
         spec = importlib.util.find_spec(package.replace("-", "_"))  # the top level: nothing is imported
         for root in map(Path, (spec and spec.submodule_search_locations) or ()):
             for path in sorted(path for path in root.rglob("*") if path.is_file()):
-                if "__pycache__" not in path.parts and Path(__file__).parent not in path.parents:
+                hidden = "__pycache__" in path.parts or path.name.startswith(".") or path.name.endswith("~")
+                if not hidden and Path(__file__).parent not in path.parents:
                     digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

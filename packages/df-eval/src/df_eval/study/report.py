@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from df_eval.metrics.estimate import Estimate
 from df_eval.reports.style import CSS
 from df_eval.study.cost import cost_line, duration
 from df_eval.study.document import study_document
@@ -16,7 +17,6 @@ from df_eval.study.figures import as_svg, axes_of, axis_figure
 from df_eval.study.freeze import amendments, frozen_config
 from df_eval.study.measured import collect
 from df_eval.study.plan import read_plan
-from df_eval.study.statistics import Estimate
 from df_eval.study.table import counted_of, markdown_document, note, state_text
 from df_eval.study.verdicts import numbers
 from df_models.errors import UserError

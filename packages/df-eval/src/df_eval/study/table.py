@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from df_eval.metrics.estimate import Estimate
 from df_eval.reports.markdown import NOTHING, markdown_table
-from df_eval.study.statistics import Estimate
 from df_eval.study.verdicts import numbers
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from df_eval.metrics.estimate import Estimate, holm, one_sided, p_value
 from df_eval.study.config import HypothesisConfig, StudyConfig
 from df_eval.study.measured import Measured
-from df_eval.study.statistics import Estimate, holm, one_sided, p_value
 
 Outcome = Literal["supported", "refuted", "undecided"]
 
@@ -122,6 +122,8 @@ def _verdict(hypothesis: HypothesisConfig, config: StudyConfig, measured: Measur
         outcome, reason = "undecided", f"a run failed ({_count(len(failed), 'seed')}), and which fail is not chance"
     elif lacking:
         outcome, reason = "undecided", f"one arm alone has no value in {lacking} cells, and which is not chance"
+    elif found.people == 1:
+        outcome, reason = "undecided", "all clips are of one person, who says nothing of another"
     elif outcome == "refuted" and _right_side(hypothesis, found):
         reason = "the difference has the claimed sign, and is too small for the claim"
     p = None if found.seeds < 2 else _p(hypothesis, found)

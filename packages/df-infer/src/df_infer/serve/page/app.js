@@ -166,7 +166,7 @@ async function figures() {
   const seen = connection.seen() ?? stats.seen;
   // Of the session's own frames: the browser's count would hold those that are shown again while the next one is made.
   const now = performance.now();
-  if (state.counted) $("rate").textContent = `${Math.max(0, (1000 * (seen - state.counted.seen)) / (now - state.counted.now)).toFixed(1)} /s`;
+  if (state.counted && now > state.counted.now) $("rate").textContent = `${Math.max(0, (1000 * (seen - state.counted.seen)) / (now - state.counted.now)).toFixed(1)} /s`;
   state.counted = { seen, now };
   // Of a file much is sent ahead: its delay says nothing.
   $("delay").textContent = state.media ? `${Math.max(0, Math.round((stats.heard - seen) * 40))} ms` : "–";

@@ -1,8 +1,8 @@
-"""Differences between arms, over seeds and clips at once. Pure functions.
+"""Values and differences between arms, over seeds and people at once. Pure functions.
 
 Every arm is trained with every seed and measured on the same clips, so the cells of an arm form a table of seeds by
 clips, and those of two arms stand in pairs. Clips of one person are no independent samples of people: the cells of a
-person are added up, and "clips" below are people wherever there are several (`df_eval.metrics.aggregate.units_of`).
+person are added up, and "clips" below are people wherever there are several (:func:`units_of`).
 Seeds and clips both are samples of what a claim is about: an interval over clips alone says nothing of another
 training, one over seeds alone nothing of other people.
 
@@ -28,14 +28,36 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from df_eval.metrics.aggregate import RESAMPLES, ratio_of_sums, summed_by
-
+RESAMPLES = 2000
+"""Bootstrap resamples of every interval."""
 LEVEL = 0.95
 """Of all intervals."""
 
-
 ROUNDING = 1e-12
 """Share of a value below which an error is that of sums in double precision."""
+
+
+def units_of(people: Sequence[str]) -> np.ndarray:
+    """What intervals resample, a number for each clip: its person, or the clip itself where all are of one person.
+
+    Clips of one person are alike, so an interval over clips would be too narrow for a claim about people (the cluster
+    bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). Of one person's clips
+    it speaks of that person's other sentences, and of nobody else.
+    """
+    names, units_C = np.unique(np.asarray(people, dtype=str), return_inverse=True)
+    return units_C if len(names) > 1 else np.arange(len(people))
+
+
+def summed_by(units_C: np.ndarray, values_C: np.ndarray) -> np.ndarray:
+    """The values' sums over each unit that occurs, ``[U]``."""
+    _, place_C = np.unique(units_C, return_inverse=True)
+    return np.bincount(place_C, weights=values_C)
+
+
+def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray) -> float:
+    """Sum over sum; NaN without a denominator."""
+    total = float(np.sum(denominator))
+    return float(np.sum(numerator)) / total if total != 0 else float("nan")
 
 
 @dataclass(frozen=True)
@@ -75,10 +97,11 @@ class Estimate:
 
     Attributes:
         value: None where nothing is defined.
-        low, high: 95 % interval; None where there is only one seed and one unit.
+        low, high: 95 % interval; None where there is only one seed and one clip.
         error: standard error; ``freedom``: degrees of freedom of its t.
-        seeds, clips, units: that have any value; an interval of one seed is over units (people, or clips) alone.
+        seeds, clips: that have any value; an interval of one seed is over people (or clips) alone.
         undefined: cells left out because an arm has no value there.
+        people: that the clips are of; 0 if that is not known.
     """
 
     value: float | None
@@ -89,14 +112,14 @@ class Estimate:
     seeds: int = 0
     clips: int = 0
     undefined: int = 0
-    units: int = 0
+    people: int = 0
 
 
 def estimate(
     a: Cells,
     b: Cells | None = None,
     *,
-    units_C: np.ndarray | None = None,
+    people: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Estimate:
@@ -104,7 +127,7 @@ def estimate(
 
     Args:
         b: of the same seeds and clips, in the same order. Cells that either arm lacks are left out of both.
-        units_C: what is resampled beside seeds, a number for each clip; by default each clip is its own.
+        people: of the clips, in their order; without them each clip counts as another person's.
         seed: of the resampling.
     """
     kept_SC = a.defined_SC if b is None else a.defined_SC & b.defined_SC
@@ -113,11 +136,12 @@ def estimate(
         return Estimate(None, undefined=undefined)
     rows, columns = (np.asarray(kept_SC.any(axis=axis)) for axis in (1, 0))  # a seed or clip without a value is none
     arms = [cells.only(kept_SC).of(rows, columns) for cells in ((a,) if b is None else (a, b))]
-    if units_C is not None:
-        arms = [cells.by_unit(units_C[columns]) for cells in arms]
+    shown = [] if people is None else [person for person, kept in zip(people, columns, strict=True) if kept]
+    if shown:
+        arms = [cells.by_unit(units_of(shown)) for cells in arms]  # of what is left: one person's clips are drawn
     seeds, units = arms[0].numerator_SC.shape
     value = arms[0].pooled - (arms[1].pooled if b is not None else 0.0)
-    bare = Estimate(value, seeds=seeds, clips=int(columns.sum()), undefined=undefined, units=units)
+    bare = Estimate(value, seeds=seeds, clips=int(columns.sum()), undefined=undefined, people=len({*shown}))
     if not np.isfinite(value):  # denominators that add up to 0
         return replace(bare, value=None)
     if seeds * units == 1:
