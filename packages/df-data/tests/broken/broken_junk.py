@@ -157,4 +157,7 @@ def lists(base: str, secret: Path, address: str) -> list[Case]:
         "drawing.svg": f'<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{video}"/></svg>',
         "images.txt": f"{video}\n",
     }
-    return [case("list of other files", name, put(text.encode()), FAILED) for name, text in texts.items()]
+    return [
+        case("list of other files", name, put((text + "\n" * n).encode()), FAILED)
+        for n, (name, text) in enumerate(texts.items())
+    ]
