@@ -2,9 +2,10 @@
 
     uv run python examples/folder_to_model.py VIDEOS --out my-model --steps 600
 
-One person speaks in each video (mp4, one file per person or not: every file counts as a person of its own here). The
+One person speaks in each video (one file per person or not: every file counts as a person of its own here). The
 two small models that the stages need lie in ``$DF_TEST_WEIGHTS`` (docs/real-data.md says where they come from). The
-same in two commands: ``df-data build --config configs/data/grid.yaml``, ``df-train --config configs/train/grid.yaml``.
+same in two commands: ``df-data build VIDEOS --out my-model/data stages.size=64``, ``df-train --config
+configs/train/grid.yaml data.root=my-model/data``.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from df_data.build.build import build
 from df_data.build.config import BuildConfig
+from df_data.sources.matching import VIDEOS
 from df_models.cli_support import run_cli
 from df_models.settings import load_config, validate_config
 from df_train.config import TrainConfig
@@ -27,7 +29,7 @@ def shards(videos: Path, out: Path, val: int, pattern: str) -> None:
         "out": str(out),
         "sources": [source],
         "split": {"by": "identity", "val": val},
-        "stages": {"size": 64, "faces": {"min_face": 64}, "crop": "yunet:1.3:-0.03"},
+        "stages": {"size": 64, "crop": "yunet:1.3:-0.03"},
         "clips": {"frames": 33, "stride": 20, "val_frames": 33},
         "keep_video": True,
     }
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", type=Path, help="folder of videos")
     parser.add_argument("--out", type=Path, default=Path("my-model"), help="directory for shards and run")
-    parser.add_argument("--pattern", default="*.mp4", help="which files (default: *.mp4)")
+    parser.add_argument("--pattern", default=VIDEOS, help="which files, such as '*.{mp4,mov}' (default: all videos)")
     parser.add_argument("--val", type=int, default=1, help="videos that are held out (default: 1)")
     parser.add_argument("--steps", type=int, default=600, help="training steps (default: 600)")
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="settings of df-train")

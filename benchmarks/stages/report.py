@@ -14,10 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stages import audio, cover, cuts, faces, soft, sync, timing, turning
+import numpy as np
+
+from benchmarks.stages import audio, colours, cover, cuts, faces, soft, sync, timing, turning
 from benchmarks.stages.tables import Section
 from benchmarks.stages.talks import Models, Talk, grid_talks, rendered_talks
 from df_data.build.config import ModelPaths
+from df_data.stages.decode import decode_clip
 from df_models.cli_support import run_cli
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output
@@ -51,6 +54,7 @@ def sections(
     return {
         "time": lambda: timing.measure(folder, ModelPaths(), options.files),
         "turning": lambda: turning.measure(talks, models, folder),
+        "colours": lambda: colours.measure(_images(talks, grid), folder),
         "sync": lambda: sync.measure(mouths),
         "cuts": lambda: cuts.measure(talks),
         "faces": lambda: faces.measure(talks, models),
@@ -59,6 +63,18 @@ def sections(
         "noise": lambda: audio.noise_section(waves),
         "voice": lambda: audio.voice_section(speeches, grid, 4 * options.clips),
     }
+
+
+def _images(talks: dict[str, list[Talk]], grid: Path | None) -> dict[str, list[np.ndarray]]:
+    crops = {name: [talk.frames for talk in clips] for name, clips in talks.items()}
+    return crops | ({"talking": talking(grid.parent / "talking")} if grid is not None else {})
+
+
+def talking(folder: Path) -> list[np.ndarray]:
+    """The first two seconds of each video of a folder, uint8 ``[T, H, W, 3]``, at a third of its size; none without."""
+    clips = [decode_clip(path, max_seconds=2.0).frames for path in sorted(folder.glob("*.mp4"))]
+    thirds = [clip[:, ::3, ::3] for clip in clips]
+    return [np.ascontiguousarray(t[:, : t.shape[1] // 2 * 2, : t.shape[2] // 2 * 2]) for t in thirds]
 
 
 def _main(argv: list[str]) -> None:

@@ -96,7 +96,7 @@ def test_validate_and_stats(
     code, out, _ = run(capsys, "validate", tmp_path / "train")
     assert code == 0 and f"{tmp_path / 'train'}: ok\n" in out and "5 clips in 2 shards" in out and "no problems" in out
     Ledger(tmp_path / "ledger.jsonl").record(LedgerEntry(input="cat.mp4", status="rejected", reason="no_face"))
-    code, out, _ = run(capsys, "stats", tmp_path)
+    code, out, _ = run(capsys, "stats", tmp_path, "--full")
     assert code == 0
     for expected in ("5 clips", "16x16", "people: 5", "CC0-1.0 (5)", "1 x no_face", "yaw: ", "5 (5 clips)", "sha256 v"):
         assert expected in out

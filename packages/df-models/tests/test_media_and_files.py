@@ -168,3 +168,15 @@ def test_options_are_taken_whole_and_the_nearest_is_named(argv: list[str], told:
         parser.parse_args(argv)
     assert told in capsys.readouterr().err
     assert parser.parse_args(["--fresh", "make", "--image", "x"]).fresh
+
+
+def test_bt709_is_decoded_as_bt709():
+    """PyAV before 17 took BT.601's matrix: this red became (223, 135, 79)."""
+    av = pytest.importorskip("av")
+    frame = av.VideoFrame(16, 16, "yuv420p")
+    for plane, value in zip(frame.planes, (150, 90, 170)):
+        plane.update(np.full(plane.buffer_size, value, np.uint8).tobytes())
+    frame.colorspace, frame.color_range = 1, 1
+    luma, blue, red = (150 - 16) / 219, (90 - 128) / 224, (170 - 128) / 224
+    wanted = [luma + 1.5748 * red, luma - 0.1873 * blue - 0.4681 * red, luma + 1.8556 * blue]  # Recommendation BT.709
+    assert np.abs(frame.to_ndarray(format="rgb24")[8, 8] - 255 * np.array(wanted)).max() <= 1.5

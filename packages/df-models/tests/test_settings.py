@@ -78,6 +78,22 @@ def test_overrides_are_yaml(tmp_path: Path) -> None:
     assert load_config(Run, None, ["extra.lr=2"]).extra == Optim(lr=2)
 
 
+def test_items_of_a_list_are_named_by_their_numbers(tmp_path: Path) -> None:
+    file = write(tmp_path / "run.yaml", "data: {stages: [{warmup: 1}, {warmup: 2, shape: constant}]}\n")
+    run = load_config(
+        Run, file, ["data.stages.1.warmup=5", "data.stages.2={warmup: 6}", "data.stages.2.shape=constant"]
+    )
+    assert run.data.stages == (
+        Schedule(warmup=1), Schedule(warmup=5, shape="constant"), Schedule(warmup=6, shape="constant"),
+    )  # fmt: skip
+    assert load_config(Run, None, ["optim.betas.0=0.8"]).optim.betas == (0.8, 0.95), "of a default too"
+    assert load_config(Run, None, ["data.stages.0.warmup=3"]).data.stages == (Schedule(warmup=3),)
+    with pytest.raises(UserError, match=r"stages\.3: the list stages has items 0 to 1"):
+        load_config(Run, file, ["data.stages.3.warmup=5"])
+    with pytest.raises(UserError, match=r"override 'data\.stages\.1\.warmupp=5': unknown key"):
+        load_config(Run, file, ["data.stages.1.warmupp=5"])
+
+
 @pytest.mark.parametrize(
     ("override", "right"),
     [

@@ -11,9 +11,11 @@ from df_data.check.commands import add_dataset_commands
 from df_data.fetch.command import add_parser as add_fetch_parsers
 from df_data.people.command import add_parser as add_people_parser
 from df_models.cli_support import CommandParser, add_version, announce_loading, command, run_cli
+from df_models.errors import UserError
 from df_models.settings import add_print_config
 
 if TYPE_CHECKING:
+    from df_data.build.config import BuildConfig
     from df_data.synth.config import SynthConfig
 
 EPILOG = """examples:
@@ -21,6 +23,7 @@ EPILOG = """examples:
   df-data plan configs/fetch/hdtf.yaml
   df-data fetch configs/fetch/hdtf.yaml --out data/hdtf-clips
   df-data people --config configs/data/hdtf.yaml --out data/people.jsonl
+  df-data build videos/ --out data/mine
   df-data build --config configs/data/grid.yaml
   df-data build --config configs/data/grid.yaml --retry failed
   df-data validate data/synth
@@ -37,13 +40,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(_parser(), argv)
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt as interrupt:
         if getattr(arguments, "goes_on", False):
             raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from interrupt
         raise
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse a command line; settings may stand after options too (argparse takes only the first run of them)."""
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "given") or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.given += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,9 +69,21 @@ def _parser() -> argparse.ArgumentParser:
     add_version(parser, "df-data")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _synth_parser(commands.add_parser("synth", help="make the synthetic corpus: rendered people who speak"))
-    build = commands.add_parser("build", help="turn real video into shards through the stages")
-    build.add_argument("--config", type=Path, required=True, help="a build config, such as configs/data/grid.yaml")
-    build.add_argument("overrides", nargs="*", help="dotted overrides, such as out=data/grid workers=1")
+    build = commands.add_parser(
+        "build",
+        help="turn real video into shards through the stages",
+        usage="%(prog)s [FOLDER] [--config CONFIG] [--out OUT] [--retry WHICH] [--print-config] [KEY=VALUE ...]",
+        description="FOLDER alone is the plain case: every video in it, each of a person of its own, by settings that "
+        "are written to config.yaml in OUT. With both, CONFIG's first source lies in FOLDER.",
+    )
+    build.add_argument("--config", type=Path, help="a build config, such as configs/data/folder.yaml")
+    build.add_argument("--out", type=Path, help="directory of the dataset (the setting `out`)")
+    build.add_argument(
+        "given",
+        nargs="*",
+        metavar="FOLDER, KEY=VALUE",
+        help="a folder of videos, and dotted overrides such as stages.size=512 or sources.0.licence=CC0-1.0",
+    )
     build.add_argument(
         "--retry",
         choices=["failed", "damaged"],
@@ -138,11 +163,11 @@ def _preview(config: SynthConfig, out: Path) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from df_data.build.build import BuildConfig, build
+    from df_data.build.build import build
     from df_data.format.ledger import LEDGER_NAME
-    from df_models.settings import dump_config, load_config
+    from df_models.settings import dump_config
 
-    config = load_config(BuildConfig, arguments.config, arguments.overrides)
+    config = _build_config(arguments)
     if arguments.print_config:
         print(dump_config(config), end="")
         return 0
@@ -156,6 +181,33 @@ def _build(arguments: argparse.Namespace) -> int:
         return 1
     print(f"next: {command(f'df-data validate {summary.out}')}")
     return 0
+
+
+def _build_config(arguments: argparse.Namespace) -> BuildConfig:
+    """The configuration that a command line of `df-data build` asks for.
+
+    Raises:
+        UserError: neither folder nor config, two folders, a folder without `out`, or a mistake in the settings.
+    """
+    from df_data.build.config import BuildConfig
+    from df_data.build.plain import plain_settings
+    from df_models.settings import load_config, merge, read_tree, validate_config
+
+    folders = [text for text in arguments.given if "=" not in text]
+    overrides = [text for text in arguments.given if "=" in text]
+    if len(folders) > 1:
+        raise UserError(f"{' and '.join(folders)}: one folder is built at a time; for several, write a config")
+    if not folders and arguments.config is None:
+        raise UserError("give a folder of videos, df-data build FOLDER --out OUT, or a --config")
+    overrides += [] if arguments.out is None else [f"out={json.dumps(str(arguments.out))}"]
+    if not folders:
+        return load_config(BuildConfig, arguments.config, overrides)
+    if arguments.config is not None:
+        return load_config(BuildConfig, arguments.config, [f"sources.0.folder={json.dumps(folders[0])}", *overrides])
+    tree = merge(plain_settings(Path(folders[0])), read_tree(None, overrides))
+    if "out" not in tree:
+        raise UserError(f"say where the dataset is to lie: df-data build {folders[0]} --out OUT")
+    return validate_config(BuildConfig, tree, folders[0], overrides=overrides)
 
 
 def _merge(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,8 @@ from broken_cases import ACCEPTED, FAILED, Case, case, put
 
 DAMAGED = (
     ACCEPTED, FAILED, "no_video_track", "no_sound_track", "too_short", "broken_time_stamps", "broken_sound",
-    "damaged_pictures", "picture_too_large", "silent_sound_track", "sound_too_short", "shot_cut", "no_face",
+    "damaged_pictures", "frame_rate_too_low", "picture_too_large", "silent_sound_track", "sound_too_short",
+    "shot_cut", "no_face",
 )  # fmt: skip
 """How a video may end of which nobody knows what is left: refused for something, failed, or audio enough."""
 REGIONS = {"head": (0.0, 0.03), "body": (0.1, 0.9), "tail": (0.97, 1.0)}
@@ -71,4 +72,4 @@ def _renamed(tone: Mapping[str, bytes]) -> Iterator[Case]:
         "avi": "is-avi", "ts": "is-ts.txt", "fast.mp4": "is-mp4.png",
     }  # fmt: skip
     for suffix, name in names.items():
-        yield case("wrong extension", name, put(tone[suffix]), ACCEPTED)
+        yield case("wrong extension", name, put(tone[suffix] + b"\0"), ACCEPTED)  # not a copy of the intact one

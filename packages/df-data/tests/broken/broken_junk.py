@@ -48,7 +48,7 @@ def _stills() -> Iterator[Case]:
     image = Image.fromarray(drawn_image(0, 96, 96))
     for name, kind in {"photo.mp4": "JPEG", "drawing.mp4": "PNG", "still.mp4": "WEBP", "photo.jpg": "JPEG"}.items():
         data = io.BytesIO()
-        image.save(data, kind)
+        image.save(data, kind, quality=90 + len(name))  # no two alike
         yield case("a still image", name, put(data.getvalue()), "no_sound_track", FAILED)
     moving = io.BytesIO()
     frames = [Image.fromarray(drawn_image(5 * i, 96, 96)) for i in range(3)]
@@ -157,4 +157,7 @@ def lists(base: str, secret: Path, address: str) -> list[Case]:
         "drawing.svg": f'<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{video}"/></svg>',
         "images.txt": f"{video}\n",
     }
-    return [case("list of other files", name, put(text.encode()), FAILED) for name, text in texts.items()]
+    return [
+        case("list of other files", name, put((text + "\n" * n).encode()), FAILED)
+        for n, (name, text) in enumerate(texts.items())
+    ]

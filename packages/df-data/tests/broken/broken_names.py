@@ -31,10 +31,10 @@ def _names(tone: bytes, short: bytes) -> Iterator[Case]:
         "日本.mp4", "中国.mp4", "same.mp4", "same.mkv", "folder/same.mp4", "folder_same.mp4", "m" * 251 + ".mp4",
         os.fsdecode(b"bytes\xff\xfd.mp4"), "new\nline.mp4", "new\\nline.mp4",
     ]  # fmt: skip
-    for name in names:
-        yield case("strange name", name, put(short), "too_short")
-    for name in alike:
-        yield case("names alike", name, put(tone), ACCEPTED)
+    for index, name in enumerate(names):
+        yield case("strange name", name, put(short + bytes(index)), "too_short")  # no two are one file
+    for index, name in enumerate(alike, start=1):
+        yield case("names alike", name, put(tone + bytes(index)), ACCEPTED)
 
 
 def _things(tone: bytes, other: Path) -> Iterator[Case]:
@@ -51,7 +51,9 @@ def _things(tone: bytes, other: Path) -> Iterator[Case]:
     yield case("link", "link.mp4", lambda path: path.symlink_to(other), ACCEPTED)
     yield case("sparse", "hole.mp4", _sparse, FAILED)
     unread = FAILED if os.geteuid() else ACCEPTED  # the superuser reads everything
-    yield case("may not be read", "locked.mp4", lambda path: void((path.write_bytes(tone), path.chmod(0))), unread)
+    yield case(
+        "may not be read", "locked.mp4", lambda path: void((path.write_bytes(tone + b"\1"), path.chmod(0))), unread
+    )
 
 
 def _socket(path: Path) -> None:

@@ -116,7 +116,7 @@ def fill(place: Path, tone: Mapping[str, bytes], address: str, visits: list[str]
     """Write all broken inputs and some intact ones."""
     secret = place / "elsewhere" / "secret.ts"
     secret.parent.mkdir(parents=True)
-    secret.write_bytes(tone["ts"])
+    secret.write_bytes(tone["ts"] + b"\0")
     render(place / "short", replace(CONTAINERS["mp4"], times=CONTAINERS["mp4"].times[:20]))
     short = (place / "short").read_bytes()
     cases = [

@@ -128,7 +128,7 @@ def fake_config(folder: Path, orders: list[str], **settings: object) -> BuildCon
     inputs = folder / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
     for index, order in enumerate(orders):
-        (inputs / f"{index:03d}.txt").write_text(order)
+        (inputs / f"{index:03d}.txt").write_text(order + "\n" * index)  # no two alike
     source = SourceConfig(name="s", folder=str(inputs), pattern="*.txt", licence="CC0-1.0")
     fields = {"out": str(folder / "set"), "clips_per_shard": 5, "workers": 1, **settings}
     return BuildConfig(sources=(source,), split=SplitConfig(val=3), **fields)  # type: ignore[arg-type]

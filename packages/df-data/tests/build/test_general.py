@@ -10,6 +10,7 @@ import pytest
 from df_data.build.build import build
 from df_data.build.config import BuildConfig, ClipConfig
 from df_data.check.validate import check_dataset
+from df_data.format.ledger import Ledger
 from df_data.format.manifest import read_manifest, structure_of
 from df_data.format.sample import OF_FACES
 from df_data.format.shards import iter_samples
@@ -109,3 +110,18 @@ def test_a_build_of_faces_is_not_gone_on_with(general):
     changed = general_config(root / "in", root / "out", keep_video=False)
     with pytest.raises(UserError, match="another configuration"):
         build(changed, progress=False)
+
+
+def test_a_short_video_that_is_held_out_is_kept_whole_and_a_copy_told(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for index in range(3):
+        write_video(tmp_path / "in" / f"{index}.mp4", moving_square(index, frames=18))
+    (tmp_path / "in" / "copy.mp4").write_bytes((tmp_path / "in" / "0.mp4").read_bytes())
+    changes = {"stages": StageConfig(size=SIZE, min_seconds=0.5), "clips": ClipConfig(frames=9, val_frames=129)}
+    summary = build(general_config(tmp_path / "in", tmp_path / "out", **changes), progress=False)
+    assert (summary.counts["rejected"], summary.reasons) == (1, {"duplicate": 1})
+    (ended,) = Ledger(tmp_path / "out" / "ledger.jsonl").of_status("rejected")
+    assert (ended.input, ended.detail) == ("general/copy.mp4", "the same file as general/0.mp4, byte for byte")
+    assert [sample.meta.num_frames for sample in iter_samples(tmp_path / "out" / "val")] == [17]
+    longer = {**changes, "clips": ClipConfig(frames=33, val_frames=129)}
+    assert build(general_config(tmp_path / "in", tmp_path / "two", **longer), progress=False).reasons["too_short"] == 3

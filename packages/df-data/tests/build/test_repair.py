@@ -15,6 +15,7 @@ from df_data.build.config import BuildConfig
 from df_data.check.validate import check_dataset
 from df_data.format.manifest import read_manifest
 from df_models.errors import UserError
+from df_models.settings import Location
 
 ORDERS = ["ok 1", "ok 3", "reject", "ok 2", "fail", "ok 1", "ok 2", "ok 1"]
 
@@ -96,7 +97,7 @@ def test_inputs_that_were_changed_are_refused_and_nothing_is_touched(built: Buil
 
 def test_word_times_are_part_of_an_input(built: BuildConfig, tmp_path: Path) -> None:
     (tmp_path / "words").mkdir()
-    source = built.sources[0].model_copy(update={"alignments": str(tmp_path / "words")})
+    source = built.sources[0].model_copy(update={"alignments": Location(tmp_path / "words")})
     with_words = built.model_copy(update={"sources": (source,)})
     build(with_words, make=FakeModels, progress=False)  # there are none in it
     for video in (tmp_path / "inputs").iterdir():

@@ -23,6 +23,7 @@ from df_data.check.inspect.images import ClipImages, clip_images
 from df_data.check.inspect.keypoints import project_keypoints
 from df_data.check.inspect.page import clip_card
 from df_data.check.inspect.scan import ClipFacts, scan_split
+from df_data.check.inspect.sift import card_data
 from df_data.check.inspect.svg import BINS, histogram
 from df_data.check.inspect.timeline import TILES, WIDTH, Timeline, spoken, tile_frames, timeline
 from df_data.check.summary import spread, spreads
@@ -203,6 +204,34 @@ def test_many_rejects_are_counted_and_every_reason_is_shown(hostile: Path) -> No
     text = " ".join(page_of(hostile).texts)
     assert f"{MOST_REJECTS} of {3 * MOST_REJECTS + 2}" in text and f"{3 * MOST_REJECTS} × blur" in text
     assert "../../etc/passwd" in text
+
+
+def test_cards_are_sorted_and_filtered_by_any_score_and_reason(hostile: Path) -> None:
+    """What the script reads; that it sorts was looked at in a browser."""
+    page = page_of(hostile)
+    cards = [a for tag, a in page.tags if tag == "article"]
+    clips, rejects = [a for a in cards if "clip" in a["class"]], [a for a in cards if "clip" not in a["class"]]
+    assert sorted(json.loads(a["data-scores"])["snr"] for a in clips) == [10, 11, 12]
+    assert all(json.loads(a["data-reasons"]) == ["train", ATTACK] for a in clips), "a split, and the faults"
+    assert json.loads(clips[0]["data-scores"])["weight"] == 0.5
+    assert [json.loads(a["data-reasons"]) for a in rejects] == [[ATTACK], ["no_face"]]
+    assert json.loads(rejects[0]["data-scores"]) == {ATTACK: 1, "snr": 2}
+    assert page.of_class("sift") == 2 and page.of_class("by") == len(cards) == 5
+    options = [a["value"] for tag, a in page.tags if tag == "option"]
+    for offered in ("snr", "weight", "latent_rms", "no_face", "train"):
+        assert offered in options
+    assert options.count(ATTACK) == 4, "as a score and as a reason, of clips and of rejects"
+    assert card_data({"a": float("nan"), "b": 1.0}, [])["data_scores"] == '{"b": 1.0}', "JSON knows no NaN"
+
+
+def test_so_many_rejects_as_are_asked_for(hostile: Path) -> None:
+    Ledger(hostile / "ledger.jsonl").record(
+        *(LedgerEntry(input=f"c{i}", status="rejected", reason="b") for i in range(9))
+    )
+    page = page_of(hostile, rejects=4)
+    assert page.of_class("none") + sum(tag == "img" for tag, _ in page.tags) == 4
+    assert "--rejects 11 shows all" in " ".join(page.texts)
+    assert cli.main(["inspect", str(hostile), "--rejects", "-1"]) == 2
 
 
 # -------------------- the parts

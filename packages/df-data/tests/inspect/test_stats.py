@@ -91,7 +91,7 @@ def test_lines_and_json_say_the_same(dataset: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["stats", str(dataset), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == json.loads(summarise(dataset).model_dump_json())
-    assert cli.main(["stats", str(dataset)]) == 0
+    assert cli.main(["stats", str(dataset), "--full"]) == 0
     out = capsys.readouterr().out
     for said in (
         "4 clips",
@@ -104,6 +104,23 @@ def test_lines_and_json_say_the_same(dataset: Path, capsys: pytest.CaptureFixtur
     ):
         assert said in out
     assert "score of rejects snr: 5 % 4" in out and "yaw: " in out and "structure 3.6 KiB" in out
+
+
+def test_ten_lines_say_what_matters(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["stats", str(dataset)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") <= 10 and len(out) < 1500
+    for said in (
+        f"{dataset / 'train'}: 4 clips, 2 s, 2 people, 16x16, 5 (2 clips), 9 (1 clip), 33 (1 clip) frames",
+        "licences: 4 CC0-1.0",
+        "encoders: audio audio, video_vae vae",
+        "half the weight for: 2 noisy, 1 blurred",
+        "inputs: 0 accepted, 1 rejected, 1 failed",
+        "rejected for: 1 no_face",
+        "failed: b: cannot be decoded\n",
+        f"df-data stats {dataset} --full",
+    ):
+        assert said in out, said
 
 
 def test_many_lengths_fall_into_equal_bins() -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from df_models.errors import UserError
 
@@ -34,8 +35,21 @@ NOT_READ = errno.EINVAL
 """What FFmpeg answers for a format that is not among those allowed (libavformat/demux.c, `format_whitelist`)."""
 
 
+ISO_BEGINS = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
+"""Boxes that an MP4 or MOV file begins with (ISO/IEC 14496-12)."""
+MOST_BOXES = 100_000
+"""Boxes on a file's top level that are looked at: a fragmented hour has some thousand."""
+
+
 class FormatNotRead(UserError):
     """A file is of none of :data:`FORMATS`, or not a file."""
+
+
+class FileCutOff(UserError):
+    """The end of a file is missing."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(f"{Path(path).name} is truncated, its end is missing; copy, record or download it again")
 
 
 def open_media(path: str | Path) -> av.container.InputContainer:
@@ -45,6 +59,7 @@ def open_media(path: str | Path) -> av.container.InputContainer:
 
     Raises:
         FormatNotRead: the file is of another format, or no plain file.
+        FileCutOff: its end is missing, and with it what tells where its images lie.
         av.FFmpegError, OSError: it cannot be opened; for its decoders, see :func:`limit_images`.
     """
     import av
@@ -65,6 +80,8 @@ def open_media(path: str | Path) -> av.container.InputContainer:
                 f"{Path(path).name} is of a format that is not read (a playlist, subtitles, a rare container); "
                 "convert it to mp4 or mkv"
             ) from error
+        if is_cut_off(path):
+            raise FileCutOff(path) from error
         raise
     finally:
         os.close(number)  # FFmpeg has a copy
@@ -73,3 +90,43 @@ def open_media(path: str | Path) -> av.container.InputContainer:
 def limit_images(stream: Any) -> None:
     """Make a video stream's decoder refuse images of more than :data:`MOST_PIXELS`, whatever the header says."""
     stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(MOST_PIXELS)}
+
+
+def default_stream(streams: Sequence[Any]) -> Any:
+    """Return the stream that a player takes: the first that the file marks as default, else the first of all."""
+    from av.stream import Disposition
+
+    return next((stream for stream in streams if stream.disposition & Disposition.default), streams[0])
+
+
+def is_cut_off(path: str | Path) -> bool:
+    """Whether a file is an MP4 or MOV whose end is missing: a box reaches beyond it, or no box tells of its streams."""
+    try:
+        with open(path, "rb") as file:
+            return _boxes_miss(file, os.fstat(file.fileno()).st_size)
+    except OSError:
+        return False
+
+
+def _boxes_miss(file: BinaryIO, size: int) -> bool:
+    at, told = 0, False
+    for count in range(MOST_BOXES):
+        file.seek(at)
+        head = file.read(16)
+        name = head[4:8]
+        if count == 0 and name not in ISO_BEGINS:
+            return False
+        if len(head) < 8:
+            break
+        told = told or name == b"moov"
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        elif length == 0:  # to the end of the file
+            break
+        if length < 8:  # no box: damaged otherwise
+            return False
+        at += length
+        if at >= size:
+            break
+    return at > size or not told

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from df_models.containers import MOST_PIXELS, limit_images, open_media
+from df_models.containers import MOST_PIXELS, default_stream, limit_images, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_write
 
@@ -88,7 +88,7 @@ def file_image(path: Path) -> bytes | None:
         with open_media(path) as container:
             if not container.streams.video:
                 return None
-            frames = list(_frames(container, container.streams.video[0]))
+            frames = list(_frames(container, default_stream(container.streams.video)))
     except (av.FFmpegError, OSError, ValueError, OverflowError, IndexError):  # of a stream that begins late
         return None
     return strip_of(frames) if frames else None

@@ -140,8 +140,10 @@ class WorkerModels:
         half their weight for it, ``halved_...``.
 
         Raises:
-            Rejected: all stretches were refused; the first one's reason.
+            Rejected: ``duplicate``; all stretches were refused; the first one's reason.
         """
+        if made.same_as is not None:
+            raise Rejected("duplicate", f"the same file as {made.same_as}, byte for byte")
         words = read_words(made.alignment) if made.alignment else []
         refused: list[Rejected] = []
         halved: Counter[str] = Counter()
@@ -183,7 +185,8 @@ class WorkerModels:
         name = f"{made.key}-s{stretch:04d}" if stretch else made.key
         clips, num_frames = self.config.clips, len(prepared.frames)
         length = clips.frames if made.split == "train" else clips.val_frames
-        if length is None:
+        least = clips.frames or 1
+        if length is None or (made.split == "val" and least <= num_frames < length):
             yield name, prepared
             return
         starts = clip_windows(num_frames, length, clips.stride)

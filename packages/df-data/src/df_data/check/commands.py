@@ -15,12 +15,14 @@ def add_dataset_commands(commands: Any) -> None:
     validate.add_argument("--no-video", action="store_true", help="do not decode the mp4s (much faster)")
     validate.add_argument("--workers", type=int, default=1, help="processes, a shard each at a time (default 1)")
     validate.set_defaults(run=_validate)
-    stats = commands.add_parser("stats", help="print what a dataset holds: clips, people, value ranges, rejects")
+    stats = commands.add_parser("stats", help="print what a dataset holds, in ten lines or all of it")
+    stats.add_argument("--full", action="store_true", help="all of it: every score, measure, field and tensor")
     stats.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
     stats.set_defaults(run=_stats)
     inspect = commands.add_parser("inspect", help="write an HTML page to check clips, scores and rejects by eye")
     inspect.add_argument("--out", type=Path, help="the page (default: inspect.html in the dataset)")
     inspect.add_argument("--clips", type=int, default=12, help="clips that are shown (default 12)")
+    inspect.add_argument("--rejects", type=int, default=60, help="rejected inputs that are shown (default 60)")
     inspect.add_argument("--split", help="show clips of this split only, such as train (default: of all)")
     inspect.set_defaults(run=_inspect)
     motion = commands.add_parser("motion", help="write a clip's structure to a file, to be given at generation")
@@ -54,7 +56,8 @@ def _validate(arguments: argparse.Namespace) -> int:
 def _stats(arguments: argparse.Namespace) -> int:
     from df_data.check.stats import describe, describe_json
 
-    print(describe_json(arguments.directory) if arguments.json else "\n".join(describe(arguments.directory)))
+    full = bool(arguments.full)
+    print(describe_json(arguments.directory) if arguments.json else "\n".join(describe(arguments.directory, full=full)))
     return 0
 
 
@@ -62,7 +65,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
     announce_loading("df-data")
     from df_data.check.inspect.gallery import write_gallery
 
-    page = write_gallery(arguments.directory, arguments.out, clips=arguments.clips, split=arguments.split)
+    shown = {"clips": arguments.clips, "split": arguments.split, "rejects": arguments.rejects}
+    page = write_gallery(arguments.directory, arguments.out, **shown)
     print(f"{page}: open it in a browser; it holds images of people, so share it as you would share the videos")
     return 0
 

@@ -21,7 +21,7 @@ from df_data.fetch.download import raise_if_disk_full
 from df_data.sources.catalogue.clip import CatalogueClip
 from df_data.stages.aspect import square_size
 from df_data.stages.turn import Turn, upright_turn
-from df_models.containers import FormatNotRead, limit_images, open_media
+from df_models.containers import FileCutOff, FormatNotRead, limit_images, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_path
 from df_models.media.decoding import decoded_frames
@@ -108,7 +108,7 @@ def cut_clip(
 def _opened(path: Path) -> Any:
     try:
         return open_media(path)
-    except FormatNotRead as error:
+    except (FileCutOff, FormatNotRead) as error:
         raise BrokenVideo(str(error)) from error
 
 

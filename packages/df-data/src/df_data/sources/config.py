@@ -8,10 +8,13 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from df_data.sources.catalogue.layouts import LAYOUTS, LocalName
+from df_data.sources.matching import VIDEOS
 from df_models.settings import FrozenModel, Location
 
 _IDENTITY = re.compile(r"^(?P<rule>source|folder|top|file|sidecar)?(?:(?P<plus>\+)?people:(?P<people>.+))?$")
 SIDECAR = "sidecar"
+MOST_HELD_OUT = 16
+"""Files or persons that a split without a number holds out at most: as many as df-train's validation measures."""
 
 
 class SourceConfig(FrozenModel):
@@ -20,7 +23,8 @@ class SourceConfig(FrozenModel):
     Attributes:
         name: prefix of the samples' keys and of the persons' names.
         folder: where the files lie; ``${NAME}`` and ``${NAME:-default}`` are replaced from the environment.
-        pattern: which files, as a glob relative to the folder.
+        pattern: which files, as a glob relative to the folder: ``{mp4,mov}`` is either, letters match in either case.
+            By default every video in it and in the folders in it.
         layout: a dataset that lies in folders as its module knows (``grid``, ``voxceleb2``, ``folder``:
             ``df_data.sources.catalogue.layouts``): its files and persons, and its licence unless another is written. It
             takes the place of ``pattern`` and ``identity``'s rule; ``people:FILE`` can still stand.
@@ -37,7 +41,7 @@ class SourceConfig(FrozenModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     folder: Location
-    pattern: str = "*.mp4"
+    pattern: str = VIDEOS
     layout: LocalName | None = None
     identity: str = "file"
     licence: str | None = None
@@ -58,7 +62,7 @@ class SourceConfig(FrozenModel):
     def _says_who_and_what(self) -> SourceConfig:
         if self.licence is None and (self.layout is None or LAYOUTS[self.layout].licence is None):
             raise ValueError("write the videos' licence")
-        if self.layout is not None and (self.pattern != "*.mp4" or self.rule != "file"):
+        if self.layout is not None and (self.pattern != VIDEOS or self.rule != "file"):
             raise ValueError(
                 f"layout={self.layout} says which files and who is in them; leave out pattern and identity"
             )
@@ -83,10 +87,11 @@ class SplitConfig(FrozenModel):
     Attributes:
         by: ``sentence`` holds out single files (the persons are then seen in training), ``identity`` all files of
             some persons.
-        val: how many files or persons are held out: those with the smallest sha256 of ``salt`` and name.
+        val: how many files or persons are held out, half of them at most: those with the smallest sha256 of ``salt``
+            and name, of files that last ``clips.val_frames`` where there are such. Null: a tenth, 1 to 16.
         salt: another one gives another choice.
     """
 
     by: Literal["sentence", "identity"] = "identity"
-    val: int = Field(default=1, ge=1)
+    val: int | None = Field(default=1, ge=1)
     salt: str = "dualforce"

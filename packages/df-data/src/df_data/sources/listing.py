@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,11 +11,15 @@ from typing import NamedTuple
 
 from df_data.sources.catalogue import CatalogueClip, read_catalogue
 from df_data.sources.config import SIDECAR, SourceConfig, SplitConfig
+from df_data.sources.duplicates import same_contents
+from df_data.sources.holdout import by_group, held_out
+from df_data.sources.matching import matching
 from df_data.sources.names import marked, plain, printable, stem
 from df_data.sources.person import PersonRecord, read_people
 from df_data.sources.records import Sidecar, read_sidecar
 from df_models.errors import UserError
 from df_models.settings import expand_path
+from df_models.time import FPS
 
 _STRETCH = re.compile(r"(.+)-s[0-9]{4,}")
 
@@ -34,6 +37,7 @@ class Input:
         key: the same as letters, digits, ``_`` and ``-``, for sample keys.
         provenance: where a fetched clip was cut from, for the sample's metadata.
         listed: whether the source names the person: by its list or its folders, not by one file or video.
+        same_as: name of the earlier input whose file holds the very same bytes, if there is one.
     """
 
     name: str
@@ -45,28 +49,34 @@ class Input:
     alignment: Path | None
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
     listed: bool = False
+    same_as: str | None = None
 
 
-def list_inputs(sources: tuple[SourceConfig, ...], split: SplitConfig) -> list[Input]:
+def list_inputs(sources: tuple[SourceConfig, ...], split: SplitConfig, val_frames: int | None = None) -> list[Input]:
     """Return the inputs of all sources in order of name, each with its split.
 
+    Args:
+        val_frames: what is held out is chosen among files that last so many frames, as far as there are such.
+
     Raises:
-        UserError: a folder is missing or holds no matching file, one file is matched twice, the hold-out takes all, or
-            a people file is missing or does not tell of an input.
+        UserError: a folder is missing or holds no matching file, one file is matched twice, all inputs are of one
+            person and persons are held out, or a people file is missing or does not tell of an input.
     """
     files = {source.people for source in sources if source.people is not None}
     people = {file: read_people(expand_path(file)) for file in sorted(files)}
     listed = list_files(sources)
-    found = [made if source.people is None else _named(made, source, people) for source, made in listed]
-    groups = sorted({_group(made, split) for made in found}, key=lambda name: _hash(split.salt, name))
-    if len(groups) <= split.val:
-        groups_are, instead = ("inputs", "") if split.by == "sentence" else ("persons", ", or split.by=sentence")
-        raise UserError(
-            f"split.val={split.val} would hold out all {len(groups)} {groups_are} (split.by={split.by}); "
-            f"use a smaller split.val, more {groups_are}{instead}"
-        )
-    held_out = set(groups[: split.val])
-    return [replace(made, split="val" if _group(made, split) in held_out else "train") for made in found]
+    named = [made if source.people is None else _named(made, source, people) for source, made in listed]
+    found = _told_from_copies(named)
+    groups = by_group((_group(made, split), made.path) for made in found if made.same_as is None)
+    val = held_out(groups, split, (val_frames or 0) / FPS)
+    by_name = {made.name: "val" if _group(made, split) in val else "train" for made in found}
+    return [replace(made, split=by_name[made.same_as or made.name]) for made in found]
+
+
+def _told_from_copies(found: list[Input]) -> list[Input]:
+    """Return inputs of which those that are an earlier one's copy say so."""
+    same, names = same_contents(made.path for made in found), {made.path: made.name for made in found}
+    return [replace(made, same_as=names[same[made.path]]) if made.path in same else made for made in found]
 
 
 def list_files(sources: tuple[SourceConfig, ...]) -> list[tuple[SourceConfig, Input]]:
@@ -119,9 +129,10 @@ def _inputs_of(source: SourceConfig) -> list[Input]:
     if source.layout is not None:
         clips = _catalogued(source, folder)[: source.limit]
         return [_input(source, folder, path, alignments, clip) for path, clip in clips]
-    paths = sorted(path for path in folder.glob(source.pattern) if not path.is_dir())[: source.limit]
-    if not paths:
-        raise UserError(f"source {source.name!r}: no file in {folder} matches {source.pattern!r}")
+    try:
+        paths = matching(folder, source.pattern)[: source.limit]
+    except UserError as error:
+        raise UserError(f"source {source.name!r}: {error}") from error
     return [_input(source, folder, path, alignments) for path in paths]
 
 
@@ -236,7 +247,3 @@ def _provenance(sidecar: Sidecar) -> dict[str, Provenance]:
 
 def _group(made: Input, split: SplitConfig) -> str:
     return made.name if split.by == "sentence" else made.identity
-
-
-def _hash(salt: str, name: str) -> str:
-    return hashlib.sha256(f"{salt}:{name}".encode()).hexdigest()

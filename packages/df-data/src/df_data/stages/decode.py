@@ -21,11 +21,13 @@ import numpy as np
 from df_data.common.timing import timed
 from df_data.stages.aspect import square_size
 from df_data.stages.clock import Tick, steady_ticks
+from df_data.stages.colour import Colours, colours_of, to_bt709
+from df_data.stages.interlace import deinterlaced
 from df_data.stages.rejection import Rejected
 from df_data.stages.turn import Turn, turned, upright_turn
-from df_models.containers import MOST_PIXELS, limit_images, open_media
+from df_models.containers import MOST_PIXELS, FileCutOff, default_stream, is_cut_off, limit_images, open_media
 from df_models.errors import UserError
-from df_models.media.decoding import LATEST_S, BrokenAudio, BrokenTimeStamps, audio_blocks, decoded_frames
+from df_models.media.decoding import LATEST_S, BrokenAudio, BrokenTimeStamps, Heard, audio_blocks, decoded_frames
 from df_models.media.track import AudioTrack
 from df_models.time import FPS, SAMPLE_RATE, samples_for
 
@@ -51,6 +53,7 @@ class DecodedClip:
         rotation: degrees that the frames were turned counter-clockwise to stand upright.
         damaged_frames: how many of the frames the decoder could only guess.
         mirrored: whether left and right were exchanged after the turn, as the file asks.
+        antiphase: whether the audio's channels cancel each other when they are mixed, as far as the file was heard.
     """
 
     frames: np.ndarray
@@ -62,6 +65,7 @@ class DecodedClip:
     rotation: int
     damaged_frames: int = 0
     mirrored: bool = False
+    antiphase: bool = False
 
 
 def decode_clip(path: Path, *, min_seconds: float = 2.0, max_seconds: float = 10.0) -> DecodedClip:
@@ -90,8 +94,8 @@ def iter_segments(
 
     Raises:
         Rejected: ``no_video_track``, ``no_sound_track``, ``too_short``, ``broken_time_stamps``, ``broken_sound``,
-            ``picture_too_large``.
-        UserError: no such file, or one that cannot be decoded.
+            ``picture_too_large``, ``colours_not_read``.
+        UserError: no such file, one that cannot be decoded, or a truncated one of which nothing can be had.
     """
     import av
 
@@ -102,19 +106,24 @@ def iter_segments(
             video = video_stream(images)
             if needs_audio and not audio.streams.audio:
                 raise Rejected("no_sound_track", "the file has no audio track")
-            track = _audio_track(audio) if needs_audio else None
-            yield from _segments(images, video, track, min_seconds, segment_seconds, max_seconds)
+            heard = Heard()
+            track = _audio_track(audio, heard) if needs_audio else None
+            yield from _segments(images, video, track, heard, min_seconds, segment_seconds, max_seconds)
     except BrokenTimeStamps as error:
         raise Rejected("broken_time_stamps", str(error)) from error
     except BrokenAudio as error:
         raise Rejected("broken_sound", str(error)) from error
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, Rejected) as error:
+        if is_cut_off(path):
+            raise FileCutOff(path) from error
+        if isinstance(error, Rejected):
+            raise
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UserError(f"{path.name} cannot be decoded ({reason})") from error
 
 
 def video_stream(container: Any) -> Any:
-    """Return the stream of moving images: the first that is not a cover beside the audio.
+    """Return the stream of moving images: the default one of those that are not a cover beside the audio.
 
     Raises:
         Rejected: ``no_video_track``, ``picture_too_large``.
@@ -124,7 +133,7 @@ def video_stream(container: Any) -> Any:
     moving = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not moving:
         raise Rejected("no_video_track", "the file has no video track")
-    stream = moving[0]
+    stream = default_stream(moving)
     if stream.codec_context is None:
         raise UserError("its video cannot be decoded (no decoder for it); convert it to H.264")
     if stream.width * stream.height > MOST_PIXELS:
@@ -137,6 +146,7 @@ def _segments(
     images: Any,
     video: Any,
     track: AudioTrack | None,
+    heard: Heard,
     min_seconds: float,
     segment_seconds: float,
     max_seconds: float | None,
@@ -164,6 +174,7 @@ def _segments(
             rotation=stretch.turn.rotation,
             damaged_frames=stretch.damaged,
             mirrored=stretch.turn.mirrored,
+            antiphase=heard.antiphase,
         )
     if beginning is None:
         raise Rejected("no_video_track", "the video track holds no image")
@@ -179,12 +190,13 @@ def _joined(frames: list[np.ndarray]) -> np.ndarray:
     return joined
 
 
-def _audio_track(container: Any) -> AudioTrack:
-    """Return a file's first audio track, 16 kHz mono on the file's clock."""
-    stream = container.streams.audio[0]
+def _audio_track(container: Any, heard: Heard) -> AudioTrack:
+    """Return a file's default audio track, 16 kHz mono on the file's clock."""
+    stream = default_stream(container.streams.audio)
     if stream.codec_context is None:
         raise UserError("its audio cannot be decoded (no decoder for it); convert it to AAC")
-    return AudioTrack(audio_blocks(decoded_frames(container, stream), SAMPLE_RATE, by_stamps=True), SAMPLE_RATE)
+    frames = decoded_frames(container, stream, heard)
+    return AudioTrack(audio_blocks(frames, SAMPLE_RATE, by_stamps=True, heard=heard), SAMPLE_RATE)
 
 
 def _sound_offset(track: AudioTrack, beginning: float) -> float:
@@ -213,14 +225,15 @@ class _Image:
 
     def __init__(self, frame: Any, aspect: Fraction | None) -> None:
         self.turn, self.damaged = upright_turn(frame), bool(frame.is_corrupt)
+        self._colours = colours_of(frame)
         self._frame: Any = frame
         self._aspect = aspect
         self._pixels: np.ndarray | None = None
 
     def rgb(self) -> np.ndarray:
-        """Return uint8 RGB ``[H, W, 3]``, upright."""
+        """Return uint8 RGB ``[H, W, 3]``, upright, as BT.709 codes it."""
         if self._pixels is None:
-            self._pixels, self._frame = _to_rgb(self._frame, self._aspect, self.turn), None
+            self._pixels, self._frame = _to_rgb(self._frame, self._aspect, self.turn, self._colours), None
         return self._pixels
 
 
@@ -228,7 +241,7 @@ def _ticks(container: Any, video: Any) -> Iterator[Tick[_Image]]:
     video.thread_type = "SLICE"
     shown = float(1 / video.average_rate) if video.average_rate else 0.0
     duration = min(max(shown, 1.0 / FPS), MAX_GAP_S)
-    images = _stamped(_decoded(container, video), video.sample_aspect_ratio)
+    images = _stamped(deinterlaced(_decoded(container, video)), video.sample_aspect_ratio)
     return steady_ticks(images, FPS, MAX_GAP_S, duration)
 
 
@@ -293,9 +306,10 @@ def _stretches(ticks: Iterator[Tick[_Image]], longest: int) -> Iterator[_Stretch
         yield stretch
 
 
-def _to_rgb(image: Any, aspect: Fraction | None, turn: Turn) -> np.ndarray:
+def _to_rgb(image: Any, aspect: Fraction | None, turn: Turn, colours: Colours) -> np.ndarray:
     square = square_size(image.width, image.height, aspect)
     scale = min(1.0, MAX_SIDE / max(square))
     width, height = (max(2, round(side * scale)) for side in square)
-    rgb_HWC = image.to_ndarray(format="rgb24", width=width, height=height)
-    return turned(rgb_HWC, turn)
+    if colours.standard:
+        return turned(image.to_ndarray(format="rgb24", width=width, height=height), turn)
+    return turned(to_bt709(image.to_ndarray(format="rgb48", width=width, height=height), colours), turn)

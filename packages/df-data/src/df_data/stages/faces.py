@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from pydantic import Field
 
 from df_data.common.timing import timed
 from df_data.stages.rejection import Rejected
@@ -18,6 +19,9 @@ from df_models.encoders.face.yunet import Face
 from df_models.settings import FrozenModel
 from df_models.time import FPS
 
+LEAST_CROP = 64
+"""Pixels a side of a crop from which on the opening of the mouth is read well (docs/real-data.md)."""
+
 
 class FaceFilter(FrozenModel):
     """What a clip's faces must be like.
@@ -25,7 +29,9 @@ class FaceFilter(FrozenModel):
     Attributes:
         detect_every: look for faces in every n-th frame.
         min_seconds: least length of the stretch from the first to the last face.
-        min_face: least median size of the face (longer side of its box) in pixels of the source.
+        min_face: least median size of the face (longer side of its box) in pixels of the source; null: so that its crop
+            is enlarged by no more than ``max_enlargement`` to ``stages.size``, and has 64 pixels.
+        max_enlargement: twice by default: at more, three of four pixels are made up. From 1 on the weight is halved.
         min_presence: least share of the looked-at frames of that stretch with a face.
         other_face: a second face counts when it has this share of the largest one's size.
         max_crowded: share of the looked-at frames that may show a second face (detectors err for a frame).
@@ -35,12 +41,18 @@ class FaceFilter(FrozenModel):
 
     detect_every: int = 3
     min_seconds: float = 2.0
-    min_face: float = 256.0
+    min_face: float | None = None
+    max_enlargement: float = Field(default=2.0, ge=1)
     min_presence: float = 0.9
     other_face: float = 0.35
     max_crowded: float = 0.1
     min_inside: float = 0.8
     max_drift: float = 0.6
+
+    def least_face(self, size: int, rule: CropRule) -> float:
+        """Return the least size of a face in pixels of the source, for clips of ``size`` pixels a side."""
+        least_crop = max(size / self.max_enlargement, LEAST_CROP)
+        return least_crop / rule.scale if self.min_face is None else self.min_face
 
 
 class FaceDetector(Protocol):
@@ -139,7 +151,11 @@ def _judge(scores: dict[str, float], filters: FaceFilter) -> None:
         ),
         ("no_face", scores["face_presence"] < filters.min_presence, "a face in only {face_presence:.0%} of the frames"),
         ("too_short", scores["face_seconds"] < filters.min_seconds, "a face for only {face_seconds:.2f} s"),
-        ("face_too_small", scores["face_size"] < filters.min_face, "the face is {face_size:.0f} px"),
+        (
+            "face_too_small",
+            scores["face_size"] < (filters.min_face or 0),
+            f"the face is {{face_size:.0f}} px, at least {filters.min_face or 0:.0f} are wanted",
+        ),
         ("face_moves_away", scores["face_drift"] > filters.max_drift, "the face moves by {face_drift:.2f} of its size"),
         ("face_cut_off", scores["crop_inside"] < filters.min_inside, "{crop_inside:.0%} of the crop is in the image"),
     )

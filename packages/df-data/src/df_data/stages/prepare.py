@@ -38,6 +38,9 @@ from df_models.errors import UserError
 from df_models.settings import FrozenModel
 from df_models.time import FPS, samples_for, valid_pixel_length
 
+ENLARGED = "enlarged"
+"""The soft fault of a crop that has fewer pixels than the clip that is made of it."""
+
 
 class StageConfig(FrozenModel):
     """Settings of the stages, in their order.
@@ -46,6 +49,8 @@ class StageConfig(FrozenModel):
         min_seconds: shorter stretches are rejected.
         segment_seconds: a video is taken in stretches of at most this length, each judged and cropped for itself.
         max_seconds: of a longer video the beginning is used; null: all of it.
+        min_source_fps: least frames a second of the file; of fewer than 20, more than one in five frames at 25 is a
+            repeat, in which lips stand still that moved. 0: any.
         min_shot_share: of a video with cuts the longest shot is used, if it lasts this share of the video.
         faces: filter on the detected faces.
         crop: ``detector:scale:vertical_offset`` (:class:`df_models.crop.CropRule`).
@@ -59,6 +64,7 @@ class StageConfig(FrozenModel):
     min_seconds: float = Field(default=2.0, gt=0)
     segment_seconds: float = Field(default=10.0, gt=0)
     max_seconds: float | None = Field(default=None, gt=0)
+    min_source_fps: float = Field(default=20.0, ge=0)
     min_shot_share: float = Field(default=0.75, gt=0, le=1)
     faces: FaceFilter = FaceFilter()
     crop: str = str(CropRule())
@@ -221,7 +227,7 @@ def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, sco
         crop=track.crop,
         start=round(decoded.start_s * FPS) + start,
         scores=scores,
-        faults=measured.faults + doubts(agreed, config.agreement),
+        faults=measured.faults + doubts(agreed, config.agreement) + ((ENLARGED,) if scores["enlargement"] > 1 else ()),
         identity=None if models.identity is None else models.identity.clip_vector(large, landmarks),
         flame=vectors.flame,
     )
@@ -229,13 +235,17 @@ def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, sco
 
 def _usable_shot(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> tuple[int, int]:
     """Return the frames of the longest shot, or refuse damaged images, bad audio, and videos cut too often."""
-    _check_damage(decoded, config, scores)
+    _check_frames(decoded, config, scores)
+    if decoded.antiphase:
+        raise Rejected("antiphase_sound", "the audio's channels cancel each other: one is the other upside down")
     scores |= audio_scores(decoded.wave, decoded.sound_share) | {"sound_offset_s": decoded.sound_offset_s}
     check_audio(scores, config.quality)
     return _longest_shot(decoded, config, scores)
 
 
-def _check_damage(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> None:
+def _check_frames(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> None:
+    if decoded.source_fps < config.min_source_fps:
+        raise Rejected("frame_rate_too_low", f"{decoded.source_fps:.3g} frames a second, {FPS} are made of them")
     scores["damaged_share"] = decoded.damaged_frames / len(decoded.frames)
     if scores["damaged_share"] > config.max_damaged:
         raise Rejected("damaged_pictures", f"{scores['damaged_share']:.0%} of the images are damaged")
@@ -256,8 +266,10 @@ def _one_face(
     """Return the one face of a shot, or refuse it."""
     found = detect_faces(shot_THWC, detector, config.faces.detect_every)
     num, height, width = shot_THWC.shape[:3]
-    track = track_face(found, (num, height, width), config.faces, CropRule.parse(config.crop))
-    scores |= track.scores
+    rule = CropRule.parse(config.crop)
+    filters = config.faces.model_copy(update={"min_face": config.faces.least_face(config.size, rule)})
+    track = track_face(found, (num, height, width), filters, rule)
+    scores |= track.scores | {"enlargement": config.size / track.crop.side}
     return track
 
 
@@ -288,7 +300,7 @@ def prepare_general(path: Path, config: StageConfig) -> Generator[PreparedClip |
 
 
 def _prepare_general(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> PreparedClip:
-    _check_damage(decoded, config, scores)
+    _check_frames(decoded, config, scores)
     first, last = _longest_shot(decoded, config, scores)
     count = valid_pixel_length(last - first)
     frames = decoded.frames[first : first + count]

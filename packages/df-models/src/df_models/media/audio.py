@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from df_models.containers import open_media
+from df_models.containers import default_stream, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_path, require_file
 from df_models.media.decoding import AudioBlock, BrokenAudio, Heard, audio_blocks, decoded_frames
-from df_models.media.mixing import ANTIPHASE_SHARE
 from df_models.media.track import AudioTrack
 from df_models.time import SAMPLE_RATE
 
@@ -121,7 +120,7 @@ def _carried(rate: int, layout: Any) -> tuple[int, int, str]:
 
 
 def read_audio(path: str | Path, *, most_s: float | None = None) -> np.ndarray:
-    """Return the first audio track of any audio or video file as float32 mono at 16 kHz, ``[N]``.
+    """Return the default audio track of any audio or video file as float32 mono at 16 kHz, ``[N]``.
 
     Packets that cannot be decoded are left out, as players do, and a warning says how many; so it does when the
     channels cancel each other. The level is the file's own.
@@ -160,7 +159,7 @@ def _warn(path: str | Path, heard: Heard) -> None:
         _log.warning("%d of %d packets of audio in %s are damaged and were left out", heard.bad, heard.packets, path)
     if heard.cut_off:
         _log.warning("the audio in %s breaks off; what lies before was read", path)
-    if heard.mix_power < ANTIPHASE_SHARE * heard.channel_power:
+    if heard.antiphase:
         _log.warning(
             "the channels of %s cancel each other when mixed (one is the other upside down), so the model hears next "
             "to nothing; turn one over, or keep one channel alone",
@@ -170,11 +169,11 @@ def _warn(path: str | Path, heard: Heard) -> None:
 
 @contextlib.contextmanager
 def _audio_frames(path: str | Path, heard: Heard) -> Iterator[Iterator[Any]]:
-    """Open a file and give the frames of its first audio stream; there is at least one."""
+    """Open a file and give the frames of its default audio stream; there is at least one."""
     with _told(path), open_file(path, "audio") as container:
         if not container.streams.audio:
             raise UserError(f"{path} has no audio track; give a file with speech, such as a WAV, FLAC or MP4")
-        stream = container.streams.audio[0]
+        stream = default_stream(container.streams.audio)
         if stream.codec_context is None:
             raise UserError(f"the audio in {path} cannot be decoded (no decoder for it); convert it to WAV")
         frames = decoded_frames(container, stream, heard)

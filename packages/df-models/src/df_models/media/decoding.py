@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from df_models.errors import UserError
-from df_models.media.mixing import mix
+from df_models.media.mixing import ANTIPHASE_SHARE, mix
 
 GAP_S = 0.03
 """Audio further than this from where the last piece ended has a time stamp of its own: above the jitter of cameras
@@ -57,6 +57,11 @@ class Heard:
     cut_off: bool = False
     channel_power: float = field(default=0.0, repr=False)
     mix_power: float = field(default=0.0, repr=False)
+
+    @property
+    def antiphase(self) -> bool:
+        """Whether the channels cancel each other when they are mixed."""
+        return self.mix_power < ANTIPHASE_SHARE * self.channel_power
 
 
 class AudioBlock(NamedTuple):

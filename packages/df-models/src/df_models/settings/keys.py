@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
+
+from df_models.settings.tree import by_index
 
 
 def model_classes(annotation: Any) -> list[type[BaseModel]]:
@@ -30,29 +33,42 @@ def item_classes(annotation: Any) -> list[type[BaseModel]]:
     return found
 
 
-def _section_tree(section: BaseModel) -> dict[str, Any]:
+def _section_tree(section: BaseModel, over: Any) -> dict[str, Any]:
     """What a section was built with by key, its own sections as mappings in turn (choices between classes left whole).
 
     A value that its class gives anyway is left out, so that it does not count as given (`model_fields_set`).
     """
+    over = over if isinstance(over, Mapping) else {}
     tree: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, BaseModel) and model_classes(field.annotation) == [type(value)]:
-            tree[name] = _section_tree(value)
+            tree[name] = _section_tree(value, over.get(name))
+        elif by_index(over.get(name)) and isinstance(value, list | tuple):
+            tree[name] = _items(value)
         elif name in section.model_fields_set:
             tree[name] = value
     return tree
 
 
-def default_tree(cls: type[BaseModel]) -> dict[str, Any]:
-    """Default sections as mappings, so that an override of one key of a section keeps the section's other defaults."""
+def default_tree(cls: type[BaseModel], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Default sections as mappings, so that an override of one key of a section keeps the section's other defaults.
+
+    Args:
+        over: what will be laid over it; lists of which it changes single items (:func:`by_index`) are there too.
+    """
     tree: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
         if isinstance(default, BaseModel) and model_classes(field.annotation) == [type(default)]:
-            tree[name] = _section_tree(default)
+            tree[name] = _section_tree(default, over.get(name))
+        elif by_index(over.get(name)) and isinstance(default, list | tuple):
+            tree[name] = _items(default)
     return tree
+
+
+def _items(values: Sequence[Any]) -> list[Any]:
+    return [value.model_dump() if isinstance(value, BaseModel) else value for value in values]
 
 
 def all_keys(cls: type[BaseModel], prefix: str = "") -> list[str]:

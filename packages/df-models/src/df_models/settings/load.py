@@ -36,8 +36,9 @@ def validate_config(
     Raises:
         UserError: one line per wrong key, each with the key's full dotted name.
     """
+    whole = merge(default_tree(cls, tree), tree)
     try:
-        return cls.model_validate(merge(default_tree(cls), tree), context={RECORDED: recorded})
+        return cls.model_validate(whole, context={RECORDED: recorded})
     except ValidationError as error:
         lines = [f"{overridden(key, overrides) or where}: {line}" for key, line in problems(cls, error)]
         raise UserError("\n".join(lines)) from error
@@ -47,6 +48,7 @@ def load_config(cls: type[M], path: str | Path | None, overrides: Sequence[str] 
     """Defaults of `cls` < the file's `extends:` < the YAML file at `path` < dotted overrides such as `optim.lr=3e-4`.
 
     Override values are parsed as YAML, so `betas=[0.9,0.95]`, `name=null` and `data={root: out}` all work.
+    `betas.0=0.8` and `sources.0.folder=there` change one item of a list; the number after the last one adds an item.
 
     Args:
         recorded: it is what a run or build wrote, perhaps on another machine: a path (:class:`Location`) whose

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,36 @@ def _read_file(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`low` overlaid by `high`, mapping by mapping; anything else (lists too) is replaced as a whole."""
+    """`low` overlaid by `high`, mapping by mapping; anything else is replaced as a whole.
+
+    A list's items are named by their numbers (:func:`by_index`): `{0: {folder: there}}` changes a key of the first one.
+
+    Raises:
+        UserError: an item that is not there and would not be the next one.
+    """
     merged = dict(low)
     for key, value in high.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = _laid_over(merged.get(key), value, key)
     return merged
+
+
+def by_index(value: Any) -> bool:
+    """Whether a value names items of a list by their numbers, as the override `sources.0.folder=there` does."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(k, str) and k.isdecimal() for k in value)
+
+
+def _laid_over(old: Any, value: Any, key: str) -> Any:
+    if isinstance(old, Mapping) and isinstance(value, Mapping):
+        return merge(old, value)
+    if not (isinstance(old, Sequence) and not isinstance(old, str) and by_index(value)):
+        return value
+    items = list(old)
+    for number, item in sorted((int(number), item) for number, item in value.items()):
+        if number > len(items):
+            there = "is empty" if not items else f"has items 0 to {len(items) - 1}"
+            raise UserError(f"{key}.{number}: the list {key} {there}")
+        items[number:] = [_laid_over(items[number] if number < len(items) else None, item, key), *items[number + 1 :]]
+    return items
 
 
 def _override_tree(overrides: Iterable[str]) -> dict[str, Any]:

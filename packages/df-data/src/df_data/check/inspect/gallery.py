@@ -15,6 +15,7 @@ from df_data.check.inspect.page import (
     Chart,
     chart_section,
     clip_card,
+    clip_reasons,
     document,
     reason_tags,
     reject_card,
@@ -23,10 +24,11 @@ from df_data.check.inspect.page import (
     totals,
 )
 from df_data.check.inspect.scan import ClipFacts, read_clips, scan_split
+from df_data.check.inspect.sift import sift_bar
 from df_data.check.inspect.svg import element, escape
 from df_data.check.inspect.timeline import timeline
-from df_data.check.stats import duration
 from df_data.check.summary import Spread, gather, spreads
+from df_data.check.wording import duration
 from df_data.common.hashing import hash_int
 from df_data.format.dataset import split_directories
 from df_data.format.ledger import LEDGER_NAME, Ledger, LedgerEntry
@@ -38,7 +40,7 @@ from df_models.time import FPS
 PAGE_NAME = "inspect.html"
 MOST_REJECTS = 60
 MOST_FAILURES = 200
-"""At most so many rejects and failures are listed; the counts are always of all."""
+"""So many rejects (unless another number is asked for) and failures are listed at most."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class _Dataset:
     facts: list[ClipFacts]
     ranges: dict[str, Spread]
     ledger: Ledger | None
+    most_rejects: int
 
     @property
     def clips(self) -> int:
@@ -60,24 +63,34 @@ class _Dataset:
         return [entry for entry in entries if entry.status == status]
 
 
-def write_gallery(directory: Path, out: Path | None = None, *, clips: int = 12, split: str | None = None) -> Path:
+def write_gallery(
+    directory: Path,
+    out: Path | None = None,
+    *,
+    clips: int = 12,
+    split: str | None = None,
+    rejects: int = MOST_REJECTS,
+) -> Path:
     """Write the page of a dataset, or of one split of it, and return its path.
 
     Args:
         out: the page; ``inspect.html`` in the dataset by default.
         clips: how many clips are shown.
         split: show clips of this split only.
+        rejects: how many rejected inputs are shown at most; the counts are always of all.
 
     Raises:
         UserError: no dataset, no such split, a damaged shard or manifest.
     """
     if clips < 1:
         raise UserError(f"--clips {clips}: show at least one")
+    if rejects < 0:
+        raise UserError(f"--rejects {rejects}: show 0 or more")
     page = directory / PAGE_NAME if out is None else out
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {page}: the page must end in .html")
     check_output(page)
-    dataset = _read(directory, split)
+    dataset = _read(directory, split, rejects)
     sections = {"clips": "Clips", "scores": "Scores", "rejects": "Rejects", "failed": "Failed inputs"}
     parts = [
         element("h1", escape(directory.resolve().name)),
@@ -97,7 +110,7 @@ def write_gallery(directory: Path, out: Path | None = None, *, clips: int = 12, 
     return page
 
 
-def _read(directory: Path, split: str | None) -> _Dataset:
+def _read(directory: Path, split: str | None, rejects: int) -> _Dataset:
     manifests = {path: read_manifest(path) for path in split_directories(directory)}
     if split is not None:
         known = sorted(manifest.split for manifest in manifests.values())
@@ -109,7 +122,7 @@ def _read(directory: Path, split: str | None) -> _Dataset:
     for fact in facts:
         gather(values, fact.values)
     ledger = Ledger(directory / LEDGER_NAME) if (directory / LEDGER_NAME).is_file() else None
-    return _Dataset(directory, manifests, facts, spreads(values), ledger)
+    return _Dataset(directory, manifests, facts, spreads(values), ledger, rejects)
 
 
 def _subtitle(dataset: _Dataset) -> str:
@@ -145,10 +158,19 @@ def _clip_cards(dataset: _Dataset, count: int) -> Iterator[str]:
         "(orange) should meet loud audio, and the box should hold the mouth.",
         class_="soft",
     )
+    if len(chosen) < dataset.clips:
+        yield element(
+            "p", f"{len(chosen)} of {dataset.clips:,} clips; --clips {dataset.clips} shows all.", class_="soft"
+        )
+    cards: list[str] = []
+    reasons: list[str] = []
     for choice, sample in zip(chosen, read_clips([choice.facts for choice in chosen])):
         images = clip_images(sample)
         drawn = timeline(sample, images, project_keypoints(sample))
-        yield clip_card(sample, choice.why, drawn, images, choice.facts.values, dataset.ranges)
+        cards.append(clip_card(sample, choice.why, drawn, images, choice.facts.values, dataset.ranges))
+        reasons += clip_reasons(sample)
+    yield sift_bar("clip-cards", {"weight", *dataset.ranges}, reasons, "split or fault")
+    yield element("div", "".join(cards), id="clip-cards")
 
 
 def _scores(dataset: _Dataset) -> str:
@@ -174,14 +196,17 @@ def _rejects(dataset: _Dataset) -> Iterator[str]:
         return
     reasons = dataset.ledger.reasons() if dataset.ledger else {}
     yield reason_tags(reasons)
-    shown = _across_reasons(entries, reasons)
+    shown = _across_reasons(entries, reasons, dataset.most_rejects)
     if len(shown) < len(entries):
-        yield element("p", f"{len(shown)} of {len(entries):,}, of every reason some; all are in {LEDGER_NAME}.")
+        more = f"{len(shown)} of {len(entries):,}, of every reason some; --rejects {len(entries)} shows all."
+        yield element("p", more)
+    scores = {name for entry in shown for name in entry.scores}
+    yield sift_bar("reject-cards", scores, (entry.reason or "" for entry in shown), "reason")
     cards = (reject_card(entry, read_image(dataset.root, entry.input)) for entry in shown)
-    yield element("div", "".join(cards), class_="rejects")
+    yield element("div", "".join(cards), class_="rejects", id="reject-cards")
 
 
-def _across_reasons(entries: list[LedgerEntry], reasons: Mapping[str, int]) -> list[LedgerEntry]:
+def _across_reasons(entries: list[LedgerEntry], reasons: Mapping[str, int], most: int) -> list[LedgerEntry]:
     """Take turns among the reasons until the page is full; of each reason by a hash of the input's name."""
     mixed = sorted(entries, key=lambda entry: hash_int("inspect", entry.input))
     turn: dict[str, int] = defaultdict(int)
@@ -189,7 +214,7 @@ def _across_reasons(entries: list[LedgerEntry], reasons: Mapping[str, int]) -> l
     for entry in mixed:
         ranked.append((turn[entry.reason or ""], entry))
         turn[entry.reason or ""] += 1
-    taken = [entry for _, entry in sorted(ranked, key=lambda item: item[0])[:MOST_REJECTS]]
+    taken = [entry for _, entry in sorted(ranked, key=lambda item: item[0])[:most]]
     order = list(reasons)
     return sorted(taken, key=lambda entry: (order.index(entry.reason or ""), entry.input))
 

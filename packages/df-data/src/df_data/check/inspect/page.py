@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from df_data.check.inspect.images import ClipImages, data_uri
+from df_data.check.inspect.sift import card_data, shown_value
 from df_data.check.inspect.style import CSS, SCRIPT, content_policy
 from df_data.check.inspect.svg import element, escape, histogram, number, range_mark
 from df_data.check.inspect.timeline import Timeline
-from df_data.check.stats import duration
 from df_data.check.summary import Spread
+from df_data.check.wording import duration
 from df_data.format.ledger import LedgerEntry
 from df_data.format.sample import WEIGHT_LOWERED_BY, Sample
 from df_models.time import FPS
@@ -69,7 +70,9 @@ def clip_card(
     tags = element("span", escape(meta.split), class_="tag")
     tags += element("span", f"weight {number(meta.weight)}", class_="tag bad") if meta.weight < 1 else ""
     tags += element("span", f"{outside} unusual", class_="tag bad") if outside else ""
-    head = element("h3", escape(meta.key) + tags) + element("div", "shown as: " + escape(why), class_="soft")
+    head = element("h3", escape(meta.key) + tags + shown_value()) + element(
+        "div", "shown as: " + escape(why), class_="soft"
+    )
     card = element("div", head, class_="head") + drawn.drawing
     video = ""
     if images.video is not None:
@@ -81,7 +84,13 @@ def clip_card(
     card += element("div", "".join(_score(n, v, ranges[n]) for n, v in values.items()), class_="scores")
     usual = len(values) - outside
     card += element("p", f"{usual} of {len(values)} values lie within the dataset's 5-95 % range.", class_="usual")
-    return element("article", card, class_="card clip")
+    data = card_data({**values, "weight": meta.weight}, clip_reasons(sample))
+    return element("article", card, class_="card clip", **data)
+
+
+def clip_reasons(sample: Sample) -> list[str]:
+    """Return what a clip is filtered by: its split, and the faults that lowered its weight."""
+    return [sample.meta.split, *sample.meta.weight_lowered_by()]
 
 
 def is_outside(value: float, spread: Spread) -> bool:
@@ -113,8 +122,13 @@ def reject_card(entry: LedgerEntry, jpeg: bytes | None) -> str:
         for name, value in sorted(entry.scores.items())
     )
     told = element("p", escape(entry.detail), class_="soft") if entry.detail else ""
-    card = image + element("h3", escape(entry.input) + tag) + told + element("div", "".join(cells), class_="scores")
-    return element("article", card, class_="card")
+    card = (
+        image
+        + element("h3", escape(entry.input) + tag + shown_value())
+        + told
+        + element("div", "".join(cells), class_="scores")
+    )
+    return element("article", card, class_="card", **card_data(entry.scores, [entry.reason or ""]))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -1,9 +1,11 @@
-"""The page's looks and its one script: plain CSS and a few lines that switch what is drawn over the images."""
+"""The page's looks and its one script: plain CSS, and lines that switch what is drawn over images and sort cards."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+
+from df_data.check.inspect.sift import SIFT_SCRIPT
 
 CSS = """
 :root { --ink: #1c2430; --soft: #667085; --line: #dfe3ea; --paper: #f6f7f9; --card: #fff; --blue: #2f6fde;
@@ -41,7 +43,7 @@ a { color: var(--blue); }
 .no-usual .usual { display: block; } .usual { display: none; color: var(--soft); margin: 8px 0 0; }
 .below { display: flex; gap: 18px; margin-top: 10px; align-items: flex-start; flex-wrap: wrap; }
 .below video { width: 190px; background: #000; border-radius: 4px; }
-.below .facts { flex: 1 1 420px; min-width: 300px; }
+.below .facts { flex: 1 1 420px; min-width: min(300px, 100%); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 12px; margin: 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .scores { display: grid; grid-template-columns: repeat(auto-fill, minmax(215px, 1fr)); gap: 0 18px; margin-top: 10px;
@@ -58,7 +60,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .charts figcaption { font-size: 12.5px; display: flex; justify-content: space-between; gap: 8px; }
 .histogram { width: 100%; display: block; } .histogram text { font: 10px system-ui, sans-serif; fill: var(--soft); }
 .accepted { fill: var(--blue); } .rejected { fill: var(--red); }
-.rejects { display: grid; grid-template-columns: repeat(auto-fill, minmax(350px, 1fr)); gap: 12px; }
+.rejects { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(350px, 100%), 1fr)); gap: 12px; }
 .rejects .card { margin: 0; } .rejects img { max-width: 100%; height: 104px; object-fit: contain; object-position: left;
   border-radius: 4px; display: block; margin-bottom: 8px; }
 .rejects .none { height: 104px; display: grid; place-items: center; background: #eef1f6; color: var(--soft);
@@ -66,15 +68,19 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .rejects .scores { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
 .rejects .score { grid-template-columns: 1fr auto; }
 .reasons .tag { font-size: 13px; padding: 1px 10px; margin: 0 8px 12px 0; }
+.sift { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: center; margin: 0 0 12px; }
+.sift[hidden], .card[hidden] { display: none; }
+.sift select { max-width: 190px; } .sift select, .sift input { font: inherit; padding: 2px 4px; }
+.sift output { color: var(--soft); } .by { color: var(--blue); font-weight: 600; margin-left: 8px; font-size: 13px; }
 table { border-collapse: collapse; width: 100%; } th { text-align: left; font-weight: 600; }
 td, th { border-bottom: 1px solid var(--line); padding: 4px 12px 4px 0; vertical-align: top; overflow-wrap: anywhere; }
 @media print { .bar { position: static; } .card { break-inside: avoid; } }
 """
 
-SCRIPT = """
+SCRIPT = f"""
 for (const box of document.querySelectorAll("input[data-hides]"))
   box.addEventListener("change", () => document.body.classList.toggle(box.dataset.hides, !box.checked));
-"""
+{SIFT_SCRIPT}"""
 
 
 def content_policy() -> str:
