@@ -7,6 +7,7 @@ the rows of real faces.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stages import audio, cover, cuts, faces, soft, sync, timing, turning
+from benchmarks.stages.corpora import add_places, corpora, reported
 from benchmarks.stages.tables import Section
 from benchmarks.stages.talks import Models, Talk, grid_talks, rendered_talks
 from df_data.build.config import ModelPaths
@@ -41,9 +43,7 @@ def sections(
     talks: dict[str, list[Talk]], models: Models, grid: Path | None, options: argparse.Namespace, folder: Path
 ) -> dict[str, Callable[[], Section]]:
     """Return what makes each section, by the name of the measurement."""
-    mouths = {"rendered, the exact mouth": sync.exact_mouths(options.voices * 2)}
-    for name, clips in talks.items():
-        mouths[f"{name}, the mouth as read"] = [(talk.readings.mouth_open, talk.wave) for talk in clips]
+    seen = functools.cache(lambda: corpora(options))
     speeches = audio.voices(options.voices)
     waves = {"synthetic": [speech.wave for speech in speeches]}
     if grid is not None:
@@ -51,7 +51,7 @@ def sections(
     return {
         "time": lambda: timing.measure(folder, ModelPaths(), options.files),
         "turning": lambda: turning.measure(talks, models, folder),
-        "sync": lambda: sync.measure(mouths),
+        "sync": lambda: sync.measure(reported(seen()), seen()),
         "cuts": lambda: cuts.measure(talks),
         "faces": lambda: faces.measure(talks, models),
         "cover": lambda: cover.measure(talks, models),
@@ -65,6 +65,7 @@ def _main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages.report", description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT, help="Markdown to write, and .json beside it")
     parser.add_argument("--grid", default="${DF_TEST_DATA:-../shared/data}/grid", help="GRID's clips, or 'none'")
+    add_places(parser)
     parser.add_argument("--clips", type=int, default=12, help="rendered people, and clips of GRID (default 12)")
     parser.add_argument("--people", type=int, default=8, help="people drawn anew for lips and yaw (default 8)")
     parser.add_argument("--voices", type=int, default=30, help="synthetic voices (default 30)")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.stages import audio, sync
+from benchmarks.stages import audio
 from benchmarks.stages.report import document
-from benchmarks.stages.tables import Tally
+from benchmarks.stages.tables import Tally, rate, wilson
 from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice
 
 CLIPS = 8
 
 
-def test_shifted_audio_is_noticed_and_audio_in_time_is_not() -> None:
-    figures = sync.measure({"exact": sync.exact_mouths(CLIPS)}).figures["exact"]
-    assert figures["refused"]["precision"] == figures["noticed"]["precision"] == 1
-    assert figures["noticed"]["recall"] >= 0.9 and figures["refused"]["recall"] >= 0.55
+def test_intervals_are_wilsons() -> None:
+    """Against the worked example of Newcombe 1998: 81 of 263, and the ends."""
+    assert np.allclose(wilson(81, 263), (0.2553, 0.3662), atol=1e-4)
+    assert wilson(0, 20)[0] == 0 and wilson(20, 20)[1] == pytest.approx(1) and rate(0, 0) == "-"
+    assert rate(1, 20) == "5.0 % (0.9-23.6)"
 
 
 @pytest.mark.parametrize("kind", audio.KINDS)

@@ -6,7 +6,7 @@ Shape legend: T frames, S side of the crop in pixels, N = 640 T samples.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +30,17 @@ from df_data.stages.landmarker import READ_SIZE, MediaPipeReader
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import require_yunet
 from df_data.stages.quality import QualityFilter, audio_scores, check_audio, clip_weight
-from df_data.stages.readings import mouth_boxes, readings_of, structure_vectors
+from df_data.stages.readings import TRUTH_NAMES, mouth_boxes, readings_of, structure_vectors
 from df_data.stages.rejection import Rejected
+from df_data.stages.samples import FROZEN, STILL_LIPS, is_frozen, lips_are_still
 from df_data.stages.shots import longest_shot, shot_cuts
+from df_data.stages.sync import FileSync
 from df_models.crop import CropBox, CropRule, crop_resize
 from df_models.errors import UserError
 from df_models.settings import FrozenModel
 from df_models.time import FPS, samples_for, valid_pixel_length
+
+MOUTH_OPEN = TRUTH_NAMES.index("mouth_open")
 
 
 class StageConfig(FrozenModel):
@@ -92,6 +96,8 @@ class PreparedClip:
         faults: names of the soft faults that the scores show; each halves the sampling weight.
         identity: float32 [D], the face's identity vector, if a network for it was given.
         flame: float32 [T, 159], if an encoder for it was given.
+        frozen: bool [T], frames that stand still; None: not looked for.
+        speech: bool [T], frames in which somebody speaks; None: not looked for.
     """
 
     frames: np.ndarray
@@ -106,6 +112,8 @@ class PreparedClip:
     faults: tuple[str, ...]
     identity: np.ndarray | None = None
     flame: np.ndarray | None = None
+    frozen: np.ndarray | None = None
+    speech: np.ndarray | None = None
 
     @property
     def weight(self) -> float:
@@ -128,7 +136,22 @@ class PreparedClip:
             faults=self.faults,
             identity=self.identity,
             flame=None if self.flame is None else self.flame[part],
+            frozen=None if self.frozen is None else self.frozen[part],
+            speech=None if self.speech is None else self.speech[part],
         )
+
+    def judged(self, quality: QualityFilter) -> PreparedClip:
+        """Return the clip with the faults that it has by itself, beside its stretch's.
+
+        Raises:
+            Rejected: ``frozen_picture``.
+        """
+        if self.frozen is None or self.speech is None:
+            return self
+        if is_frozen(self.frozen, quality.frozen.max_share):
+            raise Rejected(FROZEN, f"{self.frozen.mean():.0%} of the sample's images stand still", self.scores)
+        still = lips_are_still(self.truth[:, MOUTH_OPEN], self.speech, quality.min_mouth_std)
+        return replace(self, faults=self.faults + (STILL_LIPS,) * (still and STILL_LIPS not in self.faults))
 
 
 def check_detector(config: StageConfig, detector: FaceDetector) -> None:
@@ -182,15 +205,18 @@ def prepare_clips(
         segment_seconds=config.segment_seconds,
         max_seconds=config.max_seconds,
     )
+    known = FileSync()
     for decoded in segments:
         scores = {"seconds": len(decoded.frames) / FPS, "source_fps": decoded.source_fps}
         try:
-            yield _prepare(decoded, config, models, scores)
+            yield _prepare(decoded, config, models, scores, known)
         except Rejected as rejected:
             yield Rejected(rejected.reason, rejected.detail, scores | rejected.scores)
 
 
-def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, scores: dict[str, float]) -> PreparedClip:
+def _prepare(
+    decoded: DecodedClip, config: StageConfig, models: StageModels, scores: dict[str, float], known: FileSync
+) -> PreparedClip:
     """Take one stretch through the stages; ``scores`` grows on the way, so that a refusal has them too."""
     first, last = _usable_shot(decoded, config, scores)
     track = _one_face(decoded.frames[first:last], config, models.detector, scores)
@@ -202,9 +228,8 @@ def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, sco
     scores["landmark_rate"] = float(seen.detected.mean())
     landmarks = fill_gaps(seen, config.max_gap)
     readings = readings_of(landmarks)
-    judged = models.judges.scores(frames, track.box_track(len(frames)), wave, landmarks.rotation)
-    syncnet = models.judges.sync is not None
-    measured = measure(large, wave, readings, models.detector, config.quality, judged, syncnet=syncnet)
+    judged = models.judges.judge(frames, track.box_track(len(frames)), wave, landmarks.rotation)
+    measured = measure(large, wave, readings, models.detector, config.quality, judged, known)
     scores |= measured.scores
     structure = structure_vectors(landmarks)
     points = (landmarks.points[..., :2] + 1) * track.crop.side / 2 + [track.crop.x, track.crop.y]
@@ -224,6 +249,8 @@ def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, sco
         faults=measured.faults + doubts(agreed, config.agreement),
         identity=None if models.identity is None else models.identity.clip_vector(large, landmarks),
         flame=vectors.flame,
+        frozen=measured.frozen,
+        speech=measured.speech,
     )
 
 
