@@ -33,7 +33,7 @@ WHOLE_SIDE = 320
 """Longer side of the whole images that are kept, for the judges of shots."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """One stretch of a clip of one person, in sync, with nothing wrong.
 

@@ -20,6 +20,7 @@ from df_data.stages.agreement import (
     liveportrait_view,
     mediapipe_view,
 )
+from df_data.stages.cut_off import check_lips_inside, lips_outside
 from df_data.stages.decode import DecodedClip, iter_segments
 from df_data.stages.face_vectors import FaceEncoders, FaceVectors
 from df_data.stages.faces import FaceDetector, FaceFilter, FaceTrack, detect_faces, track_face
@@ -27,6 +28,7 @@ from df_data.stages.gaps import fill_gaps
 from df_data.stages.identity import FaceIdentity
 from df_data.stages.judges import Judges
 from df_data.stages.landmarker import READ_SIZE, MediaPipeReader
+from df_data.stages.landmarks import Landmarks
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import require_yunet
 from df_data.stages.quality import QualityFilter, audio_scores, check_audio, clip_weight
@@ -35,11 +37,14 @@ from df_data.stages.rejection import Rejected
 from df_data.stages.samples import FROZEN, STILL_LIPS, is_frozen, lips_are_still
 from df_data.stages.shots import longest_shot, shot_cuts
 from df_data.stages.sync import FileSync
+from df_data.stages.transitions import person_changes
 from df_models.crop import CropBox, CropRule, crop_resize
 from df_models.errors import UserError
 from df_models.settings import FrozenModel
 from df_models.time import FPS, samples_for, valid_pixel_length
 
+LOOK_EVERY = 8
+"""Frames between two looks of the face recognition network at who is to be seen."""
 MOUTH_OPEN = TRUTH_NAMES.index("mouth_open")
 
 
@@ -56,6 +61,7 @@ class StageConfig(FrozenModel):
         size: side of the crop in pixels, a multiple of 16.
         max_damaged: share of the images of a stretch that the decoder may have had to guess.
         max_gap: longest run of frames without landmarks that is interpolated.
+        max_lips_outside: share of the frames in which the lips may reach the image's edge or lie beyond it.
         quality: limits on audio, image and motion.
         agreement: limits on how far those who read the head's motion are apart, where there are several.
     """
@@ -69,6 +75,7 @@ class StageConfig(FrozenModel):
     size: int = Field(default=256, ge=16, multiple_of=16)
     max_damaged: float = Field(default=0.02, ge=0, le=1)
     max_gap: int = Field(default=2, ge=0)
+    max_lips_outside: float = Field(default=0.1, ge=0, le=1)
     quality: QualityFilter = QualityFilter()
     agreement: AgreementFilter = AgreementFilter()
 
@@ -227,12 +234,14 @@ def _prepare(
     seen = models.reader.landmarks(large)
     scores["landmark_rate"] = float(seen.detected.mean())
     landmarks = fill_gaps(seen, config.max_gap)
+    points = (landmarks.points[..., :2] + 1) * track.crop.side / 2 + [track.crop.x, track.crop.y]
+    scores["lips_outside"] = lips_outside(points, *decoded.frames.shape[1:3])
+    check_lips_inside(scores["lips_outside"], config.max_lips_outside, scores)
     readings = readings_of(landmarks)
     judged = models.judges.judge(frames, track.box_track(len(frames)), wave, landmarks.rotation)
     measured = measure(large, wave, readings, models.detector, config.quality, judged, known)
     scores |= measured.scores
     structure = structure_vectors(landmarks)
-    points = (landmarks.points[..., :2] + 1) * track.crop.side / 2 + [track.crop.x, track.crop.y]
     vectors = models.encoders.read(frames, track.boxes, points)
     agreed = _agreement(vectors, structure, readings.mouth_open)
     scores |= agreed
@@ -247,11 +256,20 @@ def _prepare(
         start=round(decoded.start_s * FPS) + start,
         scores=scores,
         faults=measured.faults + doubts(agreed, config.agreement),
-        identity=None if models.identity is None else models.identity.clip_vector(large, landmarks),
+        identity=None if models.identity is None else _one_person(models.identity, large, landmarks, scores),
         flame=vectors.flame,
         frozen=measured.frozen,
         speech=measured.speech,
     )
+
+
+def _one_person(
+    network: FaceIdentity, frames_TSSC: np.ndarray, landmarks: Landmarks, scores: dict[str, float]
+) -> np.ndarray:
+    """Return the identity vector of a clip, or refuse one that shows a person and then another."""
+    if person_changes(network.frame_vectors(frames_TSSC, landmarks, np.arange(0, len(frames_TSSC), LOOK_EVERY))):
+        raise Rejected("person_changes", "the face is another person's before than after", scores)
+    return network.clip_vector(frames_TSSC, landmarks)
 
 
 def _usable_shot(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> tuple[int, int]:
