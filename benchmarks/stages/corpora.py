@@ -50,6 +50,12 @@ def corpora(options: argparse.Namespace) -> dict[str, list[Seen]]:
     }
 
 
+def turn_without_cut(options: argparse.Namespace) -> list[Seen]:
+    """Return the one take with a fast turn of the head that is no cut."""
+    file = expand_path(options.data) / "talking/turn_without_cut.mp4"
+    return list(seen_files([file], "talking", lambda path: path.stem, Models.load(ModelPaths()), options.cache))
+
+
 def calibration(clips: dict[str, list[Seen]]) -> list[Seen]:
     """Return the clips that judges are calibrated on."""
     return [seen for corpus, held in clips.items() for seen in held if seen.person in CALIBRATION[corpus]]

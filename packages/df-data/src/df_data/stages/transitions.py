@@ -6,7 +6,7 @@ between them for the transition itself, against how far single frames lie from t
 camera that moves, changes as much within a window as from one to the next. The limits were set on GRID's and talking
 people and on rendered ones, with what is said beside each.
 
-A face recognition network, where it is given, is asked too (:func:`person_changes`): who is to be seen before and after.
+A face recognition network, where it is given, is asked too who is to be seen before and after (:func:`person_changes`).
 
 Shape legend: T frames, C cells and colours, K bins, L looks, D width of an identity vector.
 """
