@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from df_data.stages.prepare import PreparedClip
+from df_data.build.config import ClipConfig
+from df_data.build.workers import WorkerModels
+from df_data.stages.prepare import PreparedClip, StageConfig
 from df_data.stages.quality import QualityFilter
 from df_data.stages.rejection import Rejected
 from df_data.stages.samples import lips_are_still, speech_frames
@@ -74,3 +78,13 @@ def test_lips_that_are_still_while_somebody_speaks_halve_their_sample_alone() ->
 def test_frames_have_the_speech_of_their_middle() -> None:
     speech = np.array([0, 0, 1, 1, 0], bool)  # windows of 32 ms: 0.064 to 0.128 s
     assert speech_frames(speech, 4).tolist() == [False, False, True, False]
+
+
+def test_a_build_keeps_what_is_good_of_a_stretch_and_counts_the_rest() -> None:
+    worker: Any = object.__new__(WorkerModels)
+    worker.config = SimpleNamespace(clips=ClipConfig(frames=17, stride=8), stages=StageConfig())
+    made: Any = SimpleNamespace(key="talk", split="train")
+    kept, left_out = worker._clips(made, clip(frozen=np.arange(60) >= 30), 1)
+    assert [key for key, _ in kept] == ["talk-s0001-0000", "talk-s0001-0008", "talk-s0001-0016"] and left_out == 4
+    with pytest.raises(Rejected, match="frozen_picture"):
+        worker._clips(made, clip(frozen=np.ones(60, bool)), 0)
