@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.stages import audio
+from benchmarks.stages.fit_sync import random_effects
 from benchmarks.stages.report import document
 from benchmarks.stages.tables import Tally, rate, wilson
 from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice
@@ -67,3 +68,13 @@ def test_precision_and_recall_are_counted_as_they_are_named() -> None:
 def test_the_report_holds_its_sections_in_order() -> None:
     text = document({"b": {"title": "Second", "text": "two"}, "a": {"title": "First", "text": "one"}}, 3, real=False)
     assert text.index("## Second\n\ntwo") < text.index("## First\n\none") and "3 people" in text and "none in" in text
+
+
+def test_people_count_by_what_is_known_of_them() -> None:
+    """Values that differ by their errors alone have no spread; well-known ones count more than the others."""
+    mean, spread = random_effects(np.array([0.4, 0.5, 0.6]), np.array([0.01, 0.01, 0.01]))
+    assert mean == pytest.approx(0.5) and spread == 0
+    mean, spread = random_effects(np.array([0.2, 0.8, 0.8]), np.array([1e-6, 0.2, 0.2]))
+    assert mean < 0.4
+    drawn = np.random.default_rng(0).normal(0.5, 0.2, 4000)
+    assert random_effects(drawn, np.full(4000, 1e-4)) == pytest.approx((0.5, 0.2), abs=0.01)
