@@ -117,7 +117,7 @@ def measure(
         "One crop beside the other, so that both faces are in one place. The face recognition network, which is asked "
         "as well where it is given, is not counted here.\n\n"
         + table(("change", "clips of", "clips", "found", "missed"), rows)
-        + "\n\nTakes as they are:\n\n"
+        + "\n\nTakes as they are. The two cuts of talk_02 are its own: its images show that some is left out there.\n\n"
         + table(("clips of", "stretches", "cut", "which, at which frames"), alone)
     )
     return Section("One take, one person (`shot_cut`, `person_changes`)", text, {"rows": rows, "takes": alone})
