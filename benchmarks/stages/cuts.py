@@ -20,7 +20,7 @@ Case = tuple[np.ndarray, list[int]]
 NEAR = 1
 """A cut is found if it is placed within so many frames."""
 NEITHER = "dissolve over 12 frames"
-"""No hard cut, but not one shot either: told, and left out of precision and recall."""
+"""No hard cut, and a boundary (:mod:`benchmarks.stages.one_take`): told, and left out of precision and recall."""
 
 
 def joined(first_TSSC: np.ndarray, second_TSSC: np.ndarray, at: int) -> Case:

@@ -80,3 +80,19 @@ def percent(flags: Iterable[Any]) -> str:
     """Return the share of true entries as whole percent, or a dash where there are none."""
     found = [bool(flag) for flag in flags]
     return f"{100 * sum(found) / len(found):.0f} %" if found else "-"
+
+
+def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the interval of a share that holds it in 95 % of all cases (Wilson 1927)."""
+    share, more = hits / count, z * z / count
+    middle = (share + more / 2) / (1 + more)
+    reach = z * (share * (1 - share) / count + more / (4 * count)) ** 0.5 / (1 + more)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def rate(hits: int, count: int) -> str:
+    """Return a share in percent with its Wilson interval, or a dash where there is nothing to count."""
+    if not count:
+        return "-"
+    low, high = wilson(int(hits), count)
+    return f"{100 * hits / count:.1f} % ({100 * low:.1f}-{100 * high:.1f})"

@@ -15,6 +15,7 @@ from df_data.build.workers import WorkerModels
 from df_data.format.sample import meta_from_json
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.listing import Input, list_inputs
+from df_data.stages import lip_sync
 from df_data.stages.decode import decode_clip
 from df_data.stages.faces import FaceFilter, detect_faces, track_face
 from df_data.stages.head_pose import head_pose_disagreement
@@ -22,13 +23,15 @@ from df_data.stages.landmarker import MediaPipeReader
 from df_data.stages.prepare import StageConfig
 from df_data.stages.quality import QualityFilter
 from df_data.stages.readings import euler_degrees
+from df_data.stages.sync import LAGS, LagCurve
+from df_data.stages.sync_tracks import STEP_S
 from df_data.synth.head.camera import rotation_matrix
 from df_data.synth.head.face_state import FaceTracks
 from df_data.synth.head.identity import Identity
 from df_data.synth.head.render import render
 from df_models.crop import CropRule, crop_resize
 from df_models.encoders.face.head_pose import HeadPose, angle_between
-from df_models.encoders.face.syncnet import SyncNet, SyncNetTowers, SyncScores
+from df_models.encoders.face.syncnet import SyncNetTowers
 from df_models.encoders.face.yunet import YuNet
 from df_models.errors import UserError
 from df_models.files import sha256_file
@@ -155,19 +158,17 @@ def test_both_networks_score_a_real_clip(config: BuildConfig, models: WorkerMode
 def test_a_clip_that_syncnet_finds_late_is_refused(
     config: BuildConfig, models: WorkerModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[tuple[int, ...], int]] = []
+    def late(lips_WD: torch.Tensor, audio_WD: torch.Tensor) -> LagCurve:
+        assert lips_WD.shape == audio_WD.shape == (36, 1024)
+        statistic = np.where(np.abs(LAGS * STEP_S - 0.4) < 0.01, 7.0, 0.0)
+        return LagCurve(statistic, np.full(len(LAGS), 6.0), **lip_sync.WORTH)
 
-    def compare(self: SyncNet, frames: np.ndarray, wave: np.ndarray) -> SyncScores:
-        seen.append((frames.shape, len(wave)))
-        return SyncScores(offset=-3, confidence=6.0, distance=8.0)
-
-    monkeypatch.setattr(SyncNet, "compare", compare)
+    monkeypatch.setattr(lip_sync, "distance_curve", late)
     made = training_clip(config)
     *_, result = models.process(made)
     assert isinstance(result, InputResult) and (result.status, result.reason) == ("rejected", "sound_offset")
-    assert result.detail == "SyncNet finds the audio 120 ms late for the lips"
-    assert result.scores["syncnet_offset"] == pytest.approx(0.12) and "head_pose_disagreement" in result.scores
-    assert seen == [((41, 224, 224, 3), 41 * 640)]
+    assert result.detail == "the audio is 400 ms late for the lips"
+    assert result.scores["syncnet_evidence"] < -2 and "head_pose_disagreement" in result.scores
 
 
 def test_settings_that_do_not_fit_the_detector_are_refused_first(config: BuildConfig, real_weights: Path) -> None:

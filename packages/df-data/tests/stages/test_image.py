@@ -123,7 +123,7 @@ def test_confidence_is_read_every_nth_frame_and_only_of_yunet() -> None:
 
 def test_what_is_switched_off_leaves_no_score(frames: np.ndarray) -> None:
     off = {"enabled": False}
-    filters = validate_config(QualityFilter, {"voice": off, "noise": off, "sync": off, "occlusion": off})
+    filters = validate_config(QualityFilter, {"voice": off, "noise": off, "sync": off, "occlusion": off, "frozen": off})
     readings = constant_readings(len(frames), mouth_open=np.arange(len(frames)) / 100)
     found = measure(frames, np.zeros(len(frames) * 640, np.float32), readings, Confident(), filters)
     assert set(found.scores) == {"sharpness", "brightness", "mouth_std", "yaw_abs", "blink_max"}

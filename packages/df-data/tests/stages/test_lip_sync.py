@@ -9,13 +9,14 @@ from torch import Tensor
 
 from df_data.build.config import BuildConfig
 from df_data.stages.faces import FaceFilter, track_face
-from df_data.stages.judges import Judges, load_judges
-from df_data.stages.lip_sync import LipSyncFilter, check_lip_sync, lip_sync_scores
+from df_data.stages.judges import Judged, Judges, load_judges
+from df_data.stages.lip_sync import WORTH, lip_sync
 from df_data.stages.measure import StageMeasures, measure
 from df_data.stages.quality import QualityFilter
 from df_data.stages.readings import Readings
 from df_data.stages.rejection import Rejected
-from df_data.stages.sync import SyncFilter
+from df_data.stages.sync import LAGS, FileSync, LagCurve, SyncFilter, verdict
+from df_data.stages.sync_tracks import STEP_S
 from df_models.crop import CropRule
 from df_models.encoders.face.syncnet import SyncNet, SyncNetTowers
 from df_models.encoders.face.yunet import Face
@@ -23,12 +24,14 @@ from df_models.errors import UserError
 from df_models.settings import Location, load_config
 
 FRAMES = 75
+SCALE = 10.0
+"""Makes the clock's distances about as large as SyncNet's."""
 CODE = np.random.default_rng(0).uniform(20, 230, FRAMES + 40).astype(np.uint8)
 """Grey value of every image's face and, over 255, level of the audio of its 40 ms; 20 frames more on either side."""
 
 
 class Clock(SyncNet):
-    """Embeds five frames as their five grey values, and 0.2 s of audio as its five levels."""
+    """Embeds five frames as their five grey values, and 0.2 s of audio as its five levels, times ``SCALE``."""
 
     def __init__(self) -> None:
         self.crops: list[np.ndarray] = []
@@ -36,11 +39,11 @@ class Clock(SyncNet):
     def lips(self, frames_THWC: np.ndarray) -> Tensor:
         self.crops.append(frames_THWC)
         inner = frames_THWC[:, 80:140, 80:140].astype(np.float64).mean(axis=(1, 2, 3)) / 255
-        return torch.from_numpy(inner).float().unfold(0, 5, 1)
+        return SCALE * torch.from_numpy(inner).float().unfold(0, 5, 1)
 
     def audio(self, wave_N: np.ndarray) -> Tensor:
         levels = np.abs(wave_N[: len(wave_N) // 640 * 640]).reshape(-1, 640).mean(axis=1)
-        return torch.from_numpy(levels).float().unfold(0, 5, 1)
+        return SCALE * torch.from_numpy(levels).float().unfold(0, 5, 1)
 
 
 def images() -> np.ndarray:
@@ -61,30 +64,26 @@ def audio(late: int) -> np.ndarray:
 @pytest.mark.parametrize("late", [-8, -3, -1, 0, 1, 2, 3, 8])
 def test_the_offset_is_in_seconds_and_positive_for_late_audio(late: int) -> None:
     network = Clock()
-    scores = lip_sync_scores(images(), BOXES, audio(late), network)
+    scores, curve = lip_sync(images(), BOXES, audio(late), network)
     assert scores["syncnet_offset"] == pytest.approx(0.04 * late)
-    assert scores["syncnet_confidence"] > 0.2 and 0 <= scores["syncnet_distance"] < 0.4
+    assert scores["syncnet_confidence"] > 2 and 0 <= scores["syncnet_distance"] < 4
     assert network.crops[0].shape == (FRAMES - 1, 224, 224, 3)  # the protocol leaves the last window out
-    filters = LipSyncFilter(min_confidence=0.2)
-    if abs(late) <= 2:
-        assert not check_lip_sync(scores, filters)
-    else:
-        with pytest.raises(Rejected, match=f"{40 * abs(late)} ms {'late' if late > 0 else 'early'}") as refused:
-            check_lip_sync(scores, filters)
-        assert refused.value.reason == "sound_offset" and refused.value.scores == scores
+    assert curve is not None
+    assert LAGS[curve.statistic.argmax()] * STEP_S == pytest.approx(0.04 * late, abs=0.021)
+    assert curve.length == pytest.approx((FRAMES - 5) / 25)
 
 
-def test_an_unsure_network_refuses_nothing() -> None:
-    scores = {"syncnet_offset": 0.4, "syncnet_confidence": 2.9, "syncnet_distance": 9.0}
-    assert check_lip_sync(scores, LipSyncFilter())
-    assert check_lip_sync(scores | {"syncnet_offset": 0.0}, LipSyncFilter())
-    with pytest.raises(Rejected, match="400 ms late"):
-        check_lip_sync(scores | {"syncnet_confidence": 3.0}, LipSyncFilter())
+def syncnet_curve(seconds: float, at_s: float | None, confidence: float = 7.0) -> LagCurve:
+    """A curve with one peak, as SyncNet would give it."""
+    statistic = np.zeros(len(LAGS))
+    if at_s is not None:
+        statistic[np.abs(LAGS * STEP_S - at_s) < 0.01] = confidence
+    return LagCurve(statistic, np.maximum(seconds - np.abs(LAGS * STEP_S), 0), **WORTH)
 
 
 def test_too_short_a_stretch_has_no_scores() -> None:
-    assert lip_sync_scores(images()[:34], BOXES[:34], audio(0)[: 34 * 640], Clock()) == {}
-    assert lip_sync_scores(images()[:35], BOXES[:35], audio(0)[: 35 * 640], Clock())
+    assert lip_sync(images()[:34], BOXES[:34], audio(0)[: 34 * 640], Clock()) == ({}, None)
+    assert lip_sync(images()[:35], BOXES[:35], audio(0)[: 35 * 640], Clock())[1] is not None
 
 
 def quiet_filters() -> QualityFilter:
@@ -98,48 +97,79 @@ def readings(mouth_open: np.ndarray) -> Readings:
     return Readings(mouth_open, zero, zero, zero, zero, zero, zero, np.ones(FRAMES, bool))
 
 
-def test_with_the_network_the_mouths_opening_judges_no_more() -> None:
-    """The same clip: lips and audio 200 ms apart by the mouth's opening, together or apart by SyncNet."""
+def made_of(opening: np.ndarray, late: int = 0) -> np.ndarray:
+    """Audio as loud as the mouth is open, ``late`` frames after it."""
     rng = np.random.default_rng(3)
-    opening = np.convolve(rng.random(FRAMES + 10), np.ones(3) / 3, mode="same")[5:-5]
-    level = np.repeat(np.roll(opening, 5), 640)
-    wave = (level * rng.standard_normal(level.size) * 0.2).astype(np.float32)
-    frames = np.full((FRAMES, 64, 64, 3), 128, dtype=np.uint8)
-    given = (frames, wave, readings(opening), None, quiet_filters())
-    with pytest.raises(Rejected, match=r"the audio is 2[02]0 ms late"):
+    level = np.repeat(np.roll(opening, late), 640)
+    return (level * rng.standard_normal(level.size) * 0.2).astype(np.float32)
+
+
+def opening(frames: int) -> np.ndarray:
+    """A mouth that opens and closes at random."""
+    return np.convolve(np.random.default_rng(3).random(frames + 10), np.ones(3) / 3, mode="same")[5:-5]
+
+
+def lips(mouth_open: np.ndarray) -> Readings:
+    """A mouth whose jaw goes with it."""
+    zero = np.zeros(len(mouth_open))
+    return Readings(mouth_open, zero, zero, mouth_open, zero, zero, zero, zero == 0)
+
+
+def test_with_the_network_the_lips_own_measure_judges_no_more() -> None:
+    """The same clip, by its lips a second apart from its audio: in sync, in doubt or apart by SyncNet's curve."""
+    mouth = opening(150)
+    frames = np.full((150, 64, 64, 3), 128, dtype=np.uint8)
+    given = (frames, made_of(mouth, 25), lips(mouth), None, quiet_filters())
+    with pytest.raises(Rejected, match=r"sound_offset: the audio is (9|10)[0-9]*0 ms late"):
         measure(*given)  # type: ignore[arg-type]
-    judged = {"syncnet_offset": 0.0, "syncnet_confidence": 7.0, "syncnet_distance": 7.0}
-    together = measure(*given, judged)  # type: ignore[arg-type]
-    assert together.weight == 1.0 and together.scores["mouth_sound_offset"] == pytest.approx(0.2, abs=0.03)
-    assert judged.items() <= together.scores.items()
-    unsure = measure(*given, judged | {"syncnet_confidence": 1.0})  # type: ignore[arg-type]
+    score = {"syncnet_confidence": 7.0}
+    together = measure(*given, Judged(score, syncnet_curve(6.0, 0.0), True))  # type: ignore[arg-type]
+    assert together.weight == 1.0 and together.scores["mouth_sound_offset"] == pytest.approx(1.0, abs=0.05)
+    assert score.items() <= together.scores.items() and together.scores["syncnet_evidence"] > 1.3
+    unsure = measure(*given, Judged({}, syncnet_curve(6.0, 0.0, 2.5), True))  # type: ignore[arg-type]
     assert unsure.weight == 0.5 and unsure.faults == ("perhaps_out_of_sync",)
-    with pytest.raises(Rejected, match="SyncNet finds the audio 120 ms early") as refused:
-        measure(*given, judged | {"syncnet_offset": -0.12})  # type: ignore[arg-type]
-    assert "mouth_sound_offset" in refused.value.scores
+    with pytest.raises(Rejected, match="the audio is 400 ms early") as refused:
+        measure(*given, Judged({}, syncnet_curve(6.0, -0.4), True))  # type: ignore[arg-type]
+    assert {"mouth_sound_offset", "syncnet_evidence", "syncnet_file_evidence"} <= refused.value.scores.keys()
 
 
-def test_what_is_too_short_for_the_network_is_judged_by_the_mouths_opening() -> None:
-    """As without the network; where that can tell nothing either, or is off, the weight is halved: never a pass."""
-    rng = np.random.default_rng(3)
-    opening = np.convolve(rng.random(FRAMES + 10), np.ones(3) / 3, mode="same")[5:-5]
+def test_the_network_too_refuses_nothing_by_a_short_stretch_alone() -> None:
     frames = np.full((FRAMES, 64, 64, 3), 128, dtype=np.uint8)
+    mouth, known = opening(FRAMES), FileSync()
 
-    def judge(late: int, mouth: np.ndarray, filters: QualityFilter, syncnet: bool = True) -> StageMeasures:
-        level = np.repeat(np.roll(opening, late), 640)
-        wave = (level * rng.standard_normal(level.size) * 0.2).astype(np.float32)
-        return measure(frames, wave, readings(mouth), None, filters, {}, syncnet=syncnet)  # type: ignore[arg-type]
+    def judge() -> StageMeasures:
+        judged = Judged({}, syncnet_curve(3.0, 0.4), True)
+        return measure(frames, made_of(mouth), lips(mouth), None, quiet_filters(), judged, known)  # type: ignore[arg-type]
+
+    assert judge().faults == ("perhaps_out_of_sync",)
+    with pytest.raises(Rejected, match="400 ms late"):
+        judge()
+
+
+def test_what_is_too_short_for_the_network_is_judged_by_the_lips() -> None:
+    """As without the network; where that can tell nothing either, or is off, the weight is halved: never a pass."""
+    frames = np.full((150, 64, 64, 3), 128, dtype=np.uint8)
+
+    def judge(late: int, mouth: np.ndarray, filters: QualityFilter, asked: bool = True) -> StageMeasures:
+        wave = made_of(opening(150), late)
+        return measure(frames, wave, lips(mouth), None, filters, Judged(asked=asked))  # type: ignore[arg-type]
 
     filters = quiet_filters().model_copy(update={"min_mouth_std": None})
-    assert judge(0, opening, filters).faults == ()
-    with pytest.raises(Rejected, match=r"the audio is 2[02]0 ms late"):
-        judge(5, opening, filters)
-    still = np.full(FRAMES, 0.1)
-    assert judge(0, still, filters).faults == judge(0, still, filters, syncnet=False).faults == ("sync_not_measured",)
+    assert judge(0, opening(150), filters).faults == ()
+    with pytest.raises(Rejected, match="sound_offset"):
+        judge(25, opening(150), filters)
+    still = np.full(150, 0.1)
+    assert judge(0, still, filters).faults == judge(0, still, filters, asked=False).faults == ("sync_not_measured",)
     unasked = filters.model_copy(update={"sync": SyncFilter(enabled=False)})
-    assert judge(0, opening, unasked).faults == ("sync_not_measured",)
-    assert judge(0, opening, unasked).weight == 0.5
-    assert judge(0, opening, unasked, syncnet=False).faults == ()
+    assert judge(0, opening(150), unasked).faults == ("sync_not_measured",)
+    assert judge(0, opening(150), unasked).weight == 0.5
+    assert judge(0, opening(150), unasked, asked=False).faults == ()
+
+
+def test_syncnets_worth_is_that_of_published_confidences() -> None:
+    """Sync-C of 7 in 3 s is sure, of 3 is not; 1.5 over 10 s is what unrelated clips have."""
+    said = [verdict(syncnet_curve(s, 0.0, c), 0.1).evidence for s, c in ((3.0, 7.0), (3.0, 2.5), (10.0, 0.5))]
+    assert said[0] > 1.3 > said[1] and said[2] < 0
 
 
 def test_a_pose_in_doubt_halves_the_weight() -> None:
@@ -147,7 +177,7 @@ def test_a_pose_in_doubt_halves_the_weight() -> None:
     opening = np.sin(np.arange(FRAMES))
     for limit, weight in ((None, 1.0), (20.0, 0.5), (30.0, 1.0)):
         filters = quiet_filters().model_copy(update={"max_pose_disagreement": limit, "sync": SyncFilter(enabled=False)})
-        judged = {"head_pose_disagreement": 25.0}
+        judged = Judged({"head_pose_disagreement": 25.0})
         assert measure(frames, wave, readings(opening), None, filters, judged).weight == weight  # type: ignore[arg-type]
 
 

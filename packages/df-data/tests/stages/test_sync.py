@@ -1,14 +1,24 @@
-"""The offset of audio and lips, on synthetic speech whose articulation is known exactly, with shifted audio."""
+"""The evidence of audio and lips: pure decisions on curves made by hand, and speech whose articulation is known."""
 
 from __future__ import annotations
-
-import itertools
 
 import numpy as np
 import pytest
 
+from df_data.stages.readings import Readings
 from df_data.stages.rejection import Rejected
-from df_data.stages.sync import SyncFilter, check_offset, mouth_sound_offset, without_slow_part
+from df_data.stages.sync import (
+    LAGS,
+    FileSync,
+    LagCurve,
+    SyncFilter,
+    SyncVerdict,
+    check_sync,
+    lag_correlations,
+    lag_curve,
+    verdict,
+)
+from df_data.stages.sync_tracks import STEP_S, audio_tracks, sync_fit, without_slow_part
 from df_data.synth.clip import face_tracks
 from df_data.synth.head.identity import Identity
 from df_data.synth.head.structure import truths
@@ -16,81 +26,139 @@ from df_data.synth.speech.speech import make_speech
 from df_data.synth.speech.voice import make_voice
 from df_models.time import samples_for
 
-FRAMES = 75
-CLIPS = 20
-Clip = tuple[np.ndarray, np.ndarray]
+FRAMES = 250
+Clip = tuple[Readings, np.ndarray]
+
+
+def curve(seconds: float, at_s: float | None, value: float = 0.36) -> LagCurve:
+    """A statistic of 0 but for one lag, of so many seconds."""
+    statistic = np.zeros(len(LAGS))
+    if at_s is not None:
+        statistic[np.abs(LAGS * STEP_S - at_s) < 0.03] = value
+    return LagCurve(statistic, np.maximum(seconds - np.abs(LAGS * STEP_S), 0), 0.45, 0.1, 0.24)
+
+
+def decide(*curves: LagCurve) -> str:
+    """What becomes of the last of a file's stretches."""
+    filters, known, outcome = SyncFilter(), FileSync(), ""
+    for one in curves:
+        own = verdict(one, filters.max_offset)
+        try:
+            doubt = check_sync(own, verdict(known.add("lips", one), filters.max_offset), filters, {})
+            outcome = "halved" if doubt else "full"
+        except Rejected as refused:
+            outcome = refused.reason
+    return outcome
+
+
+def test_evidence_grows_with_what_was_seen_both_ways() -> None:
+    lengths = (2.0, 3.0, 5.0, 10.0, 20.0)
+    together, apart = ([verdict(curve(s, at), 0.1).evidence for s in lengths] for at in (0.0, None))
+    assert together == sorted(together) and together[0] < 1.3 < together[-1] - 3
+    assert apart == sorted(apart, reverse=True) and apart[0] > -1 > apart[-1] + 1
+
+
+@pytest.mark.parametrize("late", [-1.8, -0.5, -0.2, 0.2, 0.5, 1.8])
+def test_offsets_up_to_two_seconds_are_found(late: float) -> None:
+    said = verdict(curve(10.0, late), 0.1)
+    assert said.offset == pytest.approx(late, abs=0.021) and said.shifted and said.evidence < -2
+    assert verdict(curve(10.0, late / 20), 0.1).evidence > 2
+
+
+def test_a_short_stretch_refuses_nothing_alone_and_with_its_file_it_does() -> None:
+    assert decide(curve(4.9, 1.0, 0.9)) == "halved"
+    assert decide(curve(9.0, 1.0)) == "sound_offset"
+    assert decide(curve(3.0, 0.5), curve(3.0, 0.5), curve(3.0, 0.5)) == "sound_offset"
+    assert decide(curve(20.0, None)) == "other_speech"
+
+
+def test_stretches_of_one_file_share_what_they_know() -> None:
+    assert decide(curve(2.0, 0.0)) == "halved"
+    assert decide(curve(10.0, 0.0), curve(2.0, 0.0)) == "full"
+    assert decide(curve(10.0, 0.0), curve(4.9, None)) == "halved"  # it speaks against its file
+
+
+def test_what_was_seen_counts_by_its_seconds() -> None:
+    both = curve(2.0, 0.0, 0.3).with_more(curve(6.0, 0.0, 0.5))
+    assert both.length == 8 and both.statistic[len(LAGS) // 2] == pytest.approx(0.45)
+
+
+def test_refusals_say_which_way() -> None:
+    sure = SyncVerdict(-3.0, 0.3, True, 10.0)
+    with pytest.raises(Rejected, match="sound_offset: the audio is 300 ms late for the lips"):
+        check_sync(sure, sure, SyncFilter(), {})
+    early = SyncVerdict(-3.0, -1.5, True, 10.0)
+    with pytest.raises(Rejected, match="1500 ms early"):
+        check_sync(early, early, SyncFilter(), {})
+    nowhere = SyncVerdict(-3.0, 0.0, False, 10.0)
+    with pytest.raises(Rejected, match="other_speech: lips and audio go together nowhere within 2 s"):
+        check_sync(nowhere, nowhere, SyncFilter(), {})
 
 
 @pytest.fixture(scope="module")
 def clips() -> list[Clip]:
-    """Exact opening of the mouth and audio, 3 s each."""
+    """Exact lips, without the shapes that only a landmarker names, and audio, 10 s each."""
     found = []
-    for seed in range(CLIPS):
+    for seed in range(6):
         speech = make_speech(seed, "train", make_voice(seed), samples_for(FRAMES))
-        mouth = truths(Identity.sample(seed), face_tracks(seed, speech, FRAMES))["mouth_open"]
-        found.append((mouth, speech.wave))
+        truth = truths(Identity.sample(seed), face_tracks(seed, speech, FRAMES))
+        zero = np.zeros(FRAMES)
+        jaw = truth.get("jaw_open", zero)
+        lips = Readings(truth["mouth_open"], truth["lip_width"], zero, jaw, zero, zero, zero, zero == 0)
+        found.append((lips, speech.wave))
     return found
 
 
-def shifted(wave: np.ndarray, ms: int) -> np.ndarray:
-    """Audio that comes ``ms`` later; what it leaves free is silent."""
-    by = 16 * abs(ms)
-    return np.pad(wave, (by, 0))[: len(wave)] if ms >= 0 else np.pad(wave[by:], (0, by))
+def judged(lips: Readings, wave: np.ndarray) -> SyncVerdict:
+    found = lag_curve(lips, wave)
+    assert found is not None
+    return verdict(found, 0.1)
 
 
-@pytest.mark.parametrize("ms", [-200, -150, -80, -40, 0, 40, 80, 150, 200])
-def test_the_offset_is_found_within_a_frame(clips: list[Clip], ms: int) -> None:
-    found = [mouth_sound_offset(mouth, shifted(wave, ms), 0.1) for mouth, wave in clips]
-    errors = [abs(1000 * offset.offset - ms) for offset in found if offset is not None]
-    assert len(errors) == CLIPS
-    assert np.mean(np.array(errors) <= 40) >= 0.95, errors
-    assert np.median(errors) <= 20
+def test_speech_that_is_made_of_its_lips_is_in_sync_with_them_alone(clips: list[Clip]) -> None:
+    for index, (lips, wave) in enumerate(clips):
+        assert judged(lips, wave).evidence > 1.3
+        for ms in (-1600, -500, -200, 200, 500, 1600):
+            by = 16 * abs(ms)
+            moved = np.pad(wave, (by, 0))[: len(wave)] if ms >= 0 else np.pad(wave[by:], (0, by))
+            said = judged(lips, moved)
+            assert said.evidence < 0 and abs(1000 * said.offset - ms) <= 40, (index, ms, said)
+        assert judged(lips, clips[index - 1][1]).evidence < 0
 
 
-def test_precision_and_recall_of_the_rule(clips: list[Clip]) -> None:
-    """Beyond 100 ms and sure: refused. 10 shifts: 5 within the tolerance, 5 beyond by 50 ms or more."""
-    filters = SyncFilter()
-    refused, wrong = 0, 0
-    for mouth, wave in clips:
-        for ms in (-200, -150, 150, 175, 200, -60, -30, 0, 30, 60):
-            offset = mouth_sound_offset(mouth, shifted(wave, ms), filters.max_offset)
-            assert offset is not None
-            try:
-                check_offset(offset.scores(), filters)
-            except Rejected:
-                refused += abs(ms) > 100
-                wrong += abs(ms) < 100
-    assert wrong == 0
-    assert refused / (5 * CLIPS) >= 0.95
-
-
-def test_other_peoples_audio_has_no_sure_offset_as_often(clips: list[Clip]) -> None:
-    """Audio that has nothing to do with the lips correlates less than their own."""
-    own = [mouth_sound_offset(mouth, wave, 0.1) for mouth, wave in clips]
-    other = [mouth_sound_offset(mouth, wave, 0.1) for (mouth, _), (_, wave) in itertools.pairwise(clips)]
-    peaks = [np.array([offset.peak for offset in found if offset is not None]) for found in (own, other)]
-    assert np.quantile(peaks[0], 0.1) > np.quantile(peaks[1], 0.9)
-
-
-def test_a_doubtful_offset_is_told_not_refused() -> None:
-    filters = SyncFilter(max_offset=0.1, min_margin=0.1)
-    assert not check_offset({"mouth_sound_offset": -0.1, "mouth_sound_margin": 0.0}, filters)
-    assert check_offset({"mouth_sound_offset": 0.14, "mouth_sound_margin": 0.09}, filters)
-    with pytest.raises(Rejected, match="sound_offset: the audio is 140 ms late"):
-        check_offset({"mouth_sound_offset": 0.14, "mouth_sound_margin": 0.11}, filters)
-    with pytest.raises(Rejected, match="140 ms early"):
-        check_offset({"mouth_sound_offset": -0.14, "mouth_sound_margin": 0.11}, filters)
-
-
-def test_nothing_to_compare_gives_no_offset(clips: list[Clip]) -> None:
-    mouth, wave = clips[0]
-    assert mouth_sound_offset(np.zeros(FRAMES), wave, 0.1) is None
-    assert mouth_sound_offset(mouth, np.zeros_like(wave), 0.1) is None
-    assert mouth_sound_offset(mouth[:20], wave[: samples_for(20)], 0.1) is None
+def test_nothing_to_compare_gives_no_curve(clips: list[Clip]) -> None:
+    lips, wave = clips[0]
+    zero = np.zeros(FRAMES)
+    still = Readings(zero, zero, zero, zero, zero, zero, zero, zero == 0)
+    assert lag_curve(still, wave) is None and lag_curve(lips, np.zeros_like(wave)) is None
+    short = Readings(*(np.ones(20) * np.arange(20) for _ in range(7)), np.ones(20, bool))
+    assert lag_curve(short, wave[: samples_for(20)]) is None
 
 
 def test_the_slow_part_goes_and_the_fast_stays() -> None:
-    time = np.arange(300) * 0.01
-    slow, fast = np.sin(2 * np.pi * 0.3 * time), np.sin(2 * np.pi * 5 * time)
-    left = without_slow_part(slow + fast)[50:-50]
-    assert np.abs(left - fast[50:-50]).max() < 0.05
+    time = np.arange(150) * STEP_S
+    slow, fast = np.sin(2 * np.pi * 0.2 * time), np.sin(2 * np.pi * 5 * time)
+    left = without_slow_part((slow + fast)[:, None])[25:-25, 0]
+    assert np.abs(left - fast[25:-25]).max() < 0.1
+
+
+def test_correlations_at_all_lags_are_those_at_each() -> None:
+    rng = np.random.default_rng(0)
+    for steps in (60, 250):
+        lips, audio = rng.standard_normal((2, steps, 3)) + 2.0
+        found = lag_correlations(lips, audio)
+        for lag in (-40, -7, 0, 3, 25):
+            a, b = lips[max(0, -lag) :][: steps - abs(lag)], audio[max(0, lag) :][: steps - abs(lag)]
+            by_hand = [np.corrcoef(a[:, k], b[:, k])[0, 1] for k in range(3)]
+            assert np.allclose(found[lag + len(LAGS) // 2], by_hand)
+
+
+def test_the_fit_fits_the_tracks(clips: list[Clip]) -> None:
+    fit = sync_fit()
+    bands = audio_tracks(clips[0][1], 101).shape[1]
+    assert (
+        fit.lips.shape == (55, 4)
+        and fit.audio.shape == (5 * bands, 4)
+        and fit.weights.sum() == pytest.approx(1, abs=1e-3)
+    )
+    assert fit.mean > 3 * fit.spread > 0 and fit.noise > 0

@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.stages import audio, sync
+from benchmarks.stages import audio
+from benchmarks.stages.fit_sync import random_effects
 from benchmarks.stages.report import document
-from benchmarks.stages.tables import Tally
+from benchmarks.stages.tables import Tally, rate, wilson
 from df_data.stages.voice import SileroVAD, VoiceFilter, find_voice
 
 CLIPS = 8
 
 
-def test_shifted_audio_is_noticed_and_audio_in_time_is_not() -> None:
-    figures = sync.measure({"exact": sync.exact_mouths(CLIPS)}).figures["exact"]
-    assert figures["refused"]["precision"] == figures["noticed"]["precision"] == 1
-    assert figures["noticed"]["recall"] >= 0.9 and figures["refused"]["recall"] >= 0.55
+def test_intervals_are_wilsons() -> None:
+    """Against the worked example of Newcombe 1998: 81 of 263, and the ends."""
+    assert np.allclose(wilson(81, 263), (0.2553, 0.3662), atol=1e-4)
+    assert wilson(0, 20)[0] == 0 and wilson(20, 20)[1] == pytest.approx(1) and rate(0, 0) == "-"
+    assert rate(1, 20) == "5.0 % (0.9-23.6)"
 
 
 @pytest.mark.parametrize("kind", audio.KINDS)
@@ -66,3 +68,13 @@ def test_precision_and_recall_are_counted_as_they_are_named() -> None:
 def test_the_report_holds_its_sections_in_order() -> None:
     text = document({"b": {"title": "Second", "text": "two"}, "a": {"title": "First", "text": "one"}}, 3, real=False)
     assert text.index("## Second\n\ntwo") < text.index("## First\n\none") and "3 people" in text and "none in" in text
+
+
+def test_people_count_by_what_is_known_of_them() -> None:
+    """Values that differ by their errors alone have no spread; well-known ones count more than the others."""
+    mean, spread = random_effects(np.array([0.4, 0.5, 0.6]), np.array([0.01, 0.01, 0.01]))
+    assert mean == pytest.approx(0.5) and spread == 0
+    mean, spread = random_effects(np.array([0.2, 0.8, 0.8]), np.array([1e-6, 0.2, 0.2]))
+    assert mean < 0.4
+    drawn = np.random.default_rng(0).normal(0.5, 0.2, 4000)
+    assert random_effects(drawn, np.full(4000, 1e-4)) == pytest.approx((0.5, 0.2), abs=0.01)

@@ -33,8 +33,8 @@ class ModelPaths(FrozenModel):
         face_detector: YuNet's ONNX file, or ``NAME:PATH`` (``yunet``, ``retinaface``, ``scrfd``).
         face_landmarker: MediaPipe's face landmarker with blendshapes (``.task``).
         face_identity: MobileFaceNet (``.onnx``), whose vector of the face goes into every sample; null: none does.
-        syncnet: SyncNet v2 (``syncnet_v2.model``), which then judges whether audio and lips are apart
-            (``stages.quality.lip_sync``); null: the mouth's opening does (``stages.quality.sync``).
+        syncnet: SyncNet v2 (``syncnet_v2.model``), which then judges whether audio and lips are apart, by the same
+            decision (``stages.quality.sync``); null: the lips' own measure does.
         head_pose: FSA-Net's two files (``.onnx``), which give the score ``head_pose_disagreement``; null: none.
     """
 

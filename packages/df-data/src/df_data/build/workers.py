@@ -147,25 +147,27 @@ class WorkerModels:
         words = read_words(made.alignment) if made.alignment else []
         refused: list[Rejected] = []
         halved: Counter[str] = Counter()
+        left_out: Counter[int] = Counter()
         accepted = 0
         for index, found in enumerate(self._stretches(made)):
             try:
                 if isinstance(found, Rejected):
                     raise found
-                clips = list(self._clips(made, found, index))
+                clips, left_out[index] = self._clips(made, found, index)
             except Rejected as rejected:
                 refused.append(rejected)
                 yield Heartbeat()
                 continue
             accepted += 1
             scores |= found.scores if accepted == 1 else {}
-            halved.update({fault: len(clips) for fault in found.faults})
+            halved.update(fault for _, clip in clips for fault in clip.faults)
             yield from self._encode(made, found, clips, words)
         if not accepted:
             raise refused[0]
         scores |= {"stretches": float(accepted + len(refused))}
         scores |= {f"refused_{reason}": float(n) for reason, n in Counter(r.reason for r in refused).items()}
         scores |= {HALVED + fault: float(n) for fault, n in halved.items()}
+        scores |= {"left_out_samples": float(left_out.total())} if left_out.total() else {}
 
     def _stretches(self, made: Input) -> Iterator[PreparedClip | Rejected]:
         stretches = self._prepared(made)
@@ -180,7 +182,24 @@ class WorkerModels:
         models = StageModels(self.detector, self.reader, self.identity, self.faces, self.judges)
         return prepare_clips(made.path, self.config.stages, models)
 
-    def _clips(self, made: Input, prepared: PreparedClip, stretch: int) -> Iterator[tuple[str, PreparedClip]]:
+    def _clips(self, made: Input, prepared: PreparedClip, stretch: int) -> tuple[list[tuple[str, PreparedClip]], int]:
+        """Return the clips of a stretch with their keys, each judged for itself, and how many were refused.
+
+        Raises:
+            Rejected: all of them were, or there are none.
+        """
+        good: list[tuple[str, PreparedClip]] = []
+        refused: list[Rejected] = []
+        for key, clip in self._windows(made, prepared, stretch):
+            try:
+                good.append((key, clip.judged(self.config.stages.quality)))
+            except Rejected as rejected:
+                refused.append(rejected)
+        if not good:
+            raise refused[0]
+        return good, len(refused)
+
+    def _windows(self, made: Input, prepared: PreparedClip, stretch: int) -> Iterator[tuple[str, PreparedClip]]:
         """Yield the clips of a stretch with their keys; the first stretch's have no mark of it."""
         name = f"{made.key}-s{stretch:04d}" if stretch else made.key
         clips, num_frames = self.config.clips, len(prepared.frames)

@@ -7,15 +7,31 @@ Shape legend: T frames, N samples.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from df_data.stages.head_pose import head_pose_disagreement
-from df_data.stages.lip_sync import lip_sync_scores
+from df_data.stages.lip_sync import lip_sync
+from df_data.stages.sync import LagCurve
 from df_models.encoders.face.head_pose import HeadPose
 from df_models.encoders.face.syncnet import SyncNet, load
 from df_models.settings import Location
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the networks said of a stretch.
+
+    Attributes:
+        scores: by name.
+        sync: SyncNet's curve, if it was asked and the stretch is long enough.
+        asked: whether SyncNet was asked.
+    """
+
+    scores: dict[str, float] = field(default_factory=dict)
+    sync: LagCurve | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,10 +51,10 @@ class Judges:
         roles = {"sync": self.sync, "head_pose": self.pose}
         return {role: model for role, model in roles.items() if model is not None}
 
-    def scores(
+    def judge(
         self, frames_THWC: np.ndarray, boxes_T4: np.ndarray, wave_N: np.ndarray, rotation_T33: np.ndarray
-    ) -> dict[str, float]:
-        """Return the scores of those that are given.
+    ) -> Judged:
+        """Ask those that are given.
 
         Args:
             frames_THWC: uint8 RGB as decoded.
@@ -47,11 +63,12 @@ class Judges:
             rotation_T33: the landmarker's head rotations.
         """
         scores: dict[str, float] = {}
+        curve = None
         if self.sync is not None:
-            scores |= lip_sync_scores(frames_THWC, boxes_T4, wave_N, self.sync)
+            scores, curve = lip_sync(frames_THWC, boxes_T4, wave_N, self.sync)
         if self.pose is not None:
             scores["head_pose_disagreement"] = head_pose_disagreement(frames_THWC, boxes_T4, rotation_T33, self.pose)
-        return scores
+        return Judged(scores, curve, self.sync is not None)
 
 
 def load_judges(syncnet: Location | None, head_pose: tuple[Location, Location] | None, device: str) -> Judges:

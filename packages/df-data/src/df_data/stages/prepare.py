@@ -6,7 +6,7 @@ Shape legend: T frames, S side of the crop in pixels, N = 640 T samples.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from df_data.stages.agreement import (
     liveportrait_view,
     mediapipe_view,
 )
+from df_data.stages.cut_off import check_lips_inside, lips_outside
 from df_data.stages.decode import DecodedClip, iter_segments
 from df_data.stages.face_vectors import FaceEncoders, FaceVectors
 from df_data.stages.faces import FaceDetector, FaceFilter, FaceTrack, detect_faces, track_face
@@ -27,12 +28,16 @@ from df_data.stages.gaps import fill_gaps
 from df_data.stages.identity import FaceIdentity
 from df_data.stages.judges import Judges
 from df_data.stages.landmarker import READ_SIZE, MediaPipeReader
+from df_data.stages.landmarks import Landmarks
 from df_data.stages.measure import measure
 from df_data.stages.occlusion import require_yunet
 from df_data.stages.quality import QualityFilter, audio_scores, check_audio, clip_weight
-from df_data.stages.readings import mouth_boxes, readings_of, structure_vectors
+from df_data.stages.readings import TRUTH_NAMES, mouth_boxes, readings_of, structure_vectors
 from df_data.stages.rejection import Rejected
+from df_data.stages.samples import FROZEN, STILL_LIPS, is_frozen, lips_are_still
 from df_data.stages.shots import longest_shot, shot_cuts
+from df_data.stages.sync import FileSync
+from df_data.stages.transitions import person_changes
 from df_models.crop import CropBox, CropRule, crop_resize
 from df_models.errors import UserError
 from df_models.settings import FrozenModel
@@ -40,6 +45,9 @@ from df_models.time import FPS, samples_for, valid_pixel_length
 
 ENLARGED = "enlarged"
 """The soft fault of a crop that has fewer pixels than the clip that is made of it."""
+LOOK_EVERY = 8
+"""Frames between two looks of the face recognition network at who is to be seen."""
+MOUTH_OPEN = TRUTH_NAMES.index("mouth_open")
 
 
 class StageConfig(FrozenModel):
@@ -57,6 +65,7 @@ class StageConfig(FrozenModel):
         size: side of the crop in pixels, a multiple of 16.
         max_damaged: share of the images of a stretch that the decoder may have had to guess.
         max_gap: longest run of frames without landmarks that is interpolated.
+        max_lips_outside: share of the frames in which the lips may reach the image's edge or lie beyond it.
         quality: limits on audio, image and motion.
         agreement: limits on how far those who read the head's motion are apart, where there are several.
     """
@@ -71,6 +80,7 @@ class StageConfig(FrozenModel):
     size: int = Field(default=256, ge=16, multiple_of=16)
     max_damaged: float = Field(default=0.02, ge=0, le=1)
     max_gap: int = Field(default=2, ge=0)
+    max_lips_outside: float = Field(default=0.1, ge=0, le=1)
     quality: QualityFilter = QualityFilter()
     agreement: AgreementFilter = AgreementFilter()
 
@@ -98,6 +108,8 @@ class PreparedClip:
         faults: names of the soft faults that the scores show; each halves the sampling weight.
         identity: float32 [D], the face's identity vector, if a network for it was given.
         flame: float32 [T, 159], if an encoder for it was given.
+        frozen: bool [T], frames that stand still; None: not looked for.
+        speech: bool [T], frames in which somebody speaks; None: not looked for.
     """
 
     frames: np.ndarray
@@ -112,6 +124,8 @@ class PreparedClip:
     faults: tuple[str, ...]
     identity: np.ndarray | None = None
     flame: np.ndarray | None = None
+    frozen: np.ndarray | None = None
+    speech: np.ndarray | None = None
 
     @property
     def weight(self) -> float:
@@ -134,7 +148,22 @@ class PreparedClip:
             faults=self.faults,
             identity=self.identity,
             flame=None if self.flame is None else self.flame[part],
+            frozen=None if self.frozen is None else self.frozen[part],
+            speech=None if self.speech is None else self.speech[part],
         )
+
+    def judged(self, quality: QualityFilter) -> PreparedClip:
+        """Return the clip with the faults that it has by itself, beside its stretch's.
+
+        Raises:
+            Rejected: ``frozen_picture``.
+        """
+        if self.frozen is None or self.speech is None:
+            return self
+        if is_frozen(self.frozen, quality.frozen.max_share):
+            raise Rejected(FROZEN, f"{self.frozen.mean():.0%} of the sample's images stand still", self.scores)
+        still = lips_are_still(self.truth[:, MOUTH_OPEN], self.speech, quality.min_mouth_std)
+        return replace(self, faults=self.faults + (STILL_LIPS,) * (still and STILL_LIPS not in self.faults))
 
 
 def check_detector(config: StageConfig, detector: FaceDetector) -> None:
@@ -188,15 +217,18 @@ def prepare_clips(
         segment_seconds=config.segment_seconds,
         max_seconds=config.max_seconds,
     )
+    known = FileSync()
     for decoded in segments:
         scores = {"seconds": len(decoded.frames) / FPS, "source_fps": decoded.source_fps}
         try:
-            yield _prepare(decoded, config, models, scores)
+            yield _prepare(decoded, config, models, scores, known)
         except Rejected as rejected:
             yield Rejected(rejected.reason, rejected.detail, scores | rejected.scores)
 
 
-def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, scores: dict[str, float]) -> PreparedClip:
+def _prepare(
+    decoded: DecodedClip, config: StageConfig, models: StageModels, scores: dict[str, float], known: FileSync
+) -> PreparedClip:
     """Take one stretch through the stages; ``scores`` grows on the way, so that a refusal has them too."""
     first, last = _usable_shot(decoded, config, scores)
     track = _one_face(decoded.frames[first:last], config, models.detector, scores)
@@ -207,13 +239,14 @@ def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, sco
     seen = models.reader.landmarks(large)
     scores["landmark_rate"] = float(seen.detected.mean())
     landmarks = fill_gaps(seen, config.max_gap)
+    points = (landmarks.points[..., :2] + 1) * track.crop.side / 2 + [track.crop.x, track.crop.y]
+    scores["lips_outside"] = lips_outside(points, *decoded.frames.shape[1:3])
+    check_lips_inside(scores["lips_outside"], config.max_lips_outside, scores)
     readings = readings_of(landmarks)
-    judged = models.judges.scores(frames, track.box_track(len(frames)), wave, landmarks.rotation)
-    syncnet = models.judges.sync is not None
-    measured = measure(large, wave, readings, models.detector, config.quality, judged, syncnet=syncnet)
+    judged = models.judges.judge(frames, track.box_track(len(frames)), wave, landmarks.rotation)
+    measured = measure(large, wave, readings, models.detector, config.quality, judged, known)
     scores |= measured.scores
     structure = structure_vectors(landmarks)
-    points = (landmarks.points[..., :2] + 1) * track.crop.side / 2 + [track.crop.x, track.crop.y]
     vectors = models.encoders.read(frames, track.boxes, points)
     agreed = _agreement(vectors, structure, readings.mouth_open)
     scores |= agreed
@@ -228,9 +261,20 @@ def _prepare(decoded: DecodedClip, config: StageConfig, models: StageModels, sco
         start=round(decoded.start_s * FPS) + start,
         scores=scores,
         faults=measured.faults + doubts(agreed, config.agreement) + ((ENLARGED,) if scores["enlargement"] > 1 else ()),
-        identity=None if models.identity is None else models.identity.clip_vector(large, landmarks),
+        identity=None if models.identity is None else _one_person(models.identity, large, landmarks, scores),
         flame=vectors.flame,
+        frozen=measured.frozen,
+        speech=measured.speech,
     )
+
+
+def _one_person(
+    network: FaceIdentity, frames_TSSC: np.ndarray, landmarks: Landmarks, scores: dict[str, float]
+) -> np.ndarray:
+    """Return the identity vector of a clip, or refuse one that shows a person and then another."""
+    if person_changes(network.frame_vectors(frames_TSSC, landmarks, np.arange(0, len(frames_TSSC), LOOK_EVERY))):
+        raise Rejected("person_changes", "the face is another person's before than after", scores)
+    return network.clip_vector(frames_TSSC, landmarks)
 
 
 def _usable_shot(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> tuple[int, int]:

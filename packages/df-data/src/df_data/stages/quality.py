@@ -12,10 +12,10 @@ import numpy as np
 from pydantic import model_validator
 
 from df_data.stages.image import sharpness
-from df_data.stages.lip_sync import LipSyncFilter
 from df_data.stages.noise import NoiseFilter
 from df_data.stages.occlusion import OcclusionFilter
 from df_data.stages.rejection import Rejected
+from df_data.stages.stillness import FrozenFilter
 from df_data.stages.sync import SyncFilter
 from df_data.stages.voice import VoiceFilter
 from df_models.media.levels import speech_level
@@ -32,13 +32,14 @@ class QualityFilter(FrozenModel):
         min_sound_share: least share of the clip that the audio track covers.
         voice: how much must be speech.
         noise: when audio is noisy.
-        sync: when audio and lips are apart, by the mouth's opening.
-        lip_sync: when they are apart by SyncNet, which judges in its place where its weights are given.
+        sync: when audio and lips are apart, by the lips' own measure or, where its weights are given, by SyncNet.
         occlusion: when the face counts as covered.
+        frozen: when a sample's picture stands still.
         min_sharpness: blurred below it (variance of the Laplacian of the crop): weight halved; none: never.
         min_brightness, max_brightness: darker or brighter (mean grey value, 0 to 1): weight halved; none: never.
         max_yaw: turned further (median of ``|yaw|``, degrees): weight halved; none: never.
-        min_mouth_std: stiller lips (standard deviation of ``mouth_open``): weight halved; none: never.
+        min_mouth_std: stiller lips (standard deviation of ``mouth_open``, of the stretch, or of a sample where somebody
+            speaks): weight halved; none: never.
         max_pose_disagreement: pose network and landmarker further apart (``head_pose_disagreement``, degrees): weight
             halved; none: never. It needs ``models.head_pose``.
     """
@@ -48,8 +49,8 @@ class QualityFilter(FrozenModel):
     voice: VoiceFilter = VoiceFilter()
     noise: NoiseFilter = NoiseFilter()
     sync: SyncFilter = SyncFilter()
-    lip_sync: LipSyncFilter = LipSyncFilter()
     occlusion: OcclusionFilter = OcclusionFilter()
+    frozen: FrozenFilter = FrozenFilter()
     min_sharpness: float | None = 15.0
     min_brightness: float | None = 0.12
     max_brightness: float | None = 0.85

@@ -43,6 +43,12 @@ TEMPLES = (234, 454)
 UPPER_LIP, LOWER_LIP = 13, 14
 MOUTH_LEFT, MOUTH_RIGHT = 61, 291
 TRUTH_NAMES = ("mouth_open", "lip_width", "blink", "jaw_open", "yaw", "pitch", "roll")
+LIP_SHAPES: tuple[tuple[str, ...], ...] = (
+    ("mouthClose",), ("mouthFunnel",), ("mouthPucker",), ("mouthLowerDownLeft", "mouthLowerDownRight"),
+    ("mouthUpperUpLeft", "mouthUpperUpRight"), ("mouthRollLower", "mouthRollUpper"),
+    ("mouthPressLeft", "mouthPressRight"), ("mouthShrugLower",),
+)  # fmt: skip
+"""Blendshapes that speech moves; those of a group are added."""
 MOUTH_MARGIN = 0.3
 """The mouth box is the outer lips' box, widened on each side by this share of its width."""
 
@@ -58,6 +64,7 @@ class Readings:
         jaw_open: blendshape, 0 to 1.
         yaw, pitch, roll: degrees, signs as in the module's table.
         detected: bool [T].
+        lip_shapes: the blendshapes of ``LIP_SHAPES``, float64 [T, 8]; None where nobody read them.
     """
 
     mouth_open: np.ndarray
@@ -68,6 +75,7 @@ class Readings:
     pitch: np.ndarray
     roll: np.ndarray
     detected: np.ndarray
+    lip_shapes: np.ndarray | None = None
 
     def table(self) -> np.ndarray:
         """Return the measures as float64 ``[T, 7]`` in the order of ``TRUTH_NAMES``."""
@@ -156,7 +164,8 @@ def readings_of(landmarks: Landmarks) -> Readings:
         }
         for name, value in values.items():
             full[name][seen] = value
-    return Readings(**full, detected=seen)
+    shapes = np.stack([sum(landmarks.blendshape(name) for name in group) for group in LIP_SHAPES], axis=1)
+    return Readings(**full, detected=seen, lip_shapes=shapes)
 
 
 def structure_vectors(landmarks: Landmarks) -> np.ndarray:

@@ -1,174 +1,222 @@
-"""The offset between audio and lips: where the mouth's opening and the audio's loudness agree best.
+"""Whether audio and lips belong together: how much likelier that makes what is seen and heard than that they do not.
 
-``mouth_sound_offset`` is the lag, in seconds, at which the opening of the mouth (landmarks, 25 Hz) correlates best
-with the level of the audio, as the mean over five bands between 300 and 5000 Hz; positive when the audio is late. The
-bands count alike: the level of the whole is that of the lowest, which tells least of the mouth. All tracks lose their
-slow part first (a Gaussian of 0.1 s), without which the rhythm of whole words makes the peak broad and moves it.
-This is not SyncNet and is named for what it is; where SyncNet's weights are given it judges in the place of this
+The *statistic* at a lag is a weighted mean of correlations between lips and audio moved by it
+(:mod:`df_data.stages.sync_tracks`). What it is worth depends on how much was seen. Over n seconds at a wrong lag, or
+with another's speech, it is near 0, with the deviation ``noise / sqrt(n)``; at the right lag it is near a person's own
+value, which is ``mean`` in the mean over people, with the deviation ``spread``. So at each lag
+
+    L(lag) = N(statistic; mean, spread^2 + noise^2 / n) / N(statistic; 0, noise^2 / n)
+
+is the likelihood that lips and audio belong together there, against that they do not at all. *In sync* is a lag within
+the tolerated offset, the smaller the likelier (deviation 50 ms); *shifted* one beyond it, up to 2 s, every factor of
+the offset equally likely; *another's* is 1. The **evidence** is the logarithm, to base 10, of the likelihood of in sync
+against the mean of the other two. It grows with what was seen: of 2 s it can tell little, and says so.
+
+By what a likelihood ratio is, audio that does not belong to the lips has an evidence above e by chance in 10^-e of all
+cases at most, and audio that does one below -e. That holds as far as the model does: see ``docs/results/stages.md``.
+
+Stretches of one file have one offset, so they share what they know: their statistics are averaged by their seconds
+(:class:`FileSync`). SyncNet, where it is given, goes the same way with a statistic of its own
 (:mod:`df_data.stages.lip_sync`).
 
-The measure can be wrong: speech repeats itself. ``mouth_sound_margin`` is the best correlation less the best one
-within the tolerated offset (0 if that is the best); a clip is refused only by a margin that stands out, and otherwise
-loses half its weight.
-
-Measured on clips of 3 s with the limits' defaults, audio shifted by 120, 150 and 200 ms either way. "Caught" counts
-clips that are refused or lose half their weight, in brackets those refused; the bands and ``min_margin`` were chosen on
-these GRID clips, so their row flatters a little.
-
-=======================  ===============  ==================  ============  ============  =============
-clips                    in sync: within  in sync: refused,   120 ms:       150 ms:       200 ms:
-                         40 ms (100 ms)   halved              caught        caught        caught
-=======================  ===============  ==================  ============  ============  =============
-GRID, 257, landmarks     92 % (97 %)      0 %, 3 %            75 % (36 %)   95 % (74 %)   99 % (89 %)
-rendered, 60, the truth  100 % (100 %)    0 %, 0 %            97 % (8 %)    100 % (99 %)  100 % (100 %)
-=======================  ===============  ==================  ============  ============  =============
-
-More shifts: ``docs/results/stages.md``.
-
-Shape legend: T frames at 25 Hz, N samples at 16 kHz, M = 4 T - 3 steps of 10 ms, B bands, L lags.
+Shape legend: M steps of 20 ms, L = 201 lags from -2 to 2 s.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
 
+from df_data.stages.readings import Readings
 from df_data.stages.rejection import Rejected
+from df_data.stages.sync_tracks import STEP_S, SyncFit, at_moments, audio_tracks, lip_tracks, sync_fit
 from df_models.settings import FrozenModel
-from df_models.time import FPS, SAMPLE_RATE
 
-STEP_S = 0.01
-"""Resolution of an offset: a quarter of a frame."""
-BANDS_HZ = (300.0, 550.0, 1000.0, 1750.0, 3000.0, 5000.0)
-WINDOW_S = 0.032
-"""Of the loudness: two periods of a low voice."""
-FLOOR_DB = 50.0
-"""Audio further than this below the clip's loudest is silence."""
-SLOW_S = 0.1
-"""Slower changes are left out: they are of the sentence, and fit at any offset."""
-MAX_LAG_S = 0.4
-"""Offsets looked for; larger ones are not found (a known limit)."""
+MAX_LAG_S = 2.0
+"""Offsets looked for; larger ones count as another's speech."""
+LAGS = np.arange(-round(MAX_LAG_S / STEP_S), round(MAX_LAG_S / STEP_S) + 1)
 MIN_FRAMES = 26
 """About one second: a shorter stretch has too few openings of the mouth."""
-STEPS_A_FRAME = round(1 / FPS / STEP_S)
+MIN_OVERLAP_S = 1.0
+"""Lags at which less of lips and audio meet are not judged: as likely as not."""
+USUAL_OFFSET_S = 0.05
+"""Deviation of the offsets of files that count as in sync."""
+AGAINST = -1.0
+"""Evidence of a stretch that speaks against its file: a tenth as likely as not."""
 
 
 class SyncFilter(FrozenModel):
-    """When audio and lips are apart.
+    """When audio and lips are apart; all evidence is a power of ten.
 
     Attributes:
-        enabled: off, the scores ``mouth_sound_offset``, ``mouth_sound_peak`` and ``mouth_sound_margin`` do not exist.
-        max_offset: beyond this offset in seconds a clip is refused (``sound_offset``), if the margin allows.
-        min_margin: least margin that a refusal may rest on (the largest of 257 GRID clips, all in sync, has 0.08);
-            below it the weight is halved instead.
+        enabled: off, the lips' own measure (``mouth_sound_...``) does not exist.
+        max_offset: beyond this offset in seconds audio is out of sync.
+        min_evidence: least evidence for full weight; below it the weight is halved.
+        refuse_evidence: with this evidence or less a clip is refused (``sound_offset``, ``other_speech``).
+        refuse_seconds: nothing is refused by fewer seconds, of the stretch and of those of its file before it.
     """
 
     enabled: bool = True
     max_offset: float = Field(default=0.1, ge=0, lt=MAX_LAG_S)
-    min_margin: float = Field(default=0.1, ge=0)
+    min_evidence: float = 1.3
+    refuse_evidence: float = -2.0
+    refuse_seconds: float = Field(default=5.0, ge=0)
 
 
 @dataclass(frozen=True)
-class AudioOffset:
-    """How audio and lips lie to each other.
+class LagCurve:
+    """How well lips and audio go together at every lag.
 
     Attributes:
-        offset: seconds by which the audio is late, a multiple of 0.01.
-        peak: mean correlation there, in [-1, 1].
-        margin: the peak less the best correlation within the tolerated offset.
+        statistic: float64 [L].
+        seconds: how much of both met there, float64 [L].
+        mean, spread, noise: what the statistic is worth (see the module).
     """
 
+    statistic: np.ndarray
+    seconds: np.ndarray
+    mean: float
+    spread: float
+    noise: float
+
+    def with_more(self, other: LagCurve) -> LagCurve:
+        """Return what this curve and another of the same file and measure know together."""
+        seconds = self.seconds + other.seconds
+        added = self.statistic * self.seconds + other.statistic * other.seconds
+        return LagCurve(added / np.maximum(seconds, 1e-9), seconds, self.mean, self.spread, self.noise)
+
+    @property
+    def length(self) -> float:
+        """Seconds that were seen and heard."""
+        return float(self.seconds.max())
+
+    def log_likelihood(self) -> np.ndarray:
+        """Return log L at every lag, natural, float64 ``[L]``."""
+        by_chance = self.noise**2 / np.maximum(self.seconds, 1e-9)
+        matched = self.spread**2 + by_chance
+        log = 0.5 * (self.statistic**2 / by_chance - (self.statistic - self.mean) ** 2 / matched)
+        return np.where(self.seconds >= MIN_OVERLAP_S, log + 0.5 * np.log(by_chance / matched), 0.0)
+
+
+@dataclass(frozen=True)
+class SyncVerdict:
+    """What a curve says.
+
+    Attributes:
+        evidence: for in sync, a power of ten.
+        offset: the likeliest, in seconds, positive when the audio is late.
+        shifted: whether a shift explains it better than another's speech.
+        seconds: that it rests on.
+    """
+
+    evidence: float
     offset: float
-    peak: float
-    margin: float
-
-    def scores(self) -> dict[str, float]:
-        """Return the scores by name."""
-        return {
-            "mouth_sound_offset": self.offset,
-            "mouth_sound_peak": self.peak,
-            "mouth_sound_margin": self.margin,
-        }
+    shifted: bool
+    seconds: float
 
 
-def mouth_sound_offset(mouth_open_T: np.ndarray, wave_N: np.ndarray, max_offset: float) -> AudioOffset | None:
-    """Find the lag of the best correlation within +-0.4 s.
+def lag_curve(readings: Readings, wave_N: np.ndarray) -> LagCurve | None:
+    """Compare the lips with the audio of the same frames at every lag.
 
     Returns:
-        None where there is nothing to compare: mouth or audio do not change at all, or last less than 26 frames.
+        None where there is nothing to compare: lips or audio do not change at all, or last less than 26 frames.
 
     Args:
-        mouth_open_T: opening of the mouth, any unit, every frame finite.
-        wave_N: the audio of those frames.
-        max_offset: the tolerated offset in seconds, for the margin.
+        readings: every frame finite.
     """
-    if len(mouth_open_T) < MIN_FRAMES:
+    if len(readings.mouth_open) < MIN_FRAMES:
         return None
-    mouth_M = without_slow_part(np.interp(*_fine_grid(len(mouth_open_T)), mouth_open_T))
-    levels_MB = without_slow_part(band_levels(wave_N, len(mouth_M)))
-    if mouth_M.std() < 1e-9 or levels_MB.std(axis=0).max() < 1e-9:
+    lips_MV = lip_tracks(readings)
+    audio_MB = audio_tracks(wave_N, len(lips_MV))
+    if not lips_MV.any() or not audio_MB.any():
         return None
-    lags_L = np.arange(-round(MAX_LAG_S / STEP_S), round(MAX_LAG_S / STEP_S) + 1)
-    curve_L = np.array([lag_correlation(mouth_M, levels_MB, lag) for lag in lags_L.tolist()])
-    best = int(curve_L.argmax())
-    tolerated = np.abs(lags_L) <= round(max_offset / STEP_S)
-    margin = float(curve_L[best] - curve_L[tolerated].max())
-    return AudioOffset(round(float(lags_L[best]) * STEP_S, 2), float(curve_L[best]), margin)
+    return curve_of(lips_MV, audio_MB, sync_fit())
 
 
-def check_offset(scores: dict[str, float], filters: SyncFilter) -> bool:
-    """Refuse a clip whose audio is surely apart from its lips; return whether it is perhaps.
+def curve_of(lips_MV: np.ndarray, audio_MB: np.ndarray, fit: SyncFit) -> LagCurve:
+    """Return the curve of tracks (:mod:`df_data.stages.sync_tracks`) by a fit."""
+    lips_MK, audio_MK = at_moments(lips_MV) @ fit.lips, at_moments(audio_MB) @ fit.audio
+    overlap = np.maximum(len(lips_MK) - np.abs(LAGS), 0)
+    enough = overlap * STEP_S >= MIN_OVERLAP_S
+    statistic = np.where(enough, lag_correlations(lips_MK, audio_MK) @ fit.weights, 0.0)
+    return LagCurve(statistic, (overlap + 1) * STEP_S, fit.mean, fit.spread, fit.noise)
+
+
+def lag_correlations(lips_MK: np.ndarray, audio_MK: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation of ``lips[i]`` and ``audio[i + lag]`` over what meets, float64 ``[L, K]``.
+
+    The sums of products at all lags at once are a product of Fourier transforms; those of one track alone are
+    differences of running sums.
+    """
+    steps, reach = len(lips_MK), int(LAGS[-1])
+    size = 1 << (2 * (steps + reach)).bit_length()
+    seen, heard = np.fft.rfft(lips_MK, size, axis=0), np.fft.rfft(audio_MK, size, axis=0)
+    products = np.fft.irfft(np.conj(seen) * heard, size, axis=0)[LAGS]
+    count = np.maximum(steps - np.abs(LAGS), 1)[:, None]
+    moments = []
+    for track, begin in ((lips_MK, np.maximum(-LAGS, 0)), (audio_MK, np.maximum(LAGS, 0))):
+        first = np.minimum(begin, steps)
+        last = np.minimum(begin + np.maximum(steps - np.abs(LAGS), 0), steps)
+        sums = [np.concatenate([np.zeros((1, track.shape[1])), np.cumsum(x, axis=0)]) for x in (track, track**2)]
+        moments.append([run[last] - run[first] for run in sums])
+    (lips, lips2), (audio, audio2) = moments
+    scale = np.maximum(lips2 - lips**2 / count, 0) * np.maximum(audio2 - audio**2 / count, 0)
+    return (products - lips * audio / count) / np.maximum(np.sqrt(scale), 1e-12)
+
+
+def verdict(curve: LagCurve, max_offset: float) -> SyncVerdict:
+    """Weigh in sync against shifted and another's."""
+    log = curve.log_likelihood()
+    lags_s = LAGS * STEP_S
+    inside = np.abs(lags_s) <= max_offset + 1e-9
+    near = np.where(inside, np.exp(-0.5 * np.square(lags_s / USUAL_OFFSET_S)), 0.0)
+    far = np.where(inside, 0.0, 1 / np.maximum(np.abs(lags_s), STEP_S))
+    together, apart = _log_mean(log, near), _log_mean(log, far)
+    against = np.logaddexp(apart, 0.0) - np.log(2)
+    best = int((log + np.log(near / near.sum() + far / far.sum())).argmax())
+    return SyncVerdict(float((together - against) / np.log(10)), float(lags_s[best]), bool(apart > 0), curve.length)
+
+
+class FileSync:
+    """What the stretches of one file know together of its offset, one after the other."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, LagCurve] = {}
+
+    def add(self, measure: str, curve: LagCurve) -> LagCurve:
+        """Take in a stretch's curve; return what is known with it. Each measure (lips, SyncNet) counts for itself."""
+        known = self._known.get(measure)
+        self._known[measure] = curve if known is None else known.with_more(curve)
+        return self._known[measure]
+
+
+def check_sync(own: SyncVerdict, known: SyncVerdict, filters: SyncFilter, scores: dict[str, float]) -> bool:
+    """Refuse a stretch whose audio is surely not in sync; return whether that it is in sync is in doubt.
+
+    Args:
+        own: of the stretch alone.
+        known: of it and the stretches of its file before it.
 
     Raises:
-        Rejected: ``sound_offset``.
+        Rejected: ``sound_offset``, ``other_speech``.
     """
-    offset, margin = scores["mouth_sound_offset"], scores["mouth_sound_margin"]
-    if abs(offset) <= filters.max_offset:
-        return False
-    if margin >= filters.min_margin:
-        side = "late" if offset > 0 else "early"
-        raise Rejected("sound_offset", f"the audio is {abs(offset) * 1000:.0f} ms {side} for the lips", scores)
-    return True
+    for said in (own, known):
+        if said.seconds >= filters.refuse_seconds and said.evidence <= filters.refuse_evidence:
+            raise _refusal(said, scores)
+    return known.evidence < filters.min_evidence or own.evidence <= AGAINST
 
 
-def band_levels(wave_N: np.ndarray, num_steps: int) -> np.ndarray:
-    """Return each band's level in dB every 10 ms, float64 ``[M, B]``; 50 dB below the loudest step all is level."""
-    size, hop = round(WINDOW_S * SAMPLE_RATE), round(STEP_S * SAMPLE_RATE)
-    padded = np.zeros(size + num_steps * hop)
-    held = wave_N[: len(padded) - size // 2]
-    padded[size // 2 : size // 2 + len(held)] = held
-    windows = np.lib.stride_tricks.sliding_window_view(padded, size)[: num_steps * hop : hop]
-    power = np.square(np.abs(np.fft.rfft(windows * np.hanning(size), axis=1)))
-    edges = np.searchsorted(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), BANDS_HZ)
-    energy = np.stack([power[:, a:b].sum(axis=1) for a, b in itertools.pairwise(edges)], axis=1)
-    levels = 10 * np.log10(energy + 1e-10)
-    return np.maximum(levels, levels.max(axis=0) - FLOOR_DB)
+def _refusal(said: SyncVerdict, scores: dict[str, float]) -> Rejected:
+    if said.shifted and said.offset:
+        side = "late" if said.offset > 0 else "early"
+        detail = f"the audio is {abs(said.offset) * 1000:.0f} ms {side} for the lips"
+        return Rejected("sound_offset", detail, scores)
+    return Rejected("other_speech", f"lips and audio go together nowhere within {MAX_LAG_S:.0f} s", scores)
 
 
-def without_slow_part(tracks: np.ndarray) -> np.ndarray:
-    """Subtract the Gaussian mean over 0.1 s from tracks ``[M]`` or ``[M, B]``; their ends go on as mirrors."""
-    reach = round(4 * SLOW_S / STEP_S)
-    kernel = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) * STEP_S / SLOW_S))
-    kernel /= kernel.sum()
-    columns = tracks.reshape(len(tracks), -1).T
-    slow = [np.convolve(np.pad(column, reach, mode="symmetric"), kernel, mode="valid") for column in columns]
-    return tracks - np.stack(slow, axis=1).reshape(tracks.shape)
-
-
-def lag_correlation(mouth_M: np.ndarray, levels_MB: np.ndarray, lag: int) -> float:
-    """Return the mean over the bands of Pearson's correlation of ``mouth[i]`` and ``level[i + lag]``."""
-    count = len(mouth_M) - abs(lag)
-    mouth = mouth_M[max(0, -lag) :][:count]
-    levels = levels_MB[max(0, lag) :][:count]
-    mouth, levels = mouth - mouth.mean(), levels - levels.mean(axis=0)
-    scale = np.sqrt((mouth @ mouth) * np.square(levels).sum(axis=0))
-    return float(np.mean(mouth @ levels / np.maximum(scale, 1e-12)))
-
-
-def _fine_grid(num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times of the 10 ms steps in frames, and of the frames."""
-    steps = STEPS_A_FRAME * (num_frames - 1) + 1
-    return np.arange(steps) / STEPS_A_FRAME, np.arange(num_frames, dtype=np.float64)
+def _log_mean(log_L: np.ndarray, weight_L: np.ndarray) -> float:
+    """Return the logarithm of the weighted mean of exponentials."""
+    top = float(log_L.max())
+    return top + float(np.log((np.exp(log_L - top) * weight_L).sum() / weight_L.sum()))
