@@ -17,18 +17,34 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.stages import audio, colours, cost, cover, cuts, faces, one_take, samples, soft, sync, timing, turning
+from benchmarks.stages import (
+    audio,
+    colours,
+    cost,
+    cover,
+    cuts,
+    faces,
+    one_take,
+    samples,
+    soft,
+    sync,
+    timing,
+    turning,
+    who,
+)
 from benchmarks.stages.corpora import add_places, corpora, reported, turn_without_cut
 from benchmarks.stages.tables import Section
 from benchmarks.stages.talks import Models, Talk, grid_talks, rendered_talks
 from df_data.build.config import ModelPaths
 from df_data.stages.decode import decode_clip
+from df_data.stages.identity import FaceIdentity
 from df_models.cli_support import run_cli
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_output
 from df_models.settings import expand_path
 
 OUT = Path("docs/results/stages.md")
+IDENTITY = "${DF_TEST_WEIGHTS:-../shared/weights}/mobilefacenet_foamliu.onnx"
 INTRODUCTION = """\
 # The stages of df-data against known truth
 
@@ -61,6 +77,9 @@ def sections(
         "sync": lambda: sync.measure(reported(seen()), seen()),
         "cuts": lambda: cuts.measure(talks()),
         "one take": lambda: one_take.measure(reported(seen()), seen(), turn_without_cut(options)),
+        "who": lambda: who.measure(
+            reported(seen()), seen(), turn_without_cut(options), FaceIdentity(expand_path(IDENTITY))
+        ),
         "samples": lambda: samples.measure(reported(seen()), models),
         "faces": lambda: faces.measure(talks(), models),
         "cover": lambda: cover.measure(talks(), models),

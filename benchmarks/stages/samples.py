@@ -157,9 +157,9 @@ def measure(reported: Mapping[str, Sequence[Seen]], models: Models) -> Section:
         + table(("clips of", "stands still", "samples", "to be left out", "left out"), stills)
         + "\n\nA sample with speech in half of it or more whose lips stand still is halved:\n\n"
         + table(("clips of", "lips", "samples", "to be halved", "halved"), lips)
-        + "\n\nClips whose image ends between the upper lip and the chin (`face_cut_off`), by where the lips are: "
-        "past the edge in more than 10 % of the frames (yes), never within 5 % of the face's height of it (no), or "
-        "between:\n\n" + table(("clips of", "the image ends", "clips", "to be refused", "refused"), edges)
+        + "\n\nClips whose image ends between the upper lip and the chin (`face_cut_off`), by where the lips "
+        "truly are: beyond the edge in more than 10 % of the frames (yes), never within 5 % of the face's height of it "
+        "(no), or between:\n\n" + table(("clips of", "the image ends", "clips", "to be refused", "refused"), edges)
     )
     return Section("Samples that stand still, lips at the edge", text, {"frozen": stills, "lips": lips, "edges": edges})
 

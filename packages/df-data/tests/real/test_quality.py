@@ -26,6 +26,7 @@ from df_data.stages.sync import FileSync, SyncFilter, check_sync, lag_curve, ver
 from df_data.synth.clip import make_clip
 from df_models.crop import CropRule, crop_resize
 from df_models.encoders.face.yunet import YuNet
+from df_models.media import write_video
 from df_models.time import samples_for
 
 FACES = FaceFilter(min_face=64)
@@ -171,6 +172,19 @@ def test_audio_of_another_time_is_in_doubt_and_then_refused_by_its_reason(clips:
     assert refused.value.reason == "sound_offset"
     assert refused.value.scores["mouth_sound_offset"] == pytest.approx(0.4, abs=0.04)
     assert {"snr_db", "face_hidden", "sharpness"} <= set(refused.value.scores)
+
+
+def test_a_video_that_ends_at_the_lips_is_refused(
+    real_data: Path, detector: YuNet, reader: MediaPipeReader, prepare_clip: Prepare, tmp_path: Path
+) -> None:
+    decoded = decode_clip(sorted((real_data / "grid/others").glob("*.mpg"))[0])
+    face = detector.detect(decoded.frames[20])[0]
+    lips = round(float(face.points[3:, 1].mean()) / 2) * 2
+    config = StageConfig(size=64, faces=FACES.model_copy(update={"min_inside": 0.3}))
+    write_video(tmp_path / "cut.mp4", decoded.frames[:51, :lips], audio=decoded.wave[: samples_for(51)])
+    with pytest.raises(Rejected, match="face_cut_off: the lips are at the edge") as refused:
+        prepare_clip(tmp_path / "cut.mp4", config, StageModels(detector, reader))
+    assert refused.value.scores["lips_outside"] > 0.9
 
 
 @pytest.mark.slow
