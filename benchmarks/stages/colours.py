@@ -90,7 +90,7 @@ def hdr_errors(clips: Sequence[np.ndarray], kind: str, folder: Path) -> dict[str
         path = folder / "hdr.mp4"
         light = standard_light(frames / 255) @ to_2020
         write(path, [ten_bits(np.clip(signal(f), 0, 1)) for f in light], "libx265", "yuv420p10le", colours,
-              crf="4", **{"x265-params": "log-level=none"})  # fmt: skip
+              crf="4", **{"x265-params": "log-level=none:pools=none:frame-threads=1"})  # fmt: skip
         found, raw = decoded(path)[: len(frames)].astype(float), untouched(path).astype(float)
         low = frames.max(axis=-1) <= KNEE
         off["taken as it is"].append(np.abs(raw - frames)[low])
@@ -106,8 +106,9 @@ def field_psnr(clips: Sequence[np.ndarray], folder: Path) -> dict[str, float]:
         woven = frames[:-1].copy()
         woven[:, 1::2] = frames[1:, 1::2]
         path = folder / "fields.mp4"
-        images = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in woven]
-        write(path, images, "libx264", "yuv420p", Colours(1, 1), crf="4", **{"x264-params": "tff=1"})
+        rgb = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in woven]
+        images = [frame.reformat(format="yuv420p", dst_colorspace=1) for frame in rgb]
+        write(path, images, "libx264", "yuv420p", Colours(1, 1), crf="4", **{"x264-params": "tff=1:threads=1"})
         for name, seen in (("as they are", untouched(path)), ("decoded", decoded(path)[: len(woven)])):
             found[name].append(max(_psnr(seen, frames[:-1]), _psnr(seen, frames[1:])))
     return {name: float(np.median(values)) for name, values in found.items()}

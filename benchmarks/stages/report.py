@@ -108,7 +108,7 @@ def talking(folder: Path) -> list[np.ndarray]:
     """The first two seconds of each video of a folder, uint8 ``[T, H, W, 3]``, at a third of its size; none without."""
     clips = [decode_clip(path, max_seconds=2.0).frames for path in sorted(folder.glob("*.mp4"))]
     thirds = [clip[:, ::3, ::3] for clip in clips]
-    return [np.ascontiguousarray(t[:, : t.shape[1] // 2 * 2, : t.shape[2] // 2 * 2]) for t in thirds]
+    return [np.ascontiguousarray(t[:, : t.shape[1] // 4 * 4, : t.shape[2] // 4 * 4]) for t in thirds]
 
 
 def _main(argv: list[str]) -> None:
