@@ -71,6 +71,16 @@ def test_a_copy_is_told_and_is_no_other_person(tmp_path: Path) -> None:
         assert sum(made.split == "val" for made in found.values() if made.same_as is None) == 3
 
 
+def test_a_file_of_two_sources_is_built_once(tmp_path: Path) -> None:
+    write(tmp_path, "v00.mp4", "v10.mp4")
+    sources = [
+        SourceConfig(name=name, folder=str(tmp_path), pattern=pattern, licence="x")  # type: ignore[arg-type]
+        for name, pattern in (("a", "*.mp4"), ("b", "v0*"))
+    ]
+    same = {made.name: made.same_as for made in list_inputs(tuple(sources), SplitConfig(val=1))}
+    assert same == {"a/v00.mp4": None, "a/v10.mp4": None, "b/v00.mp4": "a/v00.mp4"}
+
+
 @pytest.mark.parametrize(
     ("files", "val", "held"),
     [(1, 16, 0), (2, 16, 1), (5, 16, 2), (40, 16, 16), (3, None, 1), (40, None, 4), (900, None, 16), (1, None, 0)],
@@ -82,6 +92,7 @@ def test_a_small_folder_holds_out_what_it_can(
     with caplog.at_level(logging.WARNING):
         assert len(held_out(groups, SplitConfig(val=val), 0)) == held
     assert ("split.val=16" in caplog.text) == (val == 16 and held < 16)
+    assert ("no validation split" in caplog.text) == (val is None and held == 0)
 
 
 def test_one_person_cannot_be_held_out(tmp_path: Path) -> None:

@@ -113,7 +113,13 @@ class SpyModel(nn.Module):
     def normalize_structure(self, structure: Tensor) -> Tensor:
         return structure / 2
 
-    def step(self, video, structure, audio, sigma_video, sigma_structure, cache, *, frame, write, structure_known=None):
+    def hear(self, audio, cache, *, frame, count) -> None:
+        """Nothing is to be kept of what it hears."""
+
+    def step(
+        self, video, structure, audio, sigma_video, sigma_structure, cache, *, frame, write, structure_known=None,
+        heard=None,
+    ):  # fmt: skip
         self.calls.append(Call(video, structure, audio, sigma_video, sigma_structure, frame, write, structure_known))
         return Velocity(self._toward(video, sigma_video), self._toward(structure, sigma_structure))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,7 +15,7 @@ from av.stream import Disposition
 
 from df_data.stages.decode import DecodedClip, iter_segments
 from df_data.stages.faces import FaceFilter
-from df_data.stages.prepare import StageConfig, _usable_shot, prepare_general
+from df_data.stages.prepare import StageConfig, _check_frames, _usable_shot, prepare_general
 from df_data.stages.rejection import Rejected
 from df_models.containers import FileCutOff, is_cut_off
 from df_models.crop import CropRule
@@ -106,6 +108,13 @@ def test_low_rates_are_refused(tmp_path: Path, rate: int, taken: bool) -> None:
     assert not isinstance(made, Rejected)
 
 
+@pytest.mark.parametrize(("rate", "taken"), [(20000 / 1001, True), (19.9999, True), (19.0, False)])
+def test_a_rate_is_a_mean_of_time_stamps(rate: float, taken: bool) -> None:
+    clip = SimpleNamespace(source_fps=rate, damaged_frames=0, frames=[0])
+    with contextlib.nullcontext() if taken else pytest.raises(Rejected, match="frame_rate_too_low"):
+        _check_frames(clip, StageConfig(), {})  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize(
     ("side", "filters", "least"),
     [
@@ -138,6 +147,8 @@ def test_a_file_cut_off_is_told_as_truncated(tmp_path: Path, options: dict[str, 
     write_video(tmp_path / "made.mp4", frames, audio=tone(300, 2.0))
     whole = remuxed(tmp_path / "made.mp4", tmp_path / "whole.mp4", **options)
     assert not is_cut_off(whole) and len(decoded(whole).frames) == 50
+    (tmp_path / "more.mp4").write_bytes(whole.read_bytes() + b"SEFH\x6b\0\0\0SEFT")  # as a maker of phones adds it
+    assert not is_cut_off(tmp_path / "more.mp4")
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: int(0.7 * whole.stat().st_size)])
     with pytest.raises(FileCutOff, match=r"cut\.mp4 is truncated"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from df_data.build.build import PIPELINE
 from df_data.stages.readings import Readings
 from df_data.stages.rejection import Rejected
 from df_data.stages.sync import (
@@ -18,12 +19,13 @@ from df_data.stages.sync import (
     lag_curve,
     verdict,
 )
-from df_data.stages.sync_tracks import STEP_S, audio_tracks, sync_fit, without_slow_part
+from df_data.stages.sync_tracks import FIT, STEP_S, audio_tracks, sync_fit, without_slow_part
 from df_data.synth.clip import face_tracks
 from df_data.synth.head.identity import Identity
 from df_data.synth.head.structure import truths
 from df_data.synth.speech.speech import make_speech
 from df_data.synth.speech.voice import make_voice
+from df_models.files import sha256_file
 from df_models.time import samples_for
 
 FRAMES = 250
@@ -42,9 +44,10 @@ def decide(*curves: LagCurve) -> str:
     """What becomes of the last of a file's stretches."""
     filters, known, outcome = SyncFilter(), FileSync(), ""
     for one in curves:
-        own = verdict(one, filters.max_offset)
+        own, told = verdict(one, filters.max_offset), known.together("lips", one)
+        known.add("lips", one)
         try:
-            doubt = check_sync(own, verdict(known.add("lips", one), filters.max_offset), filters, {})
+            doubt = check_sync(own, verdict(told, filters.max_offset), filters, {})
             outcome = "halved" if doubt else "full"
         except Rejected as refused:
             outcome = refused.reason
@@ -76,6 +79,32 @@ def test_stretches_of_one_file_share_what_they_know() -> None:
     assert decide(curve(2.0, 0.0)) == "halved"
     assert decide(curve(10.0, 0.0), curve(2.0, 0.0)) == "full"
     assert decide(curve(10.0, 0.0), curve(4.9, None)) == "halved"  # it speaks against its file
+
+
+def test_what_is_sure_of_itself_is_not_refused_for_what_was_before_it() -> None:
+    assert decide(*[curve(10.0, None)] * 6, curve(10.0, 0.0)) == "halved"
+
+
+def test_another_s_speech_amid_good_stretches_never_counts_fully() -> None:
+    for before in (1, 6, 30):
+        assert decide(*[curve(10.0, 0.0)] * before, curve(8.0, None)) in ("halved", "other_speech")
+        assert decide(*[curve(10.0, 0.0)] * before, curve(8.0, 0.0, 0.18)) == "halved", "neither here nor there"
+
+
+def test_lags_that_were_not_compared_are_no_evidence(clips: list[Clip]) -> None:
+    lips, wave = clips[0]
+    short = Readings(*(track[:50] for track in vars(lips).values() if track is not None))
+    told = lag_curve(short, wave[: samples_for(50)])
+    assert told is not None and told.seconds[0] == 0 and told.seconds[len(LAGS) // 2] == pytest.approx(2.0, abs=0.05)
+    twenty = told
+    for _ in range(19):
+        twenty = twenty.with_more(told)
+    assert twenty.seconds[0] == 0
+
+
+def test_another_fit_is_another_pipeline() -> None:
+    """Half a dataset of one fit must not go on with another: raise `PIPELINE` with the file, and this hash."""
+    assert (PIPELINE, sha256_file(FIT)[:12]) == ("7", "c9bc42eab1c4")
 
 
 def test_what_was_seen_counts_by_its_seconds() -> None:

@@ -127,7 +127,7 @@ def _generate(args: argparse.Namespace) -> int:
     _check_outputs(args)
     fields = _fields(args)
     open_run(args.run, args.checkpoint)
-    for path in _inputs(args):
+    for path in filter(None, (args.image, args.audio)):
         require_file(path)
     announce_loading("df-infer")
     _check_asked(args)

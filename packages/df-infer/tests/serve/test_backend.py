@@ -92,6 +92,7 @@ def test_what_cannot_be_served_is_told_in_a_line(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.setattr("df_infer.pipeline.Pipeline.from_run", lambda *_, **__: pipeline)
+    monkeypatch.setattr("df_infer.serve.command.open_run", lambda *_: None)
     layout = StructureLayout.of(SYNTHETIC_70, "synthetic")
     motion = tmp_path / "motion.npz"
     write_motion(motion, Motion(np.zeros((25, 70), np.float32), layout))

@@ -147,7 +147,8 @@ def test_page_shows_a_mouth_that_follows_the_microphone(browser: Any, transport:
         assert openings[(times > asked - 1.0) & (times < asked)].max() > 0
         after = times > asked + 0.5
         assert openings[after].max() == 0 and heard[times > asked + 0.6].max() < 0.01
-        assert (np.diff(numbers[times > asked - 1.0]) <= AHEAD + 4).all()
+        late = times > asked - 1.0  # a browser that was stopped for a while goes on by the clock
+        assert (np.diff(numbers[late]) - FPS * np.diff(times[late]) <= AHEAD + 4).all()
         page.locator("#start").click()
         page.locator("#status", has_text="Stopped").wait_for(timeout=5_000)
         assert not faults

@@ -108,8 +108,12 @@ def is_cut_off(path: str | Path) -> bool:
         return False
 
 
+MEDIA_BOXES = (b"moov", b"moof", b"mdat")
+"""Boxes without all of which images are missing."""
+
+
 def _boxes_miss(file: BinaryIO, size: int) -> bool:
-    at, told = 0, False
+    at, told, name = 0, False, b""
     for count in range(MOST_BOXES):
         file.seek(at)
         head = file.read(16)
@@ -129,4 +133,4 @@ def _boxes_miss(file: BinaryIO, size: int) -> bool:
         at += length
         if at >= size:
             break
-    return at > size or not told
+    return (at > size and name in MEDIA_BOXES) or not told  # what stands behind the media may be anything

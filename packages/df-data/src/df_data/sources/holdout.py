@@ -56,7 +56,10 @@ def lasts(path: Path) -> float:
 def _number(count: int, split: SplitConfig) -> int:
     """How many of ``count`` are held out: a tenth if none is told, never more than half."""
     if split.val is None:
-        return min(max(1, round(count / 10)), MOST_HELD_OUT, count // 2)
+        number = min(max(1, round(count / 10)), MOST_HELD_OUT, count // 2)
+        if not number:
+            _log.warning("there is one input alone, so none is held out: the dataset has no validation split")
+        return number
     number = min(split.val, count // 2)
     if number < split.val:
         what = "inputs" if split.by == "sentence" else "persons"

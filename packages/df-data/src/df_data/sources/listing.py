@@ -75,8 +75,12 @@ def list_inputs(sources: tuple[SourceConfig, ...], split: SplitConfig, val_frame
 
 def _told_from_copies(found: list[Input]) -> list[Input]:
     """Return inputs of which those that are an earlier one's copy say so."""
-    same, names = same_contents(made.path for made in found), {made.path: made.name for made in found}
-    return [replace(made, same_as=names[same[made.path]]) if made.path in same else made for made in found]
+    same = same_contents(dict.fromkeys(made.path for made in found))  # several sources may name one file
+    first: dict[Path, str] = {}
+    for made in found:
+        first.setdefault(same.get(made.path, made.path), made.name)
+    originals = [first[same.get(made.path, made.path)] for made in found]
+    return [made if made.name == name else replace(made, same_as=name) for made, name in zip(found, originals)]
 
 
 def list_files(sources: tuple[SourceConfig, ...]) -> list[tuple[SourceConfig, Input]]:

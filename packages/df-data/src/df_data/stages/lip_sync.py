@@ -68,6 +68,7 @@ def distance_curve(lips_WD: Tensor, audio_WD: Tensor) -> LagCurve:
     meet = np.maximum(len(lips_WD) - np.abs(shifts), 0)
     distances = np.array([_distance(lips_WD, audio_WD, shift) for shift in shifts.tolist()])
     statistic = np.nan_to_num(np.nanmedian(distances) - distances)
+    meet = np.where(np.isnan(distances), 0, meet)  # what was not compared is no evidence
     at = LAGS * STEP_S
     spread = [np.interp(at, shifts / FPS, values) for values in (statistic, meet / FPS)]
     return LagCurve(spread[0], spread[1], **WORTH)

@@ -116,7 +116,7 @@ def _judge(
     said = []
     for name, curve in curves.items():
         own = verdict(curve, filters.sync.max_offset)
-        file = verdict(known.add(name, curve), filters.sync.max_offset)
+        file = verdict(known.together(name, curve), filters.sync.max_offset)
         said.append((own, file))
         scores |= {f"{name}_evidence": own.evidence, f"{name}_file_evidence": file.evidence}
         if name == "mouth_sound":
@@ -125,6 +125,8 @@ def _judge(
         check_voice(scores, filters.voice)
     if filters.occlusion.enabled:
         check_hidden(scores, filters.occlusion)
+    for name, curve in curves.items():  # silence, music and hidden lips say nothing of the file's offset
+        known.add(name, curve)
     if not said:
         return SYNC_UNKNOWN if asked else None
     own, file = said[0]

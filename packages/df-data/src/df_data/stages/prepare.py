@@ -45,6 +45,8 @@ from df_models.time import FPS, samples_for, valid_pixel_length
 
 ENLARGED = "enlarged"
 """The soft fault of a crop that has fewer pixels than the clip that is made of it."""
+RATE_SLACK = 0.01
+"""Share by which a rate may miss its least: it is a mean of time stamps, and 20000/1001 is called 20 everywhere."""
 LOOK_EVERY = 8
 """Frames between two looks of the face recognition network at who is to be seen."""
 MOUTH_OPEN = TRUTH_NAMES.index("mouth_open")
@@ -288,7 +290,7 @@ def _usable_shot(decoded: DecodedClip, config: StageConfig, scores: dict[str, fl
 
 
 def _check_frames(decoded: DecodedClip, config: StageConfig, scores: dict[str, float]) -> None:
-    if decoded.source_fps < config.min_source_fps:
+    if decoded.source_fps < (1.0 - RATE_SLACK) * config.min_source_fps:
         raise Rejected("frame_rate_too_low", f"{decoded.source_fps:.3g} frames a second, {FPS} are made of them")
     scores["damaged_share"] = decoded.damaged_frames / len(decoded.frames)
     if scores["damaged_share"] > config.max_damaged:

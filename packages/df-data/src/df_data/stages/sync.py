@@ -13,7 +13,8 @@ the offset equally likely; *another's* is 1. The **evidence** is the logarithm, 
 against the mean of the other two. It grows with what was seen: of 2 s it can tell little, and says so.
 
 By what a likelihood ratio is, audio that does not belong to the lips has an evidence above e by chance in 10^-e of all
-cases at most, and audio that does one below -e. That holds as far as the model does: see ``docs/results/stages.md``.
+cases at most where half of them are shifted and half another's (of one kind alone in twice as many), and audio that
+does one below -e. That holds as far as the model does: see ``docs/results/stages.md``.
 
 Stretches of one file have one offset, so they share what they know: their statistics are averaged by their seconds
 (:class:`FileSync`). SyncNet, where it is given, goes the same way with a statistic of its own
@@ -44,7 +45,7 @@ MIN_OVERLAP_S = 1.0
 USUAL_OFFSET_S = 0.05
 """Deviation of the offsets of files that count as in sync."""
 AGAINST = -1.0
-"""Evidence of a stretch that speaks against its file: a tenth as likely as not."""
+"""Evidence of a short stretch that speaks against its file: a tenth as likely as not. Of a long one any below 0."""
 
 
 class SyncFilter(FrozenModel):
@@ -141,7 +142,8 @@ def curve_of(lips_MV: np.ndarray, audio_MB: np.ndarray, fit: SyncFit) -> LagCurv
     overlap = np.maximum(len(lips_MK) - np.abs(LAGS), 0)
     enough = overlap * STEP_S >= MIN_OVERLAP_S
     statistic = np.where(enough, lag_correlations(lips_MK, audio_MK) @ fit.weights, 0.0)
-    return LagCurve(statistic, (overlap + 1) * STEP_S, fit.mean, fit.spread, fit.noise)
+    seconds = np.where(enough, (overlap + 1) * STEP_S, 0.0)  # what was not compared is no evidence, however often
+    return LagCurve(statistic, seconds, fit.mean, fit.spread, fit.noise)
 
 
 def lag_correlations(lips_MK: np.ndarray, audio_MK: np.ndarray) -> np.ndarray:
@@ -185,11 +187,14 @@ class FileSync:
     def __init__(self) -> None:
         self._known: dict[str, LagCurve] = {}
 
-    def add(self, measure: str, curve: LagCurve) -> LagCurve:
-        """Take in a stretch's curve; return what is known with it. Each measure (lips, SyncNet) counts for itself."""
+    def together(self, measure: str, curve: LagCurve) -> LagCurve:
+        """Return what is known with a stretch's curve. Each measure (lips, SyncNet) counts for itself."""
         known = self._known.get(measure)
-        self._known[measure] = curve if known is None else known.with_more(curve)
-        return self._known[measure]
+        return curve if known is None else known.with_more(curve)
+
+    def add(self, measure: str, curve: LagCurve) -> None:
+        """Take in a stretch's curve: of one in which somebody is heard and seen."""
+        self._known[measure] = self.together(measure, curve)
 
 
 def check_sync(own: SyncVerdict, known: SyncVerdict, filters: SyncFilter, scores: dict[str, float]) -> bool:
@@ -202,10 +207,12 @@ def check_sync(own: SyncVerdict, known: SyncVerdict, filters: SyncFilter, scores
     Raises:
         Rejected: ``sound_offset``, ``other_speech``.
     """
-    for said in (own, known):
+    sure = own.evidence >= filters.min_evidence  # of itself: what was before it cannot refuse it
+    for said in (own,) if sure else (own, known):
         if said.seconds >= filters.refuse_seconds and said.evidence <= filters.refuse_evidence:
             raise _refusal(said, scores)
-    return known.evidence < filters.min_evidence or own.evidence <= AGAINST
+    against = 0.0 if own.seconds >= filters.refuse_seconds else AGAINST
+    return known.evidence < filters.min_evidence or own.evidence <= against
 
 
 def _refusal(said: SyncVerdict, scores: dict[str, float]) -> Rejected:
