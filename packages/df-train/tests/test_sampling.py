@@ -15,6 +15,7 @@ from df_models.errors import UserError
 from df_models.media import read_audio, read_image, read_video, write_video
 from df_train import sampling
 from df_train.config import TrainConfig
+from df_train.preflight import preflight
 from df_train.run import train
 from df_train.sampling import generate, validation_clips, write_contact_sheet, write_example, write_samples
 
@@ -104,8 +105,19 @@ def test_the_contact_sheet_shows_truth_and_generation_of_each_clip(tmp_path: Pat
     one, two = read_image(tmp_path / "one.png"), read_image(tmp_path / "two.png")
     assert two.shape[0] > 1.7 * one.shape[0]
     assert (one[one.shape[0] * 3 // 4] == 0).mean() > 0.5
-    with pytest.raises(UserError, match="val"):
-        write_contact_sheet(tmp_path / "none.png", [], [])
+
+
+def test_an_empty_val_split_is_told_before_the_first_step(
+    make_config: Callable[..., TrainConfig], dataset_at: Callable[..., Path], tmp_path: Path
+):
+    config = make_config(
+        tmp_path / "run",
+        data={"root": str(dataset_at(tmp_path / "data", val=0))},
+        sample={"clips": 1},
+        rollout={"steps": 1},
+    )
+    with pytest.raises(UserError, match=r"val holds no clip to generate samples of .* sample\.clips=0"):
+        preflight(config)
 
 
 def test_samples_come_during_and_after_training(

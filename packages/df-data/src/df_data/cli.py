@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "given",
         nargs="*",
+        default=[],
         metavar="FOLDER, KEY=VALUE",
         help="a folder of videos, and dotted overrides such as stages.size=512 or sources.0.licence=CC0-1.0",
     )

@@ -66,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="df-eval", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="run directory of df-train, such as runs/quickstart")
-    parser.add_argument("more", nargs="*", metavar="RUN | key=value", help="more runs; settings to change (see below)")
+    parser.add_argument(
+        "more", nargs="*", default=[], metavar="RUN | key=value", help="more runs; settings to change (see below)"
+    )
     parser.add_argument(
         "--baseline",
         action="append",

@@ -56,9 +56,10 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
-        """Exit with 2, and a line."""
+        """Exit with 2, and a line: the whole usage above it would hide it."""
         wrong = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)
-        super().error(message if wrong is None else message + nearest(wrong[1], _options_of(self)))
+        hint = "" if wrong is None else nearest(wrong[1], _options_of(self))
+        raise SystemExit(_fail(self.prog, f"{message}{hint}; see {command(self.prog)} --help", EXIT_USER))
 
 
 def _options_of(parser: argparse.ArgumentParser) -> list[str]:

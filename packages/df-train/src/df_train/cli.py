@@ -119,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_version(parser, "df-train")
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="YAML file, e.g. from configs/train")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=5e-4")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="settings to change, e.g. optim.lr=5e-4"
+    )
     wish = parser.add_mutually_exclusive_group()
     wish.add_argument("--resume", action="store_true", help="continue the run; also one that is finished")
     wish.add_argument("--fresh", action="store_true", help="remove what the run has written and start at step 0")

@@ -138,8 +138,11 @@ def check_data(config: TrainConfig) -> None:
             f"data.root: {data.root} holds no train/ directory; make the dataset with `df-data synth` or `df-data "
             "build`, or give data.synth to have the synthetic corpus made there"
         )
-    if config.sample.clips:
-        manifest_of(data.split("val"))
+    if config.sample.clips and not manifest_of(data.split("val")).shards:
+        raise UserError(
+            f"data.root: {data.split('val')} holds no clip to generate samples of (`df-data stats` tells what became "
+            "of the inputs); hold out others (split.val of the build), or train without samples: sample.clips=0"
+        )
 
 
 def check_samples(config: TrainConfig, model: DualForceConfig) -> None:

@@ -25,7 +25,6 @@ from df_infer.sampling.drive import Drive
 from df_infer.sampling.structure_from import open_maker, raw_structure
 from df_models import DualForce
 from df_models.encoders import AudioPool, VideoVAE, load_video_vae
-from df_models.errors import UserError
 from df_models.files import atomic_path
 from df_models.media import read_audio, read_video, write_image, write_video, write_wav
 from df_models.time import latent_length, pool_audio, samples_for, to_slots, valid_pixel_length
@@ -187,8 +186,6 @@ def write_contact_sheet(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not truths:
-        raise UserError("no validation clips to show; build a dataset with a val split")
     columns = min(_COLUMNS, min(len(frames) for frames in truths))
     rows = [(name, frames) for pair in zip(truths, generated) for name, frames in zip(("truth", label), pair)]
     figure = Figure(figsize=(1.3 * columns + 0.3, 1.3 * len(rows) + 0.3), layout="constrained")

@@ -27,7 +27,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         command.add_argument(
             "source", help="a fetch config such as configs/fetch/hdtf.yaml, or a dataset's name such as hdtf"
         )
-        command.add_argument("overrides", nargs="*", help="dotted overrides, such as limit=3 max_height=720")
+        command.add_argument(
+            "overrides", nargs="*", default=[], help="dotted overrides, such as limit=3 max_height=720"
+        )
         for option, what in (
             ("lists", "file or folder of the dataset's own lists"),
             ("out", "directory that gets clips/ and journal.jsonl"),

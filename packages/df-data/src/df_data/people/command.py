@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
         help=f"the file to write (default: the one that the config's sources name, else {DEFAULT_OUT})",
     )
     parser.add_argument("--doubtful", type=int, default=20, help="list so many pairs near the threshold (default 20)")
-    parser.add_argument("overrides", nargs="*", help="dotted overrides of the config, such as workers=4")
+    parser.add_argument("overrides", nargs="*", default=[], help="dotted overrides of the config, such as workers=4")
     add_print_config(parser)
     parser.set_defaults(run=run, goes_on=True)
 

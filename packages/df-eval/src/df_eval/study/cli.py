@@ -51,7 +51,9 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     )
     what = "CONFIG" if command in ("run", "plan") else "CONFIG|DIR"
     parser.add_argument("study", type=Path, metavar=what, help="YAML file, e.g. from configs/study")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings to change, e.g. seeds=[0,1]")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="settings to change, e.g. seeds=[0,1]"
+    )
     if command == "run":
         parser.add_argument("--dry-run", action="store_true", help="the same as df-study plan")
         parser.add_argument("--retry", action="store_true", help="try failed runs again")
