@@ -45,7 +45,9 @@ def test_blinks_are_counted_with_hysteresis_and_across_holes() -> None:
     assert pose.count_blinks(closure) == 2
     closure[11] = np.nan
     assert pose.count_blinks(closure) == 2
-    assert pose.count_blinks(np.ones(10)) == 1
+    assert pose.count_blinks(np.ones(10)) == 0  # it never closes
+    assert pose.count_blinks(np.array([1.0, 1.0, 0.0, 1.0, 0.0])) == 1
+    assert pose.count_blinks(np.full(10, np.nan)) == 0
     assert pose.count_blinks(np.zeros(10)) == 0
 
 

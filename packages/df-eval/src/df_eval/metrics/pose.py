@@ -58,10 +58,10 @@ def pose_speed(angles_TA: np.ndarray, mask_T: np.ndarray | None = None, fps: flo
 def count_blinks(closure_T: np.ndarray, mask_T: np.ndarray | None = None) -> int:
     """Closures of the eye, with hysteresis (`CLOSED`, `REOPENED`); frames that were not read change nothing.
 
-    An eye that is closed in the first frame counts as one blink.
+    An eye that is closed from the first frame on did not close there: a still image of closed eyes does not blink.
     """
     readable = np.isfinite(closure_T) if mask_T is None else np.isfinite(closure_T) & mask_T.astype(bool)
-    blinks, closed = 0, False
+    blinks, closed = 0, bool(readable.any()) and bool(closure_T[readable][0] >= CLOSED)
     for value in closure_T[readable]:
         if not closed and value >= CLOSED:
             blinks, closed = blinks + 1, True
