@@ -177,8 +177,8 @@ _OWN = [
         "blinks",
         "face",
         "truth",
-        "Times the eyes close (closure >= 0.5, over when < 0.35), total over total time; eyes closed from the start on do "
-        "not count.",
+        "Times the eyes close (closure >= 0.5, over when < 0.35), total over total time; eyes closed from the start on "
+        "do not count.",
         lambda s: pose.blink_rate(s.blink),
         needs=("blink",),
         unit="per min",
