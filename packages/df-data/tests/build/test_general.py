@@ -88,6 +88,8 @@ def test_the_shipped_build_reads_with_the_settings_that_the_documents_give_it():
     given = ["video_vae=wan", "reference_encoder=dinov2-base", "text={prompt: A video.}", "workers=16", "device=cuda"]
     config = load_config(BuildConfig, Path(__file__).parents[4] / "configs" / "data" / "general.yaml", given)
     assert not config.faces and config.text is not None and config.text.prompt == "A video."
+    captioned = load_config(BuildConfig, Path(__file__).parents[4] / "configs" / "data" / "panda70m.yaml", given[:2])
+    assert not captioned.faces and captioned.text == config.text and captioned.sources[0].captions == "sidecar"
 
 
 @pytest.mark.parametrize(

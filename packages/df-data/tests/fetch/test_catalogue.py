@@ -189,6 +189,31 @@ def test_talkvid(tmp_path: Path) -> None:
     assert [bad.place for bad in found.bad] == ["record 2", "record 3", "record 4", "record 5", "record 6", "line 2"]
 
 
+def test_panda70m(tmp_path: Path) -> None:
+    header = "videoID,url,timestamp,caption,matching_score,desirable_filtering\n"
+    times = (
+        "[['0:00:08.875', '0:00:19.185'], ['0:01:00.000', '1:02:03.5'], ['0:00:00', '0:00:01'], ['0:00:61', '0:02:00']]"
+    )
+    said = "[\"A cat's  nap.\", 'A \"\"b\"\".', 'c', 'd']".replace('"', '""').replace('""""', '""')
+    good = f'aaaaaaaaaaa,{WATCH}aaaaaaaaaaa,"{times}","{said}","[0.5, 0.25, 0.1, 0.1]",'
+    good += "\"['desirable', 'desirable', '1_still_foreground_image', 'desirable']\"\n"
+    code = f"bbbbbbbbbbb,{WATCH}bbbbbbbbbbb,__import__('os').getcwd(),[],[],[]\n"
+    (tmp_path / "list.csv").write_text(header + good + code, encoding="utf-8")
+    found = read_catalogue("panda70m", tmp_path)
+    first, second = found.clips
+    assert (first.clip, first.start_s, first.end_s) == ("aaaaaaaaaaa_00000", 8.875, 19.185)
+    assert first.caption == "A cat's nap." and first.provenance == {"matching_score": 0.5}
+    assert (second.end_s, first.person, first.crop) == (3723.5, None, None)
+    assert [bad.problem for bad in found.bad] == [
+        "clip 2 is not desirable (1_still_foreground_image)",
+        "'0:00:61' is no time (h:mm:ss.fff)",
+        "timestamp is no list",
+    ]
+    (tmp_path / "list.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="no column 'videoID'"):
+        read_catalogue("panda70m", tmp_path)
+
+
 def test_layouts(tmp_path: Path) -> None:
     def touch(*names: str) -> Path:
         for name in names:

@@ -16,10 +16,12 @@ from typing import Any
 from tqdm import tqdm
 
 from df_data.build.config import BuildConfig, ClipConfig, ModelPaths
+from df_data.build.devices import resolve_devices
 from df_data.build.intake import Intake, check_unchanged
 from df_data.build.part import refuse_other_part
 from df_data.build.pool import WorkerPool, open_pool
 from df_data.build.pool.messages import ModelsFactory
+from df_data.build.prompt import caption_folder, encode_captions
 from df_data.build.workers import worker_models
 from df_data.common.wording import counted
 from df_data.format.fingerprint import fingerprints
@@ -142,9 +144,22 @@ def build(
             writer.forget_damaged(verify=retry_damaged)
         mine = [m for m in inputs if config.takes(shard_of(m.key, writers[m.split].manifest.num_shards))]
         intake = Intake(ledger, writers, mine, retry_failed=retry_failed)
+        _encode_captions(config, intake.todo(), pool.records(), progress)
         _run(intake, len(mine), pool, ledger, progress)
         intake.finish()
     return _summary(out, ledger, writers, time.monotonic() - started, config.part)
+
+
+def _encode_captions(
+    config: BuildConfig, todo: list[Input], records: Mapping[str, EncoderRecord], progress: bool
+) -> None:
+    """Encode the captions of the inputs that are to be taken, for the workers to read."""
+    captions = {made.caption for made in todo if made.caption is not None}
+    if config.text is None or not captions:
+        return
+    folder = caption_folder(config.out.path, records["text"].sha256, config.dtype)
+    device = resolve_devices(config.device)[0]
+    encode_captions(config.text, config.dtype, device, captions, folder, progress)
 
 
 def fingerprint(config: BuildConfig, inputs: list[Input], records: Mapping[str, EncoderRecord]) -> tuple[str, ...]:
@@ -158,7 +173,11 @@ def fingerprint(config: BuildConfig, inputs: list[Input], records: Mapping[str, 
             "pipeline": PIPELINE,
             "settings": _without_locations(settings),
             "models": {role: record.sha256 for role, record in sorted(records.items())},
-            "inputs": [(made.name, made.identity, made.licence, made.split, dict(made.provenance)) for made in inputs],
+            "inputs": [
+                (made.name, made.identity, made.licence, made.split, dict(made.provenance))
+                + (() if made.caption is None else (made.caption,))
+                for made in inputs
+            ],
         }
 
     return fingerprints(config, NOT_IN_THE_BYTES, config.out.path, made_by)

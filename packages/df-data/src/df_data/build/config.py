@@ -87,7 +87,7 @@ class BuildConfig(FrozenModel):
         flame: ``deca[:LOCATION]``, ``emoca[:LOCATION]``, or null: no FLAME vectors.
         video_vae, audio_encoder, reference_encoder: see ``df_models.encoders``. As in all these, ``NAME:LOCATION`` says
             where weights lie, and ``${NAME:-default}`` is replaced from the environment.
-        text: the prompt of all clips and its encoder, or null: no text features.
+        text: the prompt of clips without a caption and its encoder, or null: no text features.
         dtype: what the encoders compute in (:meth:`df_data.build.encode.Encoders.load`).
         batch: how much the encoders get at a time.
         keep_video: store the crop with audio as an mp4 beside the tensors (evaluation compares with it).
@@ -155,6 +155,13 @@ class BuildConfig(FrozenModel):
         given = _changed(self, _OF_FACES) + [f"stages.{name}" for name in _changed(self.stages, _STAGES_OF_FACES)]
         if not self.faces and given:
             raise ValueError(f"faces=false builds general video, which has no {given[0]}; leave that setting out")
+        return self
+
+    @model_validator(mode="after")
+    def _captions_can_be_read(self) -> Self:
+        named = [source.name for source in self.sources if source.captions is not None]
+        if named and self.text is None:
+            raise ValueError(f"source {named[0]!r} has captions, but there is no text encoder to read them: give text")
         return self
 
     @property

@@ -1,36 +1,47 @@
-"""The prompt that all clips of a build share, encoded once by each worker.
+"""The prompt that clips of a build share, encoded once by each worker, and the captions of single videos.
 
 The text encoder is by far the largest of the frozen models (UMT5-XXL: 11 GB in bfloat16, 23 GB in float32) and is
 needed for a second. So it is loaded before everything else, by one process of a machine at a time, reads the prompt on
-the processor and is let go.
+the processor and is let go. Captions are read by the build's own process before the first video is taken, and lie in
+the dataset's directory for the workers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from df_data.format.sample import EncoderRecord
 from df_models.encoders import load_text_encoder
+from df_models.encoders.base import TextEncoder
+from df_models.errors import UserError
 from df_models.locks import open_locked
 from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location
-from df_models.text import prompt_rows
+from df_models.text import Prompt, prompt_rows, read_prompt, write_prompt
+
+CAPTIONS = "captions"
+"""Directory of encoded captions in the dataset's own; it may be removed when the build is done."""
+CAPTIONS_AT_ONCE = 8
+"""Few: they are padded to the longest of them."""
 
 
 class TextConfig(FrozenModel):
-    """The prompt of all clips, and who reads it.
+    """The prompt of clips without a caption of their own, and who reads it.
 
     Attributes:
         text_encoder: ``umt5-xxl`` or ``umt5-xxl:LOCATION``.
-        prompt: words that describe every clip of the build, as prompts of the video model do.
+        prompt: words that describe every clip of the build, as prompts of the video model do; captions of single videos
+            take its place (``sources[].captions``).
     """
 
     text_encoder: Location = Location("umt5-xxl")
@@ -56,11 +67,64 @@ def encode_prompt(config: TextConfig, precision: PrecisionName) -> EncodedPrompt
         UserError: the encoder cannot be found or does not fit.
     """
     with _one_at_a_time():
-        encoder = load_text_encoder(config.text_encoder)
-        if precision != "auto":
-            encoder.to(dtype=getattr(torch, precision))
+        encoder = _encoder(config, precision)
         rows_LD = prompt_rows(encoder.encode([config.prompt])[0])
         return EncodedPrompt(rows_LD.half().clone(), EncoderRecord(id=encoder.id, sha256=encoder.sha256))
+
+
+def _encoder(config: TextConfig, precision: PrecisionName) -> TextEncoder:
+    encoder = load_text_encoder(config.text_encoder)
+    if precision != "auto":
+        encoder.to(dtype=getattr(torch, precision))
+    return encoder
+
+
+def caption_folder(out: Path, sha256: str, precision: PrecisionName) -> Path:
+    """Where the captions of a dataset lie, encoded by a text encoder of this hash."""
+    return out / CAPTIONS / f"{sha256[:16]}-{precision}"
+
+
+def caption_file(folder: Path, caption: str) -> Path:
+    """The file of one caption."""
+    return folder / f"{hashlib.sha256(caption.encode()).hexdigest()[:32]}.safetensors"
+
+
+@torch.inference_mode()
+def encode_captions(
+    config: TextConfig, precision: PrecisionName, device: str, captions: Iterable[str], folder: Path, progress: bool
+) -> None:
+    """Encode the captions that are not encoded yet, each into a file of its own; without any, load nothing.
+
+    Args:
+        device: what the encoder computes on.
+
+    Raises:
+        UserError: the encoder cannot be found or does not fit.
+    """
+    todo = [caption for caption in sorted(set(captions)) if not caption_file(folder, caption).exists()]
+    if not todo:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(), tqdm(total=len(todo), desc="captions", unit="caption", disable=not progress) as bar:
+        encoder = _encoder(config, precision).to(device=device)
+        for start in range(0, len(todo), CAPTIONS_AT_ONCE):
+            batch = todo[start : start + CAPTIONS_AT_ONCE]
+            for caption, rows_LD in zip(batch, encoder.encode(batch), strict=True):
+                words = Prompt(caption, prompt_rows(rows_LD).half().cpu().clone())
+                write_prompt(caption_file(folder, caption), words)
+            bar.update(len(batch))
+
+
+def read_caption(folder: Path, caption: str) -> Prompt:
+    """Return a caption that the build's own process has encoded.
+
+    Raises:
+        UserError: its file is not there, or damaged.
+    """
+    path = caption_file(folder, caption)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; workers on other machines need `out` on storage that all of them see")
+    return read_prompt(path)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from df_data.build.devices import resolve_devices
 from df_data.build.encode import Encoders, encode_images, mp4_bytes
 from df_data.build.pool.faults import error_line, is_ours
 from df_data.build.pool.messages import Heartbeat, InputResult, MadeSample, Outcome
-from df_data.build.prompt import encode_prompt
+from df_data.build.prompt import caption_folder, encode_prompt, read_caption
 from df_data.build.rejects import file_image
 from df_data.common.timing import stage, stopwatch
 from df_data.format.ledger import HALVED
@@ -43,6 +43,7 @@ from df_data.stages.voice import silero_vad
 from df_models.encoders import load_flame_encoder, load_motion_extractor
 from df_models.encoders.face.face_detectors import load_face_detector
 from df_models.structure import LIVEPORTRAIT_70
+from df_models.text import Prompt
 
 __all__ = ["GeneralModels", "InputResult", "WorkerModels", "reference_frames", "worker_models"]
 
@@ -248,8 +249,8 @@ class WorkerModels:
                 tensors["identity_vector"] = torch.from_numpy(clip.identity)
             if clip.flame is not None:
                 tensors["flame"] = torch.from_numpy(clip.flame)
-            if self.prompt is not None:
-                tensors["text_features"] = self.prompt.features_LD
+            if (text := self._text(made)) is not None:
+                tensors["text_features"] = text.features_LD
             mp4 = None
             if self.config.keep_video:
                 with stage("mp4"):
@@ -265,6 +266,16 @@ class WorkerModels:
             return None
         with stage("audio"):
             return encoder.encode(whole.wave, len(whole.frames)).half().cpu()
+
+    def _text(self, made: Input) -> Prompt | None:
+        """The words of a video: its own caption's, else the build's prompt; None if the build has no text."""
+        text = self.config.text
+        if text is None or self.prompt is None:
+            return None
+        if made.caption is None:
+            return Prompt(text.prompt, self.prompt.features_LD)
+        folder = caption_folder(self.config.out.path, self.prompt.record.sha256, self.config.dtype)
+        return read_caption(folder, made.caption)
 
     def _meta(self, made: Input, key: str, clip: PreparedClip, words: list[tuple[str, float, float]]) -> SampleMeta:
         num_frames, size = clip.frames.shape[:2]
@@ -283,7 +294,7 @@ class WorkerModels:
             weight=clip.weight,
             encoders=self.records(),
             text=" ".join(word for word, _, _ in inside) or None,
-            prompt=None if self.config.text is None else self.config.text.prompt,
+            prompt=None if (prompt := self._text(made)) is None else prompt.words,
             structure_layout=LIVEPORTRAIT_70.name if self.config.faces else NO_FACE,
             truth_names=TRUTH_NAMES if self.config.faces else None,
             provenance={

@@ -261,6 +261,7 @@ class _Run:
             source_height=cut.height,
             frames=cut.frames,
             sound_rate=cut.sound_rate,
+            caption=clip.caption,
             tool=downloaded.tool,
             settings={name: getattr(self.config, name) for name in ("crf", "expand", "max_height")},
             bytes=target.stat().st_size,

@@ -36,6 +36,8 @@ class SourceConfig(FrozenModel):
             none is given.
         licence: of the videos, kept with every sample; ``sidecar`` takes each clip's own.
         alignments: folder of GRID's ``.align`` files with the words of each sentence, or none.
+        captions: words that describe each video, for the model's text: ``sidecar`` (beside a fetched clip) or ``txt``
+            (the file of the same name that ends in ``.txt``); a video without has the build's prompt, ``text.prompt``.
         limit: use only the first so many files by name; none for all.
     """
 
@@ -46,6 +48,7 @@ class SourceConfig(FrozenModel):
     identity: str = "file"
     licence: str | None = None
     alignments: Location | None = None
+    captions: Literal["sidecar", "txt"] | None = None
     limit: int | None = Field(default=None, ge=1)
 
     @field_validator("identity")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from df_data.sources.catalogue import CatalogueClip, read_catalogue
+from df_data.sources.catalogue.clip import MOST_OF_A_CAPTION, one_line
 from df_data.sources.config import SIDECAR, SourceConfig, SplitConfig
 from df_data.sources.duplicates import same_contents
 from df_data.sources.holdout import by_group, held_out
@@ -36,6 +37,7 @@ class Input:
         name: stable name in the ledger, ``source/relative/path``, with escapes for what cannot be printed.
         key: the same as letters, digits, ``_`` and ``-``, for sample keys.
         provenance: where a fetched clip was cut from, for the sample's metadata.
+        caption: words that describe the video, or None: the build's prompt does.
         listed: whether the source names the person: by its list or its folders, not by one file or video.
         same_as: name of the earlier input whose file holds the very same bytes, if there is one.
     """
@@ -48,6 +50,7 @@ class Input:
     split: str
     alignment: Path | None
     provenance: Mapping[str, Provenance] = field(default_factory=dict)
+    caption: str | None = None
     listed: bool = False
     same_as: str | None = None
 
@@ -160,7 +163,7 @@ def _input(
     source: SourceConfig, folder: Path, path: Path, alignments: Path | None, clip: CatalogueClip | None = None
 ) -> Input:
     relative = path.relative_to(folder)
-    sidecar = read_sidecar(path) if SIDECAR in (source.rule, source.licence) else None
+    sidecar = read_sidecar(path) if SIDECAR in (source.rule, source.licence, source.captions) else None
     return Input(
         name=f"{source.name}/{printable(relative.as_posix())}",
         key=f"{source.name}-{printable(stem(relative))}",
@@ -170,8 +173,27 @@ def _input(
         split="",
         alignment=alignments / f"{path.stem}.align" if alignments else None,
         provenance=_provenance(sidecar) if sidecar else {},
+        caption=_caption(source, path, sidecar),
         listed=_person_listed(source, sidecar, clip),
     )
+
+
+def _caption(source: SourceConfig, path: Path, sidecar: Sidecar | None) -> str | None:
+    """The words beside a video, if its source has such and they are there.
+
+    Raises:
+        UserError: the file of words is no text, or holds none or too many.
+    """
+    if source.captions != "txt":
+        return sidecar.caption if sidecar is not None and source.captions == SIDECAR else None
+    words = path.with_suffix(".txt")
+    if not words.is_file():
+        return None
+    try:
+        with open(words, encoding="utf-8") as file:
+            return one_line(file.read(2 * MOST_OF_A_CAPTION))
+    except ValueError as error:
+        raise UserError(f"{words}: {error}; mend or remove it, or leave `captions` out") from error
 
 
 def _licence(source: SourceConfig, sidecar: Sidecar | None, clip: CatalogueClip | None) -> str:

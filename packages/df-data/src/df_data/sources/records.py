@@ -10,11 +10,11 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from df_data.sources.catalogue.clip import PLAIN_NAME
+from df_data.sources.catalogue.clip import PLAIN_NAME, Caption
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import FrozenModel
@@ -39,6 +39,7 @@ class Sidecar(FrozenModel):
         source_width, source_height: size of the source's upright image.
         frames: images in the clip.
         sound_rate: samples a second, None for a silent source.
+        caption: words that describe the clip, where the lists have some.
         tool: name and version of what downloaded the video.
         settings: settings of the fetch that changed the bytes.
         bytes, sha256: of the clip's file.
@@ -64,6 +65,7 @@ class Sidecar(FrozenModel):
     source_height: int
     frames: int
     sound_rate: int | None
+    caption: Caption | None = None
     tool: str
     settings: dict[str, str | int | float] = Field(default_factory=dict)
     bytes: int
@@ -102,8 +104,13 @@ def read_sidecar(clip: Path) -> Sidecar:
 
 def write_sidecar(clip: Path, sidecar: Sidecar) -> None:
     """Write a clip's sidecar atomically; equal sidecars give equal bytes."""
-    text = json.dumps(sidecar.model_dump(mode="json"), sort_keys=True, indent=1, ensure_ascii=False)
+    text = json.dumps(_written(sidecar), sort_keys=True, indent=1, ensure_ascii=False)
     atomic_write(sidecar_path(clip), text + "\n")
+
+
+def _written(sidecar: Sidecar) -> dict[str, Any]:
+    """What a sidecar's file holds: a caption only where there is one, as before there were any."""
+    return sidecar.model_dump(mode="json", exclude={"caption"} if sidecar.caption is None else None)
 
 
 def is_fetched(clip: Path) -> bool:

@@ -6,9 +6,10 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from df_models.settings import FrozenModel
 
@@ -17,6 +18,23 @@ PLAIN_NAME = r"^[A-Za-z0-9_-]{1,120}$"
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _YOUTUBE_HOSTS = ("youtube.com", "www.youtube.com", "m.youtube.com", "music.youtube.com")
 LONGEST_VIDEO_S = 24 * 3600.0
+MOST_OF_A_CAPTION = 4000
+"""Characters; a text encoder reads 512 tokens, fewer than that many letters in any writing."""
+
+
+def one_line(text: str) -> str:
+    """Return words with single spaces between them.
+
+    Raises:
+        ValueError: there are none, or too many.
+    """
+    words = " ".join(text.split())
+    if not words or len(words) > MOST_OF_A_CAPTION or not words.isprintable():
+        raise ValueError(f"a caption has 1 to {MOST_OF_A_CAPTION} characters that can be printed")
+    return words
+
+
+Caption = Annotated[str, AfterValidator(one_line)]
 
 
 class ListedCrop(FrozenModel):
@@ -82,6 +100,7 @@ class CatalogueClip(FrozenModel):
         crop: part of the image, or None for all of it.
         person: who is seen, where the lists say so; unique in the dataset.
         licence: terms that the dataset is published under.
+        caption: words that describe the clip, where the lists have some; white space in it is made single spaces.
         provenance: where this entry stands and what else it says (strings and numbers).
     """
 
@@ -94,6 +113,7 @@ class CatalogueClip(FrozenModel):
     crop: ListedCrop | None = None
     person: str | None = Field(default=None, pattern=PLAIN_NAME)
     licence: str
+    caption: Caption | None = None
     provenance: dict[str, str | int | float] = Field(default_factory=dict)
 
     @field_validator("url")

@@ -1,0 +1,93 @@
+"""A video with words beside it has those as its text, one without has the build's prompt."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from df_data.build import prompt
+from df_data.build.build import build, fingerprint
+from df_data.build.config import BuildConfig
+from df_data.format.shards import iter_samples
+from df_data.sources.listing import list_inputs
+from df_models.encoders import load_text_encoder
+from df_models.errors import UserError
+from df_models.media import write_video
+
+WORDS = "abc  de\nabc"
+
+
+def config_of(folder: Path, out: Path, checkpoints: Path) -> BuildConfig:
+    return BuildConfig.model_validate(
+        {
+            "out": str(out),
+            "sources": [{"name": "v", "folder": str(folder), "licence": "CC0-1.0", "captions": "txt"}],
+            "stages": {"size": 16, "min_seconds": 1.0},
+            "clips": {"frames": 9, "stride": 24, "val_frames": 9, "references": 1},
+            "faces": False,
+            "workers": 1,
+            "device": "cpu",
+            "text": {"text_encoder": f"umt5-xxl:{checkpoints / 'umt5-xxl'}", "prompt": "ab"},
+        }
+    )
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index in range(3):
+        frames = np.random.default_rng(index).integers(0, 255, (33, 32, 32, 3)).astype(np.uint8)
+        write_video(folder / f"{index}.mp4", frames)
+    for index in range(2):
+        (folder / f"{index}.txt").write_text(WORDS if index == 0 else "cab")
+    return folder
+
+
+def test_captions_are_the_text_of_their_clips(
+    videos: Path, tmp_path: Path, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(videos, tmp_path / "out", checkpoints)
+    build(config, progress=False)
+    samples = {s.key.split("-")[1][:1]: s for split in ("train", "val") for s in iter_samples(tmp_path / "out" / split)}
+    encoder = load_text_encoder(f"umt5-xxl:{checkpoints / 'umt5-xxl'}")
+    for name, words in {"0": "abc de abc", "1": "cab", "2": "ab"}.items():
+        found = samples[name]
+        assert found.meta.prompt == words
+        wanted = prompt.prompt_rows(encoder.encode([words])[0]).half()
+        torch.testing.assert_close(found.tensors["text_features"], wanted, atol=2e-3, rtol=2e-3)  # padding rounds
+
+    shutil.rmtree(tmp_path / "out" / "train")
+    (tmp_path / "out" / "ledger.jsonl").unlink()
+    loads = []
+    monkeypatch.setattr(prompt, "_encoder", lambda *args: loads.append(args) or encoder)
+    build(config_of(videos, tmp_path / "again", checkpoints), progress=False)
+    assert len(loads) == 2  # one for the prompt, one for the captions
+    build(config, progress=False)
+    assert len(loads) == 3  # what is encoded is not encoded again
+
+
+def test_other_words_are_another_dataset(videos: Path, tmp_path: Path, checkpoints: Path) -> None:
+    config = config_of(videos, tmp_path / "out", checkpoints)
+
+    def made_by() -> str:
+        return fingerprint(config, list_inputs(config.sources, config.split), {})[0]
+
+    before = made_by()
+    assert made_by() == before
+    (videos / "0.txt").write_text("other words")
+    assert made_by() != before
+
+
+def test_words_that_are_none_are_told(videos: Path, tmp_path: Path, checkpoints: Path) -> None:
+    config = config_of(videos, tmp_path / "out", checkpoints)
+    for wrong in (b" \n", b"\xff\xfe", b"a" * 5000):
+        (videos / "0.txt").write_bytes(wrong)
+        with pytest.raises(UserError, match=r"0\.txt: .*leave `captions` out"):
+            list_inputs(config.sources, config.split)
+    with pytest.raises(ValueError, match="source 'v' has captions, but there is no text encoder"):
+        BuildConfig.model_validate(config.model_dump() | {"text": None})
