@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
-from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC, row_of
+from df_eval.measure import GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC, row_of
 from df_eval.rows.generation import Generated, Progress, generate_clips
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
@@ -87,8 +87,3 @@ def rows_of(systems: Sequence[System]) -> tuple[str, ...]:
     """The rows of the table: those of `df_eval.measure.ROWS`, with one for each system where there are several."""
     shifted = (shifted_row(system, systems) for system in systems)
     return (GROUND_TRUTH, *own_vaes(systems), *(system.row for system in systems), *shifted, STATIC)
-
-
-def row_names(names: Sequence[str]) -> list[str]:
-    """The systems' rows: a single one is `generated`, several have their names."""
-    return [GENERATED] if len(names) == 1 else list(names)

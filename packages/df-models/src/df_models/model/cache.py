@@ -94,16 +94,17 @@ class Chunk:
 
 
 class Held(NamedTuple):
-    """What the layers of one pass leave of a chunk, by ring: a pair of keys and values for each layer, in their order.
+    """What the layers of one pass leave of a chunk, by ring: a list for each layer in their order, which it fills.
 
     It is stored when all layers have run: a chunk that fails on the way leaves the cache as it was, and can be tried
-    again.
+    again. Each layer has a list of its own, which is empty when it runs: the length of a common one would tell layers
+    apart, and each would be compiled anew.
     """
 
-    video: list[KeyValue] | None
-    structure: list[KeyValue] | None
-    bridge_to_video: list[KeyValue] | None
-    bridge_to_structure: list[KeyValue] | None
+    video: list[list[KeyValue]] | None
+    structure: list[list[KeyValue]] | None
+    bridge_to_video: list[list[KeyValue]] | None
+    bridge_to_structure: list[list[KeyValue]] | None
 
 
 class Mark(NamedTuple):
@@ -237,7 +238,7 @@ class KVCache:
         for ring, pairs in zip((self.video, self.structure, self.bridge_to_video, self.bridge_to_structure), held):
             if ring is not None and pairs is not None:
                 own, places = (kept.to(ring.keys.device) for kept in chunk.kept)
-                ring.write(own, places, pairs)
+                ring.write(own, places, [pair for layer in pairs for pair in layer])
         self.length += len(chunk.frames)
         past = self.audio_past_BAF
         if past.shape[1]:
@@ -255,7 +256,7 @@ class CachedSequence:
         keys_BFNHK, values_BFNHK: what the ring holds, keys rotated.
         query_table_CNP2, own_table_CNP2: rotations of the chunk's queries and of its own keys.
         mask: additive, over what is stored and the chunk; None where all is seen.
-        held: takes the chunk's keys and values, to be stored when all layers have run; None stores nothing.
+        held: empty; takes the chunk's keys and values, to be stored when all layers have run. None stores nothing.
     """
 
     keys_BFNHK: Tensor

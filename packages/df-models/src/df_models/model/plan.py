@@ -163,10 +163,13 @@ class RingView(NamedTuple):
     own_table_CNP2: Tensor
     mask: Tensor | None
 
-    def attend(self, layer: int, held: list[KeyValue] | None) -> CachedSequence:
-        """Return one layer's attention, which puts the chunk's keys and values into ``held``."""
+    def attend(self, layer: int, held: list[list[KeyValue]] | None) -> CachedSequence:
+        """Return one layer's attention, which puts the chunk's keys and values into a new list of ``held``."""
         keys_YBFNHK, values_YBFNHK, queries, own, mask = self
-        return CachedSequence(keys_YBFNHK[layer], values_YBFNHK[layer], queries, own, mask, held)
+        left: list[KeyValue] | None = None if held is None else []
+        if held is not None and left is not None:
+            held.append(left)
+        return CachedSequence(keys_YBFNHK[layer], values_YBFNHK[layer], queries, own, mask, left)
 
 
 class ChunkView(NamedTuple):
@@ -246,11 +249,11 @@ def chunk_pass(view: ChunkView, audio: HeardAudio, held: Held | None) -> Pass:
     left = Held(None, None, None, None) if held is None else held
 
     def bridge(
-        layer: int, ring: RingView | None, keys_values: list[KeyValue] | None, inside: Attend | None
+        layer: int, ring: RingView | None, keys_values: list[list[KeyValue]] | None, inside: Attend | None
     ) -> Attend | None:
         return inside if ring is None else ring.attend(layer, keys_values)
 
-    def tower(layer: int, ring: RingView | None, keys_values: list[KeyValue] | None) -> Attend:
+    def tower(layer: int, ring: RingView | None, keys_values: list[list[KeyValue]] | None) -> Attend:
         assert ring is not None, "the model has no such tower"
         return ring.attend(layer, keys_values)
 
