@@ -182,6 +182,15 @@ def test_a_matroska_file_cut_off_is_told_as_truncated(tmp_path: Path, options: d
     assert len(list(iter_segments(cut, min_seconds=0.2, segment_seconds=0.4, max_seconds=0.8))) == 2  # enough of it
 
 
+def test_a_flash_video_cut_off_within_a_tag_is_told_as_truncated(tmp_path: Path) -> None:
+    whole = remuxed(noisy(tmp_path / "made.mp4"), tmp_path / "whole.flv")
+    assert not is_cut_off(whole) and len(decoded(whole).frames) == 50
+    for share in (0.7, 0.3):
+        with pytest.raises(FileCutOff, match=r"whole-cut\.flv is truncated"):
+            list(iter_segments(shortened(whole, share), min_seconds=0.2))
+    assert not is_cut_off(shortened(whole, 1.0, 4)), "the length after the last tag"
+
+
 def test_what_tells_no_length_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
     made = noisy(tmp_path / "made.mp4")
     for whole in (remuxed(made, tmp_path / "live.mkv", live="1"), remuxed(made, tmp_path / "stream.ts")):
@@ -197,6 +206,7 @@ def test_what_tells_no_length_is_taken_as_far_as_it_goes(tmp_path: Path) -> None
         b"",
         b"\0\0\0\0",
         b"RIFF1234AVI ",
+        b"FLV\x01\x05\0\0\0\x09\0\0\0\0",
         b"\0\0\0\x03ftyp" + b"\0" * 40,
     ],
 )

@@ -1,7 +1,7 @@
 """Whether a file's end is missing, by what its container says of its length.
 
-Told of MP4 and MOV (ISO/IEC 14496-12: boxes with their lengths) and of Matroska and WebM (RFC 9559, elements of EBML,
-RFC 8794). A transport stream has neither an end nor a length, and a Matroska file that was written to a pipe, or whose
+Told of MP4 and MOV (ISO/IEC 14496-12: boxes with their lengths), of Matroska and WebM (RFC 9559, elements of EBML,
+RFC 8794) and of FLV that breaks off within a tag (Adobe's Video File Format 10.1, annex E). A transport stream has neither an end nor a length, and a Matroska file that was written to a pipe, or whose
 recorder died, says that its length is unknown: of those nothing can be told.
 """
 
@@ -17,8 +17,9 @@ MEDIA_BOXES = (b"moov", b"moof", b"mdat")
 """Boxes without all of which images are missing."""
 EBML, SEGMENT, CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 """Identifiers of a Matroska file's head, of all that follows it, and of a piece of its media in that."""
-MOST_PARTS = 100_000
-"""Boxes or elements that are looked at: a fragmented hour has some thousand."""
+FLV = b"FLV\x01"
+MOST_PARTS = 1_000_000
+"""Boxes, elements or tags that are looked at: an hour of MP4 in fragments has some thousand, one of FLV 250 000."""
 
 
 def is_cut_off(path: str | Path) -> bool:
@@ -26,7 +27,8 @@ def is_cut_off(path: str | Path) -> bool:
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            return _elements_miss(file, size) if file.read(4) == EBML else _boxes_miss(file, size)
+            misses = {EBML: _elements_miss, FLV: _tags_miss}.get(file.read(4), _boxes_miss)
+            return misses(file, size)
     except OSError:
         return False
 
@@ -73,6 +75,22 @@ def _elements_miss(file: BinaryIO, size: int) -> bool:
             return part[0] == CLUSTER  # else it is an index or the like, behind all media
         at = part[1] + part[2]
     return True
+
+
+def _tags_miss(file: BinaryIO, size: int) -> bool:
+    """Whether a tag of an FLV file reaches beyond its end; each is followed by its length, 4 bytes."""
+    file.seek(5)
+    at = int.from_bytes(file.read(4), "big") + 4
+    for _ in range(MOST_PARTS):
+        file.seek(at)
+        head = file.read(11)
+        if not head:
+            return False
+        at += 11 + int.from_bytes(head[1:4], "big")
+        if len(head) < 11 or at > size:
+            return True
+        at += 4
+    return False
 
 
 def _element(file: BinaryIO, at: int) -> tuple[bytes, int, int | None] | None:
