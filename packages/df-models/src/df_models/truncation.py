@@ -1,8 +1,9 @@
 """Whether a file's end is missing, by what its container says of its length.
 
 Told of MP4 and MOV (ISO/IEC 14496-12: boxes with their lengths), of Matroska and WebM (RFC 9559, elements of EBML,
-RFC 8794) and of FLV that breaks off within a tag (Adobe's Video File Format 10.1, annex E). A transport stream has neither an end nor a length, and a Matroska file that was written to a pipe, or whose
-recorder died, says that its length is unknown: of those nothing can be told.
+RFC 8794) and of FLV that breaks off within a tag (Adobe's Video File Format 10.1, annex E). A transport stream has
+neither an end nor a length, and a Matroska file that was written to a pipe, or whose recorder died, says that its
+length is unknown: of those nothing can be told.
 """
 
 from __future__ import annotations
