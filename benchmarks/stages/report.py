@@ -24,6 +24,7 @@ from benchmarks.stages import (
     cover,
     cuts,
     faces,
+    intake,
     one_take,
     samples,
     soft,
@@ -32,7 +33,7 @@ from benchmarks.stages import (
     turning,
     who,
 )
-from benchmarks.stages.corpora import add_places, corpora, reported, turn_without_cut
+from benchmarks.stages.corpora import add_places, calibration, corpora, reported, turn_without_cut
 from benchmarks.stages.tables import Section
 from benchmarks.stages.talks import Models, Talk, grid_talks, rendered_talks
 from df_data.build.config import ModelPaths
@@ -76,7 +77,8 @@ def sections(
         "time": lambda: timing.measure(folder, ModelPaths(), options.files),
         "turning": lambda: turning.measure(talks(), models, folder),
         "colours": lambda: colours.measure(_images(talks(), grid), folder),
-        "sync": lambda: sync.measure(reported(seen()), seen()),
+        "intake": lambda: intake.measure(seen(), folder),
+        "sync": lambda: sync.measure(reported(seen()), calibration({"GRID": seen()["GRID"]})),
         "cuts": lambda: cuts.measure(talks()),
         "one take": lambda: one_take.measure(reported(seen()), seen(), turn_without_cut(options)),
         "who": lambda: who.measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from df_data import cli
 from df_data.build.config import BuildConfig
 from df_data.build.plain import plain_settings
+from df_data.sources import holdout
 from df_data.sources.config import SourceConfig, SplitConfig
 from df_data.sources.holdout import held_out, lasts
 from df_data.sources.listing import Input, list_inputs
@@ -112,6 +114,38 @@ def test_those_are_held_out_that_are_long_enough(tmp_path: Path) -> None:
         assert [made.name for made in found if made.split == "val"] == ["s/1.mp4", "s/3.mp4"]
     few = list_inputs((source,), SplitConfig(val=2), val_frames=129)
     assert sum(made.split == "val" for made in few) == 2, "where none is long enough, shorter ones"
+
+
+def test_no_more_files_are_opened_than_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = {f"p{index}": [tmp_path / f"{index}-{part}" for part in range(3)] for index in range(9)}
+    opened: list[Path] = []
+    monkeypatch.setattr(holdout, "MOST_LOOKED_INTO", 7)
+    monkeypatch.setattr(holdout, "lasts", lambda path: float(bool(opened.append(path))))
+    assert held_out(groups, SplitConfig(val=4), 0) == held_out(groups, SplitConfig(val=4), 1) and len(opened) == 7
+
+
+def test_damage_is_a_length_and_a_passing_fault_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "junk.mp4")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "gone")
+    assert lasts(tmp_path / "junk.mp4") == lasts(tmp_path / "link.mp4") == lasts(tmp_path) == 0
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("builtins.open", busy)
+    monkeypatch.setattr(holdout, "open_media", busy)
+    with pytest.raises(UserError, match=r"junk\.mp4 cannot be read \(Too many open files\)"):
+        lasts(tmp_path / "junk.mp4")
+
+
+def test_a_folder_may_have_an_equals_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a=b/videos").mkdir(parents=True)
+    assert cli.main(["build", "a=b/videos", "--out", "o=1", "stages.size=64", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "folder: a=b/videos" in printed and "out: o=1" in printed and "size: 64" in printed
 
 
 def test_the_plain_case_is_the_example_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from df_models.media.decoding import (
     decoded_frames,
     frame_samples,
 )
-from df_models.media.mixing import mix, mono_weights, stereo_weights
+from df_models.media.mixing import USUAL, mix, mono_weights, stereo_weights
 from df_models.media.track import AudioTrack
 
 RATE = 16_000
@@ -97,6 +97,18 @@ def test_surround_is_mixed_by_the_recommendation() -> None:
     assert mono_weights(["LFE"]).tolist() == [1.0]
     seven = stereo_weights(["FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"])
     assert seven[0][[4, 6]].min() > 0 and seven[0][[1, 5, 7]].max() == 0
+
+
+def test_surround_that_names_no_channel_is_mixed_like_what_names_them(tmp_path: Path) -> None:
+    """FFmpeg's AAC encoder writes 5.1(side) by a program element that its decoder gives no names."""
+    centre = np.zeros((6, len(TONE)), np.float32)
+    centre[2] = TONE
+    levels = []
+    for layout in ("5.1", "5.1(side)"):
+        heard = read_audio(encoded(tmp_path / "a.mp4", centre, RATE, "aac", layout, "fltp"))
+        levels.append(np.sqrt(np.mean(np.square(heard)) / np.mean(np.square(TONE))))
+    assert levels == pytest.approx([1 / (2 * 0.7071 + 1 + 2 * 0.5)] * 2, rel=0.03)
+    assert np.allclose(stereo_weights(["NONE"] * 8), stereo_weights(USUAL[8]))
 
 
 def test_more_channels_than_there_are_hold_the_front_pair() -> None:

@@ -39,8 +39,8 @@ def test_one_sample_is_enough_and_an_empty_split_is_warned_of(
     out = capsys.readouterr().out
     assert "next: " in out and "warning" not in out
     config = fake_config(tmp_path, ["ok 1"] * 8)
-    orders = ["reject" if made.split == "val" else "ok 1" for made in list_inputs(config.sources, config.split)]
+    orders = ["ok 1" if made.split == "val" else "reject" for made in list_inputs(config.sources, config.split)]
     (tmp_path / "other").mkdir()
     assert outcome(tmp_path / "other", orders, monkeypatch) == 0
     out = capsys.readouterr().out
-    assert "warning: no input of val was accepted" in out and "input of train" not in out
+    assert "warning: no input of train was accepted" in out and "input of val" not in out

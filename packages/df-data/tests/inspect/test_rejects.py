@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,6 +28,23 @@ def test_a_strip_shows_beginning_middle_and_end(tmp_path: Path) -> None:
     assert strip.shape == (HEIGHT, 3 * 160, 3)
     thirds = [strip[:, 160 * i + 20 : 160 * i + 140].mean(axis=(0, 1)).argmax() for i in range(3)]
     assert thirds == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("turn", "mirrored"), [(90, False), (180, True), (270, False)])
+def test_a_strip_is_upright_as_a_player_shows_it(tmp_path: Path, turn: int, mirrored: bool) -> None:
+    image = np.zeros((96, 64, 3), np.uint8)
+    image[:48, :32] = 230  # bright at the top left
+    stored = np.ascontiguousarray(np.rot90(image[:, ::-1] if mirrored else image, -turn // 90))
+    with av.open(str(tmp_path / "turned.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width = stored.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.set_display_rotation(turn, hflip=mirrored)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        container.mux(stream.encode(None))
+    strip = opened(file_image(tmp_path / "turned.mp4"))
+    assert strip.shape == (HEIGHT, 80, 3)
+    assert strip[5:50, 5:30].min() > 200 and strip[70:].max() < 30 and strip[:, 50:].max() < 30
 
 
 def test_a_still_image_gives_one_frame(tmp_path: Path) -> None:

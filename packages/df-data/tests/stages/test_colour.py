@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,10 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
+from df_data.build.rejects import file_image
+from df_data.people.look import few_frames
 from df_data.stages.colour import (
     BRIGHTEST,
     BT2020,
@@ -19,6 +23,7 @@ from df_data.stages.colour import (
     P3_D65,
     PQ,
     REFERENCE_WHITE,
+    UNSPECIFIED,
     Colours,
     colours_of,
     convert,
@@ -91,20 +96,44 @@ def ten_bits(luma: int, size: int = 64) -> av.VideoFrame:
     return frame
 
 
-@pytest.mark.parametrize("transfer", SIGNALS)
-def test_a_file_of_hdr_is_decoded_as_bt709(tmp_path: Path, transfer: int) -> None:
-    light = standard_light(np.array(176 / 255))
-    luma = round(64 + 876 * float(SIGNALS[transfer](light)))
-    with av.open(str(tmp_path / "hdr.mp4"), "w") as container:
+def grey_file(path: Path, luma: int, transfer: int, primaries: int = BT2020, tag: str | None = None) -> Path:
+    """Write four grey 10 bit images with these marks."""
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
         stream.width = stream.height = 64
         stream.pix_fmt = "yuv420p10le"
         context = stream.codec_context
-        context.color_trc, context.color_primaries, context.colorspace = transfer, BT2020, BT2020
+        if tag is not None:
+            context.codec_tag = tag
+        context.color_trc, context.color_primaries, context.colorspace = transfer, primaries, primaries
         for index in range(4):
             frame = ten_bits(luma)
             frame.pts, frame.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    (clip,) = iter_segments(tmp_path / "hdr.mp4", min_seconds=0.1, needs_audio=False)
+    return path
+
+
+@pytest.mark.parametrize("transfer", SIGNALS)
+def test_a_file_of_hdr_is_decoded_as_bt709(tmp_path: Path, transfer: int) -> None:
+    light = standard_light(np.array(176 / 255))
+    path = grey_file(tmp_path / "hdr.mp4", round(64 + 876 * float(SIGNALS[transfer](light))), transfer)
+    (clip,) = iter_segments(path, min_seconds=0.1, needs_audio=False)
     assert np.abs(clip.frames.astype(int) - 176).max() <= 3
+    image = file_image(path)
+    assert image is not None, "of a rejected one"
+    assert np.abs(np.asarray(Image.open(io.BytesIO(image))).astype(int) - 176).max() <= 4
+    assert all(np.abs(frame.astype(int) - 176).max() <= 3 for frame in few_frames(path)), "and for its person"
+
+
+def test_dolby_visions_own_colours_are_refused_where_the_file_says_nothing_else(tmp_path: Path) -> None:
+    own = grey_file(tmp_path / "5.mp4", 500, UNSPECIFIED, UNSPECIFIED, "dvh1")
+    with pytest.raises(Rejected) as told:
+        list(iter_segments(own, min_seconds=0.1, needs_audio=False))
+    assert told.value.reason == "colours_not_read" and "profile 5" in str(told.value)
+    assert file_image(own) is not None, "it is shown all the same"
+    for others in (
+        grey_file(tmp_path / "8.mp4", 500, PQ, BT2020, "dvh1"),
+        grey_file(tmp_path / "none.mp4", 500, UNSPECIFIED, UNSPECIFIED, "hvc1"),
+    ):
+        assert list(iter_segments(others, min_seconds=0.1, needs_audio=False))

@@ -17,10 +17,11 @@ from df_data.stages.decode import DecodedClip, iter_segments
 from df_data.stages.faces import FaceFilter
 from df_data.stages.prepare import StageConfig, _check_frames, _usable_shot, prepare_general
 from df_data.stages.rejection import Rejected
-from df_models.containers import FileCutOff, is_cut_off
+from df_models.containers import FileCutOff
 from df_models.crop import CropRule
 from df_models.errors import UserError
 from df_models.media import read_audio, read_video, write_video
+from df_models.truncation import is_cut_off
 
 RATE = 16_000
 
@@ -140,12 +141,22 @@ def remuxed(source: Path, target: Path, **options: str) -> Path:
     return target
 
 
+def noisy(path: Path) -> Path:
+    """Write 2 s of video of which every second takes about as many bytes."""
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
+    write_video(path, np.stack([np.roll(noise, index, axis=1) for index in range(50)]), audio=tone(300, 2.0))
+    return path
+
+
+def shortened(source: Path, keep: float, drop: int = 0) -> Path:
+    target = source.with_stem(f"{source.stem}-cut")
+    target.write_bytes(source.read_bytes()[: int(keep * source.stat().st_size) - drop])
+    return target
+
+
 @pytest.mark.parametrize("options", [{}, {"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}])
 def test_a_file_cut_off_is_told_as_truncated(tmp_path: Path, options: dict[str, str]) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
-    frames = np.stack([np.roll(noise, index, axis=1) for index in range(50)])
-    write_video(tmp_path / "made.mp4", frames, audio=tone(300, 2.0))
-    whole = remuxed(tmp_path / "made.mp4", tmp_path / "whole.mp4", **options)
+    whole = remuxed(noisy(tmp_path / "made.mp4"), tmp_path / "whole.mp4", **options)
     assert not is_cut_off(whole) and len(decoded(whole).frames) == 50
     (tmp_path / "more.mp4").write_bytes(whole.read_bytes() + b"SEFH\x6b\0\0\0SEFT")  # as a maker of phones adds it
     assert not is_cut_off(tmp_path / "more.mp4")
@@ -158,7 +169,47 @@ def test_a_file_cut_off_is_told_as_truncated(tmp_path: Path, options: dict[str, 
             read_video(cut)
 
 
-@pytest.mark.parametrize("data", [b"", b"\0\0\0\0", b"RIFF1234AVI ", b"\0\0\0\x03ftyp" + b"\0" * 40])
+@pytest.mark.parametrize("options", [{}, {"cluster_time_limit": "400"}, {"cues_to_front": "1"}])
+def test_a_matroska_file_cut_off_is_told_as_truncated(tmp_path: Path, options: dict[str, str]) -> None:
+    whole = remuxed(noisy(tmp_path / "made.mp4"), tmp_path / "whole.mkv", **options)
+    assert not is_cut_off(whole) and len(decoded(whole).frames) == 50
+    behind = shortened(whole, 1.0, 3)
+    assert is_cut_off(behind) == ("cues_to_front" in options)  # else its index alone is shorter
+    for share in (0.7, 0.3):
+        with pytest.raises(FileCutOff, match=r"whole-cut\.mkv is truncated"):
+            list(iter_segments(shortened(whole, share), min_seconds=0.2))
+    cut = shortened(whole, 0.7)
+    assert len(list(iter_segments(cut, min_seconds=0.2, segment_seconds=0.4, max_seconds=0.8))) == 2  # enough of it
+
+
+def test_a_flash_video_cut_off_within_a_tag_is_told_as_truncated(tmp_path: Path) -> None:
+    whole = remuxed(noisy(tmp_path / "made.mp4"), tmp_path / "whole.flv")
+    assert not is_cut_off(whole) and len(decoded(whole).frames) == 50
+    for share in (0.7, 0.3):
+        with pytest.raises(FileCutOff, match=r"whole-cut\.flv is truncated"):
+            list(iter_segments(shortened(whole, share), min_seconds=0.2))
+    assert not is_cut_off(shortened(whole, 1.0, 4)), "the length after the last tag"
+
+
+def test_what_tells_no_length_is_taken_as_far_as_it_goes(tmp_path: Path) -> None:
+    made = noisy(tmp_path / "made.mp4")
+    for whole in (remuxed(made, tmp_path / "live.mkv", live="1"), remuxed(made, tmp_path / "stream.ts")):
+        cut = shortened(whole, 0.7)
+        assert not is_cut_off(whole) and not is_cut_off(cut) and 20 < len(decoded(cut).frames) < 50
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x1a\x45\xdf\xa3",
+        b"\x1a\x45\xdf\xa3" + b"\0" * 40,
+        b"",
+        b"\0\0\0\0",
+        b"RIFF1234AVI ",
+        b"FLV\x01\x05\0\0\0\x09\0\0\0\0",
+        b"\0\0\0\x03ftyp" + b"\0" * 40,
+    ],
+)
 def test_other_damage_is_not_called_truncated(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     assert not is_cut_off(tmp_path / "x") and not is_cut_off(tmp_path / "none")

@@ -88,3 +88,14 @@ def test_a_build_keeps_what_is_good_of_a_stretch_and_counts_the_rest() -> None:
     assert [key for key, _ in kept] == ["talk-s0001-0000", "talk-s0001-0008", "talk-s0001-0016"] and left_out == 4
     with pytest.raises(Rejected, match="frozen_picture"):
         worker._clips(made, clip(frozen=np.ones(60, bool)), 0)
+
+
+def test_a_held_out_stretch_gives_its_first_good_clip() -> None:
+    worker: Any = object.__new__(WorkerModels)
+    worker.config = SimpleNamespace(clips=ClipConfig(frames=17, stride=8, val_frames=33), stages=StageConfig())
+    made: Any = SimpleNamespace(key="talk", split="val")
+    for still, start, passed_over in ((0, 0, 0), (10, 8, 1), (22, 16, 2)):
+        ((key, kept),), left_out = worker._clips(made, clip(frozen=np.arange(60) < still), 1)
+        assert (key, kept.start, len(kept.frames), left_out) == ("talk-s0001", start, 33, passed_over)
+    with pytest.raises(Rejected, match="frozen_picture"):
+        worker._clips(made, clip(frozen=np.ones(60, bool)), 0)

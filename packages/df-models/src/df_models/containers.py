@@ -14,9 +14,10 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from df_models.errors import UserError
+from df_models.truncation import is_cut_off
 
 if TYPE_CHECKING:
     import av.container
@@ -33,12 +34,6 @@ MOST_PIXELS = 8192 * 4608
 """Larger images (8K is 7680x4320) are not decoded: a small file may hold images that no memory does."""
 NOT_READ = errno.EINVAL
 """What FFmpeg answers for a format that is not among those allowed (libavformat/demux.c, `format_whitelist`)."""
-
-
-ISO_BEGINS = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
-"""Boxes that an MP4 or MOV file begins with (ISO/IEC 14496-12)."""
-MOST_BOXES = 100_000
-"""Boxes on a file's top level that are looked at: a fragmented hour has some thousand."""
 
 
 class FormatNotRead(UserError):
@@ -97,40 +92,3 @@ def default_stream(streams: Sequence[Any]) -> Any:
     from av.stream import Disposition
 
     return next((stream for stream in streams if stream.disposition & Disposition.default), streams[0])
-
-
-def is_cut_off(path: str | Path) -> bool:
-    """Whether a file is an MP4 or MOV whose end is missing: a box reaches beyond it, or no box tells of its streams."""
-    try:
-        with open(path, "rb") as file:
-            return _boxes_miss(file, os.fstat(file.fileno()).st_size)
-    except OSError:
-        return False
-
-
-MEDIA_BOXES = (b"moov", b"moof", b"mdat")
-"""Boxes without all of which images are missing."""
-
-
-def _boxes_miss(file: BinaryIO, size: int) -> bool:
-    at, told, name = 0, False, b""
-    for count in range(MOST_BOXES):
-        file.seek(at)
-        head = file.read(16)
-        name = head[4:8]
-        if count == 0 and name not in ISO_BEGINS:
-            return False
-        if len(head) < 8:
-            break
-        told = told or name == b"moov"
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        elif length == 0:  # to the end of the file
-            break
-        if length < 8:  # no box: damaged otherwise
-            return False
-        at += length
-        if at >= size:
-            break
-    return (at > size and name in MEDIA_BOXES) or not told  # what stands behind the media may be anything

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,15 @@ from df_data.build.part import refuse_other_part
 from df_data.build.pool import WorkerPool, open_pool
 from df_data.build.pool.messages import ModelsFactory
 from df_data.build.prompt import caption_folder, encode_captions
+from df_data.build.stand_in import as_the_ledger_has_it, next_held_out
 from df_data.build.workers import worker_models
 from df_data.common.wording import counted
 from df_data.format.fingerprint import fingerprints
 from df_data.format.ledger import LEDGER_NAME, Ledger
 from df_data.format.sample import EncoderRecord
 from df_data.format.shards import SplitWriter, num_shards_for, shard_of
-from df_data.sources.listing import Input, list_inputs
+from df_data.sources.division import write_division
+from df_data.sources.listing import Input, division_of, least_seconds, list_inputs
 from df_models.encoders import encoder_id
 from df_models.encoders.weights import split_spec
 from df_models.files import atomic_write, check_output_directory, remove_leftovers
@@ -39,12 +41,18 @@ from df_models.time import FPS
 __all__ = ["BuildConfig", "BuildSummary", "ClipConfig", "ModelPaths", "build"]
 
 SPLITS = ("train", "val")
-PIPELINE = "7"
+PIPELINE = "8"
 """Raised when a stage is changed so that its output differs: a dataset half made by the old one is then refused."""
 NOT_IN_THE_BYTES = {"out", "models", "sources", "workers", "device", "executor", "timeout_s", "retries", "part"}
 """Settings that do not decide the bytes of the shards; models and inputs do, but not by their paths."""
 ENCODERS = ("structure", "flame", "video_vae", "audio_encoder", "reference_encoder")
 """Settings that name an encoder, perhaps with the place of its weights (``text.text_encoder`` is one too)."""
+WHAT_TO_DO = {
+    "train": "there is nothing to train on: add videos, or loosen the limits that refused these, in another directory",
+    "val": "training cannot be measured: add videos, loosen the limits that refused these, or set another split.salt, "
+    "in another directory",
+}
+"""By the split that is empty."""
 SLOWEST = 5
 """Stages that the summary names."""
 
@@ -64,6 +72,7 @@ class BuildSummary:
         stage_seconds: time that the inputs took, by stage, the longest first; of all runs of this build together.
         elapsed: seconds that this run took.
         empty: splits that inputs belong to, but no sample.
+        stand_ins: accepted inputs that are held out in place of those that were to be, none of which was accepted.
         part: which part of the dataset this is, ``1/1`` for all of it.
     """
 
@@ -77,6 +86,7 @@ class BuildSummary:
     stage_seconds: dict[str, float]
     elapsed: float
     empty: tuple[str, ...] = ()
+    stand_ins: tuple[str, ...] = ()
     part: str = "1/1"
 
     def __str__(self) -> str:
@@ -87,7 +97,11 @@ class BuildSummary:
             *(f"  halved: {number} x {fault}" for fault, number in self.halved.items()),
             *(f"  failed: {name}: {error}" for name, error in self.failures[:10]),
             *(f"  {split}: {counted(self.clips[split], 'clip')}, {self.seconds[split]:.0f} s" for split in self.clips),
-            *(f"  warning: no input of {split} was accepted, so that split is empty" for split in self.empty),
+            *(f"  held out in place of inputs that were refused: {name}" for name in self.stand_ins),
+            *(
+                f"  warning: no input of {split} was accepted, so that split is empty; {WHAT_TO_DO[split]}"
+                for split in self.empty
+            ),
             *self._slowest(),
             f"  every input's reason and scores: {self.out / LEDGER_NAME} (this run took {self.elapsed:.0f} s)",
             *self._merge(),
@@ -132,7 +146,7 @@ def build(
     started = time.monotonic()
     out = config.out.path
     check_output_directory(out, inputs=[source.folder.path for source in config.sources])
-    inputs = list_inputs(config.sources, config.split, config.clips.val_frames)
+    inputs = list_inputs(config.sources, config.split, config.clips.val_frames, out)
     with one_writer(out, "df-data build"), open_pool(config, make) as pool:
         writers = _writers(config, out, inputs, pool.records())
         remove_leftovers(out)
@@ -140,14 +154,15 @@ def build(
         check_unchanged(ledger, inputs)
         refuse_other_part(out, config.part)
         atomic_write(out / "config.yaml", dump_config(config))
+        write_division(out, division_of(inputs, config.split, config.clips.val_frames))
         for writer in writers.values():
             writer.forget_damaged(verify=retry_damaged)
-        mine = [m for m in inputs if config.takes(shard_of(m.key, writers[m.split].manifest.num_shards))]
-        intake = Intake(ledger, writers, mine, retry_failed=retry_failed)
-        _encode_captions(config, intake.todo(), pool.records(), progress)
-        _run(intake, len(mine), pool, ledger, progress)
-        intake.finish()
-    return _summary(out, ledger, writers, time.monotonic() - started, config.part)
+        run = _Run(config, ledger, writers, pool, retry_failed)
+        run.take(as_the_ledger_has_it(inputs, ledger, config.split), progress)
+    summary = _summary(out, ledger, writers, time.monotonic() - started, config.part)
+    planned = {made.name for made in inputs if made.split == "val"}
+    held = (entry.input for entry in ledger.of_status("accepted") if entry.split == "val")
+    return replace(summary, stand_ins=tuple(name for name in held if name not in planned))
 
 
 def _encode_captions(
@@ -213,12 +228,46 @@ def _writers(
     }
 
 
-def _run(intake: Intake, total: int, pool: WorkerPool, ledger: Ledger, progress: bool) -> None:
-    todo = intake.todo()
-    with tqdm(total=total, initial=total - len(todo), desc="videos", unit="video", disable=not progress) as bar:
-        for made, outcome in pool.run(todo):
+@dataclass(frozen=True)
+class _Run:
+    """One run of a build: its inputs to their ends, the held-out ones first."""
+
+    config: BuildConfig
+    ledger: Ledger
+    writers: Mapping[str, SplitWriter]
+    pool: WorkerPool
+    retry_failed: bool
+
+    def take(self, inputs: list[Input], progress: bool) -> None:
+        """Take the held-out inputs, others in their place if none of them is accepted, and then all the rest."""
+        total, left = len(self._mine(inputs)), self._intake(inputs, self.retry_failed).todo()
+        _encode_captions(self.config, left, self.pool.records(), progress)
+        with tqdm(total=total, initial=total - len(left), desc="videos", unit="video", disable=not progress) as bar:
+            self._pass(inputs, "val", bar, self.retry_failed)
+            while (more := self._with_stand_in(inputs)) is not None:
+                inputs = more
+                self._pass(inputs, "val", bar)
+            self._pass(inputs, "train", bar, self.retry_failed)
+        self._intake(inputs).finish()
+
+    def _with_stand_in(self, inputs: list[Input]) -> list[Input] | None:
+        if self.config.part != "1/1":  # what becomes of the held-out inputs of other parts is not known here
+            return None
+        return next_held_out(inputs, self.ledger, self.config.split, least_seconds(self.config.clips.val_frames))
+
+    def _mine(self, inputs: list[Input]) -> list[Input]:
+        shards = {split: writer.manifest.num_shards for split, writer in self.writers.items()}
+        return [made for made in inputs if self.config.takes(shard_of(made.key, shards[made.split]))]
+
+    def _intake(self, inputs: list[Input], retry_failed: bool = False) -> Intake:
+        return Intake(self.ledger, self.writers, self._mine(inputs), retry_failed=retry_failed)
+
+    def _pass(self, inputs: list[Input], split: str, bar: tqdm[Any], retry_failed: bool = False) -> None:
+        intake = self._intake([made for made in inputs if made.split == split], retry_failed)
+        for made, outcome in self.pool.run(intake.todo()):
             if intake.take(made, outcome):
-                bar.set_postfix_str(", ".join(f"{number} {status}" for status, number in ledger.counts().items()))
+                counts = self.ledger.counts().items()
+                bar.set_postfix_str(", ".join(f"{number} {status}" for status, number in counts))
                 bar.update()
 
 

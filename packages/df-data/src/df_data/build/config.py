@@ -53,8 +53,9 @@ class ClipConfig(FrozenModel):
     Attributes:
         frames: pixel frames of a training clip, 1 + 4n; every clip is encoded alone, anchored at its own start.
         stride: pixel frames from one clip's start to the next; the last clip ends with the video.
-        val_frames: the same for validation clips, of which only the first is kept; none keeps the whole video. Files
-            that last so long are held out first; of a shorter one the whole is kept, if it has ``frames``.
+        val_frames: the same for validation clips, of which the first good one of a stretch is kept; none keeps the
+            whole stretch. Files that last so long are held out first; of a shorter one the whole is kept, if it has
+            ``frames``.
         references: images of the clip that are encoded alone, spread over its length.
     """
 

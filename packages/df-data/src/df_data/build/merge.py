@@ -23,6 +23,7 @@ from df_data.format.manifest import (
     structure_statistics,
     write_manifest,
 )
+from df_data.sources.division import DIVISION_NAME
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file
 from df_models.locks import one_writer
@@ -53,6 +54,8 @@ def merge(parts: Sequence[Path], out: Path) -> list[Manifest]:
         atomic_write(out / MARK_NAME, build)
         joined = [_join([(part, read_manifest(part / split)) for part in parts], out) for split in splits]
         _join_ledgers(parts, out)
+        if (parts[0] / DIVISION_NAME).is_file():  # older parts have none
+            atomic_write(out / DIVISION_NAME, (parts[0] / DIVISION_NAME).read_text(encoding="utf-8"))
         atomic_write(out / CONFIG_NAME, dump_config(config.model_copy(update={"out": str(out), "part": "1/1"})))
         for manifest in joined:
             write_manifest(out / manifest.split, manifest)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from df_data.stages.colour import rgb_of, shown_colours
+from df_data.stages.turn import turned, upright_turn
 from df_models.containers import MOST_PIXELS, default_stream, limit_images, open_media
 from df_models.errors import UserError
 from df_models.files import atomic_write
@@ -106,7 +108,17 @@ def _frames(container: Any, stream: Any) -> Iterator[np.ndarray]:
             container.seek(int((begin + moment) * MICROSECONDS))
         frame = _frame_at(container.decode(stream), begin + moment)
         if frame is not None:
-            yield frame.to_ndarray(format="rgb24", width=_width(frame.width, frame.height), height=HEIGHT)
+            yield _shown(frame)
+
+
+def _shown(frame: Any) -> np.ndarray:
+    """Return a frame as a player shows it, upright and in BT.709, at the strip's height."""
+    turn = upright_turn(frame)
+    if turn.rotation % 180:
+        width, height = HEIGHT, _width(frame.height, frame.width)
+    else:
+        width, height = _width(frame.width, frame.height), HEIGHT
+    return turned(rgb_of(frame, width, height, shown_colours(frame)), turn)
 
 
 def _frame_at(frames: Iterator[Any], time: float) -> Any:

@@ -186,6 +186,8 @@ class WorkerModels:
     def _clips(self, made: Input, prepared: PreparedClip, stretch: int) -> tuple[list[tuple[str, PreparedClip]], int]:
         """Return the clips of a stretch with their keys, each judged for itself, and how many were refused.
 
+        Of a held-out stretch that is its first good one.
+
         Raises:
             Rejected: all of them were, or there are none.
         """
@@ -196,12 +198,17 @@ class WorkerModels:
                 good.append((key, clip.judged(self.config.stages.quality)))
             except Rejected as rejected:
                 refused.append(rejected)
+            if good and made.split == "val":
+                break
         if not good:
             raise refused[0]
         return good, len(refused)
 
     def _windows(self, made: Input, prepared: PreparedClip, stretch: int) -> Iterator[tuple[str, PreparedClip]]:
-        """Yield the clips of a stretch with their keys; the first stretch's have no mark of it."""
+        """Yield the clips of a stretch with their keys; the first stretch's have no mark of it.
+
+        Of a held-out stretch one is kept, so all have its name.
+        """
         name = f"{made.key}-s{stretch:04d}" if stretch else made.key
         clips, num_frames = self.config.clips, len(prepared.frames)
         length = clips.frames if made.split == "train" else clips.val_frames
@@ -213,11 +220,8 @@ class WorkerModels:
         if not starts:
             scores = prepared.scores | {"frames": float(num_frames)}
             raise Rejected("too_short", f"{num_frames} frames, a clip has {length}", scores)
-        if made.split == "val":
-            yield name, prepared.window(0, length)
-            return
         for start in starts:
-            yield f"{name}-{start:04d}", prepared.window(start, length)
+            yield name if made.split == "val" else f"{name}-{start:04d}", prepared.window(start, length)
 
     def _encode(
         self,

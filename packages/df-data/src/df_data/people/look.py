@@ -21,6 +21,7 @@ import numpy as np
 from df_data.build.rejects import MICROSECONDS
 from df_data.people.groups import Groups
 from df_data.stages.aspect import square_size
+from df_data.stages.colour import rgb_of, shown_colours
 from df_data.stages.decode import video_stream
 from df_data.stages.faces import FaceDetector
 from df_data.stages.identity import FRAMES, FaceIdentity, upright_face
@@ -151,7 +152,7 @@ def _pixels(frame: Any, aspect: Fraction | None) -> np.ndarray:
     square = square_size(frame.width, frame.height, aspect)
     scale = min(1.0, LONGEST_SIDE / max(square))
     width, height = (max(2, round(side * scale)) for side in square)
-    rgb_HWC = frame.to_ndarray(format="rgb24", width=width, height=height)
+    rgb_HWC = rgb_of(frame, width, height, shown_colours(frame))
     return np.ascontiguousarray(turned(rgb_HWC, upright_turn(frame)))
 
 

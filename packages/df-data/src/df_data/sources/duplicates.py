@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 
+from df_data.common.wording import patiently
+from df_data.sources.access import unreadable
 from df_models.files import sha256_file
 
 ENDS = 1 << 16
@@ -17,24 +19,34 @@ ENDS = 1 << 16
 def same_contents(paths: Iterable[Path]) -> dict[Path, Path]:
     """Return, for every file that holds what an earlier one holds, that one.
 
-    Only files of one size are read, and only those whose ends are alike as a whole, so it costs little where all
-    files differ. Empty and unreadable ones are like nothing.
+    Only files of one size are read, one at a time, and only those whose ends are alike as a whole, so it costs little
+    where all files differ. Empty ones, and names without a file, are like nothing.
+
+    Raises:
+        UserError: a file cannot be read that may be another's copy.
     """
     alike = [list(paths)]
     for known_by in (_size, _ends, _whole):
-        alike = [group for several in alike for group in _groups(several, known_by) if len(group) > 1]
+        among = patiently([path for group in alike for path in group], "looking for copies", "file")
+        keys = {path: _key(path, known_by) for path in among}
+        alike = [group for several in alike for group in _groups(several, keys) if len(group) > 1]
     return {path: group[0] for group in alike for path in group[1:]}
 
 
-def _groups(paths: list[Path], known_by: Callable[[Path], Hashable]) -> list[list[Path]]:
+def _key(path: Path, known_by: Callable[[Path], Hashable]) -> Hashable:
+    try:
+        return known_by(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _groups(paths: list[Path], keys: Mapping[Path, Hashable]) -> list[list[Path]]:
     found: dict[Hashable, list[Path]] = defaultdict(list)
     for path in paths:
-        try:
-            key = known_by(path)
-        except OSError:
-            continue
-        if key is not None:
-            found[key].append(path)
+        if keys[path] is not None:
+            found[keys[path]].append(path)
     return list(found.values())
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from df_data.common.wording import counted
+from df_data.common.wording import counted, patiently
+from df_data.sources.access import check_readable
 from df_data.sources.config import MOST_HELD_OUT, SplitConfig
 from df_models.containers import open_media
 from df_models.errors import UserError
@@ -16,40 +17,66 @@ from df_models.errors import UserError
 _log = logging.getLogger(__name__)
 MICROSECONDS = 1_000_000
 """FFmpeg's unit of a container's duration, per second."""
+MOST_LOOKED_INTO = 1000
+"""Files that are opened at most for their length: some seconds on a disk, a minute over a network."""
 
 
 def held_out(groups: Mapping[str, Sequence[Path]], split: SplitConfig, least_s: float) -> set[str]:
     """Return the names of the groups (persons, or single inputs) that are held out.
-
-    Those with the smallest hashes are, of which an input lasts ``least_s`` at least by its container's word; where
-    there are too few of them, shorter ones too.
 
     Args:
         groups: the files of each, by name.
         least_s: seconds that a validation clip lasts; 0 looks into no file.
 
     Raises:
-        UserError: the files are all one person's, so that holding out persons leaves nothing.
+        UserError: the files are all one person's, so that holding out persons leaves nothing; one cannot be read.
     """
     if len(groups) == 1 and split.by == "identity" and sum(map(len, groups.values())) > 1:
         raise UserError(
             f"split.by=identity holds out persons, and all inputs are of one ({next(iter(groups))}); use "
             "split.by=sentence, which holds out single inputs"
         )
-    wanted = _number(len(groups), split)
+    return set(itertools.islice(in_turn(groups, split, least_s), _number(len(groups), split)))
+
+
+def in_turn(groups: Mapping[str, Sequence[Path]], split: SplitConfig, least_s: float) -> Iterator[str]:
+    """Yield the groups in the order in which they are held out: by their hash, those first that last long enough.
+
+    That is those of which an input lasts ``least_s`` at least by its container's word. No more than
+    :data:`MOST_LOOKED_INTO` files are opened, one at a time; whoever is not looked into counts as shorter.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     ordered = sorted(groups, key=lambda name: hashlib.sha256(f"{split.salt}:{name}".encode()).hexdigest())
-    found = _first(ordered, wanted, lambda name: least_s <= 0 or any(lasts(path) >= least_s for path in groups[name]))
-    return set(found + [name for name in ordered if name not in found][: wanted - len(found)])
+    if least_s <= 0:
+        yield from ordered
+        return
+    shorter, left = [], MOST_LOOKED_INTO
+    for name in patiently(ordered, "looking for those to hold out", "group"):
+        files = groups[name][:left]
+        long = next((index for index, path in enumerate(files) if lasts(path) >= least_s), None)
+        left -= len(files) if long is None else long + 1
+        if long is None:
+            shorter.append(name)
+        else:
+            yield name
+    yield from shorter
 
 
 def lasts(path: Path) -> float:
-    """Return a file's length in seconds as its container tells it; 0 where it does not or cannot be opened."""
+    """Return a file's length in seconds as its container tells it; 0 where it does not, or there is no such file.
+
+    Raises:
+        UserError: it cannot be read now, so that its length is unknown.
+    """
     import av
 
     try:
         with open_media(path) as container:
             return float(container.duration or 0) / MICROSECONDS
     except (av.FFmpegError, OSError, ValueError):
+        check_readable(path)  # what is in it decides, never whether it could be read at this moment
         return 0.0
 
 
@@ -68,22 +95,3 @@ def _number(count: int, split: SplitConfig) -> int:
             "none is" if not number else counted(number, "is", "are"),
         )  # fmt: skip
     return number
-
-
-def _first(names: Iterable[str], wanted: int, good: Callable[[str], bool]) -> list[str]:
-    """Return the first ``wanted`` good ones, looking no further."""
-    found: list[str] = []
-    for name in names:
-        if len(found) == wanted:
-            break
-        if good(name):
-            found.append(name)
-    return found
-
-
-def by_group(members: Iterable[tuple[str, Path]]) -> dict[str, list[Path]]:
-    """Return the files of each group by its name."""
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for name, path in members:
-        groups[name].append(path)
-    return dict(groups)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +12,9 @@ from typing import NamedTuple
 from df_data.sources.catalogue import CatalogueClip, read_catalogue
 from df_data.sources.catalogue.clip import MOST_OF_A_CAPTION, one_line
 from df_data.sources.config import SIDECAR, SourceConfig, SplitConfig
+from df_data.sources.division import Division, fingerprint_of, read_division
 from df_data.sources.duplicates import same_contents
-from df_data.sources.holdout import by_group, held_out
+from df_data.sources.holdout import held_out
 from df_data.sources.matching import matching
 from df_data.sources.names import marked, plain, printable, stem
 from df_data.sources.person import PersonRecord, read_people
@@ -55,35 +56,84 @@ class Input:
     same_as: str | None = None
 
 
-def list_inputs(sources: tuple[SourceConfig, ...], split: SplitConfig, val_frames: int | None = None) -> list[Input]:
+def list_inputs(
+    sources: tuple[SourceConfig, ...], split: SplitConfig, val_frames: int | None = None, kept: Path | None = None
+) -> list[Input]:
     """Return the inputs of all sources in order of name, each with its split.
 
     Args:
         val_frames: what is held out is chosen among files that last so many frames, as far as there are such.
+        kept: directory of the dataset, which may keep how these inputs were divided when its build began.
 
     Raises:
         UserError: a folder is missing or holds no matching file, one file is matched twice, all inputs are of one
-            person and persons are held out, or a people file is missing or does not tell of an input.
+            person and persons are held out, a people file is missing or does not tell of an input, or a file cannot be
+            read on which the split depends.
     """
     files = {source.people for source in sources if source.people is not None}
     people = {file: read_people(expand_path(file)) for file in sorted(files)}
     listed = list_files(sources)
     named = [made if source.people is None else _named(made, source, people) for source, made in listed]
+    of = fingerprint_of(((made.name, made.identity) for made in named), split, least_seconds(val_frames))
+    division = None if kept is None else read_division(kept, of)
+    if division is None:
+        division = _divided(named, split, val_frames, of)
+    val = set(division.val)
+    return [
+        replace(made, split="val" if made.name in val else "train", same_as=division.copies.get(made.name))
+        for made in named
+    ]
+
+
+def division_of(inputs: Iterable[Input], split: SplitConfig, val_frames: int | None) -> Division:
+    """Return how inputs are divided, to be kept."""
+    inputs = list(inputs)
+    return Division(
+        of=fingerprint_of(((made.name, made.identity) for made in inputs), split, least_seconds(val_frames)),
+        val=tuple(made.name for made in inputs if made.split == "val"),
+        copies={made.name: made.same_as for made in inputs if made.same_as is not None},
+    )
+
+
+def least_seconds(val_frames: int | None) -> float:
+    """Return how long an input lasts of which a whole validation clip can be made."""
+    return (val_frames or 0) / FPS
+
+
+def grouped(inputs: Sequence[Input], split: SplitConfig) -> dict[str, list[Input]]:
+    """Return inputs by what is held out together: persons, or single files; copies go with what they are copies of."""
+    of = {made.name: made.name if split.by == "sentence" else made.identity for made in inputs}
+    groups: dict[str, list[Input]] = defaultdict(list)
+    for made in inputs:
+        groups[of[made.same_as or made.name]].append(made)
+    return dict(groups)
+
+
+def originals(groups: Mapping[str, Sequence[Input]]) -> dict[str, list[Path]]:
+    """Return the files of groups, each once."""
+    return {name: [made.path for made in members if made.same_as is None] for name, members in groups.items()}
+
+
+def _divided(named: Sequence[Input], split: SplitConfig, val_frames: int | None, of: str) -> Division:
+    """Look into the inputs: which are copies, and which groups are held out."""
     found = _told_from_copies(named)
-    groups = by_group((_group(made, split), made.path) for made in found if made.same_as is None)
-    val = held_out(groups, split, (val_frames or 0) / FPS)
-    by_name = {made.name: "val" if _group(made, split) in val else "train" for made in found}
-    return [replace(made, split=by_name[made.same_as or made.name]) for made in found]
+    groups = grouped(found, split)
+    val = held_out(originals(groups), split, least_seconds(val_frames))
+    return Division(
+        of=of,
+        val=tuple(made.name for name in sorted(val) for made in groups[name]),
+        copies={made.name: made.same_as for made in found if made.same_as is not None},
+    )
 
 
-def _told_from_copies(found: list[Input]) -> list[Input]:
+def _told_from_copies(found: Sequence[Input]) -> list[Input]:
     """Return inputs of which those that are an earlier one's copy say so."""
     same = same_contents(dict.fromkeys(made.path for made in found))  # several sources may name one file
     first: dict[Path, str] = {}
     for made in found:
         first.setdefault(same.get(made.path, made.path), made.name)
-    originals = [first[same.get(made.path, made.path)] for made in found]
-    return [made if made.name == name else replace(made, same_as=name) for made, name in zip(found, originals)]
+    names = [first[same.get(made.path, made.path)] for made in found]
+    return [made if made.name == name else replace(made, same_as=name) for made, name in zip(found, names)]
 
 
 def list_files(sources: tuple[SourceConfig, ...]) -> list[tuple[SourceConfig, Input]]:
@@ -269,7 +319,3 @@ def _provenance(sidecar: Sidecar) -> dict[str, Provenance]:
         "clip_sha256": sidecar.sha256,
         "fetched_with": sidecar.tool,
     }
-
-
-def _group(made: Input, split: SplitConfig) -> str:
-    return made.name if split.by == "sentence" else made.identity

@@ -34,6 +34,10 @@ BT2020, P3_D65 = 9, 12
 """Colour primaries by H.273, table 2."""
 ICTCP, IPT_C2 = 14, 15
 """Matrix coefficients (H.273, table 4) that the scaler does not know; 15 is Dolby Vision's profile 5."""
+UNSPECIFIED = 2
+"""What H.273 has for colours of which nothing is said."""
+DOLBY_VISION = ("dvh1", "dvhe", "dav1")
+"""Sample entries of Dolby Vision over HEVC and AV1."""
 CHROMATICITIES = {
     "BT.709": ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
     "BT.2020": ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
@@ -49,8 +53,8 @@ POINTS = 65
 class Colours(NamedTuple):
     """What a decoded frame says of its colours, in H.273's numbers."""
 
-    transfer: int = 2
-    primaries: int = 2
+    transfer: int = UNSPECIFIED
+    primaries: int = UNSPECIFIED
 
     @property
     def high_range(self) -> bool:
@@ -79,6 +83,34 @@ def colours_of(frame: Any) -> Colours:
     if frame.colorspace in (ICTCP, IPT_C2):
         raise Rejected("colours_not_read", "colours coded as ICtCp or for Dolby Vision alone; convert it to BT.709")
     return Colours(int(frame.color_trc), int(frame.color_primaries))
+
+
+def rgb_of(frame: Any, width: int, height: int, colours: Colours) -> np.ndarray:
+    """Return a PyAV frame at a size as uint8 RGB ``[H, W, 3]`` of BT.709, not turned."""
+    if colours.standard:
+        return frame.to_ndarray(format="rgb24", width=width, height=height)
+    return to_bt709(frame.to_ndarray(format="rgb48", width=width, height=height), colours)
+
+
+def shown_colours(frame: Any) -> Colours:
+    """Return a frame's colours for a person who only wants to see it: those that are not read count as BT.709."""
+    try:
+        return colours_of(frame)
+    except Rejected:
+        return Colours()
+
+
+def refuse_dolby_vision(codec: Any) -> None:
+    """Do nothing unless a codec context is of a file whose images only Dolby Vision can show (its profile 5).
+
+    Such a stream has Dolby's name in place of the codec's, and says nothing of its colours; one that others can show
+    says them (Dolby Vision Streams Within the ISO Base Media File Format, 3.1; ETSI TS 103 572).
+
+    Raises:
+        Rejected: ``colours_not_read``.
+    """
+    if str(codec.codec_tag).lower() in DOLBY_VISION and codec.color_trc == UNSPECIFIED:
+        raise Rejected("colours_not_read", "colours coded for Dolby Vision alone (profile 5); convert it to BT.709")
 
 
 def to_bt709(rgb_HWC: np.ndarray, colours: Colours) -> np.ndarray:

@@ -21,15 +21,16 @@ import numpy as np
 from df_data.common.timing import timed
 from df_data.stages.aspect import square_size
 from df_data.stages.clock import Tick, steady_ticks
-from df_data.stages.colour import Colours, colours_of, to_bt709
+from df_data.stages.colour import Colours, colours_of, refuse_dolby_vision, rgb_of
 from df_data.stages.interlace import deinterlaced
 from df_data.stages.rejection import Rejected
 from df_data.stages.turn import Turn, turned, upright_turn
-from df_models.containers import MOST_PIXELS, FileCutOff, default_stream, is_cut_off, limit_images, open_media
+from df_models.containers import MOST_PIXELS, FileCutOff, default_stream, limit_images, open_media
 from df_models.errors import UserError
 from df_models.media.decoding import LATEST_S, BrokenAudio, BrokenTimeStamps, Heard, audio_blocks, decoded_frames
 from df_models.media.track import AudioTrack
 from df_models.time import FPS, SAMPLE_RATE, samples_for
+from df_models.truncation import is_cut_off
 
 LATEST_START_S = 600.0
 """Streams that begin further apart than this have damaged time stamps."""
@@ -95,7 +96,7 @@ def iter_segments(
     Raises:
         Rejected: ``no_video_track``, ``no_sound_track``, ``too_short``, ``broken_time_stamps``, ``broken_sound``,
             ``picture_too_large``, ``colours_not_read``.
-        UserError: no such file, one that cannot be decoded, or a truncated one of which nothing can be had.
+        UserError: no such file, one that cannot be decoded, or, when all that there is was yielded, it is truncated.
     """
     import av
 
@@ -108,7 +109,9 @@ def iter_segments(
                 raise Rejected("no_sound_track", "the file has no audio track")
             heard = Heard()
             track = _audio_track(audio, heard) if needs_audio else None
-            yield from _segments(images, video, track, heard, min_seconds, segment_seconds, max_seconds)
+            wanted = yield from _segments(images, video, track, heard, min_seconds, segment_seconds, max_seconds)
+        if wanted and is_cut_off(path):  # not every demuxer minds
+            raise FileCutOff(path)
     except BrokenTimeStamps as error:
         raise Rejected("broken_time_stamps", str(error)) from error
     except BrokenAudio as error:
@@ -126,7 +129,7 @@ def video_stream(container: Any) -> Any:
     """Return the stream of moving images: the default one of those that are not a cover beside the audio.
 
     Raises:
-        Rejected: ``no_video_track``, ``picture_too_large``.
+        Rejected: ``no_video_track``, ``picture_too_large``, ``colours_not_read``.
     """
     from av.stream import Disposition
 
@@ -138,6 +141,7 @@ def video_stream(container: Any) -> Any:
         raise UserError("its video cannot be decoded (no decoder for it); convert it to H.264")
     if stream.width * stream.height > MOST_PIXELS:
         raise Rejected("picture_too_large", f"images of {stream.width}x{stream.height}, larger than 8K")
+    refuse_dolby_vision(stream.codec_context)
     limit_images(stream)
     return stream
 
@@ -150,12 +154,15 @@ def _segments(
     min_seconds: float,
     segment_seconds: float,
     max_seconds: float | None,
-) -> Iterator[DecodedClip]:
-    longest, beginning, found, length = int(segment_seconds * FPS), None, 0, 0.0
+) -> Generator[DecodedClip, None, bool]:
+    """Yield a file's stretches; return whether it was read to its end."""
+    longest, beginning, whole = int(segment_seconds * FPS), None, True
+    found, length = 0, 0.0
     for stretch in _stretches(_ticks(images, video), longest):
         beginning = stretch.start_s if beginning is None else beginning
         start_s, length = stretch.start_s - beginning, len(stretch.frames) / FPS
         if max_seconds is not None and start_s >= max_seconds:
+            whole = False
             break
         sound_offset = 0.0 if track is None else _sound_offset(track, beginning)
         if length < min_seconds:
@@ -180,6 +187,7 @@ def _segments(
         raise Rejected("no_video_track", "the video track holds no image")
     if not found:
         raise Rejected("too_short", f"{length:.2f} s of video, {min_seconds:g} s wanted", {"seconds": length})
+    return whole
 
 
 def _joined(frames: list[np.ndarray]) -> np.ndarray:
@@ -310,6 +318,4 @@ def _to_rgb(image: Any, aspect: Fraction | None, turn: Turn, colours: Colours) -
     square = square_size(image.width, image.height, aspect)
     scale = min(1.0, MAX_SIDE / max(square))
     width, height = (max(2, round(side * scale)) for side in square)
-    if colours.standard:
-        return turned(image.to_ndarray(format="rgb24", width=width, height=height), turn)
-    return turned(to_bt709(image.to_ndarray(format="rgb48", width=width, height=height), colours), turn)
+    return turned(rgb_of(image, width, height, colours), turn)
