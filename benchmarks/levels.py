@@ -28,6 +28,7 @@ from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.evaluate import structure_encoder
 from df_eval.metrics import ClipRatio, sync
+from df_eval.metrics.ranges import CORRELATION
 from df_eval.protocols.held_out import held_out_clips, person_of
 from df_eval.reading.reader_files import reader_files, stored_landmarker
 from df_eval.reading.readers import FaceReader, choose_reader
@@ -105,7 +106,8 @@ class Bench:
             true_T = mouth_T[: self.frames]
             lips.update([sync.correlation(readings.mouth_open_T, true_T)], [index])
             amplitude.update([sync.amplitude(readings.mouth_open_T, true_T)], [index])
-        score, open_ = lips.score(self.config.seed, self.config.resamples), amplitude.score(self.config.seed)
+        score = lips.score(self.config.seed, self.config.resamples, within=CORRELATION)
+        open_ = amplitude.score(self.config.seed)
         unread = f" ({score.undefined} unreadable)" if score.undefined else ""
         return [_number(score.value) + unread, f"{_number(score.low)} to {_number(score.high)}", _number(open_.value)]
 

@@ -6,14 +6,19 @@ uv run python tools/make_metrics.py --check    # exit with 1 if it is not what w
 
 from __future__ import annotations
 
+import json
+from math import inf
 from pathlib import Path
 
 from pages import write_page
 
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, SetSpec
+from df_eval.metrics.ranges import Range
 from df_eval.metrics.sets import PROTOCOL_CLIPS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 DIRECTION = {"higher": "higher is better", "lower": "lower is better", "truth": "as near the truth's as possible"}
 
@@ -24,17 +29,48 @@ Every metric of df-eval. This page is made from the lists that df-eval measures 
 `SETS`), by `uv run python tools/make_metrics.py`; a test holds it up to date. Change the lists, not the page.
 
 A value is pooled over clips as a sum of numerators over a sum of denominators; for a plain mean over clips the
-denominator is 1. Distances of distributions have no value per clip. Intervals are bootstraps over people. Frames in
+denominator is 1. Distances of distributions have no value per clip. Intervals are bootstraps over people, value ± t ×
+standard error. They are cut at the ends of the metric's range, those of a difference at the ends of what two such
+values can differ by (`df_eval.metrics.estimate.interval`); value and standard error stay as they are. Frames in
 which no face is found are left out of every metric of readings, never filled (SyncNet looks where the face was before
-and after); the detection rate is always reported. "Needs" names
-the signals without which a metric does not exist: of the reader (`mouth`, `identity`, ...), of the truth (`true_mouth`,
-...), or of a network whose file is given (`readers.*` in [configuration.md](configuration.md)); a metric without them
-is reported as unavailable, with the setting that would give it.
+and after); the detection rate is always reported. "Needs" names the signals without which a metric does not exist: of
+the reader (`mouth`, `identity`, ...), of the truth (`true_mouth`, ...), or of a network whose file is given
+(`readers.*` in [configuration.md](configuration.md)); a metric without them is reported as unavailable, with the
+setting that would give it.
 
 Numbers of different papers do not compare: network, crop, protocol and number of clips differ. Compare within a table:
 it holds the ground truth, the VAE's reconstruction, the shifted sound and the still image beside the generated videos.
 A Frechet distance of few clips is too large, and is printed with that remark.
 """
+
+
+COMPARISON = """\
+## Against the implementations that the field uses
+
+The same inputs given to both sides, by `benchmarks/reference_metrics.py` (its docstring has the whole command;
+{date}, [result]({link})).
+Networks have random weights in the layout of the published ones, since those cannot be shipped: what is compared is all
+that implementations differ in (ranges, resizing, order of axes, windows, statistics, distances), and not the archives
+that users bring. Of I3D in StyleGAN-V's port and of SyncNet there is no package: their distance and evaluation path are
+compared alone. pytorch-fid resizes images otherwise than the Inception archive, so figures of the two do not compare;
+the line with the other resizing shows by how much.
+"""
+
+
+def comparison(result: Path) -> str:
+    """The section on other implementations, from the latest result of its benchmark."""
+    record = json.loads(result.read_text(encoding="utf-8"))
+    lines = [
+        "| metric | beside | of | df-eval | the other | relative difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    for found in record["compared"]:
+        gap = abs(found["ours"] - found["theirs"]) / max(abs(found["theirs"]), 1e-12)
+        cells = (found["metric"], found["reference"], found["inputs"], f"{found['ours']:.7g}",
+                 f"{found['theirs']:.7g}", f"{gap:.0e}")  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    link = f"../benchmarks/results/{result.with_suffix('.md').name}"
+    return COMPARISON.format(link=link, date=record["date"]) + "\n" + "\n".join(lines) + "\n"
 
 
 def document() -> str:
@@ -43,14 +79,14 @@ def document() -> str:
     for group, title in GROUPS.items():
         every: list[MetricSpec | SetSpec] = [*CATALOG, *SETS]
         parts += [f"## {title}\n", *(entry(spec) for spec in every if spec.group == group)]
-    return "\n".join(parts)
+    return "\n".join([*parts, comparison(max(RESULTS.glob("*-reference-metrics-*.json")))])
 
 
 def entry(spec: MetricSpec | SetSpec) -> str:
     """One metric's section."""
     direction = DIRECTION[spec.better]
     lines = [f"### `{spec.name}`: {spec.title}\n", f"{spec.definition}\n"]
-    lines.append(f"- unit: {spec.unit or 'none'}; {direction}")
+    lines.append(f"- unit: {spec.unit or 'none'}; {direction}; range: {range_text(spec.within)}")
     if spec.protocol:
         lines.append(f"- protocol: {spec.protocol}")
     if isinstance(spec, SetSpec) and spec.biased:
@@ -62,6 +98,14 @@ def entry(spec: MetricSpec | SetSpec) -> str:
     lines.append(f"- needs: {', '.join(f'`{need}`' for need in spec.needs) or 'pixels alone'}")
     lines.append(f"- source: {spec.source}\n")
     return "\n".join(lines)
+
+
+def range_text(within: Range) -> str:
+    """``0 to 1``, ``0 and above``."""
+    least, most = within
+    if least == -inf and most == inf:
+        return "any number"
+    return f"{least:g} and above" if most == inf else f"{least:g} to {most:g}"
 
 
 if __name__ == "__main__":

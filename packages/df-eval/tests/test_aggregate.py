@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from df_eval.metrics import ClipRatio, Pair, Score
-from df_eval.metrics.estimate import units_of
+from df_eval.metrics import ClipRatio, Pair, Score, metric_class
+from df_eval.metrics.estimate import Cells, estimate, units_of
+from df_eval.metrics.ranges import CORRELATION, NOT_NEGATIVE, SHARE
 
 
 def pairs_of(values: np.ndarray) -> list[Pair]:
@@ -128,3 +129,21 @@ def test_what_is_drawn_is_decided_by_the_clips_that_count() -> None:
     found, own = scored(values, people=[*"aaabbb"]), scored(values[:3])
     assert (found.n, found.people, found.undefined) == (3, 1, 3)
     assert (found.low, found.high) == pytest.approx((own.low, own.high))
+
+
+def test_an_interval_holds_only_values_that_the_metric_can_have_and_always_its_own() -> None:
+    blinks = np.array([0.0, 0.0, 0.0, 30.0])
+    bare, cut = scored(blinks), scored(blinks, within=NOT_NEGATIVE)
+    assert bare.low < 0 == cut.low and cut.value == bare.value and cut.high == bare.high
+    shares = scored(np.array([1.0, 1.0, 0.9]), within=SHARE)
+    assert shares.high == 1.0 and shares.low == scored(np.array([1.0, 1.0, 0.9])).low
+    beyond = scored(np.array([-1e-12, -1e-12, -2e-12]), within=NOT_NEGATIVE)
+    assert beyond.low == beyond.value < 0, "a rounding below 0 is held by its interval"
+    assert metric_class("csim").within == CORRELATION, "a class of the list has its entry's range"
+
+
+def test_a_difference_holds_only_what_two_values_can_differ_by() -> None:
+    a, b = (Cells(np.array([values]), np.ones((1, 3))) for values in ([1.0, 1.0, 1.0], [0.0, 0.0, 0.9]))
+    bare, cut = estimate(a, b), estimate(a, b, within=SHARE)
+    assert bare.high > 1 == cut.high and cut.low == bare.low
+    assert estimate(b, a, within=SHARE).low == -1 and estimate(a, b, within=NOT_NEGATIVE) == bare

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from fabricated import signal
@@ -18,7 +19,8 @@ from df_models.errors import UserError
 from df_models.media import write_video
 
 LENGTH, SIZE = 50, 32
-KEYS = ("right", "late", "fast", "large", "short", "silent", "other", "twice", "broken", "gone", "longer", "wide")
+KEYS = ("right", "late", "fast", "large", "short", "silent", "other", "twice", "broken", "gone", "longer", "wide",
+        "turned", "mirrored", "cut", "damaged")  # fmt: skip
 FRAMES = (25, 33)
 
 
@@ -64,10 +66,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory, clips: list[EvalClip]) -> P
     (root / "twice.mov").write_bytes((root / "twice.mp4").read_bytes())
     (root / "broken.mp4").write_bytes(b"no video")
     write("longer", images(10, LENGTH + 60), np.pad(own["longer"].wave_N, (0, 640 * 60)))
+    for key, turn in {"turned": (90, False), "mirrored": (0, True)}.items():
+        write(key, own[key].frames_THWC, own[key].wave_N)
+        retag(root / f"{key}.mp4", *turn)
+    for key in ("cut", "damaged"):
+        write(key, own[key].frames_THWC, own[key].wave_N)
+    cut = root / "cut.mp4"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    damage(root / "damaged.mp4")
     write("wide", images(11, LENGTH, 32, 64), own["wide"].wave_N)
     (root / "stranger.mp4").write_bytes(b"of no clip")
     (root / "notes.txt").write_text("no video")
     return root
+
+
+def retag(path: Path, rotation: int, mirrored: bool) -> None:
+    """Have a file say that its images are to be shown turned."""
+    with av.open(str(path)) as source, av.open(str(path.with_suffix(".new.mp4")), "w") as copy:
+        streams = {stream.index: copy.add_stream_from_template(stream) for stream in source.streams}
+        streams[source.streams.video[0].index].set_display_rotation(rotation, hflip=mirrored)
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                copy.mux(packet)
+    path.with_suffix(".new.mp4").replace(path)
+
+
+def damage(path: Path) -> None:
+    """Overwrite a few bytes of the file's 31st image, which the decoder then has to guess."""
+    with av.open(str(path)) as source:
+        place, size = [(packet.pos, packet.size) for packet in source.demux(video=0) if packet.size][30]
+    content = bytearray(path.read_bytes())
+    begin = place + int(0.6 * size)
+    content[begin : begin + 6] = bytes(byte ^ 0x5A for byte in content[begin : begin + 6])
+    path.write_bytes(content)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +122,10 @@ def test_every_fault_is_told_by_name_in_a_line(as_it_is: FolderSystem) -> None:
         ("gone", "there is no video of it", "left out"),
         ("longer", "75 or more frames, and the clip has 50", "measured as it is"),
         ("wide", "64x32 pixels, not 32x32", "left out"),
+        ("turned", "shown turned by 90 degrees", "measured as it is"),
+        ("mirrored", "shown mirrored", "measured as it is"),
+        ("cut", "cut.mp4", "left out"),
+        ("damaged", "1 of its 50 frames is damaged", "measured as it is"),
     ):
         assert said in lines[key] and lines[key].endswith(end) and "\n" not in lines[key], lines[key]
     assert "1 ('stranger.mp4')" in as_it_is.lines()[-1]
@@ -99,7 +135,7 @@ def test_every_fault_is_told_by_name_in_a_line(as_it_is: FolderSystem) -> None:
 def test_only_what_can_be_compared_is_measured(as_it_is: FolderSystem, clips: list[EvalClip]) -> None:
     made = dict(zip(KEYS, as_it_is.make(clips, 33, lambda _: None)))
     kept = [key for key, video in made.items() if isinstance(video, Generated)]
-    assert kept == ["right", "late", "silent", "other", "longer"]
+    assert kept == ["right", "late", "silent", "other", "longer", "turned", "mirrored", "damaged"]
     right, short = made["right"], made["short"]
     assert isinstance(right, Generated) and right.frames_THWC.shape == (33, SIZE, SIZE, 3)
     assert np.abs(right.frames_THWC.astype(int) - clips[0].frames_THWC[:33]).mean() < 4

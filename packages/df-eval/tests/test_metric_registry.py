@@ -37,6 +37,10 @@ def test_every_metric_has_its_entry_and_a_value_and_is_shown(spec: MetricSpec, o
     table = outcome.tables[65]
     there = [row for row in ROWS if table[row][spec.name].value is not None]
     assert there, "it is measured in some row of the fabricated evaluation"
+    least, most = spec.within
+    for score in (table[row][spec.name] for row in there):
+        assert least - 1e-9 <= score.value <= most + 1e-9, "it is a value that its range says can be"
+        assert score.low is None or min(least, score.value) <= score.low <= score.high <= max(most, score.value)
     assert not set(there) & set(spec.not_in) and (SHIFTED in there) == (spec.shifted is not None)
     for row in spec.not_in:
         assert row == SHIFTED or table[row][spec.name].reason == spec.not_in[row]
@@ -56,6 +60,9 @@ def test_every_distance_of_distributions_has_its_entry_and_a_value_and_says_how_
     warned = f"{spec.title} is biased below 2048 clips; N = "
     assert cells[GENERATED].reason.startswith(warned) == spec.biased
     counts = {frames: len(outcome.clips) for frames in outcome.tables}
+    least, most = spec.within
+    for score in (cells[row] for row in (RECONSTRUCTION, GENERATED, STATIC)):
+        assert score.low is None or min(least, score.value) <= score.low <= score.high <= max(most, score.value)
     assert (warned in table_document("x", outcome.tables, outcome.goals, counts)) == spec.biased
 
 

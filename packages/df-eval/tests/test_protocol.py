@@ -122,8 +122,10 @@ def test_a_list_that_is_another_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_a_protocol_cannot_be_changed(tmp_path: Path) -> None:
     bench = config_of("--protocol", "bench", "--split", "test", "rollout.steps=8", "--device", "cpu", "videos=0")
     assert (bench.split, bench.clips, bench.rollout.steps) == ("test", 32, 8)
-    assert protocol_digest(bench) == protocol_digest(PROTOCOLS["bench"]), "neither list nor machine is part of it"
-    assert protocol_digest(bench) != protocol_digest(PROTOCOLS["long"])
+    own = protocol_digest(bench, (64, 64))
+    assert own == protocol_digest(PROTOCOLS["bench"], [64, 64]), "neither list nor machine is part of it"
+    assert own != protocol_digest(PROTOCOLS["long"], (64, 64))
+    assert own != protocol_digest(bench, (64, 128)) != protocol_digest(bench, (128, 64)), "the videos' size is"
     assert config_of("--config", "configs/eval/bench.yaml") == PROTOCOLS["bench"]
     (tmp_path / "plain.yaml").write_text("clips: 2\n")
     for argv, message in (

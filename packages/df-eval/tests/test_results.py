@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from scipy import stats
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SAME_VIDEO, SHIFTED, STATIC
 from df_eval.measure import measure as measure_clip
 from df_eval.metrics import CATALOG, GROUPS, SETS, Pair, Score
-from df_eval.reports.goals import IDENTITY_DRIFT_LIMIT, LIP_SYNC_SHARE, goals_of
+from df_eval.reports.goals import IDENTITY_DRIFT_LIMIT, LIP_SYNC_SHARE, Limits, goals_of, known_of
 from df_eval.reports.markdown import markdown_table
 from df_eval.reports.output import metrics_document, write_outcome
 from df_eval.reports.table import cell, goals_table
@@ -104,6 +105,29 @@ def test_a_goal_that_cannot_be_measured_is_neither_met_nor_missed() -> None:
     goal = goals_of(results, 0, 200)[2]
     assert goal.passed is None and goal.score.reason == "no identity here"
     assert "unavailable" in goals_table([goal])
+
+
+def test_a_missed_goal_says_whether_the_truth_misses_it_and_whether_the_interval_decides_it() -> None:
+    """The line stands below the table, on the page and in metrics.json; goals that are met have none."""
+    limits = Limits(most=1.15)
+    wide, narrow = Score(1.3, 1.1, 1.5, n=4), Score(1.3, 1.2, 1.4, n=4)
+    assert known_of(limits, wide, 1.87, "read the other") == (
+        "the truth itself reaches 1.87: read the other; the interval [1.100, 1.500] holds values that would meet it"
+    )
+    assert known_of(limits, narrow, 1.0, "read the other") == "no value of the interval [1.200, 1.400] would meet it"
+    assert known_of(limits, Score(1.3, n=1), None, "") == "N 1: there is no interval"
+    assert known_of(limits, Score(1.1, n=4), 1.87, "x") == ""
+
+
+def test_what_is_known_of_a_missed_goal_is_shown_everywhere(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path / "metrics.jsonl", noise=5.0, lengths=(65,))
+    write_outcome(outcome, tmp_path / "eval", quiet=True)
+    missed, met = outcome.goals[0], outcome.goals[1]
+    assert missed.passed is False and "would meet it" in missed.known and met.passed and met.known == ""
+    assert f"- {missed.name}, 65 frames: {missed.known}" in (tmp_path / "eval" / "table.md").read_text()
+    assert html.escape(missed.known) in (tmp_path / "eval" / "report.html").read_text()
+    document = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert document["goals"][0]["known"] == missed.known
 
 
 def test_a_goal_is_not_met_by_leaving_clips_out() -> None:

@@ -77,12 +77,14 @@ def test_a_longer_reconstruction_begins_with_the_shorter_one(pipeline: Pipeline,
         assert np.abs(a[:17].astype(int) - b).max() <= 1
 
 
-def test_the_suite_fills_every_row_at_every_length(pipeline: Pipeline, clips: list[EvalClip]) -> None:
+def test_the_suite_fills_every_row_at_every_length_under_one_bar(
+    pipeline: Pipeline, clips: list[EvalClip], capsys: pytest.CaptureFixture[str]
+) -> None:
     config = EvalConfig(clips=3, frames=(25, 33), shifts=SHIFTS, batch_size=2, resamples=100)
-    results = Suite([RunSystem(GENERATED, pipeline, ROLLOUT, config)], DarkBarReader(), clips, config, quiet=True).run(
-        [25, 33]
-    )
+    results = Suite([RunSystem(GENERATED, pipeline, ROLLOUT, config)], DarkBarReader(), clips, config).run([25, 33])
     assert list(results) == [25, 33]
+    bar = [line for line in capsys.readouterr().err.replace("\n", "\r").split("\r") if line.strip()]
+    assert all(line.startswith("measuring: ") for line in bar) and "100%" in bar[-1] and "21/21" in bar[-1]
     for frames, result in results.items():
         table = result.table(0, 100)
         assert table[GROUND_TRUTH]["lip_sync"].value == pytest.approx(1.0, abs=0.02)

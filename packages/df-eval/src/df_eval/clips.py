@@ -152,7 +152,7 @@ def render_clips(count: int, frames: int, size: int, seed: int, person: int | No
     """
     config = clips_to_render(count, frames, size, seed, person)
     clips = []
-    for job in tqdm(jobs_of(config, "val"), desc=f"{'rendering clips':<24}", unit="clip"):
+    for job in tqdm(jobs_of(config, "val"), desc="rendering clips", unit="clip"):
         clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val", in_both=job.in_both)
         truth = {name: np.asarray(values, dtype=np.float64) for name, values in clip.truth.items()}
         name = f"synth-{clip.identity}"

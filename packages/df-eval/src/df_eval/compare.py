@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from df_eval.metrics import CATALOG
+from df_eval.metrics import CATALOG, SPECS
 from df_eval.metrics.estimate import Cells, Estimate, estimate, holm, p_value
 from df_eval.metrics.pair import Pair
 from df_eval.results import LengthResults
@@ -83,7 +83,7 @@ def paired(results: LengthResults, row: str, reference: str, metric: str, seed: 
     both = [index for index in ours if index in theirs and ours[index].defined and theirs[index].defined]
     cells = [_cells([pairs[index] for index in both]) for pairs in (ours, theirs)]
     people = [results.people[index] for index in both]
-    return estimate(*cells, people=people, seed=seed, resamples=resamples)
+    return estimate(*cells, within=SPECS[metric].within, people=people, seed=seed, resamples=resamples)
 
 
 def _cells(pairs: Sequence[Pair]) -> Cells:

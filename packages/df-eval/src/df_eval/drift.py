@@ -23,6 +23,7 @@ from df_eval.measure import SHIFTED, STATIC, Truth, Video, kind_of
 from df_eval.metrics import SPECS, Pair, Score, sync
 from df_eval.metrics.aggregate import pooled_score
 from df_eval.metrics.frames import sharpness
+from df_eval.metrics.ranges import NOT_NEGATIVE
 from df_eval.metrics.seen import Seen
 from df_eval.reading.readers import FaceReader
 from df_eval.reading.readings import FaceReadings
@@ -37,6 +38,7 @@ READ = ("identity_distance", "csim", "lip_sync", "pose_range", "presence")
 """Metrics of the list that are measured in a window."""
 SHARPNESS = "sharpness_reference"
 TITLES = {name: SPECS[name].title for name in READ} | {SHARPNESS: "sharpness / reference image"}
+RANGES = {name: SPECS[name].within for name in READ} | {SHARPNESS: NOT_NEGATIVE}
 
 
 class WindowTruth(NamedTuple):
@@ -82,7 +84,7 @@ class Drift:
         """A metric of a row by end, with intervals; windows without any value are left out."""
         found: dict[int, Score] = {}
         for end, pairs in sorted(self.pairs.get(row, {}).get(name, {}).items()):
-            score = pooled_score(pairs, self.people, seed, resamples)
+            score = pooled_score(pairs, self.people, seed, resamples, within=RANGES[name])
             if score.value is not None:
                 found[end] = score
         return found

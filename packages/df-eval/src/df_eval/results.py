@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured, kind_of
-from df_eval.metrics import CATALOG, SETS, Pair, Score, SetDistance, SetSpec
+from df_eval.metrics import CATALOG, SETS, SPECS, Pair, Score, SetDistance, SetSpec
 from df_eval.metrics.aggregate import pooled_score
 
 ITSELF = "compared with itself"
@@ -66,7 +66,8 @@ class LengthResults:
             return Score.unavailable(self._reason(row, metric))
         notes = {pair.note for pair in pairs.values() if pair.note}
         counted = [f"{note} ({sum(p.note == note for p in pairs.values())} clips)" for note in sorted(notes)]
-        return pooled_score(pairs, self.people, seed, resamples, "; ".join(counted))
+        within = SPECS[metric].within
+        return pooled_score(pairs, self.people, seed, resamples, "; ".join(counted), within=within)
 
     def table(self, seed: int, resamples: int) -> dict[str, dict[str, Score]]:
         """All cells, by row and metric."""

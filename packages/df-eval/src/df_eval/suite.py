@@ -60,64 +60,69 @@ class Suite:
 
     def run(self, lengths: Sequence[int]) -> dict[int, LengthResults]:
         """Measure every row at every length; the videos of one clip after the other, few of them in memory."""
-        longest, count = max(lengths), len(self.clips)
-        with self._bar("reading the truth", count) as bar, self._timed("reading the truth", bar):
-            truths = [self._truth(clip, longest, bar.update) for clip in self.clips]
-        known = [truth.truth(longest, None, []) for truth in truths]
+        longest = max(lengths)
         results = {frames: self._nothing_yet(frames) for frames in lengths}
         self.drift = None if self.config.drift.frames is None else no_drift_yet(self.systems, self.clips, self.config)
-        readings = self._measure_clips(truths, known, results)
-        if self.config.interventions:
-            self._intervene(longest, known, readings)
+        with tqdm(total=self._videos(lengths), desc="measuring", unit="video", disable=self.quiet) as bar:
+            with self._timed("reading the truth", bar):
+                truths = [self._truth(clip, longest, bar.update) for clip in self.clips]
+            known = [truth.truth(longest, None, []) for truth in truths]
+            readings = self._measure_clips(truths, known, results, bar)
+            if self.config.interventions:
+                self._intervene(longest, known, readings, bar)
         if self.drift is not None:
-            with self._bar("drift", 0) as bar, self._timed("drift", bar):
+            with self._timed("drift"):
                 generate_drift(self.drift, self.systems, self.clips, known, self.reader, self.config, self.quiet)
             self.drift.tell_missing()
         self.seconds = {name: round(seconds, 2) for name, seconds in self.seconds.items()}
         return results
 
+    def _videos(self, lengths: Sequence[int]) -> int:
+        """Steps of the bar: the truth is read, every other video is made and read, interventions are made."""
+        made = len(own_vaes(self.systems)) + len(lengths) * len(self.systems)
+        swapped = 2 * sum(isinstance(system, RunSystem) for system in self.systems) * self.config.interventions
+        return len(self.clips) * (1 + 2 * made + swapped)
+
     def _measure_clips(
-        self, truths: Sequence[_TruthRead], known: Sequence[Truth], results: Mapping[int, LengthResults]
+        self, truths: Sequence[_TruthRead], known: Sequence[Truth], results: Mapping[int, LengthResults], bar: tqdm
     ) -> list[dict[str, FaceReadings | None]]:
         """Measure every clip at every length; returns what was read of the runs' videos of the longest."""
         lengths, longest = list(results), max(results)
         self.videos = {frames: [] for frames in lengths}
         vaes, readings = own_vaes(self.systems), []
         runs = {system.row for system in self.systems if isinstance(system, RunSystem)}
-        total = 2 * len(truths) * (len(vaes) + len(lengths) * len(self.systems))
-        with self._bar("measuring", total) as bar:
-            rebuilt = {row: self._rebuild(pipeline, longest, bar) for row, pipeline in vaes.items()}
-            made = {
-                (system.row, frames): system.make(self.clips, frames, bar.update)
-                for system in self.systems
-                for frames in lengths
-            }
-            for index, source in enumerate(truths):
-                again = {row: self._rebuilt(row, clips, bar) for row, clips in rebuilt.items()}
-                for frames in lengths:
-                    videos = self._controls(frames, source) | {row: v.first(frames) for row, v in again.items()}
-                    left_out = self._make(frames, made, videos, bar)
-                    with self._timed(f"measuring {frames} frames", bar):
-                        self._measure(results[frames], index, truths, videos, left_out)
-                    if index < self.config.shown:
-                        self.videos[frames].append(videos)
-                    if frames == longest:
-                        readings.append({row: video.readings for row, video in videos.items() if row in runs})
-                        if self.drift is not None:
-                            add_drift_of_clip(self.drift, self.systems, index, known[index], videos)
-            for rest in (*rebuilt.values(), *made.values()):
-                assert next(rest, None) is None, "a system makes one video of each clip"
+        rebuilt = {row: self._rebuild(pipeline, longest, bar) for row, pipeline in vaes.items()}
+        made = {
+            (system.row, frames): system.make(self.clips, frames, bar.update)
+            for system in self.systems
+            for frames in lengths
+        }
+        for index, source in enumerate(truths):
+            again = {row: self._rebuilt(row, clips, bar) for row, clips in rebuilt.items()}
+            for frames in lengths:
+                videos = self._controls(frames, source) | {row: v.first(frames) for row, v in again.items()}
+                left_out = self._make(frames, made, videos, bar)
+                with self._timed(f"measuring {frames} frames", bar):
+                    self._measure(results[frames], index, truths, videos, left_out)
+                if index < self.config.shown:
+                    self.videos[frames].append(videos)
+                if frames == longest:
+                    readings.append({row: video.readings for row, video in videos.items() if row in runs})
+                    if self.drift is not None:
+                        add_drift_of_clip(self.drift, self.systems, index, known[index], videos)
+        for rest in (*rebuilt.values(), *made.values()):
+            assert next(rest, None) is None, "a system makes one video of each clip"
         return readings
 
     def _intervene(
-        self, longest: int, known: Sequence[Truth], readings: Sequence[Mapping[str, FaceReadings | None]]
+        self, longest: int, known: Sequence[Truth], readings: Sequence[Mapping[str, FaceReadings | None]], bar: tqdm
     ) -> None:
         self.interventions = Interventions(longest, [clip.identity for clip in self.clips])
         runs = [system for system in self.systems if isinstance(system, RunSystem)]
         for system in runs:
             name = partial(row_of, system=system.row) if len(self.systems) > 1 else str
-            stage, own = f"interventions, {system.row}", [rows.get(system.row) for rows in readings]
-            with self._bar(stage, 2 * len(self.clips)) as bar, self._timed(stage, bar):
+            own = [rows.get(system.row) for rows in readings]
+            with self._timed(f"interventions, {system.row}", bar):
                 about = (system, self.clips, known, own, self.reader, self.config)
                 intervene(*about, self.interventions, bar.update, name)
 
@@ -218,14 +223,12 @@ class Suite:
         if video.readings is not None:
             results.add_features(row, index, "readings", video.readings.table())
 
-    def _bar(self, name: str, total: int) -> tqdm:
-        return tqdm(total=total, desc=f"{name:<24}", unit="video", disable=self.quiet or not total)
-
     @contextmanager
-    def _timed(self, stage: str, bar: tqdm) -> Iterator[None]:
-        """Name what is done, and count its time."""
+    def _timed(self, stage: str, bar: tqdm | None = None) -> Iterator[None]:
+        """Name what is done, behind the bar's numbers when it is next drawn, and count its time."""
         start = time.perf_counter()
-        bar.set_description(f"{stage:<24}")
+        if bar is not None:
+            bar.set_postfix_str(stage, refresh=False)
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 

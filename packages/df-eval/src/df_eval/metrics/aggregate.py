@@ -13,6 +13,7 @@ from torchmetrics import Metric
 
 from df_eval.metrics.estimate import RESAMPLES, Cells, estimate, ratio_of_sums
 from df_eval.metrics.pair import Pair
+from df_eval.metrics.ranges import ANY, Range
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class ClipRatio(ClipStates):
         "sample_ids": torch.int64,
     }
     higher_is_better = None
+    within: ClassVar[Range] = ANY
 
     numerators: list[Tensor]
     denominators: list[Tensor]
@@ -121,25 +123,38 @@ class ClipRatio(ClipStates):
         return torch.tensor(ratio_of_sums(*self._unique()[:2]), dtype=torch.float64)
 
     def score(
-        self, seed: int = 0, resamples: int = RESAMPLES, reason: str = "", people: Sequence[str] | None = None
+        self,
+        seed: int = 0,
+        resamples: int = RESAMPLES,
+        reason: str = "",
+        people: Sequence[str] | None = None,
+        within: Range | None = None,
     ) -> Score:
         """Value, interval and counts over the clips of this process.
 
         Args:
+            within: the values that the metric can have; by default the class's own.
             people: of the clips, by sample id; what the interval resamples.
         """
         numerators, denominators, ids = self._unique()
         own = None if people is None else [str(people[int(index)]) for index in ids]
-        found = estimate(Cells(numerators[None], denominators[None]), people=own, seed=seed, resamples=resamples)
+        cells, within = Cells(numerators[None], denominators[None]), self.within if within is None else within
+        found = estimate(cells, within=within, people=own, seed=seed, resamples=resamples)
         if found.value is None:
             return Score(None, undefined=found.undefined, reason=reason or "undefined on every clip")
         return Score(found.value, found.low, found.high, found.clips, found.undefined, reason, found.people)
 
 
 def pooled_score(
-    pairs: Mapping[int, Pair], people: Sequence[str] | None, seed: int, resamples: int, reason: str = ""
+    pairs: Mapping[int, Pair],
+    people: Sequence[str] | None,
+    seed: int,
+    resamples: int,
+    reason: str = "",
+    *,
+    within: Range,
 ) -> Score:
-    """The cell of some clips' pairs, by the clips' ids; ``people`` as in :meth:`ClipRatio.score`."""
+    """The cell of some clips' pairs, by the clips' ids; ``people`` and ``within`` as in :meth:`ClipRatio.score`."""
     pooled = ClipRatio()
     pooled.update(list(pairs.values()), list(pairs))
-    return pooled.score(seed, resamples, reason, people)
+    return pooled.score(seed, resamples, reason, people, within)

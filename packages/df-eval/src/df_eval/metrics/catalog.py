@@ -12,6 +12,7 @@ import numpy as np
 from df_eval.metrics import frames, identity, pose, sync
 from df_eval.metrics.field import FIELD
 from df_eval.metrics.pair import Pair
+from df_eval.metrics.ranges import ANY, CORRELATION, NOT_NEGATIVE, SHARE, of_difference
 from df_eval.metrics.seen import Seen
 from df_eval.metrics.signals import pearson
 from df_eval.metrics.spec import (
@@ -62,6 +63,7 @@ _OWN = [
         "Pearson correlation, at lag 0, of the mouth opening read from the pixels with the true mouth opening"
         " of the audio. A clip whose mouth does not move counts as 0 (see still mouths).",
         lambda s: sync.correlation(s.mouth, s.true_mouth),
+        within=CORRELATION,
         needs=MOUTH,
         decimals=3,
         shifted=lambda s: sync.shifted_correlation(s.mouth, s.truth.signals.mouth_open_T, None, s.shifts),
@@ -75,6 +77,7 @@ _OWN = [
         "mouth reaches that moves when mouths usually move, whatever is said. Not 0 where all sentences have "
         "one rhythm.",
         lambda s: sync.mean_correlation(s.mouth, s.truth.other_mouths),
+        within=CORRELATION,
         needs=MOUTH,
         decimals=3,
     ),
@@ -85,6 +88,7 @@ _OWN = [
         "higher",
         "Lip-sync minus that mean: what is owed to this clip's own audio.",
         _gain,
+        within=of_difference(CORRELATION),
         needs=MOUTH,
         decimals=3,
     ),
@@ -95,6 +99,7 @@ _OWN = [
         "higher",
         "The largest such correlation when the video is moved by up to 5 frames; still mouths are left out.",
         lambda s: s.best_lag[1],
+        within=CORRELATION,
         needs=MOUTH,
         decimals=3,
     ),
@@ -105,6 +110,7 @@ _OWN = [
         "truth",
         "The lag of that largest correlation; positive: the mouth moves too late. Still mouths are left out.",
         lambda s: s.best_lag[0],
+        within=ANY,
         needs=MOUTH,
         unit="frames",
         decimals=2,
@@ -116,6 +122,7 @@ _OWN = [
         "truth",
         "Standard deviation over time of the read mouth opening, over the true one's.",
         lambda s: sync.amplitude(s.mouth, s.true_mouth),
+        within=NOT_NEGATIVE,
         needs=MOUTH,
     ),
     MetricSpec(
@@ -125,6 +132,7 @@ _OWN = [
         "lower",
         "Share of clips whose read mouth moves less than 1 % of the truth; they count as 0 in lip-sync.",
         lambda s: sync.still(s.mouth, s.true_mouth),
+        within=SHARE,
         needs=MOUTH,
     ),
     MetricSpec(
@@ -134,6 +142,7 @@ _OWN = [
         "higher",
         "Correlation of the read lip width with the true one, at lag 0.",
         lambda s: sync.correlation(s.lip_width, s.true_lip_width),
+        within=CORRELATION,
         needs=("lip_width", "true_lip_width"),
         decimals=3,
         shifted=lambda s: sync.shifted_correlation(s.lip_width, s.truth.signals.lip_width_T, None, s.shifts),
@@ -146,6 +155,7 @@ _OWN = [
         "Correlation, at lag 0, of the mouth opening decoded from the generated structure stream with the "
         "true one: does the structure hear the audio?",
         lambda s: sync.correlation(s.structure_mouth, s.true_mouth),
+        within=CORRELATION,
         needs=("structure_mouth", "true_mouth"),
         decimals=3,
         not_in=ONLY_GENERATED,
@@ -158,6 +168,7 @@ _OWN = [
         "Correlation of the mouth opening decoded from the generated structure stream with the one read from "
         "the generated pixels: do the two streams tell the same story?",
         lambda s: sync.correlation(s.mouth, s.structure_mouth),
+        within=CORRELATION,
         needs=("structure_mouth", "mouth"),
         decimals=3,
         not_in=ONLY_GENERATED,
@@ -169,6 +180,7 @@ _OWN = [
         "higher",
         "Share of frames in which the reader found a face. Frames without one are left out of every other metric.",
         lambda s: Pair(float(s.presence.sum()), float(len(s.presence))),
+        within=SHARE,
         needs=("presence",),
         decimals=3,
     ),
@@ -180,6 +192,7 @@ _OWN = [
         "Times the eyes close (closure >= 0.5, over when < 0.35), total over total time; eyes closed from the start on "
         "do not count.",
         lambda s: pose.blink_rate(s.blink),
+        within=NOT_NEGATIVE,
         needs=("blink",),
         unit="per min",
         decimals=1,
@@ -191,6 +204,7 @@ _OWN = [
         "truth",
         "The same count on the ground truth's closure.",
         lambda s: pose.blink_rate(s.true_blink),
+        within=NOT_NEGATIVE,
         needs=("presence", "true_blink"),
         unit="per min",
         decimals=1,
@@ -203,6 +217,7 @@ _OWN = [
         "RMS difference of the identity vector read in each frame to the one read from the reference image "
         "(ACD, reference-to-frame variant; about 1.4 between two random synthetic people), mean over time.",
         lambda s: identity.mean_over_time(_to_reference(s)),
+        within=NOT_NEGATIVE,
         needs=TO_REFERENCE,
         decimals=3,
         source="ACD (Tulyakov et al. 2018, MoCoGAN), to the reference in place of all pairs",
@@ -214,6 +229,7 @@ _OWN = [
         "lower",
         "Identity distance in the first quarter of the clip.",
         lambda s: _quarter(_to_reference(s), 0),
+        within=NOT_NEGATIVE,
         needs=TO_REFERENCE,
         decimals=3,
     ),
@@ -224,6 +240,7 @@ _OWN = [
         "lower",
         "Identity distance in the last quarter of the clip.",
         lambda s: _quarter(_to_reference(s), -1),
+        within=NOT_NEGATIVE,
         needs=TO_REFERENCE,
         decimals=3,
     ),
@@ -234,6 +251,7 @@ _OWN = [
         "lower",
         "Identity distance of the last quarter over the first, sums over clips: 1 is no drift.",
         lambda s: identity.last_over_first(_to_reference(s)),
+        within=NOT_NEGATIVE,
         needs=TO_REFERENCE,
         decimals=3,
     ),
@@ -246,6 +264,7 @@ _OWN = [
         "true video (the person as the reader sees them), mean over time. Unlike the distance to the "
         "reference image it does not start near 0 only because the first frames look like that image.",
         lambda s: identity.mean_over_time(_to_person(s)),
+        within=NOT_NEGATIVE,
         needs=TO_PERSON,
         decimals=3,
     ),
@@ -256,6 +275,7 @@ _OWN = [
         "lower",
         "Distance to the person in the last quarter over the first, sums over clips: 1 is no drift.",
         lambda s: identity.last_over_first(_to_person(s)),
+        within=NOT_NEGATIVE,
         needs=TO_PERSON,
         decimals=3,
     ),
@@ -266,6 +286,7 @@ _OWN = [
         "truth",
         "Mean absolute change of a pixel from frame to frame.",
         lambda s: frames.motion_energy(s.video.frames_THWC),
+        within=NOT_NEGATIVE,
         unit="grey levels",
     ),
     MetricSpec(
@@ -275,6 +296,7 @@ _OWN = [
         "truth",
         "Motion energy over the truth's, sums over clips: 1 is as lively as the truth, 0 a still image.",
         lambda s: frames.motion_ratio(s.video.frames_THWC, s.truth.frames_THWC),
+        within=NOT_NEGATIVE,
     ),
     MetricSpec(
         "sharpness_ratio",
@@ -283,6 +305,7 @@ _OWN = [
         "truth",
         "Variance of the Laplacian over the truth's, sums over clips.",
         lambda s: Pair(float(s.sharpness_T.mean()), float(s.true_sharpness_T.mean())),
+        within=NOT_NEGATIVE,
         source="variance of the Laplacian (Pech-Pacheco et al. 2000)",
     ),
     MetricSpec(
@@ -292,6 +315,7 @@ _OWN = [
         "truth",
         "Sharpness in the last quarter of the clip over the first, sums over clips.",
         lambda s: identity.last_over_first(s.sharpness_T),
+        within=NOT_NEGATIVE,
         source="variance of the Laplacian (Pech-Pacheco et al. 2000)",
     ),
     MetricSpec(
@@ -302,6 +326,7 @@ _OWN = [
         "Peak signal-to-noise ratio to the true frames. Meant for the VAE reconstruction: a generated video "
         "has its own head motion, so it is low there by nature.",
         lambda s: frames.psnr(s.video.frames_THWC, s.truth.frames_THWC),
+        within=NOT_NEGATIVE,
         unit="dB",
         decimals=1,
         not_in=NOT_ITSELF,
@@ -313,6 +338,7 @@ _OWN = [
         "higher",
         "Structural similarity to the true frames (11x11 Gaussian window); same remark as for PSNR.",
         lambda s: frames.ssim(s.video.frames_THWC, s.truth.frames_THWC),
+        within=CORRELATION,
         decimals=3,
         not_in=NOT_ITSELF,
         source="Wang et al. 2004",
@@ -325,6 +351,7 @@ _OWN = [
         "Mean absolute difference of the read yaw, pitch and roll to the true ones. The audio does not determine the "
         "pose of a generated video: there it only says how far from the truth's the head's motion is.",
         lambda s: pose.average_pose_distance(s.angles, s.true_angles),
+        within=NOT_NEGATIVE,
         needs=POSE,
         unit="deg",
         protocol="the estimator is the protocol's reader",
@@ -337,6 +364,7 @@ _OWN = [
             "higher",
             f"Correlation of read and true {angle}.",
             partial(_angle, which=which),
+            within=CORRELATION,
             needs=POSE,
             decimals=3,
             not_in=SAME_POSE,
@@ -350,6 +378,7 @@ _OWN = [
         "truth",
         "Standard deviation over time, mean of yaw, pitch and roll.",
         lambda s: pose.pose_spread(s.angles),
+        within=NOT_NEGATIVE,
         needs=("angles",),
         unit="deg",
     ),
@@ -360,6 +389,7 @@ _OWN = [
         "truth",
         "Largest minus smallest, mean of yaw, pitch and roll.",
         lambda s: pose.pose_range(s.angles),
+        within=NOT_NEGATIVE,
         needs=("angles",),
         unit="deg",
     ),
@@ -370,6 +400,7 @@ _OWN = [
         "truth",
         "Mean absolute change per second, mean of yaw, pitch and roll.",
         lambda s: pose.pose_speed(s.angles),
+        within=NOT_NEGATIVE,
         needs=("angles",),
         unit="deg/s",
     ),

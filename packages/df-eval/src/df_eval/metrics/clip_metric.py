@@ -36,4 +36,5 @@ def metric_class(name: str) -> type[ClipMetric]:
     True
     """
     spec = SPECS[name]
-    return type(f"ClipMetric_{name}", (ClipMetric,), {"spec": spec, "higher_is_better": BETTER[spec.better]})
+    told = {"spec": spec, "higher_is_better": BETTER[spec.better], "within": spec.within}
+    return type(f"ClipMetric_{name}", (ClipMetric,), told)

@@ -13,9 +13,9 @@ and one clip fewer are drawn than there are, which makes the variance of a mean 
 Bootstrap and Finite Population Sampling", 1985). With 3 or 5 seeds, percentiles of such a bootstrap are too narrow
 (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69, 2015), so the interval is
 value +- t * standard error, with degrees of freedom as Satterthwaite (1946) takes them from the mean squares of seeds,
-clips and the rest. The p value is that of the same t, so that interval and p never contradict each other. A sign-flip
-test is not used: signs of single cells are not exchangeable when whole seeds differ, and flipping whole seeds has no
-p below 1/16 with 5 of them.
+clips and the rest, cut where the metric has no values (:func:`interval`). The p value is that of the same t, so that
+interval and p never contradict each other. A sign-flip test is not used: signs of single cells are not exchangeable
+when whole seeds differ, and flipping whole seeds has no p below 1/16 with 5 of them.
 
 Shape suffixes: S seeds, C clips, U people or clips, R resamples.
 """
@@ -27,6 +27,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
+
+from df_eval.metrics.ranges import ANY, Range, of_difference
 
 RESAMPLES = 2000
 """Bootstrap resamples of every interval."""
@@ -115,10 +117,26 @@ class Estimate:
     people: int = 0
 
 
+def interval(value: float, error: float, freedom: float, within: Range = ANY) -> tuple[float, float]:
+    """``value -+ t * error``, without what no value can be.
+
+    The end that would lie beyond a metric's range is put on its border, so the interval covers the true value exactly
+    as often as before. It always holds the value itself, which may lie beyond a border by a rounding.
+
+    >>> low, high = interval(0.1, 1.0, 100, (0.0, 1.0))
+    >>> (low, high)
+    (0.0, 1.0)
+    """
+    reach = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * error
+    least, most = within
+    return min(max(value - reach, least), value), max(min(value + reach, most), value)
+
+
 def estimate(
     a: Cells,
     b: Cells | None = None,
     *,
+    within: Range = ANY,
     people: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -127,6 +145,7 @@ def estimate(
 
     Args:
         b: of the same seeds and clips, in the same order. Cells that either arm lacks are left out of both.
+        within: the values that the metric can have, of one arm.
         people: of the clips, in their order; without them each clip counts as another person's.
         seed: of the resampling.
     """
@@ -149,8 +168,8 @@ def estimate(
     error, freedom = _bootstrap_error(arms, seed, resamples), _freedom(arms)
     if error is None:
         return bare
-    reach = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * error
-    return replace(bare, low=value - reach, high=value + reach, error=error, freedom=freedom)
+    low, high = interval(value, error, freedom, within if b is None else of_difference(within))
+    return replace(bare, low=low, high=high, error=error, freedom=freedom)
 
 
 def one_sided(a: Cells, b: Cells) -> int:
@@ -209,7 +228,8 @@ def _freedom(arms: Sequence[Cells]) -> float:
 
 
 def p_value(found: Estimate, margin: float) -> float | None:
-    """Two-sided p of "the true value is ``margin``"; below 0.05 exactly where the interval leaves ``margin`` out.
+    """Two-sided p of "the true value is ``margin``", of those that can be; below 0.05 exactly where the interval leaves
+    ``margin`` out.
 
     None where all that was measured differs alike: so few that agree have no error, which is not certainty.
     """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from df_eval.metrics import frames, identity, lips
+from df_eval.metrics.ranges import CORRELATION, NOT_NEGATIVE, UNIT_DISTANCE
 from df_eval.metrics.spec import MOUTH, NOT_ITSELF, TO_REFERENCE, MetricSpec
+from df_eval.metrics.syncnet import MAX_SHIFT
 
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
 
@@ -24,6 +26,7 @@ FIELD = [
         "SyncNet's confidence: median over the shifts of the distance of lips and sound, less its minimum. Above the "
         "ground truth's own it is no quality.",
         lambda s: s.sync[0],
+        within=NOT_NEGATIVE,
         needs=SYNC,
         source=_SYNCNET,
         protocol=_SYNC_PROTOCOL,
@@ -36,6 +39,7 @@ FIELD = [
         "lower",
         "SyncNet's distance of lips and sound at the best shift.",
         lambda s: s.sync[1],
+        within=NOT_NEGATIVE,
         needs=SYNC,
         source=_SYNCNET,
         protocol=_SYNC_PROTOCOL,
@@ -48,6 +52,7 @@ FIELD = [
         "truth",
         "The shift of that minimum; positive: the sound comes too early for the lips.",
         lambda s: s.sync[2],
+        within=(-float(MAX_SHIFT), float(MAX_SHIFT)),
         needs=SYNC,
         unit="frames",
         source=_SYNCNET,
@@ -61,6 +66,7 @@ FIELD = [
         "Mean distance of the lips' landmarks to the truth's, either centred on its own mean in every frame, over the "
         "distance of the true eyes' middles.",
         lambda s: lips.landmark_distance(s.lips, s.true_lips, s.true_eyes),
+        within=NOT_NEGATIVE,
         needs=("lips", "true_lips", "true_eyes"),
         decimals=4,
         source="Chen et al. 2018 (Lip movements generation at a glance), divided by the distance of the eyes",
@@ -74,6 +80,7 @@ FIELD = [
         "Soft-DTW divergence per frame of the read and the true mouth opening, both in standard deviations of the "
         "truth: the movements may come a little early or late. About 0 for the truth itself.",
         lambda s: lips.aligned_distance(s.mouth, s.true_mouth),
+        within=NOT_NEGATIVE,
         needs=MOUTH,
         decimals=3,
         source="Cuturi and Blondel 2017; the divergence of Blondel, Mensch and Vert 2021",
@@ -87,6 +94,7 @@ FIELD = [
         "Mean absolute change per frame of the read mouth opening while the sound is silent, in standard deviations of "
         "the true mouth.",
         lambda s: lips.silent_movement(s.mouth, s.true_mouth, s.silent),
+        within=NOT_NEGATIVE,
         needs=(*MOUTH, "silent"),
         decimals=4,
         protocol=f"silent: {lips.SILENT_DB:.0f} dB below the loudest frame, {lips.SETTLING} frames from any sound",
@@ -98,6 +106,7 @@ FIELD = [
         "higher",
         "Cosine of the identity vector of each frame with that of the reference image, mean over time.",
         lambda s: identity.cosine_to_reference(s.identity, s.reference_identity),
+        within=CORRELATION,
         needs=TO_REFERENCE,
         decimals=3,
         source="cosine of face recognition vectors (Deng et al. 2019, ArcFace)",
@@ -111,6 +120,7 @@ FIELD = [
         "Euclidean distance of unit identity vectors, mean over all pairs of two frames of the video. A still image "
         "has 0.",
         lambda s: identity.pairwise_distance(s.identity),
+        within=UNIT_DISTANCE,
         needs=("identity",),
         decimals=3,
         source="Tulyakov et al. 2018, MoCoGAN",
@@ -123,6 +133,7 @@ FIELD = [
         "lower",
         "Euclidean distance of the unit identity vector of each frame to the reference image's, mean over time.",
         lambda s: identity.distance_to_reference(s.identity, s.reference_identity),
+        within=UNIT_DISTANCE,
         needs=TO_REFERENCE,
         decimals=3,
         source="ACD (Tulyakov et al. 2018), to the reference in place of all pairs: sqrt(2 - 2 cosine) per frame",
@@ -136,6 +147,7 @@ FIELD = [
         "Mean absolute second difference of a pixel over time, over the whole image: steady motion weighs little, what "
         "jumps back and forth much.",
         lambda s: frames.flicker(s.video.frames_THWC),
+        within=NOT_NEGATIVE,
         unit="grey levels",
     ),
     MetricSpec(
@@ -145,6 +157,7 @@ FIELD = [
         "lower",
         "Perceptual distance to the true frames, mean over frames; same remark as for PSNR.",
         lambda s: s.lpips,
+        within=NOT_NEGATIVE,
         needs=("lpips",),
         decimals=4,
         not_in=NOT_ITSELF,

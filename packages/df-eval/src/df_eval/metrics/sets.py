@@ -19,12 +19,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from df_eval.metrics.aggregate import ClipStates, Score
-from df_eval.metrics.estimate import LEVEL, units_of
+from df_eval.metrics.estimate import interval, units_of
 from df_eval.metrics.frechet import clip_kernels, frechet_of_sets, kernel_distance
+from df_eval.metrics.ranges import ANY, NOT_NEGATIVE, Range
 
 WINDOW_FRAMES = 16
 SET_RESAMPLES = 100
@@ -48,7 +48,7 @@ class SetSpec:
         pick: which of a clip's vectors enter.
         biased: it is too large for few clips; below `PROTOCOL_CLIPS` it is printed with a remark.
         scaled: features are taken in standard deviations of the whole true set; those that do not vary are left out.
-        signed: the distance of equal distributions scatters about 0.
+        within: the values that it can have.
     """
 
     name: str
@@ -61,7 +61,7 @@ class SetSpec:
     pick: slice = field(default_factory=lambda: slice(None))
     biased: bool = True
     scaled: bool = False
-    signed: bool = False
+    within: Range = NOT_NEGATIVE
     decimals: int = 1
     group: str = "sets"
     better: str = "lower"
@@ -135,7 +135,7 @@ SETS: list[SetSpec] = [
         "the features of FID, cubic kernel, mean over pairs of different clips in place of random subsets of images: a "
         "U-statistic over clips",
         biased=False,
-        signed=True,
+        within=ANY,  # unbiased: of equal distributions it scatters about 0
         decimals=4,
     ),
     SetSpec(
@@ -263,8 +263,7 @@ class SetDistance(ClipStates):
         if units < 2 or len(found) < 2:
             return None, None
         error = float(found.std(ddof=1)) * (units / (units - 1)) ** 0.5
-        reach = float(stats.t.ppf(0.5 + LEVEL / 2, units - 1)) * error
-        return value - reach if self.spec.signed else max(value - reach, 0.0), value + reach
+        return interval(value, error, units - 1, self.spec.within)
 
 
 def _draws(members: Sequence[np.ndarray], count: int, seed: int) -> list[np.ndarray]:

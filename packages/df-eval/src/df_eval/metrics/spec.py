@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from df_eval.metrics.pair import Pair
+from df_eval.metrics.ranges import Range
 from df_eval.metrics.seen import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, Seen
 
 OURS = "this repository"
@@ -18,6 +19,7 @@ class MetricSpec:
     Attributes:
         better: "higher", "lower" or "truth" (as near the truth's as possible).
         measure: of one clip; it is called only where everything that it needs is there.
+        within: the values that it can have; its intervals, and those of differences of it, hold no others.
         needs: signals of :class:`~df_eval.metrics.seen.Seen` without which it does not exist; none for what is measured
             on pixels alone.
         source: of the definition.
@@ -32,6 +34,7 @@ class MetricSpec:
     better: str
     definition: str
     measure: Callable[[Seen], Pair]
+    within: Range = field(kw_only=True)
     needs: tuple[str, ...] = ()
     unit: str = ""
     decimals: int = 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,10 @@ def shown(value: Any) -> str:
     return value.name if isinstance(value, ProtocolConfig) else str(value)
 
 
-def protocol_digest(config: EvalConfig) -> str:
-    """Hash of everything that a protocol fixes: two that are equal give comparable numbers."""
-    fixed = config.model_dump(mode="json", include=set(FROZEN))
+def protocol_digest(config: EvalConfig, size: Sequence[int]) -> str:
+    """Hash of everything that a protocol fixes, and of the videos' height and width: two that are equal give comparable
+    numbers. The size is the model's or the dataset's, and sharpness, motion and what networks see depend on it."""
+    fixed = config.model_dump(mode="json", include=set(FROZEN)) | {"size": list(size)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 

@@ -36,10 +36,12 @@ def protocol_facts(
     What is said of a run stands at the top for the first one, and for every system under `systems` where there are
     several.
     """
+    size = list(clips[0].frames_THWC.shape[1:3])
     by_row = {system.row: _system_facts(system, config) for system in systems}
     return {
         "clips_from": listed.source,
-        "protocol": _protocol(config, listed),
+        "protocol": _protocol(config, listed, size),
+        "size": size,
         "clips": [{"key": clip.key, "identity": clip.identity, "frames": clip.length} for clip in clips],
         "structure_encoder": encoder,
         "reader": reader.id,
@@ -52,13 +54,13 @@ def protocol_facts(
     }
 
 
-def _protocol(config: EvalConfig, listed: ClipList) -> dict[str, Any] | None:
+def _protocol(config: EvalConfig, listed: ClipList, size: Sequence[int]) -> dict[str, Any] | None:
     protocol, split = config.protocol, config.split
     if protocol is None:
         return None
     return {
         "name": protocol.name,
-        "sha256": protocol_digest(config),
+        "sha256": protocol_digest(config, size),
         "split": split,
         "list": listed.sha256,
         "list_checked": getattr(protocol, str(split)).sha256 is not None,
@@ -93,10 +95,10 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
     """The protocol for people."""
     config = facts["config"]
     shifts = ", ".join(str(shift) for shift in config["shifts"])
-    people = len({clip["identity"] for clip in facts["clips"]})
+    people, (height, width) = len({clip["identity"] for clip in facts["clips"]}), facts["size"]
     return [
         ("protocol", protocol_text(facts)),
-        ("clips", f"{facts['clips_from']}, {people} people, each clip another sentence"),
+        ("clips", f"{facts['clips_from']}, {people} people, each clip another sentence, {width}x{height} pixels"),
         ("reference image", "the clip's first frame"),
         ("reader", f"{facts['reader']}; truth: {reader.truth_note}"),
         *_system_lines(facts),

@@ -278,7 +278,7 @@ def _is_loss(name: str) -> bool:
 def _write_videos(outcome: EvalOutcome, out: Path, report: Report, quiet: bool) -> None:
     shown = min(outcome.config.videos, len(outcome.clips))
     jobs = [(frames, index) for frames in sorted(outcome.videos, reverse=True) for index in range(shown)]
-    for frames, index in tqdm(jobs, desc=f"{'writing videos':<24}", unit="clip", disable=quiet or not jobs):
+    for frames, index in tqdm(jobs, desc="writing videos", unit="clip", disable=quiet or not jobs):
         clip, rows = outcome.clips[index], outcome.videos[frames][index]
         path = f"videos/{frames}-{clip.key}.mp4"
         columns = {label: rows[row].frames_THWC for row, label in outcome.shown.items() if row in rows}

@@ -105,8 +105,8 @@ def _goal(goal: Goal) -> dict[str, str]:
     detail = f"goal {goal.target}" + (f"; 95 % interval {interval}" if interval else "")
     if goal.truth is not None:
         detail += f"; the truth's own {goal.truth:.3f}"
-    if goal.score.reason:
-        detail += f"; {goal.score.reason}"
+    if told := goal.told():
+        detail += f"; {told}"
     return {
         "kind": state if state in ("yes", "no") else "none",
         "label": {"yes": "met", "no": "not met"}.get(state, "unavailable"),

@@ -61,14 +61,15 @@ def headline_table(table: Table, clips: int) -> str:
 
 
 def goals_table(goals: Sequence[Goal]) -> str:
-    """Every goal at every length: target, reached value with its interval, and whether it is met."""
+    """Every goal at every length: target, reached value with its interval, and whether it is met; below it a line for
+    each of which more is to be told."""
     lines = [
         [goal.name, str(goal.frames), goal.target, cell(goal.score, 3, goal.score.n), own_truth(goal), verdict(goal)]
         for goal in goals
     ]
     table = markdown_table(["goal", "frames", "target", "reached [95 % interval]", "the truth's own", "met"], lines)
-    notes = [f"{goal.name}, {goal.frames} frames: {goal.score.reason}" for goal in goals if goal.score.reason]
-    return "\n\n".join([table, *notes])
+    notes = [f"- {goal.name}, {goal.frames} frames: {goal.told()}" for goal in goals if goal.told()]
+    return table + ("\n\n" + "\n".join(notes) if notes else "")
 
 
 def own_truth(goal: Goal) -> str:

@@ -1,7 +1,8 @@
 """Another system's videos: a folder with one for each clip, named as the clip, that nobody vouches for.
 
 What is wrong with a video is told, one line for each clip, and never mended unless a setting asks for it
-(:class:`df_eval.config.BaselineConfig`). A wrong size or rate leaves the clip out of the system's row: such frames
+(:class:`df_eval.config.BaselineConfig`). A file whose tags turn its images is read as a player shows it, and told. A
+wrong size or rate leaves the clip out of the system's row: such frames
 cannot be compared with the clip's. A sound that is not in step with the clip's is only told: the frames are measured
 against the clip as they are.
 
@@ -203,10 +204,20 @@ class _Found:
         self.faults: list[str] = []
         self.mended: list[str] = []
         self.frames_THWC: np.ndarray | None = decoded.frames
+        self._picture(decoded)
         self._rate(decoded, config)
         self._step(clip, decoded, heard, config)
         self._size(clip, decoded, config)
         self._length(clip, decoded, frames)
+
+    def _picture(self, decoded: DecodedClip) -> None:
+        """Whether the file's own tags turn its images, and whether all of them could be decoded."""
+        if decoded.rotation or decoded.mirrored:
+            turns = [f"turned by {decoded.rotation} degrees"] * bool(decoded.rotation) + ["mirrored"] * decoded.mirrored
+            self.faults.append(f"its tags say that it is shown {' and '.join(turns)}, and so it is read")
+        if decoded.damaged_frames:
+            verb = "is" if decoded.damaged_frames == 1 else "are"
+            self.faults.append(f"{decoded.damaged_frames} of its {len(decoded.frames)} frames {verb} damaged")
 
     def _rate(self, decoded: DecodedClip, config: BaselineConfig) -> None:
         if abs(decoded.source_fps - FPS) <= RATE_TOLERANCE:

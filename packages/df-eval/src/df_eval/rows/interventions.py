@@ -23,6 +23,7 @@ from df_eval.measure import Truth
 from df_eval.metrics import Pair, Score, pearson, sync
 from df_eval.metrics.aggregate import pooled_score
 from df_eval.metrics.identity import identity_distance, mean_over_time
+from df_eval.metrics.ranges import CORRELATION, NOT_NEGATIVE, SHARE
 from df_eval.reading.readers import FaceReader
 from df_eval.reading.readings import FaceReadings
 from df_eval.rows.codec import through
@@ -33,6 +34,8 @@ from df_infer.config import TRUTH
 STRUCTURE_SWAPPED, REFERENCE_SWAPPED = "structure_swapped", "reference_swapped"
 QUANTITIES = {"mouth": "mouth (correlation)", "pose": "pose (correlation)", "identity": "identity (distance)"}
 SIDES = ("own", "other", "share")
+RANGES = {"mouth": CORRELATION, "pose": CORRELATION, "identity": NOT_NEGATIVE}
+"""Of what is read, against either side; shares are shares."""
 NOTE = (
     "What is read from the pixels, against the clip's own truth and against that of the clip whose structure or "
     "portrait was given. Share of the other one: o² / (own² + o²) of the correlations (negative ones count as 0), and "
@@ -66,7 +69,12 @@ class Interventions:
         """By row, quantity and side, pooled over the clips with intervals."""
         return {
             row: {
-                name: {side: pooled_score(pairs, self.people, seed, resamples) for side, pairs in sides.items()}
+                name: {
+                    side: pooled_score(
+                        pairs, self.people, seed, resamples, within=SHARE if side == "share" else RANGES[name]
+                    )
+                    for side, pairs in sides.items()
+                }
                 for name, sides in quantities.items()
             }
             for row, quantities in self.pairs.items()
@@ -118,6 +126,7 @@ def intervene(
     ):
         if isinstance(swapped, str):
             into.missing[name(kind)] = swapped
+            progress(len(clips))
             continue
         for index, (clip, other) in enumerate(zip(maker.make(swapped, into.frames, progress), others, strict=True)):
             assert not isinstance(clip, LeftOut), "a run makes every clip"

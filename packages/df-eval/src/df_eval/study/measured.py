@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from df_eval.metrics import SPECS
 from df_eval.metrics.estimate import Cells, Estimate, estimate
+from df_eval.metrics.ranges import Range
 from df_eval.study.plan import Plan, Step
 from df_eval.study.records import state_of
 
@@ -25,6 +27,7 @@ class Matched:
     Attributes:
         cells: one for each arm.
         people: of the clips; a clip whose person is not known counts as another person's.
+        within: the values that the metric can have.
         left_out: what had to be left out and why, in words; empty if nothing.
     """
 
@@ -32,12 +35,13 @@ class Matched:
     seeds: Sequence[int]
     clips: Sequence[str]
     people: Sequence[str]
+    within: Range
     left_out: str = ""
 
     def estimate(self, resamples: int, arm: int | None = None) -> Estimate:
         """The value of the one arm, or the difference of the two; ``arm``: the value of one of them."""
         cells = self.cells if arm is None else [self.cells[arm]]
-        return estimate(*cells, people=self.people, resamples=resamples)
+        return estimate(*cells, within=self.within, people=self.people, resamples=resamples)
 
 
 @dataclass
@@ -75,7 +79,8 @@ class Measured:
         people = [self.people.get(clip, clip) for clip in clips]
         if unknown := [clip for clip in clips if clip not in self.people]:
             told.append(f"who is seen in {len(unknown)} clips (each counts as another person)")
-        return Matched(cells, whole, clips, people, f"left out: {', '.join(told)}" if told else "")
+        left_out = f"left out: {', '.join(told)}" if told else ""
+        return Matched(cells, whole, clips, people, SPECS[metric].within, left_out)
 
 
 def _cells(rows: Sequence[Pairs], clips: Sequence[str]) -> Cells:
