@@ -58,7 +58,8 @@ of the faults that are found. No limit was moved after its table: what misses it
 Sections that name `talking` have three corpora that differ: 16 rendered people of 10 s, GRID, and strangers' videos.
 Lips and audio are fitted on some people (`benchmarks/stages/corpora.py`) and reported on the others. The limits of
 transitions, jump cuts and stillness were chosen after a look at clips of both, that of lips at the edge after a look at
-such edits of both: those rates flatter a little. Transitions stand near the middle of their clips; one within about
+such edits of both: those rates flatter a little, and whom a reported person becomes there may be one of the others
+(GRID reports one speaker). Transitions stand near the middle of their clips; one within about
 0.7 s of a stretch's end is not found by appearance, and a build cuts a stretch every 10 s. `talking` reports three
 people: of its 7 windows of 9 s and 2 of 10 s no rate of 1 % can be told.
 
