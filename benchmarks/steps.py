@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     }
     args.preset = args.student.resolve().name
     device = torch.device("cuda" if args.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
-    text = "95 % bootstrap intervals over the clips, which are the same in all rows.\n\n"
+    text = "95 % intervals over people (value ± t × bootstrap standard error); the clips are the same in all rows.\n\n"
     text += compared(measured, MEASURES, f"{args.clips} held-out clips")
     print(f"wrote {write_result(args.out, 'steps', args, device, {'rows': measured}, text)}")
     return 0
