@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     measured = {name: measure(run, RunDir(run).eval, *options_of(args)) for name, run in models.items()}
     args.preset = args.run.resolve().name
     device = torch.device("cuda" if args.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu")
-    text = "60 s of a person never seen in training; 95 % intervals over the held-out sentences, which are the same for all.\n\n"
+    text = "60 s of a person never seen in training; 95 % intervals over the held-out sentences, the same for all.\n\n"
     written = write_result(
         args.out,
         "person",
