@@ -15,9 +15,9 @@ from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SAME_
 from df_eval.measure import measure as measure_clip
 from df_eval.metrics import CATALOG, GROUPS, SETS, Pair, Score
 from df_eval.reports.goals import IDENTITY_DRIFT_LIMIT, LIP_SYNC_SHARE, Limits, goals_of, known_of
-from df_eval.reports.markdown import markdown_table
+from df_eval.reports.markdown import count_of, markdown_table
 from df_eval.reports.output import metrics_document, write_outcome
-from df_eval.reports.table import cell, goals_table
+from df_eval.reports.table import cell, clips_in, goals_table, headline_table
 from df_models.files import mark_owned
 from df_models.media import read_audio, read_video
 
@@ -112,9 +112,9 @@ def test_a_missed_goal_says_whether_the_truth_misses_it_and_whether_the_interval
     limits = Limits(most=1.15)
     wide, narrow = Score(1.3, 1.1, 1.5, n=4), Score(1.3, 1.2, 1.4, n=4)
     assert known_of(limits, wide, 1.87, "read the other") == (
-        "the truth itself reaches 1.87: read the other; the interval [1.100, 1.500] holds values that would meet it"
+        "the truth itself reaches 1.87: read the other; the interval holds values that would meet it"
     )
-    assert known_of(limits, narrow, 1.0, "read the other") == "no value of the interval [1.200, 1.400] would meet it"
+    assert known_of(limits, narrow, 1.0, "read the other") == "no value of the interval would meet it"
     assert known_of(limits, Score(1.3, n=1), None, "") == "N 1: there is no interval"
     assert known_of(limits, Score(1.1, n=4), 1.87, "x") == ""
 
@@ -157,6 +157,12 @@ def test_cells_and_tables() -> None:
     assert cell(Score(0.5, 0.4, 0.6, n=4), 2, clips=4) == "0.50 [0.40, 0.60]"
     assert cell(Score(0.5, None, None, n=3), 1, clips=4) == "0.5 (N 3)"
     assert cell(Score.unavailable("why"), 1, clips=4) == "–"
+    assert cell(Score(0.5, n=3, people=2), 1, clips=4) == "0.5 (N 3, 2 people)"
+    assert [count_of(16, people) for people in (0, 1, 4, 16)] == ["16", "16, one person", "16, 4 people", "16"]
+    results, _ = results_of(clips=4, frames=33, noise=0.1, drift=0.0)
+    table = results.table(0, 100)
+    assert clips_in(table, 4) == "4 clips, 2 people"
+    assert "| 4, 2 people |" in headline_table(table, 4)
     lines = markdown_table(["a", "long"], [["xyz", "1"]]).splitlines()
     assert lines == ["| a   | long |", "|-----|------|", "| xyz | 1    |"]
 

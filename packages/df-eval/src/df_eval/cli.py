@@ -220,12 +220,13 @@ def _milestones(run: Path, config: EvalConfig, out: Path, quiet: bool) -> int:
 
 def _print(outcome: EvalOutcome) -> None:
     """The headline, on the terminal."""
-    from df_eval.reports.table import comparison_note, differences_table, goals_table, headline_table
+    from df_eval.reports.table import clips_in, comparison_note, differences_table, goals_table, headline_table
 
     if outcome.warning:
         print(f"\n{outcome.warning}")
     for frames, table in outcome.tables.items():
-        print(f"\n{frames} frames, {len(outcome.clips)} clips\n\n{headline_table(table, len(outcome.clips))}")
+        count = len(outcome.clips)
+        print(f"\n{frames} frames, {clips_in(table, count)}\n\n{headline_table(table, count)}")
     if outcome.goals:
         print(f"\n{goals_table(outcome.goals)}\n")
     if outcome.differences:

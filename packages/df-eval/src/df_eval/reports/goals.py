@@ -133,9 +133,9 @@ def known_of(limits: Limits, score: Score, own: float | None, hint: str) -> str:
     if score.low is None or score.high is None:
         told.append(f"N {score.n}: there is no interval")
     elif score.low <= limits.most and score.high >= limits.least:
-        told.append(f"the interval [{score.low:.3f}, {score.high:.3f}] holds values that would meet it")
+        told.append("the interval holds values that would meet it")
     else:
-        told.append(f"no value of the interval [{score.low:.3f}, {score.high:.3f}] would meet it")
+        told.append("no value of the interval would meet it")
     return "; ".join(told)
 
 

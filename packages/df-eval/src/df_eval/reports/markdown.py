@@ -20,6 +20,13 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str
     return "\n".join([join(cells[0]), rule, *map(join, cells[1:])])
 
 
+def count_of(clips: int, people: int) -> str:
+    """``16``, or ``16, 4 people`` where several clips are of one person: intervals rest on people."""
+    if not 0 < people < clips:
+        return str(clips)
+    return f"{clips}, {people} people" if people > 1 else f"{clips}, one person"
+
+
 def _cell(text: str) -> str:
     """Text that stays in its cell."""
     return " ".join(text.splitlines()).replace("|", "\\|")

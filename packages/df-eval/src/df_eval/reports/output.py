@@ -285,7 +285,7 @@ def _write_videos(outcome: EvalOutcome, out: Path, report: Report, quiet: bool) 
         write_side_by_side(out / path, columns, clip.wave_N[: samples_for(frames)])
         report.videos.append((path, f"{clip.key}, {frames} frames: {', '.join(columns)}. With audio."))
     for frames in outcome.videos:
-        path = f"plots/contact-{frames}.png"
+        path = f"plots/contact-{frames}.jpg"
         images = [
             {
                 label: rows[row].frames_THWC

@@ -14,12 +14,13 @@ from df_eval.compare import Difference
 from df_eval.measure import GENERATED, kind_of
 from df_eval.metrics import CATALOG, SETS, SPECS, Score
 from df_eval.reports.goals import Goal
-from df_eval.reports.markdown import NOTHING
+from df_eval.reports.markdown import NOTHING, count_of
 from df_eval.reports.style import CSS
 from df_eval.reports.table import (
     HEADLINE,
     Spec,
     Table,
+    clips_in,
     clips_of,
     comparison_note,
     difference_cell,
@@ -137,15 +138,14 @@ def _difference(difference: Difference | None) -> dict[str, str]:
         return _empty("")
     value, _, interval = difference_cell(difference).partition(" ")
     lacking = f", {difference.one_sided} more of one side alone" if difference.one_sided else ""
-    small = (
-        f"{interval} N {difference.found.clips}{lacking}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
-    )
+    counted = count_of(difference.found.clips, difference.found.people)
+    small = f"{interval} N {counted}{lacking}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
     return {"kind": "", "reason": "", "text": value, "small": small}
 
 
 def _headline(report: Report, frames: int) -> tuple[str, dict[str, Any]]:
     clips = report.clips[frames]
-    caption = f"{frames} frames, {clips} clips; brackets: bootstrap 95 % interval"
+    caption = f"{frames} frames, {clips_in(report.tables[frames], clips)}; brackets: bootstrap 95 % interval"
     return caption, _table(report.tables[frames], [SPECS[name] for name in HEADLINE], clips)
 
 
@@ -155,7 +155,8 @@ def _length(frames: int, table: Table, clips: int) -> dict[str, Any]:
         for title, specs in groups_with_values(table)
     ]
     missing = [f"{name}: {reason}" for name, reason in unavailable_lines(table)]
-    return {"heading": f"{frames} frames ({frames / 25:.2f} s), {clips} clips", "groups": groups, "missing": missing}
+    heading = f"{frames} frames ({frames / 25:.2f} s), {clips_in(table, clips)}"
+    return {"heading": heading, "groups": groups, "missing": missing}
 
 
 def _table(table: Table, specs: Sequence[Spec], clips: int) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _table(table: Table, specs: Sequence[Spec], clips: int) -> dict[str, Any]:
         }
         for spec in specs
     ]
-    return {"corner": f"{clips} clips", "columns": columns, "lines": lines}
+    return {"corner": clips_in(table, clips), "columns": columns, "lines": lines}
 
 
 def _cell(score: Score, decimals: int, clips: int, row: str) -> dict[str, str]:

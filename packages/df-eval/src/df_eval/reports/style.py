@@ -15,7 +15,7 @@ p.lead { color: var(--soft); margin: 0 0 18px; }
 p.warning { position: sticky; top: 0; z-index: 1; margin: 0 0 14px; padding: 8px 14px; background: #fef3c7;
   color: #92400e; border: 1px solid #f59e0b; border-radius: 8px; font-weight: 600; }
 @media print { p.warning { position: fixed; left: 0; right: 0; } main { padding-top: 60px; } }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 12px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(240px, 100%), 1fr)); gap: 12px; }
 .card { background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--none); border-radius: 8px;
   padding: 11px 14px; }
 .card.yes { border-left-color: var(--good); } .card.no { border-left-color: var(--bad); }
@@ -28,21 +28,22 @@ p.warning { position: sticky; top: 0; z-index: 1; margin: 0 0 14px; padding: 8px
 .scroll { overflow-x: auto; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; table-layout: fixed; font-size: 13.5px;
   font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 11px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: 7px 11px; text-align: right; overflow-wrap: anywhere; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-thead th { background: #f9fafb; font-weight: 600; color: #374151; vertical-align: bottom; white-space: normal;
-  overflow-wrap: anywhere; }
+thead th { background: #f9fafb; font-weight: 600; color: #374151; vertical-align: bottom; }
 tbody tr:last-child td { border-bottom: 0; }
 td.generated, thead th.generated { background: #fef2f2; font-weight: 600; }
-th:first-child { width: 22%; } td:first-child { white-space: normal; }
-td .ci { display: block; white-space: normal; color: var(--soft); font-size: 11.5px; font-weight: 400; }
+th:first-child { width: 22%; }
+td .ci { display: block; color: var(--soft); font-size: 11.5px; font-weight: 400; }
 td.none { color: #9ca3af; cursor: help; }
-table.sorts th { cursor: pointer; }
+th button { all: unset; cursor: pointer; overflow-wrap: anywhere; }
+th button:focus-visible, input:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 th[aria-sort=ascending]::after { content: ' ▴'; } th[aria-sort=descending]::after { content: ' ▾'; }
-p.together { display: flex; gap: 12px; align-items: center; position: sticky; bottom: 0; margin: 0 0 12px; }
+p.together { display: flex; gap: 12px; align-items: center; position: sticky; bottom: 0; margin: 12px 0 0;
+  padding: 8px 10px; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; }
 p.together input { flex: 1; } p.together span { min-width: 50px; font-variant-numeric: tabular-nums; }
 abbr { text-decoration: none; cursor: help; border-bottom: 1px dotted #9ca3af; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 14px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 14px; }
 figure { margin: 0; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; padding: 10px; }
 figure.wide { grid-column: 1 / -1; }
 figure img { width: 100%; height: auto; display: block; }
@@ -52,6 +53,12 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 5px 18px; font-
   border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; margin: 0; }
 dt { font-weight: 600; } dd { margin: 0; color: #374151; overflow-wrap: anywhere; }
 details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
+@media (max-width: 640px) {
+  main { padding: 16px 10px 40px; }
+  th, td { padding: 5px 4px; }
+  table { font-size: 11.5px; } thead th { font-size: 10.5px; } td .ci { font-size: 9.5px; }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
+}
 p.small { font-size: 13px; color: var(--soft); }
 ul.small { font-size: 13px; color: var(--soft); margin: 8px 0; padding-left: 20px; }
 """

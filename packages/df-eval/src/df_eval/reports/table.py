@@ -10,7 +10,7 @@ from df_eval.measure import GENERATED, kind_of
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, Score, SetSpec
 from df_eval.metrics.catalog import SPECS
 from df_eval.reports.goals import Goal
-from df_eval.reports.markdown import NOTHING, markdown_table
+from df_eval.reports.markdown import NOTHING, count_of, markdown_table
 from df_eval.rows.interventions import NOTE, QUANTITIES, SIDES, Interventions
 
 HEADLINE = (
@@ -42,16 +42,26 @@ def cell(score: Score, decimals: int, clips: int) -> str:
 
 
 def clips_of(score: Score, clips: int) -> str:
-    """``N 3``, where a value is not of all clips, and whether those are of one person."""
-    if score.n == clips:
-        return ""
-    return f"N {score.n}, one person" if score.people == 1 and score.n > 1 else f"N {score.n}"
+    """``N 3``, where a value is not of all clips, and of how many people those are, if they are fewer."""
+    return "" if score.n == clips else f"N {count_of(score.n, score.people)}"
+
+
+def people_of(table: Table) -> int:
+    """Of the clips of a table; 0 if that is not known."""
+    return max((score.people for cells in table.values() for score in cells.values()), default=0)
+
+
+def clips_in(table: Table, clips: int) -> str:
+    """``16 clips``, ``16 clips, 4 people``."""
+    number, *people = count_of(clips, people_of(table)).split(", ")
+    return ", ".join([f"{number} clips", *people])
 
 
 def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:
     """Rows by metrics, for one length."""
     header = ["row", "N", *[f"{spec.title} ({spec.unit})" if spec.unit else spec.title for spec in specs]]
-    lines = [[row, str(clips), *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in table]
+    counted = count_of(clips, people_of(table))
+    lines = [[row, counted, *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in table]
     return markdown_table(header, lines)
 
 
@@ -90,7 +100,7 @@ def differences_table(differences: Sequence[Difference]) -> str:
             str(d.frames),
             d.row,
             difference_cell(d),
-            str(d.found.clips),
+            count_of(d.found.clips, d.found.people),
             p_cell(d.p),
             p_cell(d.p_holm),
         ]
@@ -188,7 +198,12 @@ def drift_document(drift: Drift, seed: int, resamples: int) -> str:
 def interventions_table(found: Interventions, seed: int, resamples: int) -> tuple[list[str], list[list[str]]]:
     """Header and lines: a line for each row and quantity, and a column for each side."""
     lines = [
-        [row, QUANTITIES[name], *(cell(sides[side], 3, sides[side].n) for side in SIDES), str(sides["own"].n)]
+        [
+            row,
+            QUANTITIES[name],
+            *(cell(sides[side], 3, sides[side].n) for side in SIDES),
+            count_of(sides["own"].n, sides["own"].people),
+        ]
         for row, quantities in found.scores(seed, resamples).items()
         for name, sides in quantities.items()
     ]
@@ -224,7 +239,7 @@ def table_document(
     if told:
         parts += ["## Told of the videos", "\n".join(f"- {line}" for line in told)]
     for frames, table in tables.items():
-        parts.append(f"## {frames} frames ({frames / 25:.2f} s), {clips[frames]} clips")
+        parts.append(f"## {frames} frames ({frames / 25:.2f} s), {clips_in(table, clips[frames])}")
         for group, specs in groups_with_values(table):
             parts += [f"### {group}", metric_table(table, specs, clips[frames])]
             if found := remarks(table, specs):

@@ -53,7 +53,7 @@ def write_side_by_side(path: Path, columns: dict[str, np.ndarray], wave_N: np.nd
 
 
 def write_contact_sheet(path: Path, clips: Sequence[dict[str, np.ndarray]], columns: int = 11, side: int = 64) -> None:
-    """Write a PNG: for each clip one line of images per row (truth, generated ...), evenly spread over its time."""
+    """Write a JPEG: for each clip one line of images per row (truth, generated ...), evenly spread over its time."""
     factor = max(1, side // clips[0][next(iter(clips[0]))].shape[1])
     lines: list[np.ndarray] = []
     for clip in clips:
@@ -75,4 +75,4 @@ def write_contact_sheet(path: Path, clips: Sequence[dict[str, np.ndarray]], colu
         top += 8
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        labelled.save(temporary, format="PNG")
+        labelled.save(temporary, format="JPEG", quality=90)

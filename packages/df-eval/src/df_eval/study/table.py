@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from df_eval.metrics.estimate import Estimate
-from df_eval.reports.markdown import NOTHING, markdown_table
+from df_eval.reports.markdown import NOTHING, count_of, markdown_table
 from df_eval.study.verdicts import numbers
 
 
@@ -55,7 +55,7 @@ def cells(row: Mapping[str, Any], decimals: int) -> list[str]:
         numbers(value, decimals),
         NOTHING if difference is None else numbers(Estimate(**difference), decimals),
         str(counted.seeds),
-        str(counted.clips),
+        count_of(counted.clips, counted.people),
         note(row) or NOTHING,
     ]
 
