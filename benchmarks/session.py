@@ -21,17 +21,13 @@ import torch
 from common import add_common_arguments, resolve, table, write_result
 
 from df_infer import Pipeline, Session
-from df_infer.config import RolloutConfig
 from df_models import DualForce
 from df_models.encoders import load_audio_encoder, load_reference_encoder, load_video_vae
 from df_models.media import read_audio
 from df_models.time import FPS, SAMPLE_RATE
 
 PIECE = SAMPLE_RATE // 50
-QUICKSTART = RolloutConfig(
-    steps=4, struct_start="noise", audio_guidance=2.0, window=2, sinks=1, chunk=1, context_noise=0.4
-)
-"""As configs/train/quickstart.yaml has it."""
+QUICKSTART = Path(__file__).parents[1] / "configs" / "train" / "quickstart.yaml"
 WARM = 8
 """First chunks that are left out of the cadence: kernels are chosen and buffers grow in them."""
 

@@ -146,6 +146,8 @@ def test_a_folder_may_have_an_equals_sign(
     assert cli.main(["build", "a=b/videos", "--out", "o=1", "stages.size=64", "--print-config"]) == 0
     printed = capsys.readouterr().out
     assert "folder: a=b/videos" in printed and "out: o=1" in printed and "size: 64" in printed
+    long = f"text.prompt={'a person who is talking ' * 20}"  # longer than a name of a file may be
+    assert cli.main(["build", "a=b/videos", "--out", "o=1", long, "--print-config"]) == 0
 
 
 def test_the_plain_case_is_the_example_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

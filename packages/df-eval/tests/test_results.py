@@ -112,11 +112,14 @@ def test_a_missed_goal_says_whether_the_truth_misses_it_and_whether_the_interval
     limits = Limits(most=1.15)
     wide, narrow = Score(1.3, 1.1, 1.5, n=4), Score(1.3, 1.2, 1.4, n=4)
     assert known_of(limits, wide, 1.87, "read the other") == (
-        "the truth itself reaches 1.87: read the other; the interval holds values that would meet it"
+        "the truth itself reaches 1.870: read the other; the interval holds values that would meet it"
     )
     assert known_of(limits, narrow, 1.0, "read the other") == "no value of the interval would meet it"
     assert known_of(limits, Score(1.3, n=1), None, "") == "N 1: there is no interval"
     assert known_of(limits, Score(1.1, n=4), 1.87, "x") == ""
+    both = Limits(-0.15, 0.15)
+    assert "the truth" not in known_of(both, Score(-0.3, -0.4, -0.2, n=4), 0.28, "x")  # it misses on the other side
+    assert "the truth itself reaches -0.280" in known_of(both, Score(-0.3, -0.4, -0.2, n=4), -0.28, "x")
 
 
 def test_what_is_known_of_a_missed_goal_is_shown_everywhere(tmp_path: Path) -> None:

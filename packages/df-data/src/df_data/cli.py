@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -194,7 +195,7 @@ def _build_config(arguments: argparse.Namespace) -> BuildConfig:
     from df_data.build.plain import plain_settings
     from df_models.settings import load_config, merge, read_tree, validate_config
 
-    folders = [text for text in arguments.given if "=" not in text or Path(text).is_dir()]
+    folders = [text for text in arguments.given if "=" not in text or os.path.isdir(text)]
     overrides = [text for text in arguments.given if text not in folders]
     if len(folders) > 1:
         raise UserError(f"{' and '.join(folders)}: one folder is built at a time; for several, write a config")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,13 @@ def test_a_file_that_cannot_be_read_for_a_moment_moves_nobody(tmp_path: Path, mo
 def test_a_damaged_record_of_the_split_is_told(tmp_path: Path) -> None:
     config = fake_config(tmp_path, ["ok 1"] * 4)
     make(config)
-    (tmp_path / "set" / DIVISION_NAME).write_text("{")
+    record = tmp_path / "set" / DIVISION_NAME
+    kept = json.loads(record.read_text())
+    for damaged in ("{", json.dumps(kept | {"val": ["nobody"]}), json.dumps(kept | {"copies": {kept["val"][0]: "x"}})):
+        record.write_text(damaged)
+        with pytest.raises(UserError, match=r"split\.json is damaged; delete it"):
+            make(config)
+    record.unlink()
+    record.mkdir()
     with pytest.raises(UserError, match=r"split\.json is damaged; delete it"):
         make(config)

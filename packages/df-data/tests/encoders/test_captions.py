@@ -17,6 +17,7 @@ from df_data.sources.listing import list_inputs
 from df_models.encoders import load_text_encoder
 from df_models.errors import UserError
 from df_models.media import write_video
+from df_models.settings import Location
 
 WORDS = "abc  de\nabc"
 
@@ -71,6 +72,16 @@ def test_captions_are_the_text_of_their_clips(
     assert len(loads) == 3  # what is encoded is not encoded again
 
 
+def test_captions_are_the_same_bytes_whichever_were_encoded_before(tmp_path: Path, checkpoints: Path) -> None:
+    config = prompt.TextConfig(text_encoder=Location(f"umt5-xxl:{checkpoints / 'umt5-xxl'}"))
+    words = ["ab", "abc de abc " * 9, "cab cab", "d"]
+    for name, parts in {"whole": [words], "killed": [words[1:2], words]}.items():
+        for part in parts:
+            prompt.encode_captions(config, "auto", "cpu", part, tmp_path / name, progress=False)
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes()
+
+
 def test_other_words_are_another_dataset(videos: Path, tmp_path: Path, checkpoints: Path) -> None:
     config = config_of(videos, tmp_path / "out", checkpoints)
 
@@ -85,7 +96,9 @@ def test_other_words_are_another_dataset(videos: Path, tmp_path: Path, checkpoin
 
 def test_words_that_are_none_are_told(videos: Path, tmp_path: Path, checkpoints: Path) -> None:
     config = config_of(videos, tmp_path / "out", checkpoints)
-    for wrong in (b" \n", b"\xff\xfe", b"a" * 5000):
+    (videos / "0.txt").write_text("\ufeffa \U0001f469\u200d\U0001f52c\u00ad", encoding="utf-8")
+    assert list_inputs(config.sources, config.split)[0].caption == "a \U0001f469\u200d\U0001f52c\u00ad"
+    for wrong in (b" \n", b"\xff\xfe", b"a" * 5000, b"a\x07", b" " * (1 << 21) + b"a"):
         (videos / "0.txt").write_bytes(wrong)
         with pytest.raises(UserError, match=r"0\.txt: .*leave `captions` out"):
             list_inputs(config.sources, config.split)

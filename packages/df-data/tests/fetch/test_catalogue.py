@@ -198,6 +198,8 @@ def test_panda70m(tmp_path: Path) -> None:
     good = f'aaaaaaaaaaa,{WATCH}aaaaaaaaaaa,"{times}","{said}","[0.5, 0.25, 0.1, 0.1]",'
     good += "\"['desirable', 'desirable', '1_still_foreground_image', 'desirable']\"\n"
     code = f"bbbbbbbbbbb,{WATCH}bbbbbbbbbbb,__import__('os').getcwd(),[],[],[]\n"
+    code += f"ccccccccccc,{WATCH}ccccccccccc,{{[]: 1}},[],[],[]\n"
+    code += f"ddddddddddd,{WATCH}ddddddddddd,\"[['0:00:00', '0:00:01']]\",[],[1e999],[]\n"
     (tmp_path / "list.csv").write_text(header + good + code, encoding="utf-8")
     found = read_catalogue("panda70m", tmp_path)
     first, second = found.clips
@@ -208,6 +210,8 @@ def test_panda70m(tmp_path: Path) -> None:
         "clip 2 is not desirable (1_still_foreground_image)",
         "'0:00:61' is no time (h:mm:ss.fff)",
         "timestamp is no list",
+        "timestamp is no list",
+        "matching_score is inf",
     ]
     (tmp_path / "list.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="no column 'videoID'"):

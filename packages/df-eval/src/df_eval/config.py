@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from df_eval.metrics.ranges import MOST_LAG
 from df_infer.config import RolloutChanges
 from df_models.device import check_device_name
 from df_models.settings import FrozenModel, Location
@@ -162,7 +163,7 @@ class EvalConfig(FrozenModel):
     frames: tuple[int, ...] = (33, 129)
     seed: int = Field(default=0, ge=0)
     batch_size: int = Field(default=16, ge=1)
-    max_lag: int = Field(default=5, ge=0, le=25)
+    max_lag: int = Field(default=5, ge=0, le=MOST_LAG)
     shifts: tuple[int, ...] = (25, 30, 35, 40, 45, 50)
     resamples: int = Field(default=2000, ge=100)
     videos: int = Field(default=4, ge=0)

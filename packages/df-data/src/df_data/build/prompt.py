@@ -31,8 +31,6 @@ from df_models.text import Prompt, prompt_rows, read_prompt, write_prompt
 
 CAPTIONS = "captions"
 """Directory of encoded captions in the dataset's own; it may be removed when the build is done."""
-CAPTIONS_AT_ONCE = 8
-"""Few: they are padded to the longest of them."""
 
 
 class TextConfig(FrozenModel):
@@ -95,6 +93,9 @@ def encode_captions(
 ) -> None:
     """Encode the captions that are not encoded yet, each into a file of its own; without any, load nothing.
 
+    One at a time: padded beside longer ones their last bits are others, and a build that was killed would end with
+    other bytes.
+
     Args:
         device: what the encoder computes on.
 
@@ -107,12 +108,13 @@ def encode_captions(
     folder.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(), tqdm(total=len(todo), desc="captions", unit="caption", disable=not progress) as bar:
         encoder = _encoder(config, precision).to(device=device)
-        for start in range(0, len(todo), CAPTIONS_AT_ONCE):
-            batch = todo[start : start + CAPTIONS_AT_ONCE]
-            for caption, rows_LD in zip(batch, encoder.encode(batch), strict=True):
-                words = Prompt(caption, prompt_rows(rows_LD).half().cpu().clone())
-                write_prompt(caption_file(folder, caption), words)
-            bar.update(len(batch))
+        for caption in todo:
+            rows_LD = prompt_rows(encoder.encode([caption])[0])
+            write_prompt(caption_file(folder, caption), Prompt(caption, rows_LD.half().cpu().clone()))
+            bar.update()
+        del encoder
+        if device != "cpu":
+            torch.cuda.empty_cache()  # the workers' models are there
 
 
 def read_caption(folder: Path, caption: str) -> Prompt:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -41,20 +41,28 @@ def fingerprint_of(inputs: Iterable[tuple[str, str]], split: SplitConfig, least_
     return hashlib.sha256(told.encode("utf-8")).hexdigest()
 
 
-def read_division(directory: Path, of: str) -> Division | None:
+def read_division(directory: Path, of: str, names: Container[str]) -> Division | None:
     """Return what a dataset's directory keeps of the same inputs and settings, or None.
+
+    Args:
+        of: what is divided (:func:`fingerprint_of`); ``names``: of its inputs.
 
     Raises:
         UserError: the file is damaged.
     """
     path = directory / DIVISION_NAME
+    damaged = f"{path} is damaged; delete it, and the split is made anew by the same rule"
     try:
         found = Division.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        raise UserError(f"{path} is damaged; delete it, and the split is made anew by the same rule") from error
-    return found if found.of == of else None
+    except (ValidationError, IsADirectoryError) as error:
+        raise UserError(damaged) from error
+    if found.of != of:
+        return None
+    if not all(name in names for name in (*found.val, *found.copies, *found.copies.values())):
+        raise UserError(damaged)
+    return found
 
 
 def write_division(directory: Path, division: Division) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from df_data.sources.catalogue import CatalogueClip, read_catalogue
-from df_data.sources.catalogue.clip import MOST_OF_A_CAPTION, one_line
+from df_data.sources.catalogue.clip import one_line
 from df_data.sources.config import SIDECAR, SourceConfig, SplitConfig
 from df_data.sources.division import Division, fingerprint_of, read_division
 from df_data.sources.duplicates import same_contents
@@ -23,6 +23,8 @@ from df_models.errors import UserError
 from df_models.settings import expand_path
 from df_models.time import FPS
 
+LONGEST_CAPTION_FILE = 1 << 20
+"""Bytes: what is longer is no caption."""
 _STRETCH = re.compile(r"(.+)-s[0-9]{4,}")
 
 
@@ -75,7 +77,7 @@ def list_inputs(
     listed = list_files(sources)
     named = [made if source.people is None else _named(made, source, people) for source, made in listed]
     of = fingerprint_of(((made.name, made.identity) for made in named), split, least_seconds(val_frames))
-    division = None if kept is None else read_division(kept, of)
+    division = None if kept is None else read_division(kept, of, {made.name for made in named})
     if division is None:
         division = _divided(named, split, val_frames, of)
     val = set(division.val)
@@ -240,8 +242,9 @@ def _caption(source: SourceConfig, path: Path, sidecar: Sidecar | None) -> str |
     if not words.is_file():
         return None
     try:
-        with open(words, encoding="utf-8") as file:
-            return one_line(file.read(2 * MOST_OF_A_CAPTION))
+        if words.stat().st_size > LONGEST_CAPTION_FILE:
+            raise ValueError(f"it has more than {LONGEST_CAPTION_FILE} bytes")
+        return one_line(words.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{words}: {error}; mend or remove it, or leave `captions` out") from error
 

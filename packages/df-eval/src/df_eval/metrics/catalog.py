@@ -12,7 +12,7 @@ import numpy as np
 from df_eval.metrics import frames, identity, pose, sync
 from df_eval.metrics.field import FIELD
 from df_eval.metrics.pair import Pair
-from df_eval.metrics.ranges import ANY, CORRELATION, NOT_NEGATIVE, SHARE, of_difference
+from df_eval.metrics.ranges import CORRELATION, MOST_LAG, NOT_NEGATIVE, SHARE, of_difference
 from df_eval.metrics.seen import Seen
 from df_eval.metrics.signals import pearson
 from df_eval.metrics.spec import (
@@ -110,7 +110,7 @@ _OWN = [
         "truth",
         "The lag of that largest correlation; positive: the mouth moves too late. Still mouths are left out.",
         lambda s: s.best_lag[0],
-        within=ANY,
+        within=(-MOST_LAG, MOST_LAG),
         needs=MOUTH,
         unit="frames",
         decimals=2,

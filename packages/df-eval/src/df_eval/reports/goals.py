@@ -128,8 +128,8 @@ def known_of(limits: Limits, score: Score, own: float | None, hint: str) -> str:
     if score.value is None or limits.hold(score.value):
         return ""
     told = []
-    if own is not None and not limits.hold(own):
-        told.append(f"the truth itself reaches {own:.2f}" + (f": {hint}" if hint else ""))
+    if own is not None and (own > limits.most if score.value > limits.most else own < limits.least):
+        told.append(f"the truth itself reaches {own:.3f}" + (f": {hint}" if hint else ""))
     if score.low is None or score.high is None:
         told.append(f"N {score.n}: there is no interval")
     elif score.low <= limits.most and score.high >= limits.least:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -29,8 +30,8 @@ def one_line(text: str) -> str:
         ValueError: there are none, or too many.
     """
     words = " ".join(text.split())
-    if not words or len(words) > MOST_OF_A_CAPTION or not words.isprintable():
-        raise ValueError(f"a caption has 1 to {MOST_OF_A_CAPTION} characters that can be printed")
+    if not words or len(words) > MOST_OF_A_CAPTION or any(unicodedata.category(letter) == "Cc" for letter in words):
+        raise ValueError(f"a caption has 1 to {MOST_OF_A_CAPTION} characters, none of them a control character")
     return words
 
 

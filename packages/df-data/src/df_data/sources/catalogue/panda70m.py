@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def _fields(row: dict[str, str], index: int, span: Any, caption: Any, score: Any
         "start_s": seconds(start),
         "end_s": seconds(end),
         "caption": None if caption is None else str(caption),
-        "provenance": {} if score is None else {"matching_score": float(score)},
+        "provenance": {} if score is None else {"matching_score": _finite(score)},
     }
 
 
@@ -102,11 +103,18 @@ def seconds(text: str) -> float:
     return 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
 
 
+def _finite(score: Any) -> float:
+    value = float(score)
+    if not math.isfinite(value):
+        raise ValueError(f"matching_score is {value}")
+    return value
+
+
 def _listed(cell: str) -> list[Any] | None:
     """The list that a cell holds, by Python's literals alone; None if it holds none."""
     try:
         found = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     return found if isinstance(found, list) else None
 
