@@ -7,12 +7,14 @@ without, the quickstart with random weights (the arithmetic is the same) and its
 
     python benchmarks/session.py --run runs/quickstart --seconds 60 --threads 2
     python benchmarks/session.py --run runs/quickstart --seconds 1800 --threads 2      # a soak
+    python benchmarks/session.py --run runs/quickstart --seconds 30 --sessions 2       # two on one model
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +23,16 @@ import torch
 from common import add_common_arguments, resolve, table, write_result
 
 from df_infer import Pipeline, Session
+from df_infer.config import RolloutConfig
+from df_infer.serve.engine import Engine
 from df_models import DualForce
 from df_models.encoders import load_audio_encoder, load_reference_encoder, load_video_vae
 from df_models.media import read_audio
-from df_models.time import FPS, SAMPLE_RATE
+from df_models.settings import read_tree
+from df_models.time import FPS, SAMPLE_RATE, TEMPORAL_STRIDE
 
 PIECE = SAMPLE_RATE // 50
-QUICKSTART = Path(__file__).parents[1] / "configs" / "train" / "quickstart.yaml"
+QUICKSTART = RolloutConfig(**read_tree(Path(__file__).parents[1] / "configs" / "train" / "quickstart.yaml")["rollout"])
 WARM = 8
 """First chunks that are left out of the cadence: kernels are chosen and buffers grow in them."""
 
@@ -55,8 +60,11 @@ def opened(args: argparse.Namespace, device: torch.device) -> Pipeline:
     return pipeline
 
 
-def spoken(session: Session, wave_N: np.ndarray, seconds: float) -> list[Chunk]:
-    """Push the sound by the clock, over and over, and make each chunk as soon as it is due."""
+def spoken(session: Session, wave_N: np.ndarray, seconds: float, engine: Engine | None = None) -> list[Chunk]:
+    """Push the sound by the clock, over and over, and make each chunk as soon as it is due.
+
+    Several sessions have an engine, as in `df-infer serve`: one thread computes, what must be seen first comes first.
+    """
     chunks, pushed, began = [], 0, time.perf_counter()
     while pushed < seconds * SAMPLE_RATE:
         ahead = pushed / SAMPLE_RATE - (time.perf_counter() - began)
@@ -66,7 +74,8 @@ def spoken(session: Session, wave_N: np.ndarray, seconds: float) -> list[Chunk]:
             session.push(np.take(wave_N, range(pushed, pushed + PIECE), mode="wrap"))
             pushed += PIECE
         if session.due:
-            segment = session.make()
+            seen_by = time.monotonic() + TEMPORAL_STRIDE / FPS
+            segment = session.make() if engine is None else engine.submit(seen_by, session.make).result()
             assert segment is not None
             needed = (segment.frame + len(segment.frames)) / FPS + session.latency_s - len(segment.frames) / FPS
             needed = needed if segment.frame else session.latency_s - 3 / FPS
@@ -87,6 +96,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="run directory (default: the preset, random weights)")
     parser.add_argument("--audio", type=Path, default=Path("examples/speech.wav"), help="what is spoken, over and over")
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
+    parser.add_argument("--sessions", type=int, default=1, help="sessions at once (default: 1)")
     parser.add_argument("--compile", action="store_true", help="compile the model's step")
     args = parser.parse_args()
     device, _ = resolve(args)
@@ -94,12 +104,21 @@ def main() -> None:
     image = np.full((pipeline.size, pipeline.size, 3), 128, np.uint8)
     wave = read_audio(args.audio)
     spoken(Session(pipeline, image, cropped=True), wave, 3.0)
-    session = Session(pipeline, image, cropped=True)
-    chunks = spoken(session, wave, args.seconds)
-    figures = summary(chunks)
-    figures |= {"first_frame_s": chunks[0].made, "waits_for_sound_s": session.latency_s, "session_bytes": session.bytes}
-    text = table(("", ""), [(name.replace("_", " "), f"{value:.4g}") for name, value in figures.items()])
-    print(f"wrote {write_result(args.out, 'session', args, device, figures, text)}\n\n{text}")
+    sessions = [Session(pipeline, image, cropped=True, seed=seed) for seed in range(args.sessions)]
+    engine = Engine() if args.sessions > 1 else None
+    with ThreadPoolExecutor(args.sessions) as threads:
+        each = list(threads.map(lambda session: spoken(session, wave, args.seconds, engine), sessions))
+    found = [summary(chunks) | told(chunks, session) for chunks, session in zip(each, sessions)]
+    figures = found[0] if len(found) == 1 else {"sessions": found}
+    head = ("", *(f"session {index + 1}" if len(found) > 1 else "" for index in range(len(found))))
+    text = table(head, [(name.replace("_", " "), *(f"{of[name]:.4g}" for of in found)) for name in found[0]])
+    name = "session" if len(found) == 1 else f"sessions-{len(found)}"
+    print(f"wrote {write_result(args.out, name, args, device, figures, text)}\n\n{text}")
+
+
+def told(chunks: list[Chunk], session: Session) -> dict[str, float]:
+    """When the first frame was there, how long a frame waits for sound, and what the session holds."""
+    return {"first_frame_s": chunks[0].made, "waits_for_sound_s": session.latency_s, "session_bytes": session.bytes}
 
 
 def summary(chunks: list[Chunk]) -> dict[str, float]:

@@ -64,3 +64,12 @@ def test_every_structure_encoder_states_fields_and_units() -> None:
     for layout in layouts:
         assert layout is not None and len(layout.units) == len(layout.fields) and all(layout.units)
     assert len({layout.units for layout in layouts if layout}) == 3, "their numbers mean different things"
+
+
+def test_the_eyelids_are_named_like_a_field_where_the_layout_has_keypoints() -> None:
+    layout = StructureLayout.of(LIVEPORTRAIT_70, "liveportrait", "0" * 64)
+    lids = {name for name, one in zip(LIVEPORTRAIT_70.names, layout.entries(("eyelids",))) if one}
+    assert lids == {f"expression[{3 * keypoint + axis}]" for keypoint in (13, 16, 18) for axis in range(3)}
+    assert sum(layout.entries(("eyelids", "pitch"))) == 10
+    with pytest.raises(UserError, match="no field 'eyelids'"):
+        replace(layout, name="another").entries(("eyelids",))

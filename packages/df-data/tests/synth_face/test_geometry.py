@@ -23,8 +23,9 @@ from df_data.synth.head.structure import (
     structure_vectors,
     truths,
 )
+from df_models.blinks import closing_eyelids
 from df_models.errors import UserError
-from df_models.structure import FLAME_159, LIVEPORTRAIT_70
+from df_models.structure import FLAME_159, LIVEPORTRAIT_70, SYNTHETIC_70, StructureLayout
 
 PERSON = Identity.sample(11)
 
@@ -126,3 +127,13 @@ def test_misshapen_vectors_and_tracks_are_named() -> None:
         FaceTracks.neutral(2, jawline=1.0)
     with pytest.raises(UserError, match="same shape"):
         replace(FaceTracks.neutral(2), jaw=np.zeros(3))
+
+
+def test_closing_eyelids_is_what_a_blink_does_to_the_structure() -> None:
+    """Of 16 people within what they differ by; the entries that are no lids do not move."""
+    tracks = replace(FaceTracks.neutral(2), blink=np.array([0.0, 1.0], np.float32))
+    moved = [np.diff(structure_vectors(Identity.sample(person), tracks), axis=0)[0] for person in range(16)]
+    known = closing_eyelids(StructureLayout.of(SYNTHETIC_70, "synthetic"))
+    assert known is not None
+    np.testing.assert_allclose(np.mean(moved, axis=0), known, atol=0.005)
+    assert not np.mean(moved, axis=0)[known == 0].any()

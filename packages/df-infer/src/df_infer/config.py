@@ -39,6 +39,9 @@ class RolloutSettings(FrozenModel):
         structure_from: where the structure comes from that the model is given whole; null: it makes its own. A run or
             model makes it first, from the same audio and portrait and with its own rollout; `truth` is the true
             structure of the clips, for samples of training and evaluation alone.
+        blinks: natural blinks a minute, for a model that learnt to be given its eyelids (`objective.give_fields` of
+            training, a group of its own: `[eyelids]`); a motion that gives them goes before. null: as people at rest
+            blink, 17, and none by a model that did not learn it; 0: the model makes its own.
         context_noise: sigma at which finished frames enter the cache (0 clean; 0.02 is a usual small value).
         audio_guidance: scale of classifier-free guidance on the audio; 1 is off, another value adds one evaluation of
             the model to each.
@@ -58,6 +61,7 @@ class RolloutSettings(FrozenModel):
     start: Start = "reference"
     struct_start: StructStart = "previous"
     structure_from: Location | None = None
+    blinks: float | None = Field(default=None, ge=0, le=60, allow_inf_nan=False)
     context_noise: float = Field(default=0.0, ge=0, lt=1)
     audio_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     text_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)

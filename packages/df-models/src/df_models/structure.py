@@ -84,6 +84,13 @@ MEDIAPIPE_70 = replace(
 SYNTHETIC_70 = replace(LIVEPORTRAIT_70, units=("head units", "degrees", "degrees", "degrees", "head units", "1"))
 """The same fields as the synthetic corpus renders them (``df_data.synth.head.structure``)."""
 
+EYELIDS = "eyelids"
+"""The eyelids' keypoints within ``expression``: a part that is named like a field (:meth:`StructureLayout.entries`)."""
+
+_PARTS = {(LIVEPORTRAIT_70.name, EYELIDS): ("expression", (13, 16, 18))}
+"""By layout and part: the field and the keypoints, of three entries each. Lids are the eyes' keypoints (11, 13, 15, 16,
+18 in LivePortrait's ``live_portrait_pipeline.py``) without the eyeballs (11 and 15 in its ``gradio_pipeline.py``)."""
+
 FLAME_159 = VectorLayout("flame159", (("shape", 100), ("expression", 50), ("pose", 6), ("camera", 3)))
 """FLAME as DECA and EMOCA give it. ``pose`` is axis-angle in radians: global rotation 3, then jaw 3.
 
@@ -155,13 +162,20 @@ class StructureLayout:
         return {**asdict(self), "fields": [list(field) for field in self.fields]}
 
     def entries(self, names: Iterable[str]) -> list[bool]:
-        """Return for each of the V entries whether it belongs to one of some fields.
+        """Return for each of the V entries whether it belongs to one of some fields, or of their named parts.
 
         Raises:
             UserError: there is no such field.
         """
-        places = [self.vector.slice(name) for name in names]
+        places = [place for name in names for place in self._places(name)]
         return [any(place.start <= entry < place.stop for place in places) for entry in range(self.vector.dim)]
+
+    def _places(self, name: str) -> list[slice]:
+        if (self.name, name) not in _PARTS:
+            return [self.vector.slice(name)]
+        field, keypoints = _PARTS[self.name, name]
+        start = self.vector.slice(field).start
+        return [slice(start + 3 * keypoint, start + 3 * keypoint + 3) for keypoint in keypoints]
 
     @property
     def vector(self) -> VectorLayout:

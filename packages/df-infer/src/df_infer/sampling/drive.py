@@ -127,14 +127,23 @@ def check_drive(model: DualForceConfig, fields: tuple[str, ...] = ()) -> None:
     if model.structure_given == "always":
         raise UserError("the model was always given all of its structure, so it cannot make the rest; give all fields")
     known_entries(model, fields)
-    learnt = [group for group in model.given_fields if set(group) <= set(fields)]
-    missing = [name for name in fields if not any(name in group for group in learnt)]
+    missing = _not_learnt(model, fields)
     if missing:
         groups = ", ".join("+".join(group) for group in model.given_fields) or "none"
         raise UserError(
             f"the model did not learn to be given {', '.join(missing)} alone; the fields that it learnt to be given "
             f"are: {groups} (objective.give_fields of its training)"
         )
+
+
+def learnt_fields(model: DualForceConfig, fields: tuple[str, ...]) -> bool:
+    """Return whether a model learnt to be given some fields: they are made of groups that its training gave."""
+    return model.has_structure and not _not_learnt(model, fields)
+
+
+def _not_learnt(model: DualForceConfig, fields: tuple[str, ...]) -> list[str]:
+    learnt = [group for group in model.given_fields if set(group) <= set(fields)]
+    return [name for name in fields if not any(name in group for group in learnt)]
 
 
 def check_makes_structure(model: DualForceConfig) -> None:

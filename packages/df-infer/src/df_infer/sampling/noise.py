@@ -22,6 +22,11 @@ class FrameNoise:
         seeds = [seed] * len(sample_ids) if isinstance(seed, int) else seed
         self._keys = list(zip(seeds, sample_ids, strict=True))
 
+    @property
+    def batch(self) -> int:
+        """Samples of the batch."""
+        return len(self._keys)
+
     def draw(self, frame: int, count: int, stream: str, shape: tuple[int, ...]) -> Tensor:
         """Return float32 ``[B, count, *shape]`` on the CPU for latent frames ``frame ..``."""
         return torch.stack([self._frame(at, stream, shape) for at in range(frame, frame + count)], dim=1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from df_infer.config import RolloutConfig
+from df_infer.sampling.blinks import natural_blinks
 from df_infer.sampling.drive import GivenChunk
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.schedule import make_schedule, per_frame
@@ -53,6 +54,7 @@ class Sampler:
         parameter = next(model.parameters())
         self.model, self.config, self.noise = model, config, noise
         self.device, self.dtype = parameter.device, parameter.dtype
+        self.blinks = natural_blinks(model, config.blinks, noise)
         self.schedule = make_schedule(config, model.config.sigma_structure_max)
         self.reference = reference_latent.to(self.device, torch.float32)
         scales = {"audio": config.audio_guidance, "text": config.text_guidance}
@@ -101,7 +103,7 @@ class Sampler:
             self.heard = {"audio_future": torch.cat([heard_B.to(self.device)] * self.copies)}
         pinned = 1 if frame == 0 and self.config.start == "reference" else 0
         audio = self._audio_input(audio)
-        self.held = given
+        self.held = given if self.blinks is None else self.blinks.added(given, frame, count, self.device)
         with _evaluating(self.model):
             self.heard["heard"] = self.model.hear(audio, self.cache, frame=frame, count=count, **self.heard)
             start = self._with_given(self._start_state(frame, count, pinned))

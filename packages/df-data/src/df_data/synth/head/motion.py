@@ -11,13 +11,8 @@ import numpy as np
 
 from df_data.synth.seeding import rng_for
 from df_data.synth.speech.sentences import Phone
+from df_models.blinks import BLINKS_PER_MINUTE, REFRACTORY_S, STRETCH, eyelid_closure
 from df_models.time import FPS
-
-_BLINKS_PER_MINUTE = 17.0
-"""The mean of people at rest (Bentivoglio et al. 1997); in talk they blink more."""
-_CLOSING, _OPENING = 0.07, 0.14
-_REFRACTORY = 0.6
-"""Seconds from one blink's closing in which no other begins."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +100,9 @@ def _blinks(rng: np.random.Generator, num_frames: int) -> np.ndarray:
     lids = np.zeros(num_frames)
     clock = -1.0
     while clock < num_frames / FPS + 1.0:
-        clock += _REFRACTORY + rng.exponential(60.0 / _BLINKS_PER_MINUTE - _REFRACTORY)
-        stretch = rng.uniform(0.85, 1.3)
-        closing = np.clip((t - clock) / (_CLOSING * stretch) + 1, 0, 1)
-        opening = np.clip(1 - (t - clock - 0.03) / (_OPENING * stretch), 0, 1)
-        lids = np.maximum(lids, _ease(np.minimum(closing, opening)))
+        clock += REFRACTORY_S + rng.exponential(60.0 / BLINKS_PER_MINUTE - REFRACTORY_S)
+        lids = np.maximum(lids, eyelid_closure(t - clock, rng.uniform(*STRETCH)))
     return lids.astype(np.float32)
-
-
-def _ease(x: np.ndarray) -> np.ndarray:
-    return x * x * (3 - 2 * x)
 
 
 def _gaze(rng: np.random.Generator, num_frames: int) -> tuple[np.ndarray, np.ndarray]:

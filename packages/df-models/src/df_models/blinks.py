@@ -1,0 +1,53 @@
+"""Blinks: how often people blink, how an eyelid closes, and what closing it is in a structure's own numbers.
+
+Shape legend: V structure entries.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from df_models.structure import EYELIDS, StructureLayout
+
+BLINKS_PER_MINUTE = 17.0
+"""The mean of people at rest (Bentivoglio et al. 1997); in talk they blink more."""
+
+REFRACTORY_S = 0.6
+"""Seconds from one blink's closing in which no other begins."""
+
+STRETCH = (0.85, 1.3)
+"""Between what factors of the usual the time of a blink varies."""
+
+_CLOSING_S, _CLOSED_S, _OPENING_S = 0.07, 0.03, 0.14
+_SYNTHETIC = {
+    **{f"expression[{3 * lid + 1}]": 0.111 for lid in (13, 16)},  # the upper lids, down
+    **{f"expression[{3 * lid + 2}]": -0.013 for lid in (13, 16)},
+    "expression[55]": -0.035,  # the lower ones, up
+    "expression[56]": -0.008,
+}
+"""By how much the synthetic corpus' lids move as they close (head units; y down, z away), the mean over its people."""
+
+
+def eyelid_closure(since_s: np.ndarray, stretch: float) -> np.ndarray:
+    """Return how far lids are closed, 0 open to 1, some seconds after the moment when they are: quick to close, slower
+    to open.
+
+    Args:
+        stretch: factor of the time that it takes.
+    """
+    closing = np.clip(since_s / (_CLOSING_S * stretch) + 1, 0, 1)
+    opening = np.clip(1 - (since_s - _CLOSED_S) / (_OPENING_S * stretch), 0, 1)
+    lids = np.minimum(closing, opening)
+    return lids * lids * (3 - 2 * lids)
+
+
+def closing_eyelids(layout: StructureLayout | None) -> np.ndarray | None:
+    """Return what closing the lids adds to a structure whose lids are open and at 0, float32 ``[V]``.
+
+    None where it is not known: today it is for the synthetic corpus alone, whose expression is 0 at rest by definition.
+    """
+    if layout is None or layout.encoder != "synthetic":
+        return None
+    names = layout.vector.names
+    assert all(entry or name not in _SYNTHETIC for name, entry in zip(names, layout.entries((EYELIDS,))))
+    return np.array([_SYNTHETIC.get(name, 0.0) for name in names], dtype=np.float32)

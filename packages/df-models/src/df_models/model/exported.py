@@ -1,0 +1,99 @@
+"""One denoising step, with what it reads of its cache, as a program of ``torch.export``: no Python, no model code.
+
+The program is a function of a flat list of tensors, of the same sizes for every chunk of a generation:
+:func:`step_arguments` makes it of a chunk, and plans, rotates the keys of the window and hears, which stay Python's.
+The cache's rings go in; the chunk's keys and values come out of a program that writes, to be stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from df_models.errors import UserError
+from df_models.model.audio import AudioWindows, HeardAudio
+from df_models.model.cache import KVCache
+from df_models.model.dualforce import DualForce
+from df_models.model.inputs import checked_inputs
+from df_models.model.plan import plan_chunk
+from df_models.model.sequence import SameFrame
+
+for _kind in (HeardAudio, AudioWindows, SameFrame):
+    torch.export.register_dataclass(_kind)
+
+
+class _Step(nn.Module):
+    """A model's chunk as a function of the leaves of its arguments."""
+
+    def __init__(self, model: DualForce, spec: Any, write: bool) -> None:
+        super().__init__()
+        self.model, self.spec, self.write = model, spec, write
+
+    def forward(self, *leaves: Tensor | None) -> tuple[Tensor, ...]:
+        inputs, heard, view = pytree.tree_unflatten(list(leaves), self.spec)
+        velocity, held = self.model._chunk(inputs, heard, view, None, self.write)
+        return (*velocity, *(leaf for leaf in pytree.tree_leaves(held) if isinstance(leaf, Tensor)))
+
+
+def step_arguments(
+    model: DualForce,
+    video: Tensor | None,
+    structure: Tensor | None,
+    audio: Tensor | None,
+    sigma_video: Tensor | None,
+    sigma_structure: Tensor | None,
+    cache: KVCache,
+    *,
+    frame: int,
+    heard: HeardAudio,
+) -> tuple[Tensor | None, ...]:
+    """Return what the exported program takes for a chunk; the arguments are those of :meth:`DualForce.step`.
+
+    Args:
+        heard: what :meth:`DualForce.hear` returned, the same for every step of the chunk.
+
+    Raises:
+        UserError: as :meth:`DualForce.step`.
+    """
+    return tuple(_flat(model, (video, structure, audio, sigma_video, sigma_structure), cache, frame, heard)[0])
+
+
+def export_step(
+    model: DualForce,
+    video: Tensor | None,
+    structure: Tensor | None,
+    audio: Tensor | None,
+    sigma_video: Tensor | None,
+    sigma_structure: Tensor | None,
+    cache: KVCache,
+    *,
+    frame: int,
+    heard: HeardAudio,
+    write: bool = False,
+) -> torch.export.ExportedProgram:
+    """Export the step for chunks of these sizes, with the model's weights in it.
+
+    Its results are the velocities of video and structure and, with ``write``, the chunk's keys and values: of each ring
+    in the order of :class:`df_models.model.cache.Held`, in each layer first keys, then values.
+
+    Raises:
+        UserError: as :meth:`DualForce.step`; a model in training mode.
+    """
+    if model.training:
+        raise UserError("a model in training mode is not exported; call model.eval() first")
+    leaves, spec = _flat(model, (video, structure, audio, sigma_video, sigma_structure), cache, frame, heard)
+    with torch.no_grad():
+        return torch.export.export(_Step(model, spec, write), tuple(leaves), strict=False)
+
+
+def _flat(
+    model: DualForce, streams: tuple[Tensor | None, ...], cache: KVCache, frame: int, heard: HeardAudio
+) -> tuple[list[Any], Any]:
+    inputs = checked_inputs(model.config, *streams)
+    chunk = inputs.structure.shape[1]
+    cache.plan = None  # its rotated keys are made anew
+    plan = plan_chunk(model._geometry(inputs.video), cache, (frame, frame + chunk), masked=True)
+    return pytree.tree_flatten((inputs, heard, plan.view))
