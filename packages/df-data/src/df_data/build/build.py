@@ -41,7 +41,7 @@ from df_models.time import FPS
 __all__ = ["BuildConfig", "BuildSummary", "ClipConfig", "ModelPaths", "build"]
 
 SPLITS = ("train", "val")
-PIPELINE = "8"
+PIPELINE = "9"
 """Raised when a stage is changed so that its output differs: a dataset half made by the old one is then refused."""
 NOT_IN_THE_BYTES = {"out", "models", "sources", "workers", "device", "executor", "timeout_s", "retries", "part"}
 """Settings that do not decide the bytes of the shards; models and inputs do, but not by their paths."""
