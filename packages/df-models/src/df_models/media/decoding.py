@@ -51,8 +51,9 @@ class Heard:
         packets, bad: how many were read, and how many of them could not be decoded and were left out.
         cut_off: the file ended in the middle.
         plain: channels without names were averaged, since by their sound they are no 5.1 or 7.1.
-        channel_power, bass_power, mix_power: sums of squares of the channels in the mono mix, of those left out of it (both by
-            the number of all channels), and of the mix itself.
+        channel_power, bass_power: sums of squares of the channels in the mono mix and of those left out of it, both by
+            the number of all channels.
+        mix_power: sum of squares of the mono mix.
     """
 
     packets: int = 0
