@@ -26,8 +26,9 @@ from df_models.media.decoding import (
     decoded_frames,
     frame_samples,
 )
-from df_models.media.mixing import USUAL, mix, mono_weights, stereo_weights
+from df_models.media.mixing import mix, mono_weights, stereo_weights
 from df_models.media.track import AudioTrack
+from df_models.media.unnamed import is_usual
 
 RATE = 16_000
 TONE = (0.9 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
@@ -108,7 +109,38 @@ def test_surround_that_names_no_channel_is_mixed_like_what_names_them(tmp_path: 
         heard = read_audio(encoded(tmp_path / "a.mp4", centre, RATE, "aac", layout, "fltp"))
         levels.append(np.sqrt(np.mean(np.square(heard)) / np.mean(np.square(TONE))))
     assert levels == pytest.approx([1 / (2 * 0.7071 + 1 + 2 * 0.5)] * 2, rel=0.03)
-    assert np.allclose(stereo_weights(["NONE"] * 8), stereo_weights(USUAL[8]))
+
+
+@pytest.mark.parametrize("count", [6, 8])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_voice_in_the_place_of_bass_is_heard(
+    tmp_path: Path, count: int, alone: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Six tracks of a recorder: as 5.1 the voice was left out, and told as upside down."""
+    tracks = np.zeros((count, len(TONE)), np.float32)
+    tracks[3] = TONE
+    if not alone:
+        tracks[0] = np.random.default_rng(0).normal(0, 0.1, len(TONE))
+    with caplog.at_level(logging.WARNING):
+        heard = read_audio(wav(tmp_path / "a.wav", tracks))
+    assert np.allclose(heard, tracks.mean(axis=0), atol=1e-3)
+    assert "all were averaged" in caplog.text and "cancel" not in caplog.text
+
+
+def test_bass_stays_bass() -> None:
+    at_N = np.arange(2 * RATE) / RATE
+    tracks = np.random.default_rng(0).normal(0, 0.02, (6, len(at_N)))
+    tracks[3] = 0.5 * np.sin(2 * np.pi * 60 * at_N)
+    assert is_usual(tracks, RATE) and not is_usual(tracks * np.eye(6)[3][:, None], RATE)
+    tracks[3] += 0.1 * np.sin(2 * np.pi * 800 * at_N)
+    assert not is_usual(tracks, RATE)
+
+
+def test_named_bass_alone_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracks = np.eye(6, dtype=np.float32)[3][:, None] * TONE
+    with caplog.at_level(logging.WARNING):
+        read_audio(encoded(tmp_path / "a.mp4", tracks, RATE, "aac", "5.1", "fltp"))
+    assert "low-frequency effects, which the model does not hear" in caplog.text and "cancel" not in caplog.text
 
 
 def test_more_channels_than_there_are_hold_the_front_pair() -> None:
@@ -153,6 +185,7 @@ def test_every_format_has_one_full_scale(form: str, dtype: type) -> None:
     low = -1.0 if dtype is float else np.iinfo(dtype).min
     pair = np.array([[low, full]] * 2) if form.endswith("p") else np.array([[low, low, full, full]])
     frame = av.AudioFrame.from_ndarray(pair.astype(dtype), format=form, layout="stereo")
+    frame.sample_rate = RATE
     found = frame_samples(frame)
     assert found.shape == (2, 2) and found[0, 0] == -1.0 and 0.99 < found[1, 1] <= 1.0
 

@@ -54,6 +54,15 @@ def test_the_next_in_turn_is_held_out_where_all_are_refused(tmp_path: Path, refu
     assert make(fake_config(tmp_path, orders)).stand_ins == summary.stand_ins and shards(root) == made
 
 
+def test_files_are_opened_for_their_length_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass opened all those again that were left."""
+    opened: list[Path] = []
+    monkeypatch.setattr(holdout, "lasts", lambda path: opened.append(path) or 0.0)
+    config = fake_config(tmp_path, ["reject"] * 12)
+    make(config.model_copy(update={"clips": config.clips.model_copy(update={"val_frames": 33})}))
+    assert len(opened) == 12 + 9, "all to choose three, and the others to stand in for them"
+
+
 def test_the_last_one_is_trained_on_and_the_empty_split_is_told(tmp_path: Path) -> None:
     summary = make(fake_config(tmp_path, orders_of(tmp_path, 7)))
     assert summary.clips == {"train": 1, "val": 0} and summary.empty == ("val",)

@@ -22,7 +22,7 @@ from df_data.build.part import refuse_other_part
 from df_data.build.pool import WorkerPool, open_pool
 from df_data.build.pool.messages import ModelsFactory
 from df_data.build.prompt import caption_folder, encode_captions
-from df_data.build.stand_in import as_the_ledger_has_it, next_held_out
+from df_data.build.stand_in import StandIns, as_the_ledger_has_it
 from df_data.build.workers import worker_models
 from df_data.common.wording import counted
 from df_data.format.fingerprint import fingerprints
@@ -157,7 +157,8 @@ def build(
         write_division(out, division_of(inputs, config.split, config.clips.val_frames))
         for writer in writers.values():
             writer.forget_damaged(verify=retry_damaged)
-        run = _Run(config, ledger, writers, pool, retry_failed)
+        stand_ins = StandIns(inputs, config.split, least_seconds(config.clips.val_frames))
+        run = _Run(config, ledger, writers, pool, stand_ins, retry_failed)
         run.take(as_the_ledger_has_it(inputs, ledger, config.split), progress)
     summary = _summary(out, ledger, writers, time.monotonic() - started, config.part)
     planned = {made.name for made in inputs if made.split == "val"}
@@ -236,6 +237,7 @@ class _Run:
     ledger: Ledger
     writers: Mapping[str, SplitWriter]
     pool: WorkerPool
+    stand_ins: StandIns
     retry_failed: bool
 
     def take(self, inputs: list[Input], progress: bool) -> None:
@@ -253,7 +255,7 @@ class _Run:
     def _with_stand_in(self, inputs: list[Input]) -> list[Input] | None:
         if self.config.part != "1/1":  # what becomes of the held-out inputs of other parts is not known here
             return None
-        return next_held_out(inputs, self.ledger, self.config.split, least_seconds(self.config.clips.val_frames))
+        return self.stand_ins.next_held_out(inputs, self.ledger)
 
     def _mine(self, inputs: list[Input]) -> list[Input]:
         shards = {split: writer.manifest.num_shards for split, writer in self.writers.items()}

@@ -7,8 +7,9 @@ what became of the inputs before it, so a build that was killed comes to the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from df_data.format.ledger import Ledger
 from df_data.sources.config import SplitConfig
@@ -26,23 +27,50 @@ def as_the_ledger_has_it(inputs: Sequence[Input], ledger: Ledger, split: SplitCo
     return found
 
 
-def next_held_out(inputs: Sequence[Input], ledger: Ledger, split: SplitConfig, least_s: float) -> list[Input] | None:
-    """Return inputs with one more group held out, or None where none is wanted or none is left but one.
+@dataclass(frozen=True)
+class StandIns:
+    """Who may be held out in place of others, in order of turns.
 
-    Raises:
-        UserError: a file cannot be read on whose length it depends.
+    The order follows from the inputs alone, whatever became of them, so all runs of a build have the same; a run looks
+    into files for it once, when it first needs it.
+
+    Attributes:
+        planned: the inputs as they were divided when the build began.
+        split: how.
+        least_s: seconds that a validation clip lasts.
     """
-    ends = [(made, ledger.get(made.name)) for made in inputs if made.split == "val"]
-    if not ends or any(entry is None or entry.status == "accepted" for _, entry in ends):
-        return None
-    free = {
-        name: members
-        for name, members in grouped(inputs, split).items()
-        if all(made.split == "train" and ledger.get(made.name) is None for made in members)
-    }
-    if len(free) < 2:
-        return None
-    return moved(inputs, free[next(in_turn(originals(free), split, least_s))])
+
+    planned: Sequence[Input]
+    split: SplitConfig
+    least_s: float
+
+    @cached_property
+    def _turns(self) -> Iterator[str]:
+        """Groups of which nothing was to be held out; one that was passed over is never free again."""
+        trained = {
+            name: members
+            for name, members in grouped(self.planned, self.split).items()
+            if all(made.split == "train" for made in members)
+        }
+        return iter(list(in_turn(originals(trained), self.split, self.least_s)))
+
+    def next_held_out(self, inputs: Sequence[Input], ledger: Ledger) -> list[Input] | None:
+        """Return inputs with one more group held out, or None where none is wanted or none is left but one.
+
+        Raises:
+            UserError: a file cannot be read on whose length it depends.
+        """
+        ends = [(made, ledger.get(made.name)) for made in inputs if made.split == "val"]
+        if not ends or any(entry is None or entry.status == "accepted" for _, entry in ends):
+            return None
+        free = {
+            name: members
+            for name, members in grouped(inputs, self.split).items()
+            if all(made.split == "train" and ledger.get(made.name) is None for made in members)
+        }
+        if len(free) < 2:
+            return None
+        return moved(inputs, next(free[name] for name in self._turns if name in free))
 
 
 def moved(inputs: Sequence[Input], members: Sequence[Input]) -> list[Input]:

@@ -159,10 +159,22 @@ def _warn(path: str | Path, heard: Heard) -> None:
         _log.warning("%d of %d packets of audio in %s are damaged and were left out", heard.bad, heard.packets, path)
     if heard.cut_off:
         _log.warning("the audio in %s breaks off; what lies before was read", path)
+    if heard.plain:
+        _log.warning(
+            "the channels of %s have no names, and the one that has only low-frequency effects in surround holds more, "
+            "so all were averaged; mix the file to mono if that is not meant",
+            path,
+        )
     if heard.antiphase:
         _log.warning(
             "the channels of %s cancel each other when mixed (one is the other upside down), so the model hears next "
             "to nothing; turn one over, or keep one channel alone",
+            path,
+        )
+    elif heard.left_out:
+        _log.warning(
+            "nearly all sound in %s is in its channel for low-frequency effects, which the model does not hear; give "
+            "it another place if it is speech",
             path,
         )
 

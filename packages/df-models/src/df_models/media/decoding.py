@@ -8,14 +8,15 @@ Shape legend: C channels, N samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from df_models.errors import UserError
-from df_models.media.mixing import ANTIPHASE_SHARE, mix
+from df_models.media.mixing import ANTIPHASE_SHARE, mix, mono_weights
+from df_models.media.unnamed import Names
 
 GAP_S = 0.03
 """Audio further than this from where the last piece ended has a time stamp of its own: above the jitter of cameras
@@ -49,19 +50,37 @@ class Heard:
     Attributes:
         packets, bad: how many were read, and how many of them could not be decoded and were left out.
         cut_off: the file ended in the middle.
-        channel_power, mix_power: sums over the samples of the channels' mean square, and of the mono mix's.
+        plain: channels without names were averaged, since by their sound they are no 5.1 or 7.1.
+        channel_power, bass_power: sums of squares of the channels in the mono mix and of those left out of it, both by
+            the number of all channels.
+        mix_power: sum of squares of the mono mix.
     """
 
     packets: int = 0
     bad: int = 0
     cut_off: bool = False
+    plain: bool = False
     channel_power: float = field(default=0.0, repr=False)
+    bass_power: float = field(default=0.0, repr=False)
     mix_power: float = field(default=0.0, repr=False)
+
+    def add(self, samples_CN: np.ndarray, names: Sequence[str]) -> None:
+        """Count the powers of samples."""
+        power_C = np.square(samples_CN, dtype=np.float64).sum(axis=1) / len(samples_CN)
+        mixed_C = mono_weights(names) > 0
+        self.channel_power += float(power_C[mixed_C].sum())
+        self.bass_power += float(power_C[~mixed_C].sum())
+        self.mix_power += float(np.square(mix(samples_CN, names, 1), dtype=np.float64).sum())
 
     @property
     def antiphase(self) -> bool:
         """Whether the channels cancel each other when they are mixed."""
         return self.mix_power < ANTIPHASE_SHARE * self.channel_power
+
+    @property
+    def left_out(self) -> bool:
+        """Whether nearly all sound is in channels that the mix leaves out."""
+        return self.mix_power < ANTIPHASE_SHARE * self.bass_power
 
 
 class AudioBlock(NamedTuple):
@@ -120,8 +139,10 @@ def frame_samples(frame: Any) -> np.ndarray:
     """Return a PyAV frame's samples as float32 ``[C, N]``; integers are divided by their full scale (2^15 for 16 bits).
 
     Raises:
-        BrokenAudio: values are not finite, beyond :data:`LOUDEST`, or of too many channels.
+        BrokenAudio: values not finite or beyond :data:`LOUDEST`, too many channels, a rate beyond :data:`RATES`.
     """
+    if not RATES[0] <= frame.sample_rate <= RATES[1]:
+        raise BrokenAudio(f"the audio has a rate of {frame.sample_rate} Hz, not {RATES[0]} to {RATES[1]}")
     channels = frame.layout.nb_channels
     if channels > MOST_CHANNELS:
         raise BrokenAudio(f"the audio has {channels} channels, at most {MOST_CHANNELS} are read; mix it down")
@@ -161,23 +182,20 @@ def audio_blocks(
         heard: is told the powers of channels and mix.
 
     Raises:
-        BrokenAudio: see :func:`frame_samples`; a rate beyond :data:`RATES`.
+        BrokenAudio: see :func:`frame_samples`.
         BrokenTimeStamps: a time stamp of no time of this world.
     """
     run: _Run | None = None
     clock = _Stamps() if by_stamps else _Counted()
-    for frame in frames:
-        if not RATES[0] <= frame.sample_rate <= RATES[1]:
-            raise BrokenAudio(f"the audio has a rate of {frame.sample_rate} Hz, not {RATES[0]} to {RATES[1]}")
+    named = Names(frame_samples)
+    for frame, samples_CN, names in named.of(frames):
         time = clock.time_of(frame)
         if time is None:
             continue
-        samples_CN = frame_samples(frame)
-        names = [channel.name for channel in frame.layout.channels]
         channels = channels or len(samples_CN)
         if heard is not None:
-            heard.channel_power += float(np.square(samples_CN, dtype=np.float64).mean(axis=0).sum())
-            heard.mix_power += float(np.square(mix(samples_CN, names, 1), dtype=np.float64).sum())
+            heard.plain = named.plain
+            heard.add(samples_CN, names)
         mixed_CN = mix(samples_CN, names, channels)
         if run is None or clock.jumped or run.source_rate != frame.sample_rate:
             if run is not None:

@@ -1,12 +1,11 @@
 """From any number of channels to one or two, by one rule for training and inference.
 
 **Rule.** Mono stays, stereo is averaged. Surround is mixed by Recommendation ITU-R BS.775 (table 2): in one channel,
-front left and right count 0.7071, the centre 1, every channel at the sides, behind and above 0.5, low-frequency
-effects 0; in two, each gets its own front with 1, the centre with 0.7071, its own side with 0.7071. The weights are
-divided by their sum in the mono mix, so the same signal in every channel keeps its level, nothing leaves [-1, 1], and
-the mono mix of the stereo mix is the mono mix. Six or eight channels without names (AAC of 5.1(side) as FFmpeg writes
-it, a WAV without a channel mask) are 5.1 or 7.1 in FFmpeg's order, as its programs guess too; of other numbers all
-count alike.
+front left and right count 0.7071, the centre 1, every channel at the sides, behind and above 0.5, low-frequency effects
+0; in two, each gets its own front with 1, the centre with 0.7071, its own side with 0.7071. The weights are divided by
+their sum in the mono mix, so the same signal in every channel keeps its level, nothing leaves [-1, 1], and the mono mix
+of the stereo mix is the mono mix. Channels without names all count alike, but for six or eight that are 5.1 or 7.1 by
+their sound (:mod:`df_models.media.unnamed`: AAC of 5.1(side) as FFmpeg writes it, a WAV without a channel mask).
 
 FFmpeg's own conversion (libswresample) keeps power instead of level: equal channels come out 3 dB louder as mono.
 
@@ -29,7 +28,7 @@ USUAL = {
     6: ("FL", "FR", "FC", "LFE", "SL", "SR"),
     8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"),
 }
-"""What so many channels are if nothing names them (libavutil, `av_channel_layout_default`)."""
+"""What so many channels are usually, in FFmpeg's order (libavutil, `av_channel_layout_default`)."""
 ANTIPHASE_SHARE = 0.01
 """Channels cancel each other when their mix has less of their mean power than this, -20 dB; channels that have nothing
 in common keep 1 / C of it."""
@@ -37,7 +36,6 @@ in common keep 1 / C of it."""
 
 def mono_weights(names: Sequence[str]) -> np.ndarray:
     """Return each channel's weight in the mono mix, float64 ``[C]``, of sum 1."""
-    names = _named(names)
     if all(name in BASS or name in UNNAMED for name in names):
         return np.full(len(names), 1 / len(names))
     weights = np.array([_weight(name) for name in names])
@@ -46,14 +44,9 @@ def mono_weights(names: Sequence[str]) -> np.ndarray:
 
 def stereo_weights(names: Sequence[str]) -> np.ndarray:
     """Return the weights of the stereo mix, float64 ``[2, C]``; what is on neither side goes to both."""
-    names = _named(names)
     mono_C = mono_weights(names)
     left_C = np.array([{"L": 2.0, "R": 0.0}.get(_side(name), 1.0) for name in names])
     return np.stack([mono_C * left_C, mono_C * (2 - left_C)])
-
-
-def _named(names: Sequence[str]) -> Sequence[str]:
-    return USUAL.get(len(names), names) if all(name in UNNAMED for name in names) else names
 
 
 def _weight(name: str) -> float:

@@ -26,7 +26,7 @@ MACROBLOCK = 16
 SAFE_ROW = 16
 """Macroblocks of a row that AVX-512 code takes at once. In x264's macroblock tree it takes more than there are where a
 row is no multiple of them, and so what chances to lie in memory: 20 encodings of 320 px made 20 files, 40 of 256 px one
-(blocks of noise; PyAV 17 on a Zen 5)."""
+(blocks of noise; PyAV 18.1 on a Zen 5)."""
 
 
 def read_video(path: str | Path) -> tuple[np.ndarray, float]:
