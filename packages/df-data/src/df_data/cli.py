@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from df_data.check.commands import add_dataset_commands
@@ -142,7 +143,7 @@ def _synth(arguments: argparse.Namespace) -> int:
     if arguments.preview:
         _preview(config, out)
     print(f"{out}: {config.clips} training clips, {config.val_clips} held-out clips")
-    train = command(f"df-train --config configs/train/quickstart.yaml data.root={out} data.synth=null")
+    train = command(f"df-train --config configs/train/quickstart.yaml data.root={quote(str(out))} data.synth=null")
     print(f"next: {train}")
     return 0
 
@@ -178,10 +179,10 @@ def _build(arguments: argparse.Namespace) -> int:
     if not any(summary.clips.values()) and any(summary.counts.values()):
         print(
             f"nothing was accepted; why not stands in {summary.out / LEDGER_NAME} and, in images, is shown by: "
-            f"{command(f'df-data inspect {summary.out}')}"
+            f"{command(f'df-data inspect {quote(str(summary.out))}')}"
         )
         return 1
-    print(f"next: {command(f'df-data validate {summary.out}')}")
+    print(f"next: {command(f'df-data validate {quote(str(summary.out))}')}")
     return 0
 
 
@@ -219,7 +220,7 @@ def _merge(arguments: argparse.Namespace) -> int:
     for manifest in merge(arguments.parts, arguments.out):
         clips, shards = counted(manifest.count, "clip"), counted(len(manifest.shards), "shard")
         print(f"{arguments.out / manifest.split}: {clips} in {shards}")
-    print(f"next: {command(f'df-data validate {arguments.out}')}")
+    print(f"next: {command(f'df-data validate {quote(str(arguments.out))}')}")
     return 0
 
 

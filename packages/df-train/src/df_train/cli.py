@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from df_models.cli_support import (
@@ -276,12 +277,13 @@ def summary(result: Any, directory: Path) -> str:
         lines.append(f"  contact sheet   {result.contact_sheet}")
     if result.loss_plot:
         lines.append(f"  loss plot       {result.loss_plot}")
-    lines += ["", "next:", f"  {command(f'df-eval {directory}')}"]
+    lines += ["", "next:", f"  {command(f'df-eval {quote(str(directory))}')}"]
     if result.example:
         face, speech = result.example
         cropped = " --cropped" if result.crops_faces else ""
-        inputs = f"--image {face}{cropped} --audio {speech}"
-        lines.append(f"  {command(f'df-infer generate --run {directory} {inputs} --out out.mp4')}")
+        run, image, audio = (quote(str(path)) for path in (directory, face, speech))
+        generate = f"df-infer generate --run {run} --image {image}{cropped} --audio {audio} --out out.mp4"
+        lines.append(f"  {command(generate)}")
     return "\n".join(lines)
 
 

@@ -162,7 +162,10 @@ class BuildConfig(FrozenModel):
     def _captions_can_be_read(self) -> Self:
         named = [source.name for source in self.sources if source.captions is not None]
         if named and self.text is None:
-            raise ValueError(f"source {named[0]!r} has captions, but there is no text encoder to read them: give text")
+            raise ValueError(
+                f"source {named[0]!r} has captions, but there is no text encoder to read them; give one, with the prompt "
+                "of videos that have none: text={prompt: A video.}"
+            )
         return self
 
     @property

@@ -145,8 +145,8 @@ class SplitWriter:
                 self._save(self.manifest.model_copy(update={"build": build}))
             if (self.manifest.build, self.manifest.num_shards) != (build, num_shards):
                 raise UserError(
-                    f"{root} holds a dataset made with another configuration or other encoders; "
-                    f"choose another directory or delete it"
+                    f"{root} holds a dataset made with another configuration or other encoders, or of other inputs "
+                    "(one added or taken away changes which are held out); choose another directory or delete it"
                 )
         else:
             self.directory.mkdir(parents=True, exist_ok=True)

@@ -85,7 +85,10 @@ def _number(count: int, split: SplitConfig) -> int:
     if split.val is None:
         number = min(max(1, round(count / 10)), MOST_HELD_OUT, count // 2)
         if not number:
-            _log.warning("there is one input alone, so none is held out: the dataset has no validation split")
+            _log.warning(
+                "there is one input alone, so none is held out: the dataset has no validation split; give more files "
+                "(a long video cut into pieces will do, with split.by=sentence), or train with sample.clips=0"
+            )
         return number
     number = min(split.val, count // 2)
     if number < split.val:

@@ -58,7 +58,10 @@ def parse_yaml(text: str, where: str) -> Any:
         return _yaml().load(text)
     except MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f" at line {error.problem_mark.line + 1}"
-        hint = "; indent with spaces, not tabs" if "\\t" in str(error.problem) else ""
+        problem = str(error.problem)
+        hint = "; indent with spaces, not tabs" if "\\t" in problem else ""
+        if "undefined alias" in problem:
+            hint = "; a value that begins with * needs quotes of YAML's own, inside those of the shell: key='\"*.mp4\"'"
         raise UserError(f"{where}: not valid YAML{line}: {error.problem or error.context}{hint}") from error
     except (YAMLError, ValueError, TypeError) as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error

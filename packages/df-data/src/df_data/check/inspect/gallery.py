@@ -89,6 +89,8 @@ def write_gallery(
     page = directory / PAGE_NAME if out is None else out
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {page}: the page must end in .html")
+    if not directory.is_dir():
+        raise UserError(f"no dataset {directory}: give the directory that df-data build or synth made")
     check_output(page)
     dataset = _read(directory, split, rejects)
     sections = {"clips": "Clips", "scores": "Scores", "rejects": "Rejects", "failed": "Failed inputs"}
