@@ -163,7 +163,7 @@ class BuildConfig(FrozenModel):
         named = [source.name for source in self.sources if source.captions is not None]
         if named and self.text is None:
             raise ValueError(
-                f"source {named[0]!r} has captions, but there is no text encoder to read them; give one, with the prompt "
+                f"source {named[0]!r} has captions, but there is no text encoder to read them; give one, and the words "
                 "of videos that have none: text={prompt: A video.}"
             )
         return self
