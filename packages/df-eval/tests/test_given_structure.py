@@ -87,7 +87,8 @@ def test_the_protocol_says_whose_structure_it_is(clips: list[EvalClip]):
             "config": EvalConfig().model_dump(mode="json"),
             "rollout": RolloutConfig(structure_from=source).model_dump(mode="json"),
             "clips": [{"identity": "a"}],
-            "clips_from": "", "reader": "", "parameters": 1, "video_vae": {"id": ""}, "device": "", "torch": "",
+            "clips_from": "", "size": (64, 64), "reader": "", "parameters": 1,
+            "video_vae": {"id": ""}, "device": "", "torch": "",
         }  # fmt: skip
         return dict(protocol_lines(facts, SyntheticFaceReader()))["structure"]
 

@@ -206,7 +206,7 @@ def test_an_interrupted_build_goes_on_and_ends_the_same(
         patch.setattr(workers.WorkerModels, "process", stop_at_second)
         with pytest.raises(KeyboardInterrupt):
             build(cut, progress=False)
-    assert not list((tmp_path / "cut").glob("*/shard-*"))
+    assert not list((tmp_path / "cut" / "train").glob("shard-*"))  # what is held out is taken first
     build(cut, progress=False)
     for split in ("train", "val"):
         paths = sorted((tmp_path / "whole" / split).iterdir())

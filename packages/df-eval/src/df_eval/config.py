@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from df_eval.metrics.ranges import MOST_LAG
 from df_infer.config import RolloutChanges
 from df_models.device import check_device_name
 from df_models.settings import FrozenModel, Location
 from df_models.time import latent_length
+
+MOST_LAG = 25
+"""Frames by which the search for the best lag may move a video: one second."""
 
 
 class ReadersConfig(FrozenModel):

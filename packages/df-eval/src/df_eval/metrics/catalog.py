@@ -9,10 +9,11 @@ from functools import partial
 
 import numpy as np
 
+from df_eval.config import MOST_LAG
 from df_eval.metrics import frames, identity, pose, sync
 from df_eval.metrics.field import FIELD
 from df_eval.metrics.pair import Pair
-from df_eval.metrics.ranges import CORRELATION, MOST_LAG, NOT_NEGATIVE, SHARE, of_difference
+from df_eval.metrics.ranges import CORRELATION, NOT_NEGATIVE, SHARE, of_difference
 from df_eval.metrics.seen import Seen
 from df_eval.metrics.signals import pearson
 from df_eval.metrics.spec import (

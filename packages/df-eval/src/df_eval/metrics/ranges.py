@@ -12,8 +12,6 @@ ANY: Range = (-inf, inf)
 NOT_NEGATIVE: Range = (0.0, inf)
 SHARE: Range = (0.0, 1.0)
 CORRELATION: Range = (-1.0, 1.0)
-MOST_LAG = 25
-"""Frames by which a search for the best lag may move a video: one second."""
 UNIT_DISTANCE: Range = (0.0, 2.0)
 """Of vectors of length 1."""
 
