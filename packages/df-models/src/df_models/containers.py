@@ -36,6 +36,10 @@ NOT_READ = errno.EINVAL
 """What FFmpeg answers for a format that is not among those allowed (libavformat/demux.c, `format_whitelist`)."""
 
 
+SLACK_S = 0.06
+"""What a file may lack of its stated length: an image and a half, since the last one's duration is often not written."""
+
+
 class FormatNotRead(UserError):
     """A file is of none of :data:`FORMATS`, or not a file."""
 
@@ -80,6 +84,31 @@ def open_media(path: str | Path) -> av.container.InputContainer:
         raise
     finally:
         os.close(number)  # FFmpeg has a copy
+
+
+def gives_what_it_promises(path: str | Path) -> bool:
+    """Whether all images and audio are there that a file's index counts or, without one, that its length needs.
+
+    Containers with a wrong length, or with something behind their end, look as if they were cut off, and are not. Packets
+    are read, not decoded. An MP4 in fragments promises nothing, so of it this is False.
+    """
+    import av
+
+    try:
+        with open_media(path) as container:
+            streams = [*container.streams.video, *container.streams.audio]
+            counts, end = dict.fromkeys((stream.index for stream in streams), 0), 0.0
+            for packet in container.demux(streams):
+                if not packet.size or packet.is_corrupt:
+                    continue
+                counts[packet.stream.index] += 1
+                if packet.pts is not None and packet.time_base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if "mov" in container.format.name:
+                return bool(streams) and all(0 < stream.frames <= counts[stream.index] for stream in streams)
+            return bool(container.duration) and end >= float(container.duration or 0) / av.time_base - SLACK_S
+    except (av.FFmpegError, OSError, UserError, IndexError):
+        return False
 
 
 def limit_images(stream: Any) -> None:

@@ -79,16 +79,19 @@ def _elements_miss(file: BinaryIO, size: int) -> bool:
 
 
 def _tags_miss(file: BinaryIO, size: int) -> bool:
-    """Whether a tag of an FLV file reaches beyond its end; each is followed by its length, 4 bytes."""
+    """Whether a tag of an FLV file reaches beyond its end; each is followed by its length, 4 bytes.
+
+    Type 0, or less than a tag's head, is padding.
+    """
     file.seek(5)
     at = int.from_bytes(file.read(4), "big") + 4
     for _ in range(MOST_PARTS):
         file.seek(at)
         head = file.read(11)
-        if not head:
+        if len(head) < 11 or head[0] == 0:
             return False
         at += 11 + int.from_bytes(head[1:4], "big")
-        if len(head) < 11 or at > size:
+        if at > size:
             return True
         at += 4
     return False

@@ -25,7 +25,14 @@ from df_data.stages.colour import Colours, colours_of, refuse_dolby_vision, rgb_
 from df_data.stages.interlace import deinterlaced
 from df_data.stages.rejection import Rejected
 from df_data.stages.turn import Turn, turned, upright_turn
-from df_models.containers import MOST_PIXELS, FileCutOff, default_stream, limit_images, open_media
+from df_models.containers import (
+    MOST_PIXELS,
+    FileCutOff,
+    default_stream,
+    gives_what_it_promises,
+    limit_images,
+    open_media,
+)
 from df_models.errors import UserError
 from df_models.media.decoding import LATEST_S, BrokenAudio, BrokenTimeStamps, Heard, audio_blocks, decoded_frames
 from df_models.media.track import AudioTrack
@@ -110,7 +117,7 @@ def iter_segments(
             heard = Heard()
             track = _audio_track(audio, heard) if needs_audio else None
             wanted = yield from _segments(images, video, track, heard, min_seconds, segment_seconds, max_seconds)
-        if wanted and is_cut_off(path):  # not every demuxer minds
+        if wanted and is_cut_off(path) and not gives_what_it_promises(path):  # not every demuxer minds
             raise FileCutOff(path)
     except BrokenTimeStamps as error:
         raise Rejected("broken_time_stamps", str(error)) from error
