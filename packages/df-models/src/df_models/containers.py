@@ -37,7 +37,7 @@ NOT_READ = errno.EINVAL
 
 
 SLACK_S = 0.06
-"""What a file may lack of its stated length: an image and a half, since the last one's duration is often not written."""
+"""What a file may lack of its stated length: an image and a half, as the last one's duration is often not written."""
 
 
 class FormatNotRead(UserError):
@@ -89,8 +89,8 @@ def open_media(path: str | Path) -> av.container.InputContainer:
 def gives_what_it_promises(path: str | Path) -> bool:
     """Whether all images and audio are there that a file's index counts or, without one, that its length needs.
 
-    Containers with a wrong length, or with something behind their end, look as if they were cut off, and are not. Packets
-    are read, not decoded. An MP4 in fragments promises nothing, so of it this is False.
+    Containers with a wrong length, or with something behind their end, look as if they were cut off, and are not.
+    Packets are read, not decoded. An MP4 in fragments promises nothing, so of it this is False.
     """
     import av
 
