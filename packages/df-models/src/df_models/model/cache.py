@@ -246,7 +246,7 @@ class KVCache:
         self.whole = True
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: dynamo of torch 2.11 cannot make such within a graph
 class CachedSequence:
     """Attention of a chunk to what a ring holds and to itself; an :class:`df_models.model.block.Attend` for one layer.
 
