@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -53,6 +55,23 @@ def model() -> DualForce:
             if not parameter.any():
                 parameter.normal_(std=0.2)
     return built.eval()
+
+
+@pytest.fixture(scope="session")
+def told(model: DualForce) -> Callable[..., DualForce]:
+    """Makes a model of the same weights that says otherwise how it was trained."""
+
+    def retold(**changes: Any) -> DualForce:
+        other = DualForce(replace(model.config, **changes)).eval()
+        found = other.load_state_dict(model.state_dict(), strict=False)
+        assert not found.unexpected_keys and all(name.endswith("known_embedding") for name in found.missing_keys)
+        with torch.no_grad():
+            for name, parameter in other.named_parameters():
+                if name.endswith("known_embedding"):
+                    parameter.normal_(generator=torch.Generator().manual_seed(3))
+        return other
+
+    return retold
 
 
 class Inputs(NamedTuple):

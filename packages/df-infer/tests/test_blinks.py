@@ -25,11 +25,9 @@ LIDS = torch.tensor(LAYOUT.entries((EYELIDS,)))
 
 
 @pytest.fixture
-def blinking(model) -> DualForce:
+def blinking(told) -> DualForce:
     """The tiny model, which says that it learnt to be given its eyelids and the head's pose."""
-    other = DualForce(replace(model.config, structure_known=True, given_fields=((EYELIDS,), HEAD))).eval()
-    other.load_state_dict(model.state_dict(), strict=False)
-    return other
+    return told(structure_known=True, given_fields=((EYELIDS,), HEAD))
 
 
 def closed(model, latents: int, per_minute: float = BLINKS_PER_MINUTE, samples: int = 2) -> np.ndarray:

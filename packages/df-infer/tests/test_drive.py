@@ -26,18 +26,6 @@ CONFIG = RolloutConfig(steps=3, structure_steps=2, start="generate")
 HEAD = ("pitch", "yaw", "roll")
 
 
-def told(model: DualForce, **changes) -> DualForce:
-    """The same weights in a model that says otherwise how it was trained."""
-    other = DualForce(replace(model.config, **changes)).eval()
-    found = other.load_state_dict(model.state_dict(), strict=False)
-    assert not found.unexpected_keys and all(name.endswith("known_embedding") for name in found.missing_keys)
-    with torch.no_grad():
-        for name, parameter in other.named_parameters():
-            if name.endswith("known_embedding"):
-                parameter.normal_(generator=torch.Generator().manual_seed(3))
-    return other
-
-
 @pytest.mark.parametrize("chunk", [1, 2])
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_structure_given_whole_is_clean_in_every_call_and_costs_none(spy, solver: str, chunk: int) -> None:
@@ -76,8 +64,8 @@ def test_given_fields_are_clean_in_frames_that_stay_noisy(spy, solver: str) -> N
         assert call.known is not None and call.known[..., :2].all() and not call.known[..., 2:].any()
 
 
-def test_pieces_of_any_length_give_what_the_whole_track_gives(model, inputs) -> None:
-    driven = told(model, structure_given="sometimes")
+def test_pieces_of_any_length_give_what_the_whole_track_gives(told, model, inputs) -> None:
+    driven = told(structure_given="sometimes")
     track = torch.randn(2, 5, 4, 70, generator=torch.Generator().manual_seed(5))
     inputs = inputs._replace(audio=inputs.audio[:, :5])
     config = RolloutConfig(steps=1, window=3, start="generate")
@@ -89,9 +77,9 @@ def test_pieces_of_any_length_give_what_the_whole_track_gives(model, inputs) -> 
     assert (whole.video - other.video).abs().max() > 1e-3, "the motion must matter to the video"
 
 
-def test_cached_generation_with_given_structure_equals_the_full_sequence(model, inputs) -> None:
+def test_cached_generation_with_given_structure_equals_the_full_sequence(told, model, inputs) -> None:
     """One Euler step from noise, frame by frame: each video frame is what the whole clip's forward says of it."""
-    driven = told(model, structure_given="sometimes")
+    driven = told(structure_given="sometimes")
     track = torch.randn(2, 4, 4, 70, generator=torch.Generator().manual_seed(6))
     audio = inputs.audio[:, :4]
     config = RolloutConfig(steps=1, window=8, start="generate")
@@ -107,7 +95,7 @@ def test_cached_generation_with_given_structure_equals_the_full_sequence(model, 
     torch.testing.assert_close(out.video[:, 3], noise[:, 0] - velocity.video[:, 3], rtol=1e-4, atol=1e-5)
 
 
-def test_what_a_model_did_not_learn_to_be_given(model, inputs, caplog) -> None:
+def test_what_a_model_did_not_learn_to_be_given(told, model, inputs, caplog) -> None:
     track = torch.zeros(2, 17, 4, 70)
     short = [value[:, :2] if index == 0 else value for index, value in enumerate(inputs)]
     config = RolloutConfig(steps=1)
@@ -120,8 +108,8 @@ def test_what_a_model_did_not_learn_to_be_given(model, inputs, caplog) -> None:
         ({"structure_given": "always"}, HEAD, "give all fields"),
     ):
         with pytest.raises(UserError, match=message):
-            generate_latents(told(model, **changes), *inputs, config=config, drive=Drive(track, fields))
-    condition = told(model, structure_given="always")
+            generate_latents(told(**changes), *inputs, config=config, drive=Drive(track, fields))
+    condition = told(structure_given="always")
     with pytest.raises(UserError, match=r"makes none.*--structure-from RUN"):
         generate_latents(condition, *short, config=config)
     generate_latents(condition, *short, config=config, drive=Drive(track[:, :2]))
@@ -143,12 +131,10 @@ def test_a_track_that_does_not_fit_is_told(spy, drive: Drive, message: str) -> N
 
 
 @pytest.fixture(scope="module")
-def driven_run(model, files, tmp_path_factory):
+def driven_run(told, model, files, tmp_path_factory):
     """The run of `files` whose model learnt to be given all structure, and the head's pose."""
     folder = tmp_path_factory.mktemp("driven")
-    told(model, structure_given="sometimes", structure_known=True, given_fields=(HEAD,)).save_pretrained(
-        folder / "model"
-    )
+    told(structure_given="sometimes", structure_known=True, given_fields=(HEAD,)).save_pretrained(folder / "model")
     (folder / "config.yaml").write_text("rollout: {steps: 1, window: 3}\n")
     return folder
 

@@ -9,8 +9,7 @@ import torch
 
 from df_models import UserError
 from df_models.model.exported import export_step, step_arguments
-
-STREAMS = ("video", "structure", "audio", "sigma_video", "sigma_structure")
+from df_models.model.inputs import Inputs
 
 
 def test_an_exported_step_is_the_models_at_every_frame(build, make_clip):
@@ -23,14 +22,14 @@ def test_an_exported_step_is_the_models_at_every_frame(build, make_clip):
     )
     program = None
     for frame in range(5):
-        inputs = [clip[name][:, frame : frame + 1] for name in STREAMS]
-        heard = model.hear(inputs[2], cache, frame=frame, count=1)
+        inputs = Inputs(*(clip[name][:, frame : frame + 1] for name in Inputs._fields))
+        heard = model.hear(inputs.audio, cache, frame=frame, count=1)
         if program is None:
             with io.BytesIO() as file:
-                torch.export.save(export_step(model, *inputs, cache, frame=frame, heard=heard, write=True), file)
+                torch.export.save(export_step(model, inputs, cache, frame=frame, heard=heard, write=True), file)
                 file.seek(0)
                 program = torch.export.load(file).module()
-        video, structure, *held = program(*step_arguments(model, *inputs, cache, frame=frame, heard=heard))
+        video, structure, *held = program(*step_arguments(model, inputs, cache, frame=frame, heard=heard))
         wanted = model.step(*inputs, cache, frame=frame, write=True, heard=heard)
         torch.testing.assert_close(video, wanted.video, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(structure, wanted.structure, rtol=1e-5, atol=1e-5)
@@ -44,4 +43,6 @@ def test_a_model_in_training_mode_is_not_exported(build, make_clip):
     model = build().train()
     clip = make_clip(model, 1, batch=1, size=(4, 4))
     with pytest.raises(UserError, match="eval"):
-        export_step(model, *(clip[name] for name in STREAMS), model.new_cache(1, 4, 4, 3, 1), frame=0, heard=None)
+        export_step(
+            model, Inputs(*(clip[name] for name in Inputs._fields)), model.new_cache(1, 4, 4, 3, 1), frame=0, heard=None
+        )

@@ -78,6 +78,17 @@ def test_overrides_are_yaml(tmp_path: Path) -> None:
     assert load_config(Run, None, ["extra.lr=2"]).extra == Optim(lr=2)
 
 
+def test_a_wrong_item_does_not_make_its_list_too_short_as_well() -> None:
+    class Several(FrozenModel):
+        runs: tuple[Run, ...] = Field(min_length=1)
+
+    with pytest.raises(UserError) as told:
+        load_config(Several, None, ["runs=[{seed: x}]"])
+    assert "runs.0.seed" in str(told.value) and "at least 1 item" not in str(told.value)
+    with pytest.raises(UserError, match=r"runs: .*at least 1 item"):
+        load_config(Several, None, ["runs=[]"])
+
+
 def test_items_of_a_list_are_named_by_their_numbers(tmp_path: Path) -> None:
     file = write(tmp_path / "run.yaml", "data: {stages: [{warmup: 1}, {warmup: 2, shape: constant}]}\n")
     run = load_config(

@@ -82,6 +82,16 @@ def test_captions_are_the_same_bytes_whichever_were_encoded_before(tmp_path: Pat
         assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes()
 
 
+def test_words_beyond_the_encoders_tokens_are_told(
+    tmp_path: Path, checkpoints: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = prompt.TextConfig(text_encoder=Location(f"umt5-xxl:{checkpoints / 'umt5-xxl'}"))
+    prompt.encode_captions(config, "auto", "cpu", ["ab"], tmp_path, progress=False)
+    assert not caplog.records
+    prompt.encode_captions(config, "auto", "cpu", ["ab " * 600, "d"], tmp_path, progress=False)
+    assert "1 of 2 captions fill the text encoder's 512 tokens" in caplog.text
+
+
 def test_other_words_are_another_dataset(videos: Path, tmp_path: Path, checkpoints: Path) -> None:
     config = config_of(videos, tmp_path / "out", checkpoints)
 

@@ -94,7 +94,7 @@ class BuildSummary:
         lines = [
             f"{self.out}: " + ", ".join(f"{number} {status}" for status, number in self.counts.items()),
             *(f"  rejected: {number} x {reason}" for reason, number in self.reasons.items()),
-            *(f"  halved: {number} x {fault}" for fault, number in self.halved.items()),
+            *(f"  halved: {counted(number, 'clip')}, {fault}" for fault, number in self.halved.items()),
             *(f"  failed: {name}: {error}" for name, error in self.failures[:10]),
             *(f"  {split}: {counted(self.clips[split], 'clip')}, {self.seconds[split]:.0f} s" for split in self.clips),
             *(f"  held out in place of inputs that were refused: {name}" for name in self.stand_ins),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -24,10 +25,13 @@ from df_data.format.sample import EncoderRecord
 from df_models.encoders import load_text_encoder
 from df_models.encoders.base import TextEncoder
 from df_models.errors import UserError
+from df_models.files import remove_leftovers
 from df_models.locks import open_locked
 from df_models.machine import PrecisionName
 from df_models.settings import FrozenModel, Location
 from df_models.text import Prompt, prompt_rows, read_prompt, write_prompt
+
+_log = logging.getLogger(__name__)
 
 CAPTIONS = "captions"
 """Directory of encoded captions in the dataset's own; it may be removed when the build is done."""
@@ -106,12 +110,22 @@ def encode_captions(
     if not todo:
         return
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    cut = 0
     with _one_at_a_time(), tqdm(total=len(todo), desc="captions", unit="caption", disable=not progress) as bar:
         encoder = _encoder(config, precision).to(device=device)
         for caption in todo:
             rows_LD = prompt_rows(encoder.encode([caption])[0])
+            cut += len(rows_LD) == encoder.num_tokens
             write_prompt(caption_file(folder, caption), Prompt(caption, rows_LD.half().cpu().clone()))
             bar.update()
+        if cut:
+            _log.warning(
+                "%d of %d captions fill the text encoder's %d tokens: what is longer was cut",
+                cut,
+                len(todo),
+                encoder.num_tokens,
+            )
         del encoder
         if device != "cpu":
             torch.cuda.empty_cache()  # the workers' models are there

@@ -23,6 +23,8 @@ from df_models.attention.masks import EMPTY, FrameLayout, window_positions, wind
 from df_models.attention.rope import rotate
 from df_models.errors import UserError
 from df_models.model.block import KeyValue, ProjectedContext
+from df_models.model.config import DualForceConfig
+from df_models.time import SLOTS
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,26 @@ class RingShape:
     tokens: int
     heads: int
     head_dim: int
+
+
+def ring_shapes(config: DualForceConfig, tokens: int) -> dict[str, RingShape]:
+    """Return the sizes of the rings that a model needs, by their names in :class:`KVCache`.
+
+    Args:
+        tokens: video tokens of a latent frame.
+    """
+    bridge = (config.bridge_heads, config.bridge_width // config.bridge_heads)
+    shapes = {}
+    if config.has_video:
+        shapes["video"] = RingShape(config.num_layers, tokens, config.num_heads, config.dim // config.num_heads)
+    if config.has_structure:
+        heads = config.structure_heads
+        shapes["structure"] = RingShape(config.structure_layers, SLOTS, heads, config.structure_width // heads)
+    if config.causal_bridge and config.bridge_to_video:
+        shapes["bridge_to_video"] = RingShape(config.fusion_depth, SLOTS, *bridge)
+    if config.causal_bridge and config.bridge_to_structure:
+        shapes["bridge_to_structure"] = RingShape(config.fusion_depth, tokens, *bridge)
+    return shapes
 
 
 class Ring:

@@ -19,7 +19,7 @@ from df_models.attention.masks import BlockMasks, FrameLayout
 from df_models.errors import UserError
 from df_models.model.audio import AudioWindowEmbedding, AudioWindows, HeardAudio
 from df_models.model.block import Context
-from df_models.model.cache import Chunk, Held, KVCache, Ring, RingShape
+from df_models.model.cache import Chunk, Held, KVCache, Ring, ring_shapes
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import FusionLayer
 from df_models.model.inputs import (
@@ -223,18 +223,12 @@ class DualForce(StructureStatistics, Pretrained):
         device = torch.device(device) if device is not None else self.device
         dtype = dtype or self.dtype
         rows, columns = self._grid(height, width)
-        tokens, places = rows * columns, sinks + window - 1
-
-        def ring(wanted: bool, layers: int, stream_tokens: int, stream_width: int, heads: int) -> Ring | None:
-            if not wanted:
-                return None
-            shape = RingShape(layers, stream_tokens, heads, stream_width // heads)
-            with torch.inference_mode(False):  # so that steps outside of inference mode may write into it as well
-                return Ring(shape, batch_size, places, device, dtype)
-
-        with torch.inference_mode(False):
+        with torch.inference_mode(False):  # so that steps outside of inference mode may write into them as well
+            rings = {
+                name: Ring(shape, batch_size, sinks + window - 1, device, dtype)
+                for name, shape in ring_shapes(config, rows * columns).items()
+            }
             audio_past = torch.zeros(batch_size, config.audio_past, config.audio_dim, device=device, dtype=dtype)
-        bridge = (config.bridge_width, config.bridge_heads)
         channels = config.stream_channels
         if reference_latent is None:
             reference_latent = torch.zeros(batch_size, channels, height, width, device=device)
@@ -244,16 +238,13 @@ class DualForce(StructureStatistics, Pretrained):
             contexts = self._contexts(reference_tokens, text)
             video_context = [] if self.video is None else self.video.project_context(contexts[0])
             structure_context = [] if self.structure is None else self.structure.project_context(contexts[1])
-        to_video = config.causal_bridge and config.bridge_to_video
-        to_structure = config.causal_bridge and config.bridge_to_structure
-        structure = (config.structure_layers, SLOTS, config.structure_width, config.structure_heads)
         return KVCache(
             window=window,
             sinks=sinks,
-            video=ring(config.has_video, config.num_layers, tokens, config.dim, config.num_heads),
-            structure=ring(config.has_structure, *structure),
-            bridge_to_video=ring(to_video, config.fusion_depth, SLOTS, *bridge),
-            bridge_to_structure=ring(to_structure, config.fusion_depth, tokens, *bridge),
+            video=rings.get("video"),
+            structure=rings.get("structure"),
+            bridge_to_video=rings.get("bridge_to_video"),
+            bridge_to_structure=rings.get("bridge_to_structure"),
             audio_past_BAF=audio_past,
             video_context=video_context,
             structure_context=structure_context,

@@ -17,7 +17,7 @@ from df_models.errors import UserError
 from df_models.model.audio import AudioWindows, HeardAudio
 from df_models.model.cache import KVCache
 from df_models.model.dualforce import DualForce
-from df_models.model.inputs import checked_inputs
+from df_models.model.inputs import Inputs, checked_inputs
 from df_models.model.plan import plan_chunk
 from df_models.model.sequence import SameFrame
 
@@ -39,42 +39,25 @@ class _Step(nn.Module):
 
 
 def step_arguments(
-    model: DualForce,
-    video: Tensor | None,
-    structure: Tensor | None,
-    audio: Tensor | None,
-    sigma_video: Tensor | None,
-    sigma_structure: Tensor | None,
-    cache: KVCache,
-    *,
-    frame: int,
-    heard: HeardAudio,
+    model: DualForce, inputs: Inputs, cache: KVCache, *, frame: int, heard: HeardAudio
 ) -> tuple[Tensor | None, ...]:
-    """Return what the exported program takes for a chunk; the arguments are those of :meth:`DualForce.step`.
+    """Return what the exported program takes for a chunk.
 
     Args:
+        inputs: streams, audio and noise levels, as :meth:`DualForce.step` takes them one by one.
+        cache, frame: as in :meth:`DualForce.step`.
         heard: what :meth:`DualForce.hear` returned, the same for every step of the chunk.
 
     Raises:
         UserError: as :meth:`DualForce.step`.
     """
-    return tuple(_flat(model, (video, structure, audio, sigma_video, sigma_structure), cache, frame, heard)[0])
+    return tuple(_flat(model, inputs, cache, frame, heard)[0])
 
 
 def export_step(
-    model: DualForce,
-    video: Tensor | None,
-    structure: Tensor | None,
-    audio: Tensor | None,
-    sigma_video: Tensor | None,
-    sigma_structure: Tensor | None,
-    cache: KVCache,
-    *,
-    frame: int,
-    heard: HeardAudio,
-    write: bool = False,
+    model: DualForce, inputs: Inputs, cache: KVCache, *, frame: int, heard: HeardAudio, write: bool = False
 ) -> torch.export.ExportedProgram:
-    """Export the step for chunks of these sizes, with the model's weights in it.
+    """Export the step for chunks of these sizes, with the model's weights in it; arguments as :func:`step_arguments`.
 
     Its results are the velocities of video and structure and, with ``write``, the chunk's keys and values: of each ring
     in the order of :class:`df_models.model.cache.Held`, in each layer first keys, then values.
@@ -84,15 +67,13 @@ def export_step(
     """
     if model.training:
         raise UserError("a model in training mode is not exported; call model.eval() first")
-    leaves, spec = _flat(model, (video, structure, audio, sigma_video, sigma_structure), cache, frame, heard)
+    leaves, spec = _flat(model, inputs, cache, frame, heard)
     with torch.no_grad():
         return torch.export.export(_Step(model, spec, write), tuple(leaves), strict=False)
 
 
-def _flat(
-    model: DualForce, streams: tuple[Tensor | None, ...], cache: KVCache, frame: int, heard: HeardAudio
-) -> tuple[list[Any], Any]:
-    inputs = checked_inputs(model.config, *streams)
+def _flat(model: DualForce, inputs: Inputs, cache: KVCache, frame: int, heard: HeardAudio) -> tuple[list[Any], Any]:
+    inputs = checked_inputs(model.config, *inputs)
     chunk = inputs.structure.shape[1]
     cache.plan = None  # its rotated keys are made anew
     plan = plan_chunk(model._geometry(inputs.video), cache, (frame, frame + chunk), masked=True)

@@ -20,8 +20,14 @@ class Problem(NamedTuple):
 
 
 def problems(cls: type[BaseModel], error: ValidationError) -> list[Problem]:
-    """One for each wrong key."""
-    return list(dict.fromkeys(_problem(cls, item) for item in error.errors()))
+    """One for each wrong key.
+
+    A list that is "too short" because pydantic left a wrong item out is no mistake of its own.
+    """
+    items = error.errors()
+    inside = {item["loc"][:depth] for item in items for depth in range(1, len(item["loc"]))}
+    own = [item for item in items if item["type"] != "too_short" or item["loc"] not in inside]
+    return list(dict.fromkeys(_problem(cls, item) for item in own))
 
 
 def _walk(cls: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[type[BaseModel]]]:

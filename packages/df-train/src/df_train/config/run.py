@@ -14,7 +14,14 @@ from df_train.config.data import DataConfig
 from df_train.config.model import AdapterConfig, ModelConfig
 from df_train.config.objective import ObjectiveConfig
 from df_train.config.records import CheckpointConfig, LogConfig, ProfileConfig, SampleConfig
-from df_train.config.steps import BudgetConfig, EmaConfig, OptimConfig, PrecisionConfig, ShardingConfig
+from df_train.config.steps import (
+    BudgetConfig,
+    EmaConfig,
+    OptimConfig,
+    PrecisionConfig,
+    ShardingConfig,
+    check_warmup,
+)
 from df_train.distill.config import DistillConfig
 from df_train.tasks import TASKS, TaskName
 from df_train.validation.config import ValidationConfig
@@ -73,8 +80,7 @@ class TrainConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        if self.optim.warmup >= self.optim.steps:
-            raise ValueError(f"optim.warmup ({self.optim.warmup}) must be less than optim.steps ({self.optim.steps})")
+        check_warmup(self.optim.warmup, self.optim.steps)
         if self.data.batch_size % self.data.accumulate:
             raise ValueError(
                 f"data.batch_size ({self.data.batch_size}) must be a multiple of data.accumulate "

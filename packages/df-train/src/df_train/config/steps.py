@@ -23,6 +23,15 @@ def _compile_of(value: object) -> object:
     return {True: "layers", False: "none"}[value] if isinstance(value, bool) else value
 
 
+def check_warmup(warmup: int, steps: int) -> None:
+    """Raise ValueError unless a run goes on after its warm-up."""
+    if warmup >= steps:
+        raise ValueError(
+            f"optim.warmup ({warmup}) must be less than optim.steps ({steps}); for so few steps set "
+            f"optim.warmup={steps // 2}"
+        )
+
+
 class OptimConfig(FrozenModel):
     """AdamW with linear warm-up and a cosine down to a floor. Steps are optimizer steps.
 

@@ -10,6 +10,7 @@ from df_models.device import check_device_name
 from df_models.encoders import AudioPool
 from df_models.settings import FrozenModel, Location
 from df_train.config import DataConfig, ResumeConfig
+from df_train.config.steps import check_warmup
 
 
 class ExpertNetConfig(FrozenModel):
@@ -85,8 +86,7 @@ class SyncConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> SyncConfig:
-        if self.optim.warmup >= self.optim.steps:
-            raise ValueError(f"optim.warmup ({self.optim.warmup}) must be less than optim.steps ({self.optim.steps})")
+        check_warmup(self.optim.warmup, self.optim.steps)
         if self.data.accumulate != 1 or self.data.batch_size < 2:
             raise ValueError("other clips of a batch are negatives: data.batch_size at least 2, data.accumulate 1")
         return self

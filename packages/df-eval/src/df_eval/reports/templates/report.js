@@ -46,5 +46,5 @@ if (at) {
       else video.pause();
     }
   });
-  leader.addEventListener("ended", () => { if (together) play.click(); });
+  for (const video of videos) video.addEventListener("ended", () => { if (together && video === leader) play.click(); });
 }
