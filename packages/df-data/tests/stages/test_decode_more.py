@@ -189,6 +189,13 @@ def test_a_flash_video_cut_off_within_a_tag_is_told_as_truncated(tmp_path: Path)
         with pytest.raises(FileCutOff, match=r"whole-cut\.flv is truncated"):
             list(iter_segments(shortened(whole, share), min_seconds=0.2))
     assert not is_cut_off(shortened(whole, 1.0, 4)), "the length after the last tag"
+    data, at = whole.read_bytes(), 13
+    while at < 0.6 * len(data):
+        at += 11 + int.from_bytes(data[at + 1 : at + 4], "big") + 4
+    within = tmp_path / "within.flv"
+    within.write_bytes(data[: at + 5])
+    with pytest.raises(FileCutOff, match=r"within\.flv is truncated"):  # within a tag's head
+        list(iter_segments(within, min_seconds=0.2))
 
 
 def test_a_wrong_length_over_whole_media_is_not_truncation(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ MEDIA_BOXES = (b"moov", b"moof", b"mdat")
 EBML, SEGMENT, CLUSTER = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"
 """Identifiers of a Matroska file's head, of all that follows it, and of a piece of its media in that."""
 FLV = b"FLV\x01"
+TAG_TYPE, TAGS = 0x1F, (8, 9, 18)
+"""Bits of a tag that hold its type: audio, video, script data."""
 MOST_PARTS = 1_000_000
 """Boxes, elements or tags that are looked at: an hour of MP4 in fragments has some thousand, one of FLV 250 000."""
 
@@ -79,19 +81,19 @@ def _elements_miss(file: BinaryIO, size: int) -> bool:
 
 
 def _tags_miss(file: BinaryIO, size: int) -> bool:
-    """Whether a tag of an FLV file reaches beyond its end; each is followed by its length, 4 bytes.
+    """Whether a tag of an FLV file, or its head of 11 bytes, reaches beyond its end; its length, 4 bytes, follows it.
 
-    Type 0, or less than a tag's head, is padding.
+    What begins with none of a tag's types (Adobe, Video File Format Specification 10.1, annex E.4.1) is padding.
     """
     file.seek(5)
     at = int.from_bytes(file.read(4), "big") + 4
     for _ in range(MOST_PARTS):
         file.seek(at)
         head = file.read(11)
-        if len(head) < 11 or head[0] == 0:
+        if not head or head[0] & TAG_TYPE not in TAGS:
             return False
         at += 11 + int.from_bytes(head[1:4], "big")
-        if at > size:
+        if len(head) < 11 or at > size:
             return True
         at += 4
     return False
