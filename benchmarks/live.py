@@ -1,13 +1,13 @@
 """Where the time of a generated latent frame goes, and whether it keeps up with the sound.
 
 By stages: the denoising calls, the call that writes the finished frame, the decoder. Each in the ways that there are:
-the model's step as it stands and compiled into one graph, the decoder's convolutions by torch's own choice and by
-oneDNN. A latent frame is 0.16 s of sound; the share of that is what counts for a live stream. Sampling is the
-quickstart's (4 steps, guidance: two copies of the batch, window 2, one sink). Weights are random: they do not change
-what is computed.
+the model's step as it stands and compiled into one graph (on a GPU also as a CUDA graph), on a CPU the decoder's
+convolutions by torch's own choice and by oneDNN. A latent frame is 0.16 s of sound; the share of that is what counts
+for a live stream. Weights are random: they do not change what is computed.
 
-    python benchmarks/live.py                  # quickstart, 64x64, CPU
+    python benchmarks/live.py                  # quickstart, 64x64, CPU, sampled as it once was: 4 steps, guidance
     python benchmarks/live.py --threads 2 --wall
+    python benchmarks/live.py --device cuda --preset dualforce-wan --size 512 --steps 20 --copies 1 --window 8
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from common import add_common_arguments, clock, matmul_rate, resolve, synchronize, table, write_result
@@ -28,36 +28,47 @@ from df_models.encoders import load_video_vae
 from df_models.time import FPS, TEMPORAL_STRIDE
 
 FRAME_SECONDS = TEMPORAL_STRIDE / FPS
-STEPS, COPIES, WINDOW, SINKS = 4, 2, 2, 1
 
 
-def generation(model: DualForce, side: int, frames: int, now: Callable[[], float]) -> dict[str, float]:
+class Sampling(NamedTuple):
+    """Euler steps of a latent frame, copies of the batch (2 for guidance), and what of its past a frame sees."""
+
+    steps: int
+    copies: int
+    window: int
+    sinks: int
+
+
+def generation(
+    model: DualForce, sampling: Sampling, side: int, frames: int, now: Callable[[], float]
+) -> dict[str, float]:
     """Median seconds of the denoising calls of a latent frame, and of the call that writes it."""
     config, device, dtype = model.config, model.device, model.dtype
+    steps, copies, window, sinks = sampling
 
     def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(COPIES, *shape, device=device, dtype=dtype)
+        return torch.randn(copies, *shape, device=device, dtype=dtype)
 
     reference = noise(config.latent_channels, side, side)
     tokens = noise(config.reference_tokens, config.reference_dim) if config.reference_dim else None
     text = noise(512, config.text_dim) if config.text_dim else None
     cache = model.new_cache(
-        COPIES, side, side, WINDOW, SINKS, reference_latent=reference, reference_tokens=tokens, text=text, dtype=dtype
+        copies, side, side, window, sinks, reference_latent=reference, reference_tokens=tokens, text=text, dtype=dtype
     )
     taken: dict[str, list[float]] = {"denoising": [], "writing": []}
     for frame in range(frames):
         streams = noise(1, config.latent_channels, side, side), noise(1, 4, config.structure_dim)
-        audio = noise(2, 4, config.audio_dim)
+        audio = noise(2, 4, config.audio_dim)  # its own and the next frame's
         began = now()
-        for step in range(STEPS + 1):
-            if step == STEPS:
+        for step in range(steps + 1):
+            if step == steps:
                 taken["denoising"].append(now() - began)
                 began = now()
-            sigma = torch.full((COPIES, 1), 1 - step / STEPS, device=device)
-            model.step(*streams, audio, sigma, sigma, cache, frame=frame, write=step == STEPS)
+            sigma = torch.full((copies, 1), 1 - step / steps, device=device)
+            model.step(*streams, audio, sigma, sigma, cache, frame=frame, write=step == steps)
         taken["writing"].append(now() - began)
     return {
-        name: statistics.median(seconds[4:]) for name, seconds in taken.items()
+        name: statistics.median(seconds[frames // 2 :]) for name, seconds in taken.items()
     }  # behind the first, with a full ring
 
 
@@ -85,6 +96,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
     parser.add_argument("--size", type=int, default=64, help="side of the video in pixels (default: 64)")
+    parser.add_argument("--steps", type=int, default=4, help="Euler steps of a latent frame (default: 4)")
+    parser.add_argument("--copies", type=int, default=2, help="of the batch; guidance takes two (default: 2)")
+    parser.add_argument("--window", type=int, default=2, help="latest latent frames that are seen (default: 2)")
+    parser.add_argument("--sinks", type=int, default=1, help="first latent frames that stay in sight (default: 1)")
     parser.add_argument("--frames", type=int, default=30, help="latent frames of each measurement (default: 30)")
     parser.add_argument("--wall", action="store_true", help="measure wall time on a CPU too: for several threads")
     args = parser.parse_args()
@@ -98,46 +113,70 @@ def main() -> None:
         return time.perf_counter()
 
     torch.manual_seed(0)
-    model = DualForce.from_preset(args.preset).to(device, dtype).eval()
-    vae = load_video_vae("df-tiny").to(device)
-    rate = matmul_rate(device, torch.float32)
-    measured = {"as it stands": generation(model, side, args.frames, now)}
+    sampling = Sampling(args.steps, args.copies, args.window, args.sinks)
+    with device:
+        model = DualForce.from_preset(args.preset).to(device, dtype).eval()
+    rate = matmul_rate(device, dtype)
+    measured = {"as it stands": generation(model, sampling, side, args.frames, now)}
     inductor.force_disable_caches = True  # as on a machine that has not compiled it before
-    began = time.perf_counter()
-    model.compile_step()
-    generation(model, side, 6, now)
-    compiling = time.perf_counter() - began
-    measured["compiled"] = generation(model, side, args.frames, now)
-    decoders = {"oneDNN": decoding(vae, side, args.frames, now)}
-    own_convolutions(vae)
-    decoders["torch's own choice"] = decoding(vae, side, args.frames, now)
-
-    first = sum(measured["as it stands"].values())
-    rows = [
-        (f"step, {way}", f"{sum(parts.values()) / FRAME_SECONDS:.2f}", f"{sum(parts.values()) / first:.2f}")
-        for way, parts in measured.items()
-    ]
-    rows += [
-        (f"decoder, {way}", f"{seconds / FRAME_SECONDS:.2f}", f"{seconds / first:.2f}")
-        for way, seconds in decoders.items()
-    ]
-    whole = {
-        "before": first + decoders["torch's own choice"],
-        "uncompiled": first + decoders["oneDNN"],
-        "compiled": sum(measured["compiled"].values()) + decoders["oneDNN"],
-    }
-    text = (
-        f"{args.size}x{args.size} pixels, {STEPS} Euler steps and a write, {COPIES} copies for guidance; shares of "
-        f"the 0.16 s that a latent frame lasts ({'wall' if args.wall or device.type == 'cuda' else 'CPU'} time), and "
-        f"of the uncompiled step. In 0.16 s this machine multiplies matrices worth {rate * FRAME_SECONDS / 1e9:.1f} "
-        f"GFLOP. Compiling took {compiling:.0f} s, the first time on a machine.\n\n"
-        + table(("of a latent frame", "share of its duration", "of the uncompiled step"), rows)
-        + "\n\nStep and decoder together, one after the other: "
-        + ", ".join(f"{FRAME_SECONDS / seconds:.2f}x real time {way}" for way, seconds in whole.items())
-        + " (before: torch's own convolutions)."
-    )
+    compiling = {}
+    for way, options in ways(device).items():
+        began = time.perf_counter()
+        model.compile_step(**options)
+        generation(model, sampling, side, 3, now)
+        compiling[way] = time.perf_counter() - began
+        measured[way] = generation(model, sampling, side, args.frames, now)
+    decoders = decoding_in_ways(load_video_vae("df-tiny").to(device), side, args.frames, now)
+    text = render(args, measured, decoders, compiling, rate)
     figures = {"step": measured, "decoder": decoders, "matmul_rate": rate, "compiling_seconds": compiling}
     print(f"wrote {write_result(args.out, 'live', args, device, figures, text)}\n\n{text}")
+
+
+def ways(device: torch.device) -> dict[str, dict[str, Any]]:
+    """How a step is compiled: options of ``torch.compile``."""
+    graphs = {"compiled, CUDA graphs": {"mode": "reduce-overhead"}} if device.type == "cuda" else {}
+    return {"compiled": {}} | graphs
+
+
+def decoding_in_ways(vae: Any, side: int, frames: int, now: Callable[[], float]) -> dict[str, float]:
+    """Median seconds of decoding a latent frame, as it stands and on a CPU by torch's own convolutions."""
+    device = next(vae.module.parameters()).device
+    if device.type != "cpu":
+        return {"as it stands": decoding(vae, side, frames, now)}
+    decoders = {"oneDNN": decoding(vae, side, frames, now)}
+    own_convolutions(vae)
+    return decoders | {"torch's own choice": decoding(vae, side, frames, now)}
+
+
+def render(
+    args: argparse.Namespace,
+    measured: dict[str, dict[str, float]],
+    decoders: dict[str, float],
+    compiling: dict[str, float],
+    rate: float,
+) -> str:
+    """Return the result as Markdown."""
+    sums = {way: sum(parts.values()) for way, parts in measured.items()}
+    first = sums["as it stands"]
+    rows = [
+        (f"step, {way}", f"{seconds / FRAME_SECONDS:.3f}", f"{seconds / first:.2f}") for way, seconds in sums.items()
+    ]
+    rows += [
+        (f"decoder, {way}", f"{seconds / FRAME_SECONDS:.3f}", f"{seconds / first:.2f}")
+        for way, seconds in decoders.items()
+    ]
+    decoder = min(decoders.values())
+    clock = "wall" if args.wall or args.device != "cpu" else "CPU"
+    took = ", ".join(f"{seconds:.0f} s {way}" for way, seconds in compiling.items())
+    together = ", ".join(f"{FRAME_SECONDS / (seconds + decoder):.2f}x real time {way}" for way, seconds in sums.items())
+    return (
+        f"{args.size}x{args.size} pixels, {args.steps} Euler steps and a write, {args.copies} copies of the batch, a "
+        f"window of {args.window} latent frames and {args.sinks} sinks; shares of the 0.16 s that a latent frame lasts "
+        f"({clock} time), and of the uncompiled step. In 0.16 s this machine multiplies matrices worth "
+        f"{rate * FRAME_SECONDS / 1e9:.1f} GFLOP. Compiling, the first time on a machine: {took}.\n\n"
+        + table(("of a latent frame", "share of its duration", "of the uncompiled step"), rows)
+        + f"\n\nStep and decoder together, one after the other: {together}."
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ products of the same dtype in the same process. The peak of memory stands beside
 
 A plain loop is what one would write by hand: the same model, loss and averaged weights, one batch that is there, the
 same dtype by autocast, AdamW, and no engine: no FSDP2, reader, meters, or skipping of bad gradients. Both take turns.
+With `--against ways` the engine's step is measured with SDPA and with FlexAttention, eager and with compiled layers.
 
     python benchmarks/training_step.py --preset quickstart --device cpu
     python benchmarks/training_step.py --preset poc --device cuda --batch 8 --frames 9 --size 256 --compile
@@ -21,7 +22,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from clips import write_split
@@ -38,6 +39,7 @@ from common import (
 )
 
 from df_models import DualForceConfig, preset_config
+from df_models.attention.backends import AttentionBackend
 from df_models.model.memory import Step, training_memory
 from df_models.settings import validate_config
 from df_models.text import TEXT_TOKENS
@@ -78,6 +80,7 @@ def plain_step(trainer: Trainer, config: TrainConfig, dtype: torch.dtype) -> Cal
     assert whole is not None, "one process"
     model = whole[0].to(trainer.world.device).train()
     model.gradient_checkpointing = config.sharding.recomputed
+    model.attention_backend = trainer.state.model.attention_backend
     if config.sharding.compile == "layers":
         model.compile_layers()
     parameters = list(model.parameters())
@@ -97,6 +100,24 @@ def plain_step(trainer: Trainer, config: TrainConfig, dtype: torch.dtype) -> Cal
             torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 0.01)
 
     return step
+
+
+def in_ways(trainer: Trainer, repeats: int) -> dict[str, float]:
+    """Return the median seconds of a step with each attention, eager and with compiled layers."""
+    model, taken = trainer.state.model, {}
+    whole = [layer.forward for layer in model.layers()]
+    before = model.attention_backend
+    for attention in ("sdpa", "flex"):
+        model.attention_backend = attention
+        for compiled in (False, True):
+            if compiled:
+                model.compile_layers()
+            seconds = timed(trainer.step, trainer.world.device, repeats=repeats)
+            taken[f"{attention}, {'compiled layers' if compiled else 'eager'}"] = statistics.median(seconds)
+            for layer, forward in zip(model.layers(), whole):
+                layer.forward = forward
+    model.attention_backend = before
+    return taken
 
 
 def operations(trainer: Trainer) -> int:
@@ -133,6 +154,7 @@ def measure(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) 
         with open_world(settings.device) as world:
             manifest = prepare_data(settings, world)
             training, objective, *_ = build(settings, world, manifest)
+            training.model.attention_backend = args.attention
             trainer = Trainer(settings, training, objective, world, [], lambda _: None)
             parameters = sum(parameter.numel() for parameter in training.model.parameters())
             for _ in range(2):
@@ -140,7 +162,10 @@ def measure(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) 
             synchronize(device)
             peak = peak_memory(device) - idle
             rate_before = matmul_rate(device, dtype)
-            steps = {"engine": trainer.step, "plain": plain_step(trainer, settings, dtype)}
+            side_by_side = in_ways(trainer, args.repeats) if args.against == "ways" else {}
+            steps = {"engine": trainer.step}
+            if args.against == "plain":
+                steps["plain"] = plain_step(trainer, settings, dtype)
             taken: dict[str, list[float]] = {name: [] for name in steps}
             for _ in range(args.repeats):
                 for name, step in steps.items():
@@ -148,19 +173,26 @@ def measure(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) 
             rate = statistics.mean([rate_before, matmul_rate(device, dtype)])
             flops = operations(trainer)
     seconds = statistics.median(taken["engine"])
+    against = {}
+    if plain := taken.get("plain"):
+        against = {
+            "plain_seconds_per_step": statistics.median(plain),
+            "speed_of_plain": statistics.median(p / e for p, e in zip(plain, taken["engine"])),
+        }
     step = Step(args.size, pixel_length(args.frames), args.batch, dtype, int(args.checkpointing))
     return {
         "parameters": parameters,
         "flops_per_step": flops,
         "seconds_per_step": seconds,
-        "plain_seconds_per_step": statistics.median(taken["plain"]),
-        "speed_of_plain": statistics.median(p / e for p, e in zip(taken["plain"], taken["engine"])),
+        **against,
+        "side_by_side": {way: flops / seconds / rate for way, seconds in side_by_side.items()},
         "matmul_flops_per_second": rate,
         "share_of_matmul_rate": flops / seconds / rate,
         "peak_memory_bytes": peak,
         "computed_memory_bytes": training_memory(config, step).peak,
         "checkpointing": args.checkpointing,
         "compiled": args.compile,
+        "attention": args.attention,
         "dtype": str(dtype).removeprefix("torch."),
     }
 
@@ -175,21 +207,33 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--checkpointing", action="store_true", help="recompute each layer in the backward pass")
     parser.add_argument("--compile", action="store_true", help="compile the layers")
+    parser.add_argument(
+        "--against",
+        choices=("plain", "ways", "nothing"),
+        default="plain",
+        help="a plain loop (default); or the engine itself with SDPA and FlexAttention, eager and compiled; or nothing",
+    )
+    parser.add_argument("--attention", choices=get_args(AttentionBackend), default="auto", help="(default: auto)")
     args = parser.parse_args()
     device, dtype = resolve(args)
     args.size = args.size or preset_config(args.preset).video_size
     torch.manual_seed(0)
     figures = measure(args, device, dtype)
+    against = []
+    if "speed_of_plain" in figures:
+        against = [("speed as a share of a plain loop's", f"{100 * figures['speed_of_plain']:.1f} %")]
     rows = [
         ("parameters", f"{figures['parameters'] / 1e6:.1f} M"),
         ("clips x latent frames, pixels", f"{args.batch} x {args.frames}, {args.size}x{args.size}"),
         ("operations of a step", f"{figures['flops_per_step'] / 1e12:.3f} TFLOP"),
         ("share of the machine's matrix-multiply rate", f"{100 * figures['share_of_matmul_rate']:.1f} %"),
-        ("speed as a share of a plain loop's", f"{100 * figures['speed_of_plain']:.1f} %"),
+        *((f"share with {way}", f"{100 * share:.1f} %") for way, share in figures["side_by_side"].items()),
+        *against,
         ("peak memory above the idle process", f"{figures['peak_memory_bytes'] / 2**30:.2f} GiB"),
         ("computed for it", f"{figures['computed_memory_bytes'] / 2**30:.2f} GiB"),
     ]
     options = ", gradient checkpointing" * args.checkpointing + ", compiled layers" * args.compile
+    options += f", attention by {args.attention}" * (args.attention != "auto")
     text = f"Computed in {figures['dtype']}, parameters in float32, AdamW{options}.\n\n" + table(("", ""), rows)
     print(text)
     print(write_result(args.out, "training-step", args, device, figures, text))
