@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
+from df_infer.credentials import Credentials, add_signing, credentials
 from df_infer.model_options import add_model_options, open_pipeline
 from df_infer.run_dir import open_run
 from df_infer.serve.command import add_serve
@@ -102,6 +103,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
         metavar="NAMES",
         help="give only these fields of it, such as pitch,yaw,roll, and generate the rest (default: all of it)",
     )
+    add_signing(needed)
     needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the audio)")
     needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
     add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
@@ -126,6 +128,7 @@ def _generate(args: argparse.Namespace) -> int:
         raise UserError("--together is for clips of a list; give one with --manifest")
     _check_outputs(args)
     fields = _fields(args)
+    signer = credentials(args.c2pa_certificate, args.c2pa_key)
     open_run(args.run, args.checkpoint)
     for path in filter(None, (args.image, args.audio)):
         require_file(path)
@@ -161,7 +164,7 @@ def _generate(args: argparse.Namespace) -> int:
     )
     began = time.perf_counter()
     with _watched(args, count):
-        structure = _write(args, clips, count)
+        structure = _write(args, clips, count, signer)
     taken = time.perf_counter() - began
     if args.structure_out is not None:
         made = Motion(np.concatenate(structure), pipeline.model.config.structure_layout)
@@ -209,6 +212,7 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
     if args.together is not None and args.together < 1:
         raise UserError(f"--together {args.together}: give 1 or more")
     items = read_manifest(args.manifest, args.out)
+    signer = credentials(args.c2pa_certificate, args.c2pa_key)
     check_output_directory(args.out, inputs=[args.manifest])
     open_run(args.run, args.checkpoint)
     announce_loading("df-infer")
@@ -227,7 +231,7 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
         from df_models.model.adapter import ADAPTER_WEIGHTS
 
         model += sha256_file(find_adapter(args.adapter) / ADAPTER_WEIGHTS)
-    job = Job(pipeline, rollout, model, args.out, args.together or 1, args.cropped, args.keep_level)
+    job = Job(pipeline, rollout, model, args.out, args.together or 1, args.cropped, args.keep_level, signer)
     with tqdm(total=len(items), unit="clip", desc="generating", disable=args.quiet) as bar:
 
         def tell(line: str) -> None:
@@ -239,11 +243,14 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
     return 1 if made.failed else 0
 
 
-def _write(args: argparse.Namespace, clips: Iterator[GeneratedClip], count: int) -> list[np.ndarray]:
-    """Write the video as it is made; return the structure if it is asked for."""
+def _write(
+    args: argparse.Namespace, clips: Iterator[GeneratedClip], count: int, signer: Credentials | None
+) -> list[np.ndarray]:
+    """Write the video as it is made, and sign it; return the structure if it is asked for."""
     from df_models.media import AudioFile, write_video
 
     structure: list[np.ndarray] = []
+    finished = None if signer is None else signer.sign
     with tqdm(total=count, unit="frame", desc="generating", disable=args.quiet) as bar:
 
         def frames() -> Iterator[np.ndarray]:
@@ -256,10 +263,10 @@ def _write(args: argparse.Namespace, clips: Iterator[GeneratedClip], count: int)
         if args.out is None:
             collections.deque(frames(), maxlen=0)
         elif args.audio is None:
-            write_video(args.out, frames())
+            write_video(args.out, frames(), finished=finished)
         else:
             with AudioFile(args.audio) as audio:
-                write_video(args.out, frames(), audio=audio)
+                write_video(args.out, frames(), audio=audio, finished=finished)
     return structure
 
 
@@ -309,6 +316,8 @@ def _inputs(args: argparse.Namespace) -> list[Path]:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse, before any work, outputs that cannot be written or that are inputs."""
+    if args.out is None and args.c2pa_certificate is not None:
+        raise UserError("--c2pa-certificate signs a video, and none is written; give one with --out")
     inputs = [*_inputs(args), *([args.face_detector] if args.face_detector is not None else [])]
     for path, suffix in ((args.out, ".mp4"), (args.structure_out, ".npz"), (args.profile, ".json")):
         if path is None:

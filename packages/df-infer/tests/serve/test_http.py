@@ -247,6 +247,19 @@ def test_whole_video(client: httpx.Client, speech: bytes, tmp_path: Path):
     assert client.get(f"/v1/videos/{name}").status_code == 404
 
 
+def test_a_whole_video_is_signed(serve, speech: bytes):
+    class Signer:
+        def sign(self, path: Path) -> None:
+            path.write_bytes(path.read_bytes() + b"signed")
+
+    server = serve()
+    server.house.signer = Signer()  # pyright: ignore
+    with httpx.Client(base_url=server.http) as http:
+        name = http.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
+        assert ended(http, name)["state"] == "done"
+        assert http.get(f"/v1/videos/{name}/file").content.endswith(b"signed")
+
+
 def test_whole_video_that_cannot_be_made_says_why(client: httpx.Client, speech: bytes):
     for files, why in (
         ({"image": b"none", "audio": speech}, "image"),

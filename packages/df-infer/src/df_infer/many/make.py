@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from df_infer.clip_decoder import GeneratedClip
+from df_infer.credentials import Credentials
 from df_infer.hearing.loudness import levelled
 from df_infer.hearing.speech import frames_covering
 from df_infer.many.manifest import Item
@@ -50,6 +51,7 @@ class Job:
     Attributes:
         model: hash of the model's weights.
         together: clips in a batch.
+        signer: signs each video as generated, or None.
     """
 
     pipeline: Pipeline
@@ -59,6 +61,7 @@ class Job:
     together: int = 1
     cropped: bool = False
     keep_level: bool = False
+    signer: Credentials | None = None
 
 
 class _Ready(NamedTuple):
@@ -154,6 +157,8 @@ def _key(job: Job, item: Item) -> str:
         "cropped": job.cropped,
         "keep_level": job.keep_level,
     }
+    if job.signer is not None:
+        facts["signed with"] = job.signer.fingerprint
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -162,7 +167,7 @@ def _make_group(job: Job, group: list[_Ready]) -> list[tuple[_Ready, Exception |
     import av
 
     errors: dict[int, Exception] = {}
-    writers = [_Writer(job.out, ready) for ready in group]
+    writers = [_Writer(job, ready) for ready in group]
 
     def each(place: int, act: Callable[[], None]) -> None:
         try:
@@ -189,14 +194,16 @@ def _make_group(job: Job, group: list[_Ready]) -> list[tuple[_Ready, Exception |
 class _Writer:
     """One clip's file; it is there when it is finished."""
 
-    def __init__(self, out: Path, ready: _Ready) -> None:
-        self._path, self._audio = safe_join(out, ready.item.out), ready.item.audio
+    def __init__(self, job: Job, ready: _Ready) -> None:
+        self._path, self._audio = safe_join(job.out, ready.item.out), ready.item.audio
+        self._finished = None if job.signer is None else job.signer.sign
         self._stack, self._video = contextlib.ExitStack(), None
 
     def add(self, clip: GeneratedClip) -> None:
         if self._video is None:
             audio = self._stack.enter_context(AudioFile(self._audio))
-            writer = VideoWriter(self._path, np.asarray(clip.frames).shape[1:], audio=audio)
+            shape = np.asarray(clip.frames).shape[1:]
+            writer = VideoWriter(self._path, shape, audio=audio, finished=self._finished)
             self._video = self._stack.enter_context(writer)
         for frame in clip.frames:
             self._video.add(frame)

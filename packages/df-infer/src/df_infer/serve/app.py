@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from df_infer import __version__
+from df_infer.credentials import Credentials
 from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.engine import WHENEVER
@@ -73,15 +74,21 @@ class VideoState(BaseModel):
     error: str | None
 
 
-def build_app(config: ServeConfig, backend: Backend, example_HWC: np.ndarray, token: bytes | None = None) -> FastAPI:
+def build_app(
+    config: ServeConfig,
+    backend: Backend,
+    example_HWC: np.ndarray,
+    token: bytes | None = None,
+    signer: Credentials | None = None,
+) -> FastAPI:
     """Return the ASGI application; ``app.state.house`` is there once it has started.
 
-    ``example_HWC``: see :func:`df_infer.serve.house.checked_example`.
+    ``example_HWC``: see :func:`df_infer.serve.house.checked_example`. ``signer`` signs whole videos.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        house = House(config, backend, example_HWC)
+        house = House(config, backend, example_HWC, signer)
         app.state.house, app.state.connections = house, Connections(house)
         await house.engine.do(WHENEVER, house.warm_up)
         async with Jobs(house) as app.state.jobs:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from df_infer.credentials import credentials
 from df_infer.model_options import add_model_options, open_pipeline
 from df_infer.run_dir import open_run
 from df_infer.serve.config import ServeConfig
@@ -52,6 +53,7 @@ def _serve(args: argparse.Namespace) -> int:
     from df_infer.serve.guard import read_token
 
     token = read_token(config)
+    signer = credentials(config.c2pa_certificate, config.c2pa_key)
     from df_infer.serve.app import build_app
     from df_infer.serve.house import checked_example
     from df_infer.serve.logs import log_to_stderr
@@ -62,7 +64,7 @@ def _serve(args: argparse.Namespace) -> int:
     backend = _backend(args, config)
     example = checked_example(config, backend)
     log_to_stderr()
-    make_server(build_app(config, backend, example, token), config).run()
+    make_server(build_app(config, backend, example, token, signer), config).run()
     return 0
 
 

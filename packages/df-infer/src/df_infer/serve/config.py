@@ -37,6 +37,9 @@ class ServeConfig(FrozenModel):
         audio_s: longest sound of a whole video.
         jobs: whole videos that wait, run or are kept, together.
         keep_s: a finished video is kept for so long.
+        c2pa_certificate: certificate chain (PEM) with which whole videos are signed as generated (C2PA); null: they
+            are not. The live stream never is.
+        c2pa_key: the certificate's private key (PEM).
         turn: URL of a TURN server for WebRTC through firewalls, such as turn:turn.example.org:3478; its name and
             password are taken from DF_INFER_TURN_USER and DF_INFER_TURN_PASSWORD.
     """
@@ -63,4 +66,6 @@ class ServeConfig(FrozenModel):
     audio_s: float = Field(default=600.0, gt=0)
     jobs: int = Field(default=8, ge=0)
     keep_s: float = Field(default=3600.0, gt=0)
+    c2pa_certificate: Location | None = None
+    c2pa_key: Location | None = None
     turn: str | None = None

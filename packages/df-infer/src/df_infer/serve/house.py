@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from df_infer.credentials import Credentials
 from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.engine import Engine, soon
@@ -51,10 +52,13 @@ class House:
 
     Args:
         example_HWC: the portrait that everybody may use, as :func:`checked_example` returns it.
+        signer: signs whole videos as generated, or None.
     """
 
-    def __init__(self, config: ServeConfig, backend: Backend, example_HWC: np.ndarray) -> None:
-        self.config, self.backend = config, backend
+    def __init__(
+        self, config: ServeConfig, backend: Backend, example_HWC: np.ndarray, signer: Credentials | None = None
+    ) -> None:
+        self.config, self.backend, self.signer = config, backend, signer
         self.engine = Engine()
         self.seats = Seats(config.sessions, config.waiting)
         self.stopping = asyncio.Event()

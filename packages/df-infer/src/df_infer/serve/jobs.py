@@ -175,9 +175,11 @@ class Jobs:
         video = await house.engine.do(WHENEVER, house.backend.video, job.portrait, wave, job.settings)
         job.of = video.count
 
+        finished = None if house.signer is None else house.signer.sign
+
         def write() -> None:
             with AudioFile(audio) as track:
-                write_video(job.file, self._paced(job, video.frames), audio=track)
+                write_video(job.file, self._paced(job, video.frames), audio=track, finished=finished)
 
         await asyncio.to_thread(write)
 

@@ -6,7 +6,7 @@ Shape legend: T frames, H height, W width, C channels, N samples. Frames are uin
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -59,6 +59,7 @@ def write_video(
     sample_rate: int = SAMPLE_RATE,
     lossless: bool = False,
     crf: int = 16,
+    finished: Callable[[Path], None] | None = None,
 ) -> int:
     """Write an MP4 (H.264, AAC) from frames as they come, in constant memory; return the number of frames.
 
@@ -73,13 +74,15 @@ def write_video(
         frames_THWC: uint8 RGB frames, all of one even size.
         audio: mono ``[N]`` in [-1, 1] at ``sample_rate``, a source of its own rate and channels, or none.
         lossless: RGB without loss (for data, not for browsers) instead of yuv420p at quality ``crf``.
+        finished: given the whole file, which it may change, before the file has its name.
     """
     iterator = iter(frames_THWC)
     first = next(iterator, None)
     if first is None:
         raise UserError(f"no frames to write to {path}")
     source = Waveform(audio, sample_rate) if isinstance(audio, np.ndarray) else audio
-    with VideoWriter(path, first.shape, fps=fps, audio=source, lossless=lossless, crf=crf) as writer:
+    options: dict[str, Any] = {"fps": fps, "audio": source, "lossless": lossless, "crf": crf, "finished": finished}
+    with VideoWriter(path, first.shape, **options) as writer:
         for frame in _chain(first, iterator):
             writer.add(frame)
     return writer.count
@@ -103,9 +106,11 @@ class VideoWriter:
         audio: AudioSource | None = None,
         lossless: bool = False,
         crf: int = 16,
+        finished: Callable[[Path], None] | None = None,
     ) -> None:
         self.count = 0
         self._path, self._shape, self._fps, self._audio = path, shape, fps, audio
+        self._finished = finished
         self._options = (lossless, crf)
         self._stack = contextlib.ExitStack()
 
@@ -114,6 +119,7 @@ class VideoWriter:
 
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
+            stack.push(lambda kind, *_: self._finished(temporary) if kind is None and self._finished else None)
             self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
             self._video = _add_video_stream(self._container, self._shape, self._fps, *self._options)
             self._track = None if self._audio is None else _AudioWriter(self._container, self._audio)
