@@ -5,7 +5,7 @@ the model's step as it stands and compiled into one graph (on a GPU also as a CU
 convolutions by torch's own choice and by oneDNN. A latent frame is 0.16 s of sound; the share of that is what counts
 for a live stream. Weights are random: they do not change what is computed.
 
-    python benchmarks/live.py                  # quickstart, 64x64, CPU, sampled as it once was: 4 steps, guidance
+    python benchmarks/live.py                  # quickstart, 64x64, CPU, sampled as its configuration says
     python benchmarks/live.py --threads 2 --wall
     python benchmarks/live.py --device cuda --preset dualforce-wan --size 512 --steps 20 --copies 1 --window 8
 """
@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,28 +24,39 @@ from common import add_common_arguments, clock, matmul_rate, resolve, synchroniz
 from torch import nn
 from torch._inductor import config as inductor
 
+from df_infer.config import RolloutConfig
 from df_models import DualForce
 from df_models.encoders import load_video_vae
+from df_models.model.describe import latency_of
+from df_models.settings import read_tree
 from df_models.time import FPS, TEMPORAL_STRIDE
 
 FRAME_SECONDS = TEMPORAL_STRIDE / FPS
+CHUNKS = (1, 2, 3)
+FUTURES = (0, 1, 2, 4)
+QUICKSTART = RolloutConfig(**read_tree(Path(__file__).parents[1] / "configs" / "train" / "quickstart.yaml")["rollout"])
 
 
 class Sampling(NamedTuple):
-    """Euler steps of a latent frame, copies of the batch (2 for guidance), and what of its past a frame sees."""
+    """Euler steps, copies of the batch (2 for guidance), what of its past a frame sees, latent frames of a chunk."""
 
     steps: int
     copies: int
     window: int
     sinks: int
+    chunk: int = 1
+
+
+OWN = Sampling(QUICKSTART.steps, 1 + (QUICKSTART.audio_guidance != 1), QUICKSTART.window, QUICKSTART.sinks)
+"""The quickstart's."""
 
 
 def generation(
     model: DualForce, sampling: Sampling, side: int, frames: int, now: Callable[[], float]
 ) -> dict[str, float]:
-    """Median seconds of the denoising calls of a latent frame, and of the call that writes it."""
+    """Median seconds of a latent frame's share of the denoising calls, and of the call that writes it."""
     config, device, dtype = model.config, model.device, model.dtype
-    steps, copies, window, sinks = sampling
+    steps, copies, window, sinks, chunk = sampling
 
     def noise(*shape: int) -> torch.Tensor:
         return torch.randn(copies, *shape, device=device, dtype=dtype)
@@ -56,19 +68,19 @@ def generation(
         copies, side, side, window, sinks, reference_latent=reference, reference_tokens=tokens, text=text, dtype=dtype
     )
     taken: dict[str, list[float]] = {"denoising": [], "writing": []}
-    for frame in range(frames):
-        streams = noise(1, config.latent_channels, side, side), noise(1, 4, config.structure_dim)
-        audio = noise(2, 4, config.audio_dim)  # its own and the next frame's
+    for frame in range(0, frames * chunk, chunk):
+        streams = noise(chunk, config.latent_channels, side, side), noise(chunk, 4, config.structure_dim)
+        audio = noise(chunk + 1, 4, config.audio_dim)  # its own and the next frame's
         began = now()
         for step in range(steps + 1):
             if step == steps:
                 taken["denoising"].append(now() - began)
                 began = now()
-            sigma = torch.full((copies, 1), 1 - step / steps, device=device)
+            sigma = torch.full((copies, chunk), 1 - step / steps, device=device)
             model.step(*streams, audio, sigma, sigma, cache, frame=frame, write=step == steps)
         taken["writing"].append(now() - began)
     return {
-        name: statistics.median(seconds[frames // 2 :]) for name, seconds in taken.items()
+        name: statistics.median(seconds[frames // 2 :]) / chunk for name, seconds in taken.items()
     }  # behind the first, with a full ring
 
 
@@ -96,10 +108,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
     parser.add_argument("--size", type=int, default=64, help="side of the video in pixels (default: 64)")
-    parser.add_argument("--steps", type=int, default=4, help="Euler steps of a latent frame (default: 4)")
-    parser.add_argument("--copies", type=int, default=2, help="of the batch; guidance takes two (default: 2)")
-    parser.add_argument("--window", type=int, default=2, help="latest latent frames that are seen (default: 2)")
-    parser.add_argument("--sinks", type=int, default=1, help="first latent frames that stay in sight (default: 1)")
+    parser.add_argument("--steps", type=int, default=OWN.steps, help=f"Euler steps of a chunk (default: {OWN.steps})")
+    parser.add_argument(
+        "--copies", type=int, default=OWN.copies, help=f"of the batch, for guidance (default: {OWN.copies})"
+    )
+    parser.add_argument("--window", type=int, default=OWN.window, help=f"latest frames seen (default: {OWN.window})")
+    parser.add_argument("--sinks", type=int, default=OWN.sinks, help=f"first frames kept (default: {OWN.sinks})")
     parser.add_argument("--frames", type=int, default=30, help="latent frames of each measurement (default: 30)")
     parser.add_argument("--wall", action="store_true", help="measure wall time on a CPU too: for several threads")
     args = parser.parse_args()
@@ -118,6 +132,10 @@ def main() -> None:
         model = DualForce.from_preset(args.preset).to(device, dtype).eval()
     rate = matmul_rate(device, dtype)
     measured = {"as it stands": generation(model, sampling, side, args.frames, now)}
+    chunks = {
+        chunk: generation(model, sampling._replace(chunk=chunk, window=max(args.window, chunk)), side, args.frames, now)
+        for chunk in CHUNKS
+    }
     inductor.force_disable_caches = True  # as on a machine that has not compiled it before
     compiling = {}
     for way, options in ways(device).items():
@@ -128,7 +146,14 @@ def main() -> None:
         measured[way] = generation(model, sampling, side, args.frames, now)
     decoders = decoding_in_ways(load_video_vae("df-tiny").to(device), side, args.frames, now)
     text = render(args, measured, decoders, compiling, rate)
-    figures = {"step": measured, "decoder": decoders, "matmul_rate": rate, "compiling_seconds": compiling}
+    text += chunk_table(args, model, chunks)
+    figures = {
+        "step": measured,
+        "chunks": chunks,
+        "decoder": decoders,
+        "matmul_rate": rate,
+        "compiling_seconds": compiling,
+    }
     print(f"wrote {write_result(args.out, 'live', args, device, figures, text)}\n\n{text}")
 
 
@@ -176,6 +201,21 @@ def render(
         f"{rate * FRAME_SECONDS / 1e9:.1f} GFLOP. Compiling, the first time on a machine: {took}.\n\n"
         + table(("of a latent frame", "share of its duration", "of the uncompiled step"), rows)
         + f"\n\nStep and decoder together, one after the other: {together}."
+    )
+
+
+def chunk_table(args: argparse.Namespace, model: DualForce, chunks: dict[int, dict[str, float]]) -> str:
+    """What frames cost that are denoised together, and how much later they can be shown than they are spoken."""
+    rows = []
+    for chunk, parts in chunks.items():
+        waits = (latency_of(model.config, chunk, future).total for future in FUTURES)
+        seconds = ["-" if wait is None else f"{wait:.2f} s" for wait in waits]
+        shares = (f"{parts[name] / FRAME_SECONDS:.3f}" for name in ("denoising", "writing"))
+        rows.append((chunk, max(args.window, chunk), *shares, *seconds))
+    head = ("latent frames of a chunk", "window", "denoising, of a frame's duration", "writing")
+    waits = (f"waits for sound, `audio_future` {future}" for future in FUTURES)
+    return "\n\nUncompiled, by the length of a chunk; computing comes on top of the wait for sound:\n\n" + table(
+        (*head, *waits), rows
     )
 
 
