@@ -1,18 +1,47 @@
-"""The step as a program of torch.export: it does what the model does, at every frame, after being saved and loaded."""
+"""The step as a program of torch.export, as ONNX, as AOTInductor's: each does what the model does, at every frame."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
 from df_models import UserError
-from df_models.model.exported import export_step, step_arguments
+from df_models.model.exported import export_step, onnx_step, package_step, step_arguments
 from df_models.model.inputs import Inputs
 
+Run = Callable[..., Sequence[torch.Tensor]]
 
-def test_an_exported_step_is_the_models_at_every_frame(build, make_clip):
+
+def saved(program: torch.export.ExportedProgram, folder: Path) -> Run:
+    torch.export.save(program, folder / "step.pt2")
+    return torch.export.load(folder / "step.pt2").module()
+
+
+def packaged(program: torch.export.ExportedProgram, folder: Path) -> Run:
+    package_step(program, folder / "step.pt2")
+    return torch._inductor.aoti_load_package(str(folder / "step.pt2"))
+
+
+def as_onnx(program: torch.export.ExportedProgram, folder: Path) -> Run:
+    pytest.importorskip("onnxscript")
+    onnx_step(program, folder / "step.onnx")
+    assert [path.name for path in folder.iterdir()] == ["step.onnx"], "the weights are in the file"
+    session = onnxruntime.InferenceSession(folder / "step.onnx")
+    names = [each.name for each in session.get_inputs()]
+
+    def run(*arguments: torch.Tensor | None) -> list[torch.Tensor]:
+        given = [each.numpy() for each in arguments if each is not None]
+        return [torch.from_numpy(each) for each in session.run(None, dict(zip(names, given, strict=True)))]
+
+    return run
+
+
+@pytest.mark.parametrize("form", [saved, as_onnx, pytest.param(packaged, marks=pytest.mark.slow)])
+def test_an_exported_step_is_the_models_at_every_frame(build, make_clip, tmp_path: Path, form):
     """Frame 0 sees no past, at 4 the window has moved on: one program serves both."""
     small = {"num_layers": 1, "structure_layers": 1, "fusion_depth": 1, "bridge_mask": "causal"}
     model = build(**small)
@@ -20,16 +49,13 @@ def test_an_exported_step_is_the_models_at_every_frame(build, make_clip):
     cache = model.new_cache(
         1, 4, 4, 3, 1, reference_latent=clip["reference_latent"], reference_tokens=clip["reference_tokens"]
     )
-    program = None
+    run = None
     for frame in range(5):
         inputs = Inputs(*(clip[name][:, frame : frame + 1] for name in Inputs._fields))
         heard = model.hear(inputs.audio, cache, frame=frame, count=1)
-        if program is None:
-            with io.BytesIO() as file:
-                torch.export.save(export_step(model, inputs, cache, frame=frame, heard=heard, write=True), file)
-                file.seek(0)
-                program = torch.export.load(file).module()
-        video, structure, *held = program(*step_arguments(model, inputs, cache, frame=frame, heard=heard))
+        if run is None:
+            run = form(export_step(model, inputs, cache, frame=frame, heard=heard, write=True), tmp_path)
+        video, structure, *held = run(*step_arguments(model, inputs, cache, frame=frame, heard=heard))
         wanted = model.step(*inputs, cache, frame=frame, write=True, heard=heard)
         torch.testing.assert_close(video, wanted.video, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(structure, wanted.structure, rtol=1e-5, atol=1e-5)
@@ -37,6 +63,12 @@ def test_an_exported_step_is_the_models_at_every_frame(build, make_clip):
         stored = [x[layer][:, place] for ring in cache.rings for layer in range(1) for x in (ring.keys, ring.values)]
         for one, other in zip(held, stored, strict=True):
             torch.testing.assert_close(one[:, 0], other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_with_another_ending_is_refused(tmp_path: Path):
+    for write, name in ((package_step, "step.onnx"), (onnx_step, "step.pt2")):
+        with pytest.raises(UserError, match="must end in"):
+            write(None, tmp_path / name)
 
 
 def test_a_model_in_training_mode_is_not_exported(build, make_clip):

@@ -2,11 +2,15 @@
 
 The program is a function of a flat list of tensors, of the same sizes for every chunk of a generation:
 :func:`step_arguments` makes it of a chunk, and plans, rotates the keys of the window and hears, which stay Python's.
-The cache's rings go in; the chunk's keys and values come out of a program that writes, to be stored.
+The cache's rings go in; the chunk's keys and values come out of a program that writes, to be stored. The same program
+becomes a compiled library (AOTInductor) or an ONNX file, which take the same tensors in the same order.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from df_models.errors import UserError
+from df_models.files import atomic_path
 from df_models.model.audio import AudioWindows, HeardAudio
 from df_models.model.cache import KVCache
 from df_models.model.dualforce import DualForce
@@ -70,6 +75,43 @@ def export_step(
     leaves, spec = _flat(model, inputs, cache, frame, heard)
     with torch.no_grad():
         return torch.export.export(_Step(model, spec, write), tuple(leaves), strict=False)
+
+
+def package_step(program: torch.export.ExportedProgram, path: str | os.PathLike[str]) -> None:
+    """Compile an exported step for the device it was exported on into an AOTInductor package ``*.pt2``.
+
+    ``torch._inductor.aoti_load_package(path)`` returns a function of what :func:`step_arguments` returns; C++ loads it
+    without Python (`torch::inductor::AOTIModelPackageLoader`). Takes a minute or more, and a C++ compiler on a CPU.
+
+    Raises:
+        UserError: the name does not end in ``.pt2``, or the directory cannot be written.
+    """
+    with atomic_path(_named(path, ".pt2")) as temporary:
+        torch._inductor.aoti_compile_and_package(program, package_path=str(temporary))
+
+
+def onnx_step(program: torch.export.ExportedProgram, path: str | os.PathLike[str]) -> None:
+    """Write an exported step as ONNX, with its weights in the file (which may hold 2 GiB of them).
+
+    Its inputs are those of :func:`step_arguments` in order, without the ones that are None. Needs ``onnxscript`` (extra
+    ``df-models[onnx]``).
+
+    Raises:
+        UserError: the name does not end in ``.onnx``, the directory cannot be written, or `onnxscript` is missing.
+    """
+    final = _named(path, ".onnx")
+    if importlib.util.find_spec("onnxscript") is None:
+        raise UserError('an ONNX file needs onnxscript; install it with: pip install "df-models[onnx]"')
+    written = torch.onnx.export(program, (), dynamo=True, verbose=False)
+    assert written is not None, "with dynamo it returns a program"
+    with atomic_path(final) as temporary:
+        written.save(str(temporary))
+
+
+def _named(path: str | os.PathLike[str], suffix: str) -> Path:
+    if Path(path).suffix != suffix:
+        raise UserError(f"{path} must end in {suffix}")
+    return Path(path)
 
 
 def _flat(model: DualForce, inputs: Inputs, cache: KVCache, frame: int, heard: HeardAudio) -> tuple[list[Any], Any]:
