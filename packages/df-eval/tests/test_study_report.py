@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from df_eval.metrics.estimate import Estimate
 from df_eval.reports.markdown import markdown_table
 from df_eval.study.cli import main
 from df_eval.study.config import HypothesisConfig, StudyConfig
@@ -23,6 +22,7 @@ from df_eval.study.report import page
 from df_eval.study.run import run_study
 from df_eval.study.table import cells
 from df_eval.study.verdicts import decide, rule_of, verdicts_of
+from df_models.intervals.estimate import Estimate
 from df_models.settings import dump_config, validate_config
 
 STUBS = Path(__file__).with_name("study_stubs.py")

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from df_eval.metrics.estimate import Estimate
 from df_eval.study.figures import axes_of, axis_figure, save_pdf
 from df_eval.study.table import counted_of, note, p_text
 from df_models.files import atomic_write
+from df_models.intervals.estimate import Estimate
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
