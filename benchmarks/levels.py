@@ -28,7 +28,6 @@ from df_eval.config import EvalConfig
 from df_eval.dataset import dataset_of
 from df_eval.evaluate import structure_encoder
 from df_eval.metrics import ClipRatio, sync
-from df_eval.metrics.ranges import CORRELATION
 from df_eval.protocols.held_out import held_out_clips, person_of
 from df_eval.reading.reader_files import reader_files, stored_landmarker
 from df_eval.reading.readers import FaceReader, choose_reader
@@ -39,6 +38,7 @@ from df_infer.run_dir import open_run_dir
 from df_models.cli_support import run_cli
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.intervals.ranges import CORRELATION
 from df_models.media.levels import speech_level
 from df_models.time import samples_for
 

@@ -5,6 +5,9 @@ it is late if it is made more than its own duration after it was due, and the vi
 counts: only a machine that does nothing else gives figures worth keeping. With a run, its model and settings are used;
 without, the quickstart with random weights (the arithmetic is the same) and its sampling.
 
+The same speech is spoken over and over. Of a run on rendered people, the exact reader compares its last repetition with
+its second one: identity to the portrait (last over second), and by how many frames the mouth comes later (40 ms each).
+
     python benchmarks/session.py --run runs/quickstart --seconds 60 --threads 2
     python benchmarks/session.py --run runs/quickstart --seconds 1800 --threads 2      # a soak
     python benchmarks/session.py --run runs/quickstart --seconds 30 --sessions 2       # two on one model
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,19 +26,63 @@ import numpy as np
 import torch
 from common import add_common_arguments, resolve, table, write_result
 
+from df_data.format.manifest import SYNTHETIC
+from df_eval.metrics.identity import identity_distance
+from df_eval.metrics.sync import best_lag
+from df_eval.reading.readers import SyntheticFaceReader
 from df_infer import Pipeline, Session
 from df_infer.config import RolloutConfig
 from df_infer.serve.engine import Engine
+from df_infer.serve.house import PAGE
 from df_models import DualForce
 from df_models.encoders import load_audio_encoder, load_reference_encoder, load_video_vae
-from df_models.media import read_audio
+from df_models.media import read_audio, read_image
 from df_models.settings import read_tree
 from df_models.time import FPS, SAMPLE_RATE, TEMPORAL_STRIDE
 
 PIECE = SAMPLE_RATE // 50
+PIXEL_FRAME = SAMPLE_RATE // FPS
 QUICKSTART = RolloutConfig(**read_tree(Path(__file__).parents[1] / "configs" / "train" / "quickstart.yaml")["rollout"])
 WARM = 8
 """First chunks that are left out of the cadence: kernels are chosen and buffers grow in them."""
+
+
+class Repetitions:
+    """The pictures of the sound's second and of its latest whole repetition; no others, however long it lasts.
+
+    Args:
+        period: pixel frames of the sound.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+        self._kept: dict[int, list[np.ndarray]] = {}
+
+    def add(self, frame: int, frames_THWC: np.ndarray) -> None:
+        """Take the pictures from pixel frame ``frame`` on."""
+        for number, picture in enumerate(frames_THWC, start=frame):
+            self._kept.setdefault(number // self._period, []).append(picture)
+        latest = max(self._kept)
+        self._kept = {at: pictures for at, pictures in self._kept.items() if at == 1 or at >= latest - 1}
+
+    def compared(self, portrait_HWC: np.ndarray) -> dict[str, float]:
+        """Identity ratio and the mouth's lag between the two; nothing if there are no two."""
+        whole = [np.stack(self._kept[at]) for at in sorted(self._kept) if len(self._kept[at]) == self._period]
+        if len(whole) < 2:
+            return {}
+        reader = SyntheticFaceReader()
+        portrait, second, last = (reader.read(of) for of in (portrait_HWC[None], whole[0], whole[-1]))
+        person, before, after = (of.identity_TD for of in (portrait, second, last))
+        mouths = [of.mouth_open_T for of in (second, last)]
+        assert person is not None and before is not None and after is not None
+        assert mouths[0] is not None and mouths[1] is not None
+        distances = [float(np.nanmean(identity_distance(of, person[0]))) for of in (before, after)]
+        lag, correlation = best_lag(mouths[1], mouths[0])
+        return {
+            "identity_ratio": distances[1] / distances[0],
+            "mouth_lag_frames": lag.value if lag.value is not None else float("nan"),
+            "mouth_correlation": correlation.value if correlation.value is not None else float("nan"),
+        }
 
 
 class Chunk(NamedTuple):
@@ -60,7 +108,13 @@ def opened(args: argparse.Namespace, device: torch.device) -> Pipeline:
     return pipeline
 
 
-def spoken(session: Session, wave_N: np.ndarray, seconds: float, engine: Engine | None = None) -> list[Chunk]:
+def spoken(
+    session: Session,
+    wave_N: np.ndarray,
+    seconds: float,
+    engine: Engine | None = None,
+    seen: Repetitions | None = None,
+) -> list[Chunk]:
     """Push the sound by the clock, over and over, and make each chunk as soon as it is due.
 
     Several sessions have an engine, as in `df-infer serve`: one thread computes, what must be seen first comes first.
@@ -77,6 +131,8 @@ def spoken(session: Session, wave_N: np.ndarray, seconds: float, engine: Engine 
             seen_by = time.monotonic() + TEMPORAL_STRIDE / FPS
             segment = session.make() if engine is None else engine.submit(seen_by, session.make).result()
             assert segment is not None
+            if seen is not None:
+                seen.add(segment.frame, segment.frames)
             needed = (segment.frame + len(segment.frames)) / FPS + session.latency_s - len(segment.frames) / FPS
             needed = needed if segment.frame else session.latency_s - 3 / FPS
             chunks.append(Chunk(needed, time.perf_counter() - began, len(segment.frames), resident()))
@@ -94,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
     parser.add_argument("--run", type=Path, help="run directory (default: the preset, random weights)")
+    parser.add_argument("--image", type=Path, help="the portrait (default: the rendered person of the server's page)")
     parser.add_argument("--audio", type=Path, default=Path("examples/speech.wav"), help="what is spoken, over and over")
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
     parser.add_argument("--sessions", type=int, default=1, help="sessions at once (default: 1)")
@@ -101,14 +158,20 @@ def main() -> None:
     args = parser.parse_args()
     device, _ = resolve(args)
     pipeline = opened(args, device)
-    image = np.full((pipeline.size, pipeline.size, 3), 128, np.uint8)
+    with resources.as_file(PAGE / "face.png") as own:
+        image = pipeline.portrait(read_image(args.image or own))
     wave = read_audio(args.audio)
+    wave = wave[: len(wave) // PIXEL_FRAME * PIXEL_FRAME]
     spoken(Session(pipeline, image, cropped=True), wave, 3.0)
     sessions = [Session(pipeline, image, cropped=True, seed=seed) for seed in range(args.sessions)]
     engine = Engine() if args.sessions > 1 else None
     with ThreadPoolExecutor(args.sessions) as threads:
-        each = list(threads.map(lambda session: spoken(session, wave, args.seconds, engine), sessions))
+        seen = [Repetitions(len(wave) // PIXEL_FRAME) for _ in sessions]
+        each = list(threads.map(lambda *of: spoken(of[0], wave, args.seconds, engine, of[1]), sessions, seen))
     found = [summary(chunks) | told(chunks, session) for chunks, session in zip(each, sessions)]
+    layout = pipeline.model.config.structure_layout
+    if args.run is not None and layout is not None and layout.encoder == SYNTHETIC:
+        found = [of | kept.compared(image) for of, kept in zip(found, seen)]
     figures = found[0] if len(found) == 1 else {"sessions": found}
     head = ("", *(f"session {index + 1}" if len(found) > 1 else "" for index in range(len(found))))
     text = table(head, [(name.replace("_", " "), *(f"{of[name]:.4g}" for of in found)) for name in found[0]])

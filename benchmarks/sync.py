@@ -40,7 +40,7 @@ from df_train.figures.meter import BUCKETS
 from df_train.noising import Shown, Streams
 from df_train.objective import predict, predicted_video
 from df_train.sync.expert import SyncExpert
-from df_train.sync.held_out import Accuracy, accuracy, judged, read_pieces, right_and_all
+from df_train.sync.held_out import Accuracy, HeldOut, accuracy, judged, read_pieces, right_and_all
 from df_train.sync.loss import open_judge
 
 KINDS = "model", "structure clean", "blind"
@@ -50,10 +50,11 @@ Predict = Callable[[Batch], torch.Tensor]
 
 
 def rows_of(
-    expert: SyncExpert, model: DualForce, clips: Sequence[Batch], kinds: Sequence[str]
+    expert: SyncExpert, model: DualForce, clips: Sequence[HeldOut], kinds: Sequence[str]
 ) -> dict[str, list[Accuracy]]:
     """Each row's accuracies: against all shifts, and against each distance from 2 to 10 frames."""
-    frames = {id(batch): clips[i - 1].video[:1, FRAMES // 2 : FRAMES // 2 + 1] for i, batch in enumerate(clips)}
+    people, batches = [clip.person for clip in clips], [clip.pieces for clip in clips]
+    frames = {id(batch): batches[i - 1].video[:1, FRAMES // 2 : FRAMES // 2 + 1] for i, batch in enumerate(batches)}
     makers: dict[str, Predict] = {
         "clean": lambda batch: batch.video,
         "still": lambda batch: frames[id(batch)].expand_as(batch.video).contiguous(),
@@ -64,8 +65,8 @@ def rows_of(
             makers[f"{kind}, sigma {name}"] = lambda batch, b=bucket, k=kind: _predicted(model, batch, b, k)
     rows = {}
     for name, make in tqdm(makers.items(), desc="rows"):
-        pairs = np.stack([right_and_all(judged(expert, batch, make(batch))) for batch in clips])
-        rows[name] = [accuracy(pairs[:, column]) for column in range(pairs.shape[1])]
+        pairs = np.stack([right_and_all(judged(expert, batch, make(batch))) for batch in batches])
+        rows[name] = [accuracy(pairs[:, column], people) for column in range(pairs.shape[1])]
     return rows
 
 
@@ -104,7 +105,7 @@ def _shown(model: DualForce, batch: Batch, bucket: int, kind: str) -> Shown:
     )
 
 
-def _clips(args: argparse.Namespace, model: DualForce, device: torch.device) -> list[Batch]:
+def _clips(args: argparse.Namespace, model: DualForce, device: torch.device) -> list[HeldOut]:
     split = args.data / "val"
     found, wanted = read_manifest(split).count, max(2, args.clips)  # `still` takes another clip's frame
     if found < wanted:
@@ -114,7 +115,7 @@ def _clips(args: argparse.Namespace, model: DualForce, device: torch.device) -> 
         )
     assert model.config.audio_pool is not None
     clips = read_pieces(first_samples(split), FRAMES, model.config.audio_pool, wanted)
-    return [batch.to(device) for batch in clips]
+    return [HeldOut(person, batch.to(device)) for person, batch in clips]
 
 
 def _main(argv: list[str]) -> int:
@@ -144,7 +145,7 @@ def _main(argv: list[str]) -> int:
 
 
 def _text(rows: dict[str, list[Accuracy]]) -> str:
-    header = ("latents", "2 to 10 frames", "95 %", "2", "5", "10", "clips", "comparisons")
+    header = ("latents", "2 to 10 frames", "95 %", "2", "5", "10", "clips", "people", "comparisons")
     lines = [
         (
             name,
@@ -152,11 +153,15 @@ def _text(rows: dict[str, list[Accuracy]]) -> str:
             f"{cells[0].low:.3f} to {cells[0].high:.3f}",
             *(f"{cells[far - 1].value:.3f}" for far in (2, 5, 10)),
             cells[0].clips,
+            cells[0].people,
             cells[0].comparisons,
         )
         for name, cells in rows.items()
     ]
-    told = "Share of windows that are closer to their own audio than to the same audio shifted; chance is 0.5."
+    told = (
+        "Share of windows that are closer to their own audio than to the same audio shifted; chance is 0.5. Intervals "
+        "over people: value ± t × bootstrap standard error."
+    )
     return f"{told}\n\n{table(header, lines)}"
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from pages import write_page
 
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, SetSpec
-from df_eval.metrics.ranges import Range
 from df_eval.metrics.sets import PROTOCOL_CLIPS
+from df_models.intervals.ranges import Range
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -31,7 +31,7 @@ Every metric of df-eval. This page is made from the lists that df-eval measures 
 A value is pooled over clips as a sum of numerators over a sum of denominators; for a plain mean over clips the
 denominator is 1. Distances of distributions have no value per clip. Intervals are bootstraps over people, value ± t ×
 standard error. They are cut at the ends of the metric's range, those of a difference at the ends of what two such
-values can differ by (`df_eval.metrics.estimate.interval`); value and standard error stay as they are. Frames in
+values can differ by (`df_models.intervals.estimate.interval`); value and standard error stay as they are. Frames in
 which no face is found are left out of every metric of readings, never filled (SyncNet looks where the face was before
 and after); the detection rate is always reported. "Needs" names the signals without which a metric does not exist: of
 the reader (`mouth`, `identity`, ...), of the truth (`true_mouth`, ...), or of a network whose file is given

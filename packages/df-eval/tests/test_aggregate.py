@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from df_eval.metrics import ClipRatio, Pair, Score, metric_class
-from df_eval.metrics.estimate import Cells, estimate, units_of
-from df_eval.metrics.ranges import CORRELATION, NOT_NEGATIVE, SHARE
+from df_models.intervals.estimate import Cells, estimate, units_of
+from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, SHARE
 
 
 def pairs_of(values: np.ndarray) -> list[Pair]:

@@ -22,6 +22,7 @@ from df_eval.reports.output import write_outcome
 from df_eval.reports.table import HEADLINE
 from df_infer.run_dir import RunDir
 from df_models import DualForce
+from df_models.errors import UserError
 
 TINY = {
     "dim": 24, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "structure_width": 16, "structure_layers": 1,
@@ -101,6 +102,32 @@ def test_every_milestone_is_measured_once(run: Path, measuring: Measuring, monke
         for step in (100, 2000)
     }
     assert len(keys) == 6, "settings and weights decide"
+
+
+def test_a_broken_or_missing_milestone_is_told_before_anything_is_generated(run: Path, measuring: Measuring) -> None:
+    (run / "config.yaml").write_text(
+        "data: {root: gone, synth: {size: 32}}\ncheckpoint: {milestones: [100, 500, 2000]}\n"
+    )
+    said: list[str] = []
+    evaluate_milestones(run, CONFIG, run / "eval", said.append)
+    assert "step 500" in said[0] and "not there" in said[0] and "measuring" in said[1]
+
+    weights, header = (run / "models" / "step-2000" / name for name in ("model.safetensors", "config.json"))
+    whole, told = weights.read_bytes(), header.read_text()
+    measuring.done.clear()
+    for name, spoil, reason in (
+        ("cut short", lambda: weights.write_bytes(whole[: len(whole) // 2]), "truncated"),
+        ("altered", lambda: weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1])), "sha256 differs"),
+        ("gone", weights.unlink, "holds no model.safetensors"),
+        ("not written to its end", header.unlink, "holds no config.json"),
+        ("no JSON", lambda: header.write_text("{"), "damaged"),
+    ):
+        weights.write_bytes(whole), header.write_text(told)
+        spoil()
+        with pytest.raises(UserError, match="1 of 2 milestones cannot be loaded, so nothing was measured") as error:
+            evaluate_milestones(run, CONFIG.model_copy(update={"seed": 1}), run / "eval", said.append)
+        assert reason in str(error.value) and "step 2000" in str(error.value), name
+        assert "step 100:" not in str(error.value) and measuring.done == [], name
 
 
 def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from df_data.format.manifest import read_manifest
 from df_data.format.sample import Sample
+from df_data.format.shards import iter_samples
 from df_data.reading import ShardReader
 from df_data.reading.batch import Batch
 from df_models import DualForce
@@ -137,8 +138,26 @@ def test_a_still_mouth_is_at_chance(run: Path, talk: Talk):
         other = pieces_of(raw(talk("val", 300 + index)), LATENTS, "concat")  # its own frame would be right at its time
         still = other.video[:, 5:6].expand_as(batch.video)
         pairs.append(right_and_all(judged(expert, batch, still))[0])
-    found = accuracy(np.stack(pairs))
-    assert found.low < 0.5 < found.high
+    found = accuracy(np.stack(pairs), [str(index) for index in range(16)])
+    assert found.low < 0.5 < found.high and (found.clips, found.people) == (16, 16)
+
+
+def test_clips_of_one_person_do_not_count_as_people():
+    pairs_N2 = np.array([[40, 80], [60, 80], [44, 80], [52, 80]])
+    apart = accuracy(pairs_N2, ["a", "b", "c", "d"])
+    together = accuracy(np.repeat(pairs_N2, 50, axis=0), [person for person in "abcd" for _ in range(50)])
+    assert (together.value, together.clips, together.people) == (apart.value, 200, 4)
+    assert (together.low, together.high) == pytest.approx((apart.low, apart.high)), "more clips are no more people"
+    assert accuracy(np.array([[79, 80], [80, 80]]), ["a", "b"]).high == 1.0, "a share is no more than 1"
+    assert np.isnan(accuracy(np.zeros((2, 2)), ["a", "b"]).value), "no comparison"
+    assert "200 clips of 4 people" in str(together)
+
+
+def test_a_held_out_clip_says_who_it_is_of(talkers: Path):
+    config = config_of(talkers, talkers / "none", held_out=3)
+    samples = [sample for sample, _ in zip(iter_samples(talkers / "val"), range(3))]
+    people = [clip.person for clip in recipe.held_out_clips(config)]
+    assert people == [sample.meta.identity for sample in samples] and all(people)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(talkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

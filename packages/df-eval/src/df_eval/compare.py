@@ -1,9 +1,9 @@
 """Several systems on the same clips: each one's paired difference from the first.
 
-The statistics are those of studies (`df_eval.metrics.estimate`) with one seed: bootstrap over the people (or clips of
-one person) that both rows have, value +- t * standard error, and p of the same t. The p values of the main metrics are
-adjusted together by Holm's procedure; that family is fixed before anything is measured. Other metrics have intervals
-and no p.
+The statistics are those of studies (`df_models.intervals.estimate`) with one seed: bootstrap over the people (or
+clips of one person) that both rows have, value +- t * standard error, and p of the same t. The p values of the main
+metrics are adjusted together by Holm's procedure; that family is fixed before anything is measured. Other metrics have
+intervals and no p.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from df_eval.metrics import CATALOG, SPECS
-from df_eval.metrics.estimate import Cells, Estimate, estimate, holm, p_value
 from df_eval.metrics.pair import Pair
 from df_eval.results import LengthResults
+from df_models.intervals.estimate import Cells, Estimate, estimate, holm, p_value
 
 
 @dataclass(frozen=True)

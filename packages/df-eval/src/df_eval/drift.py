@@ -23,7 +23,6 @@ from df_eval.measure import SHIFTED, STATIC, Truth, Video, kind_of
 from df_eval.metrics import SPECS, Pair, Score, sync
 from df_eval.metrics.aggregate import pooled_score
 from df_eval.metrics.frames import sharpness
-from df_eval.metrics.ranges import NOT_NEGATIVE
 from df_eval.metrics.seen import Seen
 from df_eval.reading.readers import FaceReader
 from df_eval.reading.readings import FaceReadings
@@ -33,6 +32,7 @@ from df_eval.rows.generation import decode_next, model_inputs
 from df_eval.rows.long_speech import LongSpeech
 from df_eval.rows.systems import RunSystem, System, rows_of, shifted_row
 from df_infer.rollout import stream_latents
+from df_models.intervals.ranges import NOT_NEGATIVE
 
 READ = ("identity_distance", "csim", "lip_sync", "pose_range", "presence")
 """Metrics of the list that are measured in a window."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from df_eval.reports.output import WRITTEN
 from df_eval.reports.plots import COLOURS, MORE_COLOURS, new_figure, save
 from df_eval.reports.table import HEADLINE, cell
 from df_infer.run_dir import RunDir, open_run_dir
+from df_models import DualForce
 from df_models.errors import UserError
 from df_models.files import atomic_write, check_owned, mark_owned
 from df_models.locks import one_writer
@@ -40,13 +41,17 @@ def evaluate_milestones(
         The path of training.json.
 
     Raises:
-        UserError: the run has no milestones, or as :func:`df_eval.evaluate.evaluate`.
+        UserError: the run has no milestones, or one that is broken, which is told before anything is generated; or as
+            :func:`df_eval.evaluate.evaluate`.
     """
     run = RunDir(Path(run_dir))
-    steps = run.milestone_steps
+    steps = list(run.milestone_folders)
     if not steps:
         raise UserError(f"the run {run.root} has no milestones to measure (df-train: checkpoint.milestones)")
     check_owned(out, "df-eval", (*WRITTEN, CURVES, PLOTS))
+    _check_whole(run, steps)
+    for step in _missing(run, steps):
+        say(f"step {step}: in checkpoint.milestones of {run.config}, and not there; the curves go without it")
     documents = {
         step: _measured(run, config.model_copy(update={"checkpoint": step}), out, say, quiet) for step in steps
     }
@@ -56,6 +61,32 @@ def evaluate_milestones(
     with one_writer(out, "df-eval"):
         mark_owned(out, "df-eval")
         return _write(document, out)
+
+
+def _check_whole(run: RunDir, steps: Sequence[int]) -> None:
+    """Load every milestone once, one at a time, so that none is found broken after others were measured for hours.
+
+    Raises:
+        UserError: naming all that cannot be loaded, each with the reason.
+    """
+    broken = []
+    for step in steps:
+        try:
+            DualForce.from_pretrained(run.milestone(step))
+        except UserError as error:
+            broken.append(f"step {step}: {error}")
+    if broken:
+        raise UserError(
+            f"{run.root}: {len(broken)} of {len(steps)} milestones cannot be loaded, so nothing was measured: "
+            f"{'; '.join(broken)}. Put back what df-train wrote, or remove those folders of {run.milestones} and "
+            "measure the others"
+        )
+
+
+def _missing(run: RunDir, steps: Sequence[int]) -> list[int]:
+    """Milestones that training was asked for and that are not there: removed, or not reached."""
+    asked = run.section("checkpoint").get("milestones") or []
+    return [step for step in asked if step not in steps]
 
 
 def _measured(run: RunDir, config: EvalConfig, out: Path, say: Callable[[str], None], quiet: bool) -> dict[str, Any]:

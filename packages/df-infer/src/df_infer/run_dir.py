@@ -93,10 +93,15 @@ class RunDir:
         return self.milestones / f"step-{step}"
 
     @property
+    def milestone_folders(self) -> dict[int, Path]:
+        """The folders of milestones by step, rising; one that was not written to its end holds no whole model."""
+        named = ((_STEP.fullmatch(path.name), path) for path in self.milestones.glob("step-*"))
+        return dict(sorted((int(match[1]), path) for match, path in named if match))
+
+    @property
     def milestone_steps(self) -> list[int]:
         """Steps of the milestones that are there, rising."""
-        named = ((_STEP.fullmatch(path.name), path) for path in self.milestones.glob("step-*"))
-        return sorted(int(match[1]) for match, path in named if match and is_model(path))
+        return [step for step, path in self.milestone_folders.items() if is_model(path)]
 
     @property
     def samples(self) -> Path:

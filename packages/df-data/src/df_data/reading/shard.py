@@ -63,13 +63,14 @@ class Member(NamedTuple):
 
 
 class RawSample(NamedTuple):
-    """A sample as it stands in a shard: tensors are views of ``bytes`` bytes."""
+    """A sample as it stands in a shard: tensors are views of ``bytes`` bytes; ``identity`` names its person."""
 
     key: str
     weight: float
     tensors: dict[str, np.ndarray]
     bytes: int
     prompt: str | None = None
+    identity: str = ""
 
 
 class _Head(BaseModel):
@@ -80,6 +81,7 @@ class _Head(BaseModel):
     num_frames: int = Field(ge=1)
     weight: float = Field(default=1.0, ge=0.0, le=1.0)
     prompt: str | None = None
+    identity: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class OpenShard:
         views = tensor_views(data, start, tensors.size, where)
         if head.num_frames != pixel_length(len(views["video_latent"])):
             raise UserError(f"{where}: its tensors are not of {head.num_frames} pixel frames; build the shard again")
-        return RawSample(key, head.weight, views, len(data), head.prompt)
+        return RawSample(key, head.weight, views, len(data), head.prompt, head.identity)
 
     def expect(self, index: int) -> None:
         """Say that a sample will be read soon."""

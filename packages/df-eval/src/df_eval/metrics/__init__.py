@@ -5,12 +5,12 @@ from __future__ import annotations
 from df_eval.metrics.aggregate import ClipRatio, Score
 from df_eval.metrics.catalog import CATALOG, SPECS, add_metric
 from df_eval.metrics.clip_metric import ClipMetric, metric_class
-from df_eval.metrics.estimate import ratio_of_sums
 from df_eval.metrics.frechet import frechet_distance, frechet_of_sets
 from df_eval.metrics.pair import Pair
 from df_eval.metrics.sets import SET_SPECS, SETS, SetDistance, SetSpec
 from df_eval.metrics.signals import LagCurve, lag_curve, pearson
 from df_eval.metrics.spec import GROUPS, MetricSpec
+from df_models.intervals.estimate import ratio_of_sums
 
 __all__ = [
     "CATALOG",

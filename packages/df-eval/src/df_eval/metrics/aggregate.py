@@ -1,4 +1,4 @@
-"""From clips to one number with an interval (`df_eval.metrics.estimate`), safe under distributed padding."""
+"""From clips to one number with an interval (`df_models.intervals.estimate`), safe under distributed padding."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from df_eval.metrics.estimate import RESAMPLES, Cells, estimate, ratio_of_sums
 from df_eval.metrics.pair import Pair
-from df_eval.metrics.ranges import ANY, Range
+from df_models.intervals.estimate import RESAMPLES, Cells, estimate, ratio_of_sums
+from df_models.intervals.ranges import ANY, Range
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from df_eval.config import MOST_LAG
 from df_eval.metrics import frames, identity, pose, sync
 from df_eval.metrics.field import FIELD
 from df_eval.metrics.pair import Pair
-from df_eval.metrics.ranges import CORRELATION, NOT_NEGATIVE, SHARE, of_difference
 from df_eval.metrics.seen import Seen
 from df_eval.metrics.signals import pearson
 from df_eval.metrics.spec import (
@@ -27,6 +26,7 @@ from df_eval.metrics.spec import (
     TO_REFERENCE,
     MetricSpec,
 )
+from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, SHARE, of_difference
 
 # What the entries share. A metric is measured only where its `needs` are not None, which no type says.
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from df_eval.metrics import frames, identity, lips
-from df_eval.metrics.ranges import CORRELATION, NOT_NEGATIVE, UNIT_DISTANCE
 from df_eval.metrics.spec import MOUTH, NOT_ITSELF, TO_REFERENCE, MetricSpec
 from df_eval.metrics.syncnet import MAX_SHIFT
+from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, UNIT_DISTANCE
 
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
 

@@ -2,7 +2,7 @@
 
 They have no value per clip. Intervals resample people (clips, where all are of one person), the true and the made one
 of a clip together. A resampled set holds clips twice, which raises such distances, so the spread of the resampled
-distances is laid around the value itself: value +- t * standard error (`df_eval.metrics.estimate`).
+distances is laid around the value itself: value +- t * standard error (`df_models.intervals.estimate`).
 
 Frames of one clip are alike, so what counts as the size of a set is its clips, also where frames are compared.
 
@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from df_eval.metrics.aggregate import ClipStates, Score
-from df_eval.metrics.estimate import interval, units_of
 from df_eval.metrics.frechet import clip_kernels, frechet_of_sets, kernel_distance
-from df_eval.metrics.ranges import ANY, NOT_NEGATIVE, Range
+from df_models.intervals.estimate import interval, units_of
+from df_models.intervals.ranges import ANY, NOT_NEGATIVE, Range
 
 WINDOW_FRAMES = 16
 SET_RESAMPLES = 100

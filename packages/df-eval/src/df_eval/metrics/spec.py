@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from df_eval.metrics.pair import Pair
-from df_eval.metrics.ranges import Range
 from df_eval.metrics.seen import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, Seen
+from df_models.intervals.ranges import Range
 
 OURS = "this repository"
 

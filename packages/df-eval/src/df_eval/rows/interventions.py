@@ -23,13 +23,13 @@ from df_eval.measure import Truth
 from df_eval.metrics import Pair, Score, pearson, sync
 from df_eval.metrics.aggregate import pooled_score
 from df_eval.metrics.identity import identity_distance, mean_over_time
-from df_eval.metrics.ranges import CORRELATION, NOT_NEGATIVE, SHARE
 from df_eval.reading.readers import FaceReader
 from df_eval.reading.readings import FaceReadings
 from df_eval.rows.codec import through
 from df_eval.rows.generation import Progress
 from df_eval.rows.systems import LeftOut, RunSystem
 from df_infer.config import TRUTH
+from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, SHARE
 
 STRUCTURE_SWAPPED, REFERENCE_SWAPPED = "structure_swapped", "reference_swapped"
 QUANTITIES = {"mouth": "mouth (correlation)", "pose": "pose (correlation)", "identity": "identity (distance)"}

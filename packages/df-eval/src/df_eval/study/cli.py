@@ -60,7 +60,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
         parser.add_argument("--amend", metavar="TEXT", help="why arms or hypotheses are added after the first run")
         add_print_config(parser)
     if command == "report":
-        parser.add_argument("--paper", type=Path, metavar="DIR", help="also LaTeX tables, PDF figures and the protocol")
+        parser.add_argument("--paper", type=Path, metavar="DIR", help="also files for LaTeX: tables, figures, strips")
     add_version(parser, "df-eval")
     return parser
 

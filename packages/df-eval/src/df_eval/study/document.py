@@ -9,7 +9,6 @@ from typing import Any
 
 from df_eval.measure import GENERATED
 from df_eval.metrics import SPECS
-from df_eval.metrics.estimate import LEVEL
 from df_eval.study.arms import arms_of
 from df_eval.study.config import StudyConfig
 from df_eval.study.cost import seconds_of, summary
@@ -18,6 +17,7 @@ from df_eval.study.plan import Plan
 from df_eval.study.programs import Programs
 from df_eval.study.records import read_record, state_of
 from df_eval.study.verdicts import counted, verdicts_of
+from df_models.intervals.estimate import LEVEL
 
 SCHEMA_VERSION = 2
 STATISTICS = (

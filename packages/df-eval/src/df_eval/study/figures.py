@@ -60,22 +60,22 @@ def _draw(panel: Axes, document: Mapping[str, Any], axis: str, table: Mapping[st
         ]
         style = "o-" if numeric else "o"
         panel.errorbar(
-            across, values, yerr=[down, down], fmt=style, color=colour, capsize=3, label=_text(others) or None
+            across, values, yerr=[down, down], fmt=style, color=colour, capsize=3, label=label_text(others) or None
         )
     if not numeric:
         panel.set_xticks(
-            [places[label] for label in labels], [*map(_text, labels)], rotation=20, ha="right", fontsize=8
+            [places[label] for label in labels], [*map(label_text, labels)], rotation=20, ha="right", fontsize=8
         )
         panel.margins(x=0.15)
     unit = f" ({table['unit']})" if table["unit"] else ""
     panel.set_title(f"{table['title']}{unit}, {table['frames']} frames", fontsize=9, loc="left")
-    panel.set_xlabel("" if axis == "arms" else _text(axis), fontsize=9)
+    panel.set_xlabel("" if axis == "arms" else label_text(axis), fontsize=9)
     panel.grid(alpha=0.25)
     if any(lines):
         panel.legend(fontsize=7, frameon=False)
 
 
-def _text(text: str) -> str:
+def label_text(text: str) -> str:
     """Text that Matplotlib draws as it is: a pair of ``$`` would be a formula."""
     return text.replace("$", r"\$")
 

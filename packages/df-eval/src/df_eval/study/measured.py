@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from df_eval.metrics import SPECS
-from df_eval.metrics.estimate import Cells, Estimate, estimate
-from df_eval.metrics.ranges import Range
 from df_eval.study.plan import Plan, Step
 from df_eval.study.records import state_of
+from df_models.intervals.estimate import Cells, Estimate, estimate
+from df_models.intervals.ranges import Range
 
 Pairs = Mapping[str, tuple[float, float]]
 """Numerator and denominator by clip."""

@@ -1,4 +1,8 @@
-"""Files for a paper, from the numbers that `study.json` holds: booktabs tables, PDF figures, the protocol as text."""
+"""Files for a paper, from the numbers that `study.json` holds and the videos of its runs: booktabs tables, PDF figures,
+strips of images, the protocol as text.
+
+Tables compile with pdfLaTeX and ``\\usepackage{booktabs}``.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from df_eval.metrics.estimate import Estimate
 from df_eval.study.figures import axes_of, axis_figure, save_pdf
+from df_eval.study.latex import latex
+from df_eval.study.strips import shown_videos, strip_of
 from df_eval.study.table import counted_of, note, p_text
 from df_models.files import atomic_write
+from df_models.intervals.estimate import Estimate
 
-_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "–": "--",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
+_BRACKETS = "brackets: 95 % interval over seeds and people (clips, where all are of one person)"
 
 
 def write_paper(document: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``verdicts.tex``, a ``METRIC-FRAMES-ROW.tex`` per table, ``AXIS.pdf`` and ``protocol.txt``; return them."""
+    """Write ``verdicts.tex``, a ``METRIC-FRAMES-ROW.tex`` per table, ``AXIS.pdf``, a ``strip-FRAMES-CLIP.pdf`` for some
+    of the clips whose videos every arm's first run has, and ``protocol.txt``; return them."""
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
 
@@ -39,6 +38,8 @@ def write_paper(document: Mapping[str, Any], folder: Path) -> list[Path]:
     for axis in axes_of(document):
         if (figure := axis_figure(document, axis)) is not None:
             written.append(save_pdf(figure, folder / f"{_name(axis)}.pdf"))
+    for name, videos in shown_videos(document).items():
+        written.append(save_pdf(strip_of(videos), folder / f"strip-{_name(name)}.pdf"))
     write("protocol.txt", protocol(document))
     return written
 
@@ -67,11 +68,6 @@ def protocol(document: Mapping[str, Any]) -> str:
 
 def _name(*parts: object) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(map(str, parts))).strip("-")
-
-
-def latex(text: str) -> str:
-    """Text whose special characters LaTeX prints."""
-    return "".join(_SPECIAL.get(sign, sign) for sign in text)
 
 
 def _interval(found: Estimate, decimals: int) -> str:
@@ -106,16 +102,30 @@ def _table(table: Mapping[str, Any]) -> str:
                 "--" if difference is None else _interval(Estimate(**difference), decimals),
                 str(counted.seeds),
                 str(counted.clips),
+                _people(counted),
             ]
         )
         if left_out := note(row):
             rows.append(
-                [f"\\multicolumn{{5}}{{p{{0.9\\linewidth}}}}{{\\footnotesize {latex(row['arm'])}: {latex(left_out)}}}"]
+                [f"\\multicolumn{{6}}{{p{{0.9\\linewidth}}}}{{\\footnotesize {latex(row['arm'])}: {latex(left_out)}}}"]
             )
     unit = f" ({table['unit']})" if table["unit"] else ""
-    header = ["arm", latex(table["title"] + unit), f"minus {latex(table['reference'])}, paired", "seeds", "clips"]
-    about = f"{table['metric']}, row {table['row']}, {table['frames']} frames; brackets: 95 % interval; "
-    return _booktabs("lllrr", header, rows, f"{about}seeds and clips: of the paired difference where there is one")
+    header = [
+        "arm",
+        latex(table["title"] + unit),
+        f"minus {latex(table['reference'])}, paired",
+        "seeds",
+        "clips",
+        "people",
+    ]
+    about = f"{table['metric']}, row {table['row']}, {table['frames']} frames; {_BRACKETS}; "
+    counts = "seeds, clips and people: of the paired difference where there is one"
+    return _booktabs("lllrrr", header, rows, about + counts)
+
+
+def _people(found: Estimate) -> str:
+    """Over how many people an interval goes; those of studies from before people were known are not."""
+    return str(found.people) if found.people else "--"
 
 
 def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -126,9 +136,11 @@ def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
             f"${v['hypothesis']['margin']:g}$",
             latex(p_text(v["p"])),
             latex(p_text(v["p_holm"])),
+            str(Estimate(**v["found"]).seeds),
+            _people(Estimate(**v["found"])),
             v["outcome"],
         ]
         for v in verdicts
     ]
-    header = ["hypothesis", "paired difference", "margin", "$p$", "$p$ (Holm)", "verdict"]
-    return _booktabs("p{0.35\\linewidth}lrrrl", header, rows, "brackets: 95 % interval over seeds and people")
+    header = ["hypothesis", "paired difference", "margin", "$p$", "$p$ (Holm)", "seeds", "people", "verdict"]
+    return _booktabs("p{0.3\\linewidth}lrrrrrl", header, rows, _BRACKETS)

@@ -9,7 +9,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from df_eval.metrics.estimate import Estimate
 from df_eval.reports.style import CSS
 from df_eval.study.cost import cost_line, duration
 from df_eval.study.document import study_document
@@ -21,6 +20,7 @@ from df_eval.study.table import counted_of, markdown_document, note, state_text
 from df_eval.study.verdicts import numbers
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.intervals.estimate import Estimate
 
 STYLE = """
 .verdict { background: var(--paper); border: 1px solid var(--line); border-left: 5px solid var(--none);

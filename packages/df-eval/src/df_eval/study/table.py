@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from df_eval.metrics.estimate import Estimate
 from df_eval.reports.markdown import NOTHING, count_of, markdown_table
 from df_eval.study.verdicts import numbers
+from df_models.intervals.estimate import Estimate
 
 
 def markdown_document(document: Mapping[str, Any]) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from df_eval.metrics.estimate import Estimate, holm, one_sided, p_value
 from df_eval.study.config import HypothesisConfig, StudyConfig
 from df_eval.study.measured import Measured
+from df_models.intervals.estimate import Estimate, holm, one_sided, p_value
 
 Outcome = Literal["supported", "refuted", "undecided"]
 

@@ -1,15 +1,17 @@
 """How well an expert tells audio in sync from shifted audio, on held-out people.
 
-A clip counts by all its windows and all shifts that fit; intervals are over clips (people), since windows of one clip
-are not independent of each other.
+A clip counts by all its windows and all shifts that fit; intervals are over people, by the rule that df-eval's metrics
+have (`df_models.intervals`), since neither windows of one clip nor clips of one person are independent of each other.
 
-Shape legend: N clips (or windows, behind B), T latent frames, X shifts, R bootstrap resamples.
+Shape legend: N clips (or windows, behind B), T latent frames, X shifts.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,30 +21,40 @@ from df_data.reading import Batch
 from df_data.reading.batch import Recipe, clip_of, collate
 from df_data.reading.shard import RawSample
 from df_models.encoders import AudioPool
+from df_models.intervals.estimate import Cells, estimate
+from df_models.intervals.ranges import SHARE
 from df_train.sync.expert import SyncExpert
 from df_train.sync.pairs import FARTHEST, SHIFTS, Candidates, compare
 
-_RESAMPLES = 2000
 _OFFSETS = tuple(range(-FARTHEST, FARTHEST + 1))
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A share of comparisons that came out right, with its 95 % interval over clips.
+    """A share of comparisons that came out right, with its 95 % interval over people (over clips, of one person).
 
     Attributes:
-        value, low, high: NaN without any comparison.
-        clips, comparisons: what it rests on.
+        value: NaN without any comparison; ``low``, ``high``: NaN with fewer than two clips, too.
+        clips, people, comparisons: what it rests on.
     """
 
     value: float
     low: float
     high: float
     clips: int
+    people: int
     comparisons: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, {self.clips} clips)"
+        of = "1 person" if self.people == 1 else f"{self.people} people"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, {self.clips} clips of {of})"
+
+
+class HeldOut(NamedTuple):
+    """A held-out clip: who it is of, and its pieces in one batch."""
+
+    person: str
+    pieces: Batch
 
 
 def pieces_of(sample: RawSample, length: int, pool: AudioPool) -> Batch:
@@ -94,32 +106,27 @@ def right_and_all(found: Candidates, where_BN: Tensor | None = None) -> np.ndarr
     return np.stack([pairs_X2.sum(axis=0), *each])
 
 
-def accuracy(pairs_N2: np.ndarray, seed: int = 0) -> Accuracy:
-    """The share over all clips, with a percentile bootstrap over clips (Efron 1979)."""
-    pairs_N2 = pairs_N2[pairs_N2[:, 1] > 0]
-    count = len(pairs_N2)
-    if not count:
-        return Accuracy(float("nan"), float("nan"), float("nan"), 0, 0)
-    picks_RN = np.random.default_rng(seed).integers(count, size=(_RESAMPLES, count))
-    right, total = (pairs_N2[:, i][picks_RN].sum(axis=1) for i in (0, 1))
-    low, high = np.quantile(right / total, [0.025, 0.975])
-    right_all, total_all = pairs_N2.sum(axis=0)
-    return Accuracy(float(right_all / total_all), float(low), float(high), count, int(total_all))
+def accuracy(pairs_N2: np.ndarray, people: Sequence[str], seed: int = 0) -> Accuracy:
+    """The share over all clips: sum of those right over sum of all; ``people`` are the clips', in their order."""
+    right_1N, total_1N = np.asarray(pairs_N2, dtype=np.float64).T[:, None]
+    found = estimate(Cells(right_1N, total_1N), within=SHARE, people=people, seed=seed)
+    value, low, high = (float("nan") if x is None else x for x in (found.value, found.low, found.high))
+    return Accuracy(value, low, high, found.clips, found.people, int(total_1N.sum()))
 
 
-def measure(expert: SyncExpert, clips: Iterable[Batch]) -> tuple[Accuracy, Accuracy, float]:
+def measure(expert: SyncExpert, clips: Sequence[HeldOut]) -> tuple[Accuracy, Accuracy, float]:
     """Accuracy against all shifts and against the nearest alone, and the share of clips whose best offset is 0.
 
     A clip's best offset is the shift, of -10 to 10 pixel frames, at which the mean cosine of its windows is largest.
     """
     pairs, hits = [], []
     device = expert.audio_mean.device
-    for batch in clips:
-        batch = batch.to(device)
+    for clip in clips:
+        batch = clip.pieces.to(device)
         pairs.append(right_and_all(judged(expert, batch)))
         hits.append(best_offset(expert, batch) == 0)
-    stacked = np.stack(pairs)
-    return accuracy(stacked[:, 0]), accuracy(stacked[:, 1]), float(np.mean(hits))
+    stacked, people = np.stack(pairs), [clip.person for clip in clips]
+    return accuracy(stacked[:, 0], people), accuracy(stacked[:, 1], people), float(np.mean(hits))
 
 
 @torch.no_grad()
@@ -131,6 +138,6 @@ def best_offset(expert: SyncExpert, batch: Batch) -> int:
     return _OFFSETS[int(means_X.masked_fill(~fits.any(dim=0).any(dim=0), -torch.inf).argmax())]
 
 
-def read_pieces(samples: Iterable[RawSample], length: int, pool: AudioPool, count: int) -> Sequence[Batch]:
+def read_pieces(samples: Iterable[RawSample], length: int, pool: AudioPool, count: int) -> list[HeldOut]:
     """The first clips of a split, each cut into its pieces."""
-    return [pieces_of(sample, length, pool) for sample, _ in zip(samples, range(count))]
+    return [HeldOut(sample.identity, pieces_of(sample, length, pool)) for sample in itertools.islice(samples, count)]

@@ -38,7 +38,7 @@ from df_train.schedule import ema_decay, learning_rate
 from df_train.sync.config import SyncConfig
 from df_train.sync.diagnosis import facts_of, paragraph
 from df_train.sync.expert import ExpertConfig, SyncExpert, write_expert
-from df_train.sync.held_out import measure, pieces_of
+from df_train.sync.held_out import HeldOut, measure, pieces_of, read_pieces
 from df_train.sync.pairs import check_length, compare, match_loss, with_others
 
 EXPERT = "expert"
@@ -213,15 +213,14 @@ def set_audio_scale(expert: SyncExpert, config: SyncConfig) -> None:
     expert.audio_std.copy_(audio_XD.std(dim=0).clamp_min(1e-3))
 
 
-def held_out_clips(config: SyncConfig) -> Sequence[Batch]:
+def held_out_clips(config: SyncConfig) -> Sequence[HeldOut]:
     """The validation clips that are measured, each cut into pieces of training's (shortest) length.
 
     Raises:
         UserError: there are none.
     """
     length = shortest_clip(config.data, training_manifest(config.data))
-    samples = itertools.islice(stored(config.data, "val"), config.held_out)
-    clips = [pieces_of(sample, length, config.expert.audio_pool) for sample in samples]
+    clips = read_pieces(stored(config.data, "val"), length, config.expert.audio_pool, config.held_out)
     if len(clips) < 2:
         raise UserError(f"{config.data.split('val')} holds fewer than 2 clips to measure the expert on; build it again")
     return clips
@@ -272,7 +271,7 @@ def batch_loss(expert: SyncExpert, video_BTChw: Tensor, batch: Batch) -> Tensor:
 
 
 def look(
-    state: SyncState, config: SyncConfig, manifest: Manifest, clips: Sequence[Batch], run: RunDir, log: RunLog
+    state: SyncState, config: SyncConfig, manifest: Manifest, clips: Sequence[HeldOut], run: RunDir, log: RunLog
 ) -> None:
     """Measure the averaged weights on held-out people, export them, and say why if they are stuck."""
     with state.average.in_place():
@@ -287,7 +286,7 @@ def look(
         {"val/accuracy": overall.value, "val/accuracy_2": nearest.value, "val/offset_0": exact},
     )
     tried = state.step - config.stuck_after
-    if overall.low <= 0.5 and 0 <= tried < config.eval_every and not math.isnan(overall.value):
+    if not overall.low > 0.5 and 0 <= tried < config.eval_every and not math.isnan(overall.value):
         tqdm.write(why_stuck(config, manifest, state.step))
 
 

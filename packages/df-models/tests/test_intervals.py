@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from df_eval.metrics.estimate import Cells, estimate, holm, p_value
+from df_models.intervals.estimate import Cells, estimate, holm, p_value
 
 
 def cells(values_SC: np.ndarray) -> Cells:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from df_eval.metrics.ranges import ANY, Range, of_difference
+from df_models.intervals.ranges import ANY, Range, of_difference
 
 RESAMPLES = 2000
 """Bootstrap resamples of every interval."""

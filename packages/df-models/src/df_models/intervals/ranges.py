@@ -1,5 +1,5 @@
 """The values that a metric can have. Every metric declares its own; intervals never leave them
-(`df_eval.metrics.estimate.interval`)."""
+(`df_models.intervals.estimate.interval`)."""
 
 from __future__ import annotations
 
