@@ -44,6 +44,41 @@ A Frechet distance of few clips is too large, and is printed with that remark.
 """
 
 
+VARIANTS = """\
+## Variants under one name
+
+**Sync-C and Sync-D (LSE-C, LSE-D).** Two paths are in use, and their numbers differ; a paper rarely says which it took.
+Both take the median and the minimum of the mean distance over shifts of +-15 frames.
+
+- *Tracked*: the network sees the face found by S3FD, its box followed and smoothed (median of 13 frames), cropped with
+  a margin of 0.4. So do `run_pipeline.py` and `run_syncnet.py` of
+  [syncnet_python](https://github.com/joonson/syncnet_python), and `calculate_scores_real_videos.sh` of
+  [Wav2Lip](https://github.com/Rudrabha/Wav2Lip/tree/master/evaluation).
+- *Whole image*: it sees every image as it is, which must be a crop already. So do `demo_syncnet.py` of syncnet_python,
+  and `calculate_scores_LRS.py` of Wav2Lip, which squeezes each image to 224x224.
+
+df-eval's is the tracked one, with the box of the landmarks in place of S3FD's. Tracks of 100 frames or less are dropped
+by the published path; df-eval measures clips of 35 frames or more, so short ones compare with no published number. A
+codec moves the numbers, too: measure everything through the same one (`codec=h264`).
+
+**FVD.** The 400 logits of I3D come from different files, resizings and windows:
+
+- *Unterthiner et al. 2018*: I3D of TF-Hub, whose weights are others than those of the I3D repository; covariance with
+  ddof 1.
+- *StyleGAN-V*, `fvd2048_16f`
+  ([source](https://github.com/universome/stylegan-v/blob/master/src/metrics/frechet_video_distance.py)): a TorchScript
+  port of it (`rescale=True, resize=True, return_features=True`), by its authors' word the same but for the resizing,
+  which the archive does; 2048 real and 2048 generated windows of 16 consecutive frames, of a generated video the first
+  ones; ddof 0.
+- *cd-fvd* (Ge et al. 2024): another port, images resized to 224x224 (bilinear, align_corners False) in [-1, 1], logits
+  averaged over time; ddof 0.
+
+df-eval calls the last two as their protocols do, but takes the first and the last 16 frames of every clip, real and
+generated alike, and prints them apart. So its numbers compare within one table, and with published ones only where
+clips, number and windows are the same.
+"""
+
+
 COMPARISON = """\
 ## Against the implementations that the field uses
 
@@ -79,7 +114,7 @@ def document() -> str:
     for group, title in GROUPS.items():
         every: list[MetricSpec | SetSpec] = [*CATALOG, *SETS]
         parts += [f"## {title}\n", *(entry(spec) for spec in every if spec.group == group)]
-    return "\n".join([*parts, comparison(max(RESULTS.glob("*-reference-metrics-*.json")))])
+    return "\n".join([*parts, VARIANTS, comparison(max(RESULTS.glob("*-reference-metrics-*.json")))])
 
 
 def entry(spec: MetricSpec | SetSpec) -> str:

@@ -166,6 +166,36 @@ def test_a_setting_mends_and_says_so(folder: Path, clips: list[EvalClip], as_it_
     assert frames["large"].shape == (33, SIZE, SIZE, 3)
 
 
+def walked(image_HWC: np.ndarray) -> int:
+    """How far the block of :func:`images` is, in steps of 4 pixels."""
+    return round(float(np.argwhere(image_HWC[8:16].mean(axis=(0, 2)) > 140)[:, 0].min()) / 4)
+
+
+@pytest.mark.parametrize("fps", [24, 30])
+def test_videos_of_another_rate_are_told_and_taken_only_where_that_is_asked_for(fps: int, tmp_path: Path) -> None:
+    own = [clip(0, "right"), clip(1, "other")]
+    write_video(tmp_path / "right.mp4", own[0].frames_THWC, audio=own[0].wave_N)
+    theirs = images(1, 2 * fps)
+    write_video(tmp_path / "other.mp4", theirs, audio=own[1].wave_N, fps=fps)
+    told = read_folder("theirs", tmp_path, own, FRAMES, BaselineConfig())
+    assert list(told.videos) == ["right"] and f"{fps} frames a second, not 25" in told.lines()[0]
+    mended = read_folder("theirs", tmp_path, own, FRAMES, BaselineConfig(retime=True))
+    nearest = np.round(np.arange(33) / 25 * fps).astype(int)
+    found = frames_of(mended, own)[1]
+    assert [walked(image) for image in found] == [walked(image) for image in theirs[nearest]]
+    assert [walked(image) for image in found] != [walked(image) for image in theirs[:33]], "as they come: another speed"
+
+
+def test_width_and_height_that_are_swapped_are_not_resized(tmp_path: Path) -> None:
+    right = EvalClip("right", "a", images(0, LENGTH, 32, 48), speech(0), {})
+    swapped = EvalClip("swapped", "b", images(1, LENGTH, 32, 48), speech(1), {})
+    write_video(tmp_path / "right.mp4", right.frames_THWC, audio=right.wave_N)
+    write_video(tmp_path / "swapped.mp4", swapped.frames_THWC.swapaxes(1, 2), audio=swapped.wave_N)
+    for resize in (False, True):
+        found = read_folder("theirs", tmp_path, [right, swapped], FRAMES, BaselineConfig(resize=resize))
+        assert list(found.videos) == ["right"] and "32x48 pixels, not 48x32" in found.lines()[0]
+
+
 def test_names_are_never_paths(tmp_path: Path, folder: Path, clips: list[EvalClip]) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "secret.mp4").write_bytes((folder / "right.mp4").read_bytes())

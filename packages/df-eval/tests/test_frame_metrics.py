@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -22,6 +24,20 @@ def test_psnr_of_a_known_error() -> None:
     assert frames.psnr((truth + 10) / 255.0, truth).value == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
     same = frames.psnr(truth, truth)
     assert same.value is None and "identical" in same.note
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda x: x / 127.5 - 1, lambda x: x.astype(np.float32)], ids=["-1 to 1", "0 to 255"]
+)
+def test_frames_of_another_range_are_refused(wrong: Callable[[np.ndarray], np.ndarray]) -> None:
+    truth = clip(0)
+    other = wrong(truth)
+    for measure in (frames.psnr, frames.ssim, frames.motion_ratio):
+        with pytest.raises(ValueError, match="give uint8, or floats of 0 to 1"):
+            measure(other, truth)
+    for measure in (frames.flicker, frames.sharpness):
+        with pytest.raises(ValueError, match="frames are of"):
+            measure(other)
 
 
 def reference_ssim(a: np.ndarray, b: np.ndarray) -> float:

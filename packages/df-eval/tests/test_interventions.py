@@ -71,7 +71,7 @@ class Obedient(RunSystem):
         for clip in clips:
             table = clip.structure_TV[:frames].numpy()
             mouth = table[:, 0] + 5 * signal(frames, int(clip.key[1:]), 9)
-            made.append(Generated(frames_of(mouth, table[:, 1:], clip.frames_THWC[0, 16, 0, 0]), table))
+            made.append(Generated(frames_of(mouth, table[:, 1:], clip.reference_HWC[16, 0, 0]), table))
         return made
 
 

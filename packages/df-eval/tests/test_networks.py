@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,26 @@ def test_i3d_sees_the_first_and_the_last_window_in_minus_one_to_one(networks: Ne
             assert window[3:].tolist() == [3, 16, *size], "channels, frames, height, width"
         assert first[2] > last[2], "the end is darker"
     assert networks.extractors["i3d"](frames)[0][2] == pytest.approx(frames[:16].mean() / 127.5 - 1)
+
+
+class CdCorner(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0, 0, 0, :8]  # the first eight pixels of the first line
+
+
+CdCorner.__module__ = "archives"
+
+
+def test_cd_i3d_is_given_images_resized_at_half_pixels(tmp_path: Path) -> None:
+    torch.jit.script(CdCorner()).save(str(tmp_path / "corner.pt"))
+    rng = np.random.default_rng(0)
+    frames = np.repeat(rng.integers(0, 256, (1, 1, 112, 3), dtype=np.uint8), 112, axis=1).repeat(16, axis=0)
+    found = Networks(ReadersConfig(cd_i3d=Location(tmp_path / "corner.pt"))).extractors["cd_i3d"](frames)[0]
+    line = frames[0, 0, :, 0] / 127.5 - 1
+    wanted = [line[0]]  # of 112 pixels 224: between the middles of two, a quarter from one
+    for left, right in pairwise(line):
+        wanted += [0.75 * left + 0.25 * right, 0.25 * left + 0.75 * right]
+    assert found == pytest.approx(wanted[:8], abs=1e-5), "with align_corners or nearest they would be others"
 
 
 def test_inception_sees_bytes_and_lpips_0_to_255(networks: Networks, frames: np.ndarray) -> None:

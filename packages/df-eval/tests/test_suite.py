@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from fabricated import SHIFTS
 from tiny import ROLLOUT, DarkBarReader, tiny_clips, tiny_pipeline
 
-from df_eval.clips import EvalClip
+from df_eval.clips import EvalClip, StoredVideo, _decoded
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
 from df_eval.reading.readers import choose_reader
@@ -30,6 +31,7 @@ from df_eval.rows.systems import RunSystem
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_models.errors import UserError
+from df_models.media import write_video
 
 
 @pytest.fixture(autouse=True)
@@ -103,24 +105,35 @@ def test_the_suite_fills_every_row_at_every_length_under_one_bar(
         assert drift.passed is None
 
 
+class Living:
+    """Counts arrays while they live."""
+
+    def __init__(self) -> None:
+        self.live = self.most = 0
+
+    def count(self, array: np.ndarray) -> np.ndarray:
+        self.live, self.most = self.live + 1, max(self.most, self.live + 1)
+        weakref.finalize(array, self.gone)
+        return array
+
+    def gone(self) -> None:
+        self.live -= 1
+
+
 class Twins:
     """A system whose videos are the clips' own, and are counted while they live."""
 
     row, layout = "theirs", None
 
     def __init__(self) -> None:
-        self.live = self.most = 0
+        self.living = Living()
 
     def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Iterator[Generated]:
         for clip in clips:
             video = Generated(clip.frames_THWC[:frames].copy(), np.zeros((frames, 0), np.float32))
-            self.live, self.most = self.live + 1, max(self.most, self.live + 1)
-            weakref.finalize(video.frames_THWC, self.gone)
+            self.living.count(video.frames_THWC)
             yield video
             del video
-
-    def gone(self) -> None:
-        self.live -= 1
 
 
 def test_memory_does_not_grow_with_the_clips(clips: list[EvalClip]) -> None:
@@ -132,8 +145,29 @@ def test_memory_does_not_grow_with_the_clips(clips: list[EvalClip]) -> None:
         results = suite.run([25, 33])
         assert len(results[33].measured["theirs"]) == len(many)
         assert [len(shown) for shown in suite.videos.values()] == [config.shown, config.shown]
-        most.append(twins.most)
+        most.append(twins.living.most)
     assert most[0] == most[1] <= 2 * (config.shown + 2)
+
+
+def test_frames_of_stored_clips_are_decoded_clip_by_clip(
+    clips: list[EvalClip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = []
+    for clip in clips:
+        write_video(tmp_path / "clip.mp4", clip.frames_THWC, audio=clip.wave_N)
+        mp4 = (tmp_path / "clip.mp4").read_bytes()
+        stored.append(replace(clip, video=StoredVideo(mp4, clip.frames_THWC.shape, clip.frames_THWC[0])))
+    config = EvalConfig(frames=(25, 33), shifts=SHIFTS, resamples=100, videos=0)
+    most = []
+    for many in (stored * 2, stored * 5):
+        living = Living()
+        monkeypatch.setattr(StoredVideo, "decoded", lambda video, live=living: live.count(_decoded(video.mp4)[0]))
+        suite = Suite([Twins()], DarkBarReader(), many, config, quiet=True)
+        results = suite.run([25, 33])
+        assert results[33].table(0, 100)[GROUND_TRUTH]["lip_sync"].value == pytest.approx(1.0, abs=0.02)
+        del suite, results
+        most.append(living.most)
+    assert most[0] == most[1] <= config.shown + 3
 
 
 def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: list[EvalClip]) -> None:

@@ -6,7 +6,7 @@ Shape suffixes: T pixel frames, N samples at 16 kHz, L text tokens.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,30 @@ RENDER_SEED = 1_000
 
 
 @dataclass(frozen=True)
+class StoredVideo:
+    """A clip's video as its shard holds it, decoded whenever it is asked for: all clips' frames would fill the memory.
+
+    Attributes:
+        mp4: the file.
+        shape: of its frames, ``(T, H, W, 3)``.
+        first_HWC: its first frame.
+    """
+
+    mp4: bytes
+    shape: tuple[int, ...]
+    first_HWC: np.ndarray
+
+    def decoded(self) -> np.ndarray:
+        """All frames, uint8 ``[T, H, W, 3]``."""
+        return _decoded(self.mp4)[0]
+
+
+@dataclass(frozen=True)
 class EvalClip:
     """One true clip.
 
     Attributes:
-        frames_THWC: uint8; the first frame is the reference image.
+        video: frames uint8 [T, H, W, 3], or where they can be had.
         wave_N: float32 audio at 16 kHz.
         audio_TD: stored audio features [2T, D_a] made by ``audio_encoder``, whose weights have the hash
             ``audio_sha256``; None: the audio is to be encoded.
@@ -41,11 +60,12 @@ class EvalClip:
         structure_TV, flame_TV: the true vectors [T, D] in their own units, None if there are none.
         text_LD: stored text features [L, D_t] made by ``text_encoder``, None if there are none.
         truth: named signals [T], exact for synthetic clips, the structure encoder's readings for others; may be empty.
+        portrait_HWC: the reference image, if it is not the first frame.
     """
 
     key: str
     identity: str
-    frames_THWC: np.ndarray
+    video: np.ndarray | StoredVideo
     wave_N: np.ndarray
     truth: dict[str, np.ndarray]
     audio_TD: Tensor | None = None
@@ -57,11 +77,38 @@ class EvalClip:
     text_encoder: str = ""
     structure_TV: Tensor | None = None
     flame_TV: Tensor | None = None
+    portrait_HWC: np.ndarray | None = None
+
+    @property
+    def frames_THWC(self) -> np.ndarray:
+        """All frames, uint8; those of a stored video are decoded each time: take them once, and let them go."""
+        return self.video.decoded() if isinstance(self.video, StoredVideo) else self.video
+
+    @property
+    def reference_HWC(self) -> np.ndarray:
+        """The image that a model is given."""
+        if self.portrait_HWC is not None:
+            return self.portrait_HWC
+        return self.video.first_HWC if isinstance(self.video, StoredVideo) else self.video[0]
+
+    @property
+    def count(self) -> int:
+        """Pixel frames."""
+        return self.video.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.video.shape[1], self.video.shape[2]
 
     @property
     def length(self) -> int:
         """Pixel frames that have audio too."""
-        return min(len(self.frames_THWC), len(self.wave_N) // samples_for(1))
+        return min(self.count, len(self.wave_N) // samples_for(1))
+
+    def held(self) -> EvalClip:
+        """The same with its frames in memory."""
+        return replace(self, video=self.frames_THWC)
 
 
 def structure_encoder_of(root: Path) -> str:
@@ -104,11 +151,7 @@ def stored_clips(
 
 def _from_sample(sample: Sample) -> EvalClip:
     assert sample.video is not None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
-        path.write_bytes(sample.video)
-        frames, _ = read_video(path)
-        wave = read_audio(path)
+    frames, wave = _decoded(sample.video)
     if len(frames) != sample.meta.num_frames:
         raise UserError(
             f"clip {sample.key} has {len(frames)} frames in its mp4 but {sample.meta.num_frames} in its metadata; "
@@ -122,7 +165,7 @@ def _from_sample(sample: Sample) -> EvalClip:
     return EvalClip(
         sample.key,
         sample.meta.identity,
-        frames,
+        StoredVideo(sample.video, frames.shape, frames[0].copy()),
         np.pad(wave, (0, max(0, needed - len(wave)))),
         truth,
         audio_TD=sample.tensors["audio"].float(),
@@ -135,6 +178,14 @@ def _from_sample(sample: Sample) -> EvalClip:
         structure_TV=sample.tensors["structure"],
         flame_TV=sample.tensors.get("flame"),
     )
+
+
+def _decoded(mp4: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Frames and sound of a stored clip."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        path.write_bytes(mp4)
+        return read_video(path)[0], read_audio(path)
 
 
 def clips_to_render(count: int, frames: int, size: int, seed: int, person: int | None = None) -> SynthConfig:

@@ -131,7 +131,7 @@ def generate_drift(
     """Generate ``drift.frames`` pixel frames with every run, and measure the windows.
 
     Args:
-        truths: of the clips, at the longest measured length.
+        truths: of the clips; of their frames the first alone is read.
     """
     speech = LongSpeech(clips)
     for system in systems:

@@ -66,7 +66,7 @@ class Suite:
         with tqdm(total=self._videos(lengths), desc="measuring", unit="video", disable=self.quiet) as bar:
             with self._timed("reading the truth", bar):
                 truths = [self._truth(clip, longest, bar.update) for clip in self.clips]
-            known = [truth.truth(longest, None, []) for truth in truths]
+            known = [read.truth(read.first_1HWC, None, []) for read in truths]  # frames of all would fill the memory
             readings = self._measure_clips(truths, known, results, bar)
             if self.config.interventions:
                 self._intervene(longest, known, readings, bar)
@@ -98,18 +98,21 @@ class Suite:
             for frames in lengths
         }
         for index, source in enumerate(truths):
+            with self._timed("decoding the truth", bar):
+                true_THWC = self.clips[index].frames_THWC[:longest]
             again = {row: self._rebuilt(row, clips, bar) for row, clips in rebuilt.items()}
             for frames in lengths:
-                videos = self._controls(frames, source) | {row: v.first(frames) for row, v in again.items()}
+                videos = self._controls(true_THWC[:frames], source) | {row: v.first(frames) for row, v in again.items()}
                 left_out = self._make(frames, made, videos, bar)
                 with self._timed(f"measuring {frames} frames", bar):
-                    self._measure(results[frames], index, truths, videos, left_out)
+                    self._measure(results[frames], index, true_THWC[:frames], truths, videos, left_out)
                 if index < self.config.shown:
                     self.videos[frames].append(videos)
                 if frames == longest:
                     readings.append({row: video.readings for row, video in videos.items() if row in runs})
                     if self.drift is not None:
-                        add_drift_of_clip(self.drift, self.systems, index, known[index], videos)
+                        own = source.truth(true_THWC, None, [])
+                        add_drift_of_clip(self.drift, self.systems, index, own, videos)
         for rest in (*rebuilt.values(), *made.values()):
             assert next(rest, None) is None, "a system makes one video of each clip"
         return readings
@@ -127,12 +130,12 @@ class Suite:
                 intervene(*about, self.interventions, bar.update, name)
 
     def _truth(self, clip: EvalClip, longest: int, done: Progress) -> _TruthRead:
-        read = self.reader.read(clip.frames_THWC[:longest])
-        signals = self.reader.truth(clip)
-        still = self._still(clip.frames_THWC[0], read)
+        held = clip.held()
+        read = self.reader.read(held.frames_THWC[:longest])
+        signals = self.reader.truth(held)
+        still = self._still(held.frames_THWC[0], read)
         done(1)
-        silent = silent_frames(clip.wave_N, len(clip.frames_THWC))
-        return _TruthRead(clip.frames_THWC[:longest], read, signals, still, silent)
+        return _TruthRead(held.frames_THWC[:1].copy(), read, signals, still, silent_frames(clip.wave_N, clip.count))
 
     def _still(self, frame_HWC: np.ndarray, read: FaceReadings | None) -> FaceReadings | None:
         """The reading of the first frame; what is read of several frames together, from that frame held still."""
@@ -156,11 +159,12 @@ class Suite:
         done(1)
         return read
 
-    def _controls(self, frames: int, truth: _TruthRead) -> dict[str, Video]:
+    def _controls(self, true_THWC: np.ndarray, truth: _TruthRead) -> dict[str, Video]:
         """The rows that no system makes."""
-        still = np.repeat(truth.frames_THWC[:1], frames, axis=0)
+        frames = len(true_THWC)
+        still = np.repeat(true_THWC[:1], frames, axis=0)
         return {
-            GROUND_TRUTH: Video(truth.frames_THWC, truth.read).first(frames),
+            GROUND_TRUTH: Video(true_THWC, truth.read and truth.read.first(frames)),
             STATIC: Video(still, truth.still and truth.still.repeated(frames)),
         }
 
@@ -199,6 +203,7 @@ class Suite:
         self,
         results: LengthResults,
         index: int,
+        true_THWC: np.ndarray,
         truths: Sequence[_TruthRead],
         videos: Mapping[str, Video],
         left_out: Mapping[str, str],
@@ -206,7 +211,7 @@ class Suite:
         """Measure one clip in every row."""
         mouths = [source.signals.mouth_open_T for place, source in enumerate(truths) if place != index]
         others = [mouth for mouth in mouths if mouth is not None]
-        truth = truths[index].truth(results.frames, self.networks.lpips, others)
+        truth = truths[index].truth(true_THWC, self.networks.lpips, others)
         limits: Any = {"max_lag": self.config.max_lag, "shifts": self.config.shifts}
         for row in results.rows:
             if row in left_out:
@@ -235,18 +240,20 @@ class Suite:
 
 @dataclass(frozen=True)
 class _TruthRead:
-    frames_THWC: np.ndarray
+    """What was read of a clip's true frames, and the first of them."""
+
+    first_1HWC: np.ndarray
     read: FaceReadings | None
     signals: FaceReadings
     still: FaceReadings | None
     silent_T: np.ndarray
 
-    def truth(self, frames: int, lpips: Compare | None, others: Sequence[np.ndarray]) -> Truth:
+    def truth(self, frames_THWC: np.ndarray, lpips: Compare | None, others: Sequence[np.ndarray]) -> Truth:
         identity_TD = None if self.read is None else self.read.identity_TD
         if identity_TD is not None and not np.isfinite(identity_TD).any():
             identity_TD = None
         return Truth(
-            self.frames_THWC[:frames],
+            frames_THWC,
             self.signals,
             reference_identity_D=None if identity_TD is None else identity_TD[0],
             person_identity_D=None if identity_TD is None else np.nanmean(identity_TD, axis=0),

@@ -16,14 +16,23 @@ from df_eval.metrics.pair import Pair
 LUMA = np.array([0.299, 0.587, 0.114])
 _BORDER = 5
 """Half of SSIM's window of 11 pixels."""
+_ROUNDING = 1e-3
+"""Beyond 0 and 1, as resizing leaves it; less than half a grey level."""
 _TOGETHER = 16
 """Frames whose SSIM is computed at once: torchmetrics keeps five filtered copies of them."""
 
 
 def as_float(frames_THWC: np.ndarray) -> np.ndarray:
-    """Frames as float64 in [0, 1]."""
+    """Frames as float64 in [0, 1].
+
+    Raises:
+        ValueError: they are in another range, such as [-1, 1] or floats of 0 to 255, whose numbers would look right.
+    """
     if frames_THWC.dtype == np.uint8:
         return frames_THWC.astype(np.float64) / 255.0
+    least, most = float(frames_THWC.min()), float(frames_THWC.max())
+    if least < -_ROUNDING or most > 1 + _ROUNDING:
+        raise ValueError(f"frames are of {least:g} to {most:g}; give uint8, or floats of 0 to 1")
     return frames_THWC.astype(np.float64)
 
 

@@ -89,7 +89,7 @@ class RealFaceReader:
         if self._landmarker is None:
             return stored
         landmarks = self._landmarker.landmarks(clip.frames_THWC)
-        heard = None if self._syncnet is None else _heard(self._syncnet, clip.wave_N, len(clip.frames_THWC))
+        heard = None if self._syncnet is None else _heard(self._syncnet, clip.wave_N, clip.count)
         read = FaceReadings(**read_landmarks(landmarks), heard_TD=heard)
         return read.but(stored) if self._stored else read
 

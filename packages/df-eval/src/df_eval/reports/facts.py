@@ -36,7 +36,7 @@ def protocol_facts(
     What is said of a run stands at the top for the first one, and for every system under `systems` where there are
     several.
     """
-    size = list(clips[0].frames_THWC.shape[1:3])
+    size = list(clips[0].size)
     by_row = {system.row: _system_facts(system, config) for system in systems}
     return {
         "clips_from": listed.source,

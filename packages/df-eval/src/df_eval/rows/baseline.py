@@ -229,7 +229,7 @@ class _Found:
             self._unusable(told)
 
     def _size(self, clip: EvalClip, decoded: DecodedClip, config: BaselineConfig) -> None:
-        (height, width), (own_height, own_width) = decoded.frames.shape[1:3], clip.frames_THWC.shape[1:3]
+        (height, width), (own_height, own_width) = decoded.frames.shape[1:3], clip.size
         if (height, width) == (own_height, own_width):
             return
         told = f"{width}x{height} pixels, not {own_width}x{own_height}"

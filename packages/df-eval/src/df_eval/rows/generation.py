@@ -85,7 +85,7 @@ def model_inputs(
     audio = torch.stack([audio_slots(pipeline, clip, frames) for clip in clips])
     if pipeline.vae is None or pipeline.reference_encoder is None:
         return audio, None, None, text_rows(pipeline, clips)
-    images = _pixels(pipeline, np.stack([clip.frames_THWC[0] for clip in clips]))
+    images = _pixels(pipeline, np.stack([clip.reference_HWC for clip in clips]))
     reference = pipeline.vae.encode_image(images)
     reads = pipeline.model.config.reads_reference
     tokens = pipeline.reference_encoder.encode(images, reference) if reads else None
@@ -204,7 +204,7 @@ def decode_next(session: DecoderSession, latents: Tensor) -> np.ndarray:
 
 def check_size(pipeline: Pipeline, clips: Sequence[EvalClip]) -> None:
     """Raise UserError unless the clips have the size that the model generates."""
-    sizes = {clip.frames_THWC.shape[1:3] for clip in clips}
+    sizes = {clip.size for clip in clips}
     if sizes != {(pipeline.size, pipeline.size)}:
         shown = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
         raise UserError(f"the clips are {shown} pixels, the model generates {pipeline.size}x{pipeline.size}")

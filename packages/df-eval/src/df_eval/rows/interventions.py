@@ -154,11 +154,7 @@ def _structure_swapped(system: RunSystem, clips: Sequence[EvalClip], others: Seq
 def _reference_swapped(clips: Sequence[EvalClip], others: Sequence[int]) -> list[EvalClip] | str:
     if len({clip.identity for clip in clips}) < 2:
         return "all clips are of one person"
-    portraits = (clips[other].frames_THWC[:1] for other in others)
-    return [
-        replace(clip, frames_THWC=np.concatenate([portrait, clip.frames_THWC[1:]]), latent_TChw=None)
-        for clip, portrait in zip(clips, portraits)
-    ]
+    return [replace(clip, portrait_HWC=clips[other].reference_HWC) for clip, other in zip(clips, others)]
 
 
 def compared(read: FaceReadings, own: Truth, other: Truth, frames: int) -> dict[str, dict[str, Pair]]:
