@@ -135,10 +135,15 @@ class SpyModel(nn.Module):
     def hear(self, audio, cache, *, frame, count) -> None:
         """Nothing is to be kept of what it hears."""
 
+    def embed_noise(self, sigma_video, sigma_structure) -> tuple[Tensor, Tensor]:
+        """The levels themselves."""
+        return sigma_video, sigma_structure
+
     def step(
-        self, video, structure, audio, sigma_video, sigma_structure, cache, *, frame, write, structure_known=None,
-        heard=None,
+        self, video, structure, audio, sigma_video, sigma_structure, cache, *, frame, write, noise,
+        structure_known=None, heard=None,
     ):  # fmt: skip
+        assert torch.equal(noise[0], sigma_video) and torch.equal(noise[1], sigma_structure), "of other levels"
         self.calls.append(Call(video, structure, audio, sigma_video, sigma_structure, frame, write, structure_known))
         return Velocity(self._toward(video, sigma_video), self._toward(structure, sigma_structure))
 

@@ -64,8 +64,8 @@ def test_at_first_each_structure_slot_hears_mostly_its_own_token(build):
     attention = build().fusion[0].audio_to_structure
     tokens = torch.zeros(1, 1, SLOTS, attention.k.in_features)
     windows = audio_windows((3,), 0, 20, past=2, future=2, head_dim=12, theta=1e4, device=torch.device("cpu"))
-    query = 0.1 * torch.randn(1, 1, SLOTS, attention.q.in_features)
     with torch.no_grad():
+        query = attention.q(0.1 * torch.randn(1, 1, SLOTS, attention.q.in_features))
         before = attention(query, HeardAudio(tokens, windows))
         moved = [
             (attention(query, HeardAudio(_raised(tokens, slot), windows)) - before).norm(dim=-1).flatten()

@@ -57,6 +57,20 @@ def _cache(model, clip, window, sinks):
     return model.new_cache(2, 4, 6, window, sinks, **{name: clip.get(name) for name in conditions})
 
 
+@forms
+def test_joined_products_are_those_of_the_layers_in_every_form(build, make_clip, form):
+    found = []
+    for joined in (False, True):
+        model = build(**FORMS[form])
+        if joined:
+            model.join_products()
+        clip = _inputs(model, make_clip, 2)
+        cache = _cache(model, clip, 2, 1)
+        found.append([x for frame in range(2) for x in _step(model, clip, cache, frame, 1)])
+    for alone, together in zip(*found, strict=True):
+        torch.testing.assert_close(together, alone, rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("chunk", [1, 3])
 @forms
 def test_cached_generation_equals_the_whole_forward(build, make_clip, difference, figure, form, chunk):

@@ -110,6 +110,7 @@ class Pipeline:
         if adapter is not None:
             add_adapter(model, read_adapter(find_adapter(adapter)), weights_hash(run.model))
         model = model.to(target, choose_precision(dtype, target).dtype).eval()
+        model.join_products()
         if compiled:
             model.compile_step()
         config, sees = model.config, model.config.has_video

@@ -23,6 +23,7 @@ from df_models import DualForce
 from df_models.errors import UserError
 from df_models.flow import euler_step, expand_sigma, guided, heun_step, interpolate
 from df_models.model.cache import Mark
+from df_models.model.tower import Noise
 
 
 class Pair(NamedTuple):
@@ -30,6 +31,20 @@ class Pair(NamedTuple):
 
     video: Tensor
     structure: Tensor
+
+
+class Levels(NamedTuple):
+    """The noise levels of one denoising step.
+
+    Attributes:
+        sigma: of both streams, ``[B, C]``.
+        repeated: of all copies of the batch.
+        noise: what the model's layers read of these.
+    """
+
+    sigma: Pair
+    repeated: Pair
+    noise: Noise
 
 
 class Moment(NamedTuple):
@@ -61,6 +76,7 @@ class Sampler:
         self.scales = {condition: scale for condition, scale in scales.items() if scale != 1.0}
         self.copies = 1 + len(self.scales)
         self.heard: dict[str, Any] = {}
+        self._levels_made: dict[tuple[object, ...], Levels] = {}
         self.previous_structure: Tensor | None = None
         self.held: GivenChunk | None = None
         batch, _, height, width = self.reference.shape
@@ -154,26 +170,35 @@ class Sampler:
         return Pair(video, interpolate(guess.expand_as(structure_noise), structure_noise, sigma))
 
     def _denoise(self, state: Pair, audio: Tensor, frame: int, pinned: int) -> Pair:
-        levels = [self._levels(step, state, pinned) for step in range(self.schedule.steps + 1)]
+        count = state.video.shape[1]
+        pairs = zip(self.schedule.video.tolist(), self.schedule.structure.tolist())
+        levels = [self._levels(video, structure, count, pinned) for video, structure in pairs]
         for now, then in pairwise(levels):
             velocity = self._velocity(state, now, audio, frame)
-            ahead = Pair(*(euler_step(x, v, s, t) for x, v, s, t in zip(state, velocity, now, then)))
+            sigmas = now.sigma, then.sigma
+            ahead = Pair(*(euler_step(x, v, s, t) for x, v, s, t in zip(state, velocity, *sigmas)))
             if self.config.solver == "heun" and then is not levels[-1]:
                 second = self._velocity(self._with_given(ahead), then, audio, frame)
-                ahead = Pair(*(_corrected(*each) for each in zip(state, velocity, second, now, then)))
+                ahead = Pair(*(_corrected(*each) for each in zip(state, velocity, second, *sigmas)))
             state = self._with_given(ahead)
         return state
 
-    def _levels(self, step: int, state: Pair, pinned: int) -> Pair:
-        batch, count = state.video.shape[:2]
-        video = per_frame(self.schedule.video[step], batch, count, pinned)
-        structure = per_frame(self.schedule.structure[step], batch, count)
-        return Pair(video.to(self.device), self._structure_level(structure.to(self.device)))
+    def _levels(self, video: float, structure: float, count: int, pinned: int) -> Levels:
+        """Return the noise levels of a step for ``count`` latent frames; the structure's is 0 where all of it is given.
 
-    def _structure_level(self, sigma_BC: Tensor) -> Tensor:
-        """Return the structure's noise level: 0 where all of it is given."""
+        The model embeds them once: every chunk goes through the same.
+        """
         whole = self.held is not None and self.held.known_V is None
-        return torch.zeros_like(sigma_BC) if whole else sigma_BC
+        key = video, 0.0 if whole else structure, count, pinned
+        if key not in self._levels_made:
+            batch = len(self.reference)
+            sigma = Pair(
+                per_frame(torch.tensor(key[0]), batch, count, pinned).to(self.device),
+                per_frame(torch.tensor(key[1]), batch, count).to(self.device),
+            )
+            repeated = Pair(*(torch.cat([level] * self.copies) for level in sigma))
+            self._levels_made[key] = Levels(sigma, repeated, self.model.embed_noise(*repeated))
+        return self._levels_made[key]
 
     def _with_given(self, state: Pair) -> Pair:
         return state if self.held is None else state._replace(structure=self.held.held(state.structure))
@@ -186,31 +211,30 @@ class Sampler:
         known = self.held.known_V.expand_as(self.held.structure)
         return {"structure_known": torch.cat([known] * self.copies)}
 
-    def _velocity(self, state: Pair, sigma: Pair, audio: Tensor, frame: int) -> Pair:
-        raw = self._step(state, sigma, audio, frame, write=False)
+    def _velocity(self, state: Pair, levels: Levels, audio: Tensor, frame: int) -> Pair:
+        raw = self._step(state, levels, audio, frame, write=False)
         return Pair(*(combined(*stream.chunk(self.copies), scales=self.scales.values()) for stream in raw))
 
     def _write(self, finished: Pair, audio: Tensor, frame: int) -> None:
-        batch, count = finished.video.shape[:2]
-        sigma = per_frame(torch.tensor(self.config.context_noise), batch, count).to(self.device)
-        levels = Pair(sigma, self._structure_level(sigma))
+        count = finished.video.shape[1]
+        levels = self._levels(self.config.context_noise, self.config.context_noise, count, 0)
         context = finished
         if self.config.context_noise > 0:
             named = zip(("context_video", "context_structure"), finished)
             noise = (self._draw(frame, count, name, tuple(x.shape[2:])) for name, x in named)
-            context = self._with_given(Pair(*(interpolate(x, n, s) for x, n, s in zip(finished, noise, levels))))
+            context = self._with_given(Pair(*(interpolate(x, n, s) for x, n, s in zip(finished, noise, levels.sigma))))
         self._step(context, levels, audio, frame, write=True)
 
-    def _step(self, state: Pair, sigma: Pair, audio: Tensor, frame: int, write: bool) -> Pair:
+    def _step(self, state: Pair, levels: Levels, audio: Tensor, frame: int, write: bool) -> Pair:
         velocity = self.model.step(
             self._model_input(state.video),
             self._model_input(state.structure),
             audio,
-            torch.cat([sigma.video] * self.copies),
-            torch.cat([sigma.structure] * self.copies),
+            *levels.repeated,
             self.cache,
             frame=frame,
             write=write,
+            noise=levels.noise,
             **self.heard,
             **self._known,
         )

@@ -55,7 +55,7 @@ def frame_attention(q_BTNHK: Tensor, k_BTMHK: Tensor, v_BTMHK: Tensor, bias_HNM:
     """
     batch, frames = q_BTNHK.shape[:2]
     q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q_BTNHK, k_BTMHK, v_BTMHK))
-    bias = None if bias_HNM is None else bias_HNM.to(q.dtype)
+    bias = None if bias_HNM is None else bias_HNM.to(q.dtype)[None]  # fused kernels take four axes, or two
     return biased_attention(q, k, v, bias).transpose(1, 2).unflatten(0, (batch, frames))
 
 

@@ -170,9 +170,10 @@ class AudioAttention(nn.Module):
         k = rotate(self.norm_k(self.k(audio.tokens_BTSD)).unflatten(-1, heads), audio.windows.table_TSP2)
         return k, self.v(audio.tokens_BTSD).unflatten(-1, heads)
 
-    def forward(self, query_BTND: Tensor, audio: HeardAudio, keys: KeyValue | None = None) -> Tensor:
-        """Return the update of the tower ``[B, T, N, D]``, before its gate; queries are normalised."""
-        q = self.norm_q(self.q(query_BTND)).unflatten(-1, (self.num_heads, -1))
+    def forward(self, q_BTND: Tensor, audio: HeardAudio, keys: KeyValue | None = None) -> Tensor:
+        """Return the update of the tower ``[B, T, N, D]``, before its gate; the queries are what :attr:`q` makes of its
+        normalised state."""
+        q = self.norm_q(q_BTND).unflatten(-1, (self.num_heads, -1))
         k, v = self.project(audio) if keys is None else keys
         if self.slot_bias is not None:
             q = rotate(q, audio.windows.table_TSP2)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from df_models.attention.backends import attention
+from df_models.model.joined import Joined, products
 from df_models.model.layers import computed, modulate, plain_norm, scaled_norm
 from df_models.model.norm import RMSNorm
 
@@ -58,12 +59,18 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(dim, eps)
         self.norm_k = RMSNorm(dim, eps)
 
-    def forward(self, x_BTND: Tensor, attend: Attend) -> Tensor:
-        """Return ``[B, T, N, D]``."""
+    @property
+    def readers(self) -> dict[str, nn.Linear]:
+        """The layers that read the input."""
+        return {"q": self.q, "k": self.k, "v": self.v}
+
+    def forward(self, x_BTND: Tensor, attend: Attend, joined: Joined | None = None) -> Tensor:
+        """Return ``[B, T, N, D]``; ``joined``: the parameters of :attr:`readers`, if they lie together."""
         heads = (self.num_heads, -1)
-        q = self.norm_q(self.q(x_BTND)).unflatten(-1, heads)
-        k = self.norm_k(self.k(x_BTND)).unflatten(-1, heads)
-        v = self.v(x_BTND).unflatten(-1, heads)
+        made = products(x_BTND, self.readers, joined)
+        q = self.norm_q(made["q"]).unflatten(-1, heads)
+        k = self.norm_k(made["k"]).unflatten(-1, heads)
+        v = made["v"].unflatten(-1, heads)
         return self.o(attend(q, k, v).flatten(-2))
 
 
@@ -128,17 +135,23 @@ class Block(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 
     def forward(
-        self, x_BTND: Tensor, noise_BT6D: Tensor, attend: Attend, context: Context | ProjectedContext
+        self,
+        x_BTND: Tensor,
+        noise_BT6D: Tensor,
+        attend: Attend,
+        context: Context | ProjectedContext,
+        joined: Joined | None = None,
     ) -> Tensor:
         """Return the layer's output ``[B, T, N, D]``.
 
         The residual stream ``x`` keeps its dtype, float32 or wider (:func:`df_models.model.layers.residual`), and is
-        normalised, modulated and added to in it; ``noise_BT6D`` is the noise level's projection, float32.
+        normalised, modulated and added to in it; ``noise_BT6D`` is the noise level's projection, float32; ``joined`` is
+        what :meth:`SelfAttention.forward` takes.
         """
         modulation = (self.modulation.float() + noise_BT6D).to(x_BTND.dtype).unsqueeze(3)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(2)
         hidden = computed(modulate(plain_norm(x_BTND, self.eps), shift1, scale1), self.self_attn.q)
-        x_BTND = torch.addcmul(x_BTND, gate1, self.self_attn(hidden, attend))
+        x_BTND = torch.addcmul(x_BTND, gate1, self.self_attn(hidden, attend, joined))
         if self.cross_attn is not None and any(part is not None for part in context):
             hidden = computed(scaled_norm(x_BTND, self.norm3), self.cross_attn.q)
             x_BTND = x_BTND + self.cross_attn(hidden, context)

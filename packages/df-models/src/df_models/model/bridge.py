@@ -4,7 +4,8 @@ Both directions read the states from before either is updated. The two towers ma
 values meet in ``bridge_width``. Structure tokens stand at their time and at row and column 0 of the video's rotary
 grid, so that structure can tell the image's regions apart.
 
-Shape legend: B batch, T latent frames, N queries and M keys per frame, D query width, E key width, H heads.
+Shape legend: B batch, T latent frames, N queries and M keys per frame, D query width, E key width, H heads,
+W their width.
 """
 
 from __future__ import annotations
@@ -30,10 +31,14 @@ class BridgeAttention(nn.Module):
         self.norm_k = RMSNorm(width, eps)
         init_linear(self)
 
-    def forward(self, query_BTND: Tensor, key_BTME: Tensor, attend: Attend) -> Tensor:
-        """Return the update of the query tower ``[B, T, N, D]``, before its gate; both inputs are normalised."""
+    def forward(self, q_BTNW: Tensor, k_BTMW: Tensor, v_BTMW: Tensor, attend: Attend) -> Tensor:
+        """Return the update of the query tower ``[B, T, N, D]``, before its gate.
+
+        Args:
+            q_BTNW: what :attr:`q` makes of the normalised state of the query tower.
+            k_BTMW, v_BTMW: what :attr:`k` and :attr:`v` make of the other's.
+        """
         heads = (self.num_heads, -1)
-        q = self.norm_q(self.q(query_BTND)).unflatten(-1, heads)
-        k = self.norm_k(self.k(key_BTME)).unflatten(-1, heads)
-        v = self.v(key_BTME).unflatten(-1, heads)
-        return self.o(attend(q, k, v).flatten(-2))
+        q = self.norm_q(q_BTNW).unflatten(-1, heads)
+        k = self.norm_k(k_BTMW).unflatten(-1, heads)
+        return self.o(attend(q, k, v_BTMW.unflatten(-1, heads)).flatten(-2))

@@ -34,6 +34,7 @@ from df_models.model.inputs import (
     reference_frames,
     with_reference,
 )
+from df_models.model.joined import JoinedLayers, join
 from df_models.model.layers import init_linear
 from df_models.model.plan import ChunkPlan, ChunkView, Geometry, Pass, chunk_pass, clip_pass, plan_chunk
 from df_models.model.presets import preset_config
@@ -41,7 +42,7 @@ from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.reference import ReferenceResampler
 from df_models.model.statistics import StructureStatistics
 from df_models.model.structure_dit import StructureDiT
-from df_models.model.tower import NoiseEmbedding, Tower
+from df_models.model.tower import Noise, NoiseEmbedding, Tower
 from df_models.model.video_dit import VideoDiT
 from df_models.time import SLOTS
 
@@ -88,6 +89,7 @@ class DualForce(StructureStatistics, Pretrained):
         self._block_masks = BlockMasks()
         self._graphs: dict[tuple[object, ...], Callable[..., Any]] | None = None
         self._compile_options: dict[str, Any] = {}
+        self._joins_products = False
         self.video = VideoDiT(config.video) if config.has_video else None
         self.structure = StructureDiT(config.structure) if config.has_structure else None
         self.fusion = nn.ModuleList(FusionLayer(config) for _ in range(config.fusion_layers))
@@ -267,6 +269,7 @@ class DualForce(StructureStatistics, Pretrained):
         structure_known: Tensor | None = None,
         audio_future: Tensor | int | None = None,
         heard: HeardAudio | None = None,
+        noise: Noise | None = None,
     ) -> Velocity:
         """Predict the velocity of one chunk of ``C`` latent frames from itself and the cache.
 
@@ -280,6 +283,7 @@ class DualForce(StructureStatistics, Pretrained):
                 sigma 0 or a small context noise; without it, or if the call fails, nothing in the cache changes.
             structure_known, audio_future: as in :meth:`forward`, ``[B, C, 4, V]`` and ``[B]`` or a number.
             heard: what :meth:`hear` returned for this chunk and this audio; None: it is computed anew.
+            noise: what :meth:`embed_noise` returned for these noise levels; None: it is computed anew.
 
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
@@ -293,8 +297,8 @@ class DualForce(StructureStatistics, Pretrained):
         plan = self._plan(inputs, cache, (frame, frame + chunk))
         if heard is None:
             heard = self._hear_chunk(inputs.audio, cache, plan.chunk, audio_future)
-        run = self._step_graph(inputs, write, structure_known)
-        velocity, held = run(self, inputs, heard, plan.view, structure_known, write)
+        run = self._step_graph(inputs, write, structure_known, noise)
+        velocity, held = run(self, inputs, heard, plan.view, structure_known, write, noise)
         if held is not None:
             cache.store(held, plan.chunk, inputs.audio[:, :chunk].flatten(1, 2))
         return velocity.like(video, structure)
@@ -329,13 +333,49 @@ class DualForce(StructureStatistics, Pretrained):
         layers = [layer for layer in self.fusion if isinstance(layer, FusionLayer)]
         return replace(heard, keys=tuple(layer.hear(heard) for layer in layers))
 
+    @torch.no_grad()
+    def embed_noise(self, sigma_video: Tensor | None, sigma_structure: Tensor | None) -> Noise:
+        """Return what the layers read of noise levels ``[B, C]``, for all :meth:`step` calls at these levels.
+
+        Every chunk of a generation goes through the same few; without this each step embeds them anew.
+        """
+        return self._embed_noise(sigma_video, sigma_structure)
+
+    def _embed_noise(self, sigma_video: Tensor | None, sigma_structure: Tensor | None) -> Noise:
+        pairs = ((self.video, sigma_video), (self.structure, sigma_structure))
+        return Noise(*(None if tower is None or sigma is None else tower.embed_noise(sigma) for tower, sigma in pairs))
+
+    def join_products(self) -> None:
+        """Make in one product, in :meth:`step`, what layers read of the same input: queries, keys and values.
+
+        Their parameters are laid together in memory, and stay what they are: the same objects with the same names and
+        values, that may be changed, moved or cast; before every chunk they are laid together again where that is
+        needed. It is for generating: hooks on those layers are not called.
+        """
+        self._joins_products = True
+        self._joined()
+
+    def _joined(self) -> JoinedLayers | None:
+        """Return the parameters that lie together, for the next chunk."""
+        if not self._joins_products:
+            return None
+        exchanges = [layer for layer in self.fusion if isinstance(layer, FusionLayer)]
+        return JoinedLayers(
+            [] if self.video is None else [join(readers) for readers in self.video.readers()],
+            [] if self.structure is None else [join(readers) for readers in self.structure.readers()],
+            [join(layer.video_readers()) for layer in exchanges],
+            [join(layer.structure_readers()) for layer in exchanges],
+        )
+
     def compile_step(self, **options: Any) -> None:
         """Compile what the layers of :meth:`step` compute as one graph, with options of ``torch.compile``.
 
         There is a graph with and one without ``write`` for each size of the chunk (batch, frames, height, width), and
-        for ``structure_known`` given or not; nothing else of a generation compiles anew. Compiling takes long, in the
-        first calls (`benchmarks/live.py`).
+        for ``structure_known`` and ``noise`` given or not; nothing else of a generation compiles anew. Compiling takes
+        long, in the first calls (`benchmarks/live.py`). Products are joined (:meth:`join_products`). Weights may be
+        changed, moved and cast afterwards, but layers must not be replaced: the graphs would not see it.
         """
+        self.join_products()
         self._graphs = {}
         self._compile_options = options
 
@@ -344,16 +384,22 @@ class DualForce(StructureStatistics, Pretrained):
         """Whether :meth:`compile_step` was called."""
         return self._graphs is not None
 
-    def _step_graph(self, inputs: Inputs, write: bool, known: Tensor | None) -> Callable[..., Any]:
+    def _step_graph(self, inputs: Inputs, write: bool, known: Tensor | None, noise: Noise | None) -> Callable[..., Any]:
         """Return what runs a chunk of such inputs: :meth:`_chunk` as it stands, or compiled for their sizes.
 
-        Each has a compiled function of its own: torch gives up on one that meets more than a few sizes.
+        Each has a compiled function of its own: torch gives up on one that meets more than a few sizes. What the graph
+        takes for granted of the model is its key; that nothing else of its many modules has changed is not looked at
+        in each step, which with 20 layers takes longer than all else that Python does there.
         """
         if self._graphs is None:
             return DualForce._chunk
-        key = (inputs.video.shape, inputs.structure.shape, write, known is None)
+        sizes = (inputs.video.shape, inputs.structure.shape)
+        key = (*sizes, write, known is None, noise is None, self.dtype, self.device)
         if key not in self._graphs:
-            options = {"fullgraph": True, "dynamic": False, **self._compile_options}
+            options: dict[str, Any] = {"fullgraph": True, "dynamic": False, **self._compile_options}
+            if "mode" not in options:  # torch takes a mode or options
+                unlooked = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+                options["options"] = {**unlooked, **options.get("options", {})}
             self._graphs[key] = torch.compile(DualForce._chunk, **options)
         return self._graphs[key]
 
@@ -362,7 +408,8 @@ class DualForce(StructureStatistics, Pretrained):
         key = (span, inputs.video.shape[-2:], self.compiled_step)
         if cache.plan is None or cache.plan[0] != key:
             cache.plan = None  # what is made now overwrites what an earlier plan reads
-            cache.plan = (key, plan_chunk(self._geometry(inputs.video), cache, span, masked=self.compiled_step))
+            plan = plan_chunk(self._geometry(inputs.video), cache, span, masked=self.compiled_step)
+            cache.plan = (key, plan._replace(view=plan.view._replace(joined=self._joined())))
         return cache.plan[1]
 
     def _hear_chunk(self, audio: Tensor, cache: KVCache, chunk: Chunk, audio_future: Tensor | int | None) -> HeardAudio:
@@ -374,26 +421,29 @@ class DualForce(StructureStatistics, Pretrained):
         return self._hear(slots, windows)
 
     def _chunk(
-        self, inputs: Inputs, heard: HeardAudio, view: ChunkView, known: Tensor | None, write: bool
+        self,
+        inputs: Inputs,
+        heard: HeardAudio,
+        view: ChunkView,
+        known: Tensor | None,
+        write: bool,
+        noise: Noise | None = None,
     ) -> tuple[Velocity, Held | None]:
         """Run a chunk, and return what it leaves in the cache; it is a function of tensors alone and compiles whole."""
         if self.video is not None:
             inputs = inputs._replace(video=with_reference(inputs.video, view.reference_latent, view.aligned_BC))
         held = Held([], [], [], []) if write else None
         layers = chunk_pass(view, heard, held)
-        return self._run(inputs, layers, last=inputs.structure.shape[1], known=known), held
+        return self._run(inputs, layers, last=inputs.structure.shape[1], known=known, noise=noise), held
 
-    def _run(self, inputs: Inputs, plan: Pass, *, last: int, known: Tensor | None = None) -> Velocity:
+    def _run(
+        self, inputs: Inputs, plan: Pass, *, last: int, known: Tensor | None = None, noise: Noise | None = None
+    ) -> Velocity:
         """Embed, run all layers, and predict for the ``last`` frames; ``inputs.video`` has the reference with it."""
         video, structure = self.video, self.structure
-        noise_v = noise_s = x_video = x_structure = None
-        if video is not None:
-            noise_v, x_video = video.embed_noise(inputs.sigma_video), video.embed(inputs.video)
-        if structure is not None:
-            noise_s, x_structure = (
-                structure.embed_noise(inputs.sigma_structure),
-                structure.embed(inputs.structure, known),
-            )
+        noise_v, noise_s = noise or self._embed_noise(inputs.sigma_video, inputs.sigma_structure)
+        x_video = None if video is None else video.embed(inputs.video)
+        x_structure = None if structure is None else structure.embed(inputs.structure, known)
         for layer in range(max(len(tower.blocks) for tower in self.towers)):
             x_video, x_structure = self._layer(layer, x_video, x_structure, noise_v, noise_s, plan)
         out_video, out_structure = inputs.video[:, -last:], inputs.structure[:, -last:]  # of width 0, if they stay
@@ -416,15 +466,13 @@ class DualForce(StructureStatistics, Pretrained):
         if layer < len(self.fusion):
             video, structure = self._maybe_checkpoint(layer, self.fusion[layer], video, structure, plan.exchange(layer))
         if self.video is not None and noise_v is not None and layer < len(self.video.blocks):
-            context = plan.context_video(layer)
-            attend = plan.attend_video(layer)
+            reads = plan.attend_video(layer), plan.context_video(layer), plan.joined_video(layer)
             block = self.video.blocks[layer]
-            video = self._maybe_checkpoint(layer, block, video, noise_v.projection_BT6D, attend, context)
+            video = self._maybe_checkpoint(layer, block, video, noise_v.projection_BT6D, *reads)
         if self.structure is not None and noise_s is not None and layer < len(self.structure.blocks):
-            context = plan.context_structure(layer)
-            attend = plan.attend_structure(layer)
+            reads = plan.attend_structure(layer), plan.context_structure(layer), plan.joined_structure(layer)
             block = self.structure.blocks[layer]
-            structure = self._maybe_checkpoint(layer, block, structure, noise_s.projection_BT6D, attend, context)
+            structure = self._maybe_checkpoint(layer, block, structure, noise_s.projection_BT6D, *reads)
         return video, structure
 
     @property

@@ -21,6 +21,7 @@ from df_models.model.cache import CachedSequence, Chunk, Held, KVCache, Ring
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import Exchange
 from df_models.model.inputs import aligned_frames
+from df_models.model.joined import Joined, JoinedLayers
 from df_models.model.sequence import SameFrame, WholeSequence
 from df_models.time import SLOTS
 
@@ -34,6 +35,15 @@ class Pass:
     context_video: Callable[[int], Context | ProjectedContext]
     context_structure: Callable[[int], Context | ProjectedContext]
     exchange: Callable[[int], Exchange]
+    joined: JoinedLayers | None = None
+
+    def joined_video(self, layer: int) -> Joined | None:
+        """What lies together of a layer's self-attention in the video tower."""
+        return None if self.joined is None else self.joined.video[layer]
+
+    def joined_structure(self, layer: int) -> Joined | None:
+        """What lies together of a layer's self-attention in the structure tower."""
+        return None if self.joined is None else self.joined.structure[layer]
 
 
 @dataclass(frozen=True)
@@ -183,6 +193,7 @@ class ChunkView(NamedTuple):
         video_context, structure_context: what cross-attention reads in each layer.
         aligned_BC: bool, whether the reference image is aligned with the frame.
         reference_latent: ``[B, channels, h, w]``.
+        joined: the model's parameters that lie together, if it was told to (:meth:`DualForce.join_products`).
     """
 
     video: RingView | None
@@ -194,6 +205,7 @@ class ChunkView(NamedTuple):
     structure_context: list[ProjectedContext]
     aligned_BC: Tensor
     reference_latent: Tensor
+    joined: JoinedLayers | None = None
 
 
 class ChunkPlan(NamedTuple):
@@ -267,5 +279,7 @@ def chunk_pass(view: ChunkView, audio: HeardAudio, held: Held | None) -> Pass:
             bridge(layer, view.bridge_to_structure, left.bridge_to_structure, view.same_frame[1]),
             audio,
             audio.layer(layer),
+            (None, None) if view.joined is None else (view.joined.from_video[layer], view.joined.from_structure[layer]),
         ),
+        view.joined,
     )

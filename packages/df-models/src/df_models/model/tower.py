@@ -6,6 +6,7 @@ Shape legend: B batch, T latent frames, N tokens per frame, L text tokens, D wid
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,13 @@ class NoiseEmbedding(NamedTuple):
 
     embedding_BTD: Tensor
     projection_BT6D: Tensor
+
+
+class Noise(NamedTuple):
+    """The embeddings of a pass's noise levels; None where the model has no such tower."""
+
+    video: NoiseEmbedding | None
+    structure: NoiseEmbedding | None
 
 
 def sinusoid(values: Tensor, dim: int, factor: float = 1.0) -> Tensor:
@@ -109,6 +117,12 @@ class Tower(nn.Module):
         if text_BLD.shape[-1] != self.text_dim:
             raise UserError(f"text must be [batch, tokens, {self.text_dim}], not {list(text_BLD.shape)}")
         return self.text_embedding(pad_text(text_BLD).to(self.dtype))
+
+    def readers(self) -> Iterator[dict[str, nn.Linear]]:
+        """The layers of each block that read the input of its self-attention."""
+        for block in self.blocks:
+            if isinstance(block, Block):
+                yield block.self_attn.readers
 
     def project_context(self, context: Context) -> list[ProjectedContext]:
         """Return every layer's keys and values of a context, for a cache to keep."""
