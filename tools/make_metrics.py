@@ -59,7 +59,8 @@ Both take the median and the minimum of the mean distance over shifts of +-15 fr
 
 df-eval's is the tracked one, with the box of the landmarks in place of S3FD's. Tracks of 100 frames or less are dropped
 by the published path; df-eval measures clips of 35 frames or more, so short ones compare with no published number. A
-codec moves the numbers, too: measure everything through the same one (`codec=h264`).
+codec moves the numbers, too: `sync_codecs=true` tells by how much, and `codec=h264` measures runs through the one that
+df-infer writes.
 
 **FVD.** The 400 logits of I3D come from different files, resizings and windows:
 

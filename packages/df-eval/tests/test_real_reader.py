@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +16,17 @@ from torch import Tensor
 
 from df_data.stages.landmarks import BLENDSHAPES, Landmarks
 from df_eval.clips import EvalClip
-from df_eval.config import ReadersConfig
-from df_eval.measure import Truth, Video, measure
+from df_eval.config import EvalConfig, ReadersConfig
+from df_eval.measure import GROUND_TRUTH, Truth, Video, measure
 from df_eval.metrics import SPECS, metric_class
 from df_eval.metrics.seen import Seen
 from df_eval.reading import real
 from df_eval.reading.readers import choose_reader
 from df_eval.reading.real import RealFaceReader, face_boxes, read_landmarks
+from df_eval.rows.codec import SOUND, VIDEO
+from df_eval.rows.generation import Generated
+from df_eval.rows.sync_codecs import AS_MEASURED, SPREAD
+from df_eval.suite import Suite
 from df_models.encoders.face.syncnet import SyncNet
 from df_models.media import read_audio, read_video
 from df_models.settings import Location
@@ -128,6 +136,37 @@ def test_sync_is_found_where_it_is_and_not_with_sound_of_a_second_later(reader: 
     assert still is not None
     frozen = Seen(Video(clip.frames_THWC, still.repeated(FRAMES)), Truth(clip.frames_THWC, truth, None))
     assert frozen.sync[0].value < 0.5 * found[0], "a static face"
+
+
+def test_sync_is_measured_again_behind_every_codec(reader: RealFaceReader, clip: EvalClip) -> None:
+    def system(clips: Sequence[EvalClip], frames: int, progress: Callable[[int], object]) -> Iterator[Generated]:
+        for each in clips:
+            yield Generated(each.frames_THWC[:frames], np.zeros((frames, 0), np.float32))
+
+    theirs: Any = SimpleNamespace(row="theirs", layout=None, make=system)
+    config = EvalConfig(frames=(69,), resamples=100, videos=0, sync_codecs=True)
+    clips = [replace(clip, key=f"{index}", identity=f"{index}") for index in range(2)]
+    suite = Suite([theirs], reader, clips, config, quiet=True)
+    results = suite.run([69])[69].table(0, 100)
+    assert suite.sync_codecs is not None and suite.sync_codecs.missing == ""
+    scores = suite.sync_codecs.scores(0, 100)
+    assert set(scores) == {GROUND_TRUTH, "theirs"}
+    for row, codecs in scores.items():
+        assert set(codecs) == {AS_MEASURED, *VIDEO, *SOUND, SPREAD}
+        assert codecs[AS_MEASURED]["sync_c"].value == pytest.approx(results[row]["sync_c"].value)
+        assert all(codecs[codec]["sync_c"].value != results[row]["sync_c"].value for codec in (*VIDEO, *SOUND))
+        assert codecs[SPREAD]["sync_c"].value > 0 and codecs[SPREAD]["sync_offset"].value == 0, "no codec moves it"
+
+
+def test_without_syncnet_codecs_are_unavailable_with_the_setting(
+    monkeypatch: pytest.MonkeyPatch, clip: EvalClip
+) -> None:
+    monkeypatch.setattr(real, "_landmarker", lambda _: Landmarker())
+    reader = RealFaceReader(ReadersConfig(), "liveportrait", None)
+    suite = Suite([], reader, [clip], EvalConfig(frames=(69,), sync_codecs=True), quiet=True)
+    suite.run([69])
+    assert suite.sync_codecs is not None and "readers.syncnet=PATH" in suite.sync_codecs.missing
+    assert suite.sync_codecs.pairs == {}
 
 
 def real_crop(frames_THWC: np.ndarray) -> np.ndarray:

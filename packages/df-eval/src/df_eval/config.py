@@ -148,6 +148,8 @@ class EvalConfig(FrozenModel):
         drift: a long generation beside the clips.
         interventions: also generate each clip with the structure, and with the reference image, of another clip, to see
             which of them pose, mouth and identity follow.
+        sync_codecs: also measure SyncNet's scores of the truth and of every system behind H.264, H.265, AAC and MP3, at
+            the longest length: how far a codec alone moves them.
         rollout: settings of generation to change from the run's own, such as `rollout.steps=8`.
         device: `auto` takes a GPU if there is one.
         dtype: of the model while generating; `auto` as in `df_models.machine.choose_precision`.
@@ -172,6 +174,7 @@ class EvalConfig(FrozenModel):
     codec: Literal["raw", "h264"] = "raw"
     drift: DriftConfig = DriftConfig()
     interventions: bool = False
+    sync_codecs: bool = False
     rollout: RolloutChanges = RolloutChanges()
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -104,6 +104,7 @@ def _evaluate(
         differences=differences(results, rows, HEADLINE, **seeded) if several else [],
         drift=suite.drift,
         interventions=suite.interventions,
+        sync_codecs=suite.sync_codecs,
         measured_as="" if several else measured_as(runs[0], config, root, files),
         told=[*_unlike(runs, folders, config), *(line for folder in folders for line in folder.lines())],
     )

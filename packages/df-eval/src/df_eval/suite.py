@@ -20,11 +20,13 @@ from df_eval.metrics.lips import silent_frames
 from df_eval.reading.networks import Networks
 from df_eval.reading.readers import FaceReader, mouth_of_structure
 from df_eval.reading.readings import FaceReadings
+from df_eval.reading.real import RealFaceReader
 from df_eval.reports.curves import add_curves
 from df_eval.results import LengthResults
 from df_eval.rows.codec import through
 from df_eval.rows.generation import Generated, Progress, rebuild_clips
 from df_eval.rows.interventions import Interventions, intervene
+from df_eval.rows.sync_codecs import SyncCodecs, add_codecs, heard_through
 from df_eval.rows.systems import LeftOut, RunSystem, System, own_vaes, rows_of, shifted_row
 from df_infer.pipeline import Pipeline
 
@@ -45,6 +47,7 @@ class Suite:
         seconds: wall time by stage.
         drift: what was measured over a long generation; None if nothing was asked for.
         interventions: what was measured with swapped structure and references; None likewise.
+        sync_codecs: SyncNet's scores behind codecs; None likewise.
     """
 
     systems: Sequence[System]
@@ -57,12 +60,14 @@ class Suite:
     seconds: dict[str, float] = field(default_factory=dict)
     drift: Drift | None = None
     interventions: Interventions | None = None
+    sync_codecs: SyncCodecs | None = None
 
     def run(self, lengths: Sequence[int]) -> dict[int, LengthResults]:
         """Measure every row at every length; the videos of one clip after the other, few of them in memory."""
         longest = max(lengths)
         results = {frames: self._nothing_yet(frames) for frames in lengths}
         self.drift = None if self.config.drift.frames is None else no_drift_yet(self.systems, self.clips, self.config)
+        self.sync_codecs = self._codecs_yet(longest) if self.config.sync_codecs else None
         with tqdm(total=self._videos(lengths), desc="measuring", unit="video", disable=self.quiet) as bar:
             with self._timed("reading the truth", bar):
                 truths = [self._truth(clip, longest, bar.update) for clip in self.clips]
@@ -109,6 +114,7 @@ class Suite:
                 if index < self.config.shown:
                     self.videos[frames].append(videos)
                 if frames == longest:
+                    self._add_codecs(index, videos)
                     readings.append({row: video.readings for row, video in videos.items() if row in runs})
                     if self.drift is not None:
                         own = source.truth(true_THWC, None, [])
@@ -116,6 +122,27 @@ class Suite:
         for rest in (*rebuilt.values(), *made.values()):
             assert next(rest, None) is None, "a system makes one video of each clip"
         return readings
+
+    def _codecs_yet(self, longest: int) -> SyncCodecs:
+        found = SyncCodecs(longest, [clip.identity for clip in self.clips])
+        if not isinstance(self.reader, RealFaceReader):
+            found.missing = "only the reader of real faces has SyncNet"
+        elif not self.reader.hears:
+            found.missing = self.reader.unavailable["sync_c"]
+        return found
+
+    def _add_codecs(self, index: int, videos: Mapping[str, Video]) -> None:
+        """Measure a clip's own videos behind every codec, if that is asked for and can be."""
+        if self.sync_codecs is None or self.sync_codecs.missing or not isinstance(self.reader, RealFaceReader):
+            return
+        with self._timed("codecs"):
+            heard = heard_through(self.reader, self.clips[index])
+            for row in (GROUND_TRUTH, *(system.row for system in self.systems)):
+                video = videos.get(row)
+                if video is None or video.readings is None or video.readings.seen_TD is None:
+                    continue
+                read = (video.frames_THWC, video.readings.seen_TD, heard, self.reader)
+                add_codecs(self.sync_codecs, row, index, *read)
 
     def _intervene(
         self, longest: int, known: Sequence[Truth], readings: Sequence[Mapping[str, FaceReadings | None]], bar: tqdm

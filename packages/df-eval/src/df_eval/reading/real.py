@@ -83,13 +83,28 @@ class RealFaceReader:
             seen_TD=None if self._syncnet is None else _seen(self._syncnet, frames_THWC, landmarks),
         )
 
+    @property
+    def hears(self) -> bool:
+        """Whether SyncNet is there, and the landmarker that tells it where to look."""
+        return self._landmarker is not None and self._syncnet is not None
+
+    def hear(self, wave_N: np.ndarray, frames: int) -> np.ndarray:
+        """SyncNet's vectors of a sound, a window for each pixel frame: [T, D].
+
+        Raises:
+            ValueError: there is no SyncNet (:attr:`hears`).
+        """
+        if self._syncnet is None:
+            raise ValueError("this reader has no SyncNet")
+        return _heard(self._syncnet, wave_N, frames)
+
     def truth(self, clip: EvalClip) -> FaceReadings:
         """What the networks read of the whole true clip; mouth, lids and pose as stored where the landmarker's are."""
         stored = signals_of(clip.truth)
         if self._landmarker is None:
             return stored
         landmarks = self._landmarker.landmarks(clip.frames_THWC)
-        heard = None if self._syncnet is None else _heard(self._syncnet, clip.wave_N, clip.count)
+        heard = None if self._syncnet is None else self.hear(clip.wave_N, clip.count)
         read = FaceReadings(**read_landmarks(landmarks), heard_TD=heard)
         return read.but(stored) if self._stored else read
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from df_eval.measure import GROUND_TRUTH, SHIFTED, Truth, Video, kind_of, mouth_lag_curve
 from df_eval.metrics import frames as frame_metrics
 from df_eval.metrics.identity import identity_distance
-from df_eval.results import LengthResults
+from df_eval.results import LengthResults, mean_curve
 
 
 def add_curves(
@@ -34,3 +39,18 @@ def add_curves(
         add("identity_person", identity_distance(read.identity_TD, truth.person_identity_D))
     if read.identity_TD is not None and truth.reference_identity_D is not None:
         add("identity", identity_distance(read.identity_TD, truth.reference_identity_D))
+
+
+def plain_curves(results: Mapping[int, LengthResults]) -> dict[str, Any]:
+    """Mean curves over clips by length, row and name, NaN as null."""
+    return {
+        str(frames): {
+            row: {name: _plain(mean_curve(curves)) for name, curves in found.items()}
+            for row, found in measured.curves.items()
+        }
+        for frames, measured in results.items()
+    }
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [round(float(value), 6) if math.isfinite(value) else None for value in values]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from df_eval.clips import EvalClip
@@ -21,6 +19,8 @@ from df_eval.drift import TITLES, Drift
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, Video, kind_of
 from df_eval.metrics import SET_SPECS, SPECS
 from df_eval.protocols.protocol import DEV_NOTE
+from df_eval.reports.codecs import codecs_document, codecs_section
+from df_eval.reports.curves import plain_curves
 from df_eval.reports.goals import Goal
 from df_eval.reports.plots import plot_drift, plot_lags, plot_losses, plot_mouths, plot_over_time
 from df_eval.reports.report import Report, Section, render
@@ -36,8 +36,9 @@ from df_eval.reports.table import (
     table_document,
 )
 from df_eval.reports.videos import write_contact_sheet, write_side_by_side
-from df_eval.results import LengthResults, clip_lines, mean_curve
+from df_eval.results import LengthResults, clip_lines
 from df_eval.rows.interventions import NOTE, Interventions
+from df_eval.rows.sync_codecs import SyncCodecs
 from df_infer.run_log import read_log
 from df_models.files import atomic_write, check_owned, mark_owned
 from df_models.time import samples_for
@@ -63,6 +64,7 @@ class EvalOutcome:
         told: what is wrong with a system's videos, a line each.
         drift: what was measured over a long generation, if one was asked for.
         interventions: what was measured with swapped structure and references, if that was asked for.
+        sync_codecs: SyncNet's scores behind codecs, if that was asked for.
         measured_as: hash of all that decides the numbers (`df_eval.reading.measured_as`); empty for several systems.
     """
 
@@ -83,6 +85,7 @@ class EvalOutcome:
     measured_as: str = ""
     drift: Drift | None = None
     interventions: Interventions | None = None
+    sync_codecs: SyncCodecs | None = None
 
     @property
     def warning(self) -> str:
@@ -116,16 +119,17 @@ def metrics_document(outcome: EvalOutcome) -> dict[str, Any]:
         "not_measured": {str(frames): reason for frames, reason in outcome.missing.items()},
         "warning": outcome.warning,
         "measured_as": outcome.measured_as,
-        "drift": None
-        if outcome.drift is None
-        else outcome.drift.to_json(outcome.config.seed, outcome.config.resamples),
-        "interventions": None
-        if outcome.interventions is None
-        else outcome.interventions.to_json(outcome.config.seed, outcome.config.resamples),
+        "drift": _plain_part(outcome.drift, outcome.config),
+        "interventions": _plain_part(outcome.interventions, outcome.config),
+        "sync_codecs": _plain_part(outcome.sync_codecs, outcome.config),
         "protocol": outcome.facts,
         "definitions": {name: spec.definition for name, spec in (SPECS | SET_SPECS).items()},
         "seconds": outcome.seconds,
     }
+
+
+def _plain_part(part: Drift | Interventions | SyncCodecs | None, config: EvalConfig) -> dict[str, Any] | None:
+    return None if part is None else part.to_json(config.seed, config.resamples)
 
 
 def check_place(out: Path) -> None:
@@ -163,6 +167,8 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
         heading = f"{INTERVENTIONS_HEADING}, {found.frames} frames"
         told = [NOTE, *(f"{row}: {why}" for row, why in found.missing.items())]
         report.sections.append(Section(heading, header, lines, told))
+    if outcome.sync_codecs is not None:
+        report.sections.append(codecs_section(outcome.sync_codecs, outcome.config.seed, outcome.config.resamples))
     if (drift := outcome.drift) is not None:
         told = [drift_note(drift), *(f"{row}: {why}" for row, why in drift.missing.items())]
         for title, (header, lines) in drift_tables(drift, outcome.config.seed, outcome.config.resamples).items():
@@ -173,7 +179,7 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     _write_videos(outcome, out, report, quiet)
     lines = [json.dumps(line, allow_nan=False) for res in outcome.results.values() for line in clip_lines(res)]
     atomic_write(out / "per_clip.jsonl", "\n".join(lines) + "\n")
-    atomic_write(out / "curves.json", json.dumps(_curves(outcome), allow_nan=False) + "\n")
+    atomic_write(out / "curves.json", json.dumps(plain_curves(outcome.results), allow_nan=False) + "\n")
     atomic_write(out / "table.md", _tables(title, outcome, counts))
     atomic_write(out / "report.html", render(report))
     atomic_write(out / "metrics.json", json.dumps(metrics_document(outcome), indent=1, allow_nan=False) + "\n")
@@ -182,11 +188,14 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
 
 def _tables(title: str, outcome: EvalOutcome, counts: dict[int, int]) -> str:
     document = table_document(title, outcome.tables, outcome.goals, counts, outcome.differences, outcome.told)
-    if outcome.interventions is not None:
-        told = interventions_document(outcome.interventions, outcome.config.seed, outcome.config.resamples)
-        document += "\n" + told
-    if outcome.drift is not None:
-        document += "\n" + drift_document(outcome.drift, outcome.config.seed, outcome.config.resamples)
+    parts: list[tuple[Any, Callable[[Any, int, int], str]]] = [
+        (outcome.interventions, interventions_document),
+        (outcome.sync_codecs, codecs_document),
+        (outcome.drift, drift_document),
+    ]
+    for part, told in parts:
+        if part is not None:
+            document += "\n" + told(part, outcome.config.seed, outcome.config.resamples)
     name, _, rest = document.partition("\n\n")
     protocol = "\n".join(f"- {what}: {text}" for what, text in outcome.protocol)
     return (
@@ -202,21 +211,6 @@ def _lead(outcome: EvalOutcome) -> str:
     for frames, reason in outcome.missing.items():
         text += f" {frames} frames were not measured: {reason}."
     return text
-
-
-def _curves(outcome: EvalOutcome) -> dict[str, Any]:
-    """Mean curves over clips, NaN as null."""
-    return {
-        str(frames): {
-            row: {name: _plain(mean_curve(curves)) for name, curves in found.items()}
-            for row, found in results.curves.items()
-        }
-        for frames, results in outcome.results.items()
-    }
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    return [round(float(value), 6) if math.isfinite(value) else None for value in values]
 
 
 def _write_plots(outcome: EvalOutcome, out: Path, report: Report) -> None:

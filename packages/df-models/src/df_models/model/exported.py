@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from df_models.errors import UserError
@@ -73,7 +74,9 @@ def export_step(
     if model.training:
         raise UserError("a model in training mode is not exported; call model.eval() first")
     leaves, spec = _flat(model, inputs, cache, frame, heard)
-    with torch.no_grad():
+    # Attention stays one operation, whatever kernel runs it; those that take it apart, as ONNX does, lay its result in
+    # memory as this one does.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         return torch.export.export(_Step(model, spec, write), tuple(leaves), strict=False)
 
 
