@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from df_models.errors import UserError
@@ -74,9 +73,7 @@ def export_step(
     if model.training:
         raise UserError("a model in training mode is not exported; call model.eval() first")
     leaves, spec = _flat(model, inputs, cache, frame, heard)
-    # Attention stays one operation, whatever kernel runs it; those that take it apart, as ONNX does, lay its result in
-    # memory as this one does.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with torch.no_grad():
         return torch.export.export(_Step(model, spec, write), tuple(leaves), strict=False)
 
 
@@ -105,6 +102,9 @@ def onnx_step(program: torch.export.ExportedProgram, path: str | os.PathLike[str
     final = _named(path, ".onnx")
     if importlib.util.find_spec("onnxscript") is None:
         raise UserError('an ONNX file needs onnxscript; install it with: pip install "df-models[onnx]"')
+    for node in program.graph.nodes:  # attention that is taken apart lies otherwise in memory than the kernel's
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
     written = torch.onnx.export(program, (), dynamo=True, verbose=False)
     assert written is not None, "with dynamo it returns a program"
     with atomic_path(final) as temporary:
