@@ -8,8 +8,10 @@ becomes a compiled library (AOTInductor) or an ONNX file, which take the same te
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def export_step(
     if model.training:
         raise UserError("a model in training mode is not exported; call model.eval() first")
     leaves, spec = _flat(model, inputs, cache, frame, heard)
-    with torch.no_grad():
+    with torch.no_grad(), _frozen(model.parameters()):
         return torch.export.export(_Step(model, spec, write), tuple(leaves), strict=False)
 
 
@@ -102,13 +104,24 @@ def onnx_step(program: torch.export.ExportedProgram, path: str | os.PathLike[str
     final = _named(path, ".onnx")
     if importlib.util.find_spec("onnxscript") is None:
         raise UserError('an ONNX file needs onnxscript; install it with: pip install "df-models[onnx]"')
-    for node in program.graph.nodes:  # attention that is taken apart lies otherwise in memory than the kernel's
-        if node.target is torch.ops.aten.view.default:
-            node.target = torch.ops.aten.reshape.default
-    written = torch.onnx.export(program, (), dynamo=True, verbose=False)
+    with _frozen(program.state_dict.values()):  # attention with a bias that is trained would be taken apart
+        written = torch.onnx.export(program, (), dynamo=True, verbose=False)
     assert written is not None, "with dynamo it returns a program"
     with atomic_path(final) as temporary:
         written.save(str(temporary))
+
+
+@contextlib.contextmanager
+def _frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Let parameters need no gradients meanwhile."""
+    trained = [each for each in parameters if each.requires_grad]
+    try:
+        for each in trained:
+            each.requires_grad_(False)
+        yield
+    finally:
+        for each in trained:
+            each.requires_grad_(True)
 
 
 def _named(path: str | os.PathLike[str], suffix: str) -> Path:
