@@ -67,17 +67,21 @@ def generation(
     cache = model.new_cache(
         copies, side, side, window, sinks, reference_latent=reference, reference_tokens=tokens, text=text, dtype=dtype
     )
+    sigmas = [torch.full((copies, chunk), 1 - step / steps, device=device) for step in range(steps + 1)]
+    levels = [(sigma, sigma) for sigma in sigmas]
+    embedded = [model.embed_noise(*pair) for pair in levels]
     taken: dict[str, list[float]] = {"denoising": [], "writing": []}
     for frame in range(0, frames * chunk, chunk):
         streams = noise(chunk, config.latent_channels, side, side), noise(chunk, 4, config.structure_dim)
         audio = noise(chunk + 1, 4, config.audio_dim)  # its own and the next frame's
         began = now()
+        heard = model.hear(audio, cache, frame=frame, count=chunk)
         for step in range(steps + 1):
             if step == steps:
                 taken["denoising"].append(now() - began)
                 began = now()
-            sigma = torch.full((copies, chunk), 1 - step / steps, device=device)
-            model.step(*streams, audio, sigma, sigma, cache, frame=frame, write=step == steps)
+            given = {"frame": frame, "write": step == steps, "heard": heard, "noise": embedded[step]}
+            model.step(*streams, audio, *levels[step], cache, **given)
         taken["writing"].append(now() - began)
     return {
         name: statistics.median(seconds[frames // 2 :]) / chunk for name, seconds in taken.items()
@@ -130,6 +134,7 @@ def main() -> None:
     sampling = Sampling(args.steps, args.copies, args.window, args.sinks)
     with device:
         model = DualForce.from_preset(args.preset).to(device, dtype).eval()
+    model.join_products()  # as a pipeline does
     rate = matmul_rate(device, dtype)
     measured = {"as it stands": generation(model, sampling, side, args.frames, now)}
     chunks = {

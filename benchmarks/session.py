@@ -43,6 +43,8 @@ from df_models.time import FPS, SAMPLE_RATE, TEMPORAL_STRIDE
 PIECE = SAMPLE_RATE // 50
 PIXEL_FRAME = SAMPLE_RATE // FPS
 QUICKSTART = RolloutConfig(**read_tree(Path(__file__).parents[1] / "configs" / "train" / "quickstart.yaml")["rollout"])
+SOAK_S = 600
+"""Seconds from which the result is called a soak."""
 WARM = 8
 """First chunks that are left out of the cadence: kernels are chosen and buffers grow in them."""
 
@@ -175,7 +177,8 @@ def main() -> None:
     figures = found[0] if len(found) == 1 else {"sessions": found}
     head = ("", *(f"session {index + 1}" if len(found) > 1 else "" for index in range(len(found))))
     text = table(head, [(name.replace("_", " "), *(f"{of[name]:.4g}" for of in found)) for name in found[0]])
-    name = "session" if len(found) == 1 else f"sessions-{len(found)}"
+    name = "soak" if args.seconds >= SOAK_S else "session"
+    name += f"s-{len(found)}" * (len(found) > 1)
     print(f"wrote {write_result(args.out, name, args, device, figures, text)}\n\n{text}")
 
 
