@@ -85,6 +85,7 @@ def test_tables_are_whole_whatever_things_are_called(study: dict[str, Any], tmp_
     found = tables_of(study, tmp_path)
     assert {"verdicts.tex", "lip-sync-129-generated.tex"} <= {*found}
     assert latex("a_b%\\") == r"a\_b\%\textbackslash{}" and latex("σ \U0001f600") == r"$\sigma$ [U+1F600]"
+    assert latex("a--b—c''") == r"a-{}-b---c'{}'", "signs of which pdfLaTeX would make one"
     assert "supported if the 95 % interval" in (tmp_path / "protocol.txt").read_text()
     assert (tmp_path / "arms.pdf").read_bytes().startswith(b"%PDF")
 

@@ -50,14 +50,22 @@ def issued(key: Any, authority: Any, ca: bool, first_day: int, last_day: int) ->
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Callable[..., Pair]:
-    def make(key: Any = None, first_day: int = -1, last_day: int = 30, password: bytes | None = None) -> Pair:
+    def make(
+        key: Any = None,
+        first_day: int = -1,
+        last_day: int = 30,
+        password: bytes | None = None,
+        traditional: bool = False,
+    ) -> Pair:
         key, authority = key or ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         pem = serialization.Encoding.PEM
         chain = [issued(key, authority, False, first_day, last_day), issued(authority, authority, True, -1, 30)]
         hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
         files = tmp_path / "chain.pem", tmp_path / "key.pem"
         files[0].write_bytes(b"".join(certificate.public_bytes(pem) for certificate in chain))
-        files[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, hidden))
+        form = serialization.PrivateFormat
+        kind = form.TraditionalOpenSSL if traditional else form.PKCS8
+        files[1].write_bytes(key.private_bytes(pem, kind, hidden))
         return files
 
     return make
@@ -71,7 +79,7 @@ def told(video: Path) -> dict[str, Any]:
 KEYS = {
     "P-256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
-    "RSA": lambda: rsa.generate_private_key(65537, 2048),
+    "RSA, as PKCS#1": lambda: rsa.generate_private_key(65537, 2048),
     "Ed25519": ed25519.Ed25519PrivateKey.generate,
 }
 
@@ -80,7 +88,7 @@ KEYS = {
 def test_a_signed_video_says_that_it_was_generated_and_shows_if_it_was_changed(
     pair: Callable[..., Pair], tmp_path: Path, kind: str
 ):
-    signer = Credentials.from_files(*pair(KEYS[kind]()))
+    signer = Credentials.from_files(*pair(KEYS[kind](), traditional="PKCS#1" in kind))
     frames = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), np.uint8)
     plain, video = tmp_path / "plain.mp4", tmp_path / "video.mp4"
     write_video(plain, frames)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from df_models import UserError
+from df_models.model import exported
 from df_models.model.exported import export_step, onnx_step, package_step, step_arguments
 from df_models.model.inputs import Inputs
 
@@ -63,6 +64,15 @@ def test_an_exported_step_is_the_models_at_every_frame(build, make_clip, tmp_pat
         stored = [x[layer][:, place] for ring in cache.rings for layer in range(1) for x in (ring.keys, ring.values)]
         for one, other in zip(held, stored, strict=True):
             torch.testing.assert_close(one[:, 0], other, rtol=1e-5, atol=1e-5)
+
+
+def test_more_weights_than_one_onnx_file_holds_are_refused(monkeypatch, tmp_path: Path):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(exported, "ONNX_LIMIT", 3)
+    program = torch.export.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),))
+    with pytest.raises(UserError, match="package_step"):
+        onnx_step(program, tmp_path / "step.onnx")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_file_with_another_ending_is_refused(tmp_path: Path):

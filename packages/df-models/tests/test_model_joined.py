@@ -164,3 +164,36 @@ def test_noise_that_was_embedded_before_gives_the_same(build, make_clip):
     _assert_same(found, wanted, 0.0)
     other = model.step(*inputs, cache, frame=0, write=False, noise=model.embed_noise(*(1 - x for x in inputs[3:])))
     assert not torch.allclose(other.video, wanted.video)
+
+
+def test_two_compiled_models_of_one_shape_keep_their_own_graphs(build, make_clip):
+    """They differ in a number that no tensor holds."""
+    models = [build(**SMALL, gate_gain=gain) for gain in (10.0, 2.0)]
+    clip = make_clip(models[0], 2)
+    wanted = [_generated(model, clip) for model in models]
+    assert not torch.allclose(wanted[0][0], wanted[1][0], atol=1e-2)
+    for model in models:
+        model.compile_step(backend="eager")
+    for model, each in zip(models, wanted):
+        _assert_same(_generated(model, clip), each)
+
+
+def test_a_compiled_model_meets_any_number_of_sizes(build, make_clip):
+    model = build(**SMALL)
+    model.compile_step(backend="eager")
+    for width in range(2, 22, 2):  # torch gives up on the ninth size that one code meets
+        clip = make_clip(model, 1, batch=1, size=(4, width))
+        cache = model.new_cache(
+            1, 4, width, 2, 1, reference_latent=clip["reference_latent"], reference_tokens=clip["reference_tokens"]
+        )
+        given = [clip[name] for name in ("video", "structure", "audio", "sigma_video", "sigma_structure")]
+        model.step(*given, cache, frame=0, write=False)
+
+
+def test_a_model_made_in_inference_mode_is_not_joined(build, make_clip):
+    with torch.inference_mode():
+        model = build(**SMALL)
+        model.join_products()
+        clip = make_clip(model, 2)
+        _assert_same(_generated(model, clip), _generated(build(**SMALL), clip))
+    assert join({"q": nn.Linear(4, 4), "k": nn.Linear(6, 4)}) is None, "of other inputs"

@@ -50,26 +50,34 @@ class Credentials:
         try:
             import c2pa  # noqa: F401
             from cryptography import x509
+            from cryptography.exceptions import UnsupportedAlgorithm
             from cryptography.hazmat.primitives import hashes, serialization
         except ModuleNotFoundError as error:
             raise UserError('signing needs c2pa-python; install it with: pip install "df-infer[c2pa]"') from error
         for path in (certificate, key):
             require_file(path)
-        chain, secret = certificate.read_bytes(), key.read_bytes()
+        try:
+            chain, secret = certificate.read_bytes(), key.read_bytes()
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
         try:
             own = x509.load_pem_x509_certificates(chain)[0]
-        except ValueError as error:
+            owner = own.public_key()
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise UserError(f"{certificate} holds no PEM certificates") from error
         try:
             private = serialization.load_pem_private_key(secret, password=None)
         except TypeError as error:
             raise UserError(f"the key in {key} has a password; give it without one, readable by you alone") from error
-        except ValueError as error:
-            raise UserError(f"{key} holds no PEM private key") from error
-        if private.public_key() != own.public_key():
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise UserError(f"{key} holds no PEM private key that can be used here") from error
+        if private.public_key() != owner:
             raise UserError(f"the key in {key} is not that of the first certificate in {certificate}")
         _check_dates(own, certificate)
-        made = cls(chain, secret, _algorithm(private, key), own.fingerprint(hashes.SHA256()).hex())
+        pkcs8 = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        made = cls(chain, pkcs8, _algorithm(private, key), own.fingerprint(hashes.SHA256()).hex())
         made._try(certificate)
         return made
 

@@ -31,7 +31,7 @@ def as_float(frames_THWC: np.ndarray) -> np.ndarray:
     if frames_THWC.dtype == np.uint8:
         return frames_THWC.astype(np.float64) / 255.0
     least, most = float(frames_THWC.min()), float(frames_THWC.max())
-    if least < -_ROUNDING or most > 1 + _ROUNDING:
+    if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):  # NaN is neither
         raise ValueError(f"frames are of {least:g} to {most:g}; give uint8, or floats of 0 to 1")
     return frames_THWC.astype(np.float64)
 

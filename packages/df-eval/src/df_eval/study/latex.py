@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _SPECIAL = {
@@ -15,6 +16,8 @@ _SPECIAL = {
     "—": "---",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
+_LIGATURES = re.compile(r"(?<=[-`',])(?=[-`',])")
+"""Between signs of which pdfLaTeX would make one: two hyphens a dash, two quotes another quote."""
 _FORMULAS = {
     "±": r"\pm", "×": r"\times", "≥": r"\geq", "≤": r"\leq", "−": "-", "°": r"^\circ", "→": r"\to", "↑": r"\uparrow",
     "↓": r"\downarrow",
@@ -30,7 +33,8 @@ def latex(text: str) -> str:
 
     Signs that pdfLaTeX does not know are told by their number, ``[U+1F600]``, so that no table fails to compile.
     """
-    return "".join(_SPECIAL.get(sign) or _sign(sign) for sign in " ".join(text.split()))
+    pieces = _LIGATURES.split(" ".join(text.split()))
+    return "{}".join("".join(_SPECIAL.get(sign) or _sign(sign) for sign in piece) for piece in pieces)
 
 
 def _sign(sign: str) -> str:

@@ -55,16 +55,17 @@ def strip_of(videos: Mapping[str, Path]) -> Figure:
         UserError: a video cannot be read.
     """
     columns = {arm: columns_of(read_video(path)[0]) for arm, path in videos.items()}
-    lines = {TRUTH: next(iter(columns.values()))[0]} | {arm: found[-1] for arm, found in columns.items()}
-    picks = np.linspace(0, min(map(len, lines.values())) - 1, IMAGES).round().astype(int)
+    lines = [(TRUTH, next(iter(columns.values()))[0]), *((arm, found[-1]) for arm, found in columns.items())]
+    picks = np.linspace(0, min(len(video) for _, video in lines) - 1, IMAGES).round().astype(int)
     figure = Figure(figsize=(IMAGES, len(lines)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)  # type: ignore[union-attr]
-    for panels, (name, video) in zip(figure.subplots(len(lines), IMAGES, squeeze=False), lines.items(), strict=True):
+    panels_of = figure.subplots(len(lines), IMAGES, squeeze=False)
+    for line, (panels, (name, video)) in enumerate(zip(panels_of, lines, strict=True)):
         for panel, pick in zip(panels, picks, strict=True):
             panel.imshow(video[pick], interpolation="none")
             panel.set_xticks([])
             panel.set_yticks([])
-            if name == TRUTH:
+            if line == 0:
                 panel.set_title(f"{pick / FPS:.2f} s", fontsize=7)
         panels[0].set_ylabel(label_text(name), fontsize=7)
     return figure

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -387,9 +388,10 @@ class DualForce(StructureStatistics, Pretrained):
     def _step_graph(self, inputs: Inputs, write: bool, known: Tensor | None, noise: Noise | None) -> Callable[..., Any]:
         """Return what runs a chunk of such inputs: :meth:`_chunk` as it stands, or compiled for their sizes.
 
-        Each has a compiled function of its own: torch gives up on one that meets more than a few sizes. What the graph
-        takes for granted of the model is its key; that nothing else of its many modules has changed is not looked at
-        in each step, which with 20 layers takes longer than all else that Python does there.
+        Each has code of its own, to which torch keeps what it compiled: it gives up on code that meets more than a few
+        sizes, and would give one model the graph of another. What the graph takes for granted of the model is its key;
+        that nothing else of its many modules has changed is not looked at in each step, which with 20 layers takes
+        longer than all else that Python does there.
         """
         if self._graphs is None:
             return DualForce._chunk
@@ -400,7 +402,7 @@ class DualForce(StructureStatistics, Pretrained):
             if "mode" not in options:  # torch takes a mode or options
                 unlooked = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
                 options["options"] = {**unlooked, **options.get("options", {})}
-            self._graphs[key] = torch.compile(DualForce._chunk, **options)
+            self._graphs[key] = torch.compile(_own_code(DualForce._chunk), **options)
         return self._graphs[key]
 
     def _plan(self, inputs: Inputs, cache: KVCache, span: tuple[int, int]) -> ChunkPlan:
@@ -548,3 +550,10 @@ class DualForce(StructureStatistics, Pretrained):
         if self.flame is None:
             raise UserError("this model has no FLAME head; build it with structure and a flame_dim above 0")
         return self.flame(structure_clean.to(self.dtype)).to(structure_clean.dtype)
+
+
+def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same function with a code object of its own."""
+    assert isinstance(function, FunctionType)
+    code, scope = function.__code__.replace(), function.__globals__
+    return FunctionType(code, scope, function.__name__, function.__defaults__, function.__closure__)

@@ -31,6 +31,9 @@ from df_models.model.sequence import SameFrame
 for _kind in (HeardAudio, AudioWindows, SameFrame):
     torch.export.register_dataclass(_kind)
 
+ONNX_LIMIT = 1536 << 20
+"""Bytes of weights from which torch puts them into a second file; a file of protocol buffers ends at 2 GiB."""
+
 
 class _Step(nn.Module):
     """A model's chunk as a function of the leaves of its arguments."""
@@ -93,17 +96,24 @@ def package_step(program: torch.export.ExportedProgram, path: str | os.PathLike[
 
 
 def onnx_step(program: torch.export.ExportedProgram, path: str | os.PathLike[str]) -> None:
-    """Write an exported step as ONNX, with its weights in the file (which may hold 2 GiB of them).
+    """Write an exported step as ONNX, with its weights in the file, of which there may be :data:`ONNX_LIMIT` bytes.
 
     Its inputs are those of :func:`step_arguments` in order, without the ones that are None. Needs ``onnxscript`` (extra
     ``df-models[onnx]``).
 
     Raises:
-        UserError: the name does not end in ``.onnx``, the directory cannot be written, or `onnxscript` is missing.
+        UserError: the name does not end in ``.onnx``, the directory cannot be written, `onnxscript` is missing, or the
+            weights are too many.
     """
     final = _named(path, ".onnx")
     if importlib.util.find_spec("onnxscript") is None:
         raise UserError('an ONNX file needs onnxscript; install it with: pip install "df-models[onnx]"')
+    weights = sum(each.nbytes for each in program.state_dict.values())
+    if weights > ONNX_LIMIT:
+        raise UserError(
+            f"the model has {weights / 2**30:.1f} GiB of weights, of which one ONNX file holds "
+            f"{ONNX_LIMIT / 2**30:.1f}; take package_step"
+        )
     with _frozen(program.state_dict.values()):  # attention with a bias that is trained would be taken apart
         written = torch.onnx.export(program, (), dynamo=True, verbose=False)
     assert written is not None, "with dynamo it returns a program"

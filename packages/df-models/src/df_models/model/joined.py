@@ -55,13 +55,16 @@ def join(layers: Mapping[str, nn.Linear]) -> Joined | None:
 
     Returns:
         None where there is nothing to join: less than two layers, one that is not plain (of a low-rank adapter in
-        training, of a float8 module) or has no bias, or parameters of several dtypes or devices.
+        training, of a float8 module) or has no bias, other widths of input, parameters of several dtypes or devices,
+        or made in inference mode, where none can be laid elsewhere.
     """
     parts = list(layers.values())
     if len(parts) < 2 or not all(type(part) is nn.Linear for part in parts):
         return None
     parameters = [parameter for part in parts for parameter in (part.weight, part.bias)]
     if not all(type(parameter) is nn.Parameter for parameter in parameters):
+        return None
+    if any(parameter.is_inference() for parameter in parameters) or len({part.in_features for part in parts}) > 1:
         return None
     if len({(parameter.dtype, parameter.device) for parameter in parameters}) > 1:
         return None
