@@ -123,6 +123,7 @@ def test_what_will_not_do_is_told_before_any_work(pair: Callable[..., Pair], tmp
     assert credentials(None, None) is None
     for certificate, secret, why in (
         (tmp_path / "none.pem", key, "none.pem"),
+        (chain, tmp_path, "is a directory"),
         (key, key, "no PEM certificates"),
         (chain, chain, "no PEM private key"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ class Suite:
         results = {frames: self._nothing_yet(frames) for frames in lengths}
         self.drift = None if self.config.drift.frames is None else no_drift_yet(self.systems, self.clips, self.config)
         self.sync_codecs = self._codecs_yet(longest) if self.config.sync_codecs else None
+        if self.sync_codecs is not None and self.sync_codecs.missing:
+            print(f"sync_codecs measures nothing: {self.sync_codecs.missing}", file=sys.stderr)
         with tqdm(total=self._videos(lengths), desc="measuring", unit="video", disable=self.quiet) as bar:
             with self._timed("reading the truth", bar):
                 truths = [self._truth(clip, longest, bar.update) for clip in self.clips]

@@ -55,6 +55,8 @@ class Credentials:
         except ModuleNotFoundError as error:
             raise UserError('signing needs c2pa-python; install it with: pip install "df-infer[c2pa]"') from error
         for path in (certificate, key):
+            if path.is_dir():
+                raise UserError(f"{path} is a directory; give a PEM file")
             require_file(path)
         try:
             chain, secret = certificate.read_bytes(), key.read_bytes()
@@ -72,7 +74,9 @@ class Credentials:
         except (ValueError, UnsupportedAlgorithm) as error:
             raise UserError(f"{key} holds no PEM private key that can be used here") from error
         if private.public_key() != owner:
-            raise UserError(f"the key in {key} is not that of the first certificate in {certificate}")
+            raise UserError(
+                f"the key in {key} is not that of the first certificate in {certificate}; the signer's own comes first"
+            )
         _check_dates(own, certificate)
         pkcs8 = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -129,9 +133,11 @@ def add_signing(options: argparse._ArgumentGroup) -> None:
         "--c2pa-certificate",
         type=Path,
         metavar="CHAIN.pem",
-        help="sign the video as generated (C2PA) with this certificate and its chain",
+        help="sign the video as generated (C2PA): this certificate, its authority's after it (PEM); with --c2pa-key",
     )
-    options.add_argument("--c2pa-key", type=Path, metavar="KEY.pem", help="the certificate's private key")
+    options.add_argument(
+        "--c2pa-key", type=Path, metavar="KEY.pem", help="the certificate's private key (PEM, no password)"
+    )
 
 
 def _manifest() -> dict[str, Any]:
