@@ -188,6 +188,7 @@ def test_a_compiled_model_meets_any_number_of_sizes(build, make_clip):
         )
         given = [clip[name] for name in ("video", "structure", "audio", "sigma_video", "sigma_structure")]
         model.step(*given, cache, frame=0, write=False)
+    assert len(model._graphs) == 10, "a graph for each, and none of them given up"
 
 
 def test_a_model_made_in_inference_mode_is_not_joined(build, make_clip):
