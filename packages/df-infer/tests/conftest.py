@@ -119,7 +119,7 @@ class SpyModel(nn.Module):
         self.config = SimpleNamespace(
             structure_dim=6, audio_future=5, sigma_structure_max=0.7, text_dim=0, structure_layout=layout,
             has_video=True, has_structure=True, hears=True, stream_entries=6,
-            structure_given="sometimes", given_fields=(("a",),), one_level_frames=0,
+            structure_given="sometimes", given_fields=(("a",),), one_level_frames=0, bridge_to_video=True,
         )  # fmt: skip
         self.clean = clean
         self.calls: list[Call] = []

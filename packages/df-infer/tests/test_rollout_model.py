@@ -123,6 +123,7 @@ def test_a_sample_does_not_depend_on_its_batch(model, inputs) -> None:
         {"struct_start": "noise"},
         {"context_noise": 0.1},
         {"audio_guidance": 1.5},
+        {"structure_guidance": 1.5},
         {"chunk": 2},
         {"audio_future": 1},
     ],

@@ -46,7 +46,9 @@ class RolloutSettings(FrozenModel):
         audio_guidance: scale of classifier-free guidance on the audio; 1 is off, another value adds one evaluation of
             the model to each.
         text_guidance: the same on the text, against the null text (zero rows), which `objective.drop_text` of training
-            teaches; each of the two is measured against the same prediction with all conditions.
+            teaches; each is measured against the same prediction with all conditions.
+        structure_guidance: the same on the frame's own structure, for the video alone, against structure of pure noise:
+            every model with noise levels of its own for each stream has learnt it.
     """
 
     steps: int = Field(default=12, ge=1)
@@ -65,6 +67,7 @@ class RolloutSettings(FrozenModel):
     context_noise: float = Field(default=0.0, ge=0, lt=1)
     audio_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     text_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    structure_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 
 
 class RolloutConfig(RolloutSettings):

@@ -21,6 +21,7 @@ from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
 from df_infer.run_dir import find_adapter, open_run
 from df_infer.sampling.drive import Drive, check_drive, check_makes_structure
+from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.structure_from import check_maker, check_no_truth, found, raw_structure
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
@@ -285,7 +286,8 @@ class Pipeline:
         latents = latent_length(num_frames)
         check_levels(self.model.config, rollout, latents)
         text = None if self.prompt is None else self.prompt.features_LD[None]
-        text_input(self.model.config, text, rollout)
+        check_guidance(self.model.config, rollout)
+        text_input(self.model.config, text)
         heard_ahead(self.model.config, rollout)
         heard = np.zeros(0, np.float32) if wave_N is None else wave_N
         if self.audio_encoder is not None and not keep_level:

@@ -81,7 +81,7 @@ def stream_latents(
     ids = list(range(len(reference_latent))) if sample_ids is None else list(sample_ids)
     if len(ids) != len(reference_latent):
         raise UserError(f"{len(ids)} sample ids do not fit a batch of {len(reference_latent)} portraits")
-    text = text_input(model.config, text, config)
+    text = text_input(model.config, text)
     future = heard_ahead(model.config, config)
     check_levels(model.config, config)
     last = config.chunk is None
@@ -158,17 +158,16 @@ def reference_input(
     return torch.zeros(batch if sample_ids is None else len(sample_ids), 0, 0, 0)
 
 
-def text_input(model: DualForceConfig, text: Tensor | None, config: RolloutConfig) -> Tensor | None:
+def text_input(model: DualForceConfig, text: Tensor | None) -> Tensor | None:
     """Return the text as the model reads it, ``[B, 512, D_t]``, or None if it reads none.
 
     Raises:
-        UserError: the model reads text and there is none, or the other way round; guidance on a text not read.
+        UserError: the model reads text and there is none, or the other way round.
     """
     if model.text_dim and text is None:
         raise UserError("the model reads text, but there is none; give a prompt (df-infer generate --prompt '...')")
-    if not model.text_dim and (text is not None or config.text_guidance != 1.0):
-        what = "a text was given" if text is not None else f"text_guidance is {config.text_guidance}"
-        raise UserError(f"{what}, but the model reads no text (text_dim=0); leave it out")
+    if not model.text_dim and text is not None:
+        raise UserError("a text was given, but the model reads no text (text_dim=0); leave it out")
     return None if text is None else pad_text(text)
 
 
@@ -178,9 +177,8 @@ def heard_ahead(model: DualForceConfig, config: RolloutConfig) -> int:
     Raises:
         UserError: more are asked for than the model can hear.
     """
-    if not model.hears and (config.audio_future or config.audio_guidance != 1.0):
-        told = "audio_future" if config.audio_future else "audio_guidance"
-        raise UserError(f"rollout.{told} is given, but the model hears no audio; leave it out")
+    if not model.hears and config.audio_future:
+        raise UserError("rollout.audio_future is given, but the model hears no audio; leave it out")
     if config.audio_future is None:
         return model.audio_future if model.hears else 0
     if config.audio_future > model.audio_future:

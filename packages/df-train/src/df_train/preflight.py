@@ -15,6 +15,7 @@ from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir
+from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
 from df_models.encoders import load_video_vae
@@ -78,6 +79,7 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     check_losses(config.objective, model.config, first_flame(config, model.config, manifest))
     check_judge(config, model.config, manifest)
     heard_ahead(model.config, config.rollout)
+    check_guidance(model.config, config.rollout)
     check_samples(config, model.config)
     choose_precision(config.precision.name, device)
     check_batch(config)

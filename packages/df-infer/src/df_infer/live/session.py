@@ -138,7 +138,7 @@ class Session:
         self._portrait = portrait if isinstance(portrait, EncodedPortrait) else pipeline.encoded(portrait, cropped)
         latent = reference_input(config, self._portrait.latent, torch.zeros(1, 1, SLOTS, 0), None)
         text = None if pipeline.prompt is None else pipeline.prompt.features_LD[None]
-        text = text_input(config, text, self._rollout)
+        text = text_input(config, text)
         noise = FrameNoise(seed, [0])
         sampler = Sampler(self._model, latent, self._portrait.tokens, text, self._rollout, noise)
         self._making = Making(sampler, ClipDecoder(self._model, pipeline.vae), keep)

@@ -59,7 +59,7 @@ def stream_together(
     text = None if pipeline.prompt is None else pipeline.prompt.features_LD.expand(len(clips), -1, -1)
     noise = FrameNoise([clip.seed for clip in clips], [0] * len(clips))
     tokens = _stacked([clip.portrait.tokens for clip in clips])
-    sampler = Sampler(model, reference, tokens, text_input(config, text, rollout), rollout, noise)
+    sampler = Sampler(model, reference, tokens, text_input(config, text), rollout, noise)
     decoder, lookahead, frame = ClipDecoder(model, pipeline.vae), lookahead_frames(future), 0
     lengths = [latent_length(clip.num_frames) for clip in clips]
     feeds = [_feed(pipeline, clip, lookahead) for clip in clips]

@@ -6,7 +6,7 @@ Shape legend: B batch, C latent frames of a chunk, L lookahead, S = 4 slots, D f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,11 +17,12 @@ from torch.profiler import record_function
 from df_infer.config import RolloutConfig
 from df_infer.sampling.blinks import natural_blinks
 from df_infer.sampling.drive import GivenChunk
+from df_infer.sampling.guidance import check_guidance, combined, guidance_scales
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.schedule import make_schedule, per_frame
 from df_models import DualForce
 from df_models.errors import UserError
-from df_models.flow import euler_step, expand_sigma, guided, heun_step, interpolate
+from df_models.flow import euler_step, expand_sigma, heun_step, interpolate
 from df_models.model.cache import Mark
 from df_models.model.tower import Noise
 
@@ -72,8 +73,8 @@ class Sampler:
         self.blinks = natural_blinks(model, config.blinks, noise)
         self.schedule = make_schedule(config, model.config.sigma_structure_max)
         self.reference = reference_latent.to(self.device, torch.float32)
-        scales = {"audio": config.audio_guidance, "text": config.text_guidance}
-        self.scales = {condition: scale for condition, scale in scales.items() if scale != 1.0}
+        check_guidance(model.config, config)
+        self.scales = guidance_scales(config)
         self.copies = 1 + len(self.scales)
         self.heard: dict[str, Any] = {}
         self._levels_made: dict[tuple[object, ...], Levels] = {}
@@ -173,6 +174,8 @@ class Sampler:
         count = state.video.shape[1]
         pairs = zip(self.schedule.video.tolist(), self.schedule.structure.tolist())
         levels = [self._levels(video, structure, count, pinned) for video, structure in pairs]
+        if "structure" in self.scales:
+            self.unknown = self._draw(frame, count, "unknown_structure", tuple(state.structure.shape[2:]))
         for now, then in pairwise(levels):
             velocity = self._velocity(state, now, audio, frame)
             sigmas = now.sigma, then.sigma
@@ -183,52 +186,58 @@ class Sampler:
             state = self._with_given(ahead)
         return state
 
-    def _levels(self, video: float, structure: float, count: int, pinned: int) -> Levels:
+    def _levels(self, video: float, structure: float, count: int, pinned: int, *, context: bool = False) -> Levels:
         """Return the noise levels of a step for ``count`` latent frames; the structure's is 0 where all of it is given.
 
         The model embeds them once: every chunk goes through the same.
         """
         whole = self.held is not None and self.held.known_V is None
-        key = video, 0.0 if whole else structure, count, pinned
+        key = video, 0.0 if whole else structure, count, pinned, context
         if key not in self._levels_made:
             batch = len(self.reference)
             sigma = Pair(
                 per_frame(torch.tensor(key[0]), batch, count, pinned).to(self.device),
                 per_frame(torch.tensor(key[1]), batch, count).to(self.device),
             )
-            repeated = Pair(*(torch.cat([level] * self.copies) for level in sigma))
+            unknown = sigma.structure if context else torch.ones_like(sigma.structure)
+            repeated = Pair(self._copies(sigma.video), self._copies(sigma.structure, structure=unknown))
             self._levels_made[key] = Levels(sigma, repeated, self.model.embed_noise(*repeated))
         return self._levels_made[key]
 
     def _with_given(self, state: Pair) -> Pair:
         return state if self.held is None else state._replace(structure=self.held.held(state.structure))
 
-    @property
-    def _known(self) -> dict[str, Any]:
+    def _known(self, *, context: bool) -> dict[str, Any]:
         """What the model is told of entries that are given within noisy frames."""
         if self.held is None or self.held.known_V is None:
             return {}
         known = self.held.known_V.expand_as(self.held.structure)
-        return {"structure_known": torch.cat([known] * self.copies)}
+        unknown = known if context else torch.zeros_like(known)
+        return {"structure_known": self._copies(known, structure=unknown)}
 
     def _velocity(self, state: Pair, levels: Levels, audio: Tensor, frame: int) -> Pair:
-        raw = self._step(state, levels, audio, frame, write=False)
-        return Pair(*(combined(*stream.chunk(self.copies), scales=self.scales.values()) for stream in raw))
+        unknown = {"structure": self.unknown} if "structure" in self.scales else {}
+        inputs = Pair(self._copies(state.video), self._copies(state.structure, **unknown))
+        video, structure = (stream.chunk(self.copies) for stream in self._step(inputs, levels, audio, frame))
+        # the structure is not asked what it would be without itself
+        without = [copy for copy, condition in zip(structure[1:], self.scales) if condition != "structure"]
+        scales = [scale for condition, scale in self.scales.items() if condition != "structure"]
+        return Pair(combined(*video, scales=self.scales.values()), combined(structure[0], *without, scales=scales))
 
     def _write(self, finished: Pair, audio: Tensor, frame: int) -> None:
         count = finished.video.shape[1]
-        levels = self._levels(self.config.context_noise, self.config.context_noise, count, 0)
+        levels = self._levels(self.config.context_noise, self.config.context_noise, count, 0, context=True)
         context = finished
         if self.config.context_noise > 0:
             named = zip(("context_video", "context_structure"), finished)
             noise = (self._draw(frame, count, name, tuple(x.shape[2:])) for name, x in named)
             context = self._with_given(Pair(*(interpolate(x, n, s) for x, n, s in zip(finished, noise, levels.sigma))))
-        self._step(context, levels, audio, frame, write=True)
+        self._step(Pair(*(self._copies(x) for x in context)), levels, audio, frame, write=True)
 
-    def _step(self, state: Pair, levels: Levels, audio: Tensor, frame: int, write: bool) -> Pair:
+    def _step(self, inputs: Pair, levels: Levels, audio: Tensor, frame: int, *, write: bool = False) -> Pair:
         velocity = self.model.step(
-            self._model_input(state.video),
-            self._model_input(state.structure),
+            inputs.video.to(self.dtype),
+            inputs.structure.to(self.dtype),
             audio,
             *levels.repeated,
             self.cache,
@@ -236,7 +245,7 @@ class Sampler:
             write=write,
             noise=levels.noise,
             **self.heard,
-            **self._known,
+            **self._known(context=write),
         )
         return Pair(velocity.video.float(), velocity.structure.float())
 
@@ -245,28 +254,21 @@ class Sampler:
 
     def _model_input(self, x: Tensor) -> Tensor:
         """Move to the model's device and dtype; the batch stands once, and again without each guided condition."""
-        return torch.cat([x.to(self.device, self.dtype)] * self.copies)
+        return self._copies(x.to(self.device, self.dtype))
 
     def _without(self, condition: str, x: Tensor) -> Tensor:
         """:meth:`_model_input` of a condition: zeros in the copy of the batch that lacks it."""
         x = x.to(self.device, self.dtype)
-        return torch.cat([x, *(torch.zeros_like(x) if left == condition else x for left in self.scales)])
+        return self._copies(x, **{condition: torch.zeros_like(x)})
+
+    def _copies(self, x: Tensor, **without: Tensor) -> Tensor:
+        """The batch once, and once more for each guided condition: what stands in for ``x`` without it, if given."""
+        return torch.cat([x, *(without.get(condition, x) for condition in self.scales)])
 
     def _audio_input(self, audio: Tensor) -> Tensor:
         if len(audio) != len(self.reference):
             raise UserError(f"audio for {len(audio)} samples does not fit {len(self.reference)} portraits")
         return self._without("audio", audio)
-
-
-def combined(conditional: Tensor, *without: Tensor, scales: Iterable[float]) -> Tensor:
-    """Return the prediction with all conditions, and what guidance on each adds to it.
-
-    ``v + sum_i (s_i - 1) (v - v_i)``, with v_i the prediction without condition i.
-    """
-    total = conditional
-    for other, scale in zip(without, scales, strict=True):
-        total = total + (guided(conditional, other, scale) - conditional)
-    return total
 
 
 def _corrected(x: Tensor, velocity: Tensor, second: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from df_data.format.manifest import Manifest
 from df_data.reading import Batch
 from df_infer.config import RolloutConfig
-from df_infer.sampling.sampler import combined
+from df_infer.sampling.guidance import combined
 from df_infer.sampling.schedule import make_schedule
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
