@@ -5,7 +5,10 @@ given: all of the structure of another clip, its pose alone, natural blinks. df-
 mouth from the pixels. A model that did not learn to be given something (`objective.give_structure`, `give_fields` of
 its training) has a line that says so; one that never was given all of its structure takes it all the same.
 
-    uv run python benchmarks/control.py runs/quickstart --clips 8
+    uv run python benchmarks/control.py runs/quickstart --clips 8 --guidance 1:1 1:2 1:3
+
+With `--guidance`, another clip's structure is given under other scales of guidance on audio and structure, too: what
+the mouth then follows says how much of it each of the two decides.
 
 Shape legend: B clips, P pixel frames, A angles (yaw, pitch, roll), V structure entries.
 """
@@ -87,10 +90,10 @@ def line(made: list[Signals], given: list[Signals], own: list[Signals], lids_BP:
     }
 
 
-def generated(bench: Bench, drive: Drive | None, blinks: float | None) -> list[Signals]:
-    """Generate the clips with something given, and read them."""
+def generated(bench: Bench, drive: Drive | None, blinks: float | None, **changes: float) -> list[Signals]:
+    """Generate the clips with something given and settings of the rollout changed, and read them."""
     pipeline, config = bench.pipeline, bench.config
-    rollout = RolloutConfig.model_validate(pipeline.rollout.model_dump() | {"blinks": blinks})
+    rollout = RolloutConfig.model_validate(pipeline.rollout.model_dump() | {"blinks": blinks} | changes)
     latents = generate_latents(
         pipeline.model,
         *model_inputs(pipeline, bench.clips, bench.frames),
@@ -101,7 +104,13 @@ def generated(bench: Bench, drive: Drive | None, blinks: float | None) -> list[S
     return [signals(bench.reader.read(video), bench.frames) for video in decode(pipeline, latents.video)]
 
 
-def measured(bench: Bench) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+def scales(text: str) -> tuple[float, float]:
+    """Of guidance on audio and on structure, from ``2:1``."""
+    audio, structure = (float(part) for part in text.split(":"))
+    return audio, structure
+
+
+def measured(bench: Bench, guidance: list[tuple[float, float]]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """The line of each thing that is given, and of what cannot be given why."""
     model, frames = bench.pipeline.model, bench.frames
     own = [signals(bench.reader.truth(clip), frames) for clip in bench.clips]
@@ -115,6 +124,10 @@ def measured(bench: Bench) -> tuple[dict[str, dict[str, float]], dict[str, str]]
         "nothing": line(generated(bench, None, 0.0), given, own, lids_BP),
         "all of another clip's structure": line(generated(bench, Drive(track), 0.0), given, own, lids_BP),
     }
+    for audio, structure_scale in guidance:
+        made = generated(bench, Drive(track), 0.0, audio_guidance=audio, structure_guidance=structure_scale)
+        name = f"all of it, guidance {audio:g} on audio, {structure_scale:g} on structure"
+        lines[name] = line(made, given, own, lids_BP)
     if learnt_fields(model.config, POSE):
         lines["its pose"] = line(generated(bench, Drive(track, POSE), 0.0), given, own, lids_BP)
     else:
@@ -131,10 +144,12 @@ def measured(bench: Bench) -> tuple[dict[str, dict[str, float]], dict[str, str]]
 
 def document(bench: Bench, lines: dict[str, dict[str, float]], lacking: dict[str, str]) -> str:
     """The table, and what it says."""
+    own = bench.pipeline.rollout
     rows = [(name, *(f"{value:.2f}" for value in found.values())) for name, found in lines.items()]
     rows += [(f"{name}: not measured, {why}", *["-"] * (len(HEADER) - 1)) for name, why in lacking.items()]
     return (
-        f"{bench.source}; the first {bench.frames} frames of each, generated with the run's own settings; reader "
+        f"{bench.source}; the first {bench.frames} frames of each, generated with the run's own settings (where no "
+        f"other is named: guidance {own.audio_guidance:g} on audio, {own.structure_guidance:g} on structure); reader "
         f"`{bench.reader.id}`. Pose and mouth of the given motion are the next clip's truth, also in the line where "
         "nothing is given: that is what chance gives. Lids are compared with the given blinks, else with the next "
         "clip's. In the first line all is compared with the clip's own truth: what the reader can tell.\n\n"
@@ -148,6 +163,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, help="run directory of a trained model")
     parser.add_argument("--clips", type=int, default=8, help="held-out clips (default: 8), at least 2")
     parser.add_argument("--frames", type=int, default=129, help="pixel frames of each, 1 + 4 n (default: 129)")
+    parser.add_argument(
+        "--guidance",
+        type=scales,
+        nargs="+",
+        default=[],
+        metavar="A:S",
+        help="scales of guidance on audio and structure",
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the result files")
     args = parser.parse_args(argv)
@@ -156,7 +179,7 @@ def main(argv: list[str]) -> int:
     check_output_directory(args.out)
     torch.set_num_threads(args.threads)
     bench = Bench(args.run, EvalConfig(clips=args.clips, frames=(args.frames,)))
-    lines, lacking = measured(bench)
+    lines, lacking = measured(bench, args.guidance)
     args.preset = bench.run.name
     figures: dict[str, Any] = {"lines": lines, "lacking": lacking}
     text = document(bench, lines, lacking)
