@@ -121,9 +121,12 @@ def measured(bench: Bench, guidance: list[tuple[float, float]]) -> tuple[dict[st
     lids_BP, lacking = np.stack([clip.blink_P for clip in given]), {}
     lines = {
         "nothing; read from the true video": line(read, own, own, np.stack([clip.blink_P for clip in own])),
-        "nothing": line(generated(bench, None, 0.0), given, own, lids_BP),
-        "all of another clip's structure": line(generated(bench, Drive(track), 0.0), given, own, lids_BP),
     }
+    if model.config.structure_given == "always":
+        lacking["nothing"] = "the model was always given its structure, and makes none"
+    else:
+        lines["nothing"] = line(generated(bench, None, 0.0), given, own, lids_BP)
+    lines["all of another clip's structure"] = line(generated(bench, Drive(track), 0.0), given, own, lids_BP)
     for audio, structure_scale in guidance:
         made = generated(bench, Drive(track), 0.0, audio_guidance=audio, structure_guidance=structure_scale)
         name = f"all of it, guidance {audio:g} on audio, {structure_scale:g} on structure"
