@@ -67,7 +67,7 @@ class Suite:
         """Measure every row at every length; the videos of one clip after the other, few of them in memory."""
         longest = max(lengths)
         results = {frames: self._nothing_yet(frames) for frames in lengths}
-        self.drift = None if self.config.drift.frames is None else no_drift_yet(self.systems, self.clips, self.config)
+        self.drift = None if self.config.drift.frames is None else self._drift_yet()
         self.sync_codecs = self._codecs_yet(longest) if self.config.sync_codecs else None
         if self.sync_codecs is not None and self.sync_codecs.missing:
             print(f"sync_codecs measures nothing: {self.sync_codecs.missing}", file=sys.stderr)
@@ -80,7 +80,8 @@ class Suite:
                 self._intervene(longest, known, readings, bar)
         if self.drift is not None:
             with self._timed("drift"):
-                generate_drift(self.drift, self.systems, self.clips, known, self.reader, self.config, self.quiet)
+                about = (self.systems, self.clips, known, self.reader, self.config, self.networks.extractors)
+                generate_drift(self.drift, *about, self.quiet)
             self.drift.tell_missing()
         self.seconds = {name: round(seconds, 2) for name, seconds in self.seconds.items()}
         return results
@@ -121,10 +122,13 @@ class Suite:
                     readings.append({row: video.readings for row, video in videos.items() if row in runs})
                     if self.drift is not None:
                         own = source.truth(true_THWC, None, [])
-                        add_drift_of_clip(self.drift, self.systems, index, own, videos)
+                        add_drift_of_clip(self.drift, self.systems, index, own, videos, self.networks.extractors)
         for rest in (*rebuilt.values(), *made.values()):
             assert next(rest, None) is None, "a system makes one video of each clip"
         return readings
+
+    def _drift_yet(self) -> Drift:
+        return no_drift_yet(self.systems, self.clips, self.config, self.reader, self.networks.extractors)
 
     def _codecs_yet(self, longest: int) -> SyncCodecs:
         found = SyncCodecs(longest, [clip.identity for clip in self.clips])

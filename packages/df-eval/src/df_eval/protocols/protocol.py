@@ -19,8 +19,9 @@ FROZEN = (
     "protocol", "clips", "frames", "seed", "max_lag", "shifts", "resamples", "codec", "drift", "interventions",
     "sync_codecs", "baseline",
 )  # fmt: skip
-"""Settings that decide a number, or which are there: a protocol's are its own. Not among them: which list (`split`), the files of the
-readers (the protocol may hold their hashes), and what belongs to the run (`rollout`, `checkpoint`) or machine."""
+"""Settings that decide a number, or which numbers there are: a protocol's are its own. Not among them: which list
+(`split`), the files of the readers (the protocol may hold their hashes), and what belongs to the run (`rollout`,
+`checkpoint`) or machine."""
 
 DEV_NOTE = "dev clips: settings are chosen on them. Do not quote these numbers; measure with --split test for that."
 

@@ -30,6 +30,7 @@ from df_eval.reports.table import (
     drift_document,
     drift_heading,
     drift_note,
+    drift_remarks,
     drift_tables,
     interventions_document,
     interventions_table,
@@ -170,10 +171,7 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     if outcome.sync_codecs is not None:
         report.sections.append(codecs_section(outcome.sync_codecs, outcome.config.seed, outcome.config.resamples))
     if (drift := outcome.drift) is not None:
-        told = [drift_note(drift), *(f"{row}: {why}" for row, why in drift.missing.items())]
-        for title, (header, lines) in drift_tables(drift, outcome.config.seed, outcome.config.resamples).items():
-            report.sections.append(Section(f"{drift_heading(drift)}: {title}", header, lines, told))
-            told = []
+        report.sections += _drift_sections(drift, outcome.config)
     report.differences, report.told = outcome.differences, outcome.told
     _write_plots(outcome, out, report)
     _write_videos(outcome, out, report, quiet)
@@ -184,6 +182,15 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     atomic_write(out / "report.html", render(report))
     atomic_write(out / "metrics.json", json.dumps(metrics_document(outcome), indent=1, allow_nan=False) + "\n")
     return out / "report.html"
+
+
+def _drift_sections(drift: Drift, config: EvalConfig) -> list[Section]:
+    told = [drift_note(drift), *(f"{row}: {why}" for row, why in drift.missing.items())]
+    remarks, found = drift_remarks(drift, config.seed, config.resamples), []
+    for title, (header, lines) in drift_tables(drift, config.seed, config.resamples).items():
+        found.append(Section(f"{drift_heading(drift)}: {title}", header, lines, [*told, *remarks[title]]))
+        told = []
+    return found
 
 
 def _tables(title: str, outcome: EvalOutcome, counts: dict[int, int]) -> str:
