@@ -247,4 +247,15 @@ def test_real_people_are_like_themselves_and_a_still_face_does_not_speak() -> No
     assert value("lip_sync", mine) == pytest.approx(1) and value("lip_sync", still) == 0
     assert 0 == value("lmd", mine) < value("lmd", still) < value("lmd", other)
     assert value("mouth_soft_dtw", mine) < 1e-9 and value("mouth_soft_dtw", still) > 0.1
+    assert value("brow_corr", mine) == pytest.approx(1) and value("brow_corr", still) == 0
+    assert value("gaze_distance", mine) == 0 < value("gaze_distance", still) and value("gaze_amplitude", still) < 1e-9
+    assert 0 == value("expression_landmarks", mine) < value("expression_landmarks", still)
+    assert value("expression_landmarks", still) < value("expression_landmarks", other)
+    gaze, mirrored = (
+        readings.gaze_T2
+        for readings in (mine, reader.read(np.ascontiguousarray(clips[0].frames_THWC[:10, :, ::-1])))
+        if readings is not None and readings.gaze_T2 is not None
+    )
+    away = gaze[:10, 0].mean()
+    assert abs(away) > 0.01 and np.sign(mirrored[:, 0].mean()) == -np.sign(away)
     assert SPECS["sync_c"].name in reader.unavailable

@@ -125,6 +125,30 @@ class Seen:
         return None if self.video.readings is None else self.video.readings.lips_TK2
 
     @property
+    def brow(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.brow_T
+
+    @property
+    def true_brow(self) -> np.ndarray | None:
+        return self.true.brow_T
+
+    @property
+    def gaze(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.gaze_T2
+
+    @property
+    def true_gaze(self) -> np.ndarray | None:
+        return self.true.gaze_T2
+
+    @property
+    def expression(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.expression_TK2
+
+    @property
+    def true_expression(self) -> np.ndarray | None:
+        return self.true.expression_TK2
+
+    @property
     def seen(self) -> np.ndarray | None:
         """SyncNet's vectors of the pixels."""
         return None if self.video.readings is None else self.video.readings.seen_TD

@@ -98,7 +98,7 @@ class SyntheticFaceReader:
     unavailable = {  # noqa: RUF012
         spec.name: "the synthetic reader reads values of its rendered faces, no landmarks and no real lips"
         for spec in CATALOG
-        if {"lips", "seen"} & set(spec.needs)
+        if {"lips", "seen", "brow", "gaze", "expression"} & set(spec.needs)
     }
 
     def __init__(self) -> None:

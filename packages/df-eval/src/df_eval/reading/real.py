@@ -15,6 +15,7 @@ from df_data.stages.readings import OUTER_LIPS, readings_of
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG, SETS
+from df_eval.reading.face_points import face_signals
 from df_eval.reading.readings import FaceReadings, masked, signals_of
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
@@ -34,7 +35,9 @@ EYES = ((33, 133), (263, 362))
 LONGEST_GAP = 24
 """Frames without a face across which SyncNet's crop goes on, as in its original (``num_failed_det``)."""
 GIVEN_BY = {
-    **dict.fromkeys(("presence", "mouth", "lip_width", "blink", "angles", "lips"), "landmarker"),
+    **dict.fromkeys(
+        ("presence", "mouth", "lip_width", "blink", "angles", "lips", "brow", "gaze", "expression"), "landmarker"
+    ),
     "identity": "identity",
     "seen": "syncnet",
 }
@@ -131,7 +134,8 @@ class RealFaceReader:
 
 
 def read_landmarks(landmarks: Landmarks) -> dict[str, np.ndarray]:
-    """Mouth, lids, pose, and the lips' and eyes' places, by the names of :class:`FaceReadings`."""
+    """Mouth, lids, pose, brows, gaze, expression, and the lips' and eyes' places, by the names of
+    :class:`FaceReadings`."""
     found, present = readings_of(landmarks), landmarks.detected.astype(bool)
     points_TL2 = landmarks.points[..., :2]
     left, right = (points_TL2[:, list(corners)].mean(axis=1) for corners in EYES)
@@ -143,6 +147,7 @@ def read_landmarks(landmarks: Landmarks) -> dict[str, np.ndarray]:
         "angles_TA": masked(np.stack([found.yaw, found.pitch, found.roll], axis=1), present),
         "lips_TK2": masked(points_TL2[:, list(LIPS)], present),
         "eyes_T": masked(np.linalg.norm(left - right, axis=-1), present),
+        **face_signals(landmarks),
     }
 
 
