@@ -5,7 +5,7 @@ from __future__ import annotations
 from df_eval.metrics import expression, frames, identity, lips, sync
 from df_eval.metrics.spec import MOUTH, NOT_ITSELF, TO_REFERENCE, MetricSpec
 from df_eval.metrics.syncnet import MAX_SHIFT
-from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, UNIT_DISTANCE
+from df_models.intervals.ranges import ANY, CORRELATION, NOT_NEGATIVE, UNIT_DISTANCE
 
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
 
@@ -210,6 +210,20 @@ FIELD = [
         decimals=3,
         source="ACD (Tulyakov et al. 2018), to the reference in place of all pairs: sqrt(2 - 2 cosine) per frame",
         protocol=_ALIGNED,
+    ),
+    MetricSpec(
+        "face_quality",
+        "face quality",
+        "image",
+        "higher",
+        "How good the face is for recognition, eDifFIQA's score, mean over the frames with a face. By OpenCV's "
+        "model zoo the photographs of LFW score above 0.5.",
+        lambda s: identity.mean_over_time(s.quality),
+        within=ANY,
+        needs=("quality",),
+        decimals=3,
+        source="Babnik, Peer and Struc 2024 (eDifFIQA)",
+        protocol="five landmarks to the 112x112 template; the network is the protocol's reader",
     ),
     MetricSpec(
         "flicker",

@@ -149,6 +149,10 @@ class Seen:
         return self.true.expression_TK2
 
     @property
+    def quality(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.quality_T
+
+    @property
     def seen(self) -> np.ndarray | None:
         """SyncNet's vectors of the pixels."""
         return None if self.video.readings is None else self.video.readings.seen_TD

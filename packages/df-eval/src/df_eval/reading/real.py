@@ -16,6 +16,7 @@ from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG, SETS
 from df_eval.reading.face_points import face_signals
+from df_eval.reading.quality import FaceQuality
 from df_eval.reading.readings import FaceReadings, masked, signals_of
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
@@ -23,7 +24,7 @@ from df_models.paths import expand_path
 from df_models.time import samples_for
 
 if TYPE_CHECKING:
-    from df_data.stages.identity import FaceIdentity
+    from df_data.stages.identity import FaceIdentity, UprightFaceNetwork
     from df_data.stages.landmarker import MediaPipeReader
     from df_models.encoders.face.syncnet import SyncNet
 
@@ -39,15 +40,16 @@ GIVEN_BY = {
         ("presence", "mouth", "lip_width", "blink", "angles", "lips", "brow", "gaze", "expression"), "landmarker"
     ),
     "identity": "identity",
+    "quality": "quality",
     "seen": "syncnet",
 }
 """Signals of a metric's ``needs``, and the file that gives each."""
 
 
 class RealFaceReader:
-    """Reads real faces with what is given: MediaPipe's landmarker, an identity network, SyncNet.
+    """Reads real faces with what is given: MediaPipe's landmarker, an identity and a quality network, SyncNet.
 
-    The last two look where the landmarker finds the face, so they need it too.
+    The others look where the landmarker finds the face, so they need it too.
 
     Args:
         files: paths of the networks.
@@ -66,8 +68,9 @@ class RealFaceReader:
         self._decode = structure_mouth
         self._landmarker = _landmarker(files)
         self._identity = _identity(files)
+        self._quality = _quality(files)
         self._syncnet = _syncnet(files)
-        named = (self._landmarker, self._identity, self._syncnet)
+        named = (self._landmarker, self._identity, self._quality, self._syncnet)
         self.id = " + ".join(_name(network) for network in named if network is not None) or "none"
         self._stored = self._landmarker is not None and self._landmarker.sha256 == stored_by
         self.truth_note = self._what_truth_is()
@@ -83,6 +86,7 @@ class RealFaceReader:
         return FaceReadings(
             **read_landmarks(landmarks),
             identity_TD=None if self._identity is None else _vectors(self._identity, frames_THWC, landmarks),
+            quality_T=None if self._quality is None else self._quality.scores(frames_THWC, landmarks),
             seen_TD=None if self._syncnet is None else _seen(self._syncnet, frames_THWC, landmarks),
         )
 
@@ -126,7 +130,12 @@ class RealFaceReader:
 
     def _lacking(self) -> dict[str, str]:
         """What has no file, with the setting that would give it."""
-        given = {"landmarker": self._landmarker, "identity": self._identity, "syncnet": self._syncnet}
+        given = {
+            "landmarker": self._landmarker,
+            "identity": self._identity,
+            "quality": self._quality,
+            "syncnet": self._syncnet,
+        }
         lacking = [name for name, network in given.items() if network is None]
         if self._landmarker is None:
             return dict.fromkeys(given, "no face landmarker is given (readers.landmarker=PATH)")
@@ -225,6 +234,10 @@ def _identity(files: ReadersConfig) -> FaceIdentity | None:
     return FaceIdentity(expand_path(path), NETWORKS[name])
 
 
+def _quality(files: ReadersConfig) -> FaceQuality | None:
+    return None if files.quality is None else FaceQuality(files.quality.path)
+
+
 def _syncnet(files: ReadersConfig) -> SyncNet | None:
     if files.syncnet is None:
         return None
@@ -233,5 +246,5 @@ def _syncnet(files: ReadersConfig) -> SyncNet | None:
     return load("syncnet_v2", str(files.syncnet.path))
 
 
-def _name(network: MediaPipeReader | FaceIdentity | SyncNet) -> str:
+def _name(network: MediaPipeReader | UprightFaceNetwork | SyncNet) -> str:
     return f"{network.id} ({network.sha256[:8]})"
