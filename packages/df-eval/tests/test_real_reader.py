@@ -26,7 +26,7 @@ from df_eval.reading.real import RealFaceReader, face_boxes, read_landmarks
 from df_eval.rows.codec import SOUND, VIDEO
 from df_eval.rows.generation import Generated
 from df_eval.rows.sync_codecs import AS_MEASURED, SPREAD
-from df_eval.suite import Suite
+from df_eval.suite import STILL, Suite
 from df_models.encoders.face.syncnet import SyncNet
 from df_models.media import read_audio, read_video
 from df_models.settings import Location
@@ -156,6 +156,25 @@ def test_sync_is_measured_again_behind_every_codec(reader: RealFaceReader, clip:
         assert codecs[AS_MEASURED]["sync_c"].value == pytest.approx(results[row]["sync_c"].value)
         assert all(codecs[codec]["sync_c"].value != results[row]["sync_c"].value for codec in (*VIDEO, *SOUND))
         assert codecs[SPREAD]["sync_c"].value > 0 and codecs[SPREAD]["sync_offset"].value == 0, "no codec moves it"
+
+
+def test_no_image_is_read_twice(reader: RealFaceReader, clip: EvalClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(
+        Landmarker, "landmarks", lambda _, frames: (looked.append(len(frames)), landmarks_of(frames))[1]
+    )
+
+    def theirs(clips: Sequence[EvalClip], frames: int, progress: Callable[[int], object]) -> Iterator[Generated]:
+        for each in clips:
+            yield Generated(each.frames_THWC[:frames], np.zeros((frames, 0), np.float32))
+
+    system: Any = SimpleNamespace(row="theirs", layout=None, make=theirs)
+    suite = Suite([system], reader, [clip], EvalConfig(frames=(33, 69), resamples=100, videos=0), quiet=True)
+    tables = {frames: found.table(0, 100) for frames, found in suite.run([33, 69]).items()}
+    assert looked == [FRAMES, STILL, 69], "the true clip, its still image, and the system's longest video"
+    for frames, table in tables.items():
+        assert table["theirs"]["lip_sync"].value == pytest.approx(1), frames
+        assert table["theirs"]["ssim"].value == pytest.approx(1) and table["theirs"]["presence"].value == 1
 
 
 def test_without_syncnet_codecs_are_unavailable_with_the_setting(

@@ -300,4 +300,4 @@ def window_pairs(video: Video, against: WindowTruth) -> dict[str, Pair]:
         if all(getattr(seen, need) is not None for need in SPECS[name].needs)
     }
     reference = sharpness(against.reference_HWC[None])
-    return pairs | {SHARPNESS: Pair(float(sharpness(video.frames_THWC).mean()), float(reference[0]))}
+    return pairs | {SHARPNESS: Pair(float(video.sharpness_T.mean()), float(reference[0]))}

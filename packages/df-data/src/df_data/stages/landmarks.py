@@ -44,6 +44,11 @@ class Landmarks:
     detected: np.ndarray
     blendshape_names: tuple[str, ...]
 
+    def first(self, count: int) -> Landmarks:
+        """What was seen in the first frames."""
+        arrays = (self.points, self.rotation, self.depth, self.blendshapes, self.detected)
+        return Landmarks(*(values[:count] for values in arrays), self.blendshape_names)
+
     def blendshape(self, name: str) -> np.ndarray:
         """Return one blendshape's track ``[T]``."""
         return self.blendshapes[:, self.blendshape_names.index(name)]

@@ -232,7 +232,7 @@ FIELD = [
         "truth",
         "Mean absolute second difference of a pixel over time, over the whole image: steady motion weighs little, what "
         "jumps back and forth much.",
-        lambda s: frames.flicker(s.video.frames_THWC),
+        lambda s: frames.flicker(s.second_changes_T),
         within=NOT_NEGATIVE,
         unit="grey levels",
     ),

@@ -82,7 +82,9 @@ class RealFaceReader:
     def read(self, frames_THWC: np.ndarray) -> FaceReadings | None:
         if self._landmarker is None:
             return None
-        landmarks = self._landmarker.landmarks(frames_THWC)
+        return self._of(frames_THWC, self._landmarker.landmarks(frames_THWC))
+
+    def _of(self, frames_THWC: np.ndarray, landmarks: Landmarks) -> FaceReadings:
         return FaceReadings(
             **read_landmarks(landmarks),
             identity_TD=None if self._identity is None else _vectors(self._identity, frames_THWC, landmarks),
@@ -107,10 +109,20 @@ class RealFaceReader:
 
     def truth(self, clip: EvalClip) -> FaceReadings:
         """What the networks read of the whole true clip; mouth, lids and pose as stored where the landmarker's are."""
-        stored = signals_of(clip.truth)
         if self._landmarker is None:
-            return stored
-        landmarks = self._landmarker.landmarks(clip.frames_THWC)
+            return signals_of(clip.truth)
+        return self._signals(clip, self._landmarker.landmarks(clip.frames_THWC))
+
+    def read_true(self, clip: EvalClip, frames: int) -> tuple[FaceReadings | None, FaceReadings]:
+        """:meth:`read` of the first frames of a clip and its :meth:`truth`; the landmarker looks at them once."""
+        if self._landmarker is None:
+            return None, signals_of(clip.truth)
+        whole_THWC = clip.frames_THWC
+        landmarks = self._landmarker.landmarks(whole_THWC)
+        return self._of(whole_THWC[:frames], landmarks.first(frames)), self._signals(clip, landmarks)
+
+    def _signals(self, clip: EvalClip, landmarks: Landmarks) -> FaceReadings:
+        stored = signals_of(clip.truth)
         heard = None if self._syncnet is None else self.hear(clip.wave_N, clip.count)
         read = FaceReadings(**read_landmarks(landmarks), heard_TD=heard)
         return read.but(stored) if self._stored else read
