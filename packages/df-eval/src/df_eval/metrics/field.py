@@ -214,7 +214,7 @@ FIELD = [
     MetricSpec(
         "face_quality",
         "face quality",
-        "image",
+        "face",
         "higher",
         "How good the face is for recognition, eDifFIQA's score, mean over the frames with a face. By OpenCV's "
         "model zoo the photographs of LFW score above 0.5.",
