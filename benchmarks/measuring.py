@@ -11,13 +11,16 @@ in turns in one run.
 - `rendered`: people of the synthetic corpus at 64 px, and its exact reader.
 - `real` (`--faces`, `--weights`): videos of talking people at 256 px, MediaPipe's landmarker and MobileFaceNet.
 
-Memory is the peak of a process of its own (less what it holds before it opens a clip): by the number of clips, by their
-length, and by the length of a long generation (`drift.frames`) of a small untrained model.
+Memory is the peak of a process of its own (less what it holds before it opens a clip): by the number of clips, from
+four on, whose videos are held for the report's contact sheet; by their length; and by the length of a long generation
+(`drift.frames`) of a small untrained model. glibc is told to give freed arrays back at once (`MALLOC_MMAP_THRESHOLD_`).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,7 +60,7 @@ SMALL = {
     "audio_width": 16, "audio_heads": 2, "reference_width": 16, "flame_dim": 0, "video_size": 32,
 }  # fmt: skip
 MEMORY = {
-    "clips of 129 frames, 256 px": [("stored", count, 129) for count in (2, 8, 32)],
+    "clips of 65 frames, 256 px": [("stored", count, 65) for count in (4, 12, 36)],
     "frames of 2 clips, 256 px": [("stored", 2, frames) for frames in (65, 129, 257)],
     "frames of a long generation, 2 clips, 32 px": [("drift", 2, frames) for frames in (513, 2049, 8193)],
 }
@@ -201,15 +204,20 @@ def work(kind: str, folder: Path, frames: int) -> int:
 def memory() -> dict[str, list[dict[str, Any]]]:
     """Peaks in processes of their own."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for what, cases in MEMORY.items():
-        for kind, count, frames in cases:
-            with tempfile.TemporaryDirectory() as place:
-                folder = Path(place)
-                rendered(folder, 1, 85 if kind == "drift" else frames + 52, 32 if kind == "drift" else 256)
-                for index in range(1, count):
-                    (folder / f"clip-{index}.mp4").write_bytes((folder / "clip-0.mp4").read_bytes())
-                command = [sys.executable, __file__, "--work", kind, place, str(frames)]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as place:
+        for what, cases in MEMORY.items():
+            for kind, count, frames in cases:
+                longest, size = (85, 32) if kind == "drift" else (frames + 52, 256)
+                source, folder = Path(place) / f"{longest}-{size}", Path(place) / f"{kind}-{count}-{frames}"
+                if not source.exists():
+                    source.mkdir()
+                    rendered(source, 1, longest, size)
+                folder.mkdir(exist_ok=True)
+                for index in range(count):
+                    shutil.copy(source / "clip-0.mp4", folder / f"clip-{index}.mp4")
+                command = [sys.executable, __file__, "--work", kind, str(folder), str(frames)]
+                environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+                done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
                 case = {"clips": count, "frames": frames, "bytes": int(done.stdout.split()[-1])}
                 found.setdefault(what, []).append(case)
     return found
@@ -239,7 +247,7 @@ def _main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, help="folder with a folder of videos (*.mpg) for each person")
     parser.add_argument("--weights", type=Path, help="folder of the landmarker and of MobileFaceNet")
-    parser.add_argument("--clips", type=int, default=6, help="of either kind (default: 6)")
+    parser.add_argument("--clips", type=int, default=16, help="of either kind (default: 16, as of df-eval)")
     parser.add_argument("--repeats", type=int, default=3, help="turns (default: 3)")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out, and write nothing")
     parser.add_argument("--work", nargs=3, metavar=("KIND", "FOLDER", "FRAMES"), help=argparse.SUPPRESS)
