@@ -93,7 +93,8 @@ def pictures() -> Iterator[Compared]:
     metrics = module("scikit-image", ".metrics")
     true, made = videos(1, 1)[0], videos(1, 1)[0]
     made = np.clip(made + np.random.default_rng(2).normal(scale=20.0, size=made.shape), 0, 255).astype(np.uint8)
-    ours, theirs = frames.psnr(made, true).value, metrics.peak_signal_noise_ratio(true, made, data_range=255)
+    ours = frames.psnr(frames.squared_errors(made, true)).value
+    theirs = metrics.peak_signal_noise_ratio(true, made, data_range=255)
     yield Compared("PSNR", called("scikit-image"), f"{FRAMES} frames with noise", float(ours or 0), float(theirs))
     each = [
         metrics.structural_similarity(
@@ -101,7 +102,7 @@ def pictures() -> Iterator[Compared]:
         )
         for a, b in zip(true, made, strict=True)
     ]
-    ours = frames.ssim(made, true).value
+    ours = frames.ssim(frames.similarities(made, true)).value
     theirs = float(np.mean(each))
     yield Compared("SSIM", called("scikit-image"), f"{FRAMES} frames with noise", float(ours or 0), theirs)
 

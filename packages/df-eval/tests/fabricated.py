@@ -53,6 +53,10 @@ def readings(mouth_T: np.ndarray, index: int, drift: float = 0.0) -> FaceReading
         identity,
         lips_TK2=place * (1 + 0.1 * mouth_T[:, None, None]),
         eyes_T=np.full(length, 2.0),
+        quality_T=0.5 + 0.1 * np.tanh(mouth_T),
+        brow_T=0.3 + 0.02 * signal(length, index, 7),
+        gaze_T2=np.stack([0.05 * mouth_T, 0.02 * angles[:, 0]], axis=1),
+        expression_TK2=place * 0.1 * mouth_T[:, None, None],
         seen_TD=heard + 0.1,
         heard_TD=heard,
     )

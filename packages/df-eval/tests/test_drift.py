@@ -19,8 +19,9 @@ from df_eval import drift as drift_module
 from df_eval.clips import EvalClip
 from df_eval.config import DriftConfig, EvalConfig
 from df_eval.drift import Drift, add_drift_of_clip, generate_drift, no_drift_yet, stream_frames
+from df_eval.drift_sets import READINGS, SET_TITLES, Extractors, WindowSets, distances_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, ROWS, SHIFTED, STATIC, Truth, Video
-from df_eval.metrics import Pair
+from df_eval.metrics import Pair, SetDistance
 from df_eval.reading.readings import FaceReadings
 from df_eval.reading.windows import window_ends, windows_of
 from df_eval.reports.output import write_outcome
@@ -92,7 +93,14 @@ def truths_of(clips: list[EvalClip]) -> list[Truth]:
     return [Truth(clip.frames_THWC, s, np.ones(4)) for clip, s in zip(clips, signals, strict=True)]
 
 
-def long_drift(clips: list[EvalClip], frames: int, monkeypatch: pytest.MonkeyPatch, fading: float = 0.0) -> Drift:
+def long_drift(
+    clips: list[EvalClip],
+    frames: int,
+    monkeypatch: pytest.MonkeyPatch,
+    fading: float = 0.0,
+    extractors: Extractors | None = None,
+    at: tuple[int, ...] = (33, 129, 257, 513),
+) -> Drift:
     """A constructed generation whose mouth follows the speech less and less."""
     speech = LongSpeech(clips)
     mouths = [clip.truth["mouth_open"] for clip in clips]
@@ -109,13 +117,14 @@ def long_drift(clips: list[EvalClip], frames: int, monkeypatch: pytest.MonkeyPat
             yield piece
 
     monkeypatch.setattr(drift_module, "stream_frames", stream)
-    config = EvalConfig(shifts=SHIFTS, batch_size=2, drift=DriftConfig(frames=frames))
-    systems, truths = [fake_run()], truths_of(clips)
-    drift = no_drift_yet(systems, clips, config)
+    config = EvalConfig(shifts=SHIFTS, batch_size=2, drift=DriftConfig(frames=frames, at=at))
+    systems, truths, seen = [fake_run()], truths_of(clips), extractors or {}
+    drift = no_drift_yet(systems, clips, config, DarkBarReader(), seen)
     for index, clip in enumerate(clips):
         own = {GROUND_TRUTH: Video(clip.frames_THWC, DarkBarReader().read(clip.frames_THWC))}
-        add_drift_of_clip(drift, systems, index, truths[index], own)
-    generate_drift(drift, systems, clips, truths, DarkBarReader(), config, quiet=True)
+        own[STATIC] = Video(clip.frames_THWC[:1].repeat(62, axis=0), own[GROUND_TRUTH].readings)
+        add_drift_of_clip(drift, systems, index, truths[index], own, seen)
+    generate_drift(drift, systems, clips, truths, DarkBarReader(), config, seen, quiet=True)
     return drift
 
 
@@ -141,6 +150,48 @@ def test_drift_is_found_with_intervals_over_the_clips(clips: list[EvalClip], mon
     own = drift.scores(GROUND_TRUTH, "lip_sync", 0, 200)
     assert list(own) == [33] and own[33].value > 0.95, "as far as the clips go"
     assert "62 frames" in drift.missing[GROUND_TRUTH]
+
+
+def test_the_distance_of_distributions_is_from_the_same_true_windows_at_all_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = tiny_clips(6, 62)
+    drift = long_drift(many, 513, monkeypatch, fading=3.0, at=(33, 61))
+    found = {row: drift.scores(row, READINGS, 0, 100) for row in (GROUND_TRUTH, GENERATED, STATIC)}
+    values = [score.value for score in found[GENERATED].values()]
+    assert list(found[GENERATED]) == drift.ends and values[-1] > 2 * values[0] > 0
+    assert all(s.n == 6 and s.low <= s.value <= s.high and "biased" in s.reason for s in found[GENERATED].values())
+    assert list(found[GROUND_TRUTH]) == [61], "its first windows are what all are compared with"
+    assert found[GROUND_TRUTH][61].value < values[-1]
+    assert len({score.value for score in found[STATIC].values()}) == 1, "a still image does not change with time"
+    direct = SetDistance(READINGS)
+    reader = DarkBarReader()
+    windows = [(clip.frames_THWC[:33], clip.frames_THWC[28:61]) for clip in many]
+    for real, place in ((True, 0), (False, 1)):
+        direct.update([reader.read(pair[place]).table() for pair in windows], list(range(6)), real=real)
+    assert found[GROUND_TRUTH][61].value == pytest.approx(float(direct.compute()), rel=1e-4)
+    short = long_drift(many, 513, monkeypatch, at=(129,))
+    assert short.scores(GENERATED, READINGS, 0, 100) == {}
+    short.tell_missing()
+    assert "no true clip has a window that ends after 129" in short.missing[SET_TITLES[READINGS]]
+
+
+def test_fvd_takes_the_place_of_readings_where_its_network_is_given(
+    clips: list[EvalClip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def i3d(frames_THWC: np.ndarray) -> np.ndarray:
+        seen.append(len(frames_THWC))
+        return np.stack([frames_THWC[part].mean(axis=0).reshape(-1)[:40] for part in (slice(16), slice(-16, None))])
+
+    drift = long_drift(clips, 257, monkeypatch, extractors={"i3d": i3d})
+    told = drift.to_json(0, 100)["metrics"]
+    assert READINGS not in told and [p["frame"] for p in told["fvd2048_16f_last"][GENERATED]] == [33, 129, 257]
+    assert set(seen) == {WINDOW} and len(seen) == 3 * (1 + 1 + 3), "truth once, the still image once, every made window"
+    assert distances_of({"cd_i3d", "inception"}, rendered=False) == ["cd_fvd_last"]
+    assert distances_of({"inception"}, rendered=False) == []
+    assert "readers.i3d=PATH" in WindowSets([], 33, []).missing()["FVD of windows"]
 
 
 def test_the_speech_goes_on_with_the_other_clips(pipeline: Pipeline, clips: list[EvalClip]) -> None:
@@ -184,10 +235,14 @@ def test_the_suite_measures_drift_where_it_is_asked(pipeline: Pipeline, clips: l
         for name in ("lip_sync", "sharpness_reference")
     }
     assert frames["lip_sync"][GENERATED] == frames["sharpness_reference"][GENERATED] == [33, 65, 81]
+    readings = told["metrics"][READINGS]
+    assert [p["frame"] for p in readings[GENERATED]] == [33, 65, 81] and GROUND_TRUTH not in readings, (
+        "compared with it"
+    )
     assert frames["lip_sync"][GROUND_TRUTH] == [33] and frames["sharpness_reference"][STATIC] == [33, 65, 81]
     given = replace(system, rollout=ROLLOUT.model_copy(update={"structure_from": "truth"}))
-    none = no_drift_yet([given], clips[:2], config)
-    generate_drift(none, [given], clips[:2], truths_of(clips[:2]), DarkBarReader(), config, quiet=True)
+    none = no_drift_yet([given], clips[:2], config, DarkBarReader(), {})
+    generate_drift(none, [given], clips[:2], truths_of(clips[:2]), DarkBarReader(), config, {}, quiet=True)
     assert GENERATED not in none.pairs and "structure is given" in none.missing[GENERATED]
 
 
@@ -198,14 +253,23 @@ def test_the_report_shows_it(tmp_path: Path) -> None:
         for end in drift.ends:
             for index in range(3):
                 drift.add(row, end, index, {"lip_sync": Pair(value - end / 9999 + 0.01 * index)})
+    sets = WindowSets([READINGS], 33, drift.people)
+    for row, scale in ((GROUND_TRUTH, 1.0), (GENERATED, 1.5)):
+        for index in range(3):
+            sets.add(row, 33, index, {"readings": scale * np.random.default_rng(index).normal(size=(33, 2))})
+    drift = replace(drift, sets=sets)
     drift.missing[GROUND_TRUTH] = "windows end with the clips"
     page = write_outcome(replace(outcome, drift=drift, results={}, videos={}), tmp_path / "out", quiet=True)
     assert (page.parent / "plots" / "drift-lip_sync.png").is_file() and "drift-lip_sync.png" in page.read_text()
     document = json.loads((page.parent / "metrics.json").read_text())["drift"]
     point = document["metrics"]["lip_sync"][GENERATED][1]
     assert (point["frame"], point["seconds"], point["n"]) == (1025, 41.0, 3) and point["low"] < point["high"]
-    assert "1025 frames (41 s)" in (table := (page.parent / "table.md").read_text())
+    table = (page.parent / "table.md").read_text()
+    assert "1025 frames (41 s)" in table
     assert "windows end with the clips" in table
+    for told in (table, page.read_text()):
+        assert "Frechet of readings is biased below 2048 clips; N = 3" in told
+    assert (page.parent / "plots" / f"drift-{READINGS}.png").is_file()
     shown = page.read_text()
     assert "windows end with the clips" in shown and ">1025</button></th>" in shown
 

@@ -102,9 +102,9 @@ def test_flicker_sees_what_jumps_back_and_forth_and_not_a_steady_change() -> Non
     steps = np.arange(12)[:, None, None, None]
     steady = np.broadcast_to(10 + 3 * steps, (12, 4, 6, 3)).astype(np.uint8)
     jumping = np.broadcast_to(100 + 3 * (steps % 2), (12, 4, 6, 3)).astype(np.uint8)
-    assert frames.flicker(steady).value == pytest.approx(0.0, abs=1e-9)
-    assert frames.flicker(jumping).value == pytest.approx(6.0)
-    assert frames.flicker(jumping[:2]).value is None
+    assert frames.flicker(frames.second_changes(steady)).value == pytest.approx(0.0, abs=1e-9)
+    assert frames.flicker(frames.second_changes(jumping)).value == pytest.approx(6.0)
+    assert frames.flicker(frames.second_changes(jumping[:2])).value is None
 
 
 def vectors_in_sync(length: int) -> tuple[np.ndarray, np.ndarray]:

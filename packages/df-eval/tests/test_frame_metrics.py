@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from df_eval.measure import Truth, Video, measure
 from df_eval.metrics import frames
+from df_eval.reading.readings import FaceReadings
 
 
 def clip(seed: int, length: int = 6, size: int = 24) -> np.ndarray:
@@ -20,9 +22,10 @@ def clip(seed: int, length: int = 6, size: int = 24) -> np.ndarray:
 
 def test_psnr_of_a_known_error() -> None:
     truth = np.full((4, 8, 8, 3), 100, np.uint8)
-    assert frames.psnr(truth + 10, truth).value == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
-    assert frames.psnr((truth + 10) / 255.0, truth).value == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
-    same = frames.psnr(truth, truth)
+    for made in (truth + 10, (truth + 10) / 255.0):
+        found = frames.psnr(frames.squared_errors(made, truth)).value
+        assert found == pytest.approx(20 * np.log10(255 / 10), abs=1e-4)
+    same = frames.psnr(frames.squared_errors(truth, truth))
     assert same.value is None and "identical" in same.note
 
 
@@ -32,12 +35,12 @@ def test_psnr_of_a_known_error() -> None:
 def test_frames_of_another_range_are_refused(wrong: Callable[[np.ndarray], np.ndarray]) -> None:
     truth = clip(0)
     other = wrong(truth)
-    for measure in (frames.psnr, frames.ssim, frames.motion_ratio):
+    for compare in (frames.squared_errors, frames.similarities):
         with pytest.raises(ValueError, match="give uint8, or floats of 0 to 1"):
-            measure(other, truth)
-    for measure in (frames.flicker, frames.sharpness):
+            compare(other, truth)
+    for values_of in (frames.changes, frames.second_changes, frames.sharpness):
         with pytest.raises(ValueError, match="frames are of"):
-            measure(other)
+            values_of(other)
 
 
 def reference_ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -58,18 +61,38 @@ def test_ssim_equals_the_published_formula() -> None:
     pairs = [(a[t, ..., c] / 255.0, b[t, ..., c] / 255.0) for t in range(len(a)) for c in range(3)]
     expected = np.mean([reference_ssim(x, y) for x, y in pairs])
     # float32: a rounding of 6e-8 of a mean square of 0.25, over the smallest denominator, 0.03**2
-    assert frames.ssim(a, b).value == pytest.approx(expected, abs=5e-5)
-    assert frames.ssim(a, a).value == pytest.approx(1.0)
+    assert frames.ssim(frames.similarities(a, b)).value == pytest.approx(expected, abs=5e-5)
+    assert frames.ssim(frames.similarities(a, a)).value == pytest.approx(1.0)
 
 
 def test_motion_energy_and_ratio() -> None:
     video = np.zeros((5, 8, 8, 3), np.uint8)
     video[1::2] = 30
-    assert frames.motion_energy(video).value == pytest.approx(30.0)
-    assert frames.motion_ratio(video // 3, video).value == pytest.approx(1 / 3)
-    still = np.zeros_like(video)
-    assert frames.motion_ratio(still, video).value == 0.0
-    assert frames.motion_ratio(video, still).value is None
+    moving, less, still = (frames.changes(v) for v in (video, video // 3, np.zeros_like(video)))
+    assert frames.motion_energy(moving).value == pytest.approx(30.0)
+    assert frames.changes(video / 255.0) == pytest.approx(moving), "whatever type the frames have"
+    assert frames.motion_ratio(less, moving).value == pytest.approx(1 / 3)
+    assert frames.motion_ratio(still, moving).value == 0.0
+    assert frames.motion_ratio(moving, still).value is None
+    assert frames.motion_energy(frames.changes(video[:1])).value is None
+
+
+def test_what_was_computed_of_a_video_holds_for_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, true, signals = clip(3, 12), clip(4, 12), FaceReadings(np.ones(12, bool))
+    seen: list[int] = []
+    measured = frames.sharpness
+    monkeypatch.setattr(frames, "sharpness", lambda video: (seen.append(len(video)), measured(video))[1])
+    whole, values = Video(made, None), frames.FrameValues()
+    for length in (12, 7):
+        own, shared_truth = Truth(true[:length], signals, None), Truth(true[:length], signals, None, values=values)
+        shared = measure("generated", whole.first(length), shared_truth, max_lag=5, shifts=(25,)).pairs
+        before = len(seen)
+        alone = measure("generated", Video(made[:length], None), own, max_lag=5, shifts=(25,)).pairs
+        assert {"psnr", "ssim", "flicker", "motion_ratio", "sharpness_ratio"} <= shared.keys() == alone.keys()
+        for name, pair in alone.items():
+            assert shared[name].value == pytest.approx(pair.value, rel=1e-9), name
+        assert seen[before:] == [length, length]
+    assert seen == [12, 12, 12, 12, 7, 7], "the beginning was not measured again"
 
 
 def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> None:

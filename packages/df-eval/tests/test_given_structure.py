@@ -81,19 +81,28 @@ def test_flames_motion_is_taken_where_the_models_structure_is_that(clips: list[E
     assert mouth is not None and np.corrcoef(mouth, clips[0].truth["mouth_open"])[0, 1] > 0.8
 
 
-def test_the_protocol_says_whose_structure_it_is(clips: list[EvalClip]):
-    def told(source: str | None) -> str:
-        facts = {
-            "config": EvalConfig().model_dump(mode="json"),
-            "rollout": RolloutConfig(structure_from=source).model_dump(mode="json"),
-            "clips": [{"identity": "a"}],
-            "clips_from": "", "size": (64, 64), "reader": "", "parameters": 1,
-            "video_vae": {"id": ""}, "device": "", "torch": "",
-        }  # fmt: skip
-        return dict(protocol_lines(facts, SyntheticFaceReader()))["structure"]
+def told(source: str | None = None, **asked: object) -> dict[str, str]:
+    """The protocol's lines."""
+    facts = {
+        "config": EvalConfig.model_validate(asked).model_dump(mode="json"),
+        "rollout": RolloutConfig(structure_from=source).model_dump(mode="json"),
+        "clips": [{"identity": "a"}],
+        "clips_from": "", "size": (64, 64), "reader": "", "parameters": 1,
+        "video_vae": {"id": ""}, "device": "", "torch": "",
+    }  # fmt: skip
+    return dict(protocol_lines(facts, SyntheticFaceReader()))
 
-    assert told(None).startswith("generated") and told("truth").startswith("GIVEN, the true")
-    assert told("runs/other") == "given, made first by runs/other from the same sound"
+
+def test_the_protocol_says_whose_structure_it_is():
+    assert told(None)["structure"].startswith("generated") and told("truth")["structure"].startswith("GIVEN, the true")
+    assert told("runs/other")["structure"] == "given, made first by runs/other from the same sound"
+
+
+def test_the_protocol_says_what_is_measured_beside_the_table():
+    asked = {"drift": {"frames": 1025}, "interventions": True, "sync_codecs": True}
+    lines = told(**asked)
+    assert set(lines) - set(told()) == {"drift", "interventions", "SyncNet behind codecs"}
+    assert "33 frames" in lines["drift"] and "33, 129, 257, 513" in lines["drift"] and "1025" in lines["drift"]
 
 
 def test_longer_clips_than_a_model_makes_are_not_measured(clips: list[EvalClip]):

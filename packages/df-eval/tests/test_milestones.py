@@ -87,11 +87,15 @@ def test_every_milestone_is_measured_once(run: Path, measuring: Measuring, monke
     monkeypatch.setattr(milestones, "plot_training", lambda *_: False)  # drawn above
     quoted = {100: own_document | {"protocol": own_document["protocol"] | {"config": {"split": "test"}}, "warning": ""}}
     assert "do not choose a step" in milestones.training_document("x", quoted)["warning"]
+    loaded: list[Path] = []
+    load = DualForce.from_pretrained
+    monkeypatch.setattr(DualForce, "from_pretrained", lambda path: [loaded.append(path), load(path)][1])
     evaluate_milestones(run, CONFIG.model_copy(update={"videos": 2, "device": "cpu"}), run / "eval", said.append)
     assert measuring.done == [100, 2000] and "measured already" in said[-1], "how much is shown decides no number"
+    assert loaded == [], "what is not measured again is not loaded"
     (run / "eval" / "step-100" / "metrics.json").unlink()  # as in an evaluation that was killed
     evaluate_milestones(run, CONFIG, run / "eval", said.append)
-    assert measuring.done == [100, 2000, 100]
+    assert measuring.done == [100, 2000, 100] and [path.name for path in loaded] == ["step-100"]
     torch.manual_seed(5)
     DualForce.from_preset("quickstart", **TINY).save_pretrained(str(run / "models" / "step-2000"))
     evaluate_milestones(run, CONFIG, run / "eval", said.append)

@@ -126,12 +126,16 @@ def test_a_protocol_cannot_be_changed(tmp_path: Path) -> None:
     assert own == protocol_digest(PROTOCOLS["bench"], [64, 64]), "neither list nor machine is part of it"
     assert own != protocol_digest(PROTOCOLS["long"], (64, 64))
     assert own != protocol_digest(bench, (64, 128)) != protocol_digest(bench, (128, 64)), "the videos' size is"
+    more = ({"interventions": True}, {"sync_codecs": True})
+    assert len({own, *(protocol_digest(bench.model_copy(update=asked), (64, 64)) for asked in more)}) == 3
     assert config_of("--config", "configs/eval/bench.yaml") == PROTOCOLS["bench"]
     (tmp_path / "plain.yaml").write_text("clips: 2\n")
     for argv, message in (
         (["--protocol", "bench", "--clips", "2"], "bench is fixed: clips is 32"),
         (["--config", "configs/eval/bench.yaml", "frames=[33]", "seed=1"], r"frames is \(33, 129\), seed is 0"),
         (["--protocol", "bench", "protocol.test.seed=1"], "protocol is bench"),
+        (["--protocol", "bench", "interventions=true"], "interventions is False"),
+        (["--protocol", "bench", "sync_codecs=true"], "sync_codecs is False"),
         (["--protocol", "bnch"], "no protocol 'bnch'; configs/eval has bench, "),
         (["--protocol", str(tmp_path / "plain.yaml")], "holds settings and no protocol"),
         (["--protocol", "bench", "--config", "x.yaml"], "leave --config out"),

@@ -26,7 +26,7 @@ from df_eval.reading.real import RealFaceReader, face_boxes, read_landmarks
 from df_eval.rows.codec import SOUND, VIDEO
 from df_eval.rows.generation import Generated
 from df_eval.rows.sync_codecs import AS_MEASURED, SPREAD
-from df_eval.suite import Suite
+from df_eval.suite import STILL, Suite
 from df_models.encoders.face.syncnet import SyncNet
 from df_models.media import read_audio, read_video
 from df_models.settings import Location
@@ -109,7 +109,7 @@ def test_one_reading_is_put_together_from_several_networks(reader: RealFaceReade
     assert read.lips_TK2.shape == (FRAMES, 40, 2) and len(set(real.LIPS)) == 40
     assert np.corrcoef(np.delete(read.mouth_open_T, 7), np.delete(clip.wave_N[::640], 7))[0, 1] > 0.99
     only = set(reader.unavailable)
-    assert only == {"structure_lip_sync", "structure_mouth"}, "the structure of LivePortrait is not decoded"
+    assert only == {"structure_lip_sync", "structure_mouth", "face_quality"}, "structure of LivePortrait is not decoded"
 
 
 def test_a_video_without_a_face_is_measured_as_one_and_not_left_out(reader: RealFaceReader, clip: EvalClip) -> None:
@@ -156,6 +156,25 @@ def test_sync_is_measured_again_behind_every_codec(reader: RealFaceReader, clip:
         assert codecs[AS_MEASURED]["sync_c"].value == pytest.approx(results[row]["sync_c"].value)
         assert all(codecs[codec]["sync_c"].value != results[row]["sync_c"].value for codec in (*VIDEO, *SOUND))
         assert codecs[SPREAD]["sync_c"].value > 0 and codecs[SPREAD]["sync_offset"].value == 0, "no codec moves it"
+
+
+def test_no_image_is_read_twice(reader: RealFaceReader, clip: EvalClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(
+        Landmarker, "landmarks", lambda _, frames: (looked.append(len(frames)), landmarks_of(frames))[1]
+    )
+
+    def theirs(clips: Sequence[EvalClip], frames: int, progress: Callable[[int], object]) -> Iterator[Generated]:
+        for each in clips:
+            yield Generated(each.frames_THWC[:frames], np.zeros((frames, 0), np.float32))
+
+    system: Any = SimpleNamespace(row="theirs", layout=None, make=theirs)
+    suite = Suite([system], reader, [clip], EvalConfig(frames=(33, 69), resamples=100, videos=0), quiet=True)
+    tables = {frames: found.table(0, 100) for frames, found in suite.run([33, 69]).items()}
+    assert looked == [FRAMES, STILL, 69], "the true clip, its still image, and the system's longest video"
+    for frames, table in tables.items():
+        assert table["theirs"]["lip_sync"].value == pytest.approx(1), frames
+        assert table["theirs"]["ssim"].value == pytest.approx(1) and table["theirs"]["presence"].value == 1
 
 
 def test_without_syncnet_codecs_are_unavailable_with_the_setting(
@@ -247,4 +266,15 @@ def test_real_people_are_like_themselves_and_a_still_face_does_not_speak() -> No
     assert value("lip_sync", mine) == pytest.approx(1) and value("lip_sync", still) == 0
     assert 0 == value("lmd", mine) < value("lmd", still) < value("lmd", other)
     assert value("mouth_soft_dtw", mine) < 1e-9 and value("mouth_soft_dtw", still) > 0.1
+    assert value("brow_corr", mine) == pytest.approx(1) and value("brow_corr", still) == 0
+    assert value("gaze_distance", mine) == 0 < value("gaze_distance", still) and value("gaze_amplitude", still) < 1e-9
+    assert 0 == value("expression_landmarks", mine) < value("expression_landmarks", still)
+    assert value("expression_landmarks", still) < value("expression_landmarks", other)
+    gaze, mirrored = (
+        readings.gaze_T2
+        for readings in (mine, reader.read(np.ascontiguousarray(clips[0].frames_THWC[:10, :, ::-1])))
+        if readings is not None and readings.gaze_T2 is not None
+    )
+    away = gaze[:10, 0].mean()
+    assert abs(away) > 0.01 and np.sign(mirrored[:, 0].mean()) == -np.sign(away)
     assert SPECS["sync_c"].name in reader.unavailable

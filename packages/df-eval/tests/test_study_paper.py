@@ -15,7 +15,7 @@ import pytest
 from df_eval.reports.videos import write_side_by_side
 from df_eval.study.latex import latex
 from df_eval.study.paper import write_paper
-from df_eval.study.strips import IMAGES, columns_of, shown_videos
+from df_eval.study.strips import IMAGES, columns_of, shown_videos, why_no_strips
 from df_models.media import read_video
 
 STUDY = Path(__file__).parents[3] / "docs" / "results" / "studies" / "bridge-300" / "study.json"
@@ -119,6 +119,10 @@ def test_tables_compile(study: dict[str, Any], tmp_path: Path) -> None:
 def test_strips_show_the_truth_and_every_arm(study: dict[str, Any], tmp_path: Path) -> None:
     arms = [name for name, arm in study["arms"].items() if arm["measured"]]
     assert shown_videos(study) == {}, "its videos are not here"
+    told = why_no_strips(study)
+    assert told.startswith("no videos of ") and all(f"{arm} (" in told for arm in arms) and "\n" not in told
+    nothing = study | {"arms": {name: arm | {"measured": False} for name, arm in study["arms"].items()}}
+    assert why_no_strips(nothing) == "no arm is measured"
     for run in study["runs"]:
         if run["seed"] != 0:
             continue
@@ -128,9 +132,18 @@ def test_strips_show_the_truth_and_every_arm(study: dict[str, Any], tmp_path: Pa
         for name in ("33-a", "9-b", *(["33-only-here"] if run["arm"] == arms[0] else [])):
             write_side_by_side(tmp_path / run["arm"] / "eval" / "videos" / f"{name}.mp4", videos, np.zeros(33 * 640))
     assert {name: [*found] for name, found in shown_videos(study).items()} == {"33-a": arms}
+    assert why_no_strips(study) == ""
     written = {path.name for path in write_paper(study, tmp_path / "paper")}
     assert {name for name in written if name.startswith("strip")} == {"strip-33-a.pdf"}
     assert (tmp_path / "paper" / "strip-33-a.pdf").read_bytes().count(b"/Subtype /Image") == IMAGES * (1 + len(arms))
+
+
+def test_without_a_common_clip_the_reason_is_another(study: dict[str, Any], tmp_path: Path) -> None:
+    for run in study["runs"]:
+        run["place"] = str(tmp_path / run["key"])
+        (tmp_path / run["key"] / "eval" / "videos").mkdir(parents=True)
+        (tmp_path / run["key"] / "eval" / "videos" / f"33-{run['arm']}.mp4").touch()
+    assert why_no_strips(study) == "no clip is shown in every arm's first run"
 
 
 def test_a_side_by_side_video_comes_apart_as_it_was_put_together(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ class ReadersConfig(FrozenModel):
     setting that would give it.
 
     Attributes:
-        landmarker: MediaPipe's face_landmarker.task: lips, lids, pose, and where the face is for the next two; by
-            default the file that the dataset was built with.
+        landmarker: MediaPipe's face_landmarker.task: lips, lids, pose, brows, gaze, expression, and where the
+            face is for the next two; by default the file that the dataset was built with.
         identity: face recognition network in ONNX for faces of 112x112: an ArcFace one, or `mobilefacenet:PATH`.
+        quality: eDifFIQA in ONNX (ediffiqa_tiny_jun2024.onnx), for the quality of faces.
         syncnet: SyncNet v2's weights (syncnet_v2.model), for Sync-C and Sync-D.
         i3d: TorchScript archive of I3D of StyleGAN-V's port (i3d_torchscript.pt), for FVD.
         cd_i3d: TorchScript archive of I3D of cd-fvd's port, traced, for its FVD.
@@ -32,6 +33,7 @@ class ReadersConfig(FrozenModel):
 
     landmarker: Location | None = None
     identity: Location | None = None
+    quality: Location | None = None
     syncnet: Location | None = None
     i3d: Location | None = None
     cd_i3d: Location | None = None

@@ -19,13 +19,15 @@ from tqdm import tqdm
 
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
+from df_eval.drift_sets import SET_TITLES, Extractors, WindowSets, distances_of
 from df_eval.measure import SHIFTED, STATIC, Truth, Video, kind_of
-from df_eval.metrics import SPECS, Pair, Score, sync
+from df_eval.metrics import SET_SPECS, SPECS, Pair, Score, sync
 from df_eval.metrics.aggregate import pooled_score
 from df_eval.metrics.frames import sharpness
 from df_eval.metrics.seen import Seen
 from df_eval.reading.readers import FaceReader
 from df_eval.reading.readings import FaceReadings
+from df_eval.reading.real import RealFaceReader
 from df_eval.reading.windows import window_ends, windows_of
 from df_eval.rows.codec import through
 from df_eval.rows.generation import decode_next, model_inputs
@@ -37,7 +39,9 @@ from df_models.intervals.ranges import NOT_NEGATIVE
 READ = ("identity_distance", "csim", "lip_sync", "pose_range", "presence")
 """Metrics of the list that are measured in a window."""
 SHARPNESS = "sharpness_reference"
-TITLES = {name: SPECS[name].title for name in READ} | {SHARPNESS: "sharpness / reference image"}
+TITLES = {name: SPECS[name].title for name in READ} | {SHARPNESS: "sharpness / reference image"} | SET_TITLES
+DECIMALS = {name: SET_SPECS[name].decimals for name in SET_TITLES}
+"""Of the quantities that are not printed with three."""
 RANGES = {name: SPECS[name].within for name in READ} | {SHARPNESS: NOT_NEGATIVE}
 
 
@@ -50,6 +54,10 @@ class WindowTruth(NamedTuple):
     mouth_T: np.ndarray | None
 
 
+DriftTables = dict[str, dict[str, dict[int, Score]]]
+"""By metric and row, the scores by the frame after which a window ends."""
+
+
 @dataclass
 class Drift:
     """Everything measured over a long generation.
@@ -57,8 +65,9 @@ class Drift:
     Attributes:
         ends: pixel frames after which the windows end.
         people: of the clips; what intervals resample.
+        sets: what distances of distributions compare in the windows.
         pairs: by row, metric and end, the clips' pairs by index.
-        missing: by row, why it has no windows at all, or none beyond some length.
+        missing: by row, why it has no windows at all, or none beyond some length; by quantity, why it is not there.
     """
 
     frames: int
@@ -66,22 +75,36 @@ class Drift:
     ends: Sequence[int]
     rows: Sequence[str]
     people: Sequence[str]
+    sets: WindowSets = field(default_factory=lambda: WindowSets([], 0, []))
     pairs: dict[str, dict[str, dict[int, dict[int, Pair]]]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    _tables: dict[tuple[int, int], DriftTables] = field(default_factory=dict, init=False, repr=False)
 
-    def add(self, row: str, end: int, index: int, pairs: Mapping[str, Pair]) -> None:
-        """Add a clip's window."""
+    def add(
+        self,
+        row: str,
+        end: int,
+        index: int,
+        pairs: Mapping[str, Pair],
+        features: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Add a clip's window: its pairs, and what distances of distributions compare."""
+        self._tables.clear()
+        self.sets.add(row, end, index, features or {})
         for name, pair in pairs.items():
             self.pairs.setdefault(row, {}).setdefault(name, {}).setdefault(end, {})[index] = pair
 
     def tell_missing(self) -> None:
-        """Say of rows that were never added that they have no windows, now that all is measured."""
+        """Say which rows were never added, and which distances are not there, now that all is measured."""
+        self.missing |= self.sets.missing()
         for row in self.rows:
             if row not in self.pairs and kind_of(row) != SHIFTED:
                 self.missing.setdefault(row, "no video of it is long enough for a window")
 
     def scores(self, row: str, name: str, seed: int, resamples: int) -> dict[int, Score]:
         """A metric of a row by end, with intervals; windows without any value are left out."""
+        if name in SET_TITLES:
+            return self.sets.scores(row, name, seed, resamples)
         found: dict[int, Score] = {}
         for end, pairs in sorted(self.pairs.get(row, {}).get(name, {}).items()):
             score = pooled_score(pairs, self.people, seed, resamples, within=RANGES[name])
@@ -89,14 +112,15 @@ class Drift:
                 found[end] = score
         return found
 
-    def tables(self, seed: int, resamples: int) -> dict[str, dict[str, dict[int, Score]]]:
-        """By metric and row, the scores by end; only what has a value."""
-        names = [name for name in TITLES if any(name in self.pairs.get(row, {}) for row in self.rows)]
-        tables = {
-            name: {row: found for row in self.rows if (found := self.scores(row, name, seed, resamples))}
-            for name in names
-        }
-        return {name: rows for name, rows in tables.items() if rows}
+    def tables(self, seed: int, resamples: int) -> DriftTables:
+        """By metric and row, the scores by end; only what has a value. Made once for every reader of them."""
+        if (seed, resamples) not in self._tables:
+            tables = {
+                name: {row: found for row in self.rows if (found := self.scores(row, name, seed, resamples))}
+                for name in TITLES
+            }
+            self._tables[seed, resamples] = {name: rows for name, rows in tables.items() if rows}
+        return self._tables[seed, resamples]
 
     def to_json(self, seed: int, resamples: int) -> dict[str, Any]:
         """Plain JSON: by metric and row a list of scores, each with the pixel frame and second at which it ends."""
@@ -111,12 +135,20 @@ class Drift:
                 "missing": self.missing}  # fmt: skip
 
 
-def no_drift_yet(systems: Sequence[System], clips: Sequence[EvalClip], config: EvalConfig) -> Drift:
-    """What ``config.drift`` asks for, before anything is measured."""
+def no_drift_yet(
+    systems: Sequence[System], clips: Sequence[EvalClip], config: EvalConfig, reader: FaceReader, extractors: Extractors
+) -> Drift:
+    """What ``config.drift`` asks for, before anything is measured.
+
+    Args:
+        extractors: what networks see in frames, by the features' names (:class:`df_eval.reading.networks.Networks`).
+    """
     frames, window = config.drift.frames, config.drift.window
     assert frames is not None
     people = [clip.identity for clip in clips]
-    return Drift(frames, window, window_ends(frames, window, config.drift.at), rows_of(systems), people)
+    ends = window_ends(frames, window, config.drift.at)
+    sets = WindowSets(distances_of(extractors, rendered=not isinstance(reader, RealFaceReader)), ends[0], people)
+    return Drift(frames, window, ends, rows_of(systems), people, sets)
 
 
 def generate_drift(
@@ -126,6 +158,7 @@ def generate_drift(
     truths: Sequence[Truth],
     reader: FaceReader,
     config: EvalConfig,
+    extractors: Extractors,
     quiet: bool = False,
 ) -> None:
     """Generate ``drift.frames`` pixel frames with every run, and measure the windows.
@@ -140,7 +173,7 @@ def generate_drift(
         if (why := _cannot(system)) is not None:
             drift.missing[system.row] = why
             continue
-        measured = _Stream(system, shifted_row(system, systems), speech, truths, reader, config)
+        measured = _Stream(system, shifted_row(system, systems), speech, truths, reader, config, extractors)
         measured.into(drift, quiet)
 
 
@@ -163,6 +196,7 @@ class _Stream:
     truths: Sequence[Truth]
     reader: FaceReader
     config: EvalConfig
+    extractors: Extractors
 
     def into(self, drift: Drift, quiet: bool) -> None:
         mouths = [truth.signals.mouth_open_T for truth in self.truths]
@@ -187,7 +221,8 @@ class _Stream:
         true_T = None if mouths is None else self.speech.signal(mouths, index, start, end)
         truth = self.truths[index]
         against = WindowTruth(truth.frames_THWC[0], truth.reference_identity_D, true_T)
-        drift.add(self.system.row, end, index, window_pairs(Video(coded_WHWC, read), against))
+        video = Video(coded_WHWC, read)
+        drift.add(self.system.row, end, index, window_pairs(video, against), drift.sets.of(video, self.extractors))
         if mouths is None or read is None or read.mouth_open_T is None:
             return
         later = [self.speech.signal(mouths, index, start + shift, end + shift) for shift in self.config.shifts]
@@ -213,7 +248,12 @@ def stream_frames(
 
 
 def add_drift_of_clip(
-    drift: Drift, systems: Sequence[System], index: int, truth: Truth, videos: Mapping[str, Video]
+    drift: Drift,
+    systems: Sequence[System],
+    index: int,
+    truth: Truth,
+    videos: Mapping[str, Video],
+    extractors: Extractors,
 ) -> None:
     """Measure the windows of a clip's own videos, as far as they go, in the rows that no run makes; of the still image
     everywhere.
@@ -225,20 +265,28 @@ def add_drift_of_clip(
     for row, video in videos.items():
         if row in runs or kind_of(row) == SHIFTED:
             continue
+        seen: dict[int, dict[str, np.ndarray]] = {}  # by the window's start: the still image has one for all times
         reach = drift.frames if row == STATIC else len(video.frames_THWC)
         for end in (end for end in drift.ends if end <= reach):
             start = 0 if row == STATIC else end - drift.window
             part = slice(start, start + drift.window)
             if len(video.frames_THWC[part]) < drift.window:
                 continue
-            read = video.readings and video.readings.part(part)
-            mouth_T = truth.signals.mouth_open_T
-            known = mouth_T is not None and end <= len(mouth_T)
-            true_T = mouth_T[end - drift.window : end] if mouth_T is not None and known else None
-            against = WindowTruth(truth.frames_THWC[0], truth.reference_identity_D, true_T)
-            drift.add(row, end, index, window_pairs(Video(video.frames_THWC[part], read), against))
+            window = Video(video.frames_THWC[part], video.readings and video.readings.part(part))
+            if start not in seen:
+                seen[start] = drift.sets.of(window, extractors)
+            against = _known_of_clip(truth, end, drift.window)
+            drift.add(row, end, index, window_pairs(window, against), seen[start])
         if row != STATIC:
             drift.missing[row] = f"windows end with the clips, after {len(truth.frames_THWC)} frames"
+
+
+def _known_of_clip(truth: Truth, end: int, window: int) -> WindowTruth:
+    """What a window of a clip's own video is measured against."""
+    mouth_T = truth.signals.mouth_open_T
+    known = mouth_T is not None and end <= len(mouth_T)
+    true_T = mouth_T[end - window : end] if mouth_T is not None and known else None
+    return WindowTruth(truth.frames_THWC[0], truth.reference_identity_D, true_T)
 
 
 def window_pairs(video: Video, against: WindowTruth) -> dict[str, Pair]:
@@ -252,4 +300,4 @@ def window_pairs(video: Video, against: WindowTruth) -> dict[str, Pair]:
         if all(getattr(seen, need) is not None for need in SPECS[name].needs)
     }
     reference = sharpness(against.reference_HWC[None])
-    return pairs | {SHARPNESS: Pair(float(sharpness(video.frames_THWC).mean()), float(reference[0]))}
+    return pairs | {SHARPNESS: Pair(float(video.sharpness_T.mean()), float(reference[0]))}

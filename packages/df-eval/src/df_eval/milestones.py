@@ -49,12 +49,10 @@ def evaluate_milestones(
     if not steps:
         raise UserError(f"the run {run.root} has no milestones to measure (df-train: checkpoint.milestones)")
     check_owned(out, "df-eval", (*WRITTEN, CURVES, PLOTS))
-    _check_whole(run, steps)
+    _check_whole(run, [step for step in steps if not _is_measured(run, _of_step(config, step), out)], len(steps))
     for step in _missing(run, steps):
         say(f"step {step}: in checkpoint.milestones of {run.config}, and not there; the curves go without it")
-    documents = {
-        step: _measured(run, config.model_copy(update={"checkpoint": step}), out, say, quiet) for step in steps
-    }
+    documents = {step: _measured(run, _of_step(config, step), out, say, quiet) for step in steps}
     document = training_document(run.name, documents)
     if document["warning"]:
         say(document["warning"])
@@ -63,8 +61,33 @@ def evaluate_milestones(
         return _write(document, out)
 
 
-def _check_whole(run: RunDir, steps: Sequence[int]) -> None:
-    """Load every milestone once, one at a time, so that none is found broken after others were measured for hours.
+def _of_step(config: EvalConfig, step: int) -> EvalConfig:
+    return config.model_copy(update={"checkpoint": step})
+
+
+def _place(out: Path, config: EvalConfig) -> Path:
+    return out / f"step-{config.checkpoint}"
+
+
+def _is_measured(run: RunDir, config: EvalConfig, out: Path) -> bool:
+    """Whether a milestone was measured alike; not one whose files cannot be read, which is told later."""
+    there = measured_there(_place(out, config))
+    if there is None:
+        return False
+    try:
+        opened = open_run_dir(run.root, config.checkpoint)
+        root = dataset_of(opened, config)
+        return there == measured_as(opened, config, root, reader_files(config.readers, root))
+    except UserError:
+        return False
+
+
+def _check_whole(run: RunDir, steps: Sequence[int], count: int) -> None:
+    """Load every milestone to be measured once, one at a time, so that none is found broken after others were measured
+    for hours.
+
+    Args:
+        count: of all milestones.
 
     Raises:
         UserError: naming all that cannot be loaded, each with the reason.
@@ -77,7 +100,7 @@ def _check_whole(run: RunDir, steps: Sequence[int]) -> None:
             broken.append(f"step {step}: {error}")
     if broken:
         raise UserError(
-            f"{run.root}: {len(broken)} of {len(steps)} milestones cannot be loaded, so nothing was measured: "
+            f"{run.root}: {len(broken)} of {count} milestones cannot be loaded, so nothing was measured: "
             f"{'; '.join(broken)}. Put back what df-train wrote, or remove those folders of {run.milestones} and "
             "measure the others"
         )
@@ -91,10 +114,8 @@ def _missing(run: RunDir, steps: Sequence[int]) -> list[int]:
 
 def _measured(run: RunDir, config: EvalConfig, out: Path, say: Callable[[str], None], quiet: bool) -> dict[str, Any]:
     """A milestone's metrics.json, measured now if it must be."""
-    place = out / f"step-{config.checkpoint}"
-    opened = open_run_dir(run.root, config.checkpoint)
-    root = dataset_of(opened, config)
-    if measured_there(place) == measured_as(opened, config, root, reader_files(config.readers, root)):
+    place = _place(out, config)
+    if _is_measured(run, config, out):
         say(f"step {config.checkpoint}: measured already, alike in everything ({place})")
     else:
         say(f"step {config.checkpoint}: measuring into {place}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.drift import Drift, add_drift_of_clip, generate_drift, no_drift_yet
 from df_eval.measure import GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, kind_of, measure, row_of
 from df_eval.metrics.lips import silent_frames
-from df_eval.reading.networks import Networks
+from df_eval.reading.networks import PER_FRAME, Networks
 from df_eval.reading.readers import FaceReader, mouth_of_structure
 from df_eval.reading.readings import FaceReadings
 from df_eval.reading.real import RealFaceReader
@@ -29,9 +29,9 @@ from df_eval.rows.generation import Generated, Progress, rebuild_clips
 from df_eval.rows.interventions import Interventions, intervene
 from df_eval.rows.sync_codecs import SyncCodecs, add_codecs, heard_through
 from df_eval.rows.systems import LeftOut, RunSystem, System, own_vaes, rows_of, shifted_row
+from df_eval.true_clip import TrueClip
 from df_infer.pipeline import Pipeline
 
-Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 STILL = 13
 """Frames of the still image that are read for the static row: what SyncNet's crop is smoothed over."""
 
@@ -67,7 +67,7 @@ class Suite:
         """Measure every row at every length; the videos of one clip after the other, few of them in memory."""
         longest = max(lengths)
         results = {frames: self._nothing_yet(frames) for frames in lengths}
-        self.drift = None if self.config.drift.frames is None else no_drift_yet(self.systems, self.clips, self.config)
+        self.drift = None if self.config.drift.frames is None else self._drift_yet()
         self.sync_codecs = self._codecs_yet(longest) if self.config.sync_codecs else None
         if self.sync_codecs is not None and self.sync_codecs.missing:
             print(f"sync_codecs measures nothing: {self.sync_codecs.missing}", file=sys.stderr)
@@ -80,7 +80,8 @@ class Suite:
                 self._intervene(longest, known, readings, bar)
         if self.drift is not None:
             with self._timed("drift"):
-                generate_drift(self.drift, self.systems, self.clips, known, self.reader, self.config, self.quiet)
+                about = (self.systems, self.clips, known, self.reader, self.config, self.networks.extractors)
+                generate_drift(self.drift, *about, self.quiet)
             self.drift.tell_missing()
         self.seconds = {name: round(seconds, 2) for name, seconds in self.seconds.items()}
         return results
@@ -92,13 +93,15 @@ class Suite:
         return len(self.clips) * (1 + 2 * made + swapped)
 
     def _measure_clips(
-        self, truths: Sequence[_TruthRead], known: Sequence[Truth], results: Mapping[int, LengthResults], bar: tqdm
+        self, truths: Sequence[TrueClip], known: Sequence[Truth], results: Mapping[int, LengthResults], bar: tqdm
     ) -> list[dict[str, FaceReadings | None]]:
-        """Measure every clip at every length; returns what was read of the runs' videos of the longest."""
-        lengths, longest = list(results), max(results)
-        self.videos = {frames: [] for frames in lengths}
+        """Measure every clip at every length, the longest first: what was computed of a video holds for its beginning.
+        Returns what was read of the runs' videos of the longest."""
+        lengths, longest = sorted(results, reverse=True), max(results)
+        self.videos = {frames: [] for frames in results}
         vaes, readings = own_vaes(self.systems), []
         runs = {system.row for system in self.systems if isinstance(system, RunSystem)}
+        once = {row for s in self.systems if s.row not in runs for row in (s.row, shifted_row(s, self.systems))}
         rebuilt = {row: self._rebuild(pipeline, longest, bar) for row, pipeline in vaes.items()}
         made = {
             (system.row, frames): system.make(self.clips, frames, bar.update)
@@ -108,12 +111,14 @@ class Suite:
         for index, source in enumerate(truths):
             with self._timed("decoding the truth", bar):
                 true_THWC = self.clips[index].frames_THWC[:longest]
-            again = {row: self._rebuilt(row, clips, bar) for row, clips in rebuilt.items()}
+            held = self._controls(true_THWC, source)
+            held |= {row: self._rebuilt(row, clips, bar) for row, clips in rebuilt.items()}
             for frames in lengths:
-                videos = self._controls(true_THWC[:frames], source) | {row: v.first(frames) for row, v in again.items()}
+                videos = {row: video.first(frames) for row, video in held.items()}
                 left_out = self._make(frames, made, videos, bar)
+                held |= {row: video for row, video in videos.items() if row in once}
                 with self._timed(f"measuring {frames} frames", bar):
-                    self._measure(results[frames], index, true_THWC[:frames], truths, videos, left_out)
+                    self._measure(results[frames], index, truths, videos, left_out)
                 if index < self.config.shown:
                     self.videos[frames].append(videos)
                 if frames == longest:
@@ -121,10 +126,13 @@ class Suite:
                     readings.append({row: video.readings for row, video in videos.items() if row in runs})
                     if self.drift is not None:
                         own = source.truth(true_THWC, None, [])
-                        add_drift_of_clip(self.drift, self.systems, index, own, videos)
+                        add_drift_of_clip(self.drift, self.systems, index, own, videos, self.networks.extractors)
         for rest in (*rebuilt.values(), *made.values()):
             assert next(rest, None) is None, "a system makes one video of each clip"
         return readings
+
+    def _drift_yet(self) -> Drift:
+        return no_drift_yet(self.systems, self.clips, self.config, self.reader, self.networks.extractors)
 
     def _codecs_yet(self, longest: int) -> SyncCodecs:
         found = SyncCodecs(longest, [clip.identity for clip in self.clips])
@@ -159,13 +167,18 @@ class Suite:
                 about = (system, self.clips, known, own, self.reader, self.config)
                 intervene(*about, self.interventions, bar.update, name)
 
-    def _truth(self, clip: EvalClip, longest: int, done: Progress) -> _TruthRead:
+    def _truth(self, clip: EvalClip, longest: int, done: Progress) -> TrueClip:
         held = clip.held()
-        read = self.reader.read(held.frames_THWC[:longest])
-        signals = self.reader.truth(held)
+        read, signals = self._read_true(held, longest)
         still = self._still(held.frames_THWC[0], read)
         done(1)
-        return _TruthRead(held.frames_THWC[:1].copy(), read, signals, still, silent_frames(clip.wave_N, clip.count))
+        return TrueClip(held.frames_THWC[:1].copy(), read, signals, still, silent_frames(clip.wave_N, clip.count))
+
+    def _read_true(self, clip: EvalClip, longest: int) -> tuple[FaceReadings | None, FaceReadings]:
+        """The reading of the true frames, and the true signals of the whole clip."""
+        if isinstance(self.reader, RealFaceReader):
+            return self.reader.read_true(clip, longest)
+        return self.reader.read(clip.frames_THWC[:longest]), self.reader.truth(clip)
 
     def _still(self, frame_HWC: np.ndarray, read: FaceReadings | None) -> FaceReadings | None:
         """The reading of the first frame; what is read of several frames together, from that frame held still."""
@@ -189,7 +202,7 @@ class Suite:
         done(1)
         return read
 
-    def _controls(self, true_THWC: np.ndarray, truth: _TruthRead) -> dict[str, Video]:
+    def _controls(self, true_THWC: np.ndarray, truth: TrueClip) -> dict[str, Video]:
         """The rows that no system makes."""
         frames = len(true_THWC)
         still = np.repeat(true_THWC[:1], frames, axis=0)
@@ -205,7 +218,11 @@ class Suite:
         videos: dict[str, Video],
         bar: tqdm,
     ) -> dict[str, str]:
-        """Put every system's video of the next clip into its rows; returns the rows that have none, with the reason."""
+        """Put every system's video of the next clip into its rows; returns the rows that have none, with the reason.
+
+        Args:
+            videos: of the clip by row; a video of a folder is in it if a longer one was read, whose beginning it is.
+        """
         left_out: dict[str, str] = {}
         for system in self.systems:
             shifted = shifted_row(system, self.systems)
@@ -213,6 +230,9 @@ class Suite:
                 clip = next(made[system.row, frames])
                 if isinstance(clip, LeftOut):
                     left_out |= {system.row: clip.reason, shifted: clip.reason}
+                    bar.update(1)
+                    continue
+                if system.row in videos:
                     bar.update(1)
                     continue
                 coded = clip.frames_THWC
@@ -233,15 +253,15 @@ class Suite:
         self,
         results: LengthResults,
         index: int,
-        true_THWC: np.ndarray,
-        truths: Sequence[_TruthRead],
+        truths: Sequence[TrueClip],
         videos: Mapping[str, Video],
         left_out: Mapping[str, str],
     ) -> None:
         """Measure one clip in every row."""
         mouths = [source.signals.mouth_open_T for place, source in enumerate(truths) if place != index]
         others = [mouth for mouth in mouths if mouth is not None]
-        truth = truths[index].truth(true_THWC, self.networks.lpips, others)
+        true = videos[GROUND_TRUTH]
+        truth = truths[index].truth(true.frames_THWC, self.networks.lpips, others, true.values)
         limits: Any = {"max_lag": self.config.max_lag, "shifts": self.config.shifts}
         for row in results.rows:
             if row in left_out:
@@ -254,7 +274,10 @@ class Suite:
 
     def _add_features(self, results: LengthResults, row: str, index: int, video: Video) -> None:
         for name, extract in self.networks.extractors.items():
-            results.add_features(row, index, name, extract(video.frames_THWC))
+            seen = partial(extract, video.frames_THWC)
+            one_each = name in PER_FRAME
+            values = video.values.first(name, len(video.frames_THWC), seen) if one_each else seen()
+            results.add_features(row, index, name, values)
         if video.readings is not None:
             results.add_features(row, index, "readings", video.readings.table())
 
@@ -266,28 +289,3 @@ class Suite:
             bar.set_postfix_str(stage, refresh=False)
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class _TruthRead:
-    """What was read of a clip's true frames, and the first of them."""
-
-    first_1HWC: np.ndarray
-    read: FaceReadings | None
-    signals: FaceReadings
-    still: FaceReadings | None
-    silent_T: np.ndarray
-
-    def truth(self, frames_THWC: np.ndarray, lpips: Compare | None, others: Sequence[np.ndarray]) -> Truth:
-        identity_TD = None if self.read is None else self.read.identity_TD
-        if identity_TD is not None and not np.isfinite(identity_TD).any():
-            identity_TD = None
-        return Truth(
-            frames_THWC,
-            self.signals,
-            reference_identity_D=None if identity_TD is None else identity_TD[0],
-            person_identity_D=None if identity_TD is None else np.nanmean(identity_TD, axis=0),
-            other_mouths=others,
-            silent_T=self.silent_T,
-            lpips=lpips,
-        )

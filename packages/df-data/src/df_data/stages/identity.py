@@ -35,12 +35,13 @@ FIVE_POINTS = (468, 473, 1, 61, 291)
 
 @dataclass(frozen=True)
 class FaceNetwork:
-    """How a family of face recognition networks takes its image: ``(pixel / 255 - mean) / std``, RGB.
+    """How a family of networks for upright faces takes its image: ``(pixel / 255 - mean) / std``, RGB.
 
     Attributes:
         id: recorded with vectors of it.
         licence: of the public weights; empty: it depends on the file.
         how_to_get: told where the file is missing.
+        what: the kind of network, in words.
     """
 
     id: str
@@ -48,6 +49,7 @@ class FaceNetwork:
     std: tuple[float, float, float]
     licence: str
     how_to_get: str
+    what: str = "face recognition network"
 
 
 MOBILEFACENET = FaceNetwork(
@@ -74,23 +76,26 @@ FRAMES = 5
 """Frames whose vectors are averaged, spread over the clip: one may be blurred or turned."""
 
 
-class FaceIdentity:
-    """The face recognition network.
+class UprightFaceNetwork:
+    """A network for upright faces.
 
     Args:
         path: its ONNX file, from ``[1, 3, 112, 112]`` to ``[1, D]``; the number of images may be free.
         network: the family that it is of, which says how its image is normalised.
 
+    Attributes:
+        width: D.
+
     Raises:
         UserError: the file is missing, or has other shapes.
     """
 
-    def __init__(self, path: str | Path, network: FaceNetwork = MOBILEFACENET) -> None:
+    def __init__(self, path: str | Path, network: FaceNetwork) -> None:
         path = Path(path)
         self.id, self.licence = network.id, network.licence
         self._mean, self._std = np.array(network.mean), np.array(network.std)
         if not path.is_file():
-            raise UserError(f"the face recognition network is missing: no file {path}; {network.how_to_get}")
+            raise UserError(f"the {network.what} is missing: no file {path}; {network.how_to_get}")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -103,14 +108,31 @@ class FaceIdentity:
             wanted = f"[1, 3, {FACE_SIZE}, {FACE_SIZE}]"
             raise UserError(f"{path} reads {given.shape}, not {wanted}; {network.how_to_get}")
         self._input = given.name
-        self.width = len(self.embed(np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)))
+        self.width = len(self.run(np.zeros((FACE_SIZE, FACE_SIZE, 3), np.uint8)))
         self.sha256 = sha256_file(path)
+
+    def run(self, face_HWC: np.ndarray) -> np.ndarray:
+        """Return the first output float64 ``[D]`` of an upright face, uint8 RGB ``[112, 112, 3]``."""
+        image = ((face_HWC / 255.0 - self._mean) / self._std).astype(np.float32).transpose(2, 0, 1)[None]
+        return np.asarray(self._session.run(None, {self._input: image})[0], dtype=np.float64)[0]
+
+    def run_frames(self, frames_TSSC: np.ndarray, landmarks: Landmarks, chosen: np.ndarray) -> np.ndarray:
+        """Return the outputs float64 ``[len(chosen), D]`` of the chosen frames, each of which shows a face."""
+        size = frames_TSSC.shape[1]
+        points = (landmarks.points[chosen][:, FIVE_POINTS, :2] + 1) * size / 2
+        faces = zip(frames_TSSC[chosen], points, strict=True)
+        return np.stack([self.run(upright_face(frame, points_K2)) for frame, points_K2 in faces])
+
+
+class FaceIdentity(UprightFaceNetwork):
+    """The face recognition network; as :class:`UprightFaceNetwork`."""
+
+    def __init__(self, path: str | Path, network: FaceNetwork = MOBILEFACENET) -> None:
+        super().__init__(path, network)
 
     def embed(self, face_HWC: np.ndarray) -> np.ndarray:
         """Return the unit vector float64 ``[D]`` of an upright face, uint8 RGB ``[112, 112, 3]``."""
-        image = ((face_HWC / 255.0 - self._mean) / self._std).astype(np.float32).transpose(2, 0, 1)[None]
-        out_1D = np.asarray(self._session.run(None, {self._input: image})[0], dtype=np.float64)
-        return _unit(out_1D[0])
+        return _unit(self.run(face_HWC))
 
     def clip_vector(self, frames_TSSC: np.ndarray, landmarks: Landmarks) -> np.ndarray:
         """Return the mean direction over five frames of a clip, float32 ``[D]``, of length 1.
@@ -124,10 +146,7 @@ class FaceIdentity:
 
     def frame_vectors(self, frames_TSSC: np.ndarray, landmarks: Landmarks, chosen: np.ndarray) -> np.ndarray:
         """Return the unit vectors float64 ``[len(chosen), D]`` of the chosen frames, each of which shows a face."""
-        size = frames_TSSC.shape[1]
-        points = (landmarks.points[chosen][:, FIVE_POINTS, :2] + 1) * size / 2
-        faces = zip(frames_TSSC[chosen], points, strict=True)
-        return np.stack([self.embed(upright_face(frame, points_K2)) for frame, points_K2 in faces])
+        return np.stack([_unit(vector_D) for vector_D in self.run_frames(frames_TSSC, landmarks, chosen)])
 
 
 def fit_similarity(points_K2: np.ndarray, target_K2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ Shape legend: T frames, L = 478 landmarks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,11 @@ class Landmarks:
     blendshapes: np.ndarray
     detected: np.ndarray
     blendshape_names: tuple[str, ...]
+
+    def first(self, count: int) -> Landmarks:
+        """What was seen in the first frames."""
+        arrays = ("points", "rotation", "depth", "blendshapes", "detected")
+        return replace(self, **{name: getattr(self, name)[:count] for name in arrays})
 
     def blendshape(self, name: str) -> np.ndarray:
         """Return one blendshape's track ``[T]``."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from df_eval.metrics import frames, identity, lips
+from df_eval.metrics import expression, frames, identity, lips, sync
 from df_eval.metrics.spec import MOUTH, NOT_ITSELF, TO_REFERENCE, MetricSpec
 from df_eval.metrics.syncnet import MAX_SHIFT
-from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, UNIT_DISTANCE
+from df_models.intervals.ranges import ANY, CORRELATION, NOT_NEGATIVE, UNIT_DISTANCE
 
 # pyright: reportArgumentType=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
 
 SYNC = ("seen", "heard")
+GAZE = ("gaze", "true_gaze")
+EXPRESSION = ("expression", "true_expression")
+BROW = ("brow", "true_brow")
+_LANDMARKS = "MediaPipe's face landmarker (478 points, single images)"
+_HEAD = f"{_LANDMARKS}; pose and size removed by the rigid points of the face"
 _SYNCNET = "Chung and Zisserman 2016, evaluated as syncnet_python and Prajwal et al. 2020 (LSE-C, LSE-D)"
 _SYNC_PROTOCOL = (
     "SyncNet v2, 25 fps, 16 kHz, windows of 5 frames, shifts of +-15, mean over windows; the face's box is that of the "
@@ -100,6 +105,73 @@ FIELD = [
         protocol=f"silent: {lips.SILENT_DB:.0f} dB below the loudest frame, {lips.SETTLING} frames from any sound",
     ),
     MetricSpec(
+        "brow_corr",
+        "brows",
+        "face",
+        "higher",
+        "Correlation, at lag 0, of the read height of the brows over the corners of the eyes with the true one. The "
+        "sound determines it in part only. A clip whose brows do not move counts as 0.",
+        lambda s: sync.correlation(s.brow, s.true_brow),
+        within=CORRELATION,
+        needs=BROW,
+        decimals=3,
+        protocol=f"{_HEAD}; both edges of both brows",
+        shifted=lambda s: sync.shifted_correlation(s.brow, s.truth.signals.brow_T, None, s.shifts),
+    ),
+    MetricSpec(
+        "brow_amplitude",
+        "brow amplitude",
+        "face",
+        "truth",
+        "Standard deviation over time of the read height of the brows, over the true one's.",
+        lambda s: sync.amplitude(s.brow, s.true_brow),
+        within=NOT_NEGATIVE,
+        needs=BROW,
+        protocol=f"{_HEAD}; both edges of both brows",
+    ),
+    MetricSpec(
+        "gaze_distance",
+        "gaze",
+        "face",
+        "lower",
+        "Mean distance of the irises' read place within the eyes to the true one, of frames with open eyes. The sound "
+        "does not determine the gaze of a generated video: there it only says how far from the truth's it is. In small "
+        "faces misreadings are as large as movements: it tells something only where the reconstruction's is well below "
+        "the still image's.",
+        lambda s: expression.gaze_distance(s.gaze, s.true_gaze),
+        within=NOT_NEGATIVE,
+        needs=GAZE,
+        unit="eye widths",
+        decimals=4,
+        protocol=f"{_LANDMARKS}; offset from the middle of the eye's corners, along and across, mean of both eyes",
+    ),
+    MetricSpec(
+        "gaze_amplitude",
+        "gaze amplitude",
+        "face",
+        "truth",
+        "Standard deviation over time of that place, over the true one's, sums over clips: 0 is a stare.",
+        lambda s: expression.gaze_amplitude(s.gaze, s.true_gaze),
+        within=NOT_NEGATIVE,
+        needs=GAZE,
+        protocol=f"{_LANDMARKS}; offset from the middle of the eye's corners, along and across, mean of both eyes",
+    ),
+    MetricSpec(
+        "expression_landmarks",
+        "expression (landmarks)",
+        "face",
+        "lower",
+        "Mean distance of 16 keypoints of brows, lids, cheeks, lips and jaw to the truth's, each as its offset from "
+        "its own clip's neutral face, so that neither pose nor the shape of the face counts. No distance of FLAME's or "
+        "another model's parameters, and not what is called AED.",
+        lambda s: expression.keypoint_distance(s.expression, s.true_expression),
+        within=NOT_NEGATIVE,
+        needs=EXPRESSION,
+        unit="face heights",
+        decimals=4,
+        protocol=f"{_HEAD}; x and y; neutral: median over the half of the frames with the smaller mouth opening",
+    ),
+    MetricSpec(
         "csim",
         "CSIM",
         "identity",
@@ -140,13 +212,27 @@ FIELD = [
         protocol=_ALIGNED,
     ),
     MetricSpec(
+        "face_quality",
+        "face quality",
+        "face",
+        "higher",
+        "How good the face is for recognition, eDifFIQA's score, mean over the frames with a face. By OpenCV's "
+        "model zoo the photographs of LFW score above 0.5.",
+        lambda s: identity.mean_over_time(s.quality),
+        within=ANY,
+        needs=("quality",),
+        decimals=3,
+        source="Babnik, Peer and Struc 2024 (eDifFIQA)",
+        protocol="five landmarks to the 112x112 template; the network is the protocol's reader",
+    ),
+    MetricSpec(
         "flicker",
         "flicker",
         "motion",
         "truth",
         "Mean absolute second difference of a pixel over time, over the whole image: steady motion weighs little, what "
         "jumps back and forth much.",
-        lambda s: frames.flicker(s.video.frames_THWC),
+        lambda s: frames.flicker(s.second_changes_T),
         within=NOT_NEGATIVE,
         unit="grey levels",
     ),

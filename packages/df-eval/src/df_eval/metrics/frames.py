@@ -1,79 +1,140 @@
 """Pixel metrics of one clip. Frames are uint8 or float in [0, 1], [T, H, W, 3].
 
-Shape suffixes: T pixel frames, H W height and width, C channels.
+What a metric takes of each frame has a function of its own, which goes frame by frame: a clip's frames are never held a
+second time in floats, and what was computed of a video is also true of its beginning.
+
+Shape suffixes: T pixel frames, H W height and width, N images of one channel.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torch import Tensor
 
 from df_eval.metrics.pair import Pair
 
 LUMA = np.array([0.299, 0.587, 0.114])
-_BORDER = 5
-"""Half of SSIM's window of 11 pixels."""
+WINDOW, SIGMA = 11, 1.5
+"""SSIM's Gaussian window in pixels (Wang et al. 2004)."""
+C1, C2 = 0.01**2, 0.03**2
+"""SSIM's constants for values of 0 to 1."""
 _ROUNDING = 1e-3
 """Beyond 0 and 1, as resizing leaves it; less than half a grey level."""
-_TOGETHER = 16
-"""Frames whose SSIM is computed at once: torchmetrics keeps five filtered copies of them."""
 
 
-def as_float(frames_THWC: np.ndarray) -> np.ndarray:
-    """Frames as float64 in [0, 1].
+def grey_levels(frame_HWC: np.ndarray) -> np.ndarray:
+    """A frame, or several, in levels of 0 to 255: int16 of bytes, else float64.
 
     Raises:
         ValueError: they are in another range, such as [-1, 1] or floats of 0 to 255, whose numbers would look right.
     """
-    if frames_THWC.dtype == np.uint8:
-        return frames_THWC.astype(np.float64) / 255.0
-    least, most = float(frames_THWC.min()), float(frames_THWC.max())
+    if frame_HWC.dtype == np.uint8:
+        return frame_HWC.astype(np.int16)
+    least, most = float(frame_HWC.min()), float(frame_HWC.max())
     if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):  # NaN is neither
         raise ValueError(f"frames are of {least:g} to {most:g}; give uint8, or floats of 0 to 1")
-    return frames_THWC.astype(np.float64)
+    return frame_HWC.astype(np.float64) * 255.0
 
 
-def psnr(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> Pair:
-    """Peak signal-to-noise ratio in dB, from the mean squared error over the whole clip (peak 1; torchmetrics)."""
-    value = float(peak_signal_noise_ratio(_images(frames_THWC), _images(true_THWC), data_range=1.0))
-    return Pair(value) if math.isfinite(value) else Pair.undefined("identical to the truth")
+def squared_errors(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> np.ndarray:
+    """Mean squared difference of each frame, for values of 0 to 1: float [T]."""
+    pairs = zip(frames_THWC, true_THWC, strict=True)
+    gaps = (grey_levels(a).astype(np.float64) - grey_levels(b) for a, b in pairs)
+    return np.array([float(np.square(gap).mean()) for gap in gaps]) / 255.0**2
 
 
-def ssim(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> Pair:
-    """Structural similarity (Wang et al. 2004: 11x11 Gaussian window of sigma 1.5, borders cropped, K 0.01 and 0.03).
+def similarities(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> np.ndarray:
+    """SSIM of each frame (Wang et al. 2004), mean over the channels and the pixels whose window is whole: float [T].
 
-    Mean over pixels, channels and frames, peak 1, in float32 by torchmetrics. Frames must be at least 11 pixels high
-    and wide.
+    In float32. Frames must be at least 11 pixels high and wide.
     """
-    pairs = zip(_images(frames_THWC).split(_TOGETHER), _images(true_THWC).split(_TOGETHER))
-    each = [_ssim_of_frames(*pair) for pair in pairs]
-    return Pair(float(torch.cat(each).mean()))
+    return np.array([_similarity(_planes(a), _planes(b)) for a, b in zip(frames_THWC, true_THWC, strict=True)])
 
 
-def _ssim_of_frames(a_TCHW: torch.Tensor, b_TCHW: torch.Tensor) -> torch.Tensor:
-    """The mean of each frame without its borders, which torchmetrics mirrors and counts, and Wang does not."""
-    options = {"data_range": 1.0, "reduction": "none", "return_full_image": True}
-    _, map_TCHW = structural_similarity_index_measure(a_TCHW, b_TCHW, **options)
-    return map_TCHW[..., _BORDER:-_BORDER, _BORDER:-_BORDER].mean(dim=(1, 2, 3))
+def _similarity(a_NHW: Tensor, b_NHW: Tensor) -> float:
+    mean_a, mean_b = _windowed(a_NHW), _windowed(b_NHW)
+    squares, product = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
+    variances = _windowed(a_NHW * a_NHW + b_NHW * b_NHW) - squares
+    covariance = _windowed(a_NHW * b_NHW) - product
+    top = (2 * product + C1) * (2 * covariance + C2)
+    return float((top / ((squares + C1) * (variances + C2))).mean())
 
 
-def _images(frames_THWC: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(as_float(frames_THWC).astype(np.float32)).permute(0, 3, 1, 2)
+def _planes(frame_HWC: np.ndarray) -> Tensor:
+    return torch.from_numpy(grey_levels(frame_HWC).astype(np.float32)).permute(2, 0, 1).contiguous() / 255.0
 
 
-def motion_energy(frames_THWC: np.ndarray) -> Pair:
-    """Mean absolute change of a pixel value from one frame to the next, in grey levels of 255."""
-    if len(frames_THWC) < 2:
-        return Pair.undefined("one frame has no motion")
-    return Pair(float(np.abs(np.diff(as_float(frames_THWC), axis=0)).mean() * 255.0))
+def _windowed(images_NHW: Tensor) -> Tensor:
+    """Weighted means over the windows that lie within the images: down the columns, then along the rows.
+
+    Shifted images are added up, which on a CPU is much faster than torch's 11x11 convolution.
+    """
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    weights = np.exp(-np.square(offsets) / (2 * SIGMA**2))
+    weights /= weights.sum()
+    for axis in (1, 2):
+        size = images_NHW.shape[axis] - WINDOW + 1
+        shifted = [images_NHW.narrow(axis, offset, size) for offset in range(WINDOW)]
+        total = shifted[0] * float(weights[0])
+        for part, weight in zip(shifted[1:], weights[1:], strict=True):
+            total.add_(part, alpha=float(weight))
+        images_NHW = total
+    return images_NHW
 
 
-def motion_ratio(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> Pair:
+def changes(frames_THWC: np.ndarray) -> np.ndarray:
+    """Mean absolute change of a pixel value from one frame to the next, in grey levels of 255: float [T - 1]."""
+    pairs = pairwise(frames_THWC)
+    return np.array([float(np.abs(grey_levels(b) - grey_levels(a)).mean()) for a, b in pairs])
+
+
+def second_changes(frames_THWC: np.ndarray) -> np.ndarray:
+    """Mean absolute second difference of a pixel value over time, in grey levels of 255: float [T - 2]."""
+    triples = zip(frames_THWC[:-2], frames_THWC[1:-1], frames_THWC[2:], strict=True)
+    gaps = (grey_levels(a) - 2 * grey_levels(b) + grey_levels(c) for a, b, c in triples)
+    return np.array([float(np.abs(gap).mean()) for gap in gaps])
+
+
+def sharpness(frames_THWC: np.ndarray) -> np.ndarray:
+    """Variance of the 4-neighbour Laplacian of the luma (grey levels of 255) in every frame: float [T]."""
+    return np.array([_laplacian_variance(grey_levels(frame)) for frame in frames_THWC])
+
+
+def _laplacian_variance(levels_HWC: np.ndarray) -> float:
+    red, green, blue = (levels_HWC[..., channel] * LUMA[channel] for channel in range(3))
+    luma = red + green + blue
+    around = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:]
+    return float((around - 4 * luma[1:-1, 1:-1]).var())
+
+
+def psnr(squared_T: np.ndarray) -> Pair:
+    """Peak signal-to-noise ratio in dB, from the mean squared error over the whole clip (peak 1).
+
+    Args:
+        squared_T: :func:`squared_errors`.
+    """
+    mean = float(squared_T.mean())
+    return Pair(-10.0 * math.log10(mean)) if mean > 0 else Pair.undefined("identical to the truth")
+
+
+def ssim(similarities_T: np.ndarray) -> Pair:
+    """Mean of :func:`similarities`."""
+    return Pair(float(similarities_T.mean()))
+
+
+def motion_energy(changes_T: np.ndarray) -> Pair:
+    """Mean of :func:`changes`."""
+    return Pair(float(changes_T.mean())) if len(changes_T) else Pair.undefined("one frame has no motion")
+
+
+def motion_ratio(changes_T: np.ndarray, true_changes_T: np.ndarray) -> Pair:
     """`motion_energy` over the truth's; clips pool as sum over sum."""
-    energy, truth = motion_energy(frames_THWC), motion_energy(true_THWC)
+    energy, truth = motion_energy(changes_T), motion_energy(true_changes_T)
     if not (energy.defined and truth.defined):
         return energy
     if truth.numerator == 0:
@@ -81,21 +142,33 @@ def motion_ratio(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> Pair:
     return Pair(energy.numerator, truth.numerator)
 
 
-def flicker(frames_THWC: np.ndarray) -> Pair:
-    """Mean absolute second difference of a pixel over time, in grey levels of 255.
+def flicker(second_changes_T: np.ndarray) -> Pair:
+    """Mean of :func:`second_changes`.
 
     Over the whole image: which part of a video stands still cannot be known without another network, and a part chosen
     by the video's own changes could be chosen to look well. The second difference takes no count of steady changes,
     so slow motion weighs little.
     """
-    if len(frames_THWC) < 3:
-        return Pair.undefined("fewer than 3 frames cannot flicker")
-    return Pair(float(np.abs(np.diff(as_float(frames_THWC), n=2, axis=0)).mean() * 255.0))
+    return (
+        Pair(float(second_changes_T.mean()))
+        if len(second_changes_T)
+        else Pair.undefined("fewer than 3 frames cannot flicker")
+    )
 
 
-def sharpness(frames_THWC: np.ndarray) -> np.ndarray:
-    """Variance of the 4-neighbour Laplacian of the luma (grey levels of 255) in every frame: float [T]."""
-    luma = as_float(frames_THWC) @ LUMA * 255.0
-    centre = luma[:, 1:-1, 1:-1]
-    laplacian = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:] - 4 * centre
-    return laplacian.var(axis=(1, 2))
+class FrameValues:
+    """What was computed of a video's frames, once for the video and all its beginnings."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, np.ndarray] = {}
+
+    def first(self, name: str, count: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """The first so many values, computed now if they were not.
+
+        Args:
+            compute: all values of the frames at hand; those of the beginning do not depend on the rest.
+        """
+        held = self._found.get(name)
+        if held is None or len(held) < count:
+            held = self._found[name] = compute()
+        return held[:count]

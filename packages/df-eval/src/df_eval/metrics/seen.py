@@ -7,12 +7,13 @@ features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from df_eval.metrics import frames, sync, syncnet
+from df_eval.metrics.frames import FrameValues
 from df_eval.metrics.pair import Pair
 from df_eval.reading.readings import FaceReadings
 
@@ -43,7 +44,7 @@ class Truth:
     ``reference_identity_D`` was read from the reference image, ``person_identity_D`` is the mean read from the
     whole true video. ``other_mouths`` are the true mouth openings of the other clips, from their beginnings.
     ``silent_T`` says which frames lie in silence, over the whole clip; ``lpips`` compares frames with true frames
-    ([T, H, W, 3] uint8 each) and gives their distances [T].
+    ([T, H, W, 3] uint8 each) and gives their distances [T]. ``values`` holds what was computed of the frames.
     """
 
     frames_THWC: np.ndarray
@@ -53,6 +54,7 @@ class Truth:
     other_mouths: Sequence[np.ndarray] = ()
     silent_T: np.ndarray | None = None
     lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    values: FrameValues = field(default_factory=FrameValues, repr=False, compare=False)
 
     @property
     def length(self) -> int:
@@ -61,19 +63,28 @@ class Truth:
 
 @dataclass(frozen=True)
 class Video:
-    """One row's video of a clip, what was read from it, and the mouth opening decoded from its structure stream."""
+    """One row's video of a clip, what was read from it, and the mouth opening decoded from its structure stream.
+
+    ``values`` holds what was computed of its frames, alone and beside the clip's truth, for all its beginnings.
+    """
 
     frames_THWC: np.ndarray
     readings: FaceReadings | None
     structure_mouth_T: np.ndarray | None = None
+    values: FrameValues = field(default_factory=FrameValues, repr=False, compare=False)
 
-    def first(self, frames: int) -> Video:
+    @property
+    def sharpness_T(self) -> np.ndarray:
+        return self.values.first("sharpness", len(self.frames_THWC), lambda: frames.sharpness(self.frames_THWC))
+
+    def first(self, count: int) -> Video:
         """Its first frames."""
         mouth_T = self.structure_mouth_T
         return Video(
-            self.frames_THWC[:frames],
-            self.readings and self.readings.first(frames),
-            None if mouth_T is None else mouth_T[:frames],
+            self.frames_THWC[:count],
+            self.readings and self.readings.first(count),
+            None if mouth_T is None else mouth_T[:count],
+            self.values,
         )
 
 
@@ -123,6 +134,34 @@ class Seen:
     @property
     def lips(self) -> np.ndarray | None:
         return None if self.video.readings is None else self.video.readings.lips_TK2
+
+    @property
+    def brow(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.brow_T
+
+    @property
+    def true_brow(self) -> np.ndarray | None:
+        return self.true.brow_T
+
+    @property
+    def gaze(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.gaze_T2
+
+    @property
+    def true_gaze(self) -> np.ndarray | None:
+        return self.true.gaze_T2
+
+    @property
+    def expression(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.expression_TK2
+
+    @property
+    def true_expression(self) -> np.ndarray | None:
+        return self.true.expression_TK2
+
+    @property
+    def quality(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.quality_T
 
     @property
     def seen(self) -> np.ndarray | None:
@@ -192,14 +231,41 @@ class Seen:
     @cached_property
     def lpips(self) -> Pair | None:
         """Mean LPIPS to the true frames."""
-        if self.truth.lpips is None:
-            return None
-        return Pair(float(self.truth.lpips(self.video.frames_THWC, self.truth.frames_THWC).mean()))
+        compare = self.truth.lpips
+        return None if compare is None else Pair(float(self._beside_truth("lpips", compare).mean()))
 
-    @cached_property
+    @property
     def sharpness_T(self) -> np.ndarray:
-        return frames.sharpness(self.video.frames_THWC)
+        return self.video.sharpness_T
 
-    @cached_property
+    @property
     def true_sharpness_T(self) -> np.ndarray:
-        return frames.sharpness(self.truth.frames_THWC)
+        true_THWC = self.truth.frames_THWC
+        return self.truth.values.first("sharpness", len(true_THWC), lambda: frames.sharpness(true_THWC))
+
+    @property
+    def changes_T(self) -> np.ndarray:
+        made_THWC = self.video.frames_THWC
+        return self.video.values.first("changes", len(made_THWC) - 1, lambda: frames.changes(made_THWC))
+
+    @property
+    def true_changes_T(self) -> np.ndarray:
+        true_THWC = self.truth.frames_THWC
+        return self.truth.values.first("changes", len(true_THWC) - 1, lambda: frames.changes(true_THWC))
+
+    @property
+    def second_changes_T(self) -> np.ndarray:
+        made_THWC, count = self.video.frames_THWC, max(0, len(self.video.frames_THWC) - 2)
+        return self.video.values.first("second changes", count, lambda: frames.second_changes(made_THWC))
+
+    @property
+    def squared_errors_T(self) -> np.ndarray:
+        return self._beside_truth("squared errors", frames.squared_errors)
+
+    @property
+    def similarities_T(self) -> np.ndarray:
+        return self._beside_truth("similarities", frames.similarities)
+
+    def _beside_truth(self, name: str, compare: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        made_THWC, true_THWC = self.video.frames_THWC, self.truth.frames_THWC
+        return self.video.values.first(name, len(made_THWC), lambda: compare(made_THWC, true_THWC))

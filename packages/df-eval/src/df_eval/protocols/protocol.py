@@ -15,9 +15,13 @@ from df_models.settings import load_config
 
 PLACE = Path("configs/eval")
 """Where a protocol is looked for by its name."""
-FROZEN = ("protocol", "clips", "frames", "seed", "max_lag", "shifts", "resamples", "codec", "drift", "baseline")
-"""Settings that decide a number: a protocol's are its own. Not among them: which list (`split`), the files of the
-readers (the protocol may hold their hashes), and what belongs to the run (`rollout`, `checkpoint`) or machine."""
+FROZEN = (
+    "protocol", "clips", "frames", "seed", "max_lag", "shifts", "resamples", "codec", "drift", "interventions",
+    "sync_codecs", "baseline",
+)  # fmt: skip
+"""Settings that decide a number, or which numbers there are: a protocol's are its own. Not among them: which list
+(`split`), the files of the readers (the protocol may hold their hashes), and what belongs to the run (`rollout`,
+`checkpoint`) or machine."""
 
 DEV_NOTE = "dev clips: settings are chosen on them. Do not quote these numbers; measure with --split test for that."
 

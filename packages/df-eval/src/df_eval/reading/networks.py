@@ -25,6 +25,8 @@ from df_models.files import sha256_file
 TOGETHER = 8
 """Windows or images that a network sees at once."""
 CD_SIZE = 224
+PER_FRAME = frozenset({"inception"})
+"""Networks whose features are those of each frame alone, one after the other."""
 
 
 class Archive:

@@ -96,9 +96,9 @@ class SyntheticFaceReader:
     id = "synthetic reader"
     truth_note = "exact: the values that the face was rendered with"
     unavailable = {  # noqa: RUF012
-        spec.name: "the synthetic reader reads values of its rendered faces, no landmarks and no real lips"
+        spec.name: "the synthetic reader reads values of its rendered faces, no landmarks and no real faces"
         for spec in CATALOG
-        if {"lips", "seen"} & set(spec.needs)
+        if {"lips", "seen", "brow", "gaze", "expression", "quality"} & set(spec.needs)
     }
 
     def __init__(self) -> None:

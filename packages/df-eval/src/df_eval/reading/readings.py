@@ -22,6 +22,9 @@ class FaceReadings:
         angles_TA: yaw, pitch, roll in degrees.
         identity_TD: identity vector.
         lips_TK2, eyes_T: landmarks of the lips, and the distance of the eyes, in one unit of the image.
+        brow_T, gaze_T2, expression_TK2: height of the brows, place of the irises within the eyes, and offsets of moving
+            keypoints from the neutral face (`df_eval.reading.face_points`).
+        quality_T: how good the face is for recognition (`df_eval.reading.quality`).
         seen_TD, heard_TD: SyncNet's vectors of the five frames that begin here, and of the sound of the 0.2 s that
             begin here; NaN where the clip ends before.
     """
@@ -34,6 +37,10 @@ class FaceReadings:
     identity_TD: np.ndarray | None = None
     lips_TK2: np.ndarray | None = None
     eyes_T: np.ndarray | None = None
+    brow_T: np.ndarray | None = None
+    gaze_T2: np.ndarray | None = None
+    expression_TK2: np.ndarray | None = None
+    quality_T: np.ndarray | None = None
     seen_TD: np.ndarray | None = None
     heard_TD: np.ndarray | None = None
 

@@ -15,6 +15,8 @@ from df_data.stages.readings import OUTER_LIPS, readings_of
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG, SETS
+from df_eval.reading.face_points import face_signals
+from df_eval.reading.quality import FaceQuality
 from df_eval.reading.readings import FaceReadings, masked, signals_of
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
@@ -22,7 +24,7 @@ from df_models.paths import expand_path
 from df_models.time import samples_for
 
 if TYPE_CHECKING:
-    from df_data.stages.identity import FaceIdentity
+    from df_data.stages.identity import FaceIdentity, UprightFaceNetwork
     from df_data.stages.landmarker import MediaPipeReader
     from df_models.encoders.face.syncnet import SyncNet
 
@@ -34,17 +36,20 @@ EYES = ((33, 133), (263, 362))
 LONGEST_GAP = 24
 """Frames without a face across which SyncNet's crop goes on, as in its original (``num_failed_det``)."""
 GIVEN_BY = {
-    **dict.fromkeys(("presence", "mouth", "lip_width", "blink", "angles", "lips"), "landmarker"),
+    **dict.fromkeys(
+        ("presence", "mouth", "lip_width", "blink", "angles", "lips", "brow", "gaze", "expression"), "landmarker"
+    ),
     "identity": "identity",
+    "quality": "quality",
     "seen": "syncnet",
 }
 """Signals of a metric's ``needs``, and the file that gives each."""
 
 
 class RealFaceReader:
-    """Reads real faces with what is given: MediaPipe's landmarker, an identity network, SyncNet.
+    """Reads real faces with what is given: MediaPipe's landmarker, an identity and a quality network, SyncNet.
 
-    The last two look where the landmarker finds the face, so they need it too.
+    The others look where the landmarker finds the face, so they need it too.
 
     Args:
         files: paths of the networks.
@@ -63,8 +68,9 @@ class RealFaceReader:
         self._decode = structure_mouth
         self._landmarker = _landmarker(files)
         self._identity = _identity(files)
+        self._quality = _quality(files)
         self._syncnet = _syncnet(files)
-        named = (self._landmarker, self._identity, self._syncnet)
+        named = (self._landmarker, self._identity, self._quality, self._syncnet)
         self.id = " + ".join(_name(network) for network in named if network is not None) or "none"
         self._stored = self._landmarker is not None and self._landmarker.sha256 == stored_by
         self.truth_note = self._what_truth_is()
@@ -76,10 +82,13 @@ class RealFaceReader:
     def read(self, frames_THWC: np.ndarray) -> FaceReadings | None:
         if self._landmarker is None:
             return None
-        landmarks = self._landmarker.landmarks(frames_THWC)
+        return self._of(frames_THWC, self._landmarker.landmarks(frames_THWC))
+
+    def _of(self, frames_THWC: np.ndarray, landmarks: Landmarks) -> FaceReadings:
         return FaceReadings(
             **read_landmarks(landmarks),
             identity_TD=None if self._identity is None else _vectors(self._identity, frames_THWC, landmarks),
+            quality_T=None if self._quality is None else self._quality.scores(frames_THWC, landmarks),
             seen_TD=None if self._syncnet is None else _seen(self._syncnet, frames_THWC, landmarks),
         )
 
@@ -100,10 +109,20 @@ class RealFaceReader:
 
     def truth(self, clip: EvalClip) -> FaceReadings:
         """What the networks read of the whole true clip; mouth, lids and pose as stored where the landmarker's are."""
-        stored = signals_of(clip.truth)
         if self._landmarker is None:
-            return stored
-        landmarks = self._landmarker.landmarks(clip.frames_THWC)
+            return signals_of(clip.truth)
+        return self._signals(clip, self._landmarker.landmarks(clip.frames_THWC))
+
+    def read_true(self, clip: EvalClip, frames: int) -> tuple[FaceReadings | None, FaceReadings]:
+        """:meth:`read` of the first frames of a clip and its :meth:`truth`; the landmarker looks at them once."""
+        if self._landmarker is None:
+            return None, signals_of(clip.truth)
+        whole_THWC = clip.frames_THWC
+        landmarks = self._landmarker.landmarks(whole_THWC)
+        return self._of(whole_THWC[:frames], landmarks.first(frames)), self._signals(clip, landmarks)
+
+    def _signals(self, clip: EvalClip, landmarks: Landmarks) -> FaceReadings:
+        stored = signals_of(clip.truth)
         heard = None if self._syncnet is None else self.hear(clip.wave_N, clip.count)
         read = FaceReadings(**read_landmarks(landmarks), heard_TD=heard)
         return read.but(stored) if self._stored else read
@@ -123,7 +142,12 @@ class RealFaceReader:
 
     def _lacking(self) -> dict[str, str]:
         """What has no file, with the setting that would give it."""
-        given = {"landmarker": self._landmarker, "identity": self._identity, "syncnet": self._syncnet}
+        given = {
+            "landmarker": self._landmarker,
+            "identity": self._identity,
+            "quality": self._quality,
+            "syncnet": self._syncnet,
+        }
         lacking = [name for name, network in given.items() if network is None]
         if self._landmarker is None:
             return dict.fromkeys(given, "no face landmarker is given (readers.landmarker=PATH)")
@@ -131,7 +155,8 @@ class RealFaceReader:
 
 
 def read_landmarks(landmarks: Landmarks) -> dict[str, np.ndarray]:
-    """Mouth, lids, pose, and the lips' and eyes' places, by the names of :class:`FaceReadings`."""
+    """Mouth, lids, pose, brows, gaze, expression, and the lips' and eyes' places, by the names of
+    :class:`FaceReadings`."""
     found, present = readings_of(landmarks), landmarks.detected.astype(bool)
     points_TL2 = landmarks.points[..., :2]
     left, right = (points_TL2[:, list(corners)].mean(axis=1) for corners in EYES)
@@ -143,6 +168,7 @@ def read_landmarks(landmarks: Landmarks) -> dict[str, np.ndarray]:
         "angles_TA": masked(np.stack([found.yaw, found.pitch, found.roll], axis=1), present),
         "lips_TK2": masked(points_TL2[:, list(LIPS)], present),
         "eyes_T": masked(np.linalg.norm(left - right, axis=-1), present),
+        **face_signals(landmarks),
     }
 
 
@@ -220,6 +246,10 @@ def _identity(files: ReadersConfig) -> FaceIdentity | None:
     return FaceIdentity(expand_path(path), NETWORKS[name])
 
 
+def _quality(files: ReadersConfig) -> FaceQuality | None:
+    return None if files.quality is None else FaceQuality(files.quality.path)
+
+
 def _syncnet(files: ReadersConfig) -> SyncNet | None:
     if files.syncnet is None:
         return None
@@ -228,5 +258,5 @@ def _syncnet(files: ReadersConfig) -> SyncNet | None:
     return load("syncnet_v2", str(files.syncnet.path))
 
 
-def _name(network: MediaPipeReader | FaceIdentity | SyncNet) -> str:
+def _name(network: MediaPipeReader | UprightFaceNetwork | SyncNet) -> str:
     return f"{network.id} ({network.sha256[:8]})"

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from df_eval.measure import GROUND_TRUTH, SHIFTED, Truth, Video, kind_of, mouth_lag_curve
-from df_eval.metrics import frames as frame_metrics
 from df_eval.metrics.identity import identity_distance
 from df_eval.results import LengthResults, mean_curve
 
@@ -28,7 +27,7 @@ def add_curves(
     if kind_of(row) == SHIFTED:
         return
     read = video.readings
-    add("sharpness", frame_metrics.sharpness(video.frames_THWC))
+    add("sharpness", video.sharpness_T)
     add("structure_mouth", video.structure_mouth_T)
     if row == GROUND_TRUTH and truth.signals.mouth_open_T is not None:
         add("true_mouth", truth.signals.mouth_open_T[: truth.length])

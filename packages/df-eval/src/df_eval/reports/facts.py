@@ -112,8 +112,22 @@ def protocol_lines(facts: dict[str, Any], reader: FaceReader) -> list[tuple[str,
         ("shifted audio", f"truth taken {shifts} frames later (25 per second), mean over these shifts"),
         *([("codec", CODEC_TEXT)] if config["codec"] != "raw" else []),
         ("lag", f"searched within +-{config['max_lag']} frames"),
+        *_beside(config),
         ("machine", f"{facts['device']}, torch {facts['torch']}"),
     ]
+
+
+def _beside(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is measured beside the table, where it was asked for."""
+    drift = config["drift"]
+    at = ", ".join(map(str, drift["at"]))
+    told = [
+        (drift["frames"] is not None, "drift", f"windows of {drift['window']} frames that end after {at}, at every "
+         f"doubling and at the end of {drift['frames']}"),
+        (config["interventions"], "interventions", "structure, and reference image, swapped between clips"),
+        (config["sync_codecs"], "SyncNet behind codecs", "the truth and every system again, at the longest length"),
+    ]  # fmt: skip
+    return [(name, text) for asked, name, text in told if asked]
 
 
 def _system_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:

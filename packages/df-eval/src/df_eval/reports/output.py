@@ -21,6 +21,7 @@ from df_eval.metrics import SET_SPECS, SPECS
 from df_eval.protocols.protocol import DEV_NOTE
 from df_eval.reports.codecs import codecs_document, codecs_section
 from df_eval.reports.curves import plain_curves
+from df_eval.reports.earlier import EARLIER, keep_earlier
 from df_eval.reports.goals import Goal
 from df_eval.reports.plots import plot_drift, plot_lags, plot_losses, plot_mouths, plot_over_time
 from df_eval.reports.report import Report, Section, render
@@ -30,6 +31,7 @@ from df_eval.reports.table import (
     drift_document,
     drift_heading,
     drift_note,
+    drift_remarks,
     drift_tables,
     interventions_document,
     interventions_table,
@@ -44,7 +46,7 @@ from df_models.files import atomic_write, check_owned, mark_owned
 from df_models.time import samples_for
 
 SCHEMA_VERSION = 2
-WRITTEN = ("metrics.json", "per_clip.jsonl", "curves.json", "table.md", "report.html", "videos", "plots")
+WRITTEN = ("metrics.json", "per_clip.jsonl", "curves.json", "table.md", "report.html", "videos", "plots", EARLIER)
 """Everything that an evaluation writes into its directory."""
 COLUMNS = {GROUND_TRUTH: "truth", RECONSTRUCTION: "VAE"}
 """Names of rows beside the systems', short enough to stand over a video."""
@@ -145,10 +147,12 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     """Write everything into ``out`` and return the path of report.html. metrics.json comes last.
 
     An earlier evaluation in the same place is replaced: its metrics.json goes first, so that a half-written
-    evaluation never looks whole.
+    evaluation never looks whole. Its numbers are kept, where they are others (`df_eval.reports.earlier`).
     """
     check_place(out)
     mark_owned(out, "df-eval")
+    document = metrics_document(outcome)
+    keep_earlier(out, document)
     (out / "metrics.json").unlink(missing_ok=True)
     for folder in (out / "videos", out / "plots"):
         if folder.is_symlink():
@@ -170,10 +174,7 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     if outcome.sync_codecs is not None:
         report.sections.append(codecs_section(outcome.sync_codecs, outcome.config.seed, outcome.config.resamples))
     if (drift := outcome.drift) is not None:
-        told = [drift_note(drift), *(f"{row}: {why}" for row, why in drift.missing.items())]
-        for title, (header, lines) in drift_tables(drift, outcome.config.seed, outcome.config.resamples).items():
-            report.sections.append(Section(f"{drift_heading(drift)}: {title}", header, lines, told))
-            told = []
+        report.sections += _drift_sections(drift, outcome.config)
     report.differences, report.told = outcome.differences, outcome.told
     _write_plots(outcome, out, report)
     _write_videos(outcome, out, report, quiet)
@@ -182,8 +183,17 @@ def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:
     atomic_write(out / "curves.json", json.dumps(plain_curves(outcome.results), allow_nan=False) + "\n")
     atomic_write(out / "table.md", _tables(title, outcome, counts))
     atomic_write(out / "report.html", render(report))
-    atomic_write(out / "metrics.json", json.dumps(metrics_document(outcome), indent=1, allow_nan=False) + "\n")
+    atomic_write(out / "metrics.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     return out / "report.html"
+
+
+def _drift_sections(drift: Drift, config: EvalConfig) -> list[Section]:
+    told = [drift_note(drift), *(f"{row}: {why}" for row, why in drift.missing.items())]
+    remarks, found = drift_remarks(drift, config.seed, config.resamples), []
+    for title, (header, lines) in drift_tables(drift, config.seed, config.resamples).items():
+        found.append(Section(f"{drift_heading(drift)}: {title}", header, lines, [*told, *remarks[title]]))
+        told = []
+    return found
 
 
 def _tables(title: str, outcome: EvalOutcome, counts: dict[int, int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from df_eval.compare import Difference
-from df_eval.drift import TITLES, Drift
+from df_eval.drift import DECIMALS, TITLES, Drift
 from df_eval.measure import GENERATED, kind_of
 from df_eval.metrics import CATALOG, GROUPS, SETS, MetricSpec, Score, SetSpec
 from df_eval.metrics.catalog import SPECS
@@ -178,7 +178,7 @@ def drift_tables(drift: Drift, seed: int, resamples: int) -> dict[str, tuple[lis
         TITLES[name]: (
             ["row", *map(str, drift.ends)],
             [
-                [row, *(cell(found[end], 3, found[end].n) if end in found else NOTHING for end in drift.ends)]
+                [row, *(drift_cell(name, found[end]) if end in found else NOTHING for end in drift.ends)]
                 for row, found in rows.items()
             ],
         )
@@ -186,11 +186,26 @@ def drift_tables(drift: Drift, seed: int, resamples: int) -> dict[str, tuple[lis
     }
 
 
+def drift_cell(name: str, score: Score) -> str:
+    """One value of a long generation."""
+    return cell(score, DECIMALS.get(name, 3), score.n)
+
+
+def drift_remarks(drift: Drift, seed: int, resamples: int) -> dict[str, list[str]]:
+    """By metric, what must be read beside its numbers: how few clips a distance of distributions rests on."""
+    found = {}
+    for name, rows in drift.tables(seed, resamples).items():
+        reasons = [score.reason for scores in rows.values() for score in scores.values() if score.reason]
+        found[TITLES[name]] = list(dict.fromkeys(reasons))
+    return found
+
+
 def drift_document(drift: Drift, seed: int, resamples: int) -> str:
     """The section on a long generation."""
     parts = [f"## {drift_heading(drift)}", drift_note(drift)]
     for title, (header, lines) in drift_tables(drift, seed, resamples).items():
         parts += [f"### {title}", markdown_table(header, lines)]
+        parts += [f"- {remark}" for remark in drift_remarks(drift, seed, resamples)[title]]
     parts += [f"- {row}: {why}" for row, why in drift.missing.items()]
     return "\n\n".join(parts) + "\n"
 

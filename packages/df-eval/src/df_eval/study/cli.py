@@ -130,9 +130,12 @@ def _report(directory: Path, paper: Path | None) -> int:
     print(f"report: {write_report(directory)}")
     if paper is not None:
         from df_eval.study.paper import write_paper
+        from df_eval.study.strips import why_no_strips
 
-        written = write_paper(json.loads((directory / "study.json").read_text(encoding="utf-8")), paper)
-        print(f"paper: {', '.join(str(path) for path in written)}")
+        document = json.loads((directory / "study.json").read_text(encoding="utf-8"))
+        print(f"paper: {', '.join(str(path) for path in write_paper(document, paper))}")
+        if why := why_no_strips(document):
+            print(f"paper: no strips of images: {why}")
     return 0
 
 

@@ -28,18 +28,34 @@ MOST_CLIPS = 2
 def shown_videos(document: Mapping[str, Any]) -> dict[str, dict[str, Path]]:
     """The side-by-side videos by name (length and clip) and arm: of each arm's first run, the longest length, those
     that every arm has."""
-    arms = [name for name, arm in document["arms"].items() if arm["measured"]]
-    places: dict[str, Path] = {}
-    for run in document["runs"]:
-        if run["arm"] in arms and run["state"] == "done" and run["seed"] is not None:
-            places.setdefault(run["arm"], Path(run["place"]) / "eval" / "videos")
-    found = {arm: {path.stem: path for path in place.glob("*.mp4")} for arm, place in places.items()}
+    found = {arm: {path.stem: path for path in place.glob("*.mp4")} for arm, place in _places(document).items()}
     if not found:
         return {}
     common = set.intersection(*(set(videos) for videos in found.values()))
     longest = max((_frames(name) for name in common), default=0)
     names = sorted(name for name in common if _frames(name) == longest)[:MOST_CLIPS]
     return {name: {arm: videos[name] for arm, videos in found.items()} for name in names}
+
+
+def why_no_strips(document: Mapping[str, Any]) -> str:
+    """Why there is no strip; empty: there are some."""
+    if shown_videos(document):
+        return ""
+    places = _places(document)
+    bare = [f"{arm} ({place})" for arm, place in places.items() if not any(place.glob("*.mp4"))]
+    if not places:
+        return "no arm is measured"
+    return f"no videos of {', '.join(bare)}" if bare else "no clip is shown in every arm's first run"
+
+
+def _places(document: Mapping[str, Any]) -> dict[str, Path]:
+    """Where the videos of each arm's first run are, by arm."""
+    arms = [name for name, arm in document["arms"].items() if arm["measured"]]
+    places: dict[str, Path] = {}
+    for run in document["runs"]:
+        if run["arm"] in arms and run["state"] == "done" and run["seed"] is not None:
+            places.setdefault(run["arm"], Path(run["place"]) / "eval" / "videos")
+    return places
 
 
 def _frames(name: str) -> int:

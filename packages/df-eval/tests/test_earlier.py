@@ -1,0 +1,57 @@
+"""An evaluation in the place of an earlier one: no number that was measured otherwise is lost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fabricated import outcome_of
+
+from df_eval.reports.earlier import EARLIER, KEPT
+from df_eval.reports.output import EvalOutcome, write_outcome
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> EvalOutcome:
+    made = outcome_of(tmp_path_factory.mktemp("run") / "none.jsonl", clips=2, lengths=(33,))
+    return replace(made, results={}, videos={}, facts={"protocol": None, "clips": [{}, {}]}, measured_as="a" * 64)
+
+
+def test_another_evaluation_s_numbers_are_kept_and_said(
+    outcome: EvalOutcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "eval"
+    write_outcome(outcome, out, quiet=True)
+    first = {name: (out / name).read_bytes() for name in KEPT}
+    write_outcome(replace(outcome, seconds={"x": 1.0}), out, quiet=True)
+    assert capsys.readouterr().err == "" and not (out / EARLIER).exists(), "measured alike"
+    write_outcome(outcome, out, quiet=True)
+
+    other = outcome_of(tmp_path / "none.jsonl", clips=1, noise=0.5, lengths=(33,))
+    other = replace(outcome, tables=other.tables, clips=other.clips, measured_as="b" * 64)
+    write_outcome(other, out, quiet=True)
+    told = capsys.readouterr().err
+    (place,) = (out / EARLIER).iterdir()
+    assert told.count("\n") == 1 and str(place) in told
+    assert "run fabricated, no protocol, 2 clips, 33 frames" in told
+    assert {name: (place / name).read_bytes() for name in KEPT} == first
+    assert json.loads((out / "metrics.json").read_text())["measured_as"] == "b" * 64
+
+    write_outcome(outcome, out, quiet=True)  # and back: both are there
+    assert len(list((out / EARLIER).iterdir())) == 2
+
+
+def test_of_several_systems_the_numbers_decide(
+    outcome: EvalOutcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = replace(outcome, measured_as="")
+    write_outcome(several, tmp_path, quiet=True)
+    write_outcome(several, tmp_path, quiet=True)
+    assert capsys.readouterr().err == ""
+    (tmp_path / "metrics.json").write_text("{broken")
+    write_outcome(several, tmp_path, quiet=True)
+    assert "cannot be read" in capsys.readouterr().err
+    (place,) = (tmp_path / EARLIER).iterdir()
+    assert (place / "metrics.json").read_text() == "{broken"
