@@ -140,10 +140,25 @@ def test_the_rate_warms_up_and_ends_at_zero():
     assert rates[0] < rates[9] and max(rates) == 1.0 and rates[100] == 0.0
 
 
-def test_mouth_weights_mark_the_box():
-    boxes = torch.tensor([[[8.0, 16.0, 24.0, 32.0]]])
-    weights = tokenizer_data.mouth_weights(boxes, 64)[0, 0, 0]
-    assert weights.sum() == 16 * 16 and weights[16:32, 8:24].all()
+def test_each_region_has_its_weight_and_where_two_overlap_the_larger_counts():
+    mouth, eye = [8.0, 16.0, 24.0, 32.0], [20.0, 16.0, 28.0, 24.0]
+    boxes = torch.tensor([[[mouth, eye]]])
+    weights = tokenizer_data.region_weights(boxes, (1.0, 3.0, 3.0), 64)[0, 0, 0]
+    assert (weights[16:24, 20:28] == 3).all() and (weights[24:32, 8:24] == 1).all()
+    assert weights.sum() == 3 * 8 * 8 + 16 * 16 - 4 * 8
+    alone = tokenizer_data.region_weights(boxes[:, :, :1], (2.0, 3.0, 3.0), 64)[0, 0, 0]
+    assert (alone[16:32, 8:24] == 2).all() and alone.sum() == 2 * 16 * 16
+
+
+def test_the_eyes_boxes_hold_the_eyes_and_their_weight_is_for_rendered_people_alone(tmp_path):
+    _, boxes = tokenizer_data._render(tokenizer_data._Job(tokenizer_data.VAL_IDENTITIES, 0, 5, 64, False))
+    assert boxes.shape == (5, 3, 4)
+    mouth, left, right = boxes.transpose(1, 0, 2)
+    assert (left[:, 2] < right[:, 2]).all() and (np.maximum(left[:, 3], right[:, 3]) < mouth[:, 3]).all()
+    tree = {**SMALL, "loss": {"eyes": 1.0}}
+    TokenizerConfig.model_validate(tree)
+    with pytest.raises(ValueError, match="holds no boxes of eyes"):
+        TokenizerConfig.model_validate({**tree, "data": {**SMALL.get("data", {}), "shards": str(tmp_path)}})
 
 
 def test_motion_is_smooth_and_reproducible():
@@ -203,9 +218,9 @@ def test_videos_of_a_dataset_are_read_with_their_mouths(tmp_path):
     videos(tmp_path)
     data = TokenizerDataConfig(shards=tmp_path, frames=9, val_frames=13, size=32)
     train, held_out = video_pools(data, tmp_path)
-    assert train.frames.shape == (2, 9, 32, 32, 3) and train.boxes.shape == (2, 9, 4)
+    assert train.frames.shape == (2, 9, 32, 32, 3) and train.boxes.shape == (2, 9, 1, 4)
     assert held_out["held out"].frames.shape == (1, 13, 32, 32, 3)
-    assert held_out["held out"].frames.std() > 20 and held_out["held out"].boxes[0, 12].tolist() == [8, 16, 24, 30]
+    assert held_out["held out"].frames.std() > 20 and held_out["held out"].boxes[0, 12, 0].tolist() == [8, 16, 24, 30]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ class TokenizerLossConfig(FrozenModel):
         gradient: of the error of the differences between neighbouring pixels.
         kl: of the latents' divergence from the standard normal distribution.
         mouth: extra weight on the pixels of the mouth box.
+        eyes: the same of both eyes' boxes, which are known of rendered people alone.
         latent_noise: standard deviation, relative to the latents', of noise added before decoding, so that the decoder
             forgives small errors of a generator.
     """
@@ -84,6 +85,7 @@ class TokenizerLossConfig(FrozenModel):
     gradient: float = Field(default=0.5, ge=0)
     kl: float = Field(default=3e-4, ge=0)
     mouth: float = Field(default=1.0, ge=0)
+    eyes: float = Field(default=0.0, ge=0)
     latent_noise: float = Field(default=0.05, ge=0)
 
 
@@ -142,4 +144,10 @@ class TokenizerConfig(FrozenModel):
         longest = max(stage.frames for stage in self.stages)
         if longest > self.data.frames:
             raise ValueError(f"stages: a window of {longest} frames does not fit in data.frames={self.data.frames}")
+        return self
+
+    @model_validator(mode="after")
+    def _eyes_are_known(self) -> TokenizerConfig:
+        if self.loss.eyes > 0 and self.data.shards is not None:
+            raise ValueError("loss.eyes: a dataset (data.shards) holds no boxes of eyes; set loss.eyes=0")
         return self

@@ -19,7 +19,7 @@ from df_data.common.processes import worker_pool
 from df_data.synth.clip import face_tracks
 from df_data.synth.head.face_state import FaceTracks, random_tracks
 from df_data.synth.head.identity import Identity
-from df_data.synth.head.render import render
+from df_data.synth.head.render import eye_boxes, render
 from df_data.synth.seeding import rng_for
 from df_data.synth.speech.speech import make_speech
 from df_data.synth.speech.voice import make_voice
@@ -35,7 +35,10 @@ SLOW_PERIOD, FAST_PERIOD = 20, 4
 
 @dataclass(frozen=True)
 class Pool:
-    """Clips in memory: frames uint8 ``[N, P, H, W, 3]`` and mouth boxes in pixels ``[N, P, 4]``."""
+    """Clips in memory: frames uint8 ``[N, P, H, W, 3]`` and boxes in pixels ``[N, P, R, 4]``.
+
+    The regions R are the mouth and, of rendered people, both eyes.
+    """
 
     frames: np.ndarray
     boxes: np.ndarray
@@ -87,7 +90,7 @@ def _render(job: _Job) -> tuple[np.ndarray, np.ndarray]:
     rng = rng_for("tokenizer", job.seed, job.identity)
     tracks = _speaking_tracks(job) if job.speaking else smooth_tracks(rng, job.frames)
     clip = render(Identity.sample(job.identity), tracks, job.size)
-    return clip.frames, clip.mouth_boxes
+    return clip.frames, np.concatenate([clip.mouth_boxes[:, None], eye_boxes(clip.landmarks2d, job.size)], axis=1)
 
 
 def _speaking_tracks(job: _Job) -> FaceTracks:
@@ -106,7 +109,7 @@ def batch_at(step: int, pool: Pool, config: TokenizerConfig) -> tuple[Tensor, Te
     """Return the batch of a step, which depends on the seed and the step alone, so that resuming is exact.
 
     Returns:
-        Video ``[B, 3, P, H, W]`` in [-1, 1] and the mouth's weight ``[B, 1, P, H, W]``.
+        Video ``[B, 3, P, H, W]`` in [-1, 1] and the extra weight of mouth and eyes ``[B, 1, P, H, W]``.
     """
     stage, rng = stage_at(step, config.stages), rng_for("tokenizer batch", config.seed, step)
     clips = rng.integers(len(pool.frames), size=stage.batch_size)
@@ -114,14 +117,15 @@ def batch_at(step: int, pool: Pool, config: TokenizerConfig) -> tuple[Tensor, Te
     window = slice(start, start + stage.frames)
     frames = torch.from_numpy(pool.frames[clips, window]).permute(0, 4, 1, 2, 3)
     video = mix(frames.float() / 127.5 - 1.0, config.mixtures, rng)
-    weights = mouth_weights(torch.from_numpy(pool.boxes[clips, window]), frames.shape[-1])
+    boxes = torch.from_numpy(pool.boxes[clips, window])
+    weights = region_weights(boxes, (config.loss.mouth, config.loss.eyes, config.loss.eyes), frames.shape[-1])
     if config.flips:
         video, weights = mirror(video, weights, config.flips, rng)
     return video.contiguous(memory_format=torch.channels_last_3d), weights
 
 
 def mirror(video_BCPHW: Tensor, weights_B1PHW: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Mirror a share of the clips left to right, each with its mouth's weight."""
+    """Mirror a share of the clips left to right, each with its weights."""
     turned = torch.from_numpy(rng.random(len(video_BCPHW)) < share).view(-1, 1, 1, 1, 1)
     return video_BCPHW.flip(-1).where(turned, video_BCPHW), weights_B1PHW.flip(-1).where(turned, weights_B1PHW)
 
@@ -148,10 +152,12 @@ def _soft_edge(size: int, rng: np.random.Generator) -> Tensor:
     return torch.sigmoid(distance / width)
 
 
-def mouth_weights(boxes_BP4: Tensor, size: int) -> Tensor:
-    """Return ``[B, 1, P, H, W]``: 1 inside the mouth box of each frame, 0 outside."""
+def region_weights(boxes_BPR4: Tensor, of_regions: Sequence[float], size: int) -> Tensor:
+    """Return ``[B, 1, P, H, W]``: a region's weight inside its box, the largest where they overlap, 0 outside."""
     grid = torch.arange(size) + 0.5
-    x0, y0, x1, y1 = boxes_BP4[..., None].unbind(dim=2)
+    x0, y0, x1, y1 = boxes_BPR4[..., None].unbind(dim=3)
     inside_x = (grid >= x0) & (grid <= x1)
     inside_y = (grid >= y0) & (grid <= y1)
-    return (inside_y[..., :, None] & inside_x[..., None, :]).float()[:, None]
+    inside_BPRHW = inside_y[..., :, None] & inside_x[..., None, :]
+    weights = torch.tensor(of_regions[: boxes_BPR4.shape[2]], dtype=torch.float32).view(-1, 1, 1)
+    return (inside_BPRHW * weights).amax(dim=2)[:, None]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
@@ -35,7 +35,7 @@ from df_train.saving import checkpoint, start
 from df_train.saving.start import Wish
 from df_train.schedule import ema_decay
 from df_train.tokenizer.config import TokenizerConfig, TokenizerLossConfig
-from df_train.tokenizer.data import Pool, batch_at, render_pools
+from df_train.tokenizer.data import Pool, batch_at, region_weights, render_pools
 from df_train.tokenizer.muon import Muon, split_parameters
 from df_train.tokenizer.videos import check_size, video_pools
 
@@ -153,10 +153,11 @@ def _figures(losses: dict[str, Tensor]) -> dict[str, Tensor]:
 def _look(state: TokenizerState, train_pool: Pool, val_pools: dict[str, Pool], run: RunDir, log: RunLog) -> None:
     """Measure the averaged weights on held-out clips, and export them."""
     averaged = state.averaged()
-    psnr = {name: reconstruction_psnr(averaged, pool) for name, pool in val_pools.items()}
-    told = ", ".join(f"{name} {value:.2f} dB" for name, value in psnr.items())
-    tqdm.write(f"step {state.step}: PSNR on held-out clips: {told}")
-    log.write(state.step, {"val_psnr": psnr})
+    found = {name: reconstruction_psnr(averaged, pool) for name, pool in val_pools.items()}
+    for clips, psnr in found.items():
+        told = ", ".join(f"{value:.2f} dB {region}" for region, value in psnr.items())
+        tqdm.write(f"step {state.step}: PSNR on held-out clips ({clips}): {told}")
+    log.write(state.step, {"val_psnr": found})
     export(averaged, train_pool, run.root / VAE)
 
 
@@ -234,9 +235,9 @@ def reconstruct(vae: nn.Module, video_BCPHW: Tensor, latent_noise: float) -> tup
 def tokenizer_losses(
     output: Tensor, video: Tensor, weights: Tensor, mean: Tensor, log_variance: Tensor, config: TokenizerLossConfig
 ) -> dict[str, Tensor]:
-    """Return each term alone and their weighted sum under `loss`."""
+    """Return each term alone and their weighted sum under `loss`; ``weights`` of pixels come on top of 1."""
     difference = output - video
-    emphasis = 1.0 + config.mouth * weights
+    emphasis = 1.0 + weights
     l1 = (difference.abs() * emphasis).mean()
     mse = (difference.square() * emphasis).mean()
     gradient = sum((difference.diff(dim=axis)).abs().mean() for axis in (2, 3, 4) if difference.shape[axis] > 1)
@@ -246,15 +247,26 @@ def tokenizer_losses(
 
 
 @torch.no_grad()
-def reconstruction_psnr(vae: nn.Module, pool: Pool) -> float:
-    """Return the mean over clips of the PSNR (dB, peak 1) of reconstruction from the posterior's mean."""
+def reconstruction_psnr(vae: nn.Module, pool: Pool) -> dict[str, float]:
+    """Return the mean over clips of the PSNR (dB, peak 1) of reconstruction from the posterior's mean.
+
+    Of the whole picture, of the mouth's box and, where they are known, of the eyes'.
+    """
     wrapped = WanVAE(vae, name="training", sha256="", licence="Apache-2.0")
-    values = []
-    for frames in pool.frames:
+    values: dict[str, list[float]] = {}
+    for frames, boxes_PR4 in zip(pool.frames, torch.from_numpy(pool.boxes), strict=True):
         video = torch.from_numpy(frames).permute(0, 3, 1, 2)[None].float() / 255.0
-        error = F.mse_loss(wrapped.decode(wrapped.encode(video)).cpu(), video)
-        values.append(-10.0 * torch.log10(error))
-    return float(torch.stack(values).mean())
+        error_PHW = (wrapped.decode(wrapped.encode(video)).cpu() - video).square().mean(dim=2)[0]
+        parts = {
+            "in all": torch.ones_like(error_PHW),
+            "mouth": region_weights(boxes_PR4[None, :, :1], (1,), len(frames[0]))[0, 0],
+        }
+        if boxes_PR4.shape[1] > 1:
+            parts["eyes"] = region_weights(boxes_PR4[None, :, 1:], (1, 1), len(frames[0]))[0, 0]
+        for name, inside_PHW in parts.items():
+            error = (error_PHW * inside_PHW).sum() / inside_PHW.sum()
+            values.setdefault(name, []).append(float(-10.0 * torch.log10(error)))
+    return {name: statistics.mean(each) for name, each in values.items()}
 
 
 @torch.no_grad()

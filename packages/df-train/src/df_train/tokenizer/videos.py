@@ -48,4 +48,4 @@ def _pool(split: Path, count: int, num_frames: int, size: int) -> Pool:
             f"{split} holds no clip of {num_frames} frames with its mp4; build it with keep_video: true, "
             "or ask for fewer frames (data.frames, data.val_frames)"
         )
-    return Pool(np.stack([frames for frames, _ in clips]), np.stack([boxes.numpy() for _, boxes in clips]))
+    return Pool(np.stack([frames for frames, _ in clips]), np.stack([boxes.numpy()[:, None] for _, boxes in clips]))

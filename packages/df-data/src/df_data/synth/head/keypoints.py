@@ -39,6 +39,7 @@ KEYPOINTS: tuple[tuple[str, ...], ...] = (
 NUM_KEYPOINTS = len(KEYPOINTS)
 MOUTH_POINTS = (6, 12, 14, 17, 19, 20)
 EYE_POINTS = (11, 13, 15, 16, 18)
+IRIS_POINTS = (11, 15)
 BROW_POINTS = (1, 2)
 _MOUTH_ANCHORS = ("upper_lip_inner", "lower_lip_inner", "mouth_left", "mouth_right")
 

@@ -11,7 +11,7 @@ from df_data.synth.head.deform import articulate, to_camera, vertex_normals
 from df_data.synth.head.face_state import FaceTracks
 from df_data.synth.head.head import HEAD
 from df_data.synth.head.identity import Identity
-from df_data.synth.head.keypoints import MOUTH_POINTS, keypoints_of, landmark_rows
+from df_data.synth.head.keypoints import IRIS_POINTS, MOUTH_POINTS, keypoints_of, landmark_rows
 from df_data.synth.head.mesh import HeadMesh, build_mesh
 from df_data.synth.head.raster import rasterize
 from df_data.synth.head.shading import average_down, paint_background, shade
@@ -82,6 +82,18 @@ def mouth_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
     low, high = lips.min(axis=1), lips.max(axis=1)
     margin = 0.18 * (high[:, :1] - low[:, :1]) + 0.01 * size
     return np.clip(np.concatenate([low - margin, high + margin], axis=1), 0, size).astype(np.float32)
+
+
+def eye_boxes(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Boxes around both eyes, float32 ``[T, 2, 4]`` (x0, y0, x1, y1), from landmarks ``[T, 21, 2]``.
+
+    Each is centred on its iris, 0.56 of the distance between the irises wide and 0.44 of it high: from corner to
+    corner, and from below the brow to below the lower lid.
+    """
+    irises = landmarks[:, list(IRIS_POINTS)]
+    apart = np.linalg.norm(irises[:, 0] - irises[:, 1], axis=-1)[:, None, None]
+    half = apart * np.array([0.28, 0.22])
+    return np.clip(np.concatenate([irises - half, irises + half], axis=-1), 0, size).astype(np.float32)
 
 
 def light_vector(azimuth: float, elevation: float, intensity: float) -> np.ndarray:
