@@ -30,6 +30,7 @@ from df_infer.sampling.audio_feed import lookahead_frames
 from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.sampler import Sampler
+from df_infer.sampling.steps import Steps, alone
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce
 from df_models.errors import UserError
@@ -213,6 +214,13 @@ class Session:
 
     def make(self) -> Segment | None:
         """Make the next chunk; None if too little sound was pushed for it, or all is made."""
+        return alone(self.steps())
+
+    def steps(self) -> Steps[Segment | None]:
+        """:meth:`make` by steps of the model, to run with those of others (:func:`df_infer.sampling.steps.together`).
+
+        Until it has ended or is closed, :meth:`clear` and :meth:`state` wait.
+        """
         with self._computing:
             with self._hearing:
                 count = self._next_count()
@@ -220,7 +228,7 @@ class Session:
                     return None
                 audio = self._audio(count)
             first = self.frame
-            clips = self._making.make(audio, count, self._given_chunk(count))
+            clips = yield from self._making.make(audio, count, self._given_chunk(count))
             with self._hearing:
                 played_N = self._sound.played(first, self.frame)
                 self._sound.let_go(pixels_of_latent(self._making.earliest)[0])
