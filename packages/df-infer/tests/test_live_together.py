@@ -18,7 +18,6 @@ from df_models.encoders import random_tiny_vae
 from df_models.media import read_image
 from df_models.motion import Motion
 
-NOISE = np.random.default_rng(0)
 STRUCTURE, PIXEL = 2e-4, 1
 """As clips in a batch (test_many): float32 sums are rounded otherwise, over some chunks; a pixel may fall to the next
 of 256 levels."""
@@ -108,8 +107,12 @@ def test_sessions_made_together_are_each_as_alone(
 def spoken(pipeline: Pipeline, image: np.ndarray, count: int) -> list[Session]:
     sessions = [Session(pipeline, image, seed=seed) for seed in range(count)]
     for session in sessions:
-        session.push(NOISE.normal(scale=0.1, size=640 * 12).astype(np.float32))
+        session.push(pushed(0))
     return sessions
+
+
+def pushed(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=0.1, size=640 * 12).astype(np.float32)
 
 
 def test_one_that_fails_leaves_the_others_and_can_be_made_again(
@@ -135,6 +138,33 @@ def test_what_is_given_up_half_way_holds_nobody_up(pipeline: Pipeline, image: np
     running.close()
     assert [session.frame for session in sessions] == [1, 0]
     assert [segment.frame for segment in made_together(sessions) if segment is not None] == [1, 0]
+
+
+def test_two_chunks_of_one_session_at_once_are_refused(pipeline: Pipeline, image: np.ndarray) -> None:
+    (session,) = spoken(pipeline, image, 1)
+    found = dict(together([session.steps(), session.steps()]))
+    assert isinstance(found[0], Segment) and isinstance(found[1], RuntimeError)
+    assert isinstance(session.make(), Segment)
+
+
+def test_sessions_of_an_engine_are_each_as_alone(pipeline: Pipeline, image: np.ndarray) -> None:
+    """What waits while the engine is busy goes together; an interruption that comes meanwhile is taken between."""
+    engine, gate, waves = Engine(together=3), threading.Event(), [pushed(seed) for seed in range(3)]
+    sessions, others = ([Session(pipeline, image, seed=seed) for seed in range(3)] for _ in "ab")
+    for each in (sessions, others):
+        for session, wave in zip(each, waves, strict=True):
+            session.push(wave)
+    wanted = [session.make() for session in others]
+    engine.submit(0.0, gate.wait, 5)
+    futures = [engine.submit_steps(float(place + 1), session.steps) for place, session in enumerate(sessions)]
+    cleared = engine.submit(WHENEVER, sessions[1].clear, 0)
+    gate.set()
+    for future, segment in zip(futures, wanted, strict=True):
+        made = future.result(20)
+        assert made is not None and segment is not None
+        np.testing.assert_allclose(made.structure, segment.structure, atol=STRUCTURE)
+    assert cleared.result(5) == 0 and [session.frame for session in sessions] == [1, 0, 1]
+    engine.stop()
 
 
 def counting(done: list[str], name: str, rounds: int, of: list[list[str]]) -> Iterator[Any]:

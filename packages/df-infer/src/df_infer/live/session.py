@@ -144,6 +144,7 @@ class Session:
         sampler = Sampler(self._model, latent, self._portrait.tokens, text, self._rollout, noise)
         self._making = Making(sampler, ClipDecoder(self._model, pipeline.vae), keep)
         self._computing, self._hearing = threading.Lock(), threading.Lock()
+        self._maker: int | None = None
 
     @property
     def _rollout(self) -> RolloutConfig:
@@ -220,8 +221,14 @@ class Session:
         """:meth:`make` by steps of the model, to run with those of others (:func:`df_infer.sampling.steps.together`).
 
         Until it has ended or is closed, :meth:`clear` and :meth:`state` wait.
+
+        Raises:
+            RuntimeError: another chunk of this session is being made in the same thread, which would wait for ever.
         """
+        if self._computing.locked() and self._maker == threading.get_ident():
+            raise RuntimeError("two chunks of one session cannot be made at once; make one after the other")
         with self._computing:
+            self._maker = threading.get_ident()
             with self._hearing:
                 count = self._next_count()
                 if count == 0:
