@@ -48,7 +48,7 @@ class Making:
         made = _Made(self.latent, self._sampler.moment(count), self._decoder.state())
         finished = yield from self._sampler.chunk(audio_BCSD, self.latent, count, given=given)
         try:
-            clips = list(self._decoder.clips(Rollout(finished.video, finished.structure, self.latent)))
+            clips = yield from self._decoder.by_steps(Rollout(finished.video, finished.structure, self.latent))
         except BaseException:  # the chunk is stored and not seen: it can be made again
             self._sampler.rewind(made.sampler)
             self._decoder.restore(made.decoder)

@@ -1,8 +1,9 @@
 """A session: speech is pushed as it comes, frames are made as soon as they can be, what is not seen can be undone.
 
 What it makes of speech is what `df-infer generate` makes of the same recording, to the bit on a CPU, however the speech
-is divided (:meth:`Session.push`). It remembers the last moments of its generation, so that an interruption goes on from
-what was seen (:meth:`Session.clear`). All that it holds is of constant size, however long it lasts.
+is divided (:meth:`Session.push`); but for rounding where its chunks go in a batch with those of others
+(:meth:`Session.steps`). It remembers the last moments of its generation, so that an interruption goes on from what was
+seen (:meth:`Session.clear`). All that it holds is of constant size, however long it lasts.
 
 Shape legend: H, W pixels, P pixel frames, N samples, T latent frames, C of a chunk, L lookahead, S = 4 slots,
 D structure entries.
