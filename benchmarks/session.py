@@ -11,6 +11,12 @@ its second one: identity to the portrait (last over second), and by how many fra
     python benchmarks/session.py --run runs/quickstart --seconds 60 --threads 2
     python benchmarks/session.py --run runs/quickstart --seconds 1800 --threads 2      # a soak
     python benchmarks/session.py --run runs/quickstart --seconds 30 --sessions 2       # two on one model
+    python benchmarks/session.py --sessions 4 --seconds 30 --cost                      # what a batch costs, no clock
+
+Of several sessions each is shown twice: with its chunks made one after the other, and with those that are due together
+in one batch. Before that, in the same process, what a batch costs: chunks of 1, 2, .. sessions made together, by the
+clock that counts (on a CPU this process's own time), as shares of one chunk alone. ``--cost`` stops there: that figure
+bears a machine that does other things as well.
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from common import add_common_arguments, resolve, table, write_result
+from common import DTYPES, add_common_arguments, clock, resolve, table, write_result
 
 from df_data.format.manifest import SYNTHETIC
 from df_eval.metrics.identity import identity_distance
@@ -32,10 +38,13 @@ from df_eval.metrics.sync import best_lag
 from df_eval.reading.readers import SyntheticFaceReader
 from df_infer import Pipeline, Session
 from df_infer.config import RolloutConfig
+from df_infer.live.session import Segment
+from df_infer.sampling.steps import together as run_together
 from df_infer.serve.engine import Engine
 from df_infer.serve.house import PAGE
 from df_models import DualForce
 from df_models.encoders import load_audio_encoder, load_reference_encoder, load_video_vae
+from df_models.errors import UserError
 from df_models.media import read_audio, read_image
 from df_models.settings import read_tree
 from df_models.time import FPS, SAMPLE_RATE, TEMPORAL_STRIDE
@@ -47,6 +56,10 @@ SOAK_S = 600
 """Seconds from which the result is called a soak."""
 WARM = 8
 """First chunks that are left out of the cadence: kernels are chosen and buffers grow in them."""
+
+
+TURNS = 24
+"""Chunks of each size in the table of costs."""
 
 
 class Repetitions:
@@ -98,11 +111,13 @@ class Chunk(NamedTuple):
 
 def opened(args: argparse.Namespace, device: torch.device) -> Pipeline:
     """The run's pipeline, or one of random weights."""
+    dtype = DTYPES[args.dtype] if args.dtype else None
     if args.run is not None:
-        pipeline = Pipeline.from_run(args.run, str(device), compiled=args.compile)
+        pipeline = Pipeline.from_run(args.run, str(device), args.dtype or "auto", compiled=args.compile)
     else:
         torch.manual_seed(0)
-        model = DualForce.from_preset(args.preset).to(device).eval()
+        model = DualForce.from_preset(args.preset).to(device, dtype).eval()
+        model.join_products()
         encoders = load_audio_encoder("logmel"), load_reference_encoder(model.config.reference_encoder)
         pipeline = Pipeline(model, load_video_vae(model.config.video_vae).to(device), *encoders, QUICKSTART)
         if args.compile:
@@ -119,7 +134,8 @@ def spoken(
 ) -> list[Chunk]:
     """Push the sound by the clock, over and over, and make each chunk as soon as it is due.
 
-    Several sessions have an engine, as in `df-infer serve`: one thread computes, what must be seen first comes first.
+    Several sessions have an engine, as in `df-infer serve`: one thread computes, what must be seen first comes first,
+    and with it what else waits.
     """
     chunks, pushed, began = [], 0, time.perf_counter()
     while pushed < seconds * SAMPLE_RATE:
@@ -131,7 +147,7 @@ def spoken(
             pushed += PIECE
         if session.due:
             seen_by = time.monotonic() + TEMPORAL_STRIDE / FPS
-            segment = session.make() if engine is None else engine.submit(seen_by, session.make).result()
+            segment = session.make() if engine is None else engine.submit_steps(seen_by, session.steps).result()
             assert segment is not None
             if seen is not None:
                 seen.add(segment.frame, segment.frames)
@@ -157,7 +173,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
     parser.add_argument("--sessions", type=int, default=1, help="sessions at once (default: 1)")
     parser.add_argument("--compile", action="store_true", help="compile the model's step")
+    parser.add_argument("--cost", action="store_true", help="of several sessions, only what a batch of them costs")
     args = parser.parse_args()
+    if args.cost and args.sessions < 2:
+        raise UserError("--cost compares a batch with one session; give --sessions 2 or more")
     device, _ = resolve(args)
     pipeline = opened(args, device)
     with resources.as_file(PAGE / "face.png") as own:
@@ -165,21 +184,86 @@ def main() -> None:
     wave = read_audio(args.audio)
     wave = wave[: len(wave) // PIXEL_FRAME * PIXEL_FRAME]
     spoken(Session(pipeline, image, cropped=True), wave, 3.0)
+    figures, parts = {}, []
+    if args.sessions > 1:
+        figures["cost"] = cost(pipeline, image, wave, args.sessions, device)
+        parts.append(cost_table(figures["cost"]))
+    ways = (1,) if args.sessions == 1 else (1, args.sessions)
+    for together in () if args.cost else ways:
+        found = by_the_clock(args, pipeline, image, wave, together)
+        figures |= found[0] if args.sessions == 1 else {f"sessions, {together} in a batch": found}
+        parts.append(session_table(found, together))
+    name = "soak" if args.seconds >= SOAK_S else "session"
+    name += f"s-{args.sessions}" * (args.sessions > 1) + "-cost" * args.cost
+    text = "\n\n".join(parts)
+    print(f"wrote {write_result(args.out, name, args, device, figures, text)}\n\n{text}")
+
+
+def by_the_clock(
+    args: argparse.Namespace, pipeline: Pipeline, image: np.ndarray, wave: np.ndarray, together: int
+) -> list[dict[str, float]]:
+    """The figures of each session, all at once, with so many chunks in a batch at most."""
     sessions = [Session(pipeline, image, cropped=True, seed=seed) for seed in range(args.sessions)]
-    engine = Engine() if args.sessions > 1 else None
+    engine = Engine(together) if args.sessions > 1 else None
     with ThreadPoolExecutor(args.sessions) as threads:
         seen = [Repetitions(len(wave) // PIXEL_FRAME) for _ in sessions]
         each = list(threads.map(lambda *of: spoken(of[0], wave, args.seconds, engine, of[1]), sessions, seen))
+    if engine is not None:
+        engine.stop()
     found = [summary(chunks) | told(chunks, session) for chunks, session in zip(each, sessions)]
     layout = pipeline.model.config.structure_layout
     if args.run is not None and layout is not None and layout.encoder == SYNTHETIC:
         found = [of | kept.compared(image) for of, kept in zip(found, seen)]
-    figures = found[0] if len(found) == 1 else {"sessions": found}
+    return found
+
+
+def cost(
+    pipeline: Pipeline, image: np.ndarray, wave: np.ndarray, most: int, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """What chunks of several sessions cost together, and one after the other, in shares of one chunk alone.
+
+    Sessions are as far apart as people are who came at other times. All sizes take turns, so that what else the machine
+    does meets them alike; medians of the turns.
+    """
+    sizes = sorted({1, 2, most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+    sessions = [Session(pipeline, image, cropped=True, seed=seed) for seed in range(most)]
+    piece = np.resize(wave, PIXEL_FRAME * TEMPORAL_STRIDE * (WARM + TURNS * (1 + len(sizes))) * 2)
+    for place, session in enumerate(sessions):
+        session.push(piece)
+        for _ in range(WARM + place):
+            session.make()
+    taken: dict[tuple[str, int], list[float]] = {}
+    for _ in range(TURNS):
+        for size in sizes:
+            began = clock(device)
+            made = dict(run_together([session.steps() for session in sessions[:size]]))
+            taken.setdefault(("together", size), []).append(clock(device) - began)
+            assert all(isinstance(made[place], Segment) for place in range(size)), made
+        began = clock(device)
+        for session in sessions:
+            assert session.make() is not None
+        taken.setdefault(("one after the other", most), []).append(clock(device) - began)
+    one = float(np.median(taken["together", 1]))
+    shares: dict[str, dict[str, float]] = {}
+    for (way, size), seconds in taken.items():
+        shares.setdefault(way, {})[str(size)] = float(np.median(seconds)) / one
+    return shares
+
+
+def cost_table(shares: dict[str, dict[str, float]]) -> str:
+    """What a batch costs, as Markdown."""
+    rows = [(size, way, f"{share:.2f}") for way, of in shares.items() for size, share in of.items()]
+    return "A chunk of each, decoding included:\n\n" + table(("sessions", "made", "cost, of one chunk alone"), rows)
+
+
+def session_table(found: list[dict[str, float]], together: int) -> str:
+    """The sessions' figures as Markdown."""
     head = ("", *(f"session {index + 1}" if len(found) > 1 else "" for index in range(len(found))))
     text = table(head, [(name.replace("_", " "), *(f"{of[name]:.4g}" for of in found)) for name in found[0]])
-    name = "soak" if args.seconds >= SOAK_S else "session"
-    name += f"s-{len(found)}" * (len(found) > 1)
-    print(f"wrote {write_result(args.out, name, args, device, figures, text)}\n\n{text}")
+    if len(found) == 1:
+        return text
+    way = "one after the other" if together == 1 else f"up to {together} in a batch, where they are due together"
+    return f"Chunks made {way}:\n\n{text}"
 
 
 def told(chunks: list[Chunk], session: Session) -> dict[str, float]:

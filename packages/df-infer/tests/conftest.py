@@ -141,7 +141,7 @@ class SpyModel(nn.Module):
 
     def step(
         self, video, structure, audio, sigma_video, sigma_structure, cache, *, frame, write, noise,
-        structure_known=None, heard=None,
+        structure_known=None, heard=None, audio_future=None,
     ):  # fmt: skip
         assert torch.equal(noise[0], sigma_video) and torch.equal(noise[1], sigma_structure), "of other levels"
         self.calls.append(Call(video, structure, audio, sigma_video, sigma_structure, frame, write, structure_known))

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from df_infer.rollout import Rollout
+from df_infer.sampling.steps import Decoding, Steps
 from df_models import DualForce
 from df_models.encoders import DecoderSession, VideoVAE
 from df_models.encoders.base import DecoderState
@@ -40,7 +41,7 @@ class ClipDecoder:
     """
 
     def __init__(self, model: DualForce, vae: VideoVAE | None) -> None:
-        self._model = model
+        self._model, self._vae = model, vae
         self._session: DecoderSession | None = None if vae is None else vae.decoder_session()
 
     def clips(self, chunk: Rollout) -> Iterator[GeneratedClip]:
@@ -49,17 +50,29 @@ class ClipDecoder:
 
     def batches(self, chunk: Rollout) -> Iterator[list[GeneratedClip]]:
         """Yield the frames of a chunk, of every sample, a latent frame at a time."""
+        for index, motions in self._motions(chunk):
+            pixels = None
+            if self._session is not None:
+                with record_function("df: decode"):
+                    pixels = self._session.decode(chunk.video[:, index : index + 1])
+            yield _clips(pixels, motions)
+
+    def by_steps(self, chunk: Rollout) -> Steps[list[GeneratedClip]]:
+        """Return the frames of a chunk of one sample, decoded with those of others (:mod:`df_infer.sampling.steps`)."""
+        clips = []
+        for index, motions in self._motions(chunk):
+            pixels = None
+            if self._session is not None and self._vae is not None:
+                pixels = yield Decoding(self._vae, self._session, chunk.video[:, index : index + 1])
+            clips += _clips(pixels, motions)
+        return clips
+
+    def _motions(self, chunk: Rollout) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Yield each latent frame's place in the chunk, and every sample's structure at the pixel rate."""
         structure_BCSD = self._model.denormalize_structure(chunk.structure).float().cpu()
         for index in range(chunk.structure.shape[1]):
             first = chunk.frame + index == 0
-            motions = [_pixel_rate(structure_CSD[index], first) for structure_CSD in structure_BCSD]
-            if self._session is None:
-                yield [GeneratedClip(np.zeros((len(motion), 0, 0, 3), np.uint8), motion) for motion in motions]
-                continue
-            with record_function("df: decode"):
-                pixels = self._session.decode(chunk.video[:, index : index + 1])
-                images = [_to_uint8(frames) for frames in pixels]
-            yield [GeneratedClip(frames, motion) for frames, motion in zip(images, motions)]
+            yield index, [_pixel_rate(structure_CSD[index], first) for structure_CSD in structure_BCSD]
 
     def state(self) -> DecoderState:
         """Return what the stream remembers."""
@@ -69,6 +82,13 @@ class ClipDecoder:
         """Go on from a state of :meth:`state`."""
         if self._session is not None:
             self._session.restore(state)
+
+
+def _clips(pixels_BPCHW: Tensor | None, motions: list[np.ndarray]) -> list[GeneratedClip]:
+    """Return every sample's frames; without pixels, of no size."""
+    if pixels_BPCHW is None:
+        return [GeneratedClip(np.zeros((len(motion), 0, 0, 3), np.uint8), motion) for motion in motions]
+    return [GeneratedClip(_to_uint8(frames), motion) for frames, motion in zip(pixels_BPCHW, motions, strict=True)]
 
 
 def _to_uint8(pixels_PCHW: Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from df_models.device import DEVICE_NAMES
+from df_models.errors import UserError
 
 if TYPE_CHECKING:
     from df_infer.pipeline import Pipeline
@@ -27,18 +28,30 @@ def add_model_options(model: argparse._ArgumentGroup, machine: argparse._Argumen
     machine.add_argument(
         "--compile", action="store_true", help="compile the model's step: a minute or two at first, then faster frames"
     )
+    machine.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads (default: OMP_NUM_THREADS, else 1 for a model of small layers, which more threads only slow "
+        "down beside other programs, else all cores)",
+    )
     machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
 
 
 def open_pipeline(args: argparse.Namespace) -> Pipeline:
-    """Return the model that the options name, ready to generate.
+    """Return the model that the options name, ready to generate, and have this process compute in as many threads.
 
     Raises:
-        UserError: as :meth:`df_infer.pipeline.Pipeline.from_run`.
+        UserError: as :meth:`df_infer.pipeline.Pipeline.from_run`; no thread at all.
     """
-    from df_infer.pipeline import Pipeline
+    import torch
 
-    return Pipeline.from_run(
+    from df_infer.pipeline import Pipeline
+    from df_infer.threads import suited_threads
+
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads {args.threads}: give 1 or more")
+    pipeline = Pipeline.from_run(
         args.run,
         args.device,
         args.dtype,
@@ -48,3 +61,9 @@ def open_pipeline(args: argparse.Namespace) -> Pipeline:
         adapter=args.adapter,
         compiled=args.compile,
     )
+    threads = args.threads
+    if threads is None and pipeline.model.device.type == "cpu":
+        threads = suited_threads(pipeline.model.config, pipeline.rollout)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return pipeline

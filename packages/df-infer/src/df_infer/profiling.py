@@ -1,7 +1,8 @@
 """Where the time of a generation goes, by stages, from PyTorch's profiler.
 
-The stages mark themselves (``record_function``): hearing, denoising, writing into the cache, decoding. What is left is
-everything else, the writing of the video among it. On a GPU a stage's time is the longer of host's and device's.
+The stages mark themselves (``record_function``): hearing, denoising and writing into the cache (each call of the
+model), decoding. What is left is everything else, the writing of the video among it. On a GPU a stage's time is the
+longer of host's and device's.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import httpx
@@ -88,6 +88,10 @@ class FakeFace:
         old = max(0, (end - self._keep - 4) * self._per - self._first)
         self._sound, self._first = self._sound[old:], self._first + old
         return made
+
+    def steps(self) -> Generator[Any, Any, FakeSegment | None]:
+        yield from ()
+        return self.make()
 
     def clear(self, shown: int) -> int:
         assert 0 <= shown <= self._next and self._next - shown <= self._keep

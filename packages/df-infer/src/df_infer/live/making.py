@@ -13,6 +13,7 @@ from df_infer.clip_decoder import ClipDecoder, GeneratedClip
 from df_infer.rollout import Rollout
 from df_infer.sampling.drive import GivenChunk
 from df_infer.sampling.sampler import Moment, Sampler
+from df_infer.sampling.steps import Steps
 from df_models.encoders.base import DecoderState
 from df_models.errors import UserError
 
@@ -42,12 +43,12 @@ class Making:
         self._undoable_from = 0
 
     @torch.no_grad()
-    def make(self, audio_BCSD: Tensor, count: int, given: GivenChunk | None) -> list[GeneratedClip]:
-        """Make the next ``count`` latent frames, of the audio that they and the lookahead hear."""
+    def make(self, audio_BCSD: Tensor, count: int, given: GivenChunk | None) -> Steps[list[GeneratedClip]]:
+        """Make the next ``count`` latent frames, of the audio that they and the lookahead hear, by steps."""
         made = _Made(self.latent, self._sampler.moment(count), self._decoder.state())
-        finished = self._sampler.next_chunk(audio_BCSD, self.latent, count, given=given)
+        finished = yield from self._sampler.chunk(audio_BCSD, self.latent, count, given=given)
         try:
-            clips = list(self._decoder.clips(Rollout(finished.video, finished.structure, self.latent)))
+            clips = yield from self._decoder.by_steps(Rollout(finished.video, finished.structure, self.latent))
         except BaseException:  # the chunk is stored and not seen: it can be made again
             self._sampler.rewind(made.sampler)
             self._decoder.restore(made.decoder)

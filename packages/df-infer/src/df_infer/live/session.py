@@ -1,8 +1,9 @@
 """A session: speech is pushed as it comes, frames are made as soon as they can be, what is not seen can be undone.
 
 What it makes of speech is what `df-infer generate` makes of the same recording, to the bit on a CPU, however the speech
-is divided (:meth:`Session.push`). It remembers the last moments of its generation, so that an interruption goes on from
-what was seen (:meth:`Session.clear`). All that it holds is of constant size, however long it lasts.
+is divided (:meth:`Session.push`); but for rounding where its chunks go in a batch with those of others
+(:meth:`Session.steps`). It remembers the last moments of its generation, so that an interruption goes on from what was
+seen (:meth:`Session.clear`). All that it holds is of constant size, however long it lasts.
 
 Shape legend: H, W pixels, P pixel frames, N samples, T latent frames, C of a chunk, L lookahead, S = 4 slots,
 D structure entries.
@@ -30,6 +31,7 @@ from df_infer.sampling.audio_feed import lookahead_frames
 from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.sampler import Sampler
+from df_infer.sampling.steps import Steps, alone
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce
 from df_models.errors import UserError
@@ -143,6 +145,7 @@ class Session:
         sampler = Sampler(self._model, latent, self._portrait.tokens, text, self._rollout, noise)
         self._making = Making(sampler, ClipDecoder(self._model, pipeline.vae), keep)
         self._computing, self._hearing = threading.Lock(), threading.Lock()
+        self._maker: int | None = None
 
     @property
     def _rollout(self) -> RolloutConfig:
@@ -213,14 +216,27 @@ class Session:
 
     def make(self) -> Segment | None:
         """Make the next chunk; None if too little sound was pushed for it, or all is made."""
+        return alone(self.steps())
+
+    def steps(self) -> Steps[Segment | None]:
+        """:meth:`make` by steps of the model, to run with those of others (:func:`df_infer.sampling.steps.together`).
+
+        Until it has ended or is closed, :meth:`clear` and :meth:`state` wait.
+
+        Raises:
+            RuntimeError: another chunk of this session is being made in the same thread, which would wait for ever.
+        """
+        if self._computing.locked() and self._maker == threading.get_ident():
+            raise RuntimeError("two chunks of one session cannot be made at once; make one after the other")
         with self._computing:
+            self._maker = threading.get_ident()
             with self._hearing:
                 count = self._next_count()
                 if count == 0:
                     return None
                 audio = self._audio(count)
             first = self.frame
-            clips = self._making.make(audio, count, self._given_chunk(count))
+            clips = yield from self._making.make(audio, count, self._given_chunk(count))
             with self._hearing:
                 played_N = self._sound.played(first, self.frame)
                 self._sound.let_go(pixels_of_latent(self._making.earliest)[0])

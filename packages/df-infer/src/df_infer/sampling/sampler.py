@@ -5,14 +5,12 @@ Shape legend: B batch, C latent frames of a chunk, L lookahead, S = 4 slots, D f
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.profiler import record_function
 
 from df_infer.config import RolloutConfig
 from df_infer.sampling.blinks import natural_blinks
@@ -20,10 +18,12 @@ from df_infer.sampling.drive import GivenChunk
 from df_infer.sampling.guidance import check_guidance, combined, guidance_scales
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.schedule import make_schedule, per_frame
+from df_infer.sampling.steps import Asked, Steps, alone, evaluating
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.flow import euler_step, expand_sigma, heun_step, interpolate
 from df_models.model.cache import Mark
+from df_models.model.together import StepCall
 from df_models.model.tower import Noise
 
 
@@ -83,7 +83,7 @@ class Sampler:
         batch, _, height, width = self.reference.shape
         aligned = 0 if config.start == "reference" else -1
         aligned_B = torch.full((batch * self.copies,), aligned, dtype=torch.long, device=self.device)
-        with _evaluating(model):
+        with evaluating(model):
             self.cache = model.new_cache(
                 batch * self.copies,
                 height,
@@ -115,20 +115,31 @@ class Sampler:
         Args:
             heard_B: slots that each sample hears ahead, where its audio ends before that of the others.
         """
+        with evaluating(self.model):
+            return alone(self.chunk(audio, frame, count, given=given, heard_B=heard_B, last=last))
+
+    def chunk(
+        self,
+        audio: Tensor,
+        frame: int,
+        count: int,
+        *,
+        given: GivenChunk | None = None,
+        heard_B: Tensor | None = None,
+        last: bool = False,
+    ) -> Steps[Pair]:
+        """:meth:`next_chunk` by steps of the model, which others may make together with those of other generations."""
         self.heard = {} if self.config.audio_future is None else {"audio_future": self.config.audio_future}
         if heard_B is not None:
             self.heard = {"audio_future": torch.cat([heard_B.to(self.device)] * self.copies)}
         pinned = 1 if frame == 0 and self.config.start == "reference" else 0
         audio = self._audio_input(audio)
         self.held = given if self.blinks is None else self.blinks.added(given, frame, count, self.device)
-        with _evaluating(self.model):
-            self.heard["heard"] = self.model.hear(audio, self.cache, frame=frame, count=count, **self.heard)
-            start = self._with_given(self._start_state(frame, count, pinned))
-            with record_function("df: denoise"):
-                finished = self._denoise(start, audio, frame, pinned)
-            if not last:
-                with record_function("df: write into the cache"):
-                    self._write(finished, audio, frame)
+        self.heard["heard"] = self.model.hear(audio, self.cache, frame=frame, count=count, **self.heard)
+        start = self._with_given(self._start_state(frame, count, pinned))
+        finished = yield from self._denoise(start, audio, frame, pinned)
+        if not last:
+            yield from self._write(finished, audio, frame)
         self.previous_structure = finished.structure[:, -1:, -1:]
         return finished
 
@@ -170,18 +181,18 @@ class Sampler:
         sigma = per_frame(self.schedule.structure[0], batch, count).to(self.device)
         return Pair(video, interpolate(guess.expand_as(structure_noise), structure_noise, sigma))
 
-    def _denoise(self, state: Pair, audio: Tensor, frame: int, pinned: int) -> Pair:
+    def _denoise(self, state: Pair, audio: Tensor, frame: int, pinned: int) -> Steps[Pair]:
         count = state.video.shape[1]
         pairs = zip(self.schedule.video.tolist(), self.schedule.structure.tolist())
         levels = [self._levels(video, structure, count, pinned) for video, structure in pairs]
         if "structure" in self.scales:
             self.unknown = self._draw(frame, count, "unknown_structure", tuple(state.structure.shape[2:]))
         for now, then in pairwise(levels):
-            velocity = self._velocity(state, now, audio, frame)
+            velocity = yield from self._velocity(state, now, audio, frame)
             sigmas = now.sigma, then.sigma
             ahead = Pair(*(euler_step(x, v, s, t) for x, v, s, t in zip(state, velocity, *sigmas)))
             if self.config.solver == "heun" and then is not levels[-1]:
-                second = self._velocity(self._with_given(ahead), then, audio, frame)
+                second = yield from self._velocity(self._with_given(ahead), then, audio, frame)
                 ahead = Pair(*(_corrected(*each) for each in zip(state, velocity, second, *sigmas)))
             state = self._with_given(ahead)
         return state
@@ -215,16 +226,17 @@ class Sampler:
         unknown = known if context else torch.zeros_like(known)
         return {"structure_known": self._copies(known, structure=unknown)}
 
-    def _velocity(self, state: Pair, levels: Levels, audio: Tensor, frame: int) -> Pair:
+    def _velocity(self, state: Pair, levels: Levels, audio: Tensor, frame: int) -> Steps[Pair]:
         unknown = {"structure": self.unknown} if "structure" in self.scales else {}
         inputs = Pair(self._copies(state.video), self._copies(state.structure, **unknown))
-        video, structure = (stream.chunk(self.copies) for stream in self._step(inputs, levels, audio, frame))
+        raw = yield from self._step(inputs, levels, audio, frame)
+        video, structure = (stream.chunk(self.copies) for stream in raw)
         # the structure is not asked what it would be without itself
         without = [copy for copy, condition in zip(structure[1:], self.scales) if condition != "structure"]
         scales = [scale for condition, scale in self.scales.items() if condition != "structure"]
         return Pair(combined(*video, scales=self.scales.values()), combined(structure[0], *without, scales=scales))
 
-    def _write(self, finished: Pair, audio: Tensor, frame: int) -> None:
+    def _write(self, finished: Pair, audio: Tensor, frame: int) -> Steps[None]:
         count = finished.video.shape[1]
         levels = self._levels(self.config.context_noise, self.config.context_noise, count, 0, context=True)
         context = finished
@@ -232,21 +244,12 @@ class Sampler:
             named = zip(("context_video", "context_structure"), finished)
             noise = (self._draw(frame, count, name, tuple(x.shape[2:])) for name, x in named)
             context = self._with_given(Pair(*(interpolate(x, n, s) for x, n, s in zip(finished, noise, levels.sigma))))
-        self._step(Pair(*(self._copies(x) for x in context)), levels, audio, frame, write=True)
+        yield from self._step(Pair(*(self._copies(x) for x in context)), levels, audio, frame, write=True)
 
-    def _step(self, inputs: Pair, levels: Levels, audio: Tensor, frame: int, *, write: bool = False) -> Pair:
-        velocity = self.model.step(
-            inputs.video.to(self.dtype),
-            inputs.structure.to(self.dtype),
-            audio,
-            *levels.repeated,
-            self.cache,
-            frame=frame,
-            write=write,
-            noise=levels.noise,
-            **self.heard,
-            **self._known(context=write),
-        )
+    def _step(self, inputs: Pair, levels: Levels, audio: Tensor, frame: int, *, write: bool = False) -> Steps[Pair]:
+        streams = inputs.video.to(self.dtype), inputs.structure.to(self.dtype), audio
+        call = StepCall(*streams, *levels.repeated, self.cache, frame, write, noise=levels.noise)
+        velocity = yield Asked(self.model, call._replace(**self.heard, **self._known(context=write)))
         return Pair(velocity.video.float(), velocity.structure.float())
 
     def _draw(self, frame: int, count: int, stream: str, shape: tuple[int, ...]) -> Tensor:
@@ -275,13 +278,3 @@ def _corrected(x: Tensor, velocity: Tensor, second: Tensor, sigma: Tensor, sigma
     """Return Heun's step, but Euler's wherever a stream becomes clean: no velocity is learnt at sigma 0."""
     mean_of = torch.where(expand_sigma(sigma_next, x) > 0, second, velocity)
     return heun_step(x, velocity, mean_of, sigma, sigma_next)
-
-
-@contextlib.contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -22,6 +22,8 @@ class ServeConfig(FrozenModel):
             head; null: none.
         motion_fields: fields of it that are given, with commas, such as pitch,yaw,roll; null: all of it.
         sessions: people who talk at the same time; further ones wait.
+        together: chunks of different people that are made in one batch at most, when they are due together; 1: each
+            alone.
         waiting: people who wait for a place; further ones are refused.
         idle_s: a session in which nothing is spoken or sent for so long is closed.
         session_s: longest session.
@@ -52,6 +54,7 @@ class ServeConfig(FrozenModel):
     motion: Location | None = None
     motion_fields: str | None = None
     sessions: int = Field(default=1, ge=1)
+    together: int = Field(default=4, ge=1)
     waiting: int = Field(default=8, ge=0)
     idle_s: float = Field(default=300.0, gt=0)
     session_s: float = Field(default=3600.0, gt=0)

@@ -59,7 +59,7 @@ class House:
         self, config: ServeConfig, backend: Backend, example_HWC: np.ndarray, signer: Credentials | None = None
     ) -> None:
         self.config, self.backend, self.signer = config, backend, signer
-        self.engine = Engine()
+        self.engine = Engine(config.together)
         self.seats = Seats(config.sessions, config.waiting)
         self.stopping = asyncio.Event()
         self.jobs = 0

@@ -26,6 +26,7 @@ from df_models.time import FPS
 
 if TYPE_CHECKING:
     from df_infer import Segment, Session
+    from df_infer.sampling.steps import Steps
 
 TICK_S = 0.02
 LIVE_PATIENCE_S = 0.25
@@ -194,7 +195,7 @@ class Speaker:
                     sound, idle = self._next_sound()
                     last = self._ending and not self._waiting
                     if sound or idle or self._maybe_due or last:
-                        segment, took = await self._engine.do(self._deadline(), self._turn, sound, idle, last)
+                        segment, took = await self._engine.do_steps(self._deadline(), self._turn, sound, idle, last)
                         self._maybe_due = segment is not None
                         if segment is not None:
                             self._publish(segment, took)
@@ -204,7 +205,7 @@ class Speaker:
             self._wake.clear()
             await _wait(self._wake, TICK_S)
 
-    def _turn(self, sound: list[np.ndarray], idle: int, last: bool) -> tuple[Segment | None, float]:
+    def _turn(self, sound: list[np.ndarray], idle: int, last: bool) -> Steps[tuple[Segment | None, float]]:
         """Hand sound to the face and make the next chunk; in the engine's thread."""
         began = time.monotonic()
         for wave_N in sound:
@@ -213,7 +214,8 @@ class Speaker:
             self._face.idle(idle)
         if last:
             self._face.close()
-        return self._face.make(), time.monotonic() - began
+        segment = yield from self._face.steps()
+        return segment, time.monotonic() - began
 
     def _publish(self, segment: Segment, took: float) -> None:
         frame, span = self._origin + segment.frame, len(segment.frames)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ from df_models.model.block import Context
 from df_models.model.cache import Chunk, Held, KVCache, Ring, ring_shapes
 from df_models.model.config import DualForceConfig
 from df_models.model.fusion import FusionLayer
+from df_models.model.graphs import StepGraphs
 from df_models.model.inputs import (
     History,
     Inputs,
@@ -43,6 +43,7 @@ from df_models.model.pretrained import Pretrained, called_like
 from df_models.model.reference import ReferenceResampler
 from df_models.model.statistics import StructureStatistics
 from df_models.model.structure_dit import StructureDiT
+from df_models.model.together import Ready, StepCall
 from df_models.model.tower import Noise, NoiseEmbedding, Tower
 from df_models.model.video_dit import VideoDiT
 from df_models.time import SLOTS
@@ -88,8 +89,7 @@ class DualForce(StructureStatistics, Pretrained):
         self.gradient_checkpointing: int = 0
         self.attention_backend: AttentionBackend = "auto"
         self._block_masks = BlockMasks()
-        self._graphs: dict[tuple[object, ...], Callable[..., Any]] | None = None
-        self._compile_options: dict[str, Any] = {}
+        self._graphs: StepGraphs | None = None
         self._joins_products = False
         self.video = VideoDiT(config.video) if config.has_video else None
         self.structure = StructureDiT(config.structure) if config.has_structure else None
@@ -289,20 +289,9 @@ class DualForce(StructureStatistics, Pretrained):
         Raises:
             UserError: a shape does not fit, the chunk exceeds the window, or ``frame`` is not the next one.
         """
-        inputs = checked_inputs(self.config, video, structure, audio, sigma_video, sigma_structure)
-        batch, chunk = inputs.structure.shape[:2]
-        if self.video is not None:
-            check_reference(cache.reference_latent, batch, *inputs.video.shape[2:])
-        check_future(self.config, audio_future, batch)
-        self._check_known(structure_known)
-        plan = self._plan(inputs, cache, (frame, frame + chunk))
-        if heard is None:
-            heard = self._hear_chunk(inputs.audio, cache, plan.chunk, audio_future)
-        run = self._step_graph(inputs, write, structure_known, noise)
-        velocity, held = run(self, inputs, heard, plan.view, structure_known, write, noise)
-        if held is not None:
-            cache.store(held, plan.chunk, inputs.audio[:, :chunk].flatten(1, 2))
-        return velocity.like(video, structure)
+        streams = video, structure, audio, sigma_video, sigma_structure
+        call = StepCall(*streams, cache, frame, write, structure_known, audio_future, heard, noise)
+        return self._run_ready(self._ready(call))
 
     @torch.no_grad()
     def hear(
@@ -377,33 +366,40 @@ class DualForce(StructureStatistics, Pretrained):
         changed, moved and cast afterwards, but layers must not be replaced: the graphs would not see it.
         """
         self.join_products()
-        self._graphs = {}
-        self._compile_options = options
+        self._graphs = StepGraphs(DualForce._chunk, options)
 
     @property
     def compiled_step(self) -> bool:
         """Whether :meth:`compile_step` was called."""
         return self._graphs is not None
 
-    def _step_graph(self, inputs: Inputs, write: bool, known: Tensor | None, noise: Noise | None) -> Callable[..., Any]:
-        """Return what runs a chunk of such inputs: :meth:`_chunk` as it stands, or compiled for their sizes.
+    @torch.no_grad()
+    def _ready(self, call: StepCall) -> Ready:
+        """Check the arguments of a step, plan its chunk, and hear, unless that is done."""
+        config, frame = self.config, call.frame
+        inputs = checked_inputs(config, *call[:5])
+        batch, chunk = inputs.structure.shape[:2]
+        if self.video is not None:
+            check_reference(call.cache.reference_latent, batch, *inputs.video.shape[2:])
+        check_future(config, call.audio_future, batch)
+        self._check_known(call.structure_known)
+        plan = self._plan(inputs, call.cache, (frame, frame + chunk))
+        heard = call.heard
+        if heard is None:
+            heard = self._hear_chunk(inputs.audio, call.cache, plan.chunk, call.audio_future)
+        return Ready(call, inputs._replace(audio=inputs.audio[:, :chunk]), plan, heard)
 
-        Each has code of its own, to which torch keeps what it compiled: it gives up on code that meets more than a few
-        sizes, and would give one model the graph of another. What the graph takes for granted of the model is its key;
-        that nothing else of its many modules has changed is not looked at in each step, which with 20 layers takes
-        longer than all else that Python does there.
-        """
-        if self._graphs is None:
-            return DualForce._chunk
-        sizes = (inputs.video.shape, inputs.structure.shape)
-        key = (*sizes, write, known is None, noise is None, self.dtype, self.device)
-        if key not in self._graphs:
-            options: dict[str, Any] = {"fullgraph": True, "dynamic": False, **self._compile_options}
-            if "mode" not in options:  # torch takes a mode or options
-                unlooked = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
-                options["options"] = {**unlooked, **options.get("options", {})}
-            self._graphs[key] = torch.compile(_own_code(DualForce._chunk), **options)
-        return self._graphs[key]
+    @torch.no_grad()
+    def _run_ready(self, ready: Ready) -> Velocity:
+        """Run a step by itself, and store what it writes."""
+        call, inputs, plan, heard = ready
+        run, known, noise = DualForce._chunk, call.structure_known, call.noise
+        if self._graphs is not None:
+            run = self._graphs.of(inputs, call.write, known, noise, (self.dtype, self.device))
+        velocity, held = run(self, inputs, heard, plan.view, known, call.write, noise)
+        if held is not None:
+            ready.store(held)
+        return velocity.like(*call[:2])
 
     def _plan(self, inputs: Inputs, cache: KVCache, span: tuple[int, int]) -> ChunkPlan:
         """Plan a chunk, or return the plan made for it at an earlier denoising step."""
@@ -550,10 +546,3 @@ class DualForce(StructureStatistics, Pretrained):
         if self.flame is None:
             raise UserError("this model has no FLAME head; build it with structure and a flame_dim above 0")
         return self.flame(structure_clean.to(self.dtype)).to(structure_clean.dtype)
-
-
-def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the same function with a code object of its own."""
-    assert isinstance(function, FunctionType)
-    code, scope = function.__code__.replace(), function.__globals__
-    return FunctionType(code, scope, function.__name__, function.__defaults__, function.__closure__)

@@ -1,0 +1,39 @@
+"""How many CPU threads a model is worth."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from df_models.machine import usable_cores
+from df_models.model.flops import frame_flops, video_tokens
+from df_models.time import SPATIAL_STRIDE
+
+if TYPE_CHECKING:
+    from df_infer.config import RolloutConfig
+    from df_models import DualForceConfig
+
+SMALL_LAYER = 500e6
+"""Operations of a layer in one call, below which one thread is taken: about twice the quickstart's, the largest that a
+second thread was seen to gain nothing for (`benchmarks/session.py` on two threads of an idle machine takes the time
+that `benchmarks/live.py` does on one). Of larger ones nothing was measured on an idle machine."""
+
+
+def layer_work(config: DualForceConfig, rollout: RolloutConfig) -> float:
+    """Return the operations of a layer in one call of the model, for one generation with these settings."""
+    side = config.video_size // SPATIAL_STRIDE
+    chunk = rollout.chunk or rollout.window
+    frame = sum(frame_flops(config, video_tokens(config, side, side), rollout.sinks + rollout.window).values())
+    copies = 1 + sum(scale != 1.0 for scale in (rollout.audio_guidance, rollout.text_guidance))
+    return copies * chunk * frame / max(config.num_layers, config.structure_layers)
+
+
+def suited_threads(config: DualForceConfig, rollout: RolloutConfig) -> int | None:
+    """Return how many CPU threads to compute with; None: as many as torch takes by itself.
+
+    One for a model of small layers: threads meet after every product, so beside a busy program, which holds one of them
+    up, two take many times what one takes (`benchmarks/neighbours.py`). ``OMP_NUM_THREADS``, if it is set, is followed.
+    """
+    if "OMP_NUM_THREADS" in os.environ or usable_cores() == 1:
+        return None
+    return 1 if layer_work(config, rollout) < SMALL_LAYER else None
