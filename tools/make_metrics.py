@@ -83,9 +83,11 @@ clips, number and windows are the same.
 eyebrow dynamics, silent lip stability, lip-sync. Lip dynamics had another form in an earlier commit (variances of
 distances over the eyes'); the published value of the true videos, 1.72, is of the released one.
 
-- *Missing* are its three image quality networks, TOPIQ-IAA (global aesthetic), MUSIQ (mouth) and TOPIQ-face. They are
-  programs of [pyiqa](https://github.com/chaofengc/IQA-PyTorch), with a face detector or patches of several sizes before
-  the network, and no files of one network. `face_quality` is eDifFIQA's, of recognition, and takes no place of theirs.
+- *Missing* are its three image quality networks, TOPIQ-IAA (global aesthetic), MUSIQ (mouth) and TOPIQ-face. They
+  come as programs of [pyiqa](https://github.com/chaofengc/IQA-PyTorch): TOPIQ-face finds and turns the face itself,
+  MUSIQ cuts patches from several sizes of the mouth's crop, and both are no one network of one file. TOPIQ-IAA, which
+  resizes whole images, could be traced into one, but no such file has been held against it. `face_quality` is
+  eDifFIQA's, of recognition, and takes no place of theirs.
 - *Otherwise read*: landmarks of single images (the code's FaceMesh follows the face from frame to frame, and in
   lip-sync sees red and blue swapped); MediaPipe's pose and box in place of FaceXFormer's and RetinaFace's; the clip's
   crop in place of the whole video.

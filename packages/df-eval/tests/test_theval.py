@@ -9,7 +9,7 @@ from test_real_reader import FRAMES, SIZE, Landmarker, landmarks_of
 from df_data.stages.voice import packaged_file
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
-from df_eval.measure import GENERATED, GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, measure
+from df_eval.measure import GENERATED, GROUND_TRUTH, SAME_VIDEO, SHIFTED, STATIC, Measured, Truth, Video, measure
 from df_eval.metrics import Pair, metric_class, set_metric, theval
 from df_eval.metrics.seen import Seen
 from df_eval.metrics.theval import Column
@@ -231,7 +231,7 @@ def test_the_score_s_row_of_a_table_is_made_of_the_clips_own_metrics() -> None:
     assert table[GENERATED]["theval_part"].value == pytest.approx(0.75)
     assert table[STATIC]["theval_part"].value == pytest.approx(0.0)
     assert table[GROUND_TRUTH]["theval_part"].reason == "compared with itself"
-    assert table[SHIFTED]["theval_part"].value is None
+    assert table[SHIFTED]["theval_part"].value is None and table[SHIFTED]["theval_part"].reason == SAME_VIDEO
 
 
 class Loudness:

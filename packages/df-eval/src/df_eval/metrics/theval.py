@@ -36,7 +36,7 @@ SAME = 1e-8
 PARTS = ("theval_lip_dynamics", "theval_head_motion", "theval_eyebrows", "theval_silent_lip", "theval_lip_sync")
 """Those of the eight that df-eval measures, by name."""
 LACKING = ("global aesthetic (TOPIQ-IAA)", "mouth quality (MUSIQ)", "face quality (TOPIQ-face)")
-"""Those that it does not: programs of pyiqa with steps of their own before the network, no networks of one file."""
+"""Those that it does not: programs of pyiqa, which no file here has been held against (docs/metrics.md)."""
 EIGHT = len(PARTS) + len(LACKING)
 
 

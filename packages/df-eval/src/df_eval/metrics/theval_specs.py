@@ -84,7 +84,8 @@ THEVAL = [
         "theval",
         "truth",
         "Mean absolute difference of the mouth's opening and the sound's volume over the frames with speech, each from "
-        "its least (0) to its largest (1) there.",
+        "its least (0) to its largest (1) there. It knows neither words nor lags: read it beside the still image and "
+        "the shifted audio.",
         lambda s: theval.lip_sync(s.theval, s.volume, s.speech),
         within=SHARE,
         needs=("theval", "speech"),
