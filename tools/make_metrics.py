@@ -77,6 +77,26 @@ df-infer writes.
 df-eval calls the last two as their protocols do, but takes the first and the last 16 frames of every clip, real and
 generated alike, and prints them apart. So its numbers compare within one table, and with published ones only where
 clips, number and windows are the same.
+
+**THEval.** The paper's final score is over eight metrics, and its code
+([Newbyl/THEval](https://github.com/Newbyl/THEval), commit 3603338) is what df-eval's five follow: lip, head motion and
+eyebrow dynamics, silent lip stability, lip-sync. Lip dynamics had another form in an earlier commit (variances of
+distances over the eyes'); the published value of the true videos, 1.72, is of the released one.
+
+- *Missing* are its three image quality networks, TOPIQ-IAA (global aesthetic), MUSIQ (mouth) and TOPIQ-face. They
+  come as programs of [pyiqa](https://github.com/chaofengc/IQA-PyTorch): TOPIQ-face finds and turns the face itself,
+  MUSIQ cuts patches from several sizes of the mouth's crop, and both are no one network of one file. TOPIQ-IAA, which
+  resizes whole images, could be traced into one, but no such file has been held against it. `face_quality` is
+  eDifFIQA's, of recognition, and takes no place of theirs.
+- *Otherwise read*: landmarks of single images (the code's FaceMesh follows the face from frame to frame, and in
+  lip-sync sees red and blue swapped); MediaPipe's pose and box in place of FaceXFormer's and RetinaFace's; the clip's
+  crop in place of the whole video.
+- *Otherwise counted*: a video without a face is undefined, where lip and eyebrow dynamics count it as 0; means of the
+  score are over the clips that have a value in both rows, so that it compares the same clips.
+
+So its numbers compare within one table alone, and `theval_part` with no published score. Two values of it compare where
+they are of the same metrics, which stand beside it. It is high where a video is as lively as the truth, not where it is
+right: of a still image the dynamics are 0.
 """
 
 
@@ -141,6 +161,8 @@ def range_text(within: Range) -> str:
     least, most = within
     if least == -inf and most == inf:
         return "any number"
+    if least == -inf:
+        return f"{most:g} and below"
     return f"{least:g} and above" if most == inf else f"{least:g} to {most:g}"
 
 

@@ -57,6 +57,14 @@ def readings(mouth_T: np.ndarray, index: int, drift: float = 0.0) -> FaceReading
         brow_T=0.3 + 0.02 * signal(length, index, 7),
         gaze_T2=np.stack([0.05 * mouth_T, 0.02 * angles[:, 0]], axis=1),
         expression_TK2=place * 0.1 * mouth_T[:, None, None],
+        theval_TM=np.stack(
+            [0.4 + 0.01 * signal(length, index, 8 + k) for k in range(2)]
+            + [0.3 + 0.1 * mouth_T] * 2
+            + [0.01 * angles[:, k] for k in range(2)],
+            axis=1,
+        ),
+        speech_T=np.arange(length) % 33 < 20,
+        volume_T=np.abs(mouth_T),
         seen_TD=heard + 0.1,
         heard_TD=heard,
     )

@@ -101,7 +101,7 @@ def test_few_clips_are_biased_by_as_much_as_a_bad_score_and_flagged() -> None:
     assert score.value == pytest.approx(frechet_of_sets(windows[0][:, 0], windows[1][:, 0], ddof=0))
 
 
-@pytest.mark.parametrize("name", SET_SPECS)
+@pytest.mark.parametrize("name", [name for name, spec in SET_SPECS.items() if spec.better == "lower"])
 def test_identical_sets_are_at_no_distance_and_one_vector_is_no_set(name: str) -> None:
     clips = RNG.normal(size=(5, 2, 6))
     same, single = SetDistance(name), SetDistance(name)

@@ -16,9 +16,10 @@ from fabricated import SHIFTS, features, rows_of
 from torch import distributed as dist
 from torchmetrics import Metric
 
-from df_eval.measure import GENERATED, GROUND_TRUTH
-from df_eval.metrics import CATALOG, SETS, SPECS, SetDistance, metric_class
+from df_eval.measure import GENERATED, GROUND_TRUTH, measure
+from df_eval.metrics import CATALOG, SET_SPECS, SETS, SPECS, SetDistance, metric_class, set_metric
 from df_eval.metrics.seen import Seen
+from df_eval.metrics.theval import values_of
 
 CLIPS = 5
 SHARES = {
@@ -43,12 +44,17 @@ def clips() -> list[Clip]:
     for index in range(CLIPS):
         truth, videos = rows_of(index, 65, 0.3, 0.2)
         seen = Seen(videos[GENERATED], truth, 5, SHIFTS)
-        found.append(Clip(seen, features(videos[GROUND_TRUTH]), features(videos[GENERATED])))
+        true, made = (
+            features(videos[row])
+            | {"theval": values_of(measure(row, videos[row], truth, max_lag=5, shifts=SHIFTS).pairs)}
+            for row in (GROUND_TRUTH, GENERATED)
+        )
+        found.append(Clip(seen, true, made))
     return found
 
 
 def new(name: str) -> Metric:
-    return metric_class(name)() if name in SPECS else SetDistance(name)
+    return metric_class(name)() if name in SPECS else set_metric(name)
 
 
 def add(metric: Metric, clips: list[Clip], chosen: list[int]) -> None:
@@ -74,7 +80,7 @@ def test_batches_give_the_same_as_all_at_once(name: str, clips: list[Clip]) -> N
     wanted = at_once(name, clips)
     assert math.isfinite(wanted) and float(metric.compute()) == pytest.approx(wanted)
     assert metric.full_state_update is False and metric.is_differentiable is False
-    better = SPECS[name].better if name in SPECS else "lower"
+    better = (SPECS | SET_SPECS)[name].better
     assert metric.higher_is_better is {"higher": True, "lower": False, "truth": None}[better]
 
 

@@ -25,6 +25,8 @@ class ReadersConfig(FrozenModel):
         identity: face recognition network in ONNX for faces of 112x112: an ArcFace one, or `mobilefacenet:PATH`.
         quality: eDifFIQA in ONNX (ediffiqa_tiny_jun2024.onnx), for the quality of faces.
         syncnet: SyncNet v2's weights (syncnet_v2.model), for Sync-C and Sync-D.
+        vad: Silero VAD in ONNX (silero_vad_16k_sequence.onnx of the package silero-vad), for THEval's measures of lips
+            in speech and in silence.
         i3d: TorchScript archive of I3D of StyleGAN-V's port (i3d_torchscript.pt), for FVD.
         cd_i3d: TorchScript archive of I3D of cd-fvd's port, traced, for its FVD.
         inception: TorchScript archive of Inception of StyleGAN's metrics (inception-2015-12-05.pt), for FID and KID.
@@ -35,6 +37,7 @@ class ReadersConfig(FrozenModel):
     identity: Location | None = None
     quality: Location | None = None
     syncnet: Location | None = None
+    vad: Location | None = None
     i3d: Location | None = None
     cd_i3d: Location | None = None
     inception: Location | None = None

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured, kind_of
-from df_eval.metrics import CATALOG, SETS, SPECS, Pair, Score, SetDistance, SetSpec
+from df_eval.metrics import CATALOG, SETS, SPECS, Pair, Score, SetSpec, set_metric
 from df_eval.metrics.aggregate import pooled_score
+from df_eval.metrics.theval import values_of
 
 ITSELF = "compared with itself"
 ByClip = dict[int, np.ndarray]
@@ -79,14 +80,23 @@ class LengthResults:
 
     def set_score(self, row: str, spec: SetSpec, seed: int, resamples: int) -> Score:
         """One cell of a distance of distributions from the true clips'."""
-        true, made = (self.features[name].get(spec.features) for name in (GROUND_TRUTH, row))
+        true, made = (self._features(name, spec) for name in (GROUND_TRUTH, row))
         if row == GROUND_TRUTH or true is None or made is None:
             reason = ITSELF if row == GROUND_TRUTH and true is not None else self._reason(row, spec.name)
             return Score.unavailable(reason)
-        distance = SetDistance(spec.name)
+        distance = set_metric(spec.name)
         distance.update(list(true.values()), list(true), real=True)
         distance.update(list(made.values()), list(made), real=False)
         return distance.score(seed, resamples, self.people)
+
+    def _features(self, row: str, spec: SetSpec) -> ByClip | None:
+        """What a distance compares of a row; THEval's score compares values of the clips' own metrics."""
+        if spec.features != "theval":
+            return self.features[row].get(spec.features)
+        if kind_of(row) == SHIFTED:
+            return None
+        found = {index: values_of(clip.pairs) for index, clip in enumerate(self.measured[row])}
+        return {index: values for index, values in found.items() if values is not None} or None
 
     def _reason(self, row: str, metric: str) -> str:
         if metric in self.unavailable:

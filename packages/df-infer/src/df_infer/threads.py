@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from df_infer.sampling.guidance import guidance_scales
 from df_models.machine import usable_cores
 from df_models.model.flops import frame_flops, video_tokens
 from df_models.time import SPATIAL_STRIDE
@@ -24,7 +25,7 @@ def layer_work(config: DualForceConfig, rollout: RolloutConfig) -> float:
     side = config.video_size // SPATIAL_STRIDE
     chunk = rollout.chunk or rollout.window
     frame = sum(frame_flops(config, video_tokens(config, side, side), rollout.sinks + rollout.window).values())
-    copies = 1 + sum(scale != 1.0 for scale in (rollout.audio_guidance, rollout.text_guidance))
+    copies = 1 + len(guidance_scales(rollout))
     return copies * chunk * frame / max(config.num_layers, config.structure_layers)
 
 

@@ -7,6 +7,7 @@ from df_eval.metrics.catalog import CATALOG, SPECS, add_metric
 from df_eval.metrics.clip_metric import ClipMetric, metric_class
 from df_eval.metrics.frechet import frechet_distance, frechet_of_sets
 from df_eval.metrics.pair import Pair
+from df_eval.metrics.set_class import set_metric
 from df_eval.metrics.sets import SET_SPECS, SETS, SetDistance, SetSpec
 from df_eval.metrics.signals import LagCurve, lag_curve, pearson
 from df_eval.metrics.spec import GROUPS, MetricSpec
@@ -33,4 +34,5 @@ __all__ = [
     "metric_class",
     "pearson",
     "ratio_of_sums",
+    "set_metric",
 ]

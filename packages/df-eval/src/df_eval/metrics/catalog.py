@@ -26,6 +26,7 @@ from df_eval.metrics.spec import (
     TO_REFERENCE,
     MetricSpec,
 )
+from df_eval.metrics.theval_specs import THEVAL
 from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, SHARE, of_difference
 
 # What the entries share. A metric is measured only where its `needs` are not None, which no type says.
@@ -407,7 +408,7 @@ _OWN = [
     ),
 ]
 
-CATALOG: list[MetricSpec] = [*_OWN, *FIELD]
+CATALOG: list[MetricSpec] = [*_OWN, *FIELD, *THEVAL]
 
 SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in CATALOG}
 

@@ -164,6 +164,21 @@ class Seen:
         return None if self.video.readings is None else self.video.readings.quality_T
 
     @property
+    def theval(self) -> np.ndarray | None:
+        """THEval's measures of the landmarks."""
+        return None if self.video.readings is None else self.video.readings.theval_TM
+
+    @property
+    def speech(self) -> np.ndarray | None:
+        """Where the true sound is speech."""
+        return self.true.speech_T
+
+    @property
+    def volume(self) -> np.ndarray | None:
+        """Of the true sound."""
+        return self.true.volume_T
+
+    @property
     def seen(self) -> np.ndarray | None:
         """SyncNet's vectors of the pixels."""
         return None if self.video.readings is None else self.video.readings.seen_TD

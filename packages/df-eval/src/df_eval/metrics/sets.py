@@ -1,4 +1,4 @@
-"""The list's second kind: distances of the distribution of a row's clips from that of the true clips.
+"""The list's second kind: what compares all clips of a row with all true clips, distances of distributions most of all.
 
 They have no value per clip. Intervals resample people (clips, where all are of one person), the true and the made one
 of a clip together. A resampled set holds clips twice, which raises such distances, so the spread of the resampled
@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from df_eval.metrics import theval
 from df_eval.metrics.aggregate import ClipStates, Score
 from df_eval.metrics.frechet import clip_kernels, frechet_of_sets, kernel_distance
 from df_models.intervals.estimate import interval, units_of
@@ -43,12 +45,14 @@ class SetSpec:
     """One distance of distributions.
 
     Attributes:
-        features: name of the features that it compares; `readings` are the face reader's own.
+        features: name of the features that it compares; `readings` are the face reader's own, `theval` the values of
+            THEval's metrics.
         distance: of the true and the made vectors.
         pick: which of a clip's vectors enter.
         biased: it is too large for few clips; below `PROTOCOL_CLIPS` it is printed with a remark.
         scaled: features are taken in standard deviations of the whole true set; those that do not vary are left out.
         within: the values that it can have.
+        remark: what must be read beside the value, or why there is none, of the true and the made vectors.
     """
 
     name: str
@@ -66,6 +70,7 @@ class SetSpec:
     group: str = "sets"
     better: str = "lower"
     unit: str = ""
+    remark: Callable[[Clips, Clips], str] | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -149,6 +154,23 @@ SETS: list[SetSpec] = [
         "every frame that was read, covariance with ddof 1",
         scaled=True,
         decimals=2,
+    ),
+    SetSpec(
+        "theval_part",
+        "THEval, in part",
+        "Mean of 1 - |m - truth| / |truth| over the THEval metrics of this table, m and truth being means over the "
+        "clips on which both have the metric. It is of five of the eight at most and so not THEval's final score; "
+        "which are missing stands beside it.",
+        "theval",
+        theval.score,
+        "Quignon et al., CVPR 2026 (THEval, equation 12; theval/scoring.py)",
+        "over the same metrics in every row: those of which the truth has a value that is not 0",
+        biased=False,
+        within=(-inf, 1.0),
+        decimals=3,
+        group="theval",
+        better="higher",
+        remark=theval.remark,
     ),
 ]
 SET_SPECS: dict[str, SetSpec] = {spec.name: spec for spec in SETS}
@@ -249,12 +271,13 @@ class SetDistance(ClipStates):
         members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
         drawn = _draws(members, min(resamples, SET_RESAMPLES), seed)
         value, *resampled = self._distances(true, made, [np.arange(count), *drawn])
+        told = self.spec.remark(true, made) if self.spec.remark is not None else ""
         if not np.isfinite(value):
-            reason = f"{count} clips are too few for a distance of distributions"
+            reason = told or f"{count} clips are too few for a distance of distributions"
             return Score(None, undefined=undefined, reason=reason)
         low, high = self._interval(float(value), np.array(resampled), len(members))
         few = f"{self.spec.title} is biased below {PROTOCOL_CLIPS} clips; N = {count}"
-        reason = few if self.spec.biased and count < PROTOCOL_CLIPS else ""
+        reason = few if self.spec.biased and count < PROTOCOL_CLIPS else told
         return Score(float(value), low, high, count, undefined, reason, len({*shown}))
 
     def _interval(self, value: float, resampled: np.ndarray, units: int) -> tuple[float, float] | tuple[None, None]:

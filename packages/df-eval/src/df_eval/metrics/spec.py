@@ -62,5 +62,6 @@ GROUPS: dict[str, str] = {
     "image": "Image quality",
     "pose": "Head pose",
     "sets": "Distance of distributions",
+    "theval": "THEval, in part",
 }
 """Titles of the groups of metrics, in the order of the report."""

@@ -12,7 +12,7 @@ import numpy as np
 from df_data.format.manifest import SYNTHETIC, source_of
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
-from df_eval.metrics import CATALOG
+from df_eval.metrics import CATALOG, SETS
 from df_eval.reading.readings import FaceReadings, masked, signals_of
 from df_eval.reading.real import RealFaceReader
 from df_models.structure import FLAME_MOTION_59, StructureLayout
@@ -97,8 +97,8 @@ class SyntheticFaceReader:
     truth_note = "exact: the values that the face was rendered with"
     unavailable = {  # noqa: RUF012
         spec.name: "the synthetic reader reads values of its rendered faces, no landmarks and no real faces"
-        for spec in CATALOG
-        if {"lips", "seen", "brow", "gaze", "expression", "quality"} & set(spec.needs)
+        for spec in (*CATALOG, *SETS)
+        if {"lips", "seen", "brow", "gaze", "expression", "quality", "theval"} & set(spec.needs)
     }
 
     def __init__(self) -> None:

@@ -25,6 +25,8 @@ class FaceReadings:
         brow_T, gaze_T2, expression_TK2: height of the brows, place of the irises within the eyes, and offsets of moving
             keypoints from the neutral face (`df_eval.reading.face_points`).
         quality_T: how good the face is for recognition (`df_eval.reading.quality`).
+        theval_TM: what THEval measures of the landmarks (`df_eval.metrics.theval.Column`).
+        speech_T, volume_T: where the sound is speech (bool), and how loud it is (`df_eval.reading.speech`).
         seen_TD, heard_TD: SyncNet's vectors of the five frames that begin here, and of the sound of the 0.2 s that
             begin here; NaN where the clip ends before.
     """
@@ -41,6 +43,9 @@ class FaceReadings:
     gaze_T2: np.ndarray | None = None
     expression_TK2: np.ndarray | None = None
     quality_T: np.ndarray | None = None
+    theval_TM: np.ndarray | None = None
+    speech_T: np.ndarray | None = None
+    volume_T: np.ndarray | None = None
     seen_TD: np.ndarray | None = None
     heard_TD: np.ndarray | None = None
 

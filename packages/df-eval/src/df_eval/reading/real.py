@@ -18,6 +18,8 @@ from df_eval.metrics import CATALOG, SETS
 from df_eval.reading.face_points import face_signals
 from df_eval.reading.quality import FaceQuality
 from df_eval.reading.readings import FaceReadings, masked, signals_of
+from df_eval.reading.speech import sound_signals
+from df_eval.reading.theval_points import theval_measures
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
 from df_models.paths import expand_path
@@ -26,6 +28,7 @@ from df_models.time import samples_for
 if TYPE_CHECKING:
     from df_data.stages.identity import FaceIdentity, UprightFaceNetwork
     from df_data.stages.landmarker import MediaPipeReader
+    from df_data.stages.voice import SileroVAD
     from df_models.encoders.face.syncnet import SyncNet
 
 INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
@@ -39,17 +42,20 @@ GIVEN_BY = {
     **dict.fromkeys(
         ("presence", "mouth", "lip_width", "blink", "angles", "lips", "brow", "gaze", "expression"), "landmarker"
     ),
+    "theval": "landmarker",
     "identity": "identity",
     "quality": "quality",
     "seen": "syncnet",
+    "speech": "vad",
 }
 """Signals of a metric's ``needs``, and the file that gives each."""
 
 
 class RealFaceReader:
-    """Reads real faces with what is given: MediaPipe's landmarker, an identity and a quality network, SyncNet.
+    """Reads real faces with what is given: MediaPipe's landmarker, an identity and a quality network, SyncNet, and
+    Silero VAD for where their sound is speech.
 
-    The others look where the landmarker finds the face, so they need it too.
+    The networks that see look where the landmarker finds the face, so they need it too.
 
     Args:
         files: paths of the networks.
@@ -70,7 +76,8 @@ class RealFaceReader:
         self._identity = _identity(files)
         self._quality = _quality(files)
         self._syncnet = _syncnet(files)
-        named = (self._landmarker, self._identity, self._quality, self._syncnet)
+        self._vad = _vad(files)
+        named = (self._landmarker, self._identity, self._quality, self._syncnet, self._vad)
         self.id = " + ".join(_name(network) for network in named if network is not None) or "none"
         self._stored = self._landmarker is not None and self._landmarker.sha256 == stored_by
         self.truth_note = self._what_truth_is()
@@ -124,7 +131,8 @@ class RealFaceReader:
     def _signals(self, clip: EvalClip, landmarks: Landmarks) -> FaceReadings:
         stored = signals_of(clip.truth)
         heard = None if self._syncnet is None else self.hear(clip.wave_N, clip.count)
-        read = FaceReadings(**read_landmarks(landmarks), heard_TD=heard)
+        sound = {} if self._vad is None else sound_signals(self._vad, clip.wave_N, clip.count)
+        read = FaceReadings(**read_landmarks(landmarks), heard_TD=heard, **sound)
         return read.but(stored) if self._stored else read
 
     def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
@@ -147,6 +155,7 @@ class RealFaceReader:
             "identity": self._identity,
             "quality": self._quality,
             "syncnet": self._syncnet,
+            "vad": self._vad,
         }
         lacking = [name for name, network in given.items() if network is None]
         if self._landmarker is None:
@@ -155,7 +164,7 @@ class RealFaceReader:
 
 
 def read_landmarks(landmarks: Landmarks) -> dict[str, np.ndarray]:
-    """Mouth, lids, pose, brows, gaze, expression, and the lips' and eyes' places, by the names of
+    """Mouth, lids, pose, brows, gaze, expression, the lips' and eyes' places, and what THEval measures, by the names of
     :class:`FaceReadings`."""
     found, present = readings_of(landmarks), landmarks.detected.astype(bool)
     points_TL2 = landmarks.points[..., :2]
@@ -168,6 +177,7 @@ def read_landmarks(landmarks: Landmarks) -> dict[str, np.ndarray]:
         "angles_TA": masked(np.stack([found.yaw, found.pitch, found.roll], axis=1), present),
         "lips_TK2": masked(points_TL2[:, list(LIPS)], present),
         "eyes_T": masked(np.linalg.norm(left - right, axis=-1), present),
+        "theval_TM": masked(theval_measures(points_TL2), present),
         **face_signals(landmarks),
     }
 
@@ -221,7 +231,7 @@ def _unavailable(lacking: dict[str, str]) -> dict[str, str]:
         if missing:
             reasons[spec.name] = missing[0]
     if "landmarker" in lacking:
-        reasons |= {spec.name: lacking["landmarker"] for spec in SETS if spec.features == "readings"}
+        reasons |= {spec.name: lacking["landmarker"] for spec in SETS if spec.features in ("readings", "theval")}
     return reasons
 
 
@@ -258,5 +268,13 @@ def _syncnet(files: ReadersConfig) -> SyncNet | None:
     return load("syncnet_v2", str(files.syncnet.path))
 
 
-def _name(network: MediaPipeReader | UprightFaceNetwork | SyncNet) -> str:
+def _vad(files: ReadersConfig) -> SileroVAD | None:
+    if files.vad is None:
+        return None
+    from df_data.stages.voice import SileroVAD
+
+    return SileroVAD(files.vad.path)
+
+
+def _name(network: MediaPipeReader | UprightFaceNetwork | SyncNet | SileroVAD) -> str:
     return f"{network.id} ({network.sha256[:8]})"
