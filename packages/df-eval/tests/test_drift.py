@@ -246,6 +246,15 @@ def test_the_suite_measures_drift_where_it_is_asked(pipeline: Pipeline, clips: l
     assert GENERATED not in none.pairs and "structure is given" in none.missing[GENERATED]
 
 
+def test_an_end_that_not_every_clip_reaches_has_no_distance() -> None:
+    """Equal distributions: of fewer clips the distance would be larger."""
+    sets = WindowSets([READINGS], 33, ["a", "b", "c", "d"])
+    for row, end, clips in ((GROUND_TRUTH, 33, 4), (GENERATED, 33, 4), (GENERATED, 65, 3)):
+        for index in range(clips):
+            sets.add(row, end, index, {"readings": np.random.default_rng(end + index).normal(size=(33, 2))})
+    assert list(sets.scores(GENERATED, READINGS, 0, 50)) == [33]
+
+
 def test_the_report_shows_it(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path / "none.jsonl", clips=1, lengths=(33,))
     drift = Drift(1025, WINDOW, [33, 1025], ROWS, ["a", "b", "c"])

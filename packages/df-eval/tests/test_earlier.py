@@ -10,7 +10,8 @@ import pytest
 from fabricated import outcome_of
 
 from df_eval.reports.earlier import EARLIER, KEPT
-from df_eval.reports.output import EvalOutcome, write_outcome
+from df_eval.reports.output import EvalOutcome, check_place, write_outcome
+from df_models.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +56,39 @@ def test_of_several_systems_the_numbers_decide(
     assert "cannot be read" in capsys.readouterr().err
     (place,) = (tmp_path / EARLIER).iterdir()
     assert (place / "metrics.json").read_text() == "{broken"
+
+
+def test_a_kill_between_the_moves_loses_nothing_and_what_was_kept_can_be_told(
+    outcome: EvalOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_outcome(outcome, tmp_path, quiet=True)
+    first = {name: (tmp_path / name).read_bytes() for name in KEPT}
+    moved: list[Path] = []
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name in KEPT and EARLIER in str(target):
+            moved.append(self)
+            raise KeyboardInterrupt
+        return replace_file(self, target)
+
+    replace_file = Path.replace
+    monkeypatch.setattr(Path, "replace", killed)
+    other = outcome_of(tmp_path / "none.jsonl", clips=1, noise=0.5, lengths=(33,))
+    with pytest.raises(KeyboardInterrupt):
+        write_outcome(replace(outcome, tables=other.tables, measured_as="b" * 64), tmp_path, quiet=True)
+    monkeypatch.undo()
+    (place,) = (tmp_path / EARLIER).iterdir()
+    there = {name: (at / name).read_bytes() for at in (tmp_path, place) for name in KEPT if (at / name).is_file()}
+    assert there == first and (place / "metrics.json").read_bytes() == first["metrics.json"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_place_that_is_not_ours_is_told_before_anything_is_measured(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".df-eval").touch()
+    if kind == "file":
+        (tmp_path / "out" / EARLIER).touch()
+    else:
+        (tmp_path / "out" / EARLIER).symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is no directory of df-eval's"):
+        check_place(tmp_path / "out")

@@ -236,6 +236,7 @@ def test_own_clips_are_the_students(distilling: Callable[..., TrainConfig], tmp_
         ({"model": {"start_from": None}}, "no teacher; name a trained model by model.start_from"),
         ({"distill": {"levels": 3}}, "levels=3 is no multiple of rollout.steps=2"),
         ({"rollout": {**ROLLOUT, "audio_guidance": 2.0}}, "set rollout.audio_guidance=1"),
+        ({"rollout": {**ROLLOUT, "structure_guidance": 2.0}}, "set rollout.structure_guidance=1"),
         ({"rollout": {**ROLLOUT, "solver": "heun"}}, "set rollout.solver=euler"),
         ({"objective": {"flame": {"weight": 0.1}}}, "set objective.flame.weight=0"),
         ({"objective": {"flame": {"weight": 0}, "drop_audio": 0.1}}, "set drop_audio=0"),

@@ -155,6 +155,15 @@ def test_a_field_that_is_not_there_is_told_before_work_begins(
         preflight(make_config(tmp_path / "run", objective=objective, model={"overrides": overrides}))
 
 
+def test_samples_are_not_guided_on_structure_that_was_never_all_noise(
+    make_config: MakeConfig, tiny_model: dict[str, int], tmp_path: Path
+):
+    guided = {"rollout": {"structure_guidance": 2.0}, "model": {"overrides": tiny_model}}
+    preflight(make_config(tmp_path / "run", **guided))
+    with pytest.raises(UserError, match="set objective.structure_tail above 0"):
+        preflight(make_config(tmp_path / "run", objective={"structure_tail": 0.0}, **guided))
+
+
 # -------------------- structure given whole
 
 

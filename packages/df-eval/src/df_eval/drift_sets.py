@@ -59,7 +59,11 @@ class WindowSets:
         return {name: values_nD.astype(np.float32) for name, values_nD in found.items()}
 
     def scores(self, row: str, name: str, seed: int, resamples: int) -> dict[int, Score]:
-        """A distance of a row by end, with intervals; windows without any value are left out."""
+        """A distance of a row by end, with intervals.
+
+        Ends that not every clip reaches are left out, as are windows without any value: a set of fewer clips would be
+        compared with fewer true ones, and that alone changes a distance.
+        """
         features = SET_SPECS[name].features
         true = self.features.get(GROUND_TRUTH, {}).get(features, {}).get(self.first)
         if true is None:
@@ -68,6 +72,8 @@ class WindowSets:
         for end, made in sorted(self.features.get(row, {}).get(features, {}).items()):
             if row == GROUND_TRUTH and end == self.first:
                 continue  # compared with itself
+            if not made.keys() >= true.keys():
+                continue
             distance = SetDistance(name)
             distance.update(list(true.values()), list(true), real=True)
             distance.update(list(made.values()), list(made), real=False)

@@ -47,8 +47,8 @@ class RolloutSettings(FrozenModel):
             the model to each.
         text_guidance: the same on the text, against the null text (zero rows), which `objective.drop_text` of training
             teaches; each is measured against the same prediction with all conditions.
-        structure_guidance: the same on the frame's own structure, for the video alone, against structure of pure noise:
-            every model with noise levels of its own for each stream has learnt it.
+        structure_guidance: the same on the frame's own structure, for the video alone, against structure of pure noise,
+            which `objective.structure_tail` of training teaches (10 % of the frames by default).
     """
 
     steps: int = Field(default=12, ge=1)

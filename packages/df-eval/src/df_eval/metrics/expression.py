@@ -26,8 +26,15 @@ def gaze_amplitude(read_T2: np.ndarray, true_T2: np.ndarray) -> Pair:
 
 
 def keypoint_distance(read_TK2: np.ndarray, true_TK2: np.ndarray) -> Pair:
-    """Mean distance of the keypoints' offsets from their own clips' neutral faces, in the offsets' unit."""
-    return _mean(np.linalg.norm(read_TK2 - true_TK2, axis=-1).mean(axis=-1))
+    """Mean distance of the keypoints, in the offsets' unit, over the frames that were read in both.
+
+    Each is taken from its own median over these frames, so that the same video read at another length is no other face.
+    """
+    both = np.isfinite(read_TK2).all(axis=(1, 2)) & np.isfinite(true_TK2).all(axis=(1, 2))
+    if not both.any():
+        return Pair.undefined("no frame was read in both")
+    read, true = (offsets[both] - np.median(offsets[both], axis=0) for offsets in (read_TK2, true_TK2))
+    return Pair(float(np.linalg.norm(read - true, axis=-1).mean()))
 
 
 def _mean(distance_T: np.ndarray) -> Pair:

@@ -162,14 +162,14 @@ FIELD = [
         "face",
         "lower",
         "Mean distance of 16 keypoints of brows, lids, cheeks, lips and jaw to the truth's, each as its offset from "
-        "its own clip's neutral face, so that neither pose nor the shape of the face counts. No distance of FLAME's or "
-        "another model's parameters, and not what is called AED.",
+        "its own median over the measured frames, so that neither pose nor the shape of the face counts. No distance of "
+        "FLAME's or another model's parameters, and not what is called AED.",
         lambda s: expression.keypoint_distance(s.expression, s.true_expression),
         within=NOT_NEGATIVE,
         needs=EXPRESSION,
         unit="face heights",
         decimals=4,
-        protocol=f"{_HEAD}; x and y; neutral: median over the half of the frames with the smaller mouth opening",
+        protocol=f"{_HEAD}; x and y; median over the frames that were read in both",
     ),
     MetricSpec(
         "csim",

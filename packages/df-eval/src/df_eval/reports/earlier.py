@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from df_models.files import atomic_write
+
 EARLIER = "earlier"
-KEPT = ("per_clip.jsonl", "table.md", "metrics.json")
-"""Files of numbers, `metrics.json` last: while it is in its place, the rest may still be moved."""
+KEPT = ("metrics.json", "table.md", "per_clip.jsonl")
+"""Files of numbers. `metrics.json` is copied first and leaves its place last, so that a kill loses nothing and what was
+kept can be told."""
 NUMBERS = ("lengths", "differences", "drift", "interventions", "sync_codecs")
 """Parts of `metrics.json` that are equal where nothing was measured otherwise."""
 
@@ -26,16 +29,24 @@ def keep_earlier(out: Path, document: Mapping[str, Any]) -> None:
     path = out / "metrics.json"
     if not path.is_file():
         return
-    text = path.read_bytes()
-    there = _read(text)
+    there = _read(path.read_bytes())
     if there is not None and _same(there, document):
         return
-    place = out / EARLIER / hashlib.sha256(text).hexdigest()[:12]
+    place = out / EARLIER / _name(path, there)
     place.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
+    atomic_write(place / KEPT[0], path.read_bytes())
+    for name in KEPT[1:]:
         if (out / name).is_file():
             (out / name).replace(place / name)
+    path.unlink()
     print(f"{out} held another evaluation ({_told(there)}): its numbers are kept in {place}", file=sys.stderr)
+
+
+def _name(path: Path, there: Mapping[str, Any] | None) -> str:
+    """A hash of what was measured and how, not of how long it took: the same numbers are kept once."""
+    parts = None if there is None else {name: there.get(name) for name in ("run", "measured_as", *NUMBERS)}
+    text = path.read_bytes() if parts is None else json.dumps(parts, sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest()[:12]
 
 
 def _read(text: bytes) -> dict[str, Any] | None:

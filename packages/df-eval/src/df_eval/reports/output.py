@@ -42,6 +42,7 @@ from df_eval.results import LengthResults, clip_lines
 from df_eval.rows.interventions import NOTE, Interventions
 from df_eval.rows.sync_codecs import SyncCodecs
 from df_infer.run_log import read_log
+from df_models.errors import UserError
 from df_models.files import atomic_write, check_owned, mark_owned
 from df_models.time import samples_for
 
@@ -141,6 +142,9 @@ def check_place(out: Path) -> None:
         UserError: naming it.
     """
     check_owned(out, "df-eval", WRITTEN)
+    earlier = out / EARLIER
+    if earlier.is_symlink() or (earlier.exists() and not earlier.is_dir()):
+        raise UserError(f"{earlier} is no directory of df-eval's; move it away, or write elsewhere with --out")
 
 
 def write_outcome(outcome: EvalOutcome, out: Path, quiet: bool = False) -> Path:

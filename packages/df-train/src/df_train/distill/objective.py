@@ -19,7 +19,7 @@ import torch
 from df_data.format.manifest import Manifest
 from df_data.reading import Batch
 from df_infer.config import RolloutConfig
-from df_infer.sampling.guidance import combined
+from df_infer.sampling.guidance import combined, guidance_scales
 from df_infer.sampling.schedule import make_schedule
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
@@ -151,10 +151,10 @@ def check(config: TrainConfig, model: DualForceConfig, manifest: Manifest | None
         raise UserError("task=distill: all weights of a student learn; leave adapter out")
     if distill.levels % rollout.steps:
         raise UserError(f"distill.levels={distill.levels} is no multiple of rollout.steps={rollout.steps}")
-    if rollout.audio_guidance != 1.0 or rollout.text_guidance != 1.0:
+    if guided := guidance_scales(rollout):
         raise UserError(
             "task=distill: the student learns its teacher's guidance (distill.audio_guidance, distill.text_guidance); "
-            "set rollout.audio_guidance=1 and rollout.text_guidance=1"
+            f"set {', '.join(f'rollout.{name}_guidance=1' for name in guided)}"
         )
     if rollout.solver != "euler":
         raise UserError("task=distill: a student jumps along Euler's steps; set rollout.solver=euler")
