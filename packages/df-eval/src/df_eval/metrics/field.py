@@ -162,7 +162,7 @@ FIELD = [
         "face",
         "lower",
         "Mean distance of 16 keypoints of brows, lids, cheeks, lips and jaw to the truth's, each as its offset from "
-        "its own median over the measured frames, so that neither pose nor the shape of the face counts. No distance of "
+        "its own median over the measured frames: neither pose nor the shape of the face counts. No distance of "
         "FLAME's or another model's parameters, and not what is called AED.",
         lambda s: expression.keypoint_distance(s.expression, s.true_expression),
         within=NOT_NEGATIVE,

@@ -2,8 +2,8 @@
 
 A model learns to predict without audio or text by clips that lack them (`objective.drop_audio`, `drop_text`). Without
 structure it learns it by Diffusion Forcing itself: the two streams have noise levels of their own, so structure of
-nothing but noise beside any video is part of the training (where `objective.structure_tail` is above 0), as noise in the
-history is for history guidance (Song et al. 2025, arXiv:2502.06764).
+nothing but noise beside any video is part of the training (where `objective.structure_tail` is above 0), as noise in
+the history is for history guidance (Song et al. 2025, arXiv:2502.06764).
 """
 
 from __future__ import annotations
