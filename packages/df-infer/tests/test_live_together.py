@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from df_infer import Session
 from df_infer.live.session import Segment
 from df_infer.pipeline import Pipeline
-from df_infer.sampling.steps import together
+from df_infer.sampling.steps import Asked, together
 from df_infer.serve.engine import WHENEVER, Engine
 from df_models.encoders import random_tiny_vae
 from df_models.media import read_image
@@ -147,8 +149,13 @@ def test_two_chunks_of_one_session_at_once_are_refused(pipeline: Pipeline, image
     assert isinstance(session.make(), Segment)
 
 
-def test_sessions_of_an_engine_are_each_as_alone(pipeline: Pipeline, image: np.ndarray) -> None:
-    """What waits while the engine is busy goes together; an interruption that comes meanwhile is taken between."""
+def test_sessions_of_an_engine_are_each_as_alone(
+    pipeline: Pipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits while the engine is busy goes together; an interruption that comes meanwhile is taken after it."""
+    sizes: list[int] = []
+    run = pipeline.model._chunk
+    monkeypatch.setattr(pipeline.model, "_chunk", lambda of, *rest: sizes.append(len(of.structure)) or run(of, *rest))
     engine, gate, waves = Engine(together=3), threading.Event(), [pushed(seed) for seed in range(3)]
     sessions, others = ([Session(pipeline, image, seed=seed) for seed in range(3)] for _ in "ab")
     for each in (sessions, others):
@@ -156,14 +163,16 @@ def test_sessions_of_an_engine_are_each_as_alone(pipeline: Pipeline, image: np.n
             session.push(wave)
     wanted = [session.make() for session in others]
     engine.submit(0.0, gate.wait, 5)
-    futures = [engine.submit_steps(float(place + 1), session.steps) for place, session in enumerate(sessions)]
-    cleared = engine.submit(WHENEVER, sessions[1].clear, 0)
+    sizes.clear()
+    futures = [engine.submit_steps(1 + 0.01 * place, session.steps) for place, session in enumerate(sessions)]
+    cleared = engine.submit(1.005, sessions[1].clear, 0)
     gate.set()
     for future, segment in zip(futures, wanted, strict=True):
         made = future.result(20)
         assert made is not None and segment is not None
         np.testing.assert_allclose(made.structure, segment.structure, atol=STRUCTURE)
     assert cleared.result(5) == 0 and [session.frame for session in sessions] == [1, 0, 1]
+    assert set(sizes) == {3}
     engine.stop()
 
 
@@ -193,19 +202,66 @@ def test_the_engine_makes_together_what_waits_the_earliest_first(monkeypatch: py
 
     chunks = [
         engine.submit_steps(deadline, counting, done, name, length, rounds)  # pyright: ignore[reportArgumentType]
-        for name, deadline, length in (("d", 4.0, 1), ("a", 1.0, 2), ("b", 2.0, 1))
+        for name, deadline, length in (("d", 1.04, 1), ("a", 1.0, 2), ("b", 1.02, 1), ("later", 2.0, 1))
     ]
-    fails = engine.submit_steps(3.0, broken)  # pyright: ignore[reportArgumentType]
-    left = engine.submit_steps(1.5, counting, done, "left", 1, rounds)  # pyright: ignore[reportArgumentType]
+    fails = engine.submit_steps(1.03, broken)  # pyright: ignore[reportArgumentType]
+    unbegun = engine.submit_steps(1.01, lambda: 1 / 0)  # pyright: ignore[reportArgumentType]
+    left = engine.submit_steps(1.015, counting, done, "left", 1, rounds)  # pyright: ignore[reportArgumentType]
     whole = engine.submit(WHENEVER, done.append, "whole")
     assert left.cancel() and engine.waiting >= 5
     gate.set()
     for future in (*chunks, whole):
         future.result(5)
-    with pytest.raises(ZeroDivisionError):
-        fails.result(5)
+    for future in (fails, unbegun):
+        with pytest.raises(ZeroDivisionError):
+            future.result(5)
     engine.stop()
-    assert done == ["b", "a", "d", "whole"], (
-        "three at most, what left took a place of theirs, each as soon as it is done"
-    )
-    assert [names for names in rounds if names] == [["a", "b"], ["a"], ["d"]]
+    assert done == ["b", "a", "d", "later", "whole"], "three at most, what left takes no place, each as soon as done"
+    assert [names for names in rounds if names] == [["a", "b"], ["a"], ["d"], ["later"]], "later is due by itself"
+
+
+def test_a_chunk_that_was_stored_and_given_up_is_made_again(pipeline: Pipeline, image: np.ndarray) -> None:
+    """Its sound, its frames and the cache are those of one that was never begun."""
+    (session,), (other,) = spoken(pipeline, image, 1), spoken(pipeline, image, 1)
+    steps = session.steps()
+    asked = next(steps)
+    while not (isinstance(asked, Asked) and asked.call.write):
+        asked = steps.send(asked.alone())
+    asked.alone()
+    steps.close()
+    for _ in range(2):
+        made, wanted = session.make(), other.make()
+        assert made is not None and wanted is not None and made.frame == wanted.frame
+        np.testing.assert_array_equal(made.frames, wanted.frames)
+
+
+def test_who_comes_while_a_chunk_is_made_waits_in_another_thread_and_is_refused_in_the_same(
+    pipeline: Pipeline, image: np.ndarray
+) -> None:
+    first, second = spoken(pipeline, image, 2)
+    steps = first.steps()
+    next(steps)
+    for within in (first.state, lambda: first.clear(0), first.make):
+        with pytest.raises(RuntimeError, match="being made in this thread"):
+            within()
+    with ThreadPoolExecutor(2) as threads:
+        waiting = threads.submit(made_together, [second, first])  # first is held: second does not wait for it
+        while second.frame == 0:
+            time.sleep(0.01)
+        assert not waiting.done() and first.frame == 0
+        steps.close()
+        segments = waiting.result(20)
+        assert all(segment is not None and segment.frame == 0 for segment in segments)
+        states = threads.submit(lambda: [first.state() for _ in range(30)])
+        while not states.done():  # a thread that made a chunk before is not taken for one within it
+            first.idle(4)
+            first.make()
+        states.result()
+
+
+def test_two_threads_that_take_two_sessions_the_other_way_round_both_end(pipeline: Pipeline, image: np.ndarray) -> None:
+    sessions = spoken(pipeline, image, 2)
+    with ThreadPoolExecutor(2) as threads:
+        both = [threads.submit(made_together, order) for order in (sessions, sessions[::-1])]
+        for future in both:
+            assert len(future.result(20)) == 2

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 SMALL_LAYER = 500e6
 """Operations of a layer in one call, below which one thread is taken: about twice the quickstart's, the largest that a
-second thread was seen to gain nothing for (`benchmarks/session.py` on two threads of an idle machine takes the time
-that `benchmarks/live.py` does on one). Of larger ones nothing was measured on an idle machine."""
+second thread was seen to gain nothing for (`benchmarks/session.py` on two threads takes the time that
+`benchmarks/live.py` does on one). Larger ones were not measured."""
 
 
 def layer_work(config: DualForceConfig, rollout: RolloutConfig) -> float:
@@ -32,8 +32,9 @@ def layer_work(config: DualForceConfig, rollout: RolloutConfig) -> float:
 def suited_threads(config: DualForceConfig, rollout: RolloutConfig) -> int | None:
     """Return how many CPU threads to compute with; None: as many as torch takes by itself.
 
-    One for a model of small layers: threads meet after every product, so beside a busy program, which holds one of them
-    up, two take many times what one takes (`benchmarks/neighbours.py`). ``OMP_NUM_THREADS``, if it is set, is followed.
+    One for a model of small layers: threads meet after every product, so beside a busy program all wait for the one
+    that it holds up (`benchmarks/neighbours.py` measures how long). For one generation, not for several in a batch.
+    ``OMP_NUM_THREADS``, if it is set, is followed.
     """
     if "OMP_NUM_THREADS" in os.environ or usable_cores() == 1:
         return None

@@ -205,9 +205,11 @@ def remark(true: Sequence[np.ndarray], made: Sequence[np.ndarray]) -> str:
     """Which of the eight a score is of, and why it has no value if it has none."""
     true_CP, made_CP = (np.concatenate([np.full((1, len(PARTS)), np.nan), *clips]) for clips in (true, made))
     used = _has_truth(true_CP)
-    nowhere = used & ~(np.isfinite(true_CP) & np.isfinite(made_CP)).any(axis=0)
+    common_CP = np.where(np.isfinite(made_CP), true_CP, np.nan)
+    nowhere = used & ~_has_truth(common_CP)
     if nowhere.any():
-        return f"{_names(nowhere)} has a value in the truth and none here, so no score compares with the other rows'"
+        lost = _names(nowhere)
+        return f"{lost} has a value in the truth and none where both were read, so no score compares with other rows'"
     lost = [_names(np.arange(len(PARTS)) == part) for part in np.flatnonzero(~used)]
     missing = [*LACKING, *(f"{name} (0 or undefined in the truth)" for name in lost)]
     return f"{int(used.sum())} of THEval's {EIGHT}, not its final score; without {', '.join(missing)}"

@@ -46,10 +46,10 @@ class Making:
     def make(self, audio_BCSD: Tensor, count: int, given: GivenChunk | None) -> Steps[list[GeneratedClip]]:
         """Make the next ``count`` latent frames, of the audio that they and the lookahead hear, by steps."""
         made = _Made(self.latent, self._sampler.moment(count), self._decoder.state())
-        finished = yield from self._sampler.chunk(audio_BCSD, self.latent, count, given=given)
         try:
+            finished = yield from self._sampler.chunk(audio_BCSD, self.latent, count, given=given)
             clips = yield from self._decoder.by_steps(Rollout(finished.video, finished.structure, self.latent))
-        except BaseException:  # the chunk is stored and not seen: it can be made again
+        except BaseException:  # the chunk may be stored, and is not seen: it can be made again
             self._sampler.rewind(made.sampler)
             self._decoder.restore(made.decoder)
             raise

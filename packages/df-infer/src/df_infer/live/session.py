@@ -31,7 +31,7 @@ from df_infer.sampling.audio_feed import lookahead_frames
 from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.sampler import Sampler
-from df_infer.sampling.steps import Steps, alone
+from df_infer.sampling.steps import Held, Steps, alone
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce
 from df_models.errors import UserError
@@ -221,31 +221,45 @@ class Session:
     def steps(self) -> Steps[Segment | None]:
         """:meth:`make` by steps of the model, to run with those of others (:func:`df_infer.sampling.steps.together`).
 
-        Until it has ended or is closed, :meth:`clear` and :meth:`state` wait.
+        Until it has ended or is closed, :meth:`clear` and :meth:`state` of other threads wait.
 
         Raises:
             RuntimeError: another chunk of this session is being made in the same thread, which would wait for ever.
         """
-        if self._computing.locked() and self._maker == threading.get_ident():
-            raise RuntimeError("two chunks of one session cannot be made at once; make one after the other")
-        with self._computing:
+        self._check_not_within()
+        while not self._computing.acquire(blocking=False):
+            yield Held(self._computing)
+        try:
             self._maker = threading.get_ident()
-            with self._hearing:
-                count = self._next_count()
-                if count == 0:
-                    return None
-                audio = self._audio(count)
-            first = self.frame
-            clips = yield from self._making.make(audio, count, self._given_chunk(count))
-            with self._hearing:
-                played_N = self._sound.played(first, self.frame)
-                self._sound.let_go(pixels_of_latent(self._making.earliest)[0])
-            return Segment(
-                first,
-                np.concatenate([clip.frames for clip in clips]),
-                played_N,
-                np.concatenate([clip.structure for clip in clips]),
+            return (yield from self._next_segment())
+        finally:
+            self._maker = None
+            self._computing.release()
+
+    def _check_not_within(self) -> None:
+        if self._maker == threading.get_ident():
+            raise RuntimeError(
+                "a chunk of this session is being made in this thread: what must come after it would wait for ever; "
+                "end its steps first"
             )
+
+    def _next_segment(self) -> Steps[Segment | None]:
+        with self._hearing:
+            count = self._next_count()
+            if count == 0:
+                return None
+            audio = self._audio(count)
+        first = self.frame
+        clips = yield from self._making.make(audio, count, self._given_chunk(count))
+        with self._hearing:
+            played_N = self._sound.played(first, self.frame)
+            self._sound.let_go(pixels_of_latent(self._making.earliest)[0])
+        return Segment(
+            first,
+            np.concatenate([clip.frames for clip in clips]),
+            played_N,
+            np.concatenate([clip.structure for clip in clips]),
+        )
 
     def segments(self) -> Iterator[Segment]:
         """Yield what can be made by now."""
@@ -280,6 +294,7 @@ class Session:
         Raises:
             UserError: more was shown than was made, or what was shown lies further back than can be undone.
         """
+        self._check_not_within()
         with self._computing:
             if not 0 <= shown <= self.frame:
                 raise UserError(f"clear: {shown} pixel frames cannot have been shown, of {self.frame} that were made")
@@ -291,6 +306,7 @@ class Session:
 
     def state(self) -> SessionState:
         """Return all that the session is at this moment, to go on from later (:meth:`resumed`)."""
+        self._check_not_within()
         with self._computing, self._hearing:
             tensors, making = self._making.state()
             sound = self._sound.state()

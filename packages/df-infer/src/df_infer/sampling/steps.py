@@ -7,6 +7,8 @@ nothing of a chunk knows whether it is made alone or in a batch with others, and
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -53,7 +55,22 @@ class Decoding(NamedTuple):
         return self.stream.decode(self.latents_BTChw)
 
 
-Request: TypeAlias = Asked | Decoding
+class Held(NamedTuple):
+    """Another thread is at work on what a chunk needs: it asks again when that may be over."""
+
+    lock: threading.Lock
+    stage: str = "df: wait"
+
+    def alone(self) -> None:
+        """Wait for it."""
+        with self.lock:
+            pass
+
+
+HELD_S = 0.002
+"""Seconds after which those that are held up ask again, where nobody else has anything to do."""
+
+Request: TypeAlias = Asked | Decoding | Held
 Steps: TypeAlias = Generator[Request, Any, T]
 """What makes something of type T by steps."""
 
@@ -80,7 +97,7 @@ def together(every: Sequence[Steps[T]]) -> Iterator[tuple[int, T | Exception]]:
 
     Yields:
         The place of each and what came of it, or the exception that ended it, as soon as it is done; one that fails
-        fails alone.
+        fails alone, and one that is held up by another thread holds nobody up.
     """
     asked: dict[int, Request] = {}
     ended: list[tuple[int, T | Exception]] = []
@@ -102,6 +119,8 @@ def together(every: Sequence[Steps[T]]) -> Iterator[tuple[int, T | Exception]]:
             now = asked.copy()
             ended.clear()
             asked.clear()
+            if all(isinstance(request, Held) for request in now.values()):
+                time.sleep(HELD_S)
             for place, answer in _answered(now, makers).items():
                 go_on(place, every[place].throw if isinstance(answer, Exception) else every[place].send, answer)
     finally:
@@ -112,10 +131,13 @@ def together(every: Sequence[Steps[T]]) -> Iterator[tuple[int, T | Exception]]:
 def _answered(asked: dict[int, Request], makers: dict[int, StepsTogether]) -> dict[int, Any]:
     """Make the steps that are asked for, each model's together, and decode, each decoder's together."""
     batches: dict[tuple[str, int], list[int]] = {}
+    answers: dict[int, Any] = {}
     for place, request in asked.items():
+        if isinstance(request, Held):
+            answers[place] = None
+            continue
         whose = request.model if isinstance(request, Asked) else request.vae
         batches.setdefault((type(request).__name__, id(whose)), []).append(place)
-    answers: dict[int, Any] = {}
     for places in batches.values():
         steps = [request for place in places if isinstance(request := asked[place], Asked)]
         frames = [request for place in places if isinstance(request := asked[place], Decoding)]

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from df_infer.sampling.steps import Steps, together
+from df_models.time import FPS, TEMPORAL_STRIDE
 
 T = TypeVar("T")
 
@@ -25,6 +26,10 @@ WHENEVER = float("inf")
 """Deadline of what nobody is looking at while it is made."""
 
 OPEN_S = 1.0
+
+TOGETHER_S = TEMPORAL_STRIDE / FPS
+"""How much later than the first chunk of a batch the others may be due: as long as a chunk lasts. What is due later
+would hold up the first, and whoever interrupts, for nothing."""
 
 
 def soon() -> float:
@@ -43,8 +48,8 @@ class _Job(NamedTuple):
 class Engine:
     """Runs calls in its own thread, the earliest deadline (of ``time.monotonic``) first, equal ones in their order.
 
-    Chunks that wait together are made together (:mod:`df_infer.sampling.steps`): a batch takes longer than its first
-    chunk alone would, and less than all of them one after the other.
+    Chunks that are due together are made together (:mod:`df_infer.sampling.steps`): a batch takes longer than its
+    first chunk alone would, and less than all of them one after the other.
 
     Args:
         together: chunks in a batch at most.
@@ -128,13 +133,17 @@ class Engine:
                 if self._stopped:
                     return []
                 first = heapq.heappop(self._jobs)
-                others = sorted(job for job in self._jobs if job.by_steps) if first.by_steps else []
+                others = sorted(job for job in self._jobs if first.by_steps and _goes_with(job, first))
                 taken = [first, *others[: self._together - 1]]
                 numbers = {job.number for job in taken}
                 self._jobs = [job for job in self._jobs if job.number not in numbers]
                 heapq.heapify(self._jobs)
                 jobs = [job for job in taken if job.future.set_running_or_notify_cancel()]
             return jobs
+
+
+def _goes_with(job: _Job, first: _Job) -> bool:
+    return job.by_steps and job.deadline <= first.deadline + TOGETHER_S and not job.future.cancelled()
 
 
 def _call(job: _Job) -> None:
@@ -148,12 +157,18 @@ def _call(job: _Job) -> None:
 
 def _make(jobs: list[_Job]) -> None:
     """Make chunks together; each is there as soon as it is done."""
+    begun: list[tuple[_Job, Steps[Any]]] = []
     try:
-        for place, made in together([job.call() for job in jobs]):
+        for job in jobs:
+            try:
+                begun.append((job, job.call()))
+            except Exception as error:
+                job.future.set_exception(error)
+        for place, made in together([steps for _, steps in begun]):
             if isinstance(made, Exception):
-                jobs[place].future.set_exception(made)
+                begun[place][0].future.set_exception(made)
             else:
-                jobs[place].future.set_result(made)
+                begun[place][0].future.set_result(made)
     except BaseException as error:
         for job in jobs:
             if not job.future.done():

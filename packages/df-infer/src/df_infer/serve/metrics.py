@@ -33,7 +33,12 @@ class Metrics:
         self.frames = Counter("df_frames_made", "Pixel frames made", registry=registry)
         self.dropped = Counter("df_frames_dropped", "Pixel frames that came too late to be shown", registry=registry)
         self.late = Counter("df_chunks_late", "Chunks that the picture had to wait for", registry=registry)
-        self.chunk_s = Histogram("df_chunk_seconds", "Time to make a chunk", buckets=SECONDS, registry=registry)
+        self.chunk_s = Histogram(
+            "df_chunk_seconds",
+            "Time to make a chunk, with those made in the same batch",
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.left_out_s = Counter("df_pauses_left_out_seconds", "Silence left out to catch up", registry=registry)
 
     def text(self) -> bytes:

@@ -90,14 +90,15 @@ class StepsTogether:
     def __init__(self, model: DualForce) -> None:
         self._model = model
         self._laid: list[_Laid] = []
+        self._apart: list[ChunkPlan] = []
 
     def step(self, calls: Sequence[StepCall]) -> list[Velocity | Exception]:
         """Return what :meth:`df_models.DualForce.step` returns for each call; an exception where it would raise one.
 
         Calls go into one batch whose chunks have the same number of frames and the same height and width, and that
         are conditioned on the same things; only some of them may write. What a batch cannot do is tried call by call,
-        so that one that fails fails alone. The steps of a compiled model are always made one by one: each number of
-        samples would be compiled anew.
+        for the rest of these chunks, so that one that fails fails alone. The steps of a compiled model are always made
+        one by one: each number of samples would be compiled anew.
 
         Args:
             calls: of different caches.
@@ -120,10 +121,12 @@ class StepsTogether:
         return [found[place] for place in range(len(calls))]
 
     def _batch(self, batch: list[Ready], kept: list[_Laid]) -> Sequence[Velocity | Exception]:
-        if len(batch) > 1:
+        failed_before = any(ready.plan is plan for ready in batch for plan in self._apart)
+        if len(batch) > 1 and not failed_before:
             try:
                 velocities, helds = self._together(batch, kept)
             except Exception as error:
+                self._apart += [ready.plan for ready in batch]
                 _log.warning("%d steps could not be made in one batch, and are made one by one: %s", len(batch), error)
             else:
                 return [_caught(_stored, *each) for each in zip(batch, helds, velocities, strict=True)]
@@ -133,10 +136,10 @@ class StepsTogether:
     def _together(self, batch: list[Ready], kept: list[_Laid]) -> tuple[list[Velocity], list[Held | None]]:
         """Run a batch; return each call's velocities, and what it is to store. No cache changes."""
         laid = next((laid for laid in self._laid if laid.is_of(batch)), None) or _laid(batch)
-        kept.append(laid)
         inputs, noise = _one([ready.inputs for ready in batch]), _one([ready.call.noise for ready in batch])
         write = any(ready.call.write for ready in batch)
         velocity, held = self._model._chunk(inputs, laid.heard, laid.view, _known(batch), write, noise)
+        kept.append(laid)
         sizes = [len(ready.inputs.structure) for ready in batch]
         velocities = zip(*(stream.split(sizes) for stream in velocity), strict=True)
         helds = [None] * len(batch) if held is None else _divided(held, sizes)
