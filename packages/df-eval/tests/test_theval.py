@@ -218,7 +218,12 @@ def test_parts_without_a_truth_are_left_out_and_named_and_one_that_only_the_trut
     other.update(true, [0, 1], real=True)
     other.update(clips_of([[1.0, 1, 5, 7, nan]] * 2), [0, 1], real=False)
     found = other.score()
-    assert found.value is None and found.reason.startswith("lip sync has a value in the truth and none here")
+    assert found.value is None and found.reason.startswith("lip sync has a value in the truth and none where both")
+    apart = set_metric("theval_part")  # where both have it, the truth's is 0
+    apart.update(clips_of([[1.0, 2, 1, 0, 1], [1.0, 2, 1, 3, 1]]), [0, 1], real=True)
+    apart.update(clips_of([[1.0, 1, 1, 7, 1], [1.0, 1, 1, nan, 1]]), [0, 1], real=False)
+    found = apart.score()
+    assert found.value is None and found.reason.startswith("silent lip has a value in the truth and none where both")
 
 
 def test_the_score_s_row_of_a_table_is_made_of_the_clips_own_metrics() -> None:
