@@ -195,7 +195,8 @@ def test_every_setting_of_a_rollout_has_a_flag_with_its_meaning(files, tmp_path:
         "sinks": 0,
     }
     values |= {"solver": "heun", "start": "generate", "struct_start": "noise", "context_noise": 0.02}
-    values |= {"audio_guidance": 2.0, "text_guidance": 0.5, "structure_from": "runs/structure", "blinks": 20.0}
+    values |= {"audio_guidance": 2.0, "text_guidance": 0.5, "structure_guidance": 3.0}
+    values |= {"structure_from": "runs/structure", "blinks": 20.0}
     assert set(values) == set(RolloutConfig.model_fields)
     flags = [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     assert run(files, tmp_path / "out.mp4", *flags, "--print-config") == 0
