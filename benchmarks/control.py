@@ -25,6 +25,7 @@ from common import RESULTS, table, write_result
 from levels import Bench
 
 from df_eval.config import EvalConfig
+from df_eval.metrics.identity import identity_distance
 from df_eval.metrics.pose import blink_rate
 from df_eval.reading.readings import FaceReadings
 from df_eval.rows.generation import decode, model_inputs, true_structure
@@ -41,23 +42,27 @@ from df_models.time import from_slots
 
 POSE = ("yaw", "pitch", "roll")
 HEADER = ("given", "pose: correlation", "pose: error, degrees", "blinks a minute", "lids: correlation",
-          "mouth and own speech", "mouth and given motion")  # fmt: skip
+          "mouth and own speech", "identity distance to the portrait", "mouth and given motion")  # fmt: skip
 
 
 class Signals(NamedTuple):
-    """Of one clip: angles ``[P, A]`` in degrees, closure of the lids ``[P]``, opening of the mouth ``[P]``."""
+    """Of one clip: angles ``[P, A]`` in degrees, closure of the lids ``[P]``, opening of the mouth ``[P]``, distance of
+    the identity to that of the first frame ``[P]``, which is the portrait."""
 
     angles_PA: np.ndarray
     blink_P: np.ndarray
     mouth_P: np.ndarray
+    identity_P: np.ndarray
 
 
 def signals(found: FaceReadings | None, frames: int) -> Signals:
     """Of what a reader found, or of a clip's truth."""
     parts = None if found is None else (found.angles_TA, found.blink_T, found.mouth_open_T)
-    if parts is None or any(part is None for part in parts):
+    if found is None or parts is None or any(part is None for part in parts):
         raise UserError("the reader of this run's clips reads no pose, eyelids or mouth; give a run on such a dataset")
-    return Signals(*(np.asarray(part)[:frames] for part in parts))
+    identity_TD = found.identity_TD
+    apart_T = np.full(frames, np.nan) if identity_TD is None else identity_distance(identity_TD, identity_TD[0])
+    return Signals(*(np.asarray(part)[:frames] for part in (*parts, apart_T)))
 
 
 def correlation(one_P: np.ndarray, other_P: np.ndarray) -> float:
@@ -86,6 +91,7 @@ def line(made: list[Signals], given: list[Signals], own: list[Signals], lids_BP:
         "blinks_per_minute": sum(rate.numerator for rate in rates) / sum(rate.denominator for rate in rates),
         "lids_correlation": mean([correlation(m.blink_P, lids_P) for m, lids_P in zip(made, lids_BP)]),
         "lips_own": mean([correlation(m.mouth_P, o.mouth_P) for m, o in zip(made, own)]),
+        "identity": mean([float(np.nanmean(m.identity_P)) for m in made]),
         "lips_given": mean([correlation(m.mouth_P, g.mouth_P) for m, g in zip(made, given)]),
     }
 

@@ -40,8 +40,8 @@ THEVAL = [
         "head motion dynamics",
         "theval",
         "truth",
-        "Root of: the angles' standard deviation times the variance of their changes per frame (degrees), either the "
-        "mean of yaw, pitch and roll, plus the variance of the face's place (pixels), mean of x and y.",
+        "sqrt(s v + p): s the standard deviation of an angle (degrees), v the variance of its change per frame, both "
+        "the mean of yaw, pitch and roll; p the variance of the face's place (pixels), mean of x and y.",
         _head_motion,
         within=NOT_NEGATIVE,
         needs=("theval", "angles"),
@@ -68,8 +68,8 @@ THEVAL = [
         "silent lip stability",
         "theval",
         "truth",
-        "Median distance of the gap between the inner lips to its mean, over the frames without speech, of pauses of "
-        f"{theval.SILENT_SECONDS} s or more.",
+        "Median of |g - mean g| over the frames without speech, in pauses of "
+        f"{theval.SILENT_SECONDS} s or more; g is the gap between the inner lips.",
         lambda s: theval.silent_lip_stability(s.theval, s.speech),
         within=NOT_NEGATIVE,
         needs=("theval", "speech"),
