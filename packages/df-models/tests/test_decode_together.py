@@ -66,7 +66,7 @@ def test_one_that_fails_fails_alone(caplog, monkeypatch):
         broken.setattr(together, "_together", lambda *_: 1 / 0)
         found = decode_together(vae, streams, latents)
     assert "3 streams could not be decoded" in caplog.text and isinstance(found[2], ZeroDivisionError)
-    for mine, stream, frames in zip(found[:2], others, latents, strict=False):
+    for mine, stream, frames in zip(found[:2], others[:2], latents[:2], strict=True):
         assert isinstance(mine, torch.Tensor) and torch.equal(mine, stream.decode(frames))
 
 

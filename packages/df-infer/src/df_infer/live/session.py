@@ -31,7 +31,7 @@ from df_infer.sampling.audio_feed import lookahead_frames
 from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.sampler import Sampler
-from df_infer.sampling.steps import Held, Steps, alone
+from df_infer.sampling.steps import HeldUp, Steps, alone
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce
 from df_models.errors import UserError
@@ -228,7 +228,7 @@ class Session:
         """
         self._check_not_within()
         while not self._computing.acquire(blocking=False):
-            yield Held(self._computing)
+            yield HeldUp(self._computing)
         try:
             self._maker = threading.get_ident()
             return (yield from self._next_segment())

@@ -55,7 +55,7 @@ class Decoding(NamedTuple):
         return self.stream.decode(self.latents_BTChw)
 
 
-class Held(NamedTuple):
+class HeldUp(NamedTuple):
     """Another thread is at work on what a chunk needs: it asks again when that may be over."""
 
     lock: threading.Lock
@@ -70,7 +70,7 @@ class Held(NamedTuple):
 HELD_S = 0.002
 """Seconds after which those that are held up ask again, where nobody else has anything to do."""
 
-Request: TypeAlias = Asked | Decoding | Held
+Request: TypeAlias = Asked | Decoding | HeldUp
 Steps: TypeAlias = Generator[Request, Any, T]
 """What makes something of type T by steps."""
 
@@ -119,7 +119,7 @@ def together(every: Sequence[Steps[T]]) -> Iterator[tuple[int, T | Exception]]:
             now = asked.copy()
             ended.clear()
             asked.clear()
-            if all(isinstance(request, Held) for request in now.values()):
+            if all(isinstance(request, HeldUp) for request in now.values()):
                 time.sleep(HELD_S)
             for place, answer in _answered(now, makers).items():
                 go_on(place, every[place].throw if isinstance(answer, Exception) else every[place].send, answer)
@@ -133,7 +133,7 @@ def _answered(asked: dict[int, Request], makers: dict[int, StepsTogether]) -> di
     batches: dict[tuple[str, int], list[int]] = {}
     answers: dict[int, Any] = {}
     for place, request in asked.items():
-        if isinstance(request, Held):
+        if isinstance(request, HeldUp):
             answers[place] = None
             continue
         whose = request.model if isinstance(request, Asked) else request.vae

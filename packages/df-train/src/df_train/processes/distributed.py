@@ -33,8 +33,8 @@ _BESIDE = timedelta(days=1)
 
 _LAST_TENSORS = 0.2
 """Seconds for gloo's threads to let go of the tensors of the last collective, which takes the interpreter. One that
-comes to it after the interpreter has begun to end aborts the process (pytorch/pytorch#179291): 11 of 80 short programs
-on two busy cores. torch's caches hold the groups, so the threads cannot be joined."""
+comes to it after the interpreter has begun to end aborts the process (pytorch/pytorch#179291), on busy cores now and
+then. torch's caches hold the groups, so the threads cannot be joined."""
 
 
 @dataclass(frozen=True)
