@@ -14,7 +14,8 @@ from df_eval.config import EvalConfig
 from df_eval.evaluate import check_makable, structure_there
 from df_eval.reading.readers import SyntheticFaceReader, mouth_of_structure
 from df_eval.reports.facts import protocol_lines
-from df_eval.rows.generation import fitting_lengths, generate_clips, true_structure
+from df_eval.rows.generation import Generated, fitting_lengths, generate_clips, true_structure
+from df_eval.rows.systems import RunSystem
 from df_infer.config import RolloutConfig
 from df_infer.pipeline import Pipeline
 from df_models import DualForce
@@ -63,6 +64,13 @@ def test_the_structure_is_the_clips_own_or_the_other_models(clips: list[EvalClip
     wanted = generated(Pipeline.from_run(maker, "cpu"), clips, None)
     np.testing.assert_allclose(generated(condition, clips, str(maker)), wanted, atol=1e-4)
     assert np.abs(wanted - truth).max() > 0.1
+    system = RunSystem("generated", condition, RolloutConfig(steps=1, structure_from="others"), EvalConfig(seed=3))
+    swapped = [
+        made.structure_TD for made in system.make(clips, FRAMES, lambda count: None) if isinstance(made, Generated)
+    ]
+    np.testing.assert_allclose(swapped, truth[::-1], atol=1e-4)
+    with pytest.raises(UserError, match="there is no other clip"):
+        system.make(clips[:1], FRAMES, lambda count: None)
     with pytest.raises(UserError, match="makes none"):
         check_makable(condition.model.config, RolloutConfig())
     check_makable(condition.model.config, RolloutConfig(structure_from="truth"))
@@ -95,6 +103,7 @@ def told(source: str | None = None, **asked: object) -> dict[str, str]:
 
 def test_the_protocol_says_whose_structure_it_is():
     assert told(None)["structure"].startswith("generated") and told("truth")["structure"].startswith("GIVEN, the true")
+    assert told("others")["structure"].startswith("GIVEN, the true structure of the next clip")
     assert told("runs/other")["structure"] == "given, made first by runs/other from the same sound"
 
 

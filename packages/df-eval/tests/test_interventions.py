@@ -25,8 +25,8 @@ from df_eval.rows.interventions import (
     STRUCTURE_SWAPPED,
     Interventions,
     intervene,
-    partners,
 )
+from df_eval.rows.partners import partners
 from df_eval.rows.systems import RunSystem
 from df_eval.suite import Suite
 from df_infer.config import TRUTH

@@ -188,6 +188,7 @@ def test_a_model_of_structure_alone_makes_it_for_another(model, driven_run, file
         (["--drive-fields", "pitch"], "give one with --drive"),
         (["--drive", "SHORT", "--drive-fields", "pitch,,yaw"], "write names with commas"),
         (["--structure-from", "truth"], "have no true structure"),
+        (["--structure-from", "others"], "structure_from=others, but speech and a portrait have no true structure"),
         (["--structure-from", "nowhere"], "rollout.structure_from=nowhere: there is no such run"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from argparse import Namespace
 from collections.abc import Callable
@@ -39,3 +40,23 @@ def test_stage_1_takes_the_hours_of_the_video_tower_alone(script: Callable[[str]
 def test_fewer_held_out_clips_than_are_asked_for_are_refused(script: Callable[[str], dict[str, Any]], dataset: Path):
     with pytest.raises(UserError, match=r"holds 3 clips, and 40 are to be measured .* --val-clips 40$"):
         script("sync.py")["_clips"](Namespace(data=dataset, clips=40), None, None)
+
+
+def test_losses_by_noise_level_are_paired_by_seed(script: Callable[[str], dict[str, Any]], tmp_path: Path):
+    for arm, seed, more in (("a", 0, 0.0), ("a", 1, 0.5), ("b", 0, 0.1), ("b", 1, 0.6)):
+        run = tmp_path / "runs" / arm / f"seed-{seed}-0a1b"
+        run.mkdir(parents=True)
+        rows = [{"step": step, "sigma/video/0.00-0.25": 2.0 - step / 100 + more} for step in range(10, 101, 10)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runs = sorted(map(str, tmp_path.glob("runs/*/*")))
+    script("buckets.py")["main"]([*runs, "--out", str(tmp_path / "table.md")])
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "table.md").read_text().splitlines()
+    ]
+    cells = {line[2]: line for line in lines if line[:1] == ["video"]}
+    assert cells["a"][4].startswith("2.100 ±") and cells["a"][5].startswith("1.250 ±"), (
+        "early: steps 10 and 20; late: 100"
+    )
+    assert cells["a"][6] == "–" and cells["b"][6] == "0.100 ± 0.000"
+    with pytest.raises(UserError, match=r"no metrics\.jsonl"):
+        script("buckets.py")["main"]([str(tmp_path)])

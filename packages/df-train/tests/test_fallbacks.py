@@ -194,6 +194,8 @@ def test_samples_of_a_condition_need_a_structure_and_say_whose_it_is(make_config
     with pytest.raises(UserError, match=r"set rollout.structure_from to a run.*`truth`"):
         preflight(make_config(tmp_path / "run", **changes))
     preflight(make_config(tmp_path / "run", **changes, rollout={"structure_from": "truth"}))
+    with pytest.raises(UserError, match=r"others is for df-eval.*`truth`"):
+        preflight(make_config(tmp_path / "run", **changes, rollout={"structure_from": "others"}))
     assert "true structure" in label_of(RolloutConfig(structure_from="truth"))
     assert label_of(RolloutConfig()) == "generated"
 

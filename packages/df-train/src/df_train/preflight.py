@@ -13,6 +13,7 @@ import torch
 
 from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
+from df_infer.config import OTHERS
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir
 from df_infer.sampling.guidance import check_guidance
@@ -174,6 +175,11 @@ def check_samples(config: TrainConfig, model: DualForceConfig) -> None:
         )
     if config.rollout.structure_from is not None and not model.has_structure:
         raise UserError("rollout.structure_from gives structure, but the model has none (streams=video); leave it out")
+    if config.rollout.structure_from == OTHERS:
+        raise UserError(
+            f"rollout.structure_from={OTHERS} is for df-eval (`df-eval RUN rollout.structure_from={OTHERS}`): samples "
+            "of training show each clip alone; set it to `truth`, to a run whose model makes it, or sample.clips=0"
+        )
     if model.structure_given == "always" and config.rollout.structure_from is None:
         raise UserError(
             "objective.give_structure=1: the model learns to make no structure, so samples need one; set "

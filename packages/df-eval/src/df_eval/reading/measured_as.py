@@ -10,7 +10,7 @@ from df_data.format.manifest import read_manifest
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.reading.reader_files import reader_hashes
 from df_eval.study.programs import versions
-from df_infer.config import TRUTH
+from df_infer.config import OTHERS, TRUTH
 from df_infer.run_dir import Run, RunDir, open_run
 from df_models.device import choose_device
 from df_models.machine import choose_precision
@@ -37,7 +37,7 @@ def measured_as(run: RunDir, config: EvalConfig, root: Path | None, files: Reade
         "dataset": None if root is None else read_manifest(root / "val").digest,
         "readers": reader_hashes(files),
         "dtype": choose_precision(config.dtype, choose_device(config.device)).name,
-        "maker": maker if maker in (None, TRUTH) else _made_by(open_run(maker)),
+        "maker": maker if maker in (None, TRUTH, OTHERS) else _made_by(open_run(maker)),
         "software": versions(),
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

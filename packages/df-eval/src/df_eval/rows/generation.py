@@ -15,7 +15,7 @@ from torch import Tensor
 from df_data.format.manifest import source_of
 from df_data.reading.batch import structure_vectors
 from df_eval.clips import EvalClip
-from df_infer.config import TRUTH
+from df_infer.config import OTHERS, TRUTH
 from df_infer.pipeline import Pipeline, pool_of
 from df_infer.rollout import RolloutConfig, generate_latents, stream_latents
 from df_infer.sampling.drive import Drive
@@ -103,7 +103,7 @@ def given_structure(
     source = rollout.structure_from
     if source is None:
         return None
-    if source == TRUTH:
+    if source in (TRUTH, OTHERS):  # of others: `df_eval.rows.partners` has put it into the clips
         return Drive(torch.stack([true_structure(pipeline, clip, frames) for clip in clips]))
     maker = pipeline.maker(source)
     inputs = model_inputs(maker, clips, frames)
@@ -119,7 +119,7 @@ def true_structure(pipeline: Pipeline, clip: EvalClip, frames: int) -> Tensor:
     stored = {"structure": clip.structure_TV, "flame": clip.flame_TV}
     found = {name: value for name, value in stored.items() if value is not None}
     if "structure" not in found:
-        raise UserError(f"clip {clip.key} has no true structure (rollout.structure_from={TRUTH})")
+        raise UserError(f"clip {clip.key} has no true structure (rollout.structure_from={TRUTH} or {OTHERS})")
     vectors = structure_vectors(found, source_of(pipeline.model.config.structure_layout), clip.key)
     return to_slots(vectors[:frames].float())
 

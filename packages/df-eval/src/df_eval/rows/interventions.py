@@ -27,6 +27,7 @@ from df_eval.reading.readers import FaceReader
 from df_eval.reading.readings import FaceReadings
 from df_eval.rows.codec import through
 from df_eval.rows.generation import Progress
+from df_eval.rows.partners import partners, with_structure_of
 from df_eval.rows.systems import LeftOut, RunSystem
 from df_infer.config import TRUTH
 from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, SHARE
@@ -89,14 +90,6 @@ class Interventions:
         return {"frames": self.frames, "rows": rows, "missing": self.missing}
 
 
-def partners(clips: Sequence[EvalClip]) -> list[int]:
-    """For each clip the next one of another person; of the same person where all clips are of one."""
-    count = len(clips)
-    following = [[(index + step) % count for step in range(1, count)] for index in range(count)]
-    others = [[j for j in after if clips[j].identity != clip.identity] for after, clip in zip(following, clips)]
-    return [(other or after or [index])[0] for index, (other, after) in enumerate(zip(others, following))]
-
-
 def intervene(
     system: RunSystem,
     clips: Sequence[EvalClip],
@@ -147,8 +140,7 @@ def _structure_swapped(system: RunSystem, clips: Sequence[EvalClip], others: Seq
         return "the model was never given all of its structure in training (objective.give_structure=0)"
     if any(clip.structure_TV is None for clip in clips):
         return "the clips have no true structure"
-    swapped = (clips[other] for other in others)
-    return [replace(clip, structure_TV=o.structure_TV, flame_TV=o.flame_TV) for clip, o in zip(clips, swapped)]
+    return with_structure_of(clips, others)
 
 
 def _reference_swapped(clips: Sequence[EvalClip], others: Sequence[int]) -> list[EvalClip] | str:

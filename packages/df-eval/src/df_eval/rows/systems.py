@@ -10,6 +10,8 @@ from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.measure import GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC, row_of
 from df_eval.rows.generation import Generated, Progress, generate_clips
+from df_eval.rows.partners import with_others_structure
+from df_infer.config import OTHERS
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models.structure import StructureLayout
@@ -55,9 +57,10 @@ class RunSystem:
         return self.pipeline.model.config.structure_layout
 
     def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Iterator[Generated | LeftOut]:
+        given = with_others_structure(clips) if self.rollout.structure_from == OTHERS else clips
         return generate_clips(
             self.pipeline,
-            clips,
+            given,
             frames,
             rollout=self.rollout,
             seed=self.config.seed,

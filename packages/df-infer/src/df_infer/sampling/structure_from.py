@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from df_infer.config import TRUTH, RolloutConfig
+from df_infer.config import OTHERS, TRUTH, RolloutConfig
 from df_infer.rollout import Rollout
 from df_infer.run_dir import open_run
 from df_models import DualForce, DualForceConfig
@@ -62,15 +62,15 @@ def found(path: str) -> str:
 
 
 def check_no_truth(rollout: RolloutConfig) -> None:
-    """Refuse the true structure where there is none.
+    """Refuse the true structure, of a clip or of another one, where there is none.
 
     Raises:
         UserError: with what to give instead.
     """
-    if rollout.structure_from == TRUTH:
+    if rollout.structure_from in (TRUTH, OTHERS):
         raise UserError(
-            f"rollout.structure_from={TRUTH}, but speech and a portrait have no true structure; give a motion "
-            "(--drive motion.npz), or name a run whose model makes it (--structure-from RUN)"
+            f"rollout.structure_from={rollout.structure_from}, but speech and a portrait have no true structure; give "
+            "a motion (--drive motion.npz), or name a run whose model makes it (--structure-from RUN)"
         )
 
 
