@@ -25,7 +25,9 @@ def settings(arm: Arm) -> list[str]:
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_arm_can_be_trained_and_measured(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_arm_can_be_trained_and_measured(
+    path: Path, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     study = load_config(StudyConfig, path)
     assert path.stem.replace("_", "-") == study.name
@@ -39,7 +41,8 @@ def test_every_arm_can_be_trained_and_measured(path: Path, tmp_path: Path, monke
             assert config.budget.minutes is None and config.max_minutes is None
             if not arm.needs:  # what it needs is not there
                 there = {"device": "cpu", "run_dir": Location(tmp_path / name)}
-                data = config.data.model_copy(update={"root": Location(tmp_path / "data")})
+                root = tmp_path / "data" if config.data.synth else dataset  # for one that is built from videos
+                data = config.data.model_copy(update={"root": Location(root)})
                 preflight(config.model_copy(update={**there, "data": data}))
         assert corpora.setdefault(str(config.data.root), config.data.synth) == config.data.synth
         told = [*overrides(nested(study.evaluation.set)), *overrides(arm.evaluation)]
