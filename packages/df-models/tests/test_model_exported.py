@@ -32,11 +32,12 @@ def as_onnx(program: torch.export.ExportedProgram, folder: Path) -> Run:
     onnx_step(program, folder / "step.onnx")
     assert [path.name for path in folder.iterdir()] == ["step.onnx"], "the weights are in the file"
     session = onnxruntime.InferenceSession(folder / "step.onnx")
-    names = [each.name for each in session.get_inputs()]
+    names, results = ([each.name for each in side] for side in (session.get_inputs(), session.get_outputs()))
+    assert results[:3] == ["velocity_video", "velocity_structure", "held_0"]
+    assert {"video", "structure", "sigma_video", "view_reference_latent"} <= set(names)
 
-    def run(*arguments: torch.Tensor | None) -> list[torch.Tensor]:
-        given = [each.numpy() for each in arguments if each is not None]
-        return [torch.from_numpy(each) for each in session.run(None, dict(zip(names, given, strict=True)))]
+    def run(**arguments: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.from_numpy(each) for each in session.run(None, {name: arguments[name].numpy() for name in names})]
 
     return run
 
@@ -56,7 +57,7 @@ def test_an_exported_step_is_the_models_at_every_frame(build, make_clip, tmp_pat
         heard = model.hear(inputs.audio, cache, frame=frame, count=1)
         if run is None:
             run = form(export_step(model, inputs, cache, frame=frame, heard=heard, write=True), tmp_path)
-        video, structure, *held = run(*step_arguments(model, inputs, cache, frame=frame, heard=heard))
+        video, structure, *held = run(**step_arguments(model, inputs, cache, frame=frame, heard=heard))
         wanted = model.step(*inputs, cache, frame=frame, write=True, heard=heard)
         torch.testing.assert_close(video, wanted.video, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(structure, wanted.structure, rtol=1e-5, atol=1e-5)
