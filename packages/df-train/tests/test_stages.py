@@ -20,7 +20,7 @@ from df_models.errors import UserError
 from df_models.media import write_video
 from df_models.settings import Location, merge, validate_config
 from df_train.begin import PARTS, build_model, part_of
-from df_train.cli import main
+from df_train.cli import main, summary
 from df_train.config import TrainConfig
 from df_train.engine import Stop
 from df_train.run import train
@@ -77,7 +77,12 @@ def test_stage_1_trains_the_video_tower_alone(stage1, pretrained, config_tree, g
 @pytest.mark.parametrize("mode", ["teacher_forcing", "error_recycling"])
 def test_stage_1_with_a_separate_history(config_tree, general, tmp_path, mode):
     changes = {"objective": {"history": {"mode": mode, "error_bank": 4}}, "optim": {"steps": 2}}
-    assert train(_stage1(config_tree, tmp_path / "run", general, **changes)).stop == Stop.DONE
+    result = train(_stage1(config_tree, tmp_path / "run", general, **changes))
+    assert result.stop == Stop.DONE
+    told = summary(result, tmp_path / "run")
+    assert f"model.start_from={tmp_path / 'run' / 'model'}" in told and "df-eval" not in told, (
+        "it has no faces to measure"
+    )
 
 
 def test_stage_2_begins_with_the_tower_of_stage_1(pretrained, config_tree, interrupted_after, tmp_path, capsys):

@@ -277,7 +277,11 @@ def summary(result: Any, directory: Path) -> str:
         lines.append(f"  contact sheet   {result.contact_sheet}")
     if result.loss_plot:
         lines.append(f"  loss plot       {result.loss_plot}")
-    lines += ["", "next:", f"  {command(f'df-eval {quote(str(directory))}')}"]
+    lines += ["", "next:"]
+    if result.measurable:
+        lines.append(f"  {command(f'df-eval {quote(str(directory))}')}")
+    else:  # general video, or a model of structure alone
+        lines.append(f"  a stage that begins with it: model.start_from={directory / 'model'} model.architecture=preset")
     if result.example:
         face, speech = result.example
         cropped = " --cropped" if result.crops_faces else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -78,7 +78,11 @@ from df_train.validation.measure import Validation
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left behind, for the summary on the screen."""
+    """What a run left behind, for the summary on the screen.
+
+    Attributes:
+        measurable: whether df-eval can measure it on its own dataset: videos of faces.
+    """
 
     stop: Stop
     step: int
@@ -89,6 +93,7 @@ class Result:
     loss_plot: Path | None = None
     crops_faces: bool = False
     full_steps: int | None = None
+    measurable: bool = True
 
 
 def say(message: str) -> None:
@@ -134,6 +139,7 @@ def train(
             _begin(run, config, wish, known, 0 if start is None else start.step, keep=clock is not None)
         try:
             result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
+            result = replace(result, measurable=manifest.has_faces and training.model.config.has_video)
         except BaseException:
             if world.is_main:
                 put_back(run)
