@@ -25,7 +25,7 @@ from df_models.model.dualforce import Velocity
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.distill.objective import Distillation, check, stretched
 from df_train.distill.path import advanced, draw_places, end_of, levels_at, own_clip, placed, towards, upon
-from df_train.noising import Shown, Streams, show
+from df_train.noising import Shown, Streams, clean_streams, show
 from df_train.objective import predict
 from df_train.run import train
 
@@ -33,12 +33,21 @@ ROLLOUT = {"steps": 2, "shift": 2.5, "struct_start": "previous", "context_noise"
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: dict[str, int], open_gates: Callable[[nn.Module], None]) -> DualForce:
-    torch.manual_seed(0)
-    model = DualForce.from_preset("quickstart", **tiny_model)
-    open_gates(model)
-    model.set_structure_statistics(torch.full((70,), 3.0), torch.full((70,), 2.0))
-    return model.eval()
+def model_of(tiny_model: dict[str, int], open_gates: Callable[[nn.Module], None]) -> Callable[[str], DualForce]:
+    def model(streams: str) -> DualForce:
+        torch.manual_seed(0)
+        model = DualForce.from_preset("quickstart", **tiny_model, streams=streams)
+        open_gates(model)
+        if model.config.has_structure:
+            model.set_structure_statistics(torch.full((70,), 3.0), torch.full((70,), 2.0))
+        return model.eval()
+
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(model_of: Callable[[str], DualForce]) -> DualForce:
+    return model_of("both")
 
 
 @pytest.fixture
@@ -54,20 +63,36 @@ def shown_of(batch: Batch, start_clean: float = 1.0) -> Shown:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("struct_start", ["previous", "noise"])
-@pytest.mark.parametrize("structure_steps", [None, 1])
+@pytest.mark.parametrize(
+    ("streams", "struct_start", "structure_steps"),
+    [
+        ("both", "previous", None),
+        ("both", "previous", 1),
+        ("both", "noise", None),
+        ("both", "noise", 1),
+        ("video", "noise", None),
+        ("structure", "previous", None),
+    ],
+)
 def test_a_clip_of_as_many_rounds_as_frames_is_what_generation_gives(
-    batch: Batch, model: DualForce, struct_start: str, structure_steps: int | None
+    batch: Batch,
+    model_of: Callable[[str], DualForce],
+    streams: str,
+    struct_start: str,
+    structure_steps: int | None,
 ) -> None:
+    model = model_of(streams)
     batch = replace(batch, reference_frame=torch.zeros(3, dtype=torch.long))
     changes = {"struct_start": struct_start, "structure_steps": structure_steps}
     rollout = RolloutConfig.model_validate(ROLLOUT | changes)
-    shown, frames = shown_of(batch), batch.video.shape[1]
-    shown.clean.video[:, 0] = shown.reference_latent  # what generation starts on
+    clean = clean_streams(model, batch)
+    shown, frames = replace(shown_of(batch), clean=clean), batch.video.shape[1]
+    if model.config.has_video:
+        shown.clean.video[:, 0] = shown.reference_latent  # what generation starts on
     noise, ids = FrameNoise(7, [4, 5, 6]), [4, 5, 6]
 
     def drawn(video: str, structure: str) -> Streams:
-        pairs = ((video, batch.video), (structure, batch.structure))
+        pairs = ((video, clean.video), (structure, clean.structure))
         return Streams(*(noise.draw(0, frames, name, tuple(x.shape[2:])) for name, x in pairs))
 
     past, made = own_clip(
@@ -80,14 +105,13 @@ def test_a_clip_of_as_many_rounds_as_frames_is_what_generation_gives(
         history_noise=drawn("context_video", "context_structure"),
         level=rollout.context_noise,
     )
-    tokens = shown.reference_tokens if model.config.reference_dim else None
-    expected = generate_latents(
-        model, shown.audio, shown.reference_latent, tokens, config=rollout, seed=7, sample_ids=ids
-    )
+    portrait = (shown.reference_latent, shown.reference_tokens) if model.config.has_video else (None, None)
+    expected = generate_latents(model, shown.audio, *portrait, config=rollout, seed=7, sample_ids=ids)
     for one, two in ((made.video, expected.video), (made.structure, expected.structure)):
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(past.video[:, :-1], made.video[:, :-1], atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(made.video[:, 1:], shown.clean.video[:, 1:], atol=0.1)
+    stream = "video" if model.config.has_video else "structure"
+    assert not torch.allclose(getattr(made, stream)[:, 1:], getattr(shown.clean, stream)[:, 1:], atol=0.1)
 
 
 def test_the_path_is_the_rollouts_with_more_steps() -> None:
@@ -192,6 +216,29 @@ def test_a_run_distils_resumes_to_the_bit_and_refuses_another_teacher(
     start = DualForce.from_pretrained(teacher).state_dict()
     assert start.keys() == ends[0].keys()
     assert any(not torch.equal(value, ends[0][name]) for name, value in start.items())
+
+
+@pytest.mark.parametrize(("streams", "other"), [("video", "structure"), ("structure", "video")])
+def test_a_model_of_one_stream_is_distilled(
+    distilling: Callable[..., TrainConfig],
+    model_of: Callable[[str], DualForce],
+    tmp_path: Path,
+    streams: str,
+    other: str,
+) -> None:
+    model_of(streams).save_pretrained(tmp_path / "one")
+    objective = {"flame": {"weight": 0}, "drop_audio": 0, "drop_text": 0, f"{other}_weight": 0}
+    config = distilling(
+        tmp_path / "run",
+        model={"start_from": str(tmp_path / "one"), "overrides": {}},
+        objective=objective,
+        optim={"steps": 2, "warmup": 1},
+        log={"every": 1},
+    )
+    train(config)
+    assert DualForce.from_pretrained(tmp_path / "run" / "model").config.streams == streams
+    told = figures(tmp_path / "run")[2]
+    assert told[f"loss/{streams}"] > 0 and f"loss/{other}" not in told
 
 
 @torch.no_grad()

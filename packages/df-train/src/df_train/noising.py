@@ -42,7 +42,8 @@ class Streams(NamedTuple):
 
 def clean_streams(model: DualForce, batch: Batch) -> Streams:
     """A batch's streams as the model has them: normalised, and of width 0 where it has none."""
-    return Streams(batch.video[:, :, : model.config.stream_channels], model.normalize_structure(batch.structure))
+    video = batch.video if model.config.has_video else batch.video[:, :, :0, :0, :0]
+    return Streams(video, model.normalize_structure(batch.structure))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ TASKS: dict[TaskName, Task] = {
         defaults={"objective": {"structure_weight": 0.0, "flame": {"weight": 0.0}}},
     ),
     "distill": Task(
-        streams=("both",),
         defaults={"objective": {"flame": {"weight": 0.0}, "drop_audio": 0.0, "drop_text": 0.0}},
     ),
 }

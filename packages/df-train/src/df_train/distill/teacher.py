@@ -26,7 +26,7 @@ def load_teacher(config: TrainConfig, decided: Mapping[str, Any], world: World) 
     """
     assert config.model.start_from is not None
     teacher = build_model(config, decided)
-    if not teacher.has_structure_statistics:
+    if teacher.config.has_structure and not teacher.has_structure_statistics:
         raise UserError(f"task=distill: model.start_from={config.model.start_from} was not trained; train it first")
     teacher.requires_grad_(False).to(world.device).eval()
     spread(teacher, config, world, lambda line: None)
