@@ -62,9 +62,10 @@ def people(root: Path) -> dict[str, Person]:
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for split in sorted(path.parent for path in root.glob("*/manifest.json")):
         for sample in iter_samples(split, video=False):
-            if "blink" not in sample.meta.truth_names or sample.meta.encoders["structure"].id != LAYOUT.encoder:
+            names = sample.meta.truth_names or ()
+            if "blink" not in names or sample.meta.encoders["structure"].id != LAYOUT.encoder:
                 raise UserError(f"{root}: its clips have no structure of {LAYOUT.encoder} with blinks")
-            blink_T = sample.tensors["truth"][:, sample.meta.truth_names.index("blink")]
+            blink_T = sample.tensors["truth"][:, names.index("blink")]
             found[sample.meta.identity].append((sample.tensors["structure"][:, LIDS].numpy(), blink_T.numpy()))
     if not found:
         raise UserError(f"{root} holds no clips; give a dataset that df-data build wrote")
