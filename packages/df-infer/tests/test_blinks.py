@@ -16,7 +16,14 @@ from df_infer.sampling.noise import FrameNoise
 from df_models import DualForce
 from df_models.blinks import BLINKS_PER_MINUTE, closing_eyelids
 from df_models.errors import UserError
-from df_models.structure import EYELIDS, SYNTHETIC_70, StructureLayout
+from df_models.structure import (
+    EYELIDS,
+    FLAME_MOTION_59,
+    LIVEPORTRAIT_70,
+    MEDIAPIPE_70,
+    SYNTHETIC_70,
+    StructureLayout,
+)
 from df_models.time import FPS, from_slots, latent_length, pixel_length
 
 HEAD = ("pitch", "yaw", "roll")
@@ -69,6 +76,23 @@ def test_a_model_that_learnt_it_is_given_its_eyelids_and_no_more(blinking, input
     assert (blinking.denormalize_structure(without.structure) - found)[..., LIDS].abs().max() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("layout", "down"),
+    [(LAYOUT, 0.111), (StructureLayout.of(MEDIAPIPE_70, "mediapipe"), 0.044)],
+)
+def test_closing_brings_the_lids_of_a_layout_together_and_moves_nothing_else(layout, down: float) -> None:
+    closing, names = closing_eyelids(layout), layout.vector.names
+    assert closing is not None and not closing[~LIDS.numpy()].any()
+    upper, lower = [closing[names.index(f"expression[{entry}]")] for entry in (40, 49)], names.index("expression[55]")
+    assert upper == pytest.approx([down, down]) and closing[lower] < 0, "y is down"
+
+
+@pytest.mark.parametrize(("fields", "encoder"), [(LIVEPORTRAIT_70, "liveportrait"), (FLAME_MOTION_59, "deca")])
+def test_what_closes_other_lids_is_not_known(fields, encoder: str) -> None:
+    assert closing_eyelids(StructureLayout.of(fields, encoder)) is None
+    assert StructureLayout.of(fields, encoder).has(EYELIDS) == (fields is LIVEPORTRAIT_70)
+
+
 def test_a_motion_that_gives_the_lids_goes_before(blinking, inputs) -> None:
     track = torch.full((2, 17, 4, 70), 0.5)
     for fields in ((), (EYELIDS,)):
@@ -84,7 +108,21 @@ def test_blinks_that_a_model_cannot_have_are_refused_when_they_are_asked_for(mod
     plain = generate_latents(model, *short, config=config)
     off = generate_latents(model, *short, config=config.model_copy(update={"blinks": 0.0}))
     assert torch.equal(plain.structure, off.structure), "by default such a model is left alone"
-    other = DualForce(replace(blinking.config, structure_layout=StructureLayout.of(SYNTHETIC_70, "somebody"))).eval()
-    for unable, message in ((model, r"rollout.blinks=20, but .*\[\[eyelids\]\]"), (other, "not known of .*somebody")):
+    other, flame = (
+        DualForce(replace(blinking.config, **changes)).eval()
+        for changes in (
+            {"structure_layout": StructureLayout.of(SYNTHETIC_70, "somebody")},
+            {
+                "structure_layout": StructureLayout.of(FLAME_MOTION_59, "deca"),
+                "structure_dim": 59,
+                "given_fields": (("jaw",),),
+            },
+        )
+    )
+    for unable, message in (
+        (model, r"rollout.blinks=20, but .*\[\[eyelids\]\]"),
+        (other, "not known of .*somebody.*--drive-fields eyelids"),
+        (flame, "deca's .* has no eyelids among its fields"),
+    ):
         with pytest.raises(UserError, match=message):
             generate_latents(unable, *short, config=config.model_copy(update={"blinks": 20.0}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import shutil
@@ -296,6 +297,19 @@ def test_an_old_result_survives_a_failure(files, tmp_path: Path, capsys) -> None
     (tmp_path / "out.mp4").write_bytes(b"old")
     assert run(files, tmp_path / "out.mp4", "--frames", "10") == 2
     assert (tmp_path / "out.mp4").read_bytes() == b"old"
+
+
+def test_every_option_tells_its_default_and_help_fits_a_terminal() -> None:
+    parsers = next(a for a in cli.build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+    assert set(parsers) == {"generate", "serve"}
+    needed = {"help", "print_config", "run", "image", "audio", "out", "manifest"}
+    switches = {"cropped", "keep_level", "quiet", "compile"}
+    for parser in parsers.values():
+        for action in parser._actions:
+            if action.dest not in needed | switches:
+                assert "default: " in str(action.help), action.option_strings
+        told = parser.format_help()
+        assert "docs/serving.md" in told and max(map(len, told.splitlines())) <= 88
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["--version"]])

@@ -203,6 +203,45 @@ def test_the_commands_mistakes_are_told_in_one_line(driven_run, files, tmp_path,
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.parametrize(
+    ("training", "more", "message"),
+    [
+        ("objective: {structure_tail: 0.0}", ["--structure-guidance", "2"], "structure_tail=0"),
+        ("objective: {structure_tail: 0.0}", ["--drive", "TRACK"], None),  # clean structure is shown all the same
+        ("task: distill", ["--structure-guidance", "2"], "is a distilled student"),
+        ("task: distill", ["--drive", "TRACK"], "is a distilled student"),
+        ("task: distill", ["--manifest", "LIST", "--structure-guidance", "2"], "is a distilled student"),
+        ("objective: {structure_tail: some}", [], "must be a number, not 'some'"),
+    ],
+)
+def test_what_a_runs_training_did_not_show_is_refused(
+    driven_run, files, tmp_path, capfd, training: str, more: list[str], message: str | None
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model").symlink_to(driven_run / "model")
+    (run / "config.yaml").write_text(f"rollout: {{steps: 1, window: 3}}\n{training}\n")
+    write_motion(tmp_path / "track.npz", Motion(np.zeros((9, 70), np.float32), driven_layout()))
+    (tmp_path / "list.csv").write_text(f"image,audio,out\n{files.image},{files.audio},a.mp4\n")
+    places = {"TRACK": tmp_path / "track.npz", "LIST": tmp_path / "list.csv"}
+    words = [str(places.get(word, word)) for word in more]
+    if "--manifest" in more:
+        code = main(["generate", "--run", str(run), "--out", str(tmp_path / "out"), "--quiet", *words])
+    else:
+        code = generate(run, files, tmp_path / "out.mp4", *words)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("df-infer: ")]
+    assert not list(tmp_path.glob("out/*.mp4"))
+    if message is None:
+        assert code == 0 and (tmp_path / "out.mp4").exists()
+    else:
+        assert code == 2 and len(told) == 1 and message in told[0], told
+        assert not (tmp_path / "out.mp4").exists()
+
+
+def driven_layout() -> StructureLayout:
+    return StructureLayout.of(SYNTHETIC_70, "synthetic")
+
+
 def damaged(path, **changes) -> None:
     layout = json.dumps(StructureLayout.of(SYNTHETIC_70, "synthetic").to_dict())
     arrays = {"structure": np.zeros((9, 70), np.float32), "fps": np.array(25), "layout": np.array(layout), **changes}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from df_infer.config import RolloutConfig
 from df_infer.rollout import generate_latents
+from df_infer.run_dir import Trained
 from df_infer.sampling.drive import Drive
 from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.noise import FrameNoise
@@ -63,3 +66,25 @@ def test_video_is_guided_and_structure_is_not(model, inputs) -> None:
 def test_a_model_that_cannot_be_guided_is_refused(model, changes: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=f"rollout.structure_guidance is given, but the model {message}"):
         check_guidance(replace(model.config, **changes), CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("trained", "limit", "message"),
+    [
+        (Trained(), 0.7, None),
+        (Trained(structure_tail=0.1), 0.7, None),
+        (Trained(structure_tail=0.0), 0.7, "learnt no structure noisier than sigma_structure_max=0.7"),
+        (Trained(structure_tail=0.0), 1.0, None),
+        (Trained(distilled=True, structure_tail=0.1), 1.0, "is a distilled student"),
+    ],
+)
+def test_what_training_did_not_show_is_refused_where_the_run_tells(model, trained, limit, message) -> None:
+    config = replace(model.config, sigma_structure_max=limit)
+    with nullcontext() if message is None else pytest.raises(UserError, match=message):
+        check_guidance(config, CONFIG, trained)
+
+
+@pytest.mark.parametrize("name", ["audio_guidance", "text_guidance", "structure_guidance"])
+def test_a_scale_beyond_all_use_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 20"):
+        RolloutConfig(**{name: 1e9})  # pyright: ignore[reportArgumentType]

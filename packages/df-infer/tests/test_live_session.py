@@ -12,6 +12,7 @@ from df_infer import Session
 from df_infer.live.saved import read_state, write_state
 from df_infer.live.session import Segment, _motion
 from df_infer.pipeline import Pipeline
+from df_infer.run_dir import Trained
 from df_models.encoders import random_tiny_vae
 from df_models.errors import UserError
 from df_models.media import read_audio, read_image
@@ -280,6 +281,12 @@ def test_what_cannot_be_live_is_refused(pipeline: Pipeline, image: np.ndarray) -
         Session(pipeline, "face.png")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="outlasts any motion"):
         _motion(SimpleNamespace(config=replace(pipeline.model.config, structure_given="always")), None, ())  # pyright: ignore
+    student = replace(pipeline, trained=Trained(distilled=True))
+    track = Motion(np.zeros((9, 70), np.float32), pipeline.model.config.structure_layout)
+    with pytest.raises(UserError, match="is a distilled student"):
+        Session(student, image, motion=track)
+    with pytest.raises(UserError, match="is a distilled student"):
+        Session(student, image, rollout=pipeline.rollout.model_copy(update={"structure_guidance": 1.5}))
     session = Session(pipeline, image)
     session.close()
     with pytest.raises(UserError, match="has ended"):

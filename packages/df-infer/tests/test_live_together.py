@@ -106,6 +106,35 @@ def test_sessions_made_together_are_each_as_alone(
             assert np.abs(a.frames.astype(int) - b.frames.astype(int)).max() <= PIXEL
 
 
+def test_sessions_of_other_guidance_go_in_one_batch_and_are_each_as_alone(
+    pipeline: Pipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes as many places of the batch as it needs predictions."""
+    scales = [(1.0, 1.0), (2.0, 1.0), (1.0, 1.5), (3.0, 0.0)]
+    rollouts = [
+        pipeline.rollout.model_copy(update={"audio_guidance": audio, "structure_guidance": structure})
+        for audio, structure in scales
+    ]
+    others = [Session(pipeline, image, rollout=rollout) for rollout in rollouts]
+    for session in others:
+        session.idle(12)
+    alone = [list(session.segments()) for session in others]
+    batches: list[int] = []
+    run = pipeline.model._chunk
+    monkeypatch.setattr(pipeline.model, "_chunk", lambda of, *rest: batches.append(len(of.structure)) or run(of, *rest))
+    sessions = [Session(pipeline, image, rollout=rollout) for rollout in rollouts]
+    for session in sessions:
+        session.idle(12)
+    made: list[list[Segment | None]] = [made_together(sessions) for _ in alone[0]]
+    assert set(batches) == {1 + 2 + 2 + 3}
+    for its, mine in zip(alone, zip(*made, strict=True), strict=True):
+        for a, b in zip(its, mine, strict=True):
+            assert b is not None
+            np.testing.assert_allclose(a.structure, b.structure, atol=STRUCTURE)
+            assert np.abs(a.frames.astype(int) - b.frames.astype(int)).max() <= PIXEL
+    assert not np.array_equal(alone[0][1].frames, alone[2][1].frames), "guidance reaches the picture"
+
+
 def spoken(pipeline: Pipeline, image: np.ndarray, count: int) -> list[Session]:
     sessions = [Session(pipeline, image, seed=seed) for seed in range(count)]
     for session in sessions:

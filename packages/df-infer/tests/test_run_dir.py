@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from df_infer.run_dir import RunDir, RunRecord, open_run, read_record
+from df_infer.run_dir import RunDir, RunRecord, Trained, open_run, read_record
 from df_infer.run_log import RunLog, read_log
 from df_models.errors import UserError
 
@@ -65,8 +65,8 @@ def test_a_model_in_a_run_has_the_run_s_settings(tmp_path: Path, model: str) -> 
     folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         (folder / name).touch()
-    (tmp_path / "config.yaml").write_text("rollout: {steps: 3}\n")
-    assert open_run(folder).rollout.steps == 3
+    (tmp_path / "config.yaml").write_text("rollout: {steps: 3}\nobjective: {structure_tail: 0.2}\n")
+    assert open_run(folder).rollout.steps == 3 and open_run(folder).trained == Trained(structure_tail=0.2)
     other = tmp_path / "other"
     folder.rename(other)
-    assert open_run(other).rollout.steps != 3
+    assert open_run(other).rollout.steps != 3 and open_run(other).trained == Trained()

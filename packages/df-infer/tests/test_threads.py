@@ -46,3 +46,5 @@ def test_the_commands_compute_in_as_many(model, monkeypatch: pytest.MonkeyPatch)
         assert torch.get_num_threads() == threads
     with pytest.raises(UserError, match="--threads 0: give 1 or more"):
         open_pipeline(cli.build_parser().parse_args(["generate", "--run", "r", "--threads", "0"]))
+    with pytest.raises(UserError, match="--threads 9: this process may use 8 cores"):
+        open_pipeline(cli.build_parser().parse_args(["serve", "--run", "r", "--threads", "9"]))

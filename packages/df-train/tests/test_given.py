@@ -160,7 +160,7 @@ def test_samples_are_not_guided_on_structure_that_was_never_all_noise(
 ):
     guided = {"rollout": {"structure_guidance": 2.0}, "model": {"overrides": tiny_model}}
     preflight(make_config(tmp_path / "run", **guided))
-    with pytest.raises(UserError, match=r"set objective\.structure_tail above 0"):
+    with pytest.raises(UserError, match=r"objective\.structure_tail=0"):
         preflight(make_config(tmp_path / "run", objective={"structure_tail": 0.0}, **guided))
 
 

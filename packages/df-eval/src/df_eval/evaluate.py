@@ -35,6 +35,7 @@ from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_infer.run_dir import RunDir, open_run_dir
 from df_infer.sampling.drive import check_makes_structure
+from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForceConfig
 from df_models.errors import UserError
@@ -167,6 +168,7 @@ def _generator(run: RunDir, row: str, root: Path | None, config: EvalConfig) -> 
     rollout = config.rollout.applied_to(pipeline.rollout)
     own = pipeline.model.config
     check_makable(own, rollout)
+    check_guidance(own, rollout, pipeline.trained)
     if own.has_structure:
         there = structure_there(root, own)
         require_same(own.structure_layout, there, ("the model", f"the dataset {root or 'to render'}"))

@@ -13,35 +13,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from df_infer.config import GenerateConfig, RolloutChanges, RolloutSettings
-from df_infer.credentials import Credentials, add_signing, credentials
-from df_infer.model_options import add_model_options, open_pipeline
+from df_infer.config import GenerateConfig, RolloutChanges
+from df_infer.credentials import Credentials, credentials
+from df_infer.generate_options import EXIT_CODES, ROLLOUT, add_generate
+from df_infer.model_options import open_pipeline
 from df_infer.run_dir import open_run
 from df_infer.serve.command import add_serve
 from df_models.cli_support import CommandParser, add_version, announce_loading, run_cli
 from df_models.errors import UserError
 from df_models.files import check_output, check_output_directory, require_file
-from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
+from df_models.settings import dump_config, given_flags, validate_config
 from df_models.time import FPS
 
 if TYPE_CHECKING:
     from df_infer.clip_decoder import GeneratedClip
 
-ROLLOUT = "rollout"
-"""Section of a run's config.yaml that generation reads."""
-
 _MAKES = {"both": "video and structure", "video": "video alone", "structure": "structure alone"}
-EXAMPLE = """\
+OVERVIEW = f"""\
 example:
-  df-infer generate --run runs/quickstart --image face.png --audio speech.wav --out out.mp4
-  df-infer generate --run runs/quickstart --manifest clips.csv --out clips/    # many: columns image, audio, out, seed
+  df-infer generate --run runs/quickstart --image face.png --audio speech.wav \\
+      --out out.mp4
+  df-infer serve --run runs/quickstart      # then open http://127.0.0.1:8080
 
-The video lasts as long as the audio, however long that is: memory and time per frame do not grow.
-Settings that are not given are those of the run (`rollout:` in its config.yaml). The same seed gives the same video.
+A run is what df-train writes. All options: df-infer COMMAND --help. How the
+server is used, proxies, security, protocols: docs/serving.md.
 
-exit codes: 0 done, 1 some clips of a list failed, 2 a mistake in what was asked, 3 the machine lacks something (disk,
-package), 130 interrupted
-"""
+{EXIT_CODES}"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,61 +56,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="df-infer",
         description="Make a talking head from one portrait and speech with a trained DualForce model.",
-        epilog=EXAMPLE,
+        epilog=OVERVIEW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_version(parser, "df-infer")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_generate(commands)
+    add_generate(commands, _generate)
     add_serve(commands)
     return parser
-
-
-def _add_generate(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "generate",
-        help="write an MP4 with audio from a portrait and speech",
-        description="Write an MP4 with audio from a portrait and speech.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run_command=_generate)
-    needed = parser.add_argument_group("what to make")
-    machine = parser.add_argument_group("machine, portrait and speech")
-    add_model_options(needed, machine)
-    needed.add_argument("--image", type=Path, help="the portrait: PNG, JPEG, ... of any size")
-    needed.add_argument("--audio", type=Path, help="the speech: WAV, FLAC, MP3, or a video with audio")
-    needed.add_argument("--out", type=Path, help="the MP4 to write (a model of structure alone: --structure-out)")
-    needed.add_argument(
-        "--manifest",
-        type=Path,
-        metavar="FILE",
-        help="make many clips: a .csv or .jsonl of image, audio, out (an MP4 below --out, a directory), seed",
-    )
-    needed.add_argument("--together", type=int, metavar="N", help="of a list, clips in one batch (default: 1)")
-    needed.add_argument("--structure-out", type=Path, help="also write the 3D motion to this .npz")
-    needed.add_argument(
-        "--drive",
-        type=Path,
-        metavar="MOTION.npz",
-        help="give the structure from this motion, as --structure-out writes it, instead of generating it",
-    )
-    needed.add_argument(
-        "--drive-fields",
-        metavar="NAMES",
-        help="give only these fields of it, such as pitch,yaw,roll, and generate the rest (default: all of it)",
-    )
-    add_signing(needed)
-    needed.add_argument("--frames", type=int, help="pixel frames at 25 fps, 1 + 4 n (default: as long as the audio)")
-    needed.add_argument("--seed", type=int, default=0, help="keys all noise (default: 0)")
-    add_flags(parser.add_argument_group("how to sample (default: as the run says)"), RolloutSettings, ROLLOUT)
-    machine.add_argument("--cropped", action="store_true", help="the portrait is cropped already: centre square")
-    machine.add_argument("--keep-level", action="store_true", help="hear far too quiet or loud speech as it is")
-    machine.add_argument(
-        "--profile", type=Path, metavar="TRACE.json", help="tell where a frame's time goes, and write a trace of it"
-    )
-    machine.add_argument("--quiet", action="store_true", help="show no progress bar")
-    add_print_config(parser)
 
 
 def _generate(args: argparse.Namespace) -> int:

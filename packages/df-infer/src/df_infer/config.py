@@ -12,6 +12,10 @@ Solver = Literal["euler", "heun"]
 Start = Literal["reference", "generate"]
 StructStart = Literal["previous", "noise"]
 
+MOST_GUIDANCE = 20.0
+"""No larger scale of guidance is taken. At 20 the quickstart's mouth follows what it is guided by less than at 5, and
+the face is another one: identity distance 0.6 instead of 0.2 (`benchmarks/results/2026-11-28-control-limits-*`)."""
+
 TRUTH = "truth"
 """`structure_from`: the true structure of the clips, where they have one."""
 OTHERS = "others"
@@ -51,7 +55,8 @@ class RolloutSettings(FrozenModel):
         text_guidance: the same on the text, against the null text (zero rows), which `objective.drop_text` of training
             teaches; each is measured against the same prediction with all conditions.
         structure_guidance: the same on the frame's own structure, for the video alone, against structure of pure noise,
-            which `objective.structure_tail` of training teaches (10 % of the frames by default).
+            which `objective.structure_tail` of training teaches (10 % of the frames by default). Worth it where the
+            structure is given; from about 3 on the picture breaks.
     """
 
     steps: int = Field(default=12, ge=1)
@@ -68,9 +73,9 @@ class RolloutSettings(FrozenModel):
     structure_from: Location | None = None
     blinks: float | None = Field(default=None, ge=0, le=60, allow_inf_nan=False)
     context_noise: float = Field(default=0.0, ge=0, lt=1)
-    audio_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    text_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    structure_guidance: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    audio_guidance: float = Field(default=1.0, ge=0, le=MOST_GUIDANCE)
+    text_guidance: float = Field(default=1.0, ge=0, le=MOST_GUIDANCE)
+    structure_guidance: float = Field(default=1.0, ge=0, le=MOST_GUIDANCE)
 
 
 class RolloutConfig(RolloutSettings):

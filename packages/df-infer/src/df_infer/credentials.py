@@ -133,10 +133,14 @@ def add_signing(options: argparse._ArgumentGroup) -> None:
         "--c2pa-certificate",
         type=Path,
         metavar="CHAIN.pem",
-        help="sign the video as generated (C2PA): this certificate, its authority's after it (PEM); with --c2pa-key",
+        help="sign the video as generated (C2PA) with this certificate, its authority's after it (PEM), and --c2pa-key "
+        "(default: none, not signed)",
     )
     options.add_argument(
-        "--c2pa-key", type=Path, metavar="KEY.pem", help="the certificate's private key (PEM, no password)"
+        "--c2pa-key",
+        type=Path,
+        metavar="KEY.pem",
+        help="the certificate's private key (PEM, no password; default: none)",
     )
 
 

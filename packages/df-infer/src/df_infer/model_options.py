@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from df_models.device import DEVICE_NAMES
-from df_models.errors import UserError
 
 if TYPE_CHECKING:
     from df_infer.pipeline import Pipeline
@@ -15,42 +14,63 @@ if TYPE_CHECKING:
 
 def add_model_options(model: argparse._ArgumentGroup, machine: argparse._ArgumentGroup) -> None:
     """Add the options that :func:`open_pipeline` reads to two groups of a command's help."""
-    model.add_argument("--run", required=True, type=Path, help="run directory, or a saved model's directory")
-    model.add_argument("--checkpoint", type=int, metavar="N", help="take the run's milestone of step N")
     model.add_argument(
-        "--adapter", type=Path, metavar="PATH", help="add a low-rank adapter: its directory, or the run that trained it"
+        "--run",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="a run of df-train, or a saved model's directory",
     )
-    model.add_argument("--prompt", help="what a model that reads text is told (default: what it was trained with)")
+    model.add_argument(
+        "--checkpoint", type=int, metavar="N", help="the run's milestone of step N (default: its final model)"
+    )
+    model.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="DIR",
+        help="a low-rank adapter to add to the model: its directory, or the run that trained it (default: none)",
+    )
+    model.add_argument(
+        "--prompt", metavar="TEXT", help="what a model that reads text is told (default: what it was trained with)"
+    )
+    model.add_argument(
+        "--face-detector",
+        metavar="FILE",
+        help="the face detector's file; models that crop around the face need it (default: none)",
+    )
     machine.add_argument("--device", default="auto", help=f"{DEVICE_NAMES} (default: auto)")
     machine.add_argument(
-        "--dtype", default="auto", help="float32, bfloat16, or auto (default): bfloat16 where the device has it"
+        "--dtype",
+        default="auto",
+        help="of the model: float32, bfloat16, or auto: bfloat16 where the device has it (default: auto)",
     )
     machine.add_argument(
-        "--compile", action="store_true", help="compile the model's step: a minute or two at first, then faster frames"
+        "--compile",
+        action="store_true",
+        help="compile the model's step: a minute or two at first, then faster frames (default: off)",
     )
     machine.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="CPU threads (default: OMP_NUM_THREADS, else 1 for a model of small layers, which more threads only slow "
-        "down beside other programs, else all cores)",
+        help="CPU threads, at most as many as cores (default: OMP_NUM_THREADS; else 1 for a model of small layers, "
+        "which more threads only slow down beside other programs; else all cores)",
     )
-    machine.add_argument("--face-detector", help="the face detector's file, for models that crop around the face")
 
 
 def open_pipeline(args: argparse.Namespace) -> Pipeline:
     """Return the model that the options name, ready to generate, and have this process compute in as many threads.
 
     Raises:
-        UserError: as :meth:`df_infer.pipeline.Pipeline.from_run`; no thread at all.
+        UserError: as :meth:`df_infer.pipeline.Pipeline.from_run`; no thread, or more than there are cores.
     """
     import torch
 
     from df_infer.pipeline import Pipeline
-    from df_infer.threads import suited_threads
+    from df_infer.threads import check_threads, suited_threads
 
-    if args.threads is not None and args.threads < 1:
-        raise UserError(f"--threads {args.threads}: give 1 or more")
+    if args.threads is not None:
+        check_threads(args.threads)
     pipeline = Pipeline.from_run(
         args.run,
         args.device,

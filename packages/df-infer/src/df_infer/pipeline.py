@@ -19,8 +19,8 @@ from df_infer.hearing.loudness import levelled
 from df_infer.hearing.speech import audio_pieces, frames_covering
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
-from df_infer.run_dir import find_adapter, open_run
-from df_infer.sampling.drive import Drive, check_drive, check_makes_structure
+from df_infer.run_dir import UNTOLD, Trained, find_adapter, open_run
+from df_infer.sampling.drive import Drive, check_drive, check_makes_structure, check_saw_clean
 from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.structure_from import check_maker, check_no_truth, found, raw_structure
 from df_infer.sampling.whole_clip import check_levels
@@ -62,6 +62,7 @@ class Pipeline:
         rollout: default settings; any call can give others.
         face_detector: file of the face detector, for models whose portraits are cropped around the face.
         prompt: what a model that reads text is told; None for others.
+        trained: how the model was trained, as far as its run tells.
     """
 
     model: DualForce
@@ -71,6 +72,7 @@ class Pipeline:
     rollout: RolloutConfig
     face_detector: str | Path | None = None
     prompt: Prompt | None = None
+    trained: Trained = UNTOLD
     _makers: dict[str, Pipeline] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -123,6 +125,7 @@ class Pipeline:
             run.rollout,
             face_detector,
             _choose_prompt(prompt, run.prompt, config),
+            run.trained,
         )
         if vae is None and pipeline.vae is not None:
             check_weights(config, "video_vae", pipeline.vae)
@@ -230,6 +233,8 @@ class Pipeline:
         )
         if drive is not None:
             check_drive(self.model.config, fields)
+            if not fields:
+                check_saw_clean(self.trained)
         rollouts = self.rollouts(
             image_HWC,
             wave_N,
@@ -286,7 +291,7 @@ class Pipeline:
         latents = latent_length(num_frames)
         check_levels(self.model.config, rollout, latents)
         text = None if self.prompt is None else self.prompt.features_LD[None]
-        check_guidance(self.model.config, rollout)
+        check_guidance(self.model.config, rollout, self.trained)
         text_input(self.model.config, text)
         heard_ahead(self.model.config, rollout)
         heard = np.zeros(0, np.float32) if wave_N is None else wave_N

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from df_infer.config import RolloutConfig
 from df_models.errors import UserError
@@ -220,6 +220,23 @@ def read_record(path: Path) -> RunRecord | None:
         raise UserError(f"{path} cannot be read; restore what df-train wrote") from error
 
 
+class Trained(NamedTuple):
+    """What a run's config tells of the noise that its training showed.
+
+    Attributes:
+        distilled: the model is a student (`task: distill`), which saw the noise levels of its rollout alone.
+        structure_tail: share of the frames whose structure was above the model's `sigma_structure_max`
+            (`objective.structure_tail`); None: not told.
+    """
+
+    distilled: bool = False
+    structure_tail: float | None = None
+
+
+UNTOLD = Trained()
+"""How a model was trained that lies in no run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What generation needs of a run.
@@ -227,10 +244,12 @@ class Run:
     Attributes:
         model: directory of safetensors and config.json.
         rollout: the run's own rollout settings, or the defaults for a bare model directory.
+        trained: how its model was trained.
     """
 
     model: Path
     rollout: RolloutConfig
+    trained: Trained = UNTOLD
 
     @property
     def prompt(self) -> Path | None:
@@ -257,12 +276,12 @@ def open_run(path: str | Path, checkpoint: int | None = None) -> Run:
         if checkpoint is not None:
             raise UserError(f"{path} is a model, and only runs have milestones; leave out --checkpoint")
         run = _run_around(path.resolve())
-        return Run(path, RolloutConfig() if run is None else _rollout(run))
+        return Run(path, RolloutConfig()) if run is None else Run(path, _rollout(run), _trained(run))
     run = RunDir(path)
     if not run.config.is_file():
         files = " and ".join(MODEL_FILES)
         raise UserError(f"{path} is no run and no model: a run holds {run.config.name} and {MODEL}/, a model {files}")
-    return Run(require_model(run, checkpoint), _rollout(run))
+    return Run(require_model(run, checkpoint), _rollout(run), _trained(run))
 
 
 def open_run_dir(path: str | Path, checkpoint: int | None = None) -> RunDir:
@@ -329,3 +348,10 @@ def _run_around(model: Path) -> RunDir | None:
 
 def _rollout(run: RunDir) -> RolloutConfig:
     return validate_config(RolloutConfig, run.section("rollout"), f"{run.config}: rollout")
+
+
+def _trained(run: RunDir) -> Trained:
+    tail = run.section("objective").get("structure_tail")
+    if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int | float)):
+        raise UserError(f"{run.config}: objective.structure_tail must be a number, not {tail!r}")
+    return Trained(run.read_config().get("task") == "distill", tail)

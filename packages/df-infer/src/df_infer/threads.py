@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from df_infer.sampling.guidance import guidance_scales
+from df_models.errors import UserError
 from df_models.machine import usable_cores
 from df_models.model.flops import frame_flops, video_tokens
 from df_models.time import SPATIAL_STRIDE
@@ -27,6 +28,22 @@ def layer_work(config: DualForceConfig, rollout: RolloutConfig) -> float:
     frame = sum(frame_flops(config, video_tokens(config, side, side), rollout.sinks + rollout.window).values())
     copies = 1 + len(guidance_scales(rollout))
     return copies * chunk * frame / max(config.num_layers, config.structure_layers)
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of CPU threads that this process cannot have.
+
+    Raises:
+        UserError: none, or more than there are cores.
+    """
+    cores = usable_cores()
+    if threads < 1:
+        raise UserError(f"--threads {threads}: give 1 or more")
+    if threads > cores:
+        raise UserError(
+            f"--threads {threads}: this process may use {cores} core{'s' if cores > 1 else ''}, and more threads than "
+            f"cores only wait for each other; give at most {cores}"
+        )
 
 
 def suited_threads(config: DualForceConfig, rollout: RolloutConfig) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from websockets.asyncio.client import connect
 from df_infer import cli
 from df_infer.config import RolloutConfig
 from df_infer.pipeline import Pipeline
+from df_infer.run_dir import Trained
 from df_infer.serve.backend import PipelineBackend, rollout_with
 from df_infer.serve.protocol import FaceSettings, pcm_bytes, pcm_float, unpack
 from df_infer.serve.speaker import keep_frames
@@ -101,6 +103,22 @@ def test_what_cannot_be_served_is_told_in_a_line(
     assert why in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_guidance_on_structure_is_offered_where_it_was_learnt(pipeline: Pipeline, files: Any):
+    guided = FaceSettings(steps=1, structure_guidance=2.0)
+    backend = PipelineBackend(pipeline, "tiny")
+    assert backend.about.structure_guidance == 1.0
+    portrait = backend.portrait(read_image(files.image))
+    faces = [backend.open(portrait, 16_000, settings, 8) for settings in (guided, FaceSettings(steps=1))]
+    for face in faces:
+        face.idle(20)
+    one, other = ([segment.frames for segment in face.segments()] for face in faces)
+    assert not np.array_equal(one[1], other[1]), "it reaches the model"
+    backend = PipelineBackend(replace(pipeline, trained=Trained(structure_tail=0.0)), "tiny")
+    assert backend.about.structure_guidance is None
+    with pytest.raises(UserError, match=r"objective.structure_tail=0"):
+        backend.open(portrait, 16_000, guided, 8)
+
+
 def test_face_can_undo_as_much_as_the_server_makes_ahead(pipeline: Pipeline, files: Any):
     backend, keep = PipelineBackend(pipeline, "tiny"), keep_frames(2.0)
     face = backend.open(backend.portrait(read_image(files.image)), 16_000, FaceSettings(steps=1), keep)
@@ -114,6 +132,7 @@ def test_face_can_undo_as_much_as_the_server_makes_ahead(pipeline: Pipeline, fil
 def test_users_settings_change_the_models_own():
     own = RolloutConfig(steps=8, structure_steps=4, audio_guidance=2.0)
     assert rollout_with(own, FaceSettings()) == own
-    changed = rollout_with(own, FaceSettings(steps=4, audio_guidance=1.5))
-    assert (changed.steps, changed.structure_steps, changed.audio_guidance) == (4, 2, 1.5)
+    changed = rollout_with(own, FaceSettings(steps=4, audio_guidance=1.5, structure_guidance=3.0))
+    assert (changed.steps, changed.structure_steps) == (4, 2)
+    assert (changed.audio_guidance, changed.structure_guidance) == (1.5, 3.0)
     assert rollout_with(own, FaceSettings(steps=1)).structure_steps == 1

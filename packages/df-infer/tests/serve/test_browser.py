@@ -113,6 +113,7 @@ def test_page_shows_a_mouth_that_follows_the_microphone(browser: Any, transport:
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(server.http)
+        assert page.locator("#structure-row").is_hidden(), "the model cannot be guided so"
         page.locator("#echo").uncheck()
         page.locator("#transport").select_option(transport)
         page.locator("#start").click()
@@ -170,7 +171,9 @@ def test_page_takes_websocket_where_udp_does_not_come_through(browser: Any):
         assert "CONNECT_MS = 8000;" in answer.text()
         route.fulfill(response=answer, body=answer.text().replace("CONNECT_MS = 8000;", "CONNECT_MS = 500;"))
 
-    with running(FakeBackend(), TOKEN) as server:
+    backend = FakeBackend()
+    backend.about = backend.about._replace(structure_guidance=1.1)
+    with running(backend, TOKEN) as server:
         page = browser.new_page()
         page.route("**/v1/webrtc", dead)
         page.route("**/page/rtc.js", sooner)
@@ -179,8 +182,16 @@ def test_page_takes_websocket_where_udp_does_not_come_through(browser: Any):
         assert page.locator("#start").is_disabled()
         page.locator("#token").fill(TOKEN.decode())
         page.locator("#token").press("Enter")
+        page.locator("#structure-value", has_text="1.10").wait_for()
+        page.locator("#guidance").fill("1.5")
         page.locator("#start").click()
         page.locator("#status", has_text="Live by WebSocket").wait_for(timeout=15_000)
         page.wait_for_function("() => document.getElementById('video').currentTime > 1.5", timeout=5_000)
         assert page.evaluate("() => document.getElementById('video').videoWidth") == SIZE
+        chosen = backend.opened[-1]
+        assert (chosen.steps, chosen.audio_guidance, chosen.structure_guidance) == (None, 1.5, None)
+        page.locator("#structure").fill("2")
+        page.locator("#apply").click()
+        page.wait_for_timeout(500)
+        assert (backend.opened[-1].audio_guidance, backend.opened[-1].structure_guidance) == (1.5, 2.0)
         page.close()

@@ -260,6 +260,8 @@ def test_those_beyond_the_limit_wait_and_are_told_their_place(serve: Serve):
         ('{"type":"start","what":1}', "what"),
         ('{"type":"start","settings":{"steps":999}}', "steps"),
         ('{"type":"start","settings":{"drive":true}}', "motion"),
+        ('{"type":"start","settings":{"structure_guidance":1.5}}', "cannot be guided by its structure"),
+        ('{"type":"start","settings":{"audio_guidance":1e9}}', "less than or equal to 20"),
     ],
 )
 def test_start_that_cannot_be_used_is_refused_in_a_line(server: Running, message: str, told_why: str):

@@ -27,6 +27,18 @@ _SYNTHETIC = {
 }
 """By how much the synthetic corpus' lids move as they close (head units; y down, z away), the mean over its people."""
 
+_MEDIAPIPE = {
+    "expression[39]": 0.010,  # the upper lids: down, and a little towards the middle of the face
+    "expression[40]": 0.044,
+    "expression[48]": -0.007,
+    "expression[49]": 0.044,
+    "expression[55]": -0.007,  # the lower ones: up
+}
+"""The same of df-data's ``mediapipe`` (face heights; x to the right of the image), of heads that look ahead: a tenth
+more than the mean over five people's lids at a blink reading of 0.5, which is not quite shut (`benchmarks/lids.py`). At
+rest lids are 0 there too, in every clip."""
+_CLOSING = {"synthetic": _SYNTHETIC, "mediapipe": _MEDIAPIPE}
+
 
 def eyelid_closure(since_s: np.ndarray, stretch: float) -> np.ndarray:
     """Return how far lids are closed, 0 open to 1, some seconds after the moment when they are: quick to close, slower
@@ -44,10 +56,11 @@ def eyelid_closure(since_s: np.ndarray, stretch: float) -> np.ndarray:
 def closing_eyelids(layout: StructureLayout | None) -> np.ndarray | None:
     """Return what closing the lids adds to a structure whose lids are open and at 0, float32 ``[V]``.
 
-    None where it is not known: today it is for the synthetic corpus alone, whose expression is 0 at rest by definition.
+    None where it is not known: it is for structures that are 0 at rest by definition, of the synthetic corpus and of
+    df-data's ``mediapipe``. LivePortrait's lids lie where each person's do, and FLAME has none in its expression.
     """
-    if layout is None or layout.encoder != "synthetic":
+    if layout is None or layout.encoder not in _CLOSING or not layout.has(EYELIDS):
         return None
-    names = layout.vector.names
-    assert all(entry or name not in _SYNTHETIC for name, entry in zip(names, layout.entries((EYELIDS,))))
-    return np.array([_SYNTHETIC.get(name, 0.0) for name in names], dtype=np.float32)
+    moved, names = _CLOSING[layout.encoder], layout.vector.names
+    assert all(entry or name not in moved for name, entry in zip(names, layout.entries((EYELIDS,))))
+    return np.array([moved.get(name, 0.0) for name in names], dtype=np.float32)

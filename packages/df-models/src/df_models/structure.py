@@ -170,6 +170,10 @@ class StructureLayout:
         places = [place for name in names for place in self._places(name)]
         return [any(place.start <= entry < place.stop for place in places) for entry in range(self.vector.dim)]
 
+    def has(self, name: str) -> bool:
+        """Return whether a field, or a part that is named like one, is there."""
+        return (self.name, name) in _PARTS or any(field.name == name for field in self.fields)
+
     def _places(self, name: str) -> list[slice]:
         if (self.name, name) not in _PARTS:
             return [self.vector.slice(name)]

@@ -15,7 +15,7 @@ from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
 from df_data.reading.peek import manifest_of
 from df_infer.config import OTHERS
 from df_infer.rollout import heard_ahead
-from df_infer.run_dir import RunDir
+from df_infer.run_dir import RunDir, Trained
 from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
@@ -80,8 +80,8 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     check_losses(config.objective, model.config, first_flame(config, model.config, manifest))
     check_judge(config, model.config, manifest)
     heard_ahead(model.config, config.rollout)
-    check_guidance(model.config, config.rollout)
-    _check_learns_noise_alone(config, model.config)
+    shown = Trained(config.task == "distill", config.objective.structure_tail)
+    check_guidance(model.config, config.rollout, shown)
     check_samples(config, model.config)
     choose_precision(config.precision.name, device)
     check_batch(config)
@@ -91,17 +91,6 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
         vae = load_video_vae(model.config.video_vae)
         if manifest and config.data.synth is None:
             check_vae(vae, manifest)
-
-
-def _check_learns_noise_alone(config: TrainConfig, model: DualForceConfig) -> None:
-    """Raise UserError for samples guided on structure by a model that never sees structure of pure noise."""
-    taught = config.objective.structure_tail > 0 or model.sigma_structure_max >= 1
-    if config.rollout.structure_guidance != 1.0 and not taught:
-        raise UserError(
-            f"rollout.structure_guidance compares with structure of pure noise, but no structure above "
-            f"sigma_structure_max={model.sigma_structure_max:g} is learnt (objective.structure_tail=0); set "
-            "objective.structure_tail above 0, or rollout.structure_guidance=1"
-        )
 
 
 def _as_synthetic(model: DualForceConfig) -> DualForceConfig:

@@ -28,7 +28,8 @@ from df_infer.live.sound import LiveSound, SoundState
 from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
 from df_infer.rollout import heard_ahead, reference_input, text_input
 from df_infer.sampling.audio_feed import lookahead_frames
-from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure
+from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure, check_saw_clean
+from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.sampler import Sampler
 from df_infer.sampling.steps import HeldUp, Steps, alone
@@ -132,6 +133,8 @@ class Session:
         self._sound = LiveSound(pipeline.audio_encoder, pool_of(config), rate, gain_db=gain_db)
         self._fields, self._motion_TSD, self._given = fields, _motion(self._model, motion, fields), None
         if self._motion_TSD is not None:
+            if not fields:
+                check_saw_clean(pipeline.trained)
             self._given = GivenStructure(self._model, Drive(self._motion_TSD, fields), 1, self._model.device)
         if not (portrait is None or isinstance(portrait, EncodedPortrait | np.ndarray)):
             raise UserError(
@@ -404,6 +407,7 @@ def _live_rollout(pipeline: Pipeline, rollout: RolloutConfig) -> RolloutConfig:
         UserError: they make whole clips, or take the structure from elsewhere.
     """
     check_levels(pipeline.model.config, rollout)
+    check_guidance(pipeline.model.config, rollout, pipeline.trained)
     if rollout.chunk is None:
         raise UserError("a live session makes chunks, and rollout.chunk=null makes a whole clip; give chunk=1")
     if rollout.structure_from is not None:

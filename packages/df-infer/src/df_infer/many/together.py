@@ -22,6 +22,7 @@ from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
 from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, reference_input, text_input
 from df_infer.sampling.audio_feed import AudioFeed, lookahead_frames
 from df_infer.sampling.drive import check_makes_structure
+from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.sampler import Sampler
 from df_infer.sampling.whole_clip import check_levels
@@ -51,6 +52,7 @@ def stream_together(
     """
     model, config = pipeline.model, pipeline.model.config
     check_levels(config, rollout)
+    check_guidance(config, rollout, pipeline.trained)
     check_makes_structure(config)
     assert rollout.chunk is not None and rollout.structure_from is None, "refused before"
     assert rollout.chunk == 1 or len({clip.num_frames for clip in clips}) == 1

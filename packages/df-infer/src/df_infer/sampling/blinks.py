@@ -84,8 +84,14 @@ def natural_blinks(model: DualForce, per_minute: float | None, noise: FrameNoise
 
 def why_no_blinks(model: DualForceConfig) -> str | None:
     """Return why a model cannot be given natural blinks; None: it can."""
+    layout = model.structure_layout
+    if model.has_structure and layout is not None and not layout.has(EYELIDS):
+        return f"the model's structure, {layout}, has no eyelids among its fields"
     if not learnt_fields(model, (EYELIDS,)):
         return "the model did not learn to be given its eyelids (objective.give_fields.fields: [[eyelids]] of training)"
-    if closing_eyelids(model.structure_layout) is None:
-        return f"what closes the eyelids is not known of the model's structure, {model.structure_layout}"
+    if closing_eyelids(layout) is None:
+        return (
+            f"what closes the eyelids is not known of the model's structure, {layout}; a motion can give them "
+            "(--drive FILE.npz --drive-fields eyelids)"
+        )
     return None

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from df_infer.run_dir import Trained
 from df_infer.sampling.audio_feed import AudioFeed
 from df_models import DualForce, DualForceConfig
 from df_models.errors import UserError
@@ -106,6 +107,22 @@ def check_lengths(drive: Drive, audio: Tensor | Iterable[Tensor]) -> None:
         raise UserError(
             f"the given structure has {drive.structure.shape[1]} latent frames, the audio {audio.shape[1]}; cut them "
             "to the same length"
+        )
+
+
+def check_saw_clean(trained: Trained) -> None:
+    """Refuse to give all of its structure to a model that never saw it clean beside noisy video.
+
+    That is a distilled student alone: in any other training each stream has a level of its own, and the structure's
+    reach from 0 to `sigma_structure_max` at least, whatever `objective.structure_tail` is.
+
+    Raises:
+        UserError: with what to do instead.
+    """
+    if trained.distilled:
+        raise UserError(
+            "all of the structure was given, but the model is a distilled student (task=distill), which never saw "
+            "clean structure beside noisy video; generate without it, or with the student's teacher"
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from df_infer.config import RolloutConfig
+from df_infer.run_dir import UNTOLD, Trained
 from df_models import DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import guided
@@ -26,8 +27,11 @@ def guidance_scales(config: RolloutConfig) -> dict[str, float]:
     return {name: scale for name, scale in scales.items() if scale != 1.0}
 
 
-def check_guidance(model: DualForceConfig, config: RolloutConfig) -> None:
-    """Refuse guidance on what a model does not read, or on structure that its training always gave.
+def check_guidance(model: DualForceConfig, config: RolloutConfig, trained: Trained = UNTOLD) -> None:
+    """Refuse guidance on what a model does not read, or on structure without which its training never showed video.
+
+    Args:
+        trained: how the model was trained, as far as that is known.
 
     Raises:
         UserError: naming the setting.
@@ -35,18 +39,26 @@ def check_guidance(model: DualForceConfig, config: RolloutConfig) -> None:
     lacking = {
         "audio": None if model.hears else "hears no audio",
         "text": None if model.text_dim else "reads no text (text_dim=0)",
-        "structure": _why_no_structure(model),
+        "structure": why_no_structure_guidance(model, trained),
     }
     for name in guidance_scales(config):
         if lacking[name]:
             raise UserError(f"rollout.{name}_guidance is given, but the model {lacking[name]}; leave it out")
 
 
-def _why_no_structure(model: DualForceConfig) -> str | None:
+def why_no_structure_guidance(model: DualForceConfig, trained: Trained = UNTOLD) -> str | None:
+    """Return why a model's video cannot be guided by its structure; None: it can, as far as is known."""
     if not model.bridge_to_video:
         return "has no structure that its video reads"
     if model.structure_given == "always":
         return "was always given its structure clean, and never saw its video without (objective.give_structure=1)"
+    if trained.distilled:
+        return "is a distilled student, which knows no noise levels but those of its rollout (task=distill)"
+    if trained.structure_tail == 0 and model.sigma_structure_max < 1:
+        return (
+            f"learnt no structure noisier than sigma_structure_max={model.sigma_structure_max:g}, and so no video "
+            "without any (objective.structure_tail=0)"
+        )
     return None
 
 

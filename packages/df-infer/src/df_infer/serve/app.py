@@ -43,6 +43,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+_SETTINGS = f"JSON: {', '.join(FaceSettings.model_fields)}"
+
+
 class Offer(BaseModel):
     """A browser's offer of a WebRTC connection, and what the session is to be."""
 
@@ -224,7 +227,7 @@ def _add_videos(app: FastAPI) -> None:
     async def add_video(
         image: Annotated[UploadFile, File(description="the portrait")],
         audio: Annotated[UploadFile, File(description="the speech: any audio or video file")],
-        settings: Annotated[str, Form(description="JSON: steps, audio_guidance, seed, drive", max_length=2000)] = "{}",
+        settings: Annotated[str, Form(description=_SETTINGS, max_length=2000)] = "{}",
     ) -> VideoState:
         if app.state.jobs.full:
             raise HTTPException(429, "as many videos as may be held are there; delete one, or try again later")

@@ -28,7 +28,8 @@ class About(NamedTuple):
     Attributes:
         model: its name, for people.
         size: side of the video in pixels.
-        steps, audio_guidance: the model's own settings.
+        steps, audio_guidance, structure_guidance: the model's own settings; the last is None where its video cannot be
+            guided by its structure.
         drive: whether the server has a motion track that may move the head.
         latency_s: chunk and lookahead, without computing.
     """
@@ -37,6 +38,7 @@ class About(NamedTuple):
     size: int
     steps: int
     audio_guidance: float
+    structure_guidance: float | None
     drive: bool
     latency_s: float
 
@@ -81,6 +83,7 @@ class PipelineBackend:
     def __init__(
         self, pipeline: Pipeline, name: str, motion: Motion | None = None, fields: tuple[str, ...] = ()
     ) -> None:
+        from df_infer.sampling.guidance import why_no_structure_guidance
         from df_models.model.describe import latency_of
 
         config, rollout = pipeline.model.config, pipeline.rollout
@@ -98,6 +101,7 @@ class PipelineBackend:
             pipeline.size,
             rollout.steps,
             rollout.audio_guidance,
+            None if why_no_structure_guidance(config, pipeline.trained) else rollout.structure_guidance,
             motion is not None,
             latency.total,
         )
@@ -146,6 +150,7 @@ def rollout_with(own: RolloutConfig, settings: FaceSettings) -> RolloutConfig:
         changes["steps"] = settings.steps
         if own.structure_steps is not None:
             changes["structure_steps"] = max(1, round(own.structure_steps * settings.steps / own.steps))
-    if settings.audio_guidance is not None:
-        changes["audio_guidance"] = settings.audio_guidance
+    for name in ("audio_guidance", "structure_guidance"):
+        if (scale := getattr(settings, name)) is not None:
+            changes[name] = scale
     return RolloutChanges(**changes).applied_to(own)

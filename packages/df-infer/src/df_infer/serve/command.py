@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 SECTION = "serve"
 EXAMPLE = """\
 example:
-  df-infer serve --run runs/quickstart                       # then open http://127.0.0.1:8080
-  DF_INFER_TOKEN=... df-infer serve --run runs/quickstart --host 0.0.0.0 --sessions 4
+  df-infer serve --run runs/quickstart      # then open http://127.0.0.1:8080
+  DF_INFER_TOKEN=... df-infer serve --run runs/quickstart --host 0.0.0.0 \\
+      --sessions 4
 
-Behind a proxy, through firewalls, what programs send and get: docs/serving.md.
+What programs send and get, limits, security, proxies, firewalls: docs/serving.md.
+
+exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 a mistake in what was asked, 3 the
+machine lacks something (a package)
 """
 
 
@@ -33,14 +37,15 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "serve",
         help="serve live sessions: a page in the browser, WebRTC, WebSocket, whole files",
-        description="Serve one model: talk to it in the browser, from programs, or have whole videos made.",
+        usage="df-infer serve --run DIR [options]",
+        description="Serve one model: talk to it in the browser, from programs, or have whole videos\n"
+        "made. It samples as its run says; users choose steps and guidance themselves.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run_command=_serve)
-    model = parser.add_argument_group("the model")
-    add_model_options(model, model)
-    add_flags(parser.add_argument_group("the server"), ServeConfig, SECTION)
+    add_model_options(parser.add_argument_group("the model"), parser.add_argument_group("machine"))
+    add_flags(parser.add_argument_group("the server; times in seconds (..._s)"), ServeConfig, SECTION)
     add_print_config(parser)
 
 

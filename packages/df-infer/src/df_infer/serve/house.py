@@ -116,5 +116,7 @@ class House:
         """
         if settings.steps is not None and settings.steps > self.config.most_steps:
             raise UserError(f"steps {settings.steps}: this server allows {self.config.most_steps}")
+        if self.backend.about.structure_guidance is None and settings.structure_guidance not in (None, 1.0):
+            raise UserError("structure_guidance: this server's model cannot be guided by its structure; leave it out")
         if settings.drive and not self.backend.about.drive:
             raise UserError("this server has no motion track to drive a head with (--motion)")

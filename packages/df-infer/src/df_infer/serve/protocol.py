@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from df_infer.config import MOST_GUIDANCE
 from df_models.errors import UserError
 from df_models.time import FPS
 
@@ -38,12 +39,15 @@ class FaceSettings(_Message):
     Attributes:
         steps: solver steps per chunk; None: the model's own.
         audio_guidance: how strongly the lips follow the sound; None: the model's own.
+        structure_guidance: how strongly the picture follows the face's motion, where the model can be guided by it;
+            None: the model's own.
         seed: keys all noise.
         drive: the server's motion track moves the head.
     """
 
     steps: int | None = Field(default=None, ge=1, le=1000)
-    audio_guidance: float | None = Field(default=None, ge=0, le=20, allow_inf_nan=False)
+    audio_guidance: float | None = Field(default=None, ge=0, le=MOST_GUIDANCE)
+    structure_guidance: float | None = Field(default=None, ge=0, le=MOST_GUIDANCE)
     seed: int = Field(default=0, ge=0, lt=2**63)
     drive: bool = False
 

@@ -39,7 +39,7 @@ def keys_of(cls: type[BaseModel], prefix: str = "") -> Iterator[Key]:
         dotted = prefix + name
         sections, items = model_classes(field.annotation), item_classes(field.annotation)
         meaning = meaning_of(field) or (_first_sentence(items[0]) if items else "")
-        yield Key(dotted, type_of(field.annotation) + _bounds(field), _default(field, bool(sections)), meaning)
+        yield Key(dotted, kind_of(field), _default(field, bool(sections)), meaning)
         for section in items:
             yield from keys_of(section, f"{dotted}." if sections else f"{dotted}[].")
 
@@ -47,6 +47,17 @@ def keys_of(cls: type[BaseModel], prefix: str = "") -> Iterator[Key]:
 def meaning_of(field: FieldInfo) -> str:
     """A field's description, in Markdown: docstrings' roles and double backticks become single ones."""
     return re.sub(r"(?::\w+:)?(`+)~?([^`]+)\1", r"`\2`", field.description or "")
+
+
+def kind_of(field: FieldInfo) -> str:
+    """A field's type and bounds in plain words, such as ``whole number, at least 1``."""
+    return type_of(field.annotation) + _bounds(field)
+
+
+def default_of(field: FieldInfo) -> str:
+    """A field's default as one would write it in a command, or ``required``."""
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return f"{default:g}" if isinstance(default, float) else _default(field, section=False).strip('`"')
 
 
 def type_of(annotation: Any) -> str:

@@ -24,23 +24,39 @@ async function load() {
     else { say("This server needs its token."); $("token").focus(); }
     return;
   }
-  const { model, size, steps, audio_guidance, most_steps, drive } = state.about;
+  const { model, size, steps, audio_guidance, structure_guidance, most_steps, drive } = state.about;
   $("token-panel").hidden = true;
   $("model").textContent = `Model ${model}, ${size} × ${size} pixels`;
   $("steps").max = Math.min(most_steps, Math.max(16, 2 * steps));
-  $("steps").value = steps;
-  $("guidance").value = audio_guidance;
-  for (const id of ["steps", "guidance"]) $(id).dispatchEvent(new Event("input"));
+  setOwn("steps", steps);
+  setOwn("guidance", audio_guidance);
+  setOwn("structure", structure_guidance ?? 1);
+  $("structure-row").hidden = structure_guidance === null;
   $("drive-row").hidden = !drive;
   if (!state.connection) say("Press Start.");
   $("start").disabled = false;
   $("still").src = URL.createObjectURL(await getBlob("v1/portraits/example"));
 }
 
+// Put a slider at the model's own value, which may lie between its steps or beyond its ends.
+function setOwn(id, own) {
+  const slider = $(id);
+  slider.min = Math.min(slider.min, own);
+  slider.max = Math.max(slider.max, own);
+  slider.value = own;
+  Object.assign(slider.dataset, { own, untouched: slider.value });
+  slider.dispatchEvent(new Event("input"));
+}
+
+// What was chosen; null: the model's own.
+const chosen = (id) => ($(id).value === $(id).dataset.untouched ? null : Number($(id).value));
+const valueOf = (id) => chosen(id) ?? Number($(id).dataset.own);
+
 function settings() {
   return {
-    steps: Number($("steps").value),
-    audio_guidance: Number($("guidance").value),
+    steps: chosen("steps"),
+    audio_guidance: chosen("guidance"),
+    structure_guidance: chosen("structure"),
     drive: state.about.drive && $("drive").checked,
   };
 }
@@ -208,8 +224,10 @@ $("sound-file").onchange = async ({ target }) => {
 $("portrait-example").onclick = () => choosePortrait(null);
 $("portrait-file").onchange = ({ target }) => { const [file] = target.files; target.value = ""; if (file) choosePortrait(file); };
 $("apply").onclick = () => { stopWave(); state.connection?.send({ type: "settings", settings: settings() }); say("The face begins anew."); };
-$("steps").oninput = () => { $("steps-value").value = $("steps").value; };
-$("guidance").oninput = () => { $("guidance-value").value = Number($("guidance").value) === 1 ? "off" : Number($("guidance").value).toFixed(2); };
+$("steps").oninput = () => { $("steps-value").value = valueOf("steps"); };
+for (const id of ["guidance", "structure"]) {
+  $(id).oninput = () => { $(`${id}-value`).value = valueOf(id) === 1 ? "off" : valueOf(id).toFixed(2); };
+}
 $("token-form").onsubmit = (event) => { event.preventDefault(); useToken($("token").value); complain(); load(); };
 document.addEventListener("keydown", ({ key }) => { if (key === "Escape") interrupt(); });
 load();
