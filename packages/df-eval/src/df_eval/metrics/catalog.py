@@ -12,6 +12,7 @@ import numpy as np
 from df_eval.config import MOST_LAG
 from df_eval.metrics import frames, identity, pose, sync
 from df_eval.metrics.field import FIELD
+from df_eval.metrics.network_specs import NETWORK_METRICS
 from df_eval.metrics.pair import Pair
 from df_eval.metrics.seen import Seen
 from df_eval.metrics.signals import pearson
@@ -409,7 +410,7 @@ _OWN = [
     ),
 ]
 
-CATALOG: list[MetricSpec] = [*_OWN, *FIELD, *THEVAL]
+CATALOG: list[MetricSpec] = [*_OWN, *FIELD, *NETWORK_METRICS, *THEVAL]
 
 SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in CATALOG}
 

@@ -161,6 +161,22 @@ class Seen:
         return self.true.expression_TK2
 
     @property
+    def flame(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.flame_TD
+
+    @property
+    def true_flame(self) -> np.ndarray | None:
+        return self.true.flame_TD
+
+    @property
+    def look(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.look_T2
+
+    @property
+    def true_look(self) -> np.ndarray | None:
+        return self.true.look_T2
+
+    @property
     def quality(self) -> np.ndarray | None:
         return None if self.video.readings is None else self.video.readings.quality_T
 
