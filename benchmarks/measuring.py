@@ -69,9 +69,8 @@ MEMORY = {
 
 def opened(path: Path, truth: dict[str, np.ndarray]) -> EvalClip:
     """A clip as a dataset's shard gives it: its file is kept, its frames are not."""
-    frames, wave = read_video(path)[0], read_audio(path)
-    wave = np.pad(wave, (0, max(0, samples_for(len(frames)) - len(wave))))
-    video = StoredVideo(path.read_bytes(), frames.shape, frames[0].copy())
+    video, wave = StoredVideo.of(path.read_bytes()), read_audio(path)
+    wave = np.pad(wave, (0, max(0, samples_for(video.shape[0]) - len(wave))))
     return EvalClip(path.stem, path.stem, video, wave, truth)
 
 

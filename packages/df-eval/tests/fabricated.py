@@ -57,6 +57,16 @@ def readings(mouth_T: np.ndarray, index: int, drift: float = 0.0) -> FaceReading
         brow_T=0.3 + 0.02 * signal(length, index, 7),
         gaze_T2=np.stack([0.05 * mouth_T, 0.02 * angles[:, 0]], axis=1),
         expression_TK2=place * 0.1 * mouth_T[:, None, None],
+        flame_TD=np.concatenate(
+            [
+                0.2 * np.stack([signal(length, index, 20 + k) for k in range(50)], axis=1),
+                np.radians(angles),
+                np.radians(10 * mouth_T)[:, None] * [[1.0, 0.1, 0.0]],
+                np.ones((length, 3)),
+            ],
+            axis=1,
+        ),
+        look_T2=5 * np.stack([mouth_T, signal(length, index, 9)], axis=1),
         theval_TM=np.stack(
             [0.4 + 0.01 * signal(length, index, 8 + k) for k in range(2)]
             + [0.3 + 0.1 * mouth_T] * 2

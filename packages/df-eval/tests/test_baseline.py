@@ -12,8 +12,10 @@ from fabricated import signal
 
 from df_eval.clips import EvalClip
 from df_eval.config import BaselineConfig
-from df_eval.rows.baseline import FolderSystem, read_folder, sound_offset
+from df_eval.rows import baseline
+from df_eval.rows.baseline import FolderSystem, read_folder
 from df_eval.rows.generation import Generated
+from df_eval.rows.sound_offset import sound_offset
 from df_eval.rows.systems import LeftOut
 from df_models.errors import UserError
 from df_models.media import write_video
@@ -22,6 +24,7 @@ LENGTH, SIZE = 50, 32
 KEYS = ("right", "late", "fast", "large", "short", "silent", "other", "twice", "broken", "gone", "longer", "wide",
         "turned", "mirrored", "cut", "damaged")  # fmt: skip
 FRAMES = (25, 33)
+DECODE = baseline._decode
 
 
 def speech(index: int, length: int = LENGTH) -> np.ndarray:
@@ -104,7 +107,17 @@ def damage(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def as_it_is(folder: Path, clips: list[EvalClip]) -> FolderSystem:
-    return read_folder("theirs", folder, clips, FRAMES, BaselineConfig())
+    return looked("theirs", folder, clips, FRAMES, BaselineConfig())
+
+
+def looked(
+    row: str, folder: Path, clips: list[EvalClip], frames: tuple[int, ...], config: BaselineConfig
+) -> FolderSystem:
+    """A folder of which all videos were looked at, as when all clips were measured."""
+    system = read_folder(row, folder, clips, frames, config)
+    for each in clips:
+        system.look(each)
+    return system
 
 
 def test_every_fault_is_told_by_name_in_a_line(as_it_is: FolderSystem) -> None:
@@ -151,7 +164,7 @@ def frames_of(system: FolderSystem, clips: list[EvalClip]) -> list[Any]:
 def test_a_setting_mends_and_says_so(folder: Path, clips: list[EvalClip], as_it_is: FolderSystem) -> None:
     asked = BaselineConfig(resize=True, retime=True, realign=True)
     some = [clip for clip in clips if clip.key in ("late", "fast", "large", "wide")]
-    mended = read_folder("theirs", folder, some, FRAMES, asked)
+    mended = looked("theirs", folder, some, FRAMES, asked)
     assert list(mended.videos) == ["late", "fast", "large"], "another shape would be distorted"
     text = "\n".join(mended.lines())
     assert "late: its sound comes 200 ms later than the clip's: its first 5 frames are left out" in text
@@ -177,9 +190,9 @@ def test_videos_of_another_rate_are_told_and_taken_only_where_that_is_asked_for(
     write_video(tmp_path / "right.mp4", own[0].frames_THWC, audio=own[0].wave_N)
     theirs = images(1, 2 * fps)
     write_video(tmp_path / "other.mp4", theirs, audio=own[1].wave_N, fps=fps)
-    told = read_folder("theirs", tmp_path, own, FRAMES, BaselineConfig())
+    told = looked("theirs", tmp_path, own, FRAMES, BaselineConfig())
     assert list(told.videos) == ["right"] and f"{fps} frames a second, not 25" in told.lines()[0]
-    mended = read_folder("theirs", tmp_path, own, FRAMES, BaselineConfig(retime=True))
+    mended = looked("theirs", tmp_path, own, FRAMES, BaselineConfig(retime=True))
     nearest = np.round(np.arange(33) / 25 * fps).astype(int)
     found = frames_of(mended, own)[1]
     assert [walked(image) for image in found] == [walked(image) for image in theirs[nearest]]
@@ -192,8 +205,30 @@ def test_width_and_height_that_are_swapped_are_not_resized(tmp_path: Path) -> No
     write_video(tmp_path / "right.mp4", right.frames_THWC, audio=right.wave_N)
     write_video(tmp_path / "swapped.mp4", swapped.frames_THWC.swapaxes(1, 2), audio=swapped.wave_N)
     for resize in (False, True):
-        found = read_folder("theirs", tmp_path, [right, swapped], FRAMES, BaselineConfig(resize=resize))
+        found = looked("theirs", tmp_path, [right, swapped], FRAMES, BaselineConfig(resize=resize))
         assert list(found.videos) == ["right"] and "32x48 pixels, not 48x32" in found.lines()[0]
+
+
+def test_each_video_is_decoded_once(folder: Path, clips: list[EvalClip], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    monkeypatch.setattr(baseline, "_decode", lambda path, *rest: decoded.append(path.stem) or DECODE(path, *rest))
+    some = [clip for clip in clips if clip.key in ("large", "right", "late", "gone")]
+    system = read_folder("theirs", folder, some, FRAMES, BaselineConfig())
+    assert decoded == ["right"], "the folder holds a video that can be measured"
+    made = [system.make(some, frames, lambda _: None) for frames in (33, 25)]
+    for long, short in zip(*made, strict=True):
+        assert type(long) is type(short)
+    assert sorted(decoded) == ["large", "late", "right"], "the last one is held for its other lengths"
+    assert sorted(told.clip for told in system.told) == ["gone", "large", "late"], "each once"
+
+
+def test_a_video_that_changes_meanwhile_is_told(folder: Path, clips: list[EvalClip], tmp_path: Path) -> None:
+    for key in ("right", "late"):
+        (tmp_path / f"{key}.mp4").write_bytes((folder / f"{key}.mp4").read_bytes())
+    system = looked("theirs", tmp_path, clips[:2], FRAMES, BaselineConfig())
+    (tmp_path / "right.mp4").write_bytes((folder / "short.mp4").read_bytes())
+    with pytest.raises(UserError, match="the video of right was changed while it was measured"):
+        list(system.make(clips[:2], 25, lambda _: None))
 
 
 def test_names_are_never_paths(tmp_path: Path, folder: Path, clips: list[EvalClip]) -> None:

@@ -102,3 +102,23 @@ def test_sharpness_is_the_variance_of_the_laplacian_and_falls_with_blur() -> Non
     assert frames.sharpness(video) == pytest.approx(expected)
     blurred = ndimage.gaussian_filter(video.astype(float) / 255, (0, 1, 1, 0))
     assert (frames.sharpness(blurred) < frames.sharpness(video)).all()
+
+
+def test_a_still_image_held_in_memory_once_is_measured_as_its_copies() -> None:
+    rng = np.random.default_rng(3)
+    true = rng.integers(0, 256, size=(23, 64, 64, 3), dtype=np.uint8)
+    held = np.broadcast_to(true[:1], true.shape)
+    assert frames.held_still(held) and not frames.held_still(true) and not frames.held_still(held.copy())
+    for values_of in (frames.changes, frames.second_changes, frames.sharpness):
+        np.testing.assert_array_equal(values_of(held), values_of(held.copy()))
+    np.testing.assert_array_equal(frames.similarities(held, true), frames.similarities(held.copy(), true))
+
+
+def test_similarities_do_not_depend_on_how_many_frames_go_together() -> None:
+    rng = np.random.default_rng(4)
+    made, true = rng.integers(0, 256, size=(2, 23, 48, 64, 3), dtype=np.uint8)
+    one_by_one = [frames.similarities(made[k : k + 1], true[k : k + 1])[0] for k in range(len(made))]
+    assert frames.TOGETHER // made[0].size > 1, "several at a time"
+    np.testing.assert_array_equal(frames.similarities(made, true), one_by_one)
+    with pytest.raises(ValueError, match="the true ones"):
+        frames.similarities(made[:14], true)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,43 @@ def test_status_and_report_read_what_is_there(
         assert "loss is not finite (exit code 1)" in said and "measured" in said and said.count("done") >= 4
     assert main(["report", "studies/s", "--paper", "paper"]) == 0
     assert "verdicts.tex" in capsys.readouterr().out and Path("paper/arms.pdf").is_file()
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_a_report_is_made_anew_from_the_kept_numbers(
+    planned: bool, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no run is
+    for name in ("study.json", "study.yaml", *(["plan.json"] if planned else [])):
+        (tmp_path / name).write_bytes((done / "studies/s" / name).read_bytes())
+    before = document(done)
+    assert main(["report", ".", "--paper", "paper"]) == 0
+    said = capsys.readouterr().out
+    assert "from study.json" in said and "own reports" in said and "no strips of images: no videos of" in said
+    assert json.loads(Path("study.json").read_text()) == before, "what was found is kept"
+    assert Path("table.md").read_text() == (done / "studies/s/table.md").read_text()
+    text = Path("report.html").read_text()
+    assert text == page(before, linked=False) and "<a href" not in text and "b/seed-0" in text
+    assert Path("paper/verdicts.tex").is_file() and Path("paper/arms.pdf").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tree: "{", "is damaged"),
+        (lambda tree: "[]", "is no object"),
+        (lambda tree: json.dumps({key: tree[key] for key in tree if key != "tables"}), "lacks tables"),
+        (lambda tree: json.dumps(tree | {"schema_version": 9}), "is of version 9"),
+    ],
+)
+def test_kept_numbers_that_cannot_be_used_are_one_line(
+    change: Callable[[dict[str, Any]], str], message: str, done: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "study.json").write_text(change(document(done)))
+    assert main(["report", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1 and not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import torch
 from fabricated import SHIFTS
 from tiny import ROLLOUT, DarkBarReader, tiny_clips, tiny_pipeline
 
-from df_eval.clips import EvalClip, StoredVideo, _decoded
+from df_data.format.stored_video import read_frames
+from df_eval.clips import EvalClip, StoredVideo
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
 from df_eval.reading.readers import choose_reader
@@ -27,7 +28,7 @@ from df_eval.rows.generation import (
     generate_clips,
     rebuild_clips,
 )
-from df_eval.rows.systems import RunSystem
+from df_eval.rows.systems import LeftOut, RunSystem
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_models.errors import UserError
@@ -156,18 +157,45 @@ def test_frames_of_stored_clips_are_decoded_clip_by_clip(
     for clip in clips:
         write_video(tmp_path / "clip.mp4", clip.frames_THWC, audio=clip.wave_N)
         mp4 = (tmp_path / "clip.mp4").read_bytes()
-        stored.append(replace(clip, video=StoredVideo(mp4, clip.frames_THWC.shape, clip.frames_THWC[0])))
+        stored.append(replace(clip, video=StoredVideo.of(mp4)))
+        assert stored[-1].video.shape == clip.frames_THWC.shape
     config = EvalConfig(frames=(25, 33), shifts=SHIFTS, resamples=100, videos=0)
     most = []
     for many in (stored * 2, stored * 5):
         living = Living()
-        monkeypatch.setattr(StoredVideo, "decoded", lambda video, live=living: live.count(_decoded(video.mp4)[0]))
+        monkeypatch.setattr(StoredVideo, "decoded", lambda video, live=living: live.count(read_frames(video.mp4)))
         suite = Suite([Twins()], DarkBarReader(), many, config, quiet=True)
         results = suite.run([25, 33])
         assert results[33].table(0, 100)[GROUND_TRUTH]["lip_sync"].value == pytest.approx(1.0, abs=0.02)
         del suite, results
         most.append(living.most)
     assert most[0] == most[1] <= config.shown + 3
+
+
+class Unseen:
+    """A system without a video of any clip."""
+
+    row, layout = "theirs", None
+
+    def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Iterator[LeftOut]:
+        for _ in clips:
+            progress(1)
+            yield LeftOut("there is none")
+
+
+def test_every_true_video_is_decoded_once(
+    clips: list[EvalClip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "clip.mp4", clips[0].frames_THWC, audio=clips[0].wave_N)
+    stored = StoredVideo.of((tmp_path / "clip.mp4").read_bytes())
+    decoded: list[int] = []
+    monkeypatch.setattr(StoredVideo, "decoded", lambda video: decoded.append(1) or read_frames(video.mp4))
+    many = [replace(clip, video=stored) for clip in clips]
+    config = EvalConfig(frames=(25, 33), shifts=SHIFTS, resamples=100, videos=0)
+    results = Suite([Unseen()], DarkBarReader(), many, config, quiet=True).run([25, 33])
+    assert len(decoded) == len(clips)
+    table = results[33].table(0, 100)
+    assert table[STATIC]["lip_sync_other"].n == 3 and table[STATIC]["sharpness_drift"].value == pytest.approx(1.0)
 
 
 def test_without_a_reader_only_pixels_are_measured(pipeline: Pipeline, clips: list[EvalClip]) -> None:

@@ -197,3 +197,19 @@ def test_bt709_is_decoded_as_bt709():
     luma, blue, red = (150 - 16) / 219, (90 - 128) / 224, (170 - 128) / 224
     wanted = [luma + 1.5748 * red, luma - 0.1873 * blue - 0.4681 * red, luma + 1.8556 * blue]  # Recommendation BT.709
     assert np.abs(frame.to_ndarray(format="rgb24")[8, 8] - 255 * np.array(wanted)).max() <= 1.5
+
+
+def test_one_scaler_makes_the_pixels_that_a_scaler_for_each_frame_makes() -> None:
+    """Also where size, matrix and range change from frame to frame."""
+    av = pytest.importorskip("av")
+    rng, frames = np.random.default_rng(0), []
+    for height, matrix, span in ((64, 1, 1), (64, 5, 1), (32, 1, 1), (64, 1, 2), (64, 9, 1), (64, 1, 1)):
+        planes = rng.integers(0, 256, size=(height * 3 // 2, 48), dtype=np.uint8)
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.colorspace, frame.color_range = matrix, span
+        frames.append(frame)
+    one = media.Scaler()
+    for frame in frames:
+        np.testing.assert_array_equal(one.rgb(frame), frame.to_ndarray(format="rgb24"))
+        wide = frame.to_ndarray(format="rgb48", width=20, height=36)
+        np.testing.assert_array_equal(one.rgb(frame, "rgb48", 20, 36), wide)

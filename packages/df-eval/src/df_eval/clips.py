@@ -17,11 +17,12 @@ from tqdm import tqdm
 from df_data.format.manifest import read_manifest, structure_of
 from df_data.format.sample import Sample
 from df_data.format.shards import iter_samples
+from df_data.format.stored_video import probe_video, read_frames
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, jobs_of
 from df_eval.protocols.clip_lists import ClipSplit, clip_hash, split_of_recording
 from df_models.errors import UserError
-from df_models.media import read_audio, read_video
+from df_models.media import read_audio
 from df_models.time import samples_for
 
 RENDER_SEED = 1_000
@@ -42,9 +43,19 @@ class StoredVideo:
     shape: tuple[int, ...]
     first_HWC: np.ndarray
 
+    @classmethod
+    def of(cls, mp4: bytes) -> StoredVideo:
+        """A file's video; its images are counted, and the first alone is turned into pixels.
+
+        Raises:
+            UserError: it cannot be decoded.
+        """
+        first_HWC = read_frames(mp4, 1)[0]
+        return cls(mp4, (len(probe_video(mp4).times), *first_HWC.shape), first_HWC)
+
     def decoded(self) -> np.ndarray:
         """All frames, uint8 ``[T, H, W, 3]``."""
-        return _decoded(self.mp4)[0]
+        return read_frames(self.mp4)
 
 
 @dataclass(frozen=True)
@@ -151,21 +162,22 @@ def stored_clips(
 
 def _from_sample(sample: Sample) -> EvalClip:
     assert sample.video is not None
-    frames, wave = _decoded(sample.video)
-    if len(frames) != sample.meta.num_frames:
+    video, wave = StoredVideo.of(sample.video), _wave_of(sample.video)
+    count = video.shape[0]
+    if count != sample.meta.num_frames:
         raise UserError(
-            f"clip {sample.key} has {len(frames)} frames in its mp4 but {sample.meta.num_frames} in its metadata; "
+            f"clip {sample.key} has {count} frames in its mp4 but {sample.meta.num_frames} in its metadata; "
             "the shard is damaged, build it again"
         )
     names = sample.meta.truth_names or ()
-    table = sample.tensors["truth"].numpy().astype(np.float64) if names else np.zeros((len(frames), 0))
+    table = sample.tensors["truth"].numpy().astype(np.float64) if names else np.zeros((count, 0))
     truth = {name: table[:, column] for column, name in enumerate(names)}
-    needed = samples_for(len(frames))
+    needed = samples_for(count)
     encoders = sample.meta.encoders
     return EvalClip(
         sample.key,
         sample.meta.identity,
-        StoredVideo(sample.video, frames.shape, frames[0].copy()),
+        video,
         np.pad(wave, (0, max(0, needed - len(wave)))),
         truth,
         audio_TD=sample.tensors["audio"].float(),
@@ -180,12 +192,12 @@ def _from_sample(sample: Sample) -> EvalClip:
     )
 
 
-def _decoded(mp4: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and sound of a stored clip."""
+def _wave_of(mp4: bytes) -> np.ndarray:
+    """The sound of a stored clip."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         path.write_bytes(mp4)
-        return read_video(path)[0], read_audio(path)
+        return read_audio(path)
 
 
 def clips_to_render(count: int, frames: int, size: int, seed: int, person: int | None = None) -> SynthConfig:

@@ -25,6 +25,8 @@ class ReadersConfig(FrozenModel):
         identity: face recognition network in ONNX for faces of 112x112: an ArcFace one, or `mobilefacenet:PATH`.
         quality: eDifFIQA in ONNX (ediffiqa_tiny_jun2024.onnx), for the quality of faces.
         syncnet: SyncNet v2's weights (syncnet_v2.model), for Sync-C and Sync-D.
+        deca: DECA's weights (deca_model.tar), or `emoca:PATH`, for head pose, expression and jaw as FLAME has them.
+        gaze: L2CS-Net's weights of Gaze360 (L2CSNet_gaze360.pkl), for the direction of the gaze.
         vad: Silero VAD in ONNX (silero_vad_16k_sequence.onnx of the package silero-vad), for THEval's measures of lips
             in speech and in silence.
         i3d: TorchScript archive of I3D of StyleGAN-V's port (i3d_torchscript.pt), for FVD.
@@ -37,6 +39,8 @@ class ReadersConfig(FrozenModel):
     identity: Location | None = None
     quality: Location | None = None
     syncnet: Location | None = None
+    deca: Location | None = None
+    gaze: Location | None = None
     vad: Location | None = None
     i3d: Location | None = None
     cd_i3d: Location | None = None

@@ -5,7 +5,8 @@ Shape suffixes: T pixel frames of the measured length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from df_eval.metrics.seen import (
     row_of,
 )
 from df_eval.metrics.signals import lag_curve
+from df_eval.reading.readings import FaceReadings
 
 __all__ = [
     "GENERATED",
@@ -39,6 +41,7 @@ __all__ = [
     "Video",
     "kind_of",
     "measure",
+    "measure_beside_others",
     "mouth_lag_curve",
     "row_of",
 ]
@@ -78,6 +81,26 @@ def measure(row: str, video: Video, truth: Truth, *, max_lag: int, shifts: tuple
         elif "structure_mouth" in spec.needs:
             absent[spec.name] = "no mouth opening can be decoded from a structure stream of it"
     return Measured(pairs, absent)
+
+
+def measure_beside_others(
+    mouth_T: np.ndarray, signals: FaceReadings, other_mouths: Sequence[np.ndarray], measured: Measured, row: str
+) -> Measured:
+    """Add to a clip's metrics those that need the other clips' mouths, too, now that these are known.
+
+    Args:
+        mouth_T: read in the row's video.
+        signals: the clip's true ones.
+    """
+    frames_THWC = np.zeros((len(mouth_T), 0, 0, 3), np.uint8)  # as many as there were; none is looked at
+    video = Video(frames_THWC, FaceReadings(np.isfinite(mouth_T), mouth_T))
+    seen = Seen(video, Truth(frames_THWC, signals, None, other_mouths=other_mouths))
+    kind, found = kind_of(row), dict(measured.pairs)
+    for spec in CATALOG:
+        wanted = "other_mouths" in spec.needs and kind != SHIFTED and kind not in spec.not_in
+        if wanted and all(getattr(seen, need) is not None for need in spec.needs):
+            found[spec.name] = spec.measure(seen)
+    return replace(measured, pairs={spec.name: found[spec.name] for spec in CATALOG if spec.name in found})
 
 
 def _unread(video: Video) -> str:

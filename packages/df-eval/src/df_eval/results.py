@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured, kind_of
+from df_eval.measure import GROUND_TRUTH, ROWS, SAME_VIDEO, SHIFTED, Measured, kind_of, measure_beside_others
 from df_eval.metrics import CATALOG, SETS, SPECS, Pair, Score, SetSpec, set_metric
 from df_eval.metrics.aggregate import pooled_score
 from df_eval.metrics.theval import values_of
+from df_eval.reading.readings import FaceReadings
 
 ITSELF = "compared with itself"
 ByClip = dict[int, np.ndarray]
@@ -54,6 +55,19 @@ class LengthResults:
     def add_features(self, row: str, index: int, name: str, values_nD: np.ndarray) -> None:
         """Add what a network or reader sees in a clip."""
         self.features[row].setdefault(name, {})[index] = values_nD
+
+    def add_others(self, signals: Sequence[FaceReadings]) -> None:
+        """Measure what compares a clip's mouth with those of the other clips, once all of them are measured.
+
+        Args:
+            signals: the true ones, of every clip.
+        """
+        mouths = [own.mouth_open_T for own in signals]
+        for row, curves in self.curves.items():
+            for index, mouth_T in curves.get("mouth", {}).items():
+                others = [mouth for place, mouth in enumerate(mouths) if place != index and mouth is not None]
+                about = (mouth_T, signals[index], others, self.measured[row][index])
+                self.measured[row][index] = measure_beside_others(*about, row)
 
     def pairs(self, row: str, metric: str) -> dict[int, Pair]:
         """The metric's pairs by clip index, of the clips that have one in this row."""

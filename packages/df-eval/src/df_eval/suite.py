@@ -72,10 +72,11 @@ class Suite:
         if self.sync_codecs is not None and self.sync_codecs.missing:
             print(f"sync_codecs measures nothing: {self.sync_codecs.missing}", file=sys.stderr)
         with tqdm(total=self._videos(lengths), desc="measuring", unit="video", disable=self.quiet) as bar:
-            with self._timed("reading the truth", bar):
-                truths = [self._truth(clip, longest, bar.update) for clip in self.clips]
-            known = [read.truth(read.first_1HWC, None, []) for read in truths]  # frames of all would fill the memory
-            readings = self._measure_clips(truths, known, results, bar)
+            truths, readings = self._measure_clips(results, bar)
+            with self._timed("measuring beside other clips", bar):
+                for found in results.values():
+                    found.add_others([source.signals for source in truths])
+            known = [source.truth(source.first_1HWC) for source in truths]  # frames of all would fill the memory
             if self.config.interventions:
                 self._intervene(longest, known, readings, bar)
         if self.drift is not None:
@@ -93,13 +94,14 @@ class Suite:
         return len(self.clips) * (1 + 2 * made + swapped)
 
     def _measure_clips(
-        self, truths: Sequence[TrueClip], known: Sequence[Truth], results: Mapping[int, LengthResults], bar: tqdm
-    ) -> list[dict[str, FaceReadings | None]]:
+        self, results: Mapping[int, LengthResults], bar: tqdm
+    ) -> tuple[list[TrueClip], list[dict[str, FaceReadings | None]]]:
         """Measure every clip at every length, the longest first: what was computed of a video holds for its beginning.
-        Returns what was read of the runs' videos of the longest."""
+        Each video is decoded once, read, measured and let go. Returns what was read of the true clips, and of the runs'
+        videos of the longest."""
         lengths, longest = sorted(results, reverse=True), max(results)
         self.videos = {frames: [] for frames in results}
-        vaes, readings = own_vaes(self.systems), []
+        vaes, truths, readings = own_vaes(self.systems), [], []
         runs = {system.row for system in self.systems if isinstance(system, RunSystem)}
         once = {row for s in self.systems if s.row not in runs for row in (s.row, shifted_row(s, self.systems))}
         rebuilt = {row: self._rebuild(pipeline, longest, bar) for row, pipeline in vaes.items()}
@@ -108,9 +110,9 @@ class Suite:
             for system in self.systems
             for frames in lengths
         }
-        for index, source in enumerate(truths):
-            with self._timed("decoding the truth", bar):
-                true_THWC = self.clips[index].frames_THWC[:longest]
+        for index in range(len(self.clips)):
+            true_THWC, source = self._truth(index, longest, bar)
+            truths.append(source)
             held = self._controls(true_THWC, source)
             held |= {row: self._rebuilt(row, clips, bar) for row, clips in rebuilt.items()}
             for frames in lengths:
@@ -118,18 +120,19 @@ class Suite:
                 left_out = self._make(frames, made, videos, bar)
                 held |= {row: video for row, video in videos.items() if row in once}
                 with self._timed(f"measuring {frames} frames", bar):
-                    self._measure(results[frames], index, truths, videos, left_out)
+                    self._measure(results[frames], index, source, videos, left_out)
                 if index < self.config.shown:
                     self.videos[frames].append(videos)
                 if frames == longest:
                     self._add_codecs(index, videos)
                     readings.append({row: video.readings for row, video in videos.items() if row in runs})
                     if self.drift is not None:
-                        own = source.truth(true_THWC, None, [])
+                        own = source.truth(true_THWC)
                         add_drift_of_clip(self.drift, self.systems, index, own, videos, self.networks.extractors)
+            del true_THWC, held, videos  # before the next clip's are decoded
         for rest in (*rebuilt.values(), *made.values()):
             assert next(rest, None) is None, "a system makes one video of each clip"
-        return readings
+        return truths, readings
 
     def _drift_yet(self) -> Drift:
         return no_drift_yet(self.systems, self.clips, self.config, self.reader, self.networks.extractors)
@@ -167,12 +170,18 @@ class Suite:
                 about = (system, self.clips, known, own, self.reader, self.config)
                 intervene(*about, self.interventions, bar.update, name)
 
-    def _truth(self, clip: EvalClip, longest: int, done: Progress) -> TrueClip:
-        held = clip.held()
-        read, signals = self._read_true(held, longest)
-        still = self._still(held.frames_THWC[0], read)
-        done(1)
-        return TrueClip(held.frames_THWC[:1].copy(), read, signals, still, silent_frames(clip.wave_N, clip.count))
+    def _truth(self, index: int, longest: int, bar: tqdm) -> tuple[np.ndarray, TrueClip]:
+        """A clip's true frames of the longest length, and what is kept of the clip."""
+        clip = self.clips[index]
+        with self._timed("decoding the truth", bar):
+            held = clip.held()
+        with self._timed("reading the truth", bar):
+            whole_THWC = held.frames_THWC
+            read, signals = self._read_true(held, longest)
+            still = self._still(whole_THWC[0], read)
+            bar.update(1)
+        silent_T = silent_frames(clip.wave_N, clip.count)
+        return whole_THWC[:longest], TrueClip(whole_THWC[:1].copy(), read, signals, still, silent_T)
 
     def _read_true(self, clip: EvalClip, longest: int) -> tuple[FaceReadings | None, FaceReadings]:
         """The reading of the true frames, and the true signals of the whole clip."""
@@ -205,7 +214,7 @@ class Suite:
     def _controls(self, true_THWC: np.ndarray, truth: TrueClip) -> dict[str, Video]:
         """The rows that no system makes."""
         frames = len(true_THWC)
-        still = np.repeat(true_THWC[:1], frames, axis=0)
+        still = np.broadcast_to(true_THWC[:1].copy(), true_THWC.shape)  # one image in memory
         return {
             GROUND_TRUTH: Video(true_THWC, truth.read and truth.read.first(frames)),
             STATIC: Video(still, truth.still and truth.still.repeated(frames)),
@@ -253,15 +262,13 @@ class Suite:
         self,
         results: LengthResults,
         index: int,
-        truths: Sequence[TrueClip],
+        source: TrueClip,
         videos: Mapping[str, Video],
         left_out: Mapping[str, str],
     ) -> None:
         """Measure one clip in every row."""
-        mouths = [source.signals.mouth_open_T for place, source in enumerate(truths) if place != index]
-        others = [mouth for mouth in mouths if mouth is not None]
         true = videos[GROUND_TRUTH]
-        truth = truths[index].truth(true.frames_THWC, self.networks.lpips, others, true.values)
+        truth = source.truth(true.frames_THWC, self.networks.lpips, true.values)
         limits: Any = {"max_lag": self.config.max_lag, "shifts": self.config.shifts}
         for row in results.rows:
             if row in left_out:

@@ -5,7 +5,7 @@ Shape suffixes: T pixel frames, D identity features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,7 @@ class TrueClip:
     def truth(
         self,
         frames_THWC: np.ndarray,
-        lpips: Compare | None,
-        others: Sequence[np.ndarray],
+        lpips: Compare | None = None,
         values: FrameValues | None = None,
     ) -> Truth:
         identity_TD = None if self.read is None else self.read.identity_TD
@@ -42,7 +41,6 @@ class TrueClip:
             self.signals,
             reference_identity_D=None if identity_TD is None else identity_TD[0],
             person_identity_D=None if identity_TD is None else np.nanmean(identity_TD, axis=0),
-            other_mouths=others,
             silent_T=self.silent_T,
             lpips=lpips,
             values=values or FrameValues(),

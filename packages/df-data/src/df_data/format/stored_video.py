@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from df_models.errors import UserError
+from df_models.media import Scaler
 from df_models.media.audio import join_blocks
 from df_models.media.decoding import audio_blocks, decoded_frames
 from df_models.time import SAMPLE_RATE
@@ -60,10 +62,15 @@ def probe_video(video: bytes) -> VideoFacts:
     )
 
 
-def read_frames(video: bytes) -> np.ndarray:
-    """Return the images of an mp4's bytes, uint8 RGB ``[P, H, W, 3]``; errors as in :func:`probe_video`."""
+def read_frames(video: bytes, most: int | None = None) -> np.ndarray:
+    """Return the images of an mp4's bytes, uint8 RGB ``[P, H, W, 3]``; errors as in :func:`probe_video`.
+
+    Args:
+        most: no more than the first so many, and nothing behind them is decoded; None: all.
+    """
+    scaler = Scaler()
     with _opened(video) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = [scaler.rgb(frame) for frame in itertools.islice(container.decode(video=0), most)]
     if not frames:
         raise UserError("its mp4 holds no images")
     return np.stack(frames)

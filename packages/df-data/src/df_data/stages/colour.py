@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from df_data.stages.rejection import Rejected
+from df_models.media import Scaler
 
 if TYPE_CHECKING:
     from PIL import ImageFilter
@@ -85,11 +86,12 @@ def colours_of(frame: Any) -> Colours:
     return Colours(int(frame.color_trc), int(frame.color_primaries))
 
 
-def rgb_of(frame: Any, width: int, height: int, colours: Colours) -> np.ndarray:
-    """Return a PyAV frame at a size as uint8 RGB ``[H, W, 3]`` of BT.709, not turned."""
+def rgb_of(frame: Any, width: int, height: int, colours: Colours, scaler: Scaler | None = None) -> np.ndarray:
+    """Return a PyAV frame at a size as uint8 RGB ``[H, W, 3]`` of BT.709, not turned; ``scaler``: of its video."""
+    scaler = scaler or Scaler()
     if colours.standard:
-        return frame.to_ndarray(format="rgb24", width=width, height=height)
-    return to_bt709(frame.to_ndarray(format="rgb48", width=width, height=height), colours)
+        return scaler.rgb(frame, "rgb24", width, height)
+    return to_bt709(scaler.rgb(frame, "rgb48", width, height), colours)
 
 
 def shown_colours(frame: Any) -> Colours:

@@ -34,6 +34,7 @@ from df_models.containers import (
     open_media,
 )
 from df_models.errors import UserError
+from df_models.media import Scaler
 from df_models.media.decoding import LATEST_S, BrokenAudio, BrokenTimeStamps, Heard, audio_blocks, decoded_frames
 from df_models.media.track import AudioTrack
 from df_models.time import FPS, SAMPLE_RATE, samples_for
@@ -238,17 +239,18 @@ class _Stretch:
 class _Image:
     """A decoded image, turned into pixels when a tick first wants it."""
 
-    def __init__(self, frame: Any, aspect: Fraction | None) -> None:
+    def __init__(self, frame: Any, aspect: Fraction | None, scaler: Scaler) -> None:
         self.turn, self.damaged = upright_turn(frame), bool(frame.is_corrupt)
         self._colours = colours_of(frame)
         self._frame: Any = frame
-        self._aspect = aspect
+        self._aspect, self._scaler = aspect, scaler
         self._pixels: np.ndarray | None = None
 
     def rgb(self) -> np.ndarray:
         """Return uint8 RGB ``[H, W, 3]``, upright, as BT.709 codes it."""
         if self._pixels is None:
-            self._pixels, self._frame = _to_rgb(self._frame, self._aspect, self.turn, self._colours), None
+            turned_HWC = _to_rgb(self._frame, self._aspect, self.turn, self._colours, self._scaler)
+            self._pixels, self._frame = turned_HWC, None
         return self._pixels
 
 
@@ -279,13 +281,13 @@ def _stamped(frames: Iterator[Any], aspect: Fraction | None) -> Iterator[tuple[f
     Raises:
         Rejected: ``broken_time_stamps``, none has.
     """
-    stamped = unstamped = 0
+    stamped, unstamped, scaler = 0, 0, Scaler()
     for frame in frames:
         if frame.time is None:
             unstamped += 1
             continue
         stamped += 1
-        yield _time(frame), _Image(frame, aspect)
+        yield _time(frame), _Image(frame, aspect, scaler)
     if unstamped and not stamped:
         raise Rejected("broken_time_stamps", f"none of {unstamped} images has a time stamp")
 
@@ -321,8 +323,8 @@ def _stretches(ticks: Iterator[Tick[_Image]], longest: int) -> Iterator[_Stretch
         yield stretch
 
 
-def _to_rgb(image: Any, aspect: Fraction | None, turn: Turn, colours: Colours) -> np.ndarray:
+def _to_rgb(image: Any, aspect: Fraction | None, turn: Turn, colours: Colours, scaler: Scaler) -> np.ndarray:
     square = square_size(image.width, image.height, aspect)
     scale = min(1.0, MAX_SIDE / max(square))
     width, height = (max(2, round(side * scale)) for side in square)
-    return turned(rgb_of(image, width, height, colours), turn)
+    return turned(rgb_of(image, width, height, colours, scaler), turn)

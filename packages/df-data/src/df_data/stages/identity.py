@@ -16,6 +16,7 @@ Shape legend: T frames, S side of the crop, K = 5 points, D = 128.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -162,17 +163,22 @@ def fit_similarity(points_K2: np.ndarray, target_K2: np.ndarray) -> tuple[np.nda
 def upright_face(frame_HWC: np.ndarray, points_K2: np.ndarray) -> np.ndarray:
     """Cut a face out upright by its five points: uint8 ``[112, 112, 3]``, bilinear, the image's edge goes on."""
     matrix, shift = fit_similarity(points_K2, TEMPLATE)
-    columns, rows = np.meshgrid(np.arange(FACE_SIZE), np.arange(FACE_SIZE))
-    wanted = np.stack([columns, rows], axis=-1).reshape(-1, 2)
-    limit = np.array([frame_HWC.shape[1] - 1, frame_HWC.shape[0] - 1])
-    at = np.clip((wanted - shift) @ np.linalg.inv(matrix).T, 0, limit)
+    height, width = frame_HWC.shape[:2]
+    limit = np.array([width - 1, height - 1])
+    at = np.clip((_wanted() - shift) @ np.linalg.inv(matrix).T, 0, limit)
     low = np.minimum(at.astype(int), limit - 1)
     (x, y), (right, down) = low.T, (at - low).T[..., None]
-    image = frame_HWC.astype(np.float64)
-    upper = image[y, x] * (1 - right) + image[y, x + 1] * right
-    lower = image[y + 1, x] * (1 - right) + image[y + 1, x + 1] * right
-    face = upper * (1 - down) + lower * down
+    pixels_N3, place = frame_HWC.reshape(-1, 3), y * width + x
+    here, beside, below, across = (pixels_N3.take(place + step, axis=0) for step in (0, 1, width, width + 1))
+    face = (here * (1 - right) + beside * right) * (1 - down) + (below * (1 - right) + across * right) * down
     return (face + 0.5).astype(np.uint8).reshape(FACE_SIZE, FACE_SIZE, 3)
+
+
+@cache
+def _wanted() -> np.ndarray:
+    """Column and row of every pixel of an upright face: ``[112 * 112, 2]``."""
+    columns, rows = np.meshgrid(np.arange(FACE_SIZE), np.arange(FACE_SIZE))
+    return np.stack([columns, rows], axis=-1).reshape(-1, 2)
 
 
 def _unit(vector_D: np.ndarray) -> np.ndarray:

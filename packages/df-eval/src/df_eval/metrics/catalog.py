@@ -12,10 +12,12 @@ import numpy as np
 from df_eval.config import MOST_LAG
 from df_eval.metrics import frames, identity, pose, sync
 from df_eval.metrics.field import FIELD
+from df_eval.metrics.network_specs import NETWORK_METRICS
 from df_eval.metrics.pair import Pair
 from df_eval.metrics.seen import Seen
 from df_eval.metrics.signals import pearson
 from df_eval.metrics.spec import (
+    BESIDE_OTHERS,
     GROUPS,
     MOUTH,
     NOT_ITSELF,
@@ -35,7 +37,7 @@ from df_models.intervals.ranges import CORRELATION, NOT_NEGATIVE, SHARE, of_diff
 
 def _gain(s: Seen) -> Pair:
     own = sync.correlation(s.mouth, s.true_mouth)
-    return sync.gain(own, sync.mean_correlation(s.mouth, s.truth.other_mouths))
+    return sync.gain(own, sync.mean_correlation(s.mouth, s.other_mouths))
 
 
 def _to_reference(s: Seen) -> np.ndarray:
@@ -78,9 +80,9 @@ _OWN = [
         "Mean correlation, at lag 0, of the read mouth opening with the true ones of the other clips: what a "
         "mouth reaches that moves when mouths usually move, whatever is said. Not 0 where all sentences have "
         "one rhythm.",
-        lambda s: sync.mean_correlation(s.mouth, s.truth.other_mouths),
+        lambda s: sync.mean_correlation(s.mouth, s.other_mouths),
         within=CORRELATION,
-        needs=MOUTH,
+        needs=BESIDE_OTHERS,
         decimals=3,
     ),
     MetricSpec(
@@ -91,7 +93,7 @@ _OWN = [
         "Lip-sync minus that mean: what is owed to this clip's own audio.",
         _gain,
         within=of_difference(CORRELATION),
-        needs=MOUTH,
+        needs=BESIDE_OTHERS,
         decimals=3,
     ),
     MetricSpec(
@@ -408,7 +410,7 @@ _OWN = [
     ),
 ]
 
-CATALOG: list[MetricSpec] = [*_OWN, *FIELD, *THEVAL]
+CATALOG: list[MetricSpec] = [*_OWN, *FIELD, *NETWORK_METRICS, *THEVAL]
 
 SPECS: dict[str, MetricSpec] = {spec.name: spec for spec in CATALOG}
 
@@ -417,9 +419,12 @@ def add_metric(spec: MetricSpec) -> None:
     """Add a metric of one's own to the list, behind the others.
 
     Raises:
-        ValueError: its name is taken, or its group is none of :data:`GROUPS`.
+        ValueError: its name is taken, its group is none of :data:`GROUPS`, or it needs the other clips and more than
+            mouths (:data:`~df_eval.metrics.spec.BESIDE_OTHERS`).
     """
     if spec.name in SPECS or spec.group not in GROUPS:
         raise ValueError(f"{spec.name!r} is taken, or {spec.group!r} is none of {', '.join(GROUPS)}")
+    if "other_mouths" in spec.needs and (more := {*spec.needs} - {*BESIDE_OTHERS}):
+        raise ValueError(f"{spec.name!r} needs other_mouths beside {', '.join(more)}: only mouths are kept until then")
     CATALOG.append(spec)
     SPECS[spec.name] = spec

@@ -23,6 +23,8 @@ WINDOW, SIGMA = 11, 1.5
 """SSIM's Gaussian window in pixels (Wang et al. 2004)."""
 C1, C2 = 0.01**2, 0.03**2
 """SSIM's constants for values of 0 to 1."""
+TOGETHER = 2**17
+"""Values whose SSIM is computed in one go: of small frames several, since calls then cost more than sums."""
 _ROUNDING = 1e-3
 """Beyond 0 and 1, as resizing leaves it; less than half a grey level."""
 
@@ -41,6 +43,11 @@ def grey_levels(frame_HWC: np.ndarray) -> np.ndarray:
     return frame_HWC.astype(np.float64) * 255.0
 
 
+def held_still(frames_THWC: np.ndarray) -> bool:
+    """Whether all frames are one image in memory (``np.broadcast_to``): what is taken of one holds for all."""
+    return len(frames_THWC) > 1 and frames_THWC.strides[0] == 0
+
+
 def squared_errors(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> np.ndarray:
     """Mean squared difference of each frame, for values of 0 to 1: float [T]."""
     pairs = zip(frames_THWC, true_THWC, strict=True)
@@ -53,16 +60,26 @@ def similarities(frames_THWC: np.ndarray, true_THWC: np.ndarray) -> np.ndarray:
 
     In float32. Frames must be at least 11 pixels high and wide.
     """
-    return np.array([_similarity(_planes(a), _planes(b)) for a, b in zip(frames_THWC, true_THWC, strict=True)])
+    if frames_THWC.shape != true_THWC.shape:
+        raise ValueError(f"frames are {frames_THWC.shape} and the true ones {true_THWC.shape}")
+    together = max(1, TOGETHER // math.prod(frames_THWC.shape[1:]))
+    held, means, found = held_still(frames_THWC), None, list[float]()
+    for start in range(0, len(frames_THWC), together):
+        part = slice(start, start + together)
+        planes, true = (torch.cat([_planes(frame) for frame in video[part]]) for video in (frames_THWC, true_THWC))
+        if not held or means is None or len(means) < len(planes):
+            means = _windowed(planes)
+        found += [float(one_3HW.mean()) for one_3HW in _similarities(planes, true, means[: len(planes)]).split(3)]
+    return np.array(found)
 
 
-def _similarity(a_NHW: Tensor, b_NHW: Tensor) -> float:
-    mean_a, mean_b = _windowed(a_NHW), _windowed(b_NHW)
+def _similarities(a_NHW: Tensor, b_NHW: Tensor, mean_a: Tensor) -> Tensor:
+    mean_b = _windowed(b_NHW)
     squares, product = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
     variances = _windowed(a_NHW * a_NHW + b_NHW * b_NHW) - squares
     covariance = _windowed(a_NHW * b_NHW) - product
     top = (2 * product + C1) * (2 * covariance + C2)
-    return float((top / ((squares + C1) * (variances + C2))).mean())
+    return top / ((squares + C1) * (variances + C2))
 
 
 def _planes(frame_HWC: np.ndarray) -> Tensor:
@@ -89,12 +106,16 @@ def _windowed(images_NHW: Tensor) -> Tensor:
 
 def changes(frames_THWC: np.ndarray) -> np.ndarray:
     """Mean absolute change of a pixel value from one frame to the next, in grey levels of 255: float [T - 1]."""
+    if held_still(frames_THWC):
+        return changes(frames_THWC[:1].repeat(2, axis=0)).repeat(len(frames_THWC) - 1)
     pairs = pairwise(frames_THWC)
     return np.array([float(np.abs(grey_levels(b) - grey_levels(a)).mean()) for a, b in pairs])
 
 
 def second_changes(frames_THWC: np.ndarray) -> np.ndarray:
     """Mean absolute second difference of a pixel value over time, in grey levels of 255: float [T - 2]."""
+    if held_still(frames_THWC):
+        return second_changes(frames_THWC[:1].repeat(3, axis=0)).repeat(len(frames_THWC) - 2)
     triples = zip(frames_THWC[:-2], frames_THWC[1:-1], frames_THWC[2:], strict=True)
     gaps = (grey_levels(a) - 2 * grey_levels(b) + grey_levels(c) for a, b, c in triples)
     return np.array([float(np.abs(gap).mean()) for gap in gaps])
@@ -102,6 +123,8 @@ def second_changes(frames_THWC: np.ndarray) -> np.ndarray:
 
 def sharpness(frames_THWC: np.ndarray) -> np.ndarray:
     """Variance of the 4-neighbour Laplacian of the luma (grey levels of 255) in every frame: float [T]."""
+    if held_still(frames_THWC):
+        return sharpness(frames_THWC[:1]).repeat(len(frames_THWC))
     return np.array([_laplacian_variance(grey_levels(frame)) for frame in frames_THWC])
 
 

@@ -42,7 +42,8 @@ class Truth:
     """The true clip: frames of the measured length, and signals over the whole clip (for the shifted control).
 
     ``reference_identity_D`` was read from the reference image, ``person_identity_D`` is the mean read from the
-    whole true video. ``other_mouths`` are the true mouth openings of the other clips, from their beginnings.
+    whole true video. ``other_mouths`` are the true mouth openings of the other clips, from their beginnings; None: not
+    known yet.
     ``silent_T`` says which frames lie in silence, over the whole clip; ``lpips`` compares frames with true frames
     ([T, H, W, 3] uint8 each) and gives their distances [T]. ``values`` holds what was computed of the frames.
     """
@@ -51,7 +52,7 @@ class Truth:
     signals: FaceReadings
     reference_identity_D: np.ndarray | None
     person_identity_D: np.ndarray | None = None
-    other_mouths: Sequence[np.ndarray] = ()
+    other_mouths: Sequence[np.ndarray] | None = None
     silent_T: np.ndarray | None = None
     lpips: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     values: FrameValues = field(default_factory=FrameValues, repr=False, compare=False)
@@ -160,6 +161,22 @@ class Seen:
         return self.true.expression_TK2
 
     @property
+    def flame(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.flame_TD
+
+    @property
+    def true_flame(self) -> np.ndarray | None:
+        return self.true.flame_TD
+
+    @property
+    def look(self) -> np.ndarray | None:
+        return None if self.video.readings is None else self.video.readings.look_T2
+
+    @property
+    def true_look(self) -> np.ndarray | None:
+        return self.true.look_T2
+
+    @property
     def quality(self) -> np.ndarray | None:
         return None if self.video.readings is None else self.video.readings.quality_T
 
@@ -207,6 +224,10 @@ class Seen:
     @property
     def true_mouth(self) -> np.ndarray | None:
         return self.true.mouth_open_T
+
+    @property
+    def other_mouths(self) -> Sequence[np.ndarray] | None:
+        return self.truth.other_mouths
 
     @property
     def true_lip_width(self) -> np.ndarray | None:

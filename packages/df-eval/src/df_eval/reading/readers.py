@@ -98,7 +98,7 @@ class SyntheticFaceReader:
     unavailable = {  # noqa: RUF012
         spec.name: "the synthetic reader reads values of its rendered faces, no landmarks and no real faces"
         for spec in (*CATALOG, *SETS)
-        if {"lips", "seen", "brow", "gaze", "expression", "quality", "theval"} & set(spec.needs)
+        if {"lips", "seen", "brow", "gaze", "expression", "flame", "look", "quality", "theval"} & set(spec.needs)
     }
 
     def __init__(self) -> None:

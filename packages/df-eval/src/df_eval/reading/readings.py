@@ -24,6 +24,8 @@ class FaceReadings:
         lips_TK2, eyes_T: landmarks of the lips, and the distance of the eyes, in one unit of the image.
         brow_T, gaze_T2, expression_TK2: height of the brows, place of the irises within the eyes, and offsets of moving
             keypoints from the neutral face (`df_eval.reading.face_points`).
+        flame_TD, look_T2: FLAME's motion (`df_models.structure.FLAME_MOTION_59`), and the horizontal and vertical angle
+            of the gaze in degrees (`df_eval.reading.face_crops`).
         quality_T: how good the face is for recognition (`df_eval.reading.quality`).
         theval_TM: what THEval measures of the landmarks (`df_eval.metrics.theval.Column`).
         speech_T, volume_T: where the sound is speech (bool), and how loud it is (`df_eval.reading.speech`).
@@ -42,6 +44,8 @@ class FaceReadings:
     brow_T: np.ndarray | None = None
     gaze_T2: np.ndarray | None = None
     expression_TK2: np.ndarray | None = None
+    flame_TD: np.ndarray | None = None
+    look_T2: np.ndarray | None = None
     quality_T: np.ndarray | None = None
     theval_TM: np.ndarray | None = None
     speech_T: np.ndarray | None = None

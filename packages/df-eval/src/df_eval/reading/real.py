@@ -5,7 +5,7 @@ Shape suffixes: T pixel frames, S side of the square frame, D features of a netw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from df_data.stages.readings import OUTER_LIPS, readings_of
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG, SETS
+from df_eval.reading.face_crops import FlameReader, GazeReader
 from df_eval.reading.face_points import face_signals
 from df_eval.reading.quality import FaceQuality
 from df_eval.reading.readings import FaceReadings, masked, signals_of
@@ -45,6 +46,8 @@ GIVEN_BY = {
     "theval": "landmarker",
     "identity": "identity",
     "quality": "quality",
+    "flame": "deca",
+    "look": "gaze",
     "seen": "syncnet",
     "speech": "vad",
 }
@@ -52,8 +55,8 @@ GIVEN_BY = {
 
 
 class RealFaceReader:
-    """Reads real faces with what is given: MediaPipe's landmarker, an identity and a quality network, SyncNet, and
-    Silero VAD for where their sound is speech.
+    """Reads real faces with what is given: MediaPipe's landmarker, an identity and a quality network, SyncNet, DECA,
+    L2CS-Net, and Silero VAD for where their sound is speech.
 
     The networks that see look where the landmarker finds the face, so they need it too.
 
@@ -76,8 +79,10 @@ class RealFaceReader:
         self._identity = _identity(files)
         self._quality = _quality(files)
         self._syncnet = _syncnet(files)
+        self._deca = None if files.deca is None else FlameReader(str(files.deca))
+        self._gaze = None if files.gaze is None else GazeReader(str(files.gaze))
         self._vad = _vad(files)
-        named = (self._landmarker, self._identity, self._quality, self._syncnet, self._vad)
+        named = (self._landmarker, self._identity, self._quality, self._syncnet, self._deca, self._gaze, self._vad)
         self.id = " + ".join(_name(network) for network in named if network is not None) or "none"
         self._stored = self._landmarker is not None and self._landmarker.sha256 == stored_by
         self.truth_note = self._what_truth_is()
@@ -89,11 +94,22 @@ class RealFaceReader:
     def read(self, frames_THWC: np.ndarray) -> FaceReadings | None:
         if self._landmarker is None:
             return None
-        return self._of(frames_THWC, self._landmarker.landmarks(frames_THWC))
+        landmarks = self._landmarker.landmarks(frames_THWC)
+        return self._of(frames_THWC, landmarks, self._crops(frames_THWC, landmarks))
 
-    def _of(self, frames_THWC: np.ndarray, landmarks: Landmarks) -> FaceReadings:
+    def _crops(self, frames_THWC: np.ndarray, landmarks: Landmarks) -> dict[str, np.ndarray]:
+        """What is seen in the face of each frame, of the truth's as well, by the names of :class:`FaceReadings`."""
+        found: dict[str, np.ndarray] = {}
+        if self._deca is not None:
+            found["flame_TD"] = self._deca.vectors(frames_THWC, landmarks)
+        if self._gaze is not None:
+            found["look_T2"] = self._gaze.angles(frames_THWC, landmarks)
+        return found
+
+    def _of(self, frames_THWC: np.ndarray, landmarks: Landmarks, crops: Mapping[str, np.ndarray]) -> FaceReadings:
         return FaceReadings(
             **read_landmarks(landmarks),
+            **crops,
             identity_TD=None if self._identity is None else _vectors(self._identity, frames_THWC, landmarks),
             quality_T=None if self._quality is None else self._quality.scores(frames_THWC, landmarks),
             seen_TD=None if self._syncnet is None else _seen(self._syncnet, frames_THWC, landmarks),
@@ -118,21 +134,25 @@ class RealFaceReader:
         """What the networks read of the whole true clip; mouth, lids and pose as stored where the landmarker's are."""
         if self._landmarker is None:
             return signals_of(clip.truth)
-        return self._signals(clip, self._landmarker.landmarks(clip.frames_THWC))
+        frames_THWC = clip.frames_THWC
+        landmarks = self._landmarker.landmarks(frames_THWC)
+        return self._signals(clip, landmarks, self._crops(frames_THWC, landmarks))
 
     def read_true(self, clip: EvalClip, frames: int) -> tuple[FaceReadings | None, FaceReadings]:
-        """:meth:`read` of the first frames of a clip and its :meth:`truth`; the landmarker looks at them once."""
+        """:meth:`read` of the first frames of a clip and its :meth:`truth`; what both need looks at them once."""
         if self._landmarker is None:
             return None, signals_of(clip.truth)
         whole_THWC = clip.frames_THWC
         landmarks = self._landmarker.landmarks(whole_THWC)
-        return self._of(whole_THWC[:frames], landmarks.first(frames)), self._signals(clip, landmarks)
+        crops = self._crops(whole_THWC, landmarks)
+        first = {name: values[:frames] for name, values in crops.items()}
+        return self._of(whole_THWC[:frames], landmarks.first(frames), first), self._signals(clip, landmarks, crops)
 
-    def _signals(self, clip: EvalClip, landmarks: Landmarks) -> FaceReadings:
+    def _signals(self, clip: EvalClip, landmarks: Landmarks, crops: Mapping[str, np.ndarray]) -> FaceReadings:
         stored = signals_of(clip.truth)
         heard = None if self._syncnet is None else self.hear(clip.wave_N, clip.count)
         sound = {} if self._vad is None else sound_signals(self._vad, clip.wave_N, clip.count)
-        read = FaceReadings(**read_landmarks(landmarks), heard_TD=heard, **sound)
+        read = FaceReadings(**read_landmarks(landmarks), **crops, heard_TD=heard, **sound)
         return read.but(stored) if self._stored else read
 
     def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
@@ -155,6 +175,8 @@ class RealFaceReader:
             "identity": self._identity,
             "quality": self._quality,
             "syncnet": self._syncnet,
+            "deca": self._deca,
+            "gaze": self._gaze,
             "vad": self._vad,
         }
         lacking = [name for name, network in given.items() if network is None]
@@ -276,5 +298,5 @@ def _vad(files: ReadersConfig) -> SileroVAD | None:
     return SileroVAD(files.vad.path)
 
 
-def _name(network: MediaPipeReader | UprightFaceNetwork | SyncNet | SileroVAD) -> str:
+def _name(network: MediaPipeReader | UprightFaceNetwork | SyncNet | FlameReader | GazeReader | SileroVAD) -> str:
     return f"{network.id} ({network.sha256[:8]})"

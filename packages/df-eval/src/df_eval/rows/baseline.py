@@ -12,14 +12,13 @@ Shape suffixes: T pixel frames, H W height and width, N samples at 16 kHz.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy import signal
 
 from df_data.sources.catalogue.layouts import SUFFIXES
 from df_data.stages.decode import DecodedClip, iter_segments
@@ -27,6 +26,7 @@ from df_data.stages.rejection import Rejected
 from df_eval.clips import EvalClip
 from df_eval.config import BaselineConfig
 from df_eval.rows.generation import Generated, Progress
+from df_eval.rows.sound_offset import sound_offset
 from df_eval.rows.systems import LeftOut
 from df_models.errors import UserError
 from df_models.structure import StructureLayout
@@ -40,8 +40,6 @@ RATE_TOLERANCE = 0.01
 """Frames a second within which a rate is 25."""
 SAME_SOUND = 0.3
 """Correlation at the best offset from which two sounds are one recording. Codecs leave it above 0.9."""
-QUIET = 1e-4
-"""Root mean square of full scale below which there is nothing to compare."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +54,38 @@ class Told:
         return f"{system}: {self.clip}: {self.text}; {'left out' if self.left_out else 'measured as it is'}"
 
 
-class Usable(NamedTuple):
-    """A video that can be measured, and how many of its frames."""
+class Looked(NamedTuple):
+    """What the last video that was looked at holds: frames to measure, or None and why."""
 
-    path: Path
-    frames: int
+    clip: str
+    frames_THWC: np.ndarray | None
+    why_not: str = ""
 
 
 @dataclass
 class FolderSystem:
-    """Videos of a folder. They are looked through once, and decoded again when they are measured: none is held.
+    """Videos of a folder. Each is decoded when its clip's turn comes, looked through, measured and let go.
 
     Attributes:
         lengths: that are measured, rising.
-        videos: by the clips' names.
-        told: what is wrong, clip by clip; ``mended``: what was changed because a setting asked for it.
+        files: of the folder, by their names without the ending.
+        videos: of clips that were looked at and can be measured, how many frames of each.
+        told: what is wrong, clip by clip, of those that were looked at; ``mended``: what was changed because a setting
+            asked for it.
         others: files of the folder that are named as no clip.
     """
 
     row: str
     config: BaselineConfig
     lengths: Sequence[int]
-    videos: dict[str, Usable] = field(default_factory=dict)
+    files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    videos: dict[str, int] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
     mended: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     layout: StructureLayout | None = None
-    _last: tuple[str, np.ndarray] | None = None
+    _seen: set[str] = field(default_factory=set)
+    _last: Looked | None = None
 
     def make(self, clips: Sequence[EvalClip], frames: int, progress: Progress) -> Iterator[Generated | LeftOut]:
         for clip in clips:
@@ -91,24 +94,46 @@ class FolderSystem:
             yield made
 
     def _first(self, clip: EvalClip, frames: int) -> Generated | LeftOut:
-        video = self.videos.get(clip.key)
-        if video is None:
-            return LeftOut(next(told.text for told in self.told if told.clip == clip.key and told.left_out))
-        if video.frames < frames:
-            return LeftOut(f"its video has {video.frames} frames")
-        return Generated(self._frames(clip, video.path)[:frames], np.zeros((frames, 0), np.float32))
+        found = self.look(clip)
+        if found.frames_THWC is None:
+            return LeftOut(found.why_not)
+        if len(found.frames_THWC) < frames:
+            return LeftOut(f"its video has {len(found.frames_THWC)} frames")
+        return Generated(found.frames_THWC[:frames], np.zeros((frames, 0), np.float32))
 
-    def _frames(self, clip: EvalClip, path: Path) -> np.ndarray:
-        """A clip's frames up to the longest length; the last clip's are kept, for its other lengths."""
-        if self._last is None or self._last[0] != clip.key:
-            try:
-                found = _Found(clip, *_decode(path, clip.length), self.config, self.lengths).frames_THWC
-            except (OSError, Rejected) as error:
-                raise UserError(f"{path} cannot be read any more; it was changed while it was measured") from error
-            if found is None or len(found) != self.videos[clip.key].frames:
-                raise UserError(f"{path} was changed while it was measured; measure anew")
-            self._last = clip.key, found
-        return self._last[1]
+    def look(self, clip: EvalClip) -> Looked:
+        """A clip's frames up to the longest length; the last clip's are kept, for its other lengths. What is wrong is
+        told when the clip is looked at first."""
+        if self._last is None or self._last.clip != clip.key:
+            self._last = None  # before the next is decoded
+            found = self._found(clip)
+            have = None if found.frames_THWC is None else len(found.frames_THWC)
+            if clip.key not in self._seen:
+                self._tell(clip.key, found)
+            elif have != self.videos.get(clip.key):
+                raise UserError(f"{self.row}: the video of {clip.key} was changed while it was measured; measure anew")
+            self._last = Looked(clip.key, found.frames_THWC, "; ".join(found.faults))
+        return self._last
+
+    def _tell(self, clip: str, found: _Found) -> None:
+        self._seen.add(clip)
+        if found.faults:
+            self.told.append(Told(clip, "; ".join(found.faults), found.frames_THWC is None))
+        if found.frames_THWC is not None:
+            self.videos[clip] = len(found.frames_THWC)
+            self.mended += [f"{clip}: {text}" for text in found.mended]
+
+    def _found(self, clip: EvalClip) -> _Found:
+        files = self.files.get(clip.key, ())
+        if len(files) != 1:
+            return _Found([f"{len(files)} files have its name" if files else "there is no video of it"])
+        try:
+            decoded, heard = _decode(files[0], clip.length)
+        except (UserError, Rejected) as error:
+            return _Found([error.detail if isinstance(error, Rejected) else str(error)])
+        except OSError as error:
+            return _Found([f"{files[0].name} cannot be read ({error.strerror})"])
+        return _Beside(clip, decoded, heard, self.config, self.lengths)
 
     def lines(self) -> list[str]:
         """Everything to tell, a line each."""
@@ -122,7 +147,8 @@ class FolderSystem:
 def read_folder(
     row: str, directory: Path, clips: Sequence[EvalClip], frames: Sequence[int], config: BaselineConfig
 ) -> FolderSystem:
-    """Look through a baseline's videos of the clips, one at a time.
+    """Open a folder of a baseline's videos of the clips, and look at them until one can be measured; the others are
+    looked at when their turn comes.
 
     Args:
         frames: lengths that will be measured, rising.
@@ -132,15 +158,16 @@ def read_folder(
     """
     if not directory.is_dir():
         raise UserError(f"--baseline {row}={directory}: there is no such folder of videos")
-    system, named = FolderSystem(row, config, frames), _by_name(directory)
+    named = _by_name(directory)
+    system = FolderSystem(row, config, frames, named)
     system.others = sorted(path.name for name in named.keys() - {clip.key for clip in clips} for path in named[name])
     for clip in clips:
-        _look(system, clip, named.get(clip.key, []))
-    if not any(video.frames >= frames[0] for video in system.videos.values()):
-        why = system.told[0] if system.told else Told("", "", True)
-        raise UserError(f"--baseline {row}={directory}: none of the {len(clips)} clips can be measured "
-                        f"({why.clip}: {why.text})")  # fmt: skip
-    return system
+        frames_THWC = system.look(clip).frames_THWC
+        if frames_THWC is not None and len(frames_THWC) >= frames[0]:
+            return system
+    why = system.told[0] if system.told else Told("", "", True)
+    raise UserError(f"--baseline {row}={directory}: none of the {len(clips)} clips can be measured "
+                    f"({why.clip}: {why.text})")  # fmt: skip
 
 
 def _by_name(directory: Path) -> dict[str, list[Path]]:
@@ -150,25 +177,6 @@ def _by_name(directory: Path) -> dict[str, list[Path]]:
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             found.setdefault(path.stem, []).append(path)
     return found
-
-
-def _look(system: FolderSystem, clip: EvalClip, files: Sequence[Path]) -> None:
-    if len(files) != 1:
-        text = f"{len(files)} files have its name" if files else "there is no video of it"
-        system.told.append(Told(clip.key, text, True))
-        return
-    try:
-        decoded, heard = _decode(files[0], clip.length)
-    except (UserError, Rejected) as error:
-        text = error.detail if isinstance(error, Rejected) else str(error)
-        system.told.append(Told(clip.key, text, True))
-        return
-    found = _Found(clip, decoded, heard, system.config, system.lengths)
-    if found.faults:
-        system.told.append(Told(clip.key, "; ".join(found.faults), found.frames_THWC is None))
-    if found.frames_THWC is not None:
-        system.videos[clip.key] = Usable(files[0], len(found.frames_THWC))
-        system.mended += [f"{clip.key}: {text}" for text in found.mended]
 
 
 def _decode(path: Path, frames: int) -> tuple[DecodedClip, bool]:
@@ -189,8 +197,9 @@ def _decode(path: Path, frames: int) -> tuple[DecodedClip, bool]:
     raise AssertionError("sound was not asked for")
 
 
+@dataclass
 class _Found:
-    """What a decoded video is beside its clip.
+    """What was found of a clip's video.
 
     Attributes:
         faults: what is wrong and stays so.
@@ -198,12 +207,18 @@ class _Found:
         frames_THWC: what is measured; None if nothing can be.
     """
 
+    faults: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
+    frames_THWC: np.ndarray | None = None
+
+
+class _Beside(_Found):
+    """What a decoded video is beside its clip."""
+
     def __init__(
         self, clip: EvalClip, decoded: DecodedClip, heard: bool, config: BaselineConfig, frames: Sequence[int]
     ) -> None:
-        self.faults: list[str] = []
-        self.mended: list[str] = []
-        self.frames_THWC: np.ndarray | None = decoded.frames
+        super().__init__(frames_THWC=decoded.frames)
         self._picture(decoded)
         self._rate(decoded, config)
         self._step(clip, decoded, heard, config)
@@ -278,31 +293,6 @@ class _Found:
     def _unusable(self, told: str) -> None:
         self.faults.append(told)
         self.frames_THWC = None
-
-
-def sound_offset(wave_N: np.ndarray, true_N: np.ndarray) -> tuple[float, float]:
-    """By how many samples a sound comes later than the true one, and their correlation there.
-
-    The peak of the cross-correlation over all offsets that leave a quarter of the shorter sound to compare,
-    normalised by the energy of what overlaps; (0, 0) if either is silent.
-    """
-    wave, true = (np.asarray(x, dtype=np.float64) - np.mean(x) for x in (wave_N, true_N))
-    if min(np.sqrt(np.mean(wave**2)), np.sqrt(np.mean(true**2))) < QUIET:
-        return 0.0, 0.0
-    products = signal.correlate(wave, true, method="fft")
-    lags = signal.correlation_lags(len(wave), len(true))
-    energy = np.sqrt(_overlap_energy(wave, lags, len(true)) * _overlap_energy(true, -lags, len(wave)))
-    overlap = np.minimum(len(wave), len(true) + lags) - np.maximum(0, lags)
-    enough = (overlap >= min(len(wave), len(true)) / 4) & (energy > QUIET)
-    scores = np.where(enough, products / np.maximum(energy, 1e-12), -1.0)
-    best = int(np.argmax(scores))
-    return float(lags[best]), float(scores[best])
-
-
-def _overlap_energy(wave: np.ndarray, lags: np.ndarray, other: int) -> np.ndarray:
-    """Energy of the part of ``wave`` that overlaps a signal of ``other`` samples which begins at each lag in it."""
-    total = np.concatenate([[0.0], np.cumsum(wave**2)])
-    return total[np.clip(lags + other, 0, len(wave))] - total[np.clip(lags, 0, len(wave))]
 
 
 def _resized(frames_THWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -125,14 +124,19 @@ def _status(directory: Path) -> int:
 
 
 def _report(directory: Path, paper: Path | None) -> int:
-    from df_eval.study.report import write_report
+    from df_eval.study.document import read_document
+    from df_eval.study.report import runs_gone, write_kept, write_report
 
-    print(f"report: {write_report(directory)}")
+    if runs_gone(directory):
+        print(f"report: {write_kept(directory)}")
+        print("report: made from study.json, as the runs are not here; left out: links to their own reports")
+    else:
+        print(f"report: {write_report(directory)}")
     if paper is not None:
         from df_eval.study.paper import write_paper
         from df_eval.study.strips import why_no_strips
 
-        document = json.loads((directory / "study.json").read_text(encoding="utf-8"))
+        document = read_document(directory)
         print(f"paper: {', '.join(str(path) for path in write_paper(document, paper))}")
         if why := why_no_strips(document):
             print(f"paper: no strips of images: {why}")

@@ -11,11 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from df_eval.reports.style import CSS
 from df_eval.study.cost import cost_line, duration
-from df_eval.study.document import study_document
+from df_eval.study.document import DOCUMENT, read_document, study_document
 from df_eval.study.figures import as_svg, axes_of, axis_figure
 from df_eval.study.freeze import amendments, frozen_config
 from df_eval.study.measured import collect
-from df_eval.study.plan import read_plan
+from df_eval.study.plan import PLAN, read_plan
 from df_eval.study.table import counted_of, markdown_document, note, state_text
 from df_eval.study.verdicts import numbers
 from df_models.errors import UserError
@@ -44,20 +44,52 @@ def write_report(directory: Path) -> Path:
         raise UserError(f"{directory} holds no study.yaml; run df-study CONFIG first")
     document = study_document(config, plan, collect(plan), amendments(directory))
     document["cost_line"] = cost_line(plan)
-    atomic_write(directory / "study.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
-    atomic_write(directory / "table.md", markdown_document(document))
-    atomic_write(directory / "report.html", page(document))
+    atomic_write(directory / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return _write_pages(directory, document, linked=True)
+
+
+def write_kept(directory: Path) -> Path:
+    """Write the page and the tables of a study whose runs are gone, from ``study.json``, which stays as it is; returns
+    the page's path.
+
+    Raises:
+        UserError: ``study.json`` cannot be used.
+    """
+    return _write_pages(directory, read_document(directory), linked=False)
+
+
+def runs_gone(directory: Path) -> bool:
+    """Whether a study's results were kept without its runs: there is a ``study.json`` that tells of runs that are done,
+    and none of them is where the plan says, or there is no plan."""
+    if not (directory / DOCUMENT).is_file():
+        return False
+    if not (directory / PLAN).is_file():
+        return True
+    done = {run["key"] for run in read_document(directory)["runs"] if run["state"] == "done"}
+    places = [Path(step.place) for step in read_plan(directory).runs if step.key in done]
+    return bool(places) and not any(place.is_dir() for place in places)
+
+
+def _write_pages(directory: Path, document: Mapping[str, Any], *, linked: bool) -> Path:
+    text, tables = page(document, linked=linked), markdown_document(document)  # both, before either is written
+    atomic_write(directory / "table.md", tables)
+    atomic_write(directory / "report.html", text)
     return directory / "report.html"
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The page as HTML text; nothing in it is fetched from elsewhere."""
+def page(document: Mapping[str, Any], *, linked: bool = True) -> str:
+    """The page as HTML text; nothing in it is fetched from elsewhere.
+
+    Args:
+        linked: runs link to their own reports, which lie beside the page.
+    """
     environment = Environment(loader=PackageLoader("df_eval.study"), autoescape=True, undefined=StrictUndefined)
     environment.filters["estimate"] = _numbers
     environment.filters |= {"duration": duration, "counted": counted_of, "note": note, "state": state_text}
     drawn = {axis: axis_figure(document, axis) for axis in axes_of(document)}
     figures = {axis: as_svg(figure) for axis, figure in drawn.items() if figure is not None}
-    return environment.get_template("report.html.j2").render(study=document, figures=figures, style=CSS + STYLE)
+    template = environment.get_template("report.html.j2")
+    return template.render(study=document, figures=figures, style=CSS + STYLE, linked=linked)
 
 
 def _numbers(found: Mapping[str, Any], decimals: int) -> str:

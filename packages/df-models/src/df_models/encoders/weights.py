@@ -24,7 +24,7 @@ from df_models.files import sha256_file
 from df_models.paths import expand_path
 
 WEIGHTS_VARIABLE = "DF_WEIGHTS"
-TENSOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".model")
+TENSOR_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".model", ".pkl")
 
 
 @dataclass(frozen=True)

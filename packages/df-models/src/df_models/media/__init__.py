@@ -6,11 +6,12 @@ a file stands under its final name only when it is whole.
 
 from df_models.media.audio import AudioFile, AudioSource, Waveform, read_audio, write_wav
 from df_models.media.images import read_image, write_image
-from df_models.media.video import read_video, write_video
+from df_models.media.video import Scaler, read_video, write_video
 
 __all__ = [
     "AudioFile",
     "AudioSource",
+    "Scaler",
     "Waveform",
     "read_audio",
     "read_image",
