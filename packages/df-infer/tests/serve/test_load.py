@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -13,9 +14,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from df_infer.serve.conversation import Conversation
 from df_infer.serve.engine import WHENEVER, Engine
 from df_infer.serve.protocol import Piece, pcm_bytes, unpack
 from df_infer.serve.seats import Full, Seats
+from df_infer.serve.speaker import Speaker
 from df_infer.serve.stream import LATE_FRAMES, Stream
 from df_models.errors import UserError
 
@@ -59,6 +62,8 @@ def check_no_leak(serve: Serve, times: int) -> None:
         await come_and_go(server, times)
         await settled(server)
         assert server.tasks() <= tasks and open_files() <= files + 2
+        gc.collect()
+        assert not [thing for thing in gc.get_objects() if type(thing) in (Conversation, Speaker, Stream)]
         async with connect(server.ws) as socket:
             await socket.send(json.dumps({"type": "start"}))
             assert json.loads(await socket.recv())["type"] == "ready"
