@@ -10,7 +10,7 @@ import torch
 
 from df_models import UserError
 from df_models.model.plan import RingView
-from df_models.model.together import StepCall, StepsTogether, _ring
+from df_models.model.together import StepCall, StepsTogether, _powers_of_two, _ring
 
 TOLERANCE = 1e-5
 """Of float32: a batch sums in another order, as the cache does against the whole clip (test_model_cache)."""
@@ -28,6 +28,8 @@ class Talk(NamedTuple):
 
 EVERY = (Talk(2, 3, 1, 0, 1), Talk(1, 3, 1, 5, 2), Talk(1, 5, 0, 2, 3), Talk(2, 2, 2, 1, 4))
 """At their first frame, with a full ring, with other windows and half-filled rings."""
+BATCHED = 6
+"""Arguments after the first that a batch of several caches gives to the model's pass; a step by itself gives fewer."""
 STREAMS = ("video", "structure", "audio", "sigma_video", "sigma_structure")
 
 
@@ -59,13 +61,14 @@ def test_generations_in_one_batch_are_each_as_alone(build, make_clip, difference
     ours, theirs = ([opened(model, make_clip, talk) for talk in EVERY] for _ in range(2))
     chunks = [min(chunk, talk.window) for talk in EVERY]
     together, batches = StepsTogether(model), []
-    run = model._chunk
+    run = model._run_chunk
 
     def counted(inputs, *others):
-        batches.append(len(inputs.structure))
+        if len(others) == BATCHED:
+            batches.append(len(inputs.structure))
         return run(inputs, *others)
 
-    model._chunk = counted
+    model._run_chunk = counted
     for number in range(5):
         writes = [(number + (place == 1)) % 3 == 2 for place in range(len(EVERY))]
         calls = [call(*of, write=w, chunk=c) for of, w, c in zip(ours, writes, chunks, strict=True)]
@@ -114,14 +117,14 @@ def test_one_that_fails_fails_alone(build, make_clip, caplog, monkeypatch):
     assert isinstance(found[1], UserError) and "not 99" in str(found[1])
     assert [cache.length for _, cache in talks] == [1, 5, 3] and not any(isinstance(x, Exception) for x in found[::2])
 
-    run = model._chunk
+    run = model._run_chunk
 
     def full(inputs, *others):
         if len(inputs.structure) > 2:
             raise RuntimeError("out of memory")
         return run(inputs, *others)
 
-    monkeypatch.setattr(model, "_chunk", full)
+    monkeypatch.setattr(model, "_run_chunk", full)
     together = StepsTogether(model)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -130,7 +133,7 @@ def test_one_that_fails_fails_alone(build, make_clip, caplog, monkeypatch):
     assert not together._laid, "and what was laid together for it is let go"
 
     monkeypatch.setattr(talks[0][1].structure, "write", lambda *_: 1 / 0)
-    monkeypatch.setattr(model, "_chunk", run)
+    monkeypatch.setattr(model, "_run_chunk", run)
     found = StepsTogether(model).step([call(*of, write=True) for of in talks])
     assert isinstance(found[0], ZeroDivisionError) and [cache.length for _, cache in talks] == [1, 6, 4]
 
@@ -138,16 +141,38 @@ def test_one_that_fails_fails_alone(build, make_clip, caplog, monkeypatch):
 def test_what_does_not_fit_goes_into_batches_of_its_own(build, make_clip, monkeypatch):
     model = build(num_layers=1, structure_layers=1, fusion_depth=1)
     talks = [opened(model, make_clip, talk) for talk in EVERY]
-    sizes, run = [], model._chunk
-    monkeypatch.setattr(
-        model, "_chunk", lambda inputs, *rest: sizes.append(len(inputs.structure)) or run(inputs, *rest)
-    )
+    sizes, run = [], model._run_chunk
+
+    def counted(inputs, *others):
+        if len(others) == BATCHED:
+            sizes.append(len(inputs.structure))
+        return run(inputs, *others)
+
+    monkeypatch.setattr(model, "_run_chunk", counted)
     StepsTogether(model).step([call(*of, chunk=length) for of, length in zip(talks[:3], (1, 2, 1), strict=True)])
     assert sizes == [3], "the chunk of two frames goes alone, by the step itself"
-    monkeypatch.setattr(type(model), "compiled_step", True)
-    sizes.clear()
-    StepsTogether(model).step([call(*of) for of in talks])
-    assert not sizes, "a compiled model takes no batch that it was not compiled for"
+
+
+def test_a_compiled_model_takes_batches_of_few_sizes(build, make_clip, difference):
+    """One graph for two caches whatever their frames are, and one for two that write."""
+    from torch._dynamo.testing import CompileCounter
+
+    assert [len(part) for part in _powers_of_two(range(7))] == [4, 2, 1]
+    torch._dynamo.reset()
+    eager, compiled = (build(num_layers=1, structure_layers=1, fusion_depth=1) for _ in range(2))
+    counter = CompileCounter()
+    compiled.compile_step(backend=counter)
+    talks = [Talk(1, 3, 1, 0, 1), Talk(1, 3, 1, 5, 2)]
+    ours, theirs = ([opened(eager, make_clip, talk) for talk in talks] for _ in range(2))
+    together = StepsTogether(compiled)
+    for write in (False, True) * 2:
+        found = together.step([call(*of, write=write) for of in ours])
+        assert [len(laid.plans) for laid in together._laid] == [2]
+        for of, velocity in zip(theirs, found, strict=True):
+            wanted = alone(eager, call(*of, write=write))
+            assert not isinstance(velocity, Exception), velocity
+            assert max(difference(a, b) for a, b in zip(velocity, wanted, strict=True)) <= TOLERANCE
+    assert counter.frame_count == 2
 
 
 def test_given_entries_of_some_are_not_those_of_others(build, make_clip, difference):

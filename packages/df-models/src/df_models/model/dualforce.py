@@ -360,10 +360,11 @@ class DualForce(StructureStatistics, Pretrained):
     def compile_step(self, **options: Any) -> None:
         """Compile what the layers of :meth:`step` compute as one graph, with options of ``torch.compile``.
 
-        There is a graph with and one without ``write`` for each size of the chunk (batch, frames, height, width), and
-        for ``structure_known`` and ``noise`` given or not; nothing else of a generation compiles anew. Compiling takes
-        long, in the first calls (`benchmarks/live.py`). Products are joined (:meth:`join_products`). Weights may be
-        changed, moved and cast afterwards, but layers must not be replaced: the graphs would not see it.
+        There is a graph with and one without ``write`` for each size of the chunk (batch, frames, height, width), each
+        size of a batch of several caches, and for ``structure_known`` and ``noise`` given or not; nothing else of a
+        generation compiles anew. Compiling takes long, in the first calls (`benchmarks/live.py`). Products are joined
+        (:meth:`join_products`). Weights may be changed, moved and cast afterwards, but layers must not be replaced: the
+        graphs would not see it.
         """
         self.join_products()
         self._graphs = StepGraphs(DualForce._chunk, options)
@@ -393,10 +394,7 @@ class DualForce(StructureStatistics, Pretrained):
     def _run_ready(self, ready: Ready) -> Velocity:
         """Run a step by itself, and store what it writes."""
         call, inputs, plan, heard = ready
-        run, known, noise = DualForce._chunk, call.structure_known, call.noise
-        if self._graphs is not None:
-            run = self._graphs.of(inputs, call.write, known, noise, (self.dtype, self.device))
-        velocity, held = run(self, inputs, heard, plan.view, known, call.write, noise)
+        velocity, held = self._run_chunk(inputs, heard, plan.view, call.structure_known, call.write, call.noise)
         if held is not None:
             ready.store(held)
         return velocity.like(*call[:2])
@@ -417,6 +415,22 @@ class DualForce(StructureStatistics, Pretrained):
         first_slot = SLOTS * chunk.frames[0] - past.shape[1]
         windows = self._geometry(cache.reference_latent).audio(chunk.frames, first_slot, slots.shape[1], audio_future)
         return self._hear(slots, windows)
+
+    def _run_chunk(
+        self,
+        inputs: Inputs,
+        heard: HeardAudio,
+        view: ChunkView,
+        known: Tensor | None,
+        write: bool,
+        noise: Noise | None,
+        sizes: tuple[object, ...] = (),
+    ) -> tuple[Velocity, Held | None]:
+        """Run a chunk, compiled where the step is; ``sizes``: of what a batch of several caches reads."""
+        run = DualForce._chunk
+        if self._graphs is not None:
+            run = self._graphs.of(inputs, write, known, noise, (self.dtype, self.device, *sizes))
+        return run(self, inputs, heard, view, known, write, noise)
 
     def _chunk(
         self,

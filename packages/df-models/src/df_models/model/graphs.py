@@ -34,14 +34,14 @@ class StepGraphs:
         return len(self._graphs)
 
     def of(
-        self, inputs: Inputs, write: bool, known: Tensor | None, noise: Noise | None, weights: tuple[object, ...]
+        self, inputs: Inputs, write: bool, known: Tensor | None, noise: Noise | None, also: tuple[object, ...]
     ) -> Callable[..., Any]:
         """Return the graph for such inputs.
 
         Args:
-            weights: dtype and device of the model.
+            also: what else a graph takes for granted: dtype and device of the model, sizes of what it reads.
         """
-        key = (inputs.video.shape, inputs.structure.shape, write, known is None, noise is None, *weights)
+        key = (inputs.video.shape, inputs.structure.shape, write, known is None, noise is None, *also)
         if key not in self._graphs:
             options: dict[str, Any] = {"fullgraph": True, "dynamic": False, **self._options}
             if "mode" not in options:  # torch takes a mode or options

@@ -12,7 +12,7 @@ tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -74,6 +74,12 @@ class _Laid(NamedTuple):
     view: ChunkView
     heard: HeardAudio
 
+    @property
+    def sizes(self) -> tuple[object, ...]:
+        """Of what is read, which a compiled step takes for granted."""
+        leaves = pytree.tree_leaves((self.view, self.heard))
+        return tuple(leaf.shape for leaf in leaves if isinstance(leaf, Tensor))
+
     def is_of(self, batch: Sequence[Ready]) -> bool:
         return len(batch) == len(self.plans) and all(
             ready.plan is plan and ready.heard is heard
@@ -97,8 +103,8 @@ class StepsTogether:
 
         Calls go into one batch whose chunks have the same number of frames and the same height and width, and that
         are conditioned on the same things; only some of them may write. What a batch cannot do is tried call by call,
-        for the rest of these chunks, so that one that fails fails alone. The steps of a compiled model are always made
-        one by one: each number of samples would be compiled anew.
+        for the rest of these chunks, so that one that fails fails alone. A compiled model compiles each size of a batch
+        anew, so its batches are of 2, 4, 8, ... calls with as many samples each.
 
         Args:
             calls: of different caches.
@@ -111,12 +117,13 @@ class StepsTogether:
             if isinstance(ready, Exception):
                 found[place] = ready
             else:
-                key = place if self._model.compiled_step else _alike(ready)
+                key = (_alike(ready), len(ready.inputs.structure)) if self._model.compiled_step else _alike(ready)
                 batches.setdefault(key, []).append((place, ready))
         kept = []
         for batch in batches.values():
-            places, every = [place for place, _ in batch], [ready for _, ready in batch]
-            found |= zip(places, self._batch(every, kept), strict=True)
+            for part in _powers_of_two(batch) if self._model.compiled_step else [batch]:
+                places, every = [place for place, _ in part], [ready for _, ready in part]
+                found |= zip(places, self._batch(every, kept), strict=True)
         self._laid = kept
         return [found[place] for place in range(len(calls))]
 
@@ -137,8 +144,8 @@ class StepsTogether:
         """Run a batch; return each call's velocities, and what it is to store. No cache changes."""
         laid = next((laid for laid in self._laid if laid.is_of(batch)), None) or _laid(batch)
         inputs, noise = _one([ready.inputs for ready in batch]), _one([ready.call.noise for ready in batch])
-        write = any(ready.call.write for ready in batch)
-        velocity, held = self._model._chunk(inputs, laid.heard, laid.view, _known(batch), write, noise)
+        write, known = any(ready.call.write for ready in batch), _known(batch)
+        velocity, held = self._model._run_chunk(inputs, laid.heard, laid.view, known, write, noise, laid.sizes)
         kept.append(laid)
         sizes = [len(ready.inputs.structure) for ready in batch]
         velocities = zip(*(stream.split(sizes) for stream in velocity), strict=True)
@@ -147,6 +154,14 @@ class StepsTogether:
             [type(velocity)(*parts).like(*ready.call[:2]) for ready, parts in zip(batch, velocities, strict=True)],
             [part if ready.call.write else None for ready, part in zip(batch, helds, strict=True)],
         )
+
+
+def _powers_of_two(calls: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Divide calls into parts of 1, 2, 4, ... calls, the largest first."""
+    while calls:
+        most = 1 << (len(calls).bit_length() - 1)
+        yield calls[:most]
+        calls = calls[most:]
 
 
 def _stored(ready: Ready, held: Held | None, velocity: Velocity) -> Velocity:
