@@ -19,7 +19,7 @@ from df_eval import drift as drift_module
 from df_eval.clips import EvalClip
 from df_eval.config import DriftConfig, EvalConfig
 from df_eval.drift import Drift, add_drift_of_clip, generate_drift, no_drift_yet, stream_frames
-from df_eval.drift_sets import READINGS, SET_TITLES, Extractors, WindowSets, distances_of
+from df_eval.drift_sets import READINGS, SET_TITLES, STEP, Extractors, WindowSets, distances_of
 from df_eval.measure import GENERATED, GROUND_TRUTH, ROWS, SHIFTED, STATIC, Truth, Video
 from df_eval.metrics import Pair, SetDistance
 from df_eval.reading.readings import FaceReadings
@@ -189,9 +189,26 @@ def test_fvd_takes_the_place_of_readings_where_its_network_is_given(
     told = drift.to_json(0, 100)["metrics"]
     assert READINGS not in told and [p["frame"] for p in told["fvd2048_16f_last"][GENERATED]] == [33, 129, 257]
     assert set(seen) == {WINDOW} and len(seen) == 3 * (1 + 1 + 3), "truth once, the still image once, every made window"
-    assert distances_of({"cd_i3d", "inception"}, rendered=False) == ["cd_fvd_last"]
-    assert distances_of({"inception"}, rendered=False) == []
+    assert distances_of({"cd_i3d", "inception"}, rendered=False) == ["cd_fvd_last", "fid", "kid"]
+    assert distances_of(set(), rendered=False) == []
     assert "readers.i3d=PATH" in WindowSets([], 33, []).missing()["FVD of windows"]
+
+
+def test_fid_and_kid_of_windows_grow_where_images_fade(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    def inception(frames_THWC: np.ndarray) -> np.ndarray:
+        seen.append(len(frames_THWC))
+        return frames_THWC[:, ::5, ::5].reshape(len(frames_THWC), -1).astype(np.float64)
+
+    drift = long_drift(tiny_clips(4, 62), 257, monkeypatch, fading=3.0, extractors={"inception": inception})
+    assert {*seen} == {len(range(0, WINDOW, STEP))}, "every fourth frame of a window"
+    for name in ("fid", "kid"):
+        found = [score.value for score in drift.scores(GENERATED, name, 0, 100).values()]
+        assert len(found) == len(drift.ends) and found[-1] > found[0] > 0, name
+        assert SET_TITLES[name].endswith("of windows")
 
 
 def test_the_speech_goes_on_with_the_other_clips(pipeline: Pipeline, clips: list[EvalClip]) -> None:

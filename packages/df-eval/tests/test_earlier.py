@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fabricated import outcome_of
 
-from df_eval.reports.earlier import EARLIER, KEPT
+from df_eval.reports.earlier import EARLIER, KEPT, differing
 from df_eval.reports.output import EvalOutcome, check_place, write_outcome
 from df_models.errors import UserError
 
@@ -42,6 +42,30 @@ def test_another_evaluation_s_numbers_are_kept_and_said(
 
     write_outcome(outcome, out, quiet=True)  # and back: both are there
     assert len(list((out / EARLIER).iterdir())) == 2
+
+
+def told_of(outcome: EvalOutcome, **changes: object) -> dict[str, object]:
+    config = outcome.config.model_copy(update=changes)
+    facts = {"protocol": None, "clips": [{"key": "a"}], "config": config.model_dump(mode="json"), "reader": "x"}
+    return {"run": "r", "protocol": facts}
+
+
+def test_the_line_names_the_settings_that_differed(outcome: EvalOutcome) -> None:
+    before = told_of(outcome, batch_size=1)
+    assert differing(before, told_of(outcome, seed=7)) == "differs in seed: 0 -> 7", (
+        "not the batch, which decides nothing"
+    )
+    codec = outcome.config.drift.model_copy(update={"frames": 513})
+    told = differing(before, told_of(outcome, seed=7, codec="h264", max_lag=3, drift=codec))
+    assert told.count(" -> ") == 3 and told.endswith("and 1 more") and 'codec: "raw" -> "h264"' in told
+    other = told_of(outcome)
+    other["protocol"]["clips"] = [{"key": "a"}, {"key": "b"}]  # type: ignore[index]
+    assert "clips measured" in differing(before, other)
+    assert "weights, clips" in differing(before, told_of(outcome)) and "\n" not in told
+    assert differing({"run": "r"}, before) == "its settings are not known", "of an older version"
+    long = told_of(outcome)
+    long["protocol"]["reader"] = "y" * 500  # type: ignore[index]
+    assert len(differing(before, long)) < 150
 
 
 def test_of_several_systems_the_numbers_decide(

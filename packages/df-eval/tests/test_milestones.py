@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fabricated import outcome_of
+from safetensors.torch import load_file, save_file
 
 from df_eval import milestones
 from df_eval.cli import main
@@ -23,6 +24,7 @@ from df_eval.reports.table import HEADLINE
 from df_infer.run_dir import RunDir
 from df_models import DualForce
 from df_models.errors import UserError
+from df_models.files import sha256_file
 
 TINY = {
     "dim": 24, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "structure_width": 16, "structure_layers": 1,
@@ -87,15 +89,15 @@ def test_every_milestone_is_measured_once(run: Path, measuring: Measuring, monke
     monkeypatch.setattr(milestones, "plot_training", lambda *_: False)  # drawn above
     quoted = {100: own_document | {"protocol": own_document["protocol"] | {"config": {"split": "test"}}, "warning": ""}}
     assert "do not choose a step" in milestones.training_document("x", quoted)["warning"]
-    loaded: list[Path] = []
-    load = DualForce.from_pretrained
-    monkeypatch.setattr(DualForce, "from_pretrained", lambda path: [loaded.append(path), load(path)][1])
+    checked: list[Path] = []
+    check = DualForce.check
+    monkeypatch.setattr(DualForce, "check", lambda path: [checked.append(path), check(path)][1])
     evaluate_milestones(run, CONFIG.model_copy(update={"videos": 2, "device": "cpu"}), run / "eval", said.append)
     assert measuring.done == [100, 2000] and "measured already" in said[-1], "how much is shown decides no number"
-    assert loaded == [], "what is not measured again is not loaded"
+    assert checked == [], "what is not measured again is not read"
     (run / "eval" / "step-100" / "metrics.json").unlink()  # as in an evaluation that was killed
     evaluate_milestones(run, CONFIG, run / "eval", said.append)
-    assert measuring.done == [100, 2000, 100] and [path.name for path in loaded] == ["step-100"]
+    assert measuring.done == [100, 2000, 100] and [path.name for path in checked] == ["step-100"]
     torch.manual_seed(5)
     DualForce.from_preset("quickstart", **TINY).save_pretrained(str(run / "models" / "step-2000"))
     evaluate_milestones(run, CONFIG, run / "eval", said.append)
@@ -106,6 +108,15 @@ def test_every_milestone_is_measured_once(run: Path, measuring: Measuring, monke
         for step in (100, 2000)
     }
     assert len(keys) == 6, "settings and weights decide"
+
+
+def reshape(weights: Path, header: Path) -> None:
+    """Make a whole file, of the right hash, of tensors that are not the model's."""
+    tensors = load_file(weights)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2)
+    save_file(tensors | {name: tensors[name][:-1].contiguous()}, weights)
+    told = json.loads(header.read_text()) | {"weights_sha256": sha256_file(weights)}
+    header.write_text(json.dumps(told))
 
 
 def test_a_broken_or_missing_milestone_is_told_before_anything_is_generated(run: Path, measuring: Measuring) -> None:
@@ -122,6 +133,7 @@ def test_a_broken_or_missing_milestone_is_told_before_anything_is_generated(run:
     for name, spoil, reason in (
         ("cut short", lambda: weights.write_bytes(whole[: len(whole) // 2]), "truncated"),
         ("altered", lambda: weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1])), "sha256 differs"),
+        ("of another shape", lambda: reshape(weights, header), "does not fit its config.json"),
         ("gone", weights.unlink, "holds no model.safetensors"),
         ("not written to its end", header.unlink, "holds no config.json"),
         ("no JSON", lambda: header.write_text("{"), "damaged"),
@@ -132,6 +144,15 @@ def test_a_broken_or_missing_milestone_is_told_before_anything_is_generated(run:
             evaluate_milestones(run, CONFIG.model_copy(update={"seed": 1}), run / "eval", said.append)
         assert reason in str(error.value) and "step 2000" in str(error.value), name
         assert "step 100:" not in str(error.value) and measuring.done == [], name
+
+
+def test_the_check_before_holds_no_weights(run: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a milestone is loaded when it is measured, and not before")
+
+    monkeypatch.setattr(DualForce, "from_pretrained", load)
+    evaluate_milestones(run, CONFIG, run / "eval", lambda _: None)
+    assert measuring.done == [100, 2000]
 
 
 def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -210,6 +210,16 @@ def test_a_report_is_made_anew_from_the_kept_numbers(
     assert Path("paper/verdicts.tex").is_file() and Path("paper/arms.pdf").is_file()
 
 
+def test_where_runs_are_there_a_damaged_document_is_made_anew(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(done)
+    before = Path("studies/s/study.json").read_text()
+    Path("studies/s/study.json").write_text("{")
+    assert main(["report", "studies/s"]) == 0 and "from study.json" not in capsys.readouterr().out
+    assert Path("studies/s/study.json").read_text() == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -78,3 +78,11 @@ def test_every_family_of_networks_gets_its_own_normalisation(tmp_path: Path, mon
     monkeypatch.setattr(Session, "shape", [8, 3, 112, 112])
     with pytest.raises(UserError, match=r"reads \[8, 3, 112, 112\].*ArcFace"):
         FaceIdentity(tmp_path / "net.onnx", NETWORKS["arcface"])
+
+
+def test_a_file_that_is_no_network_is_one_line(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"no network at all")
+    with pytest.raises(UserError, match=r"bad\.onnx is no ONNX model that can be read") as error:
+        FaceIdentity(bad)
+    assert "\n" not in str(error.value)

@@ -131,3 +131,11 @@ def test_a_missing_package_or_file_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(voice_stage, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"install df-data\[video\]"):
         packaged_file()
+
+
+def test_a_file_that_is_no_network_is_one_line(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"no network at all")
+    with pytest.raises(UserError, match=r"bad\.onnx is no ONNX model that can be read") as error:
+        SileroVAD(bad)
+    assert "\n" not in str(error.value) and "silero-vad" in str(error.value)

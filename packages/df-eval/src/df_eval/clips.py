@@ -162,7 +162,10 @@ def stored_clips(
 
 def _from_sample(sample: Sample) -> EvalClip:
     assert sample.video is not None
-    video, wave = StoredVideo.of(sample.video), _wave_of(sample.video)
+    try:
+        video, wave = StoredVideo.of(sample.video), _wave_of(sample.video)
+    except UserError as error:
+        raise UserError(f"clip {sample.key}: {error}; the shard is damaged, build it again") from error
     count = video.shape[0]
     if count != sample.meta.num_frames:
         raise UserError(

@@ -15,17 +15,27 @@ import numpy as np
 
 from df_eval.measure import GROUND_TRUTH, Video
 from df_eval.metrics import SET_SPECS, Score, SetDistance
+from df_eval.reading.networks import PER_FRAME
 
-FVD = {"fvd2048_16f_last": "FVD of windows", "cd_fvd_last": "FVD (cd-fvd) of windows"}
-"""By name in the list of distances, how it is called of windows, whose last 16 frames it sees."""
+BY_NETWORKS = {
+    "fvd2048_16f_last": "FVD of windows",
+    "cd_fvd_last": "FVD (cd-fvd) of windows",
+    "fid": "FID of windows",
+    "kid": "KID of windows",
+}
+"""By name in the list of distances, how it is called of windows. FVD sees their last 16 frames, FID and KID every
+:data:`STEP`-th."""
+STEP = 4
+"""Frames from one image of a window to the next that FID and KID see: neighbours are nearly equal, and what is kept of
+all windows would be four times as much."""
 READINGS = "frechet_reader"
-SET_TITLES = FVD | {READINGS: SET_SPECS[READINGS].title}
+SET_TITLES = BY_NETWORKS | {READINGS: SET_SPECS[READINGS].title}
 Extractors = Mapping[str, Callable[[np.ndarray], np.ndarray]]
 
 
 def distances_of(extractors: Collection[str], rendered: bool) -> list[str]:
-    """FVD where a network of it is given; else, of rendered faces, the distance of what their exact reader reads."""
-    given = [name for name in FVD if SET_SPECS[name].features in extractors]
+    """Those whose network is given; else, of rendered faces, the distance of what their exact reader reads."""
+    given = [name for name in BY_NETWORKS if SET_SPECS[name].features in extractors]
     return given or ([READINGS] if rendered else [])
 
 
@@ -53,7 +63,8 @@ class WindowSets:
     def of(self, video: Video, extractors: Extractors) -> dict[str, np.ndarray]:
         """What the distances compare of a window, float32 `[n, D]` by the name of the features."""
         needed = {SET_SPECS[name].features for name in self.names}
-        found = {name: extractors[name](video.frames_THWC) for name in needed if name in extractors}
+        frames = {name: video.frames_THWC[::STEP] if name in PER_FRAME else video.frames_THWC for name in needed}
+        found = {name: extractors[name](frames[name]) for name in needed if name in extractors}
         if "readings" in needed and video.readings is not None:
             found["readings"] = video.readings.table()
         return {name: values_nD.astype(np.float32) for name, values_nD in found.items()}
@@ -85,7 +96,8 @@ class WindowSets:
     def missing(self) -> dict[str, str]:
         """By title, why a distance is not there."""
         if not self.names:
-            return {FVD["fvd2048_16f_last"]: "no file is given for it (readers.i3d=PATH, readers.cd_i3d=PATH)"}
+            how = "no file is given for it (readers.i3d=PATH, readers.cd_i3d=PATH; readers.inception=PATH for FID, KID)"
+            return {BY_NETWORKS["fvd2048_16f_last"]: how}
         if GROUND_TRUTH in self.features:
             return {}
         why = f"no true clip has a window that ends after {self.first} frames, to compare with"

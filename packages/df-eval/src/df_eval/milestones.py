@@ -83,8 +83,8 @@ def _is_measured(run: RunDir, config: EvalConfig, out: Path) -> bool:
 
 
 def _check_whole(run: RunDir, steps: Sequence[int], count: int) -> None:
-    """Load every milestone to be measured once, one at a time, so that none is found broken after others were measured
-    for hours.
+    """Check every milestone to be measured (its files, their hash, the tensors' shapes), so that none is found broken
+    after others were measured for hours. Its weights are loaded when its turn comes.
 
     Args:
         count: of all milestones.
@@ -95,7 +95,7 @@ def _check_whole(run: RunDir, steps: Sequence[int], count: int) -> None:
     broken = []
     for step in steps:
         try:
-            DualForce.from_pretrained(run.milestone(step))
+            DualForce.check(run.milestone(step))
         except UserError as error:
             broken.append(f"step {step}: {error}")
     if broken:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from df_data.stages.landmarks import Landmarks
+from df_models.encoders.onnx_files import open_onnx
 from df_models.errors import UserError
 from df_models.files import sha256_file
 
@@ -95,14 +96,7 @@ class UprightFaceNetwork:
         path = Path(path)
         self.id, self.licence = network.id, network.licence
         self._mean, self._std = np.array(network.mean), np.array(network.std)
-        if not path.is_file():
-            raise UserError(f"the {network.what} is missing: no file {path}; {network.how_to_get}")
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_onnx(path, f"the {network.what}", network.how_to_get)
         given = self._session.get_inputs()[0]
         images, *shape = given.shape
         if shape != [3, FACE_SIZE, FACE_SIZE] or (isinstance(images, int) and images != 1):

@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from df_data.stages.rejection import Rejected
+from df_models.encoders.onnx_files import open_onnx
 from df_models.errors import UserError
 from df_models.files import sha256_file
 from df_models.settings import FrozenModel
@@ -75,16 +76,10 @@ class SileroVAD:
 
     def __init__(self, path: str | Path | None = None) -> None:
         path = packaged_file() if path is None else Path(path)
-        if not path.is_file():
-            raise UserError(f"the voice detector is missing: no file {path}; {HOW_TO_GET}")
         try:
-            import onnxruntime
+            self._session = open_onnx(path, "the voice detector", HOW_TO_GET)
         except ImportError as error:
             raise UserError(f"the voice detector needs onnxruntime ({error}); install df-data[video]") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         if {given.name for given in self._session.get_inputs()} != {"input", "h", "c"}:
             raise UserError(f"{path} is not Silero's network for sequences (other inputs); {HOW_TO_GET}")
         self.sha256 = sha256_file(path)

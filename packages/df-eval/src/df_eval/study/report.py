@@ -60,14 +60,16 @@ def write_kept(directory: Path) -> Path:
 
 def runs_gone(directory: Path) -> bool:
     """Whether a study's results were kept without its runs: there is a ``study.json`` that tells of runs that are done,
-    and none of them is where the plan says, or there is no plan."""
+    and no run is where the plan says, or there is no plan."""
     if not (directory / DOCUMENT).is_file():
         return False
     if not (directory / PLAN).is_file():
         return True
+    runs = read_plan(directory).runs
+    if any(Path(step.place).is_dir() for step in runs):
+        return False
     done = {run["key"] for run in read_document(directory)["runs"] if run["state"] == "done"}
-    places = [Path(step.place) for step in read_plan(directory).runs if step.key in done]
-    return bool(places) and not any(place.is_dir() for place in places)
+    return any(step.key in done for step in runs)
 
 
 def _write_pages(directory: Path, document: Mapping[str, Any], *, linked: bool) -> Path:

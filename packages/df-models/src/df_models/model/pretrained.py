@@ -17,7 +17,7 @@ from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -86,6 +86,21 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="ap
         model.load_state_dict(tensors, strict=True, assign=True)
         model.requires_grad_(True)
         return model.to(device=device, dtype=chosen)
+
+    @classmethod
+    def check(cls, directory: str | os.PathLike[str]) -> None:
+        """Check a saved model as :meth:`from_pretrained` does, without its weights in memory.
+
+        Raises:
+            UserError: files are missing, truncated, altered, or belong to another kind of model.
+        """
+        place = Path(directory)
+        header = read_header(place / CONFIG_FILE, cls.model_type)
+        config = config_from_dict(cls.config_type, header["config"])
+        shapes = _checked_shapes(place / WEIGHTS_FILE, header.get("weights_sha256"))
+        with torch.device("meta"):
+            model = cls(config)  # type: ignore[call-arg]
+        _check_tensors(place / WEIGHTS_FILE, model.state_dict(), shapes)
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = True, **options: Any) -> str:
         """Save the model and upload it to the Hugging Face Hub; return the commit's address.
@@ -178,10 +193,27 @@ def read_header(path: Path, *model_types: str) -> dict[str, Any]:
 
 def read_weights(path: Path, sha256: str | None) -> dict[str, torch.Tensor]:
     """Read ``model.safetensors`` and check it against the recorded hash."""
+    return _checked(path, sha256, load_file)
+
+
+def _checked_shapes(path: Path, sha256: str | None) -> dict[str, torch.Tensor]:
+    """The tensors of ``model.safetensors`` as shapes alone, the file checked as by :func:`read_weights`."""
+
+    def shapes_of(path: Path) -> dict[str, torch.Tensor]:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+
+    return _checked(path, sha256, shapes_of)
+
+
+def _checked(
+    path: Path, sha256: str | None, read: Callable[[Path], dict[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"{path.parent} holds no {WEIGHTS_FILE}; fetch or save the model again")
     try:
-        tensors = load_file(path)
+        tensors = read(path)
     except SafetensorError as error:
         raise UserError(f"{path} is truncated or no safetensors file ({error}); fetch or save it again") from error
     if sha256 is None:
