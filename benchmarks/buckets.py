@@ -1,13 +1,13 @@
 """Losses of each stream at each noise level, from the logs of runs: does training with two noise levels converge?
 
-    uv run python benchmarks/buckets.py studies/bridge/runs/*/* --out docs/results/studies/bridge/buckets.md
+    uv run python benchmarks/buckets.py studies/bridge/runs/*/* --first both --out buckets.md
 
 Runs of a study are gathered by arm (the directory that they lie in), others by name. For each stream and bucket of its
 noise level: the mean of the logged training losses from the second to the fourth twentieth of the steps (early) and
 over the last tenth (late), mean over the runs of an arm with the 95 % interval of Student's t where there are several,
-and what an arm's late loss is above that of the first arm with the bucket, in pairs of the same seed. A loss is a mean
-square error of the velocity, noise minus clean data. Noise and its levels follow from the seed, the step and the clip,
-so that with the same data a pair of runs differs in the models alone.
+and what an arm's late loss is above that of the first arm, in pairs of the same seed. A loss is a mean square error of
+the velocity, noise minus clean data. Noise and its levels follow from the seed, the step and the clip, so that with the
+same data a pair of runs differs in the models alone; runs that end at other steps are not paired.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SEED = re.compile(r"seed-(?P<seed>\d+)-\w+")
 EARLY, LATE = (0.05, 0.2), (0.9, 1.0)
 """Shares of a run's steps."""
 
-Found = dict[tuple[str, str], tuple[float, float]]
-"""Early and late loss by stream and bucket."""
+Found = dict[tuple[str, str], tuple[float, float, int]]
+"""Early and late loss by stream and bucket, and the last step."""
 
 
 def losses(rows: Sequence[Mapping[str, float]]) -> Found:
@@ -48,7 +48,8 @@ def losses(rows: Sequence[Mapping[str, float]]) -> Found:
         if all(spans):
             matched = BUCKET.fullmatch(name)
             assert matched is not None
-            found[matched["stream"], matched["levels"]] = (statistics.mean(spans[0]), statistics.mean(spans[1]))
+            early, late = map(statistics.mean, spans)
+            found[matched["stream"], matched["levels"]] = early, late, int(last)
     return found
 
 
@@ -72,16 +73,16 @@ def rows_of(arms: Mapping[str, Mapping[str, Found]]) -> list[list[str]]:
     keys = sorted({key for runs in arms.values() for found in runs.values() for key in found})
     rows = []
     for stream, levels in keys:
-        first: dict[str, float] | None = None
+        first = next(iter(arms))
         for arm, runs in arms.items():
-            pairs = {seed: found[stream, levels] for seed, found in runs.items() if (stream, levels) in found}
-            if not pairs:
+            own = {seed: found[stream, levels] for seed, found in runs.items() if (stream, levels) in found}
+            if not own:
                 continue
-            early, late = zip(*pairs.values(), strict=True)
-            above = [pairs[seed][1] - value for seed, value in (first or {}).items() if seed in pairs]
-            first = first or {seed: after for seed, (_, after) in pairs.items()}
-            more = told(above) if above else "–"
-            rows.append([stream, levels, arm, f"{len(pairs)}", told(early), told(late), more])
+            early, late, last = zip(*own.values(), strict=True)
+            others = {seed: arms[first].get(seed, {}).get((stream, levels)) for seed in own}
+            above = [own[seed][1] - one[1] for seed, one in others.items() if one and one[2] == own[seed][2]]
+            more = told(above) if above and arm != first else "–"
+            rows.append([stream, levels, arm, f"{len(own)}", f"{last[0]}", told(early), told(late), more])
     return rows
 
 
@@ -104,6 +105,7 @@ def main(argv: list[str]) -> int:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run directories")
+    parser.add_argument("--first", metavar="ARM", help="the arm that others are compared with (default: the first)")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     args = parser.parse_args(argv)
     arms: dict[str, dict[str, Found]] = {}
@@ -112,12 +114,15 @@ def main(argv: list[str]) -> int:
         if seed in arms.get(arm, {}):
             raise UserError(f"{run}: there is another run of {arm} with this seed; name one of them")
         arms.setdefault(arm, {})[seed] = losses(read_log(run))
-    text = table(
-        ["stream", "noise level", "arm", "runs", "early", "late", "late, minus the first arm's"], rows_of(arms)
-    )
+    first = next(iter(arms)) if args.first is None else args.first
+    if first not in arms:
+        raise UserError(f"--first {first}: there is no such arm; there are {', '.join(arms)}")
+    arms = {first: arms[first], **arms}
+    head = ["stream", "noise level", "arm", "runs", "steps", "early", "late", f"late, minus that of {first}"]
+    text = table(head, rows_of(arms))
     print(text)
     if args.out is not None:
-        how = "By `uv run python benchmarks/buckets.py RUNS`, whose docstring says what the numbers are."
+        how = f"By `uv run python benchmarks/buckets.py RUNS --first {first}`; its docstring says what the numbers are."
         atomic_write(args.out, f"# Losses by noise level\n\n{how}\n\n{text}\n")
     return 0
 

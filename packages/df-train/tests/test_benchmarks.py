@@ -43,20 +43,20 @@ def test_fewer_held_out_clips_than_are_asked_for_are_refused(script: Callable[[s
 
 
 def test_losses_by_noise_level_are_paired_by_seed(script: Callable[[str], dict[str, Any]], tmp_path: Path):
-    for arm, seed, more in (("a", 0, 0.0), ("a", 1, 0.5), ("b", 0, 0.1), ("b", 1, 0.6)):
+    for arm, seed, more in (("a", 0, 0.1), ("a", 1, 0.6), ("b", 0, 0.0), ("b", 1, 0.5), ("short", 0, 0.0)):
         run = tmp_path / "runs" / arm / f"seed-{seed}-0a1b"
         run.mkdir(parents=True)
         rows = [{"step": step, "sigma/video/0.00-0.25": 2.0 - step / 100 + more} for step in range(10, 101, 10)]
+        rows = rows[:5] if arm == "short" else rows
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     runs = sorted(map(str, tmp_path.glob("runs/*/*")))
-    script("buckets.py")["main"]([*runs, "--out", str(tmp_path / "table.md")])
+    script("buckets.py")["main"]([*runs, "--first", "b", "--out", str(tmp_path / "table.md")])
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "table.md").read_text().splitlines()
     ]
     cells = {line[2]: line for line in lines if line[:1] == ["video"]}
-    assert cells["a"][4].startswith("2.100 ±") and cells["a"][5].startswith("1.250 ±"), (
-        "early: steps 10 and 20; late: 100"
-    )
-    assert cells["a"][6] == "–" and cells["b"][6] == "0.100 ± 0.000"
+    assert cells["b"][5].startswith("2.100 ±") and cells["b"][6].startswith("1.250 ±"), "early: 10 and 20; late: 100"
+    assert cells["b"][7] == "–" and cells["a"][7] == "0.100 ± 0.000"
+    assert cells["short"][4] == "50" and cells["short"][7] == "–", "it ends at another step: other noise"
     with pytest.raises(UserError, match=r"no metrics\.jsonl"):
         script("buckets.py")["main"]([str(tmp_path)])

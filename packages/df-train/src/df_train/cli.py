@@ -281,7 +281,8 @@ def summary(result: Any, directory: Path) -> str:
     if result.measurable:
         lines.append(f"  {command(f'df-eval {quote(str(directory))}')}")
     else:  # general video, or a model of structure alone
-        lines.append(f"  a stage that begins with it: model.start_from={directory / 'model'} model.architecture=preset")
+        start = quote(f"model.start_from={directory / 'model'}")
+        lines.append(f"  a stage that begins with it: {start} model.architecture=preset")
     if result.example:
         face, speech = result.example
         cropped = " --cropped" if result.crops_faces else ""
