@@ -29,7 +29,7 @@ STYLE = """
 .tag.supported { background: var(--good); } .tag.refuted { background: var(--bad); }
 .verdict p { margin: 3px 0; font-size: 13px; color: var(--soft); } .verdict p.line { color: var(--ink); }
 td.text { text-align: left; white-space: normal; } pre { overflow-x: auto; font-size: 12px; background: var(--paper);
-  border: 1px solid var(--line); border-radius: 8px; padding: 10px; } figure svg { width: 100%; height: auto; }
+  border: 1px solid var(--line); border-radius: 8px; padding: 10px; } figure svg { max-width: 100%; height: auto; }
 """
 
 
