@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,6 +209,22 @@ def test_a_report_is_made_anew_from_the_kept_numbers(
     text = Path("report.html").read_text()
     assert text == page(before, linked=False) and "<a href" not in text and "b/seed-0" in text
     assert Path("paper/verdicts.tex").is_file() and Path("paper/arms.pdf").is_file()
+
+
+@pytest.mark.parametrize("lost", ["run", "eval"])
+def test_what_a_lost_run_gave_is_kept(
+    lost: str, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    study, before = Path("studies/s"), document(done)
+    whole = [Path(run["place"]) for run in before["runs"] if run["state"] == "done"]
+    for place in whole[1:]:  # one run is left
+        shutil.rmtree(place if lost == "run" else place / "eval")
+    assert main(["report", "studies/s"]) == 0
+    said = capsys.readouterr().out
+    assert f"made from study.json, as {len(whole) - 1} of the {len(whole)} runs" in said
+    assert document(tmp_path) == before and "supported" in (study / "table.md").read_text()
 
 
 def test_where_runs_are_there_a_damaged_document_is_made_anew(
