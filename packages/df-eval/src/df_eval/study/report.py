@@ -50,8 +50,9 @@ def write_report(directory: Path) -> Path:
 
 
 def write_kept(directory: Path) -> Path:
-    """Write the page and the tables of a study of which runs are gone, from ``study.json``, which stays as it is; returns
-    the page's path.
+    """Write the page and the tables of a study of which runs are gone from ``study.json``, which stays as it is.
+
+    Returns the page's path.
 
     Raises:
         UserError: ``study.json`` cannot be used.
