@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from df_eval.metrics.network_specs import NETWORK_METRICS
 from df_eval.reading import face_crops, real
 from df_eval.reading.face_crops import DECA_SCALE, face_boxes
 from df_eval.reading.real import RealFaceReader
+from df_models.encoders import weights
 from df_models.encoders.face.deca import DECA_236, ParameterEncoder
 from df_models.encoders.face.gaze import GazeTowers
 from df_models.errors import UserError
@@ -59,6 +62,22 @@ def test_without_their_files_the_reason_is_told(monkeypatch: pytest.MonkeyPatch)
     assert {"flame", "look"} <= {need for spec in NETWORK_METRICS for need in spec.needs} and "gaze_speed" in SPECS
     with pytest.raises(UserError, match="'smirk' is none of deca, emoca"):
         face_crops.FlameReader("smirk:/x.tar")
+
+
+@pytest.mark.parametrize(
+    ("reader", "given", "said"),
+    [
+        (face_crops.GazeReader, "weights/gaze.pkl", "readers.gaze: no such file: weights/gaze.pkl"),
+        (face_crops.FlameReader, "weights/deca.tar", "readers.deca: no such file: weights/deca.tar"),
+        (face_crops.FlameReader, "emoca:weights/emoca.ckpt", "readers.deca: no such file: weights/emoca.ckpt"),
+    ],
+)
+def test_a_wrong_path_is_not_looked_for_on_the_hub(
+    reader: Callable[[str], object], given: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_download", lambda *asked: pytest.fail(f"looked for {asked}"))
+    with pytest.raises(UserError, match=said):
+        reader(given)
 
 
 def test_the_squares_are_those_of_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,14 @@ import torch
 
 from df_eval.clips import EvalClip, render_clips
 from df_eval.config import EvalConfig
-from df_eval.evaluate import check_makable, structure_there
+from df_eval.evaluate import _generator, check_makable, structure_there
 from df_eval.reading.readers import SyntheticFaceReader, mouth_of_structure
 from df_eval.reports.facts import protocol_lines
 from df_eval.rows.generation import Generated, fitting_lengths, generate_clips, true_structure
 from df_eval.rows.systems import RunSystem
 from df_infer.config import RolloutConfig
 from df_infer.pipeline import Pipeline
+from df_infer.run_dir import RunDir
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.structure import FLAME_MOTION_59, SYNTHETIC_70, StructureLayout
@@ -78,6 +79,16 @@ def test_the_structure_is_the_clips_own_or_the_other_models(clips: list[EvalClip
         generated(condition, clips, str(tmp_path / "gone"))
 
 
+def test_a_distilled_student_is_given_no_structure(tmp_path: Path):
+    run = RunDir(saved(tmp_path / "student", 0))
+    asked = EvalConfig.model_validate({"device": "cpu", "rollout": {"structure_from": "truth"}})
+    _generator(run, "generated", None, asked)
+    run.config.write_text("rollout: {steps: 1, window: 3}\ntask: distill\n")
+    _generator(run, "generated", None, EvalConfig(device="cpu"))
+    with pytest.raises(UserError, match="is a distilled student"):
+        _generator(run, "generated", None, asked)
+
+
 def test_flames_motion_is_taken_where_the_models_structure_is_that(clips: list[EvalClip], tmp_path: Path):
     layout = StructureLayout.of(FLAME_MOTION_59, "synthetic")
     run = saved(tmp_path / "flame", 0, structure_layout=layout, structure_dim=59)
@@ -103,7 +114,7 @@ def told(source: str | None = None, **asked: object) -> dict[str, str]:
 
 def test_the_protocol_says_whose_structure_it_is():
     assert told(None)["structure"].startswith("generated") and told("truth")["structure"].startswith("GIVEN, the true")
-    assert told("others")["structure"].startswith("GIVEN, the true structure of the next clip")
+    assert "the next clip, of another person where there is one, beside" in told("others")["structure"]
     assert told("runs/other")["structure"] == "given, made first by runs/other from the same sound"
 
 

@@ -30,6 +30,7 @@ from df_eval.rows.partners import partners
 from df_eval.rows.systems import RunSystem
 from df_eval.suite import Suite
 from df_infer.config import TRUTH
+from df_infer.run_dir import UNTOLD, Trained
 
 FRAMES, CLIPS = 49, 4
 
@@ -75,9 +76,9 @@ class Obedient(RunSystem):
         return made
 
 
-def run_of(**model: object) -> Obedient:
+def run_of(trained: Trained = UNTOLD, **model: object) -> Obedient:
     config = SimpleNamespace(**({"has_structure": True, "structure_given": "sometimes"} | model))
-    pipeline = SimpleNamespace(model=SimpleNamespace(config=config))
+    pipeline = SimpleNamespace(model=SimpleNamespace(config=config), trained=trained)
     return Obedient(GENERATED, pipeline, ROLLOUT, EvalConfig())  # type: ignore[arg-type]
 
 
@@ -120,6 +121,7 @@ def test_what_cannot_be_made_is_told() -> None:
     assert "was never given all of its structure" in into.missing[STRUCTURE_SWAPPED]
     assert into.missing[REFERENCE_SWAPPED] == "all clips are of one person" and set(into.pairs) == {GENERATED}
     assert "has no structure" in found(run_of(has_structure=False), alone).missing[STRUCTURE_SWAPPED]
+    assert "is a distilled student" in found(run_of(Trained(distilled=True)), alone).missing[STRUCTURE_SWAPPED]
     bare = [replace(clip, structure_TV=None) for clip in alone]
     blind = Interventions(FRAMES, ["one", "one"])
     intervene(

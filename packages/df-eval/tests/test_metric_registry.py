@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from fabricated import outcome_of, rows_of
 
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC, measure
-from df_eval.metrics import CATALOG, GROUPS, SETS, SPECS, MetricSpec, SetSpec
+from df_eval.metrics import CATALOG, GROUPS, SETS, SPECS, MetricSpec, SetSpec, add_metric
 from df_eval.metrics.seen import Seen
 from df_eval.reports.output import EvalOutcome
 from df_eval.reports.table import table_document
@@ -25,6 +26,15 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> EvalOutcome:
 
 def test_no_two_metrics_have_one_name() -> None:
     assert len(SPECS) == len(CATALOG)
+
+
+def test_a_metric_beside_other_clips_that_needs_more_than_mouths_is_refused() -> None:
+    more = replace(SPECS["lip_sync"], name="mine", needs=("other_mouths", "angles"))
+    with pytest.raises(
+        ValueError, match=r"needs other_mouths and angles: .*all are read, .*nothing but mouth, true_mouth"
+    ):
+        add_metric(more)
+    assert "mine" not in SPECS
 
 
 @pytest.mark.parametrize("spec", CATALOG, ids=lambda spec: spec.name)

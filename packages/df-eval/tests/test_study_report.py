@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,6 +67,15 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def document(done: Path) -> dict[str, Any]:
     return json.loads((done / "studies/s/study.json").read_text())
+
+
+def changed(tree: dict[str, Any], place: tuple[str | int, ...], value: object) -> str:
+    """A document as text, with another value at a place."""
+    at: Any = tree
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    return json.dumps(tree)
 
 
 def hypothesis(**changes: Any) -> HypothesisConfig:
@@ -165,6 +175,10 @@ def test_odd_signs_stay_in_their_cells(done: Path, tmp_path: Path) -> None:
     told["verdicts"][0]["hypothesis"]["claim"] = "[both] help"
     text = next(path for path in write_paper(told, tmp_path) if path.name == "verdicts.tex").read_text()
     assert "\n{}[both] help &" in text, "no argument of the rule or the line before"
+    told["verdicts"][0]["outcome"] = "50 % so"
+    told["tables"] = [told["tables"][0] | {"metric": "m\n\\input{x}", "row": "r\n\\input{y}"}]
+    texts = [path.read_text() for path in write_paper(told, tmp_path) if path.suffix == ".tex"]
+    assert r"& 50 \% so" in texts[0] and texts[1].startswith(r"% m \input{x}, row r \input{y}, ")
     told["arms"] = {name: {"at": {"cost $": f"{name} 1$ to 2$"}} for name in told["arms"]}
     figure = axis_figure(told, "cost $")
     assert figure is not None and r"b 1\$ to 2\$" in [label.get_text() for label in figure.axes[0].get_xticklabels()]
@@ -210,6 +224,22 @@ def test_a_report_is_made_anew_from_the_kept_numbers(
     assert Path("paper/verdicts.tex").is_file() and Path("paper/arms.pdf").is_file()
 
 
+@pytest.mark.parametrize("lost", ["run", "eval"])
+def test_what_a_lost_run_gave_is_kept(
+    lost: str, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    study, before = Path("studies/s"), document(done)
+    whole = [Path(run["place"]) for run in before["runs"] if run["state"] == "done"]
+    for place in whole[1:]:  # one run is left
+        shutil.rmtree(place if lost == "run" else place / "eval")
+    assert main(["report", "studies/s"]) == 0
+    said = capsys.readouterr().out
+    assert f"made from study.json, as {len(whole) - 1} of the {len(whole)} runs" in said
+    assert document(tmp_path) == before and "supported" in (study / "table.md").read_text()
+
+
 def test_where_runs_are_there_a_damaged_document_is_made_anew(
     done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,9 +254,23 @@ def test_where_runs_are_there_a_damaged_document_is_made_anew(
     ("change", "message"),
     [
         (lambda tree: "{", "is damaged"),
-        (lambda tree: "[]", "is no object"),
-        (lambda tree: json.dumps({key: tree[key] for key in tree if key != "tables"}), "lacks tables"),
+        (lambda tree: "[]", "says no schema_version"),
+        (lambda tree: json.dumps({key: tree[key] for key in tree if key != "tables"}), "tables: Field required"),
         (lambda tree: json.dumps(tree | {"schema_version": 9}), "is of version 9"),
+        (lambda tree: json.dumps(tree | {"schema_version": "1"}), "says no schema_version"),
+        (lambda tree: json.dumps(tree | {"runs": [{}]}), "runs.0.key: Field required"),
+        (lambda tree: json.dumps(tree | {"tables": 5}), "tables: Input should be a valid list"),
+        (lambda tree: json.dumps(tree | {"cost_line": None}), "cost_line: Input should be a valid string"),
+        (lambda tree: json.dumps(tree | {"arms": {}}), "which is not among the arms"),
+        (lambda tree: changed(tree, ("tables", 0, "decimals"), "x"), "tables.0.decimals: Input should be a valid int"),
+        (lambda tree: changed(tree, ("tables", 0, "decimals"), -1), "tables.0.decimals: Input should be greater"),
+        (lambda tree: changed(tree, ("verdicts", 0, "found"), {}), "verdicts.0.found.value: Field required"),
+        (lambda tree: changed(tree, ("verdicts", 0, "found", "mean"), 1), "verdicts.0.found.mean: Extra inputs"),
+        (lambda tree: changed(tree, ("verdicts", 0, "found", "low"), 9.0), "outside of its interval"),
+        (lambda tree: changed(tree, ("verdicts", 0, "found", "value"), float("nan")), "should be a finite number"),
+        (lambda tree: changed(tree, ("verdicts", 0, "outcome"), "50 % so"), "verdicts.0.outcome: Input should be"),
+        (lambda tree: changed(tree, ("verdicts", 0, "p_holm"), None), "p and p_holm"),
+        (lambda tree: changed(tree, ("arms", "a\nb"), 1), r"arms.a\nb: Input should be"),
     ],
 )
 def test_kept_numbers_that_cannot_be_used_are_one_line(

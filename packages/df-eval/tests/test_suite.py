@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fabricated import SHIFTS
 from tiny import ROLLOUT, DarkBarReader, tiny_clips, tiny_pipeline
 
 from df_data.format.stored_video import read_frames
-from df_eval.clips import EvalClip, StoredVideo
+from df_eval.clips import EvalClip, StoredVideo, _from_sample
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
 from df_eval.reading.readers import choose_reader
@@ -170,6 +171,15 @@ def test_frames_of_stored_clips_are_decoded_clip_by_clip(
         del suite, results
         most.append(living.most)
     assert most[0] == most[1] <= config.shown + 3
+
+
+def test_a_damaged_mp4_of_a_shard_is_told_with_its_clip() -> None:
+    said, mp4 = r"clip anna-1: its mp4 cannot be decoded .*the shard is damaged", b"no video" * 100
+    video = StoredVideo(mp4, (2, 8, 8, 3), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match=said):
+        _ = EvalClip("anna-1", "anna", video, np.zeros(1280, np.float32), {}).frames_THWC
+    with pytest.raises(UserError, match=said):
+        _from_sample(SimpleNamespace(key="anna-1", video=mp4))  # type: ignore[arg-type]
 
 
 class Unseen:

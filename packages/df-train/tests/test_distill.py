@@ -16,6 +16,7 @@ from df_data.reading import ShardReader
 from df_data.reading.batch import Batch
 from df_infer.config import RolloutConfig
 from df_infer.rollout import generate_latents
+from df_infer.run_dir import Trained
 from df_infer.sampling.noise import FrameNoise
 from df_infer.sampling.schedule import make_schedule
 from df_models import DualForce
@@ -27,6 +28,7 @@ from df_train.distill.objective import Distillation, check, stretched
 from df_train.distill.path import advanced, draw_places, end_of, levels_at, own_clip, placed, towards, upon
 from df_train.noising import Shown, Streams, clean_streams, show
 from df_train.objective import predict
+from df_train.preflight import check_samples, preflight
 from df_train.run import train
 
 ROLLOUT = {"steps": 2, "shift": 2.5, "struct_start": "previous", "context_noise": 0.1, "window": 9, "sinks": 0}
@@ -303,6 +305,15 @@ def test_settings_that_do_not_go_with_it_are_told(
 ) -> None:
     with pytest.raises(UserError, match=said):
         check(distilling(tmp_path / "run", **changes), model.config)
+
+
+def test_samples_of_a_student_are_given_no_structure(
+    distilling: Callable[..., TrainConfig], tmp_path: Path, model: DualForce
+) -> None:
+    given = {**ROLLOUT, "structure_from": "truth"}
+    check_samples(distilling(tmp_path / "run", rollout=given, sample={"clips": 0}), model.config, Trained(True))
+    with pytest.raises(UserError, match=r"rollout.structure_from\), but the model is a distilled student"):
+        preflight(distilling(tmp_path / "run", rollout=given, sample={"clips": 1}))
 
 
 def test_clips_that_are_taken_whole_must_fit_the_window(distilling: Callable[..., TrainConfig], tmp_path: Path) -> None:

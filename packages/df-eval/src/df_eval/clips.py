@@ -92,8 +92,17 @@ class EvalClip:
 
     @property
     def frames_THWC(self) -> np.ndarray:
-        """All frames, uint8; those of a stored video are decoded each time: take them once, and let them go."""
-        return self.video.decoded() if isinstance(self.video, StoredVideo) else self.video
+        """All frames, uint8; those of a stored video are decoded each time: take them once, and let them go.
+
+        Raises:
+            UserError: a stored video cannot be decoded; it names the clip.
+        """
+        if not isinstance(self.video, StoredVideo):
+            return self.video
+        try:
+            return self.video.decoded()
+        except UserError as error:
+            raise _damaged(self.key, error) from error
 
     @property
     def reference_HWC(self) -> np.ndarray:
@@ -165,7 +174,7 @@ def _from_sample(sample: Sample) -> EvalClip:
     try:
         video, wave = StoredVideo.of(sample.video), _wave_of(sample.video)
     except UserError as error:
-        raise UserError(f"clip {sample.key}: {error}; the shard is damaged, build it again") from error
+        raise _damaged(sample.key, error) from error
     count = video.shape[0]
     if count != sample.meta.num_frames:
         raise UserError(
@@ -193,6 +202,10 @@ def _from_sample(sample: Sample) -> EvalClip:
         structure_TV=sample.tensors["structure"],
         flame_TV=sample.tensors.get("flame"),
     )
+
+
+def _damaged(key: str, error: UserError) -> UserError:
+    return UserError(f"clip {key}: {error}; the shard is damaged, build it again")
 
 
 def _wave_of(mp4: bytes) -> np.ndarray:

@@ -34,7 +34,7 @@ from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_infer.run_dir import RunDir, open_run_dir
-from df_infer.sampling.drive import check_makes_structure
+from df_infer.sampling.drive import check_makes_structure, check_saw_clean
 from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForceConfig
@@ -169,6 +169,8 @@ def _generator(run: RunDir, row: str, root: Path | None, config: EvalConfig) -> 
     own = pipeline.model.config
     check_makable(own, rollout)
     check_guidance(own, rollout, pipeline.trained)
+    if rollout.structure_from is not None:
+        check_saw_clean(pipeline.trained)
     if own.has_structure:
         there = structure_there(root, own)
         require_same(own.structure_layout, there, ("the model", f"the dataset {root or 'to render'}"))

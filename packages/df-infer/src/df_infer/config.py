@@ -19,7 +19,8 @@ the face is another one: identity distance 0.6 instead of 0.2 (`benchmarks/resul
 TRUTH = "truth"
 """`structure_from`: the true structure of the clips, where they have one."""
 OTHERS = "others"
-"""`structure_from`: the true structure of the next clip of another person, a control for :data:`TRUTH`."""
+"""`structure_from`: the true structure of the next clip, of another person where there is one: a control for
+:data:`TRUTH`."""
 
 
 class RolloutSettings(FrozenModel):
@@ -44,8 +45,8 @@ class RolloutSettings(FrozenModel):
             structure plus noise (the mean before frame 0); `noise`: it starts from pure noise.
         structure_from: where the structure comes from that the model is given whole; null: it makes its own. A run or
             model makes it first, from the same audio and portrait and with its own rollout; `truth` is the true
-            structure of the clips, for samples of training and evaluation alone; `others` that of the next clip of
-            another person, for evaluation alone: what `truth` is compared with.
+            structure of the clips, for samples of training and evaluation alone; `others` that of the next clip,
+            of another person where there is one, for evaluation alone: what `truth` is compared with.
         blinks: natural blinks a minute, for a model that learnt to be given its eyelids (`objective.give_fields` of
             training, a group of its own: `[eyelids]`); a motion that gives them goes before. null: as people at rest
             blink, 17, and none by a model that did not learn it; 0: the model makes its own.

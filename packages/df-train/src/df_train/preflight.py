@@ -16,6 +16,7 @@ from df_data.reading.peek import manifest_of
 from df_infer.config import OTHERS
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir, Trained
+from df_infer.sampling.drive import check_saw_clean
 from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.whole_clip import check_levels
 from df_models import DualForce, DualForceConfig
@@ -82,7 +83,7 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     heard_ahead(model.config, config.rollout)
     shown = Trained(config.task == "distill", config.objective.structure_tail)
     check_guidance(model.config, config.rollout, shown)
-    check_samples(config, model.config)
+    check_samples(config, model.config, shown)
     choose_precision(config.precision.name, device)
     check_batch(config)
     check_places(config)
@@ -149,7 +150,7 @@ def check_data(config: TrainConfig) -> None:
         )
 
 
-def check_samples(config: TrainConfig, model: DualForceConfig) -> None:
+def check_samples(config: TrainConfig, model: DualForceConfig, shown: Trained) -> None:
     """Sample videos can be generated with the run's own rollout, where there are any.
 
     Raises:
@@ -164,6 +165,8 @@ def check_samples(config: TrainConfig, model: DualForceConfig) -> None:
         )
     if config.rollout.structure_from is not None and not model.has_structure:
         raise UserError("rollout.structure_from gives structure, but the model has none (streams=video); leave it out")
+    if config.rollout.structure_from is not None:
+        check_saw_clean(shown)
     if config.rollout.structure_from == OTHERS:
         raise UserError(
             f"rollout.structure_from={OTHERS} is for df-eval (`df-eval RUN rollout.structure_from={OTHERS}`): samples "

@@ -9,7 +9,8 @@ differs too, so each encoder gets the kind that its authors lay the rule on:
   edge of the brows). On 14 GRID clips this square has 0.73 of the side of YuNet's box (0.72 to 0.76) and its middle
   lies 0.13 of that side lower: the rule laid on the detector's box would show the face a quarter smaller, and lower.
 - DECA and EMOCA: a detector's box, made square with the mean of its sides (``decalib/datasets/datasets.py``,
-  ``bbox2point``).
+  ``bbox2point``). df-eval has no such box and lays DECA's other rule on landmarks, frame by frame
+  (`df_eval.reading.face_crops`), so the two differ on the same frames.
 
 Beyond the image's edge a crop is black, as it is in the originals (OpenCV's ``warpAffine``, skimage's ``warp``).
 

@@ -425,6 +425,9 @@ def add_metric(spec: MetricSpec) -> None:
     if spec.name in SPECS or spec.group not in GROUPS:
         raise ValueError(f"{spec.name!r} is taken, or {spec.group!r} is none of {', '.join(GROUPS)}")
     if "other_mouths" in spec.needs and (more := {*spec.needs} - {*BESIDE_OTHERS}):
-        raise ValueError(f"{spec.name!r} needs other_mouths beside {', '.join(more)}: only mouths are kept until then")
+        raise ValueError(
+            f"{spec.name!r} needs other_mouths and {', '.join(more)}: a comparison with other clips is made when all "
+            f"are read, and of each only its mouth is still in memory then; need nothing but {', '.join(BESIDE_OTHERS)}"
+        )
     CATALOG.append(spec)
     SPECS[spec.name] = spec

@@ -15,7 +15,10 @@ _FREE = "The sound does not determine it in a generated video: there it only say
 _DECA = "Feng et al. 2021 (DECA); with emoca:PATH Danecek et al. 2022 (EMOCA)"
 _CROP = "square of 1.375 times the mean side of MediaPipe's landmarks from the brows down, frame by frame"
 _L2CS = "Abdelrahman et al. 2022 (L2CS-Net, Gaze360)"
-_FACE = "square on the longer side of the box of MediaPipe's landmarks, 448 px, frame by frame; RetinaFace's box there"
+_FACE = (
+    "square on the longer side of the box of MediaPipe's landmarks, resized to 448 px at once, frame by frame; the "
+    "original stretches RetinaFace's box to 224 x 224 px and enlarges that to 448, so its angles may differ"
+)
 
 NETWORK_METRICS = [
     MetricSpec(

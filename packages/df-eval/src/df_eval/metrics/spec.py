@@ -46,8 +46,8 @@ class MetricSpec:
 
 MOUTH = ("mouth", "true_mouth")
 BESIDE_OTHERS = (*MOUTH, "other_mouths")
-"""What a metric that compares with other clips may need: it is measured when all are read, and only mouths are kept
-until then."""
+"""What a metric that compares with other clips may need: it is measured when all clips are read, and of each only its
+mouth is still in memory by then."""
 POSE = ("angles", "true_angles")
 TO_REFERENCE = ("identity", "reference_identity")
 TO_PERSON = ("identity", "person_identity")

@@ -5,8 +5,11 @@ video also holds for its beginning; beyond the image it is black.
 
 - DECA and EMOCA: its rule for the box of 68 landmarks, which has no forehead (yfeng95/DECA, ``decalib/datasets``,
   ``bbox2point``, type ``kpt68``): 1.25 * 1.1 times the mean of the box's sides. The box here is that of MediaPipe's
-  landmarks from the upper edge of the brows down.
-- L2CS-Net: a detector's whole face (RetinaFace's box there); here the box of all landmarks, its longer side.
+  landmarks from the upper edge of the brows down. df-data's vectors come of another square, one for the whole clip by
+  a detector's box (`df_data.stages.face_vectors`), so the two differ on the same frames.
+- L2CS-Net: a detector's whole face. Its own pipeline (Ahmednull/L2CS-Net, ``l2cs/pipeline.py``) stretches RetinaFace's
+  box to 224 x 224 pixels and enlarges that to 448; here a square on the longer side of the box of all landmarks is
+  resized to 448 at once, so shapes are kept and fine detail is, too.
 
 Shape suffixes: T pixel frames, S side of the square frame, n frames with a face, L landmarks, D width of a vector.
 """
@@ -25,6 +28,7 @@ from df_models.encoders import FaceEncoder, load_flame_encoder
 from df_models.encoders.face import gaze
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
+from df_models.paths import expand_path
 from df_models.structure import FLAME_MOTION_59, flame_motion
 
 DECA_SCALE = 1.25 * 1.1
@@ -46,6 +50,7 @@ class FlameReader:
         name, path = split_spec(given)
         if path is not None and name not in ("deca", "emoca"):
             raise UserError(f"readers.deca={given}: {name!r} is none of deca, emoca")
+        _require("deca", given if path is None else path)
         self._encoder: FaceEncoder = load_flame_encoder(f"deca:{given}" if path is None else given)
         self.id, self.sha256 = self._encoder.id, self._encoder.sha256
 
@@ -72,6 +77,7 @@ class GazeReader:
     """
 
     def __init__(self, given: str) -> None:
+        _require("gaze", given)
         self._network = gaze.load(given)
         self.id, self.sha256 = self._network.id, self._network.sha256
 
@@ -79,6 +85,12 @@ class GazeReader:
         """Horizontal and vertical angle in degrees of every frame's gaze, float64 ``[T, 2]``, NaN without a face."""
         boxes = [(box, float(np.max(box[1] - box[0]))) for box in face_boxes(landmarks, from_brows=False)]
         return _read(frames_TSSC, landmarks, boxes, gaze.SIZE, self._network.angles, 2)
+
+
+def _require(reader: str, path: str) -> None:
+    """Refuse a path where nothing is: another weights' loader would take ``folder/file`` as a repository of the Hub."""
+    if not expand_path(path).exists():
+        raise UserError(f"readers.{reader}: no such file: {path}; give the path of the weights")
 
 
 def face_boxes(landmarks: Landmarks, *, from_brows: bool) -> np.ndarray:

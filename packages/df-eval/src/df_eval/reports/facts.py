@@ -157,7 +157,8 @@ def _structure_of(rollout: dict[str, Any]) -> str:
     if source == TRUTH:
         return "GIVEN, the true structure of each clip: the video is not made from sound alone"
     if source == OTHERS:
-        return "GIVEN, the true structure of the next clip of another person, beside each clip's own sound"
+        whose = "of the next clip, of another person where there is one"
+        return f"GIVEN, the true structure {whose}, beside each clip's own sound"
     return f"given, made first by {source} from the same sound"
 
 

@@ -138,6 +138,8 @@ def _structure_swapped(system: RunSystem, clips: Sequence[EvalClip], others: Seq
         return "the model has no structure (streams=video)"
     if model.structure_given == "never":
         return "the model was never given all of its structure in training (objective.give_structure=0)"
+    if system.pipeline.trained.distilled:
+        return "the model is a distilled student (task=distill), which never saw clean structure beside noisy video"
     if any(clip.structure_TV is None for clip in clips):
         return "the clips have no true structure"
     return with_structure_of(clips, others)

@@ -26,7 +26,7 @@ def with_structure_of(clips: Sequence[EvalClip], others: Sequence[int]) -> list[
 
 
 def with_others_structure(clips: Sequence[EvalClip]) -> list[EvalClip]:
-    """The clips, each with the true structure of the next one of another person.
+    """The clips, each with the true structure of the next one, of another person where there is one.
 
     Raises:
         UserError: there is one clip alone.

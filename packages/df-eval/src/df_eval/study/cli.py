@@ -127,9 +127,9 @@ def _report(directory: Path, paper: Path | None) -> int:
     from df_eval.study.document import read_document
     from df_eval.study.report import runs_gone, write_kept, write_report
 
-    if runs_gone(directory):
+    if gone := runs_gone(directory):
         print(f"report: {write_kept(directory)}")
-        print("report: made from study.json, as the runs are not here; left out: links to their own reports")
+        print(f"report: made from study.json, as {gone}; left out: links to their own reports")
     else:
         print(f"report: {write_report(directory)}")
     if paper is not None:

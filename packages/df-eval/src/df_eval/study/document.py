@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from df_eval.measure import GENERATED
 from df_eval.metrics import SPECS
 from df_eval.study.arms import arms_of
@@ -17,17 +19,13 @@ from df_eval.study.measured import Measured
 from df_eval.study.plan import Plan
 from df_eval.study.programs import Programs
 from df_eval.study.records import read_record, state_of
+from df_eval.study.stored import StoredStudy
 from df_eval.study.verdicts import counted, verdicts_of
 from df_models.errors import UserError
 from df_models.intervals.estimate import LEVEL
 
 DOCUMENT = "study.json"
 SCHEMA_VERSION = 2
-_PARTS = (
-    "schema_version", "name", "question", "amendments", "arms", "verdicts", "tables", "runs", "left_aside", "protocol",
-    "cost_line",
-)  # fmt: skip
-"""What pages, tables and a paper's files are made of."""
 STATISTICS = (
     "Value +- t times the standard error of a bootstrap that resamples seeds and people (clips, where all are of one "
     "person), crossed (Owen 2007, one of each fewer than there are); degrees of freedom by Satterthwaite (1946). "
@@ -63,21 +61,27 @@ def read_document(directory: Path) -> dict[str, Any]:
     """The stored document of a study; one of version 1 lacks the numbers of people.
 
     Raises:
-        UserError: it is missing or damaged, lacks parts, or is of a version that is not known here.
+        UserError: it is missing or damaged, a part is missing or not what it should be, or it is of a version that is
+            not known here.
     """
     path = directory / DOCUMENT
     if not path.is_file():
         raise UserError(f"{path} is missing: df-study report writes it where a study's runs are")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or report where the study's runs are") from error
-    if not isinstance(document, dict) or (lacking := [part for part in _PARTS if part not in document]):
-        what = f"lacks {', '.join(lacking)}" if isinstance(document, dict) else "is no object"
-        raise UserError(f"{path} is no study's document: it {what}; report where the study's runs are")
-    if document["schema_version"] not in range(1, SCHEMA_VERSION + 1):
-        told = f"is of version {document['schema_version']}, and this df-study reads up to {SCHEMA_VERSION}; update it"
-        raise UserError(f"{path} {told}")
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UserError(f"{path} is of version {version}, and this df-study reads up to {SCHEMA_VERSION}; update it")
+    if not isinstance(version, int) or version < 1:
+        raise UserError(f"{path} is no study's document: it says no schema_version; report where the study's runs are")
+    try:
+        StoredStudy.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc'])) or 'its parts'}: {first['msg']}"
+        raise UserError(f"{path} is no study's document: {told!r}; report where the study's runs are") from error
     return document
 
 

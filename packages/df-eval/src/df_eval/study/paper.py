@@ -79,7 +79,8 @@ def _interval(found: Estimate, decimals: int) -> str:
 
 
 def _booktabs(columns: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
-    lines = [f"% {note}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(header) + r" \\", "\\midrule"]
+    comment = " ".join(note.split())  # a second line of it would be set as text
+    lines = [f"% {comment}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(header) + r" \\", "\\midrule"]
     lines += [_row(row) for row in rows]
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
@@ -138,7 +139,7 @@ def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
             latex(p_text(v["p_holm"])),
             str(Estimate(**v["found"]).seeds),
             _people(Estimate(**v["found"])),
-            v["outcome"],
+            latex(v["outcome"]),
         ]
         for v in verdicts
     ]

@@ -16,6 +16,7 @@ from df_eval.study.figures import as_svg, axes_of, axis_figure
 from df_eval.study.freeze import amendments, frozen_config
 from df_eval.study.measured import collect
 from df_eval.study.plan import PLAN, read_plan
+from df_eval.study.records import state_of
 from df_eval.study.table import counted_of, markdown_document, note, state_text
 from df_eval.study.verdicts import numbers
 from df_models.errors import UserError
@@ -49,8 +50,9 @@ def write_report(directory: Path) -> Path:
 
 
 def write_kept(directory: Path) -> Path:
-    """Write the page and the tables of a study whose runs are gone, from ``study.json``, which stays as it is; returns
-    the page's path.
+    """Write the page and the tables of a study of which runs are gone from ``study.json``, which stays as it is.
+
+    Returns the page's path.
 
     Raises:
         UserError: ``study.json`` cannot be used.
@@ -58,18 +60,28 @@ def write_kept(directory: Path) -> Path:
     return _write_pages(directory, read_document(directory), linked=False)
 
 
-def runs_gone(directory: Path) -> bool:
-    """Whether a study's results were kept without its runs: there is a ``study.json`` that tells of runs that are done,
-    and no run is where the plan says, or there is no plan."""
+def runs_gone(directory: Path) -> str:
+    """Which runs a study's ``study.json`` knows more of than what is there, in words; empty: none.
+
+    They are those that it calls done and that are not done now: a report made anew would lose their numbers.
+
+    Raises:
+        UserError: no run is there, and ``study.json`` cannot be used.
+    """
     if not (directory / DOCUMENT).is_file():
-        return False
+        return ""
     if not (directory / PLAN).is_file():
-        return True
-    runs = read_plan(directory).runs
-    if any(Path(step.place).is_dir() for step in runs):
-        return False
-    done = {run["key"] for run in read_document(directory)["runs"] if run["state"] == "done"}
-    return any(step.key in done for step in runs)
+        return "the runs are not here"
+    runs = {step.key: step for step in read_plan(directory).runs}
+    try:
+        told = read_document(directory)["runs"]
+    except UserError:
+        if any(Path(step.place).is_dir() for step in runs.values()):
+            return ""  # it is made anew
+        raise
+    done = [runs[run["key"]] for run in told if run["state"] == "done" and run["key"] in runs]
+    gone = sum(state_of(step, directory) != "done" for step in done)
+    return f"{gone} of the {len(done)} runs that are done there are not here, or not whole" if gone else ""
 
 
 def _write_pages(directory: Path, document: Mapping[str, Any], *, linked: bool) -> Path:

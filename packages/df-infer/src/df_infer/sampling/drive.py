@@ -121,8 +121,9 @@ def check_saw_clean(trained: Trained) -> None:
     """
     if trained.distilled:
         raise UserError(
-            "all of the structure was given, but the model is a distilled student (task=distill), which never saw "
-            "clean structure beside noisy video; generate without it, or with the student's teacher"
+            "all of the structure is given (a motion, or rollout.structure_from), but the model is a distilled student "
+            "(task=distill), which never saw clean structure beside noisy video; generate without it, or with the "
+            "student's teacher"
         )
 
 
