@@ -189,7 +189,7 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(args.threads)
     bench = Bench(args.run, EvalConfig(clips=args.clips, frames=(args.frames,)))
     lines, lacking = measured(bench, args.guidance)
-    args.preset = bench.run.name
+    args.preset = args.run.absolute().name  # as given: a link is not named by what it leads to
     figures: dict[str, Any] = {"lines": lines, "lacking": lacking}
     text = document(bench, lines, lacking)
     print(f"wrote {write_result(args.out, 'control', args, bench.pipeline.model.device, figures, text)}\n\n{text}")

@@ -7,7 +7,11 @@ What is fitted is the mean over the people; what is reported of other people is 
 
     uv run python benchmarks/lids.py data/people --report data/grid
 
-Both are datasets of df-data build: the one of short clips of other people, the other of GRID (configs/data/grid.yaml).
+Both are datasets that df-data built with structure of `mediapipe`. ``data/grid`` is made by `df-data build --config
+configs/data/grid.yaml`; ``data/people`` stands for one of your own, made of a folder of clips of several people, an
+identity each: `df-data build FOLDER --out data/people`. The project's own constants were fitted on the clips of five
+people that cannot be passed on, and the other person that they were looked at on is one speaker of GRID (s1): fitted
+on other people they will differ, and how well they go along with somebody else is known of one face.
 
 Shape legend: T frames, E entries of the eyelids.
 """

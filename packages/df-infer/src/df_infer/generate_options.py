@@ -30,7 +30,7 @@ instead of files: df-infer serve, docs/serving.md.
 
 {EXIT_CODES}"""
 _USAGE = """\
-df-infer generate --run DIR --image FILE --audio FILE --out FILE.mp4 [options]
+df-infer generate --run DIR --image FILE --audio FILE --out MP4 [options]
        df-infer generate --run DIR --manifest LIST --out DIR [options]"""
 
 

@@ -105,6 +105,7 @@ class FakeFace:
 
 class FakeBackend:
     about = About("fake", SIZE, 4, 2.0, None, False, FakeFace.latency_s)
+    compiled = False
 
     def __init__(self) -> None:
         self.opened: list[FaceSettings] = []

@@ -77,6 +77,14 @@ def test_model_that_cannot_be_live_is_refused(pipeline: Pipeline):
         PipelineBackend(whole, "whole")
 
 
+def test_student_is_refused_a_whole_motion_before_anybody_comes_in(pipeline: Pipeline):
+    student = replace(pipeline, trained=Trained(distilled=True))
+    motion = Motion(np.zeros((25, 70), np.float32), StructureLayout.of(SYNTHETIC_70, "synthetic"))
+    with pytest.raises(UserError, match="distilled student"):
+        PipelineBackend(student, "student", motion)
+    assert PipelineBackend(student, "student", motion, ("yaw",)).about.drive
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [

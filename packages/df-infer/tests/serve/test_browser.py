@@ -172,7 +172,7 @@ def test_page_takes_websocket_where_udp_does_not_come_through(browser: Any):
         route.fulfill(response=answer, body=answer.text().replace("CONNECT_MS = 8000;", "CONNECT_MS = 500;"))
 
     backend = FakeBackend()
-    backend.about = backend.about._replace(structure_guidance=1.1)
+    backend.about = backend.about._replace(structure_guidance=1.1, audio_guidance=0.7)
     with running(backend, TOKEN) as server:
         page = browser.new_page()
         page.route("**/v1/webrtc", dead)
@@ -183,15 +183,16 @@ def test_page_takes_websocket_where_udp_does_not_come_through(browser: Any):
         page.locator("#token").fill(TOKEN.decode())
         page.locator("#token").press("Enter")
         page.locator("#structure-value", has_text="1.10").wait_for()
-        page.locator("#guidance").fill("1.5")
+        page.locator("#guidance-value", has_text="0.70").wait_for()
+        page.locator("#guidance").fill("1")  # off can be chosen, though the model's own value lies between the steps
         page.locator("#start").click()
         page.locator("#status", has_text="Live by WebSocket").wait_for(timeout=15_000)
         page.wait_for_function("() => document.getElementById('video').currentTime > 1.5", timeout=5_000)
         assert page.evaluate("() => document.getElementById('video').videoWidth") == SIZE
         chosen = backend.opened[-1]
-        assert (chosen.steps, chosen.audio_guidance, chosen.structure_guidance) == (None, 1.5, None)
+        assert (chosen.steps, chosen.audio_guidance, chosen.structure_guidance) == (None, 1.0, None)
         page.locator("#structure").fill("2")
         page.locator("#apply").click()
         page.wait_for_timeout(500)
-        assert (backend.opened[-1].audio_guidance, backend.opened[-1].structure_guidance) == (1.5, 2.0)
+        assert (backend.opened[-1].audio_guidance, backend.opened[-1].structure_guidance) == (1.0, 2.0)
         page.close()

@@ -35,8 +35,8 @@ _MEDIAPIPE = {
     "expression[55]": -0.007,  # the lower ones: up
 }
 """The same of df-data's ``mediapipe`` (face heights; x to the right of the image), of heads that look ahead: a tenth
-more than the mean over five people's lids at a blink reading of 0.5, which is not quite shut (`benchmarks/lids.py`). At
-rest lids are 0 there too, in every clip."""
+more than the mean over the lids of five people (of clips that are not part of the project) at a blink reading of 0.5,
+which is not quite shut (`benchmarks/lids.py`). At rest lids are 0 there too, in every clip."""
 _CLOSING = {"synthetic": _SYNTHETIC, "mediapipe": _MEDIAPIPE}
 
 

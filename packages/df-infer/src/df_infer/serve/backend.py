@@ -51,10 +51,15 @@ class Video(NamedTuple):
 
 
 class Backend(Protocol):
-    """A model as the server sees it; all but :attr:`about` is called in the engine's thread."""
+    """A model as the server sees it; all but its properties is called in the engine's thread."""
 
     @property
     def about(self) -> About: ...
+
+    @property
+    def compiled(self) -> bool:
+        """Whether each size of a batch compiles anew, which takes long."""
+        ...
 
     def portrait(self, image_HWC: np.ndarray) -> np.ndarray:
         """Crop an image to the face, uint8 ``[S, S, 3]``; UserError where there is none."""
@@ -77,12 +82,13 @@ class PipelineBackend:
         motion, fields: a track that may drive the head.
 
     Raises:
-        UserError: the model makes no video, or makes whole clips only.
+        UserError: the model makes no video, makes whole clips only, or cannot be given such a motion.
     """
 
     def __init__(
         self, pipeline: Pipeline, name: str, motion: Motion | None = None, fields: tuple[str, ...] = ()
     ) -> None:
+        from df_infer.sampling.drive import check_saw_clean
         from df_infer.sampling.guidance import why_no_structure_guidance
         from df_models.model.describe import latency_of
 
@@ -91,6 +97,8 @@ class PipelineBackend:
             raise UserError("the server shows people who speak: it needs a model that makes video and hears audio")
         if rollout.chunk is None:
             raise UserError("the model makes whole clips at once (rollout.chunk=null), and nothing of it can be live")
+        if motion is not None and not fields:
+            check_saw_clean(pipeline.trained)
         self._pipeline, self._motion, self._fields = pipeline, motion, fields
         self._chunk = rollout.chunk
         latency = latency_of(config, rollout.chunk, rollout.audio_future)
@@ -105,6 +113,11 @@ class PipelineBackend:
             motion is not None,
             latency.total,
         )
+
+    @property
+    def compiled(self) -> bool:
+        """See :class:`Backend`."""
+        return self._pipeline.model.compiled_step
 
     def portrait(self, image_HWC: np.ndarray) -> np.ndarray:
         """See :class:`Backend`."""

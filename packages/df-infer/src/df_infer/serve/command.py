@@ -25,7 +25,8 @@ example:
   DF_INFER_TOKEN=... df-infer serve --run runs/quickstart --host 0.0.0.0 \\
       --sessions 4
 
-What programs send and get, limits, security, proxies, firewalls: docs/serving.md.
+What programs send and get, limits, security, proxies, firewalls:
+docs/serving.md.
 
 exit codes: 0 stopped by Ctrl-C or SIGTERM, 2 a mistake in what was asked, 3 the
 machine lacks something (a package)

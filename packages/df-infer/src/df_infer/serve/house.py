@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from df_infer.credentials import Credentials
+from df_infer.sampling.steps import together
 from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.engine import Engine, soon
@@ -69,11 +70,27 @@ class House:
         self._portraits: OrderedDict[str, np.ndarray] = OrderedDict()
 
     def warm_up(self) -> None:
-        """Make two chunks that nobody sees: the first ones of a process take longer."""
-        face = self.backend.open(self._example, RATES[0], FaceSettings(), keep_frames(self.config.ahead_s))
-        face.idle(4 * FPS)
+        """Make two chunks that nobody sees: the first ones of a process take longer.
+
+        A compiled model makes two of each number of faces, too, that its steps go together in
+        (:mod:`df_models.model.together`): each compiles anew.
+        """
+        self._two_chunks(1)
+        faces = 2
+        while self.backend.compiled and faces <= min(self.config.together, self.config.sessions):
+            self._two_chunks(faces)
+            faces *= 2
+
+    def _two_chunks(self, count: int) -> None:
+        """Make two chunks of some faces, in step."""
+        keep = keep_frames(self.config.ahead_s)
+        faces = [self.backend.open(self._example, RATES[0], FaceSettings(), keep) for _ in range(count)]
+        for face in faces:
+            face.idle(4 * FPS)
         for _ in range(2):
-            face.make()
+            for _, made in together([face.steps() for face in faces]):
+                if isinstance(made, Exception):
+                    raise made
 
     def portrait(self, name: str) -> np.ndarray:
         """A portrait, uint8 ``[S, S, 3]``, by its id or as the example.

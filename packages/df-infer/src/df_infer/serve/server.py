@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from types import FrameType
@@ -53,8 +54,18 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """Whether a record is no complaint of uvicorn about a WebSocket that was answered in HTTP.
+
+    uvicorn 0.54 takes such an answer (401, 403, 429 of :class:`df_infer.serve.guard.Guard`) for none at all, though it
+    has sent it, and logs an error: whoever has no token could fill the log. Refusals are counted in the metrics.
+    """
+    return record.msg != "ASGI callable returned without completing handshake."
+
+
 def make_server(app: FastAPI, config: ServeConfig) -> Server:
     """Return the server for an application of :func:`df_infer.serve.app.build_app`; ``run()`` or ``serve()`` it."""
+    logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
     return Server(
         app,
         uvicorn.Config(

@@ -41,7 +41,8 @@ async function load() {
 // Put a slider at the model's own value, which may lie between its steps or beyond its ends.
 function setOwn(id, own) {
   const slider = $(id);
-  slider.min = Math.min(slider.min, own);
+  // On the grid of its steps, which is counted from min: what "off" is (1) must stay on it.
+  slider.min = Math.min(slider.min, Math.floor(own / slider.step) * slider.step);
   slider.max = Math.max(slider.max, own);
   slider.value = own;
   Object.assign(slider.dataset, { own, untouched: slider.value });
