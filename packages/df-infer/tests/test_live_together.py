@@ -18,6 +18,7 @@ from df_infer.sampling.steps import Asked, together
 from df_infer.serve.engine import WHENEVER, Engine
 from df_models.encoders import random_tiny_vae
 from df_models.media import read_image
+from df_models.model.together import Ready, StepsTogether
 from df_models.motion import Motion
 
 STRUCTURE, PIXEL = 2e-4, 1
@@ -35,6 +36,19 @@ SETTINGS: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def pipeline(files) -> Pipeline:
     return Pipeline.from_run(files.run, "cpu", vae=random_tiny_vae())
+
+
+def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Samples of each batch of several sessions from now on."""
+    sizes: list[int] = []
+    run = StepsTogether._together
+
+    def counted(self: StepsTogether, batch: list[Ready], *rest: Any) -> Any:
+        sizes.append(sum(len(ready.inputs.structure) for ready in batch))
+        return run(self, batch, *rest)
+
+    monkeypatch.setattr(StepsTogether, "_together", counted)
+    return sizes
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +98,7 @@ def test_sessions_made_together_are_each_as_alone(
     sessions = [opened(pipeline, image, place) for place in places]
     made: list[list[Segment]] = [[] for _ in places]
     sizes: list[int] = []
-    batches: list[int] = []
-    run = pipeline.model._chunk
-    monkeypatch.setattr(pipeline.model, "_chunk", lambda of, *rest: batches.append(len(of.structure)) or run(of, *rest))
+    batches = batch_sizes(monkeypatch)
     for tick in range(max(map(len, scripts))):
         for session, acts in zip(sessions, scripts, strict=True):
             if tick < len(acts):
@@ -119,9 +131,7 @@ def test_sessions_of_other_guidance_go_in_one_batch_and_are_each_as_alone(
     for session in others:
         session.idle(12)
     alone = [list(session.segments()) for session in others]
-    batches: list[int] = []
-    run = pipeline.model._chunk
-    monkeypatch.setattr(pipeline.model, "_chunk", lambda of, *rest: batches.append(len(of.structure)) or run(of, *rest))
+    batches = batch_sizes(monkeypatch)
     sessions = [Session(pipeline, image, rollout=rollout) for rollout in rollouts]
     for session in sessions:
         session.idle(12)
@@ -182,9 +192,7 @@ def test_sessions_of_an_engine_are_each_as_alone(
     pipeline: Pipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits while the engine is busy goes together; an interruption that comes meanwhile is taken after it."""
-    sizes: list[int] = []
-    run = pipeline.model._chunk
-    monkeypatch.setattr(pipeline.model, "_chunk", lambda of, *rest: sizes.append(len(of.structure)) or run(of, *rest))
+    sizes = batch_sizes(monkeypatch)
     engine, gate, waves = Engine(together=3), threading.Event(), [pushed(seed) for seed in range(3)]
     sessions, others = ([Session(pipeline, image, seed=seed) for seed in range(3)] for _ in "ab")
     for each in (sessions, others):
