@@ -132,14 +132,21 @@ class Engine:
                 self._changed.wait_for(lambda: self._jobs or self._stopped)
                 if self._stopped:
                     return []
-                first = heapq.heappop(self._jobs)
-                others = sorted(job for job in self._jobs if first.by_steps and _goes_with(job, first))
-                taken = [first, *others[: self._together - 1]]
-                numbers = {job.number for job in taken}
-                self._jobs = [job for job in self._jobs if job.number not in numbers]
-                heapq.heapify(self._jobs)
-                jobs = [job for job in taken if job.future.set_running_or_notify_cancel()]
+                jobs = self._take()
             return jobs
+
+    def _take(self) -> list[_Job]:
+        """Take the next call, and what goes together with it; nothing where they were cancelled.
+
+        A method of its own: cancelled calls must not live on in variables while nothing is to do.
+        """
+        first = heapq.heappop(self._jobs)
+        others = sorted(job for job in self._jobs if first.by_steps and _goes_with(job, first))
+        taken = [first, *others[: self._together - 1]]
+        numbers = {job.number for job in taken}
+        self._jobs = [job for job in self._jobs if job.number not in numbers]
+        heapq.heapify(self._jobs)
+        return [job for job in taken if job.future.set_running_or_notify_cancel()]
 
 
 def _goes_with(job: _Job, first: _Job) -> bool:
