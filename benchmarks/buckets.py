@@ -6,9 +6,9 @@ Runs of a study are gathered by arm (the directory that they lie in), others by 
 noise level: the mean of the logged training losses from the second to the fourth twentieth of the steps (early) and
 over the last tenth (late), mean over the runs of an arm with the 95 % interval of Student's t where there are several,
 and what an arm's late loss is above that of the first arm, in pairs of the same seed. A loss is a mean square error of
-the velocity, noise minus clean data; that of `sync` is the lip-sync expert's. Noise and its levels follow from the seed,
-the step and the clip, so that with the same data a pair of runs differs in the models alone; runs that end at other steps
-are not paired.
+the velocity, noise minus clean data; that of `sync` is the lip-sync expert's. Noise and its levels follow from the
+seed, the step and the clip, so that with the same data a pair of runs differs in the models alone; runs that end at
+other steps are not paired.
 """
 
 from __future__ import annotations
