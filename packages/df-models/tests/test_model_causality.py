@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from df_models import History, presets
+from df_models.errors import UserError
 
 DIRECTIONS = ("both", "struct_to_video", "none")
 MASKS = ("frame", "causal")
@@ -121,16 +122,17 @@ def test_teacher_forcing_shows_each_noisy_frame_the_history_before_it_and_itself
         assert not torch.equal(getattr(before, own)[:, CHANGED], getattr(after, own)[:, CHANGED])
 
 
-def test_teacher_forcing_equals_generation_from_that_history(build, make_clip, difference):
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_teacher_forcing_equals_generation_from_that_history(build, make_clip, difference, chunk):
     model = build()
     clip, past = make_clip(model, FRAMES), make_clip(model, FRAMES, seed=2)
     low = {name: past[name] * 0.1 for name in ("sigma_video", "sigma_structure")}
     history = History(past["video"], past["structure"], low["sigma_video"], low["sigma_structure"])
-    wanted = _forward(model, clip, history=history)
+    wanted = _forward(model, clip, history=history, chunk=chunk)
     conditions = {name: clip[name] for name in ("reference_latent", "reference_tokens", "reference_frame")}
     cache = model.new_cache(2, 4, 6, window=FRAMES, sinks=0, **conditions)
-    for frame in range(FRAMES):
-        part = slice(frame, frame + 1)
+    for frame in range(0, FRAMES, chunk):
+        part = slice(frame, frame + chunk)
         audio = clip["audio"][:, frame:]
         sigmas = clip["sigma_video"][:, part], clip["sigma_structure"][:, part]
         noisy = clip["video"][:, part], clip["structure"][:, part]
@@ -150,3 +152,10 @@ def test_a_whole_tower_without_causality_sees_everything(build, make_clip):
         assert torch.equal(tower(video, sigma)[:, :3], tower(changed, sigma)[:, :3])
         full, full_changed = tower(video, sigma, causal=False), tower(changed, sigma, causal=False)
     assert not torch.equal(full[:, 0], full_changed[:, 0])
+
+
+@pytest.mark.parametrize("arguments", [{"chunk": 2}, {"chunk": 0}])
+def test_a_chunk_without_a_history_is_refused(build, make_clip, arguments):
+    model = build()
+    with pytest.raises(UserError, match="chunk must be at least 1, and 1 without a history"):
+        _forward(model, make_clip(model, FRAMES), **arguments)

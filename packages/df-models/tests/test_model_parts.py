@@ -34,6 +34,9 @@ def test_a_clip_sees_itself_and_its_past():
 
 
 def test_teacher_forcing_shows_history_to_history_and_the_past_to_noise():
+    chunks = causal_table(FrameLayout.teacher_forcing(3, chunk=2)).int()  # frames 0 and 1 together, then 2
+    assert chunks[:3, 3:].sum() == 0 and chunks[:3, :3].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert chunks[3:].tolist() == [[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0], [1, 1, 0, 0, 0, 1]]
     assert causal_table(FrameLayout.teacher_forcing(2)).int().tolist() == [
         [1, 0, 0, 0],
         [1, 1, 0, 0],

@@ -25,7 +25,7 @@ from df_models.flow import HistoryConfig
 from df_models.model.dualforce import Velocity
 from df_train.config import ObjectiveConfig, TrainConfig
 from df_train.distill.objective import Distillation, check, stretched
-from df_train.distill.path import advanced, draw_places, end_of, levels_at, own_clip, placed, towards, upon
+from df_train.distill.path import advanced, draw_places, end_of, guess_of, levels_at, own_clip, placed, towards, upon
 from df_train.noising import Shown, Streams, clean_streams, show
 from df_train.objective import predict
 from df_train.preflight import check_samples, preflight
@@ -66,26 +66,31 @@ def shown_of(batch: Batch, start_clean: float = 1.0) -> Shown:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("streams", "struct_start", "structure_steps"),
+    ("streams", "struct_start", "structure_steps", "chunk"),
     [
-        ("both", "previous", None),
-        ("both", "previous", 1),
-        ("both", "noise", None),
-        ("both", "noise", 1),
-        ("video", "noise", None),
-        ("structure", "previous", None),
+        ("both", "previous", None, 1),
+        ("both", "previous", 1, 1),
+        ("both", "noise", None, 1),
+        ("both", "noise", 1, 1),
+        ("video", "noise", None, 1),
+        ("structure", "previous", None, 1),
+        ("both", "previous", None, 2),
+        ("both", "noise", 1, 2),
+        ("both", "previous", None, 3),
+        ("video", "noise", None, 2),
     ],
 )
-def test_a_clip_of_as_many_rounds_as_frames_is_what_generation_gives(
+def test_a_clip_of_as_many_rounds_as_chunks_is_what_generation_gives(
     batch: Batch,
     model_of: Callable[[str], DualForce],
     streams: str,
     struct_start: str,
     structure_steps: int | None,
+    chunk: int,
 ) -> None:
     model = model_of(streams)
     batch = replace(batch, reference_frame=torch.zeros(3, dtype=torch.long))
-    changes = {"struct_start": struct_start, "structure_steps": structure_steps}
+    changes = {"struct_start": struct_start, "structure_steps": structure_steps, "chunk": chunk}
     rollout = RolloutConfig.model_validate(ROLLOUT | changes)
     clean = clean_streams(model, batch)
     shown, frames = replace(shown_of(batch), clean=clean), batch.video.shape[1]
@@ -98,10 +103,10 @@ def test_a_clip_of_as_many_rounds_as_frames_is_what_generation_gives(
         return Streams(*(noise.draw(0, frames, name, tuple(x.shape[2:])) for name, x in pairs))
 
     past, made = own_clip(
-        replace(shown, noise=drawn("video", "structure")),
+        replace(shown, noise=drawn("video", "structure"), chunk=chunk),
         lambda state: predict(model, state),
         make_schedule(rollout, model.config.sigma_structure_max),
-        rounds=frames,
+        rounds=-(-frames // chunk),
         pinned_B=torch.ones(3, dtype=torch.bool),
         guesses=struct_start == "previous",
         history_noise=drawn("context_video", "context_structure"),
@@ -111,7 +116,8 @@ def test_a_clip_of_as_many_rounds_as_frames_is_what_generation_gives(
     expected = generate_latents(model, shown.audio, *portrait, config=rollout, seed=7, sample_ids=ids)
     for one, two in ((made.video, expected.video), (made.structure, expected.structure)):
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(past.video[:, :-1], made.video[:, :-1], atol=1e-4, rtol=1e-4)
+    seen = (frames - 1) // chunk * chunk  # by the last chunk
+    torch.testing.assert_close(past.video[:, :seen], made.video[:, :seen], atol=1e-4, rtol=1e-4)
     stream = "video" if model.config.has_video else "structure"
     assert not torch.allclose(getattr(made, stream)[:, 1:], getattr(shown.clean, stream)[:, 1:], atol=0.1)
 
@@ -129,6 +135,16 @@ def test_places_are_drawn_evenly_and_by_clip_alone() -> None:
     assert torch.equal(places[[5, 9]], draw_places(4, 50, [5, 9], seed=0, step=3))
     counts = torch.bincount(places.flatten(), minlength=4)
     assert len(counts) == 4 and bool((counts.float() / 2500 - 1).abs().max() < 0.08)  # five standard deviations
+
+
+def test_the_frames_of_a_chunk_are_at_one_place_and_start_from_the_frame_before_it() -> None:
+    places = draw_places(64, 5, [0, 1], seed=0, step=3, chunk=2)
+    assert places.shape == (2, 5) and torch.equal(places[:, 0], places[:, 1])
+    assert torch.equal(places[:, 2], places[:, 3])
+    assert len(set(places[0].tolist())) == 3
+    past = torch.arange(5.0)[None, :, None, None] + torch.tensor([0.0, 0.1, 0.2, 0.3])[None, None, :, None]
+    assert guess_of(past, 2)[0, :, 0, 0].tolist() == pytest.approx([0, 0, 1.3, 1.3, 3.3])
+    assert guess_of(past, 1)[0, :, 2, 0].tolist() == pytest.approx([0, 0.3, 1.3, 2.3, 3.3])
 
 
 def line(shown: Shown) -> Velocity:
@@ -220,13 +236,14 @@ def test_a_run_distils_resumes_to_the_bit_and_refuses_another_teacher(
     assert any(not torch.equal(value, ends[0][name]) for name, value in start.items())
 
 
-@pytest.mark.parametrize(("streams", "other"), [("video", "structure"), ("structure", "video")])
-def test_a_model_of_one_stream_is_distilled(
+@pytest.mark.parametrize(("streams", "other", "chunk"), [("video", "structure", 2), ("structure", "video", 1)])
+def test_a_model_of_one_stream_is_distilled_in_chunks_of_one_and_more(
     distilling: Callable[..., TrainConfig],
     model_of: Callable[[str], DualForce],
     tmp_path: Path,
     streams: str,
     other: str,
+    chunk: int,
 ) -> None:
     model_of(streams).save_pretrained(tmp_path / "one")
     objective = {"flame": {"weight": 0}, "drop_audio": 0, "drop_text": 0, f"{other}_weight": 0}
@@ -234,6 +251,7 @@ def test_a_model_of_one_stream_is_distilled(
         tmp_path / "run",
         model={"start_from": str(tmp_path / "one"), "overrides": {}},
         objective=objective,
+        rollout={**ROLLOUT, "chunk": chunk},
         optim={"steps": 2, "warmup": 1},
         log={"every": 1},
     )
@@ -287,6 +305,7 @@ def test_own_clips_are_the_students(distilling: Callable[..., TrainConfig], tmp_
         ({"rollout": {**ROLLOUT, "audio_guidance": 2.0}}, "set rollout.audio_guidance=1"),
         ({"rollout": {**ROLLOUT, "structure_guidance": 2.0}}, "set rollout.structure_guidance=1"),
         ({"rollout": {**ROLLOUT, "solver": "heun"}}, "set rollout.solver=euler"),
+        ({"rollout": {**ROLLOUT, "chunk": None}}, "set rollout.chunk=1 or more"),
         ({"objective": {"flame": {"weight": 0.1}}}, "set objective.flame.weight=0"),
         ({"objective": {"flame": {"weight": 0}, "drop_audio": 0.1}}, "set drop_audio=0"),
         ({"validation": {"every": 2}}, "set validation.every=0"),

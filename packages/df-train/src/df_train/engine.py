@@ -123,7 +123,7 @@ class Trainer:
         self._batches = iter(training.reader)
         work = Work(
             training.model.config,
-            history=objective.shows_history,
+            layout=objective.layout,
             flame="flame" in objective.names,
             known=config.objective.give_fields.share > 0,
             extra_forwards=objective.extra_forwards,

@@ -58,6 +58,7 @@ class Shown:
         audio, reference_latent, reference_tokens, reference_frame, text: conditions, with some clips' set to zero; text
             is `[B, L, D]`, not yet padded to the rows that a model reads, None if the clips have none.
         history: the separate past of teacher forcing and error recycling.
+        chunk: latent frames that are denoised together upon the history.
         known: bool `[B, T, S, D]`, entries of the structure that are given clean within frames of any level, and are
             not learnt (`df_train.given`); None: the model is not told of any.
         audio_future: `[B]`, slots of audio heard ahead (`df_train.hearing`); None: all that the model hears.
@@ -76,6 +77,7 @@ class Shown:
     text: Tensor | None = None
     known: Tensor | None = None
     audio_future: Tensor | None = None
+    chunk: int = 1
 
 
 @dataclass

@@ -28,10 +28,12 @@ class FrameLayout:
     Attributes:
         frames: absolute latent index of each place; ``EMPTY`` where nothing is stored.
         history: True at the places of the clean copy that teacher forcing puts before the noisy one.
+        chunk: frames of the noisy copy that are denoised together, from the first on.
     """
 
     frames: tuple[int, ...]
     history: tuple[bool, ...]
+    chunk: int = 1
 
     def __post_init__(self) -> None:
         assert len(self.frames) == len(self.history)
@@ -42,10 +44,10 @@ class FrameLayout:
         return cls(tuple(range(first, first + num_frames)), (False,) * num_frames)
 
     @classmethod
-    def teacher_forcing(cls, num_frames: int) -> FrameLayout:
-        """A history copy of every frame, then a noisy copy of every frame."""
+    def teacher_forcing(cls, num_frames: int, chunk: int = 1) -> FrameLayout:
+        """A history copy of every frame, then a noisy copy of every frame, denoised ``chunk`` frames at a time."""
         frames = tuple(range(num_frames))
-        return cls(frames + frames, (True,) * num_frames + (False,) * num_frames)
+        return cls(frames + frames, (True,) * num_frames + (False,) * num_frames, chunk)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -55,15 +57,16 @@ def causal_table(layout: FrameLayout) -> Tensor:
     """Return bool ``[Q, F]`` for a sequence that attends to itself, causally.
 
     A frame sees itself and the frames before it. With a history copy, history sees history; a noisy frame sees the
-    history before it and, of the noisy frames, itself alone.
+    history before its chunk and, of the noisy frames, those of its chunk up to itself.
     """
     frames = torch.tensor(layout.frames)
     history = torch.tensor(layout.history)
     query, key = frames[:, None], frames[None, :]
     if not any(layout.history):
         return key <= query
-    seen_history = torch.where(history[:, None], key <= query, key < query) & history[None, :]
-    return seen_history | (~history[:, None] & ~history[None, :] & (key == query))
+    before = key < query // layout.chunk * layout.chunk
+    seen_history = torch.where(history[:, None], key <= query, before) & history[None, :]
+    return seen_history | (~history[:, None] & ~history[None, :] & (key <= query) & ~before)
 
 
 def window_table(query: FrameLayout, key: FrameLayout, window: int, sinks: int) -> Tensor:

@@ -134,6 +134,7 @@ class DualForce(StructureStatistics, Pretrained):
         *,
         reference_frame: Tensor | None = None,
         history: History | None = None,
+        chunk: int = 1,
         structure_known: Tensor | None = None,
         audio_future: Tensor | int | None = None,
     ) -> Velocity:
@@ -150,6 +151,8 @@ class DualForce(StructureStatistics, Pretrained):
                 None leaves it out.
             reference_frame: ``[B]`` long, the latent frame that the reference image is aligned with, -1 for none.
             history: teacher forcing: every noisy frame sees itself and, of the past, this history only.
+            chunk: with a history, latent frames that are denoised together, as by :meth:`step`: every noisy frame sees
+                those of its chunk up to itself, and the history before the chunk.
             structure_known: bool ``[B, T, 4, V]``, entries of ``structure`` (and of the history's) that are given clean
                 whatever their frame's level; their velocity means nothing. For models with ``structure_known``.
             audio_future: slots heard after a latent frame's own, 0 to the configuration's ``audio_future`` (the
@@ -165,8 +168,10 @@ class DualForce(StructureStatistics, Pretrained):
         self._check_known(structure_known)
         batch, frames = inputs.structure.shape[:2]
         layout = FrameLayout.clip(frames)
+        if chunk < 1 or (history is None and chunk != 1):
+            raise UserError(f"chunk must be at least 1, and 1 without a history, not {chunk}")
         if history is not None:
-            layout = FrameLayout.teacher_forcing(frames)
+            layout = FrameLayout.teacher_forcing(frames, chunk)
             inputs = behind_history(history, inputs)
             structure_known = None if structure_known is None else torch.cat([structure_known] * 2, dim=1)
         if self.video is not None:

@@ -18,7 +18,7 @@ class DistillConfig(FrozenModel):
         text_guidance: the same on the text.
         own_histories: share of the passes whose clips the student generates itself, as history and as what is denoised.
         rounds: how often such a clip is generated upon the one before, the first time upon the true clip. After as many
-            rounds as latent frames it is what generation frame by frame gives.
+            rounds as chunks it is what generation chunk by chunk gives.
     """
 
     levels: int = Field(default=8, ge=1)

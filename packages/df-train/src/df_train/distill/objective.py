@@ -7,7 +7,8 @@ teacher's step as in Luo et al. 2023, arXiv:2310.04378). In velocities: the targ
 losses, the model's class, its cache and its files are those of training, and generation is the same with fewer steps.
 
 Both streams go along one path: a latent frame's two noise levels are those that generation gives it at one step. It is
-denoised upon a finished past, as in generation: the true one, or one that the student generated itself.
+denoised upon a finished past, as in generation: the true one, or one that the student generated itself. Latent frames
+of a chunk (`rollout.chunk`) go along it together.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from df_infer.config import RolloutConfig
 from df_infer.sampling.guidance import combined, guidance_scales
 from df_infer.sampling.schedule import make_schedule
 from df_models import DualForce, DualForceConfig
+from df_models.attention.masks import FrameLayout
 from df_models.errors import UserError
 from df_models.flow import HistoryConfig, keyed_generator
 from df_models.model.dualforce import Velocity
@@ -59,14 +61,14 @@ class Distillation(Objective):
         check(config, model)
         super().__init__(config, model, None)
         self._distill, self._rollout, self._teacher = config.distill, config.rollout, teacher
+        self._chunk = config.rollout.chunk or 1
         self._digest = digest
         self._path = make_schedule(stretched(config.rollout, config.distill.levels), model.sigma_structure_max)
         self._own_path = make_schedule(config.rollout, model.sigma_structure_max)
 
-    @property
-    def shows_history(self) -> bool:
-        """Every clip is shown upon a separate past."""
-        return True
+    def layout(self, frames: int) -> FrameLayout:
+        """Every clip is shown upon a separate past, chunk by chunk."""
+        return FrameLayout.teacher_forcing(frames, self._chunk)
 
     @property
     def frozen(self) -> dict[str, str]:
@@ -83,6 +85,7 @@ class Distillation(Objective):
         keys = {"seed": self._seed, "step": step}
         ids, device = batch.sample_ids.tolist(), clean.video.device
         shown = show(batch, clean, self._settings, HistoryConfig(mode="independent"), None, **keys)
+        shown = replace(shown, chunk=self._chunk)
         pinned_B = shown.sigma.video[:, 0] == 0
         history_noise = noise_like(clean, ids, prefix=HISTORY_STREAM, **keys)
         past, guesses = clean, self._rollout.struct_start == "previous"
@@ -97,9 +100,9 @@ class Distillation(Objective):
                 history_noise=history_noise,
                 level=self._rollout.context_noise,
             )
-        places_BT = draw_places(self._path.steps, clean.video.shape[1], ids, **keys).to(device)
+        places_BT = draw_places(self._path.steps, clean.video.shape[1], ids, chunk=shown.chunk, **keys).to(device)
         shown = upon(replace(shown, clean=clean), past, history_noise, self._rollout.context_noise)
-        guess = guess_of(past.structure) if guesses else None
+        guess = guess_of(past.structure, shown.chunk) if guesses else None
         shown = placed(shown, levels_at(self._path, places_BT, pinned_B), places_BT == 0, guess)
         ahead = advanced(shown, self._taught(shown), levels_at(self._path, places_BT + 1, pinned_B))
         return towards(shown, end_of(ahead, lambda state: predict(model, state)))
@@ -158,8 +161,8 @@ def check(config: TrainConfig, model: DualForceConfig, manifest: Manifest | None
         )
     if rollout.solver != "euler":
         raise UserError("task=distill: a student jumps along Euler's steps; set rollout.solver=euler")
-    if rollout.chunk != 1:
-        raise UserError("task=distill: each latent frame is denoised alone upon its past; set rollout.chunk=1")
+    if rollout.chunk is None:
+        raise UserError("task=distill: a student generates upon a past of its own; set rollout.chunk=1 or more")
     longest = longest_clip(config.data, manifest)
     if rollout.window + rollout.sinks < longest:
         raise UserError(

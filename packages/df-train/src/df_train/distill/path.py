@@ -1,7 +1,7 @@
 """The path from noise to data that generation takes, for all latent frames of a clip at once.
 
 Generation denoises one chunk after the other, each upon its finished past. With that past as a separate history
-(`df_models.History`) all latent frames of a clip are such chunks, at any step of their own, in one forward pass.
+(`df_models.History`) all chunks of a clip go through one forward pass, each at any step of its own.
 
 Shape legend: B clips, T latent frames, S = 4 slots, V structure entries.
 """
@@ -22,10 +22,15 @@ from df_train.noising import Shown, Streams
 Predict = Callable[[Shown], Velocity]
 
 
-def draw_places(steps: int, frames: int, ids: list[int], *, seed: int, step: int) -> Tensor:
-    """How many of the path's steps each latent frame has behind it: long `[B, T]`, each of 0 to `steps - 1` alike."""
-    draws = [torch.randint(steps, (frames,), generator=keyed_generator(seed, step, i, "distill")) for i in ids]
-    return torch.stack(draws)
+def draw_places(steps: int, frames: int, ids: list[int], *, seed: int, step: int, chunk: int = 1) -> Tensor:
+    """How many of the path's steps each chunk of latent frames has behind it, each of 0 to `steps - 1` alike.
+
+    Returns:
+        long `[B, T]`, the same within a chunk.
+    """
+    chunks = -(-frames // chunk)
+    draws = [torch.randint(steps, (chunks,), generator=keyed_generator(seed, step, i, "distill")) for i in ids]
+    return torch.stack(draws).repeat_interleave(chunk, dim=1)[:, :frames]
 
 
 def levels_at(schedule: Schedule, places_BT: Tensor, pinned_B: Tensor) -> Streams:
@@ -57,10 +62,10 @@ def placed(shown: Shown, sigma: Streams, first_BT: Tensor, guess_BTSV: Tensor | 
     return replace(shown, noisy=Streams(*noisy), sigma=sigma, learnt=Streams(*learnt))
 
 
-def guess_of(past_BTSV: Tensor) -> Tensor:
-    """The last slot of each frame before, zeros (the mean) before the first: `rollout.struct_start: previous`."""
-    before = torch.cat([torch.zeros_like(past_BTSV[:, :1]), past_BTSV[:, :-1]], dim=1)
-    return before[:, :, -1:].expand_as(past_BTSV)
+def guess_of(past_BTSV: Tensor, chunk: int = 1) -> Tensor:
+    """The last slot before each chunk, zeros (the mean) before the first: `rollout.struct_start: previous`."""
+    before = torch.cat([torch.zeros_like(past_BTSV[:, :1]), past_BTSV[:, chunk - 1 : -1 : chunk]], dim=1)
+    return before[:, :, -1:].repeat_interleave(chunk, dim=1)[:, : past_BTSV.shape[1]].expand_as(past_BTSV)
 
 
 def advanced(shown: Shown, velocity: Velocity, sigma: Streams) -> Shown:
@@ -97,19 +102,19 @@ def own_clip(
 ) -> tuple[Streams, Streams]:
     """A clip that the model generates, and the past that it generated it upon.
 
-    The first round generates every latent frame upon the true past, each further one upon the round before, with the
-    same noise (`shown.noise`). A frame is final after as many rounds as there are frames up to it.
+    The first round generates every chunk of latent frames upon the true past, each further one upon the round before,
+    with the same noise (`shown.noise`). A chunk is final after as many rounds as there are chunks up to it.
 
     Args:
         shown: its `clean` is the true clip.
-        guesses: whether the structure starts from the frame before (:func:`guess_of`).
+        guesses: whether the structure starts from the frame before the chunk (:func:`guess_of`).
     """
     past = made = shown.clean
     zero_BT = torch.zeros(shown.sigma.video.shape, dtype=torch.long, device=shown.sigma.video.device)
     for _ in range(rounds):
         past = made
         state = upon(shown, past, history_noise, level)
-        guess = guess_of(past.structure) if guesses else None
+        guess = guess_of(past.structure, shown.chunk) if guesses else None
         state = placed(state, levels_at(schedule, zero_BT, pinned_B), zero_BT == 0, guess)
         for place in range(schedule.steps):
             ahead = levels_at(schedule, zero_BT + place + 1, pinned_B)
