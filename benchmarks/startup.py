@@ -3,7 +3,7 @@
     uv run python benchmarks/startup.py runs/quickstart
 
 Each line is a process of its own, the median of some; on a machine that does other things CPU time is steadier than the
-clock. The line of diffusers is the class of the video VAE alone: what of being ready is not ours.
+clock.
 """
 
 from __future__ import annotations
@@ -32,9 +32,6 @@ def programs(run: Path) -> dict[str, list[str]]:
         TORCH: ["-c", "import torch"],
         "df-infer --help": ["-m", "df_infer", "--help"],
         "import df_infer.pipeline": ["-c", "import df_infer.pipeline"],
-        "import diffusers' AutoencoderKLWan": [
-            "-c", "import torch; from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan",
-        ],
         READY: ["-c", f"from df_infer.pipeline import Pipeline; Pipeline.from_run({str(run)!r}, 'cpu')"],
     }  # fmt: skip
 

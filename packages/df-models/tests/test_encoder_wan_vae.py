@@ -1,10 +1,11 @@
-"""Wan's video VAE: equal to diffusers, causal, streaming bit-equal to whole clips, and read from either layout."""
+"""Wan's video VAE: equal to diffusers', causal, streaming bit-equal to whole clips, and read from either layout."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import json
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from df_models.encoders import VideoVAE, load_video_vae, random_tiny_vae
-from df_models.encoders.video.wan_vae import ASSETS, WEIGHTS, WanVAE, new_autoencoder
-from df_models.encoders.video.wan_vae_files import ORIGINAL_WEIGHTS, wan_statistics
+from df_models.encoders.video.wan_autoencoder import WAN_MEAN, WAN_STD, Memory, WanAutoencoder
+from df_models.encoders.video.wan_layers import CausalConv
+from df_models.encoders.video.wan_vae import ASSETS, WEIGHTS, WanVAE
+from df_models.encoders.video.wan_vae_files import ORIGINAL_WEIGHTS, new_autoencoder, write_autoencoder
 from df_models.encoders.video.wan_vae_names import diffusers_name
 from df_models.errors import UserError
 from df_models.files import sha256_file
@@ -46,12 +49,28 @@ def spread(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def statistics(vae: WanVAE) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, std = (torch.tensor(vae.module.config[key]).view(1, 1, -1, 1, 1) for key in ("latents_mean", "latents_std"))
+    config = vae.module.config
+    mean, std = (torch.tensor(values).view(1, 1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
     return mean, std
 
 
-def test_encode_equals_diffusers(vae, video_BPCHW):
-    raw = vae.module.encode((video_BPCHW * 2 - 1).transpose(1, 2)).latent_dist.mode().transpose(1, 2)
+def settings_of(vae: WanVAE) -> dict[str, Any]:
+    """As diffusers takes them: lists, no tuples."""
+    return json.loads(json.dumps(asdict(vae.module.config)))
+
+
+@pytest.fixture(scope="module")
+def theirs(vae) -> Any:
+    """diffusers' class with the same weights."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    module = AutoencoderKLWan(**settings_of(vae)).eval().requires_grad_(False)
+    module.load_state_dict(vae.module.state_dict())
+    return module
+
+
+def test_encode_equals_diffusers(vae, theirs, video_BPCHW):
+    raw = theirs.encode((video_BPCHW * 2 - 1).transpose(1, 2)).latent_dist.mode().transpose(1, 2)
     mean, std = statistics(vae)
     ours = vae.encode(video_BPCHW)
     assert ours.shape == (2, 4, 16, 3, 5)
@@ -59,13 +78,51 @@ def test_encode_equals_diffusers(vae, video_BPCHW):
     assert spread(ours, (raw - mean) / std) < 1e-4
 
 
-def test_decode_equals_diffusers(vae):
+def test_decode_equals_diffusers(vae, theirs):
     latents = torch.randn(2, 4, 16, 3, 5, generator=torch.Generator().manual_seed(0))
     mean, std = statistics(vae)
-    theirs = (vae.module.decode((latents * std + mean).transpose(1, 2)).sample.transpose(1, 2) + 1) / 2
+    pixels = (theirs.decode((latents * std + mean).transpose(1, 2)).sample.transpose(1, 2) + 1) / 2
     ours = vae.decode(latents)
     assert ours.shape == (2, 13, 3, 24, 40)
-    assert theirs.std() > 0.01 and spread(ours, theirs) < 1e-4
+    assert pixels.std() > 0.01 and spread(ours, pixels) < 1e-4
+
+
+def test_new_weights_are_those_of_diffusers(vae, theirs):
+    """So that what a seed gives, and was trained from it, stays what it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        ours = WanAutoencoder(vae.module.config).state_dict()
+        torch.manual_seed(5)
+        wanted = type(theirs)(**settings_of(vae)).state_dict()
+    assert ours.keys() == wanted.keys()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in ours.items())
+
+
+def test_several_latent_frames_at_once_are_the_same_with_gradients(vae, video_BPCHW):
+    video = (video_BPCHW.transpose(1, 2) * 2 - 1).requires_grad_()
+    moments = vae.module.encode_clip(video, at_once=3)
+    assert spread(moments.detach(), vae.module.encode_clip(video.detach())) < 1e-4
+    latents = moments.chunk(2, dim=1)[0]
+    pixels = vae.module.decode_clip(latents, at_once=2)
+    assert spread(pixels.detach(), vae.module.decode_clip(latents.detach())) < 1e-4
+    pixels.square().mean().backward()
+    assert video.grad is not None and bool((video.grad.abs().amax(dim=(0, 1, 3, 4)) > 0).all())
+
+
+def test_a_pass_that_fails_leaves_the_memory_as_it_was(vae, video_BPCHW, monkeypatch):
+    video, memory, other = video_BPCHW.transpose(1, 2) * 2 - 1, Memory(), Memory()
+    for each in (memory, other):
+        vae.module.encode_frames(video[:, :, :1], each)
+    with monkeypatch.context() as patch:
+        patch.setattr(vae.module.encoder.norm_out, "forward", _fail)
+        with pytest.raises(RuntimeError, match="no memory left"):
+            vae.module.encode_frames(video[:, :, 1:5], memory)
+    found, wanted = (vae.module.encode_frames(video[:, :, 1:5], each) for each in (memory, other))
+    assert torch.equal(found, wanted)
+
+
+def _fail(x: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("no memory left")
 
 
 @pytest.mark.parametrize("parts", [[1, 4, 4, 4], [5, 8], [9, 4], [1, 12]])
@@ -105,7 +162,7 @@ def test_sessions_at_once_do_not_disturb_each_other(vae, video_BPCHW):
 
 def held_bytes(session: Any) -> int:
     """Bytes of the storages that a session's caches keep alive."""
-    return sum(x.untyped_storage().nbytes() for x in session._cache if isinstance(x, torch.Tensor))
+    return sum(x.untyped_storage().nbytes() for x in session._memory.held)
 
 
 def test_a_session_does_not_grow(vae):
@@ -202,10 +259,11 @@ def test_latents_of_the_embedded_vae_are_normalised():
 
 
 def test_the_statistics_are_wan_2_1s():
-    mean, std = wan_statistics()
-    assert (len(mean), len(std)) == (16, 16)
-    assert (mean[0], mean[7], mean[15]) == (-0.7571, 1.5508, -0.2921)
-    assert (std[0], std[8], std[15]) == (2.8184, 3.2687, 1.9160)
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    defaults = inspect.signature(AutoencoderKLWan.__init__).parameters
+    assert list(WAN_MEAN) == defaults["latents_mean"].default
+    assert list(WAN_STD) == defaults["latents_std"].default
 
 
 def _residual(name: str, width: int, out_width: int) -> dict[str, tuple[int, ...]]:
@@ -275,9 +333,13 @@ def test_the_names_of_the_original_checkpoint_map_one_to_one_onto_diffusers():
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> tuple[WanVAE, Path]:
-    """A narrow Wan 2.1 VAE, saved by diffusers as ``model/vae`` and with the original names as Wan saves it."""
+    """A narrow Wan 2.1 VAE, as diffusers saves it in ``model/vae`` and with the original names as Wan saves it."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
     vae, folder = narrow_wan(), tmp_path_factory.mktemp("published")
-    vae.module.save_pretrained(folder / "model" / "vae")
+    theirs = AutoencoderKLWan(**settings_of(vae))
+    theirs.load_state_dict(vae.module.state_dict())
+    theirs.save_pretrained(folder / "model" / "vae")
     tensors, original = vae.module.state_dict(), {diffusers_name(name): name for name in original_layout(8)}
     renamed = {original[name]: tensor.contiguous() for name, tensor in tensors.items()}
     (folder / "wan").mkdir()
@@ -369,6 +431,9 @@ def test_damaged_weights_are_one_sentence(tmp_path):
         ({"base_dim": 8}, r"'s checkpoint: .* is \["),
         ({"num_res_blocks": 2}, "is missing"),
         ({"no_such_setting": 1}, "describes no AutoencoderKLWan"),
+        ({"dropout": 0.1}, "describes no AutoencoderKLWan .*dropout 0"),
+        ({"temperal_downsample": [True]}, "one entry less than dim_mult"),
+        ({"latents_mean": [0.0]}, "must have z_dim entries"),
         ({"z_dim": 48}, "48 latent channels"),
     ],
 )
@@ -400,11 +465,17 @@ def test_a_vae_of_other_latents_may_not_be_called_wan():
         load_video_vae(f"wan:{ASSETS / 'df-tiny'}")
 
 
-@pytest.mark.parametrize("name", ["wan", "df-tiny"])
-def test_a_missing_library_is_one_sentence(monkeypatch, name):
-    monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders.autoencoder_kl_wan", None)
-    with pytest.raises(UserError, match=r"^the Wan video VAE needs diffusers; install df-models\[encoders\]$"):
-        load_video_vae(name)
+def test_what_is_written_is_read_by_diffusers_and_by_us(published, tmp_path, video_BPCHW):
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    vae, _ = published
+    write_autoencoder(vae.module, tmp_path / "vae", latents_std=[2.0] * 16)
+    theirs = AutoencoderKLWan.from_pretrained(tmp_path / "vae")
+    assert theirs.config.latents_std == [2.0] * 16
+    found = WanVAE.load(str(tmp_path / "vae"))
+    assert found.module.config.latents_std == (2.0,) * 16
+    for name, tensor in vae.module.state_dict().items():
+        assert torch.equal(tensor, theirs.state_dict()[name]) and torch.equal(tensor, found.module.state_dict()[name])
 
 
 class _Counted(TorchDispatchMode):
@@ -423,13 +494,13 @@ def test_onednn_computes_what_torch_does_and_leaves_other_dtypes_to_it():
     with _Counted() as counted:
         latents = vae.encode(video)
     pixels = vae.decode(latents)
-    convolutions = [layer for layer in vae.module.modules() if isinstance(layer, torch.nn.Conv3d)]
+    convolutions = [layer for layer in vae.module.modules() if isinstance(layer, CausalConv)]
     assert counted.found >= 20
     assert all(layer.weight.is_contiguous(memory_format=torch.channels_last_3d) for layer in convolutions)
-    for layer in convolutions:
-        del layer._conv_forward
-    torch.testing.assert_close(vae.encode(video), latents, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(vae.decode(latents), pixels, rtol=1e-4, atol=1e-4)
+    with torch.backends.mkldnn.flags(enabled=False), _Counted() as counted:
+        torch.testing.assert_close(vae.encode(video), latents, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(vae.decode(latents), pixels, rtol=1e-4, atol=1e-4)
+    assert counted.found == 0
     with _Counted() as counted:
         wide = vae.to(dtype=torch.float64).encode(video)
     assert counted.found == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -32,6 +34,21 @@ def test_a_saved_model_comes_back_exactly(saved, make_clip):
         assert torch.equal(model(**clip).video, again.eval()(**clip).video)
     assert all(parameter.requires_grad for parameter in again.parameters())
     assert sorted(file.name for file in path.iterdir()) == ["README.md", CONFIG_FILE, WEIGHTS_FILE]
+
+
+def test_loading_draws_nothing_and_imports_no_compiler(saved):
+    _, path = saved
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    DualForce.from_pretrained(path)
+    assert torch.equal(torch.rand(3), wanted)
+    run = (
+        f"import sys; from df_models import DualForce; DualForce.from_pretrained({str(path)!r}); "
+        "from df_models.encoders import load_video_vae; load_video_vae('df-tiny'); "
+        "print([name for name in ('sympy', 'torch._dynamo', 'diffusers', 'transformers') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_a_model_is_loaded_in_another_dtype_and_saved_over(saved):

@@ -227,7 +227,7 @@ def test_a_full_disk_is_told_by_every_library_that_writes(full: Path, capsys: py
     [
         ("df-infer", "PIL", "'df-infer[io]'"),
         ("df-infer", "transformers", "'df-infer[io]'"),
-        ("df-models", "diffusers", "'df-models[encoders]'"),
+        ("df-models", "onnxruntime", "'df-models[encoders]'"),
         ("df-data", "mediapipe", "'df-data[mediapipe]'"),
         ("df-data", "yt_dlp.utils", "'df-data[fetch]'"),
         ("df-train", "wandb", "'df-train[wandb]'"),

@@ -66,9 +66,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write_wan(folder: Path) -> None:
-    from df_models.encoders.video.wan_vae import new_autoencoder
+    from df_models.encoders.video.wan_vae_files import new_autoencoder, write_autoencoder
 
-    new_autoencoder({"base_dim": 8}).save_pretrained(folder)
+    write_autoencoder(new_autoencoder({"base_dim": 8}), folder)
 
 
 def _write_hubert(folder: Path) -> None:

@@ -14,6 +14,7 @@ from df_data.stages.prepare import PreparedClip, StageConfig, StageModels, prepa
 from df_data.stages.rejection import Rejected
 from df_models.encoders.face.yunet import YuNet
 from df_models.encoders.video.wan_vae import WanVAE
+from df_models.encoders.video.wan_vae_files import write_autoencoder
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VAE of the right shape with random weights, as a directory that the build can be given."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("vae") / "random-vae"
-    WanVAE.random(0).module.save_pretrained(folder)
+    write_autoencoder(WanVAE.random(0).module, folder)
     return folder
 
 

@@ -89,18 +89,16 @@ class Making:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return tensors and plain facts from which :meth:`restore` goes on; moments to undo are not among them."""
-        decoder = self._decoder.state()
         tensors = {f"sampler.{name}": x for name, x in self._sampler.state().items()}
-        tensors |= {f"decoder.{name}": x for name, x in decoder.items() if isinstance(x, Tensor)}
-        words = {name: x for name, x in decoder.items() if isinstance(x, str)}
-        return tensors, {"latent": self.latent, "decoder": words}
+        tensors |= {f"decoder.{name}": x for name, x in self._decoder.state().items()}
+        return tensors, {"latent": self.latent}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Go on from a state of a generation with the same model, settings and portrait."""
         self.latent = self._undoable_from = facts["latent"]
         self._made.clear()
         self._sampler.restore(_below("sampler", tensors), self.latent)
-        self._decoder.restore(dict(_below("decoder", tensors)) | dict(facts["decoder"]))
+        self._decoder.restore(_below("decoder", tensors))
 
 
 def _below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -108,4 +106,4 @@ def _below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _bytes_of(state: DecoderState) -> int:
-    return sum(held.numel() * held.element_size() for held in state.values() if isinstance(held, Tensor))
+    return sum(held.numel() * held.element_size() for held in state.values())

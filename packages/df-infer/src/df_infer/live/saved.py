@@ -20,7 +20,7 @@ from df_models import DualForce
 from df_models.errors import UserError
 from df_models.files import atomic_write
 
-VERSION = 1
+VERSION = 2
 SAMPLED = 4096
 """Values of each parameter that its fingerprint looks at: models that differ anywhere in training differ in these."""
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from df_models.encoders.registry import AudioWindow
 from df_models.structure import VectorLayout
 
-DecoderState = Mapping[str, Tensor | str]
-"""What a stream through a decoder remembers, by name: tensors, and words for what is none. Empty before its start."""
+DecoderState = Mapping[str, Tensor]
+"""What a stream through a decoder remembers, by name. Empty before its start."""
 
 
 class DecoderSession(Protocol):

@@ -90,13 +90,13 @@ class TokenizerLossConfig(FrozenModel):
 
 
 class TokenizerConfig(FrozenModel):
-    """Everything that `df-train` needs to train a small `AutoencoderKLWan` on rendered people or on videos.
+    """Everything that `df-train` needs to train a small VAE of Wan's form on rendered people or on videos.
 
     Attributes:
         task: what is trained.
         run_dir: directory of the run.
         seed: keys the initial weights, the clips and their order.
-        architecture: of `AutoencoderKLWan` (diffusers).
+        architecture: settings of diffusers' `AutoencoderKLWan` (`WanVAEConfig` of df_models).
         stages: the parts of training, one after the other.
         warmup: steps of linear warm-up.
         clip_norm: largest norm of the gradient; a larger one is scaled down to it.

@@ -1,11 +1,10 @@
-"""The recipe of a small video VAE: an `AutoencoderKLWan` trained on rendered people, or on real videos.
+"""The recipe of a small video VAE of Wan's form, trained on rendered people, or on real videos.
 
 Shape legend: B batch, P pixel frames, T latent frames, C channels, H, W pixels, h, w latent cells.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 from copy import deepcopy
@@ -14,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog
-from df_models.encoders.video.wan_vae import WEIGHTS, WanVAE, decode_latents, encode_moments, new_autoencoder
+from df_models.encoders.video.wan_autoencoder import WanAutoencoder
+from df_models.encoders.video.wan_vae import WanVAE, new_autoencoder
+from df_models.encoders.video.wan_vae_files import write_autoencoder
 from df_models.files import atomic_write, check_output_directory, check_owned, mark_owned
 from df_models.locks import one_writer
 from df_models.machine import Precision, choose_precision, describe_device
@@ -50,7 +50,7 @@ OWNER = "df-train-tokenizer"
 class TokenizerState:
     """Everything that a step changes, and therefore everything that a checkpoint holds."""
 
-    vae: nn.Module
+    vae: WanAutoencoder
     average: ParameterAverage
     muon: Muon
     adam: torch.optim.AdamW
@@ -77,7 +77,7 @@ class TokenizerState:
         checkpoint.load_tensors(info, self.tensors())
         self.step = info.step
 
-    def averaged(self) -> nn.Module:
+    def averaged(self) -> WanAutoencoder:
         """A copy with the averaged weights."""
         copy = deepcopy(self.vae)
         copy.load_state_dict({**copy.state_dict(), **self.average.state_dict()})  # an average has no buffers
@@ -222,14 +222,14 @@ def _require_finite(norm: Tensor, of: str, step: int, config: TokenizerConfig) -
         )
 
 
-def reconstruct(vae: nn.Module, video_BCPHW: Tensor, latent_noise: float) -> tuple[Tensor, Tensor, Tensor]:
+def reconstruct(vae: WanAutoencoder, video_BCPHW: Tensor, latent_noise: float) -> tuple[Tensor, Tensor, Tensor]:
     """Encode, sample, decode, with gradients; return the video and the posterior's mean and log variance."""
     num_latent = latent_length(video_BCPHW.shape[2])
-    mean, log_variance = encode_moments(vae, video_BCPHW, num_latent, at_once=num_latent).chunk(2, dim=1)
+    mean, log_variance = vae.encode_clip(video_BCPHW, at_once=num_latent).chunk(2, dim=1)
     log_variance = log_variance.clamp(-30.0, 20.0)
     deviation = torch.sqrt(log_variance.exp() + (latent_noise * mean.detach().std()) ** 2)
     latents = mean + deviation * torch.randn_like(mean)
-    return decode_latents(vae, latents, at_once=num_latent), mean, log_variance
+    return vae.decode_clip(latents, at_once=num_latent), mean, log_variance
 
 
 def tokenizer_losses(
@@ -247,7 +247,7 @@ def tokenizer_losses(
 
 
 @torch.no_grad()
-def reconstruction_psnr(vae: nn.Module, pool: Pool) -> dict[str, float]:
+def reconstruction_psnr(vae: WanAutoencoder, pool: Pool) -> dict[str, float]:
     """Return the mean over clips of the PSNR (dB, peak 1) of reconstruction from the posterior's mean.
 
     Of the whole picture, of the mouth's box and, where they are known, of the eyes'.
@@ -270,24 +270,18 @@ def reconstruction_psnr(vae: nn.Module, pool: Pool) -> dict[str, float]:
 
 
 @torch.no_grad()
-def export(vae: nn.Module, pool: Pool, directory: Path, clips: int = 128) -> None:
+def export(vae: WanAutoencoder, pool: Pool, directory: Path, clips: int = 128) -> None:
     """Write `config.json` with the latents' statistics, and the weights in fp16 as safetensors."""
-    directory.mkdir(parents=True, exist_ok=True)
     video = torch.from_numpy(pool.frames[:clips]).permute(0, 4, 1, 2, 3).float() / 127.5 - 1.0
     device = next(vae.parameters()).device
     parts = [part.to(device) for part in video.split(8)]
-    means = [encode_moments(vae, part, latent_length(part.shape[2])).chunk(2, 1)[0].cpu() for part in parts]
+    means = [vae.encode_clip(part).chunk(2, 1)[0].cpu() for part in parts]
     latents = torch.cat(means).transpose(0, 1).flatten(1)
-    stored: Any = vae.config
-    config: dict[str, Any] = {key: value for key, value in stored.items() if not key.startswith("_")}
-    config["latents_mean"] = [round(float(x), 5) for x in latents.mean(dim=1)]
-    config["latents_std"] = [round(float(x), 5) for x in latents.std(dim=1)]
-    atomic_write(directory / "config.json", json.dumps(config, indent=2) + "\n")
-    weights = {name: value.half().cpu().contiguous() for name, value in vae.state_dict().items()}
-    atomic_write(directory / WEIGHTS, save(weights))
+    mean, std = ([round(float(x), 5) for x in each] for each in (latents.mean(dim=1), latents.std(dim=1)))
+    write_autoencoder(deepcopy(vae).half(), directory, latents_mean=mean, latents_std=std)
 
 
-def _new_vae(config: TokenizerConfig) -> nn.Module:
+def _new_vae(config: TokenizerConfig) -> WanAutoencoder:
     if config.start_from is not None:
         vae = WanVAE.load(config.start_from).module.train().requires_grad_(True)
     else:
@@ -314,9 +308,10 @@ def new_state(config: TokenizerConfig, device: torch.device) -> TokenizerState:
 
 
 @torch.no_grad()
-def _quiet_posterior(vae: nn.Module, log_variance: float = -5.0) -> None:
+def _quiet_posterior(vae: WanAutoencoder, log_variance: float = -5.0) -> None:
     """Start with little posterior noise: at the usual log variance of 0 it drowns the signal for many steps."""
-    projection: Any = vae.quant_conv
+    projection = vae.quant_conv
+    assert projection.bias is not None
     half = projection.out_channels // 2
     projection.weight[half:].mul_(0.1)
     projection.bias[half:].fill_(log_variance)

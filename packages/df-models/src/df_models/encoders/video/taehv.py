@@ -224,13 +224,13 @@ class TaehvDecoderSession:
             pieces.append(pixels)
         return torch.cat(pieces, dim=1)[:, startup:].float().clamp(0, 1)
 
-    def state(self) -> dict[str, Tensor | str]:
+    def state(self) -> dict[str, Tensor]:
         """Return what the stream remembers: by layer, its last frame."""
         return {str(layer): frame for layer, frame in self._memory.items()}
 
     def restore(self, state: DecoderState) -> None:
         """Go on from a state of this stream, or of another of the same VAE."""
-        self._memory = {int(layer): frame for layer, frame in state.items() if isinstance(frame, Tensor)}
+        self._memory = {int(layer): frame for layer, frame in state.items()}
         self._stream = Stream(started=bool(state))
 
 

@@ -44,12 +44,9 @@ def decode_together(
 
 def _kind(state: DecoderState, latents: Tensor) -> Hashable:
     """What streams of one batch have in common; None for one whose state is too large."""
-    tensors = {name: held for name, held in state.items() if isinstance(held, Tensor)}
-    if sum(held.numel() * held.element_size() for held in tensors.values()) > MOST_BYTES:
+    if sum(held.numel() * held.element_size() for held in state.values()) > MOST_BYTES:
         return None
-    words = tuple((name, held) for name, held in state.items() if isinstance(held, str))
-    shapes = tuple((name, held.shape[1:], held.dtype) for name, held in tensors.items())
-    return latents.shape[1:], words, shapes
+    return latents.shape[1:], tuple((name, held.shape[1:], held.dtype) for name, held in state.items())
 
 
 def _batch(vae: VideoVAE, streams: list[DecoderSession], latents: list[Tensor]) -> list[Tensor | Exception]:
@@ -74,21 +71,11 @@ def _alone(stream: DecoderSession, latents: Tensor) -> Tensor | Exception:
 
 def _together(
     vae: VideoVAE, states: list[DecoderState], latents: list[Tensor]
-) -> tuple[list[Tensor | Exception], list[DecoderState]]:
+) -> tuple[list[Tensor | Exception], Sequence[DecoderState]]:
     """Return each stream's pixels, and what it remembers then, in memory of its own."""
     session, sizes = vae.decoder_session(), [len(frames) for frames in latents]
-    first = states[0]
-    session.restore({name: _one([state[name] for state in states]) for name in first})
+    session.restore({name: torch.cat([state[name] for state in states]) for name in states[0]})
     pixels = session.decode(torch.cat(latents)).split(sizes)
-    after = session.state()
-    divided = {name: held.split(sizes) for name, held in after.items() if isinstance(held, Tensor)}
-    words = {name: held for name, held in after.items() if isinstance(held, str)}
-    parts: list[DecoderState] = [
-        words | {name: held[place].clone() for name, held in divided.items()} for place in range(len(sizes))
-    ]
+    divided = {name: held.split(sizes) for name, held in session.state().items()}
+    parts = [{name: held[place].clone() for name, held in divided.items()} for place in range(len(sizes))]
     return list(pixels), parts
-
-
-def _one(held: list[Tensor | str]) -> Tensor | str:
-    tensors = [each for each in held if isinstance(each, Tensor)]
-    return torch.cat(tensors) if tensors else held[0]

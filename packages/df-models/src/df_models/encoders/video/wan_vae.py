@@ -1,8 +1,7 @@
-"""The Wan 2.1 video VAE (diffusers' ``AutoencoderKLWan``), driven one latent frame at a time.
+"""Wan's video VAE as the project's frozen encoder and decoder, driven one latent frame at a time.
 
-diffusers keeps the causal feature caches in the module, so one module can serve one stream only. Here each stream
-(:class:`WanEncoderSession`, :class:`WanDecoderSession`) owns its caches, and whole clips go through the same path:
-streaming is bit-equal.
+Each stream (:class:`WanEncoderSession`, :class:`WanDecoderSession`) owns what its causal convolutions remember, and
+whole clips go through the same path: streaming is bit-equal.
 
 Shape legend: B batch, T latent frames, P pixel frames, C latent channels, H, W pixels, h = H/8, w = W/8.
 """
@@ -14,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from df_models.encoders.base import DecoderState
-from df_models.encoders.video.convolutions import suit_device
 from df_models.encoders.video.stream import Stream, StreamedVAE
+from df_models.encoders.video.wan_autoencoder import WAN_MEAN, WAN_STD, WanAutoencoder
+from df_models.encoders.video.wan_layers import Memory, suit_device
 from df_models.encoders.video.wan_vae_files import (
     EMBEDDED,
     UNNAMED,
@@ -27,11 +26,9 @@ from df_models.encoders.video.wan_vae_files import (
     WEIGHTS,
     new_autoencoder,
     read_autoencoder,
-    wan_statistics,
 )
 from df_models.encoders.weights import Origin, locate
 from df_models.errors import UserError, nearest
-from df_models.time import TEMPORAL_STRIDE
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -54,9 +51,9 @@ latents: three scales give 16 channels and the stride 4x8x8."""
 
 
 class WanVAE(StreamedVAE):
-    """A frozen ``AutoencoderKLWan``: see :class:`df_models.encoders.base.VideoVAE` for the protocol."""
+    """A frozen Wan VAE: see :class:`df_models.encoders.base.VideoVAE` for the protocol."""
 
-    def __init__(self, vae: Any, *, name: str, sha256: str, licence: str) -> None:
+    def __init__(self, vae: WanAutoencoder, *, name: str, sha256: str, licence: str) -> None:
         self.id, self.sha256, self.licence = name, sha256, licence
         self.module = vae.eval().requires_grad_(False)
         self._settle()
@@ -138,7 +135,7 @@ class WanEncoderSession:
 
     def __init__(self, vae: WanVAE) -> None:
         self._vae, self._stream = vae, Stream()
-        self._cache = new_cache(vae.module.encoder)
+        self._memory = Memory()
 
     @torch.no_grad()
     def encode(self, video_BPCHW: Tensor) -> Tensor:
@@ -149,7 +146,7 @@ class WanEncoderSession:
         """
         latents = []
         for frames in self._stream.split_pixels(video_BPCHW):
-            moments = encode_frames(self._vae.module, self._vae.raw_pixels(frames), self._cache)
+            moments = self._vae.module.encode_frames(self._vae.raw_pixels(frames), self._memory)
             latents.append(self._vae.normalised(moments.chunk(2, dim=1)[0]))
         return torch.cat(latents, dim=1)
 
@@ -159,7 +156,7 @@ class WanDecoderSession:
 
     def __init__(self, vae: WanVAE) -> None:
         self._vae, self._stream = vae, Stream()
-        self._cache = new_cache(vae.module.decoder)
+        self._memory = Memory()
 
     @torch.no_grad()
     def decode(self, latents_BTChw: Tensor) -> Tensor:
@@ -168,74 +165,18 @@ class WanDecoderSession:
         Raises:
             UserError: there is none, or it is of another size than the stream's.
         """
-        pieces, first = [], not self._stream.started
-        for frame in self._stream.split_latents(latents_BTChw):
-            pieces.append(decode_frames(self._vae.module, self._vae.raw_latents(frame), self._cache, first=first))
-            first = False
+        frames = self._stream.split_latents(latents_BTChw)
+        pieces = [self._vae.module.decode_frames(self._vae.raw_latents(frame), self._memory) for frame in frames]
         return ((torch.cat(pieces, dim=2).float().clamp(-1, 1) + 1) / 2).transpose(1, 2)
 
-    def state(self) -> dict[str, Tensor | str]:
-        """Return what the stream remembers: by convolution, its last frames, or diffusers' word for the first frame."""
-        return {str(place): held for place, held in enumerate(self._cache) if held is not None}
+    def state(self) -> dict[str, Tensor]:
+        """Return what the stream remembers: by convolution, its last frames."""
+        return {str(place): held for place, held in enumerate(self._memory.held)}
 
     def restore(self, state: DecoderState) -> None:
         """Go on from a state of this stream, or of another of the same VAE."""
-        self._cache = [state.get(str(place)) for place in range(len(self._cache))]
+        self._memory = Memory([state[str(place)] for place in range(len(state))])
         self._stream = Stream(started=bool(state))
-
-
-def encode_moments(vae: Any, video_BCPHW: Tensor, num_latent: int, *, at_once: int = 1) -> Tensor:
-    """Return the posterior's mean and log variance ``[B, 32, T, h, w]`` of ``[B, 3, P, H, W]`` in [-1, 1].
-
-    Frames go in as the VAE was trained: 1, then 4 at a time, with causal feature caches. ``at_once`` latent frames
-    share a call after the first: the same values but for rounding, faster, in more memory.
-    """
-    cache = new_cache(vae.encoder)
-    chunks = video_BCPHW[:, :, :1], *video_BCPHW[:, :, 1:].split(TEMPORAL_STRIDE * at_once, dim=2)
-    moments = torch.cat([encode_frames(vae, chunk, cache) for chunk in chunks if chunk.shape[2]], dim=2)
-    assert moments.shape[2] == num_latent
-    return moments
-
-
-def encode_frames(vae: Any, video_BCPHW: Tensor, cache: list[Any]) -> Tensor:
-    """Encode the next pixel frames in [-1, 1] to moments ``[B, 32, T, h, w]``; updates ``cache``.
-
-    The first frame of a stream goes alone, all others four (or a multiple of it) at a time.
-    """
-    patches = _patchify(video_BCPHW, vae.config.patch_size)
-    return vae.quant_conv(vae.encoder(patches, feat_cache=cache, feat_idx=[0]))
-
-
-def decode_latents(vae: Any, latents_BCThw: Tensor, *, at_once: int = 1) -> Tensor:
-    """Decode a clip's latent frames (not normalised) to ``[B, 3, P, H, W]``: the first alone, then ``at_once`` each."""
-    cache = new_cache(vae.decoder)
-    chunks = latents_BCThw[:, :, :1], *latents_BCThw[:, :, 1:].split(at_once, dim=2)
-    pieces = [decode_frames(vae, chunk, cache, first=i == 0) for i, chunk in enumerate(chunks) if chunk.shape[2]]
-    return torch.cat(pieces, dim=2)
-
-
-def decode_frames(vae: Any, latents_BCThw: Tensor, cache: list[Any], *, first: bool) -> Tensor:
-    """Decode the next latent frames (not normalised) to ``[B, 3, P, H, W]`` in about [-1, 1]; updates ``cache``.
-
-    The first frame of a stream goes alone and gives 1 pixel frame, every other gives 4.
-    """
-    assert not first or latents_BCThw.shape[2] == 1
-    hidden = vae.post_quant_conv(latents_BCThw)
-    pixels = vae.decoder(hidden, feat_cache=cache, feat_idx=[0], first_chunk=first)
-    return _unpatchify(pixels, vae.config.patch_size)
-
-
-def new_cache(module: torch.nn.Module) -> list[Any]:
-    """Return the empty state of a stream through an encoder or decoder: one place for each causal convolution."""
-    return [None for child in module.modules() if type(child).__name__ == "WanCausalConv3d"]
-
-
-def _patchify(x: Tensor, patch: int | None) -> Tensor:
-    return x if patch is None else rearrange(x, "b c t (h p) (w q) -> b (c q p) t h w", p=patch, q=patch)
-
-
-def _unpatchify(x: Tensor, patch: int | None) -> Tensor:
-    return x if patch is None else rearrange(x, "b (c q p) t h w -> b c t (h p) (w q)", p=patch, q=patch)
 
 
 def embedded_names() -> tuple[str, ...]:
@@ -249,10 +190,9 @@ def load(name: str, location: str | None) -> WanVAE:
     Raises:
         UserError: it cannot be found, does not fit, or has other latents than Wan 2.1's.
     """
-    statistics = wan_statistics()
     path = locate(WAN, location)
     vae = WanVAE.read(WAN, path, name)
-    if (vae.module.config.latents_mean, vae.module.config.latents_std) != statistics:
+    if (vae.module.config.latents_mean, vae.module.config.latents_std) != (WAN_MEAN, WAN_STD):
         raise UserError(
             f"{path} is not Wan 2.1's VAE: its latents have another mean or std; name it by its folder alone, {path}"
         )

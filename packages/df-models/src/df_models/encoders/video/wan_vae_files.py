@@ -1,19 +1,22 @@
-"""Where the files of an ``AutoencoderKLWan`` lie, and how they are read: diffusers' layout, or Wan's own file."""
+"""Where the files of a Wan VAE lie, and how they are read and written: diffusers' layout, or Wan's own file."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
 from torch import Tensor
 
 from df_models.encoders.video.stream import LATENT_CHANNELS
+from df_models.encoders.video.wan_autoencoder import WanAutoencoder, WanVAEConfig
 from df_models.encoders.video.wan_vae_names import to_diffusers
 from df_models.encoders.weights import Origin, hash_files, load_strict, read_tensors, require_files
 from df_models.errors import UserError
+from df_models.files import atomic_write
 
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -39,8 +42,8 @@ UNNAMED = Origin(
 )
 
 
-def read_autoencoder(origin: Origin, path: Path) -> tuple[Any, str]:
-    """Read an ``AutoencoderKLWan``, float32, and the sha256 of its weights' file.
+def read_autoencoder(origin: Origin, path: Path) -> tuple[WanAutoencoder, str]:
+    """Read a VAE, float32, and the sha256 of its weights' file.
 
     ``path`` is a folder in diffusers' layout, the folder of the model whose ``vae`` it is, a folder with
     ``Wan2.1_VAE.pth``, or such a file. A file alone is taken for Wan 2.1's form, of the width that it shows, with the
@@ -49,7 +52,6 @@ def read_autoencoder(origin: Origin, path: Path) -> tuple[Any, str]:
     Raises:
         UserError: a file is missing or damaged, or does not fit; the message says how to get it.
     """
-    autoencoder = _autoencoder_class()
     path = path / "vae" if (path / "vae").is_dir() else path
     original = path if path.is_file() else path / ORIGINAL_WEIGHTS
     if original.is_file():
@@ -60,33 +62,33 @@ def read_autoencoder(origin: Origin, path: Path) -> tuple[Any, str]:
         file, tensors = path / WEIGHTS, read_tensors(path / WEIGHTS)
         settings = _read_settings(path / CONFIG, origin)
     try:
-        vae = autoencoder(**settings)
+        vae = new_autoencoder(settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path / CONFIG} describes no AutoencoderKLWan ({error}); {origin.how_to_get}") from error
     load_strict(vae, tensors, origin, file)
     return vae, hash_files([file])
 
 
-def new_autoencoder(settings: Mapping[str, Any]) -> Any:
-    """Return a freshly initialised ``AutoencoderKLWan`` with these settings of its configuration."""
-    return _autoencoder_class()(**settings)
+def new_autoencoder(settings: Mapping[str, Any]) -> WanAutoencoder:
+    """Return a freshly initialised VAE with these settings (:class:`WanVAEConfig`).
 
-
-def wan_statistics() -> tuple[list[float], list[float]]:
-    """Return mean and std of Wan 2.1's latents, 16 each: the defaults of ``AutoencoderKLWan``.
-
-    They are those of ``WanVAE`` in Wan-Video/Wan2.1 ``wan/modules/vae.py``.
+    Raises:
+        TypeError, ValueError: they are none, or do not fit together.
     """
-    defaults = inspect.signature(_autoencoder_class().__init__).parameters
-    return defaults["latents_mean"].default, defaults["latents_std"].default
+    return WanAutoencoder(WanVAEConfig(**settings))
 
 
-def _autoencoder_class() -> Any:
-    try:
-        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-    except ImportError as error:
-        raise UserError("the Wan video VAE needs diffusers; install df-models[encoders]") from error
-    return AutoencoderKLWan
+def write_autoencoder(vae: WanAutoencoder, directory: Path, **changes: Any) -> None:
+    """Write weights, as they are, and settings, some of them changed, in diffusers' layout.
+
+    Args:
+        directory: made where it is missing.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {"_class_name": "AutoencoderKLWan"} | asdict(vae.config) | changes
+    atomic_write(directory / CONFIG, json.dumps(config, indent=2) + "\n")
+    weights = {name: tensor.cpu().contiguous() for name, tensor in vae.state_dict().items()}
+    atomic_write(directory / WEIGHTS, save(weights, {"format": "pt"}))
 
 
 def _width(tensors: Mapping[str, Any], origin: Origin, file: Path) -> int:
