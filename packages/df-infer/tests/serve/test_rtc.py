@@ -122,7 +122,13 @@ class Pulses(MediaStreamTrack):
 class Browser:
     """What a browser does, as far as the server can tell."""
 
-    def __init__(self, server: Running, microphone: MediaStreamTrack | None, video: str = "recvonly") -> None:
+    def __init__(
+        self,
+        server: Running,
+        microphone: MediaStreamTrack | None,
+        video: str = "recvonly",
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channel = self.peer.createDataChannel("control")
         self.messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -131,14 +137,18 @@ class Browser:
         self.peer.on("track", lambda track: self.tracks.update({track.kind: track}))
         self.peer.addTransceiver(microphone or "audio", direction="sendrecv")
         self.peer.addTransceiver("video", direction=video)
-        self._server = server
+        self._server, self._headers = server, headers
 
-    async def __aenter__(self) -> Browser:
+    async def offer(self) -> None:
+        """Make an offer, and have the server's answer."""
         await self.peer.setLocalDescription(await self.peer.createOffer())
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(headers=self._headers) as http:
             answer = await http.post(f"{self._server.http}/v1/webrtc", json={"sdp": self.peer.localDescription.sdp})
         assert answer.status_code == 200, answer.text
         self.sdp = answer.json()["sdp"]
+
+    async def __aenter__(self) -> Browser:
+        await self.offer()
         await self.peer.setRemoteDescription(RTCSessionDescription(self.sdp, "answer"))
         return self
 

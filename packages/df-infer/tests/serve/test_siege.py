@@ -19,16 +19,20 @@ from typing import Any
 
 import httpx
 import pytest
+from aiortc import InvalidStateError, RTCPeerConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from df_infer.serve.conversation import Conversation
+from df_infer.serve.player import Player
 from df_infer.serve.protocol import pcm_bytes, unpack
+from df_infer.serve.rtc import INBOX
 from df_infer.serve.speaker import Speaker
 from df_infer.serve.stream import Stream
 
 from .conftest import Running, Serve
 from .test_http import bomb
+from .test_rtc import Browser
 from .test_sockets import RATE, begin, tone
 
 TOKEN = b"a token of many characters"
@@ -38,6 +42,8 @@ GROWTH = 1 << 20
 """Bytes that a number of rounds may leave: caches of libraries; one session holds more."""
 Act = Callable[[Running], None]
 KINDS = (Conversation, Speaker, Stream)
+PEERS = (RTCPeerConnection, Player)
+"""Of WebRTC: none is left when its session has ended."""
 
 
 def raw(server: Running, data: bytes) -> socket.socket:
@@ -117,6 +123,46 @@ async def silent_reader(server: Running) -> None:
         await until(lambda: server.house.seats.taken == before, "its place is free again")
 
 
+async def webrtc_that_hangs_up(server: Running) -> None:
+    """One that is answered, maybe has a place, and goes without a word."""
+    async with Browser(server, None, headers=AUTHORISED) as browser, asyncio.timeout(10):
+        await browser.messages.get()
+
+
+async def webrtc_that_never_comes(server: Running) -> None:
+    """One that asks, is answered, and is not heard of again."""
+    browser = Browser(server, None, headers=AUTHORISED)
+    await browser.offer()
+    await browser.peer.close()
+
+
+async def webrtc_flood(server: Running) -> None:
+    """One that sends more than anybody reads; it is cut off."""
+    async with Browser(server, None, headers=AUTHORISED) as browser, asyncio.timeout(10):
+        await browser.messages.get()
+        with contextlib.suppress(InvalidStateError):  # where it was cut off while it sent on
+            for _ in range(2 * INBOX):
+                browser.channel.send('{"type": "clear"}')
+        while browser.peer.connectionState == "connected":
+            await asyncio.sleep(0.05)
+
+
+async def webrtc_garbage(server: Running) -> None:
+    async with httpx.AsyncClient(headers=AUTHORISED) as http:
+        for sdp in ("", "v=0\r\nm=audio x", os.urandom(500).hex()):
+            assert (await http.post(f"{server.http}/v1/webrtc", json={"sdp": sdp})).status_code == 400
+
+
+def webrtc(server: Running) -> None:
+    """All of WebRTC's, in a loop of their own: making certificates would keep the other lines from answering pings."""
+
+    async def together() -> None:
+        acts = webrtc_that_hangs_up, webrtc_that_never_comes, webrtc_flood, webrtc_garbage
+        await asyncio.gather(*(act(server) for act in acts))
+
+    asyncio.run(together())
+
+
 def talking(server: Running) -> Any:
     return connect(server.ws, subprotocols=SPOKEN)  # pyright: ignore[reportArgumentType]
 
@@ -132,7 +178,8 @@ async def until(true: Callable[[], bool], what: str) -> None:
 
 async def siege(server: Running) -> None:
     """One round of everything, at the same time."""
-    acts: tuple[Act, ...] = garbage, half_header, half_upload, endless_upload, large_json, portrait_bomb, wrong_token
+    acts: list[Act] = [garbage, half_header, half_upload, endless_upload, large_json, portrait_bomb, wrong_token]
+    acts.append(webrtc)
     await asyncio.gather(
         *(asyncio.to_thread(act, server) for act in acts),
         wrong_token_on_a_socket(server),
@@ -141,9 +188,9 @@ async def siege(server: Running) -> None:
     )
 
 
-def living() -> int:
+def living(kinds: tuple[type, ...]) -> int:
     gc.collect()
-    return sum(type(thing) in KINDS for thing in gc.get_objects())
+    return sum(type(thing) in kinds for thing in gc.get_objects())
 
 
 def traced() -> int:
@@ -187,7 +234,8 @@ def check_siege(serve: Serve, temporary: Path, rounds: int) -> None:
 
     async def settled(server: Running, talking: int = 1) -> None:
         await until(lambda: server.house.seats.taken == talking, "the others have left")
-        await until(lambda: living() <= talking * len(KINDS), "nothing holds their sessions")
+        await until(lambda: living(KINDS) <= talking * len(KINDS), "nothing holds their sessions")
+        await until(lambda: not living(PEERS), "nothing holds their connections")
 
     asyncio.run(client())
 
@@ -196,7 +244,8 @@ def check_siege(serve: Serve, temporary: Path, rounds: int) -> None:
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the server's files lie; and who answers nothing is let go soon."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("df_infer.serve.server.PING_S", 0.6)
+    monkeypatch.setattr("df_infer.serve.server.PING_S", 1.0)
+    monkeypatch.setattr("df_infer.serve.rtc.CONNECT_S", 1.0)
     return tmp_path
 
 
