@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import torch
 from common import add_common_arguments, clock, matmul_rate, resolve, synchronize, table, write_result
-from torch import nn
 from torch._inductor import config as inductor
 
 from df_infer.config import RolloutConfig
 from df_models import DualForce
 from df_models.encoders import load_video_vae
+from df_models.encoders.video.wan_layers import CausalConv
 from df_models.model.describe import latency_of
 from df_models.settings import read_tree
 from df_models.time import FPS, TEMPORAL_STRIDE
@@ -102,8 +102,8 @@ def decoding(vae: Any, side: int, frames: int, now: Callable[[], float]) -> floa
 def own_convolutions(vae: Any) -> None:
     """Give the decoder back the convolutions that torch itself would choose."""
     for layer in vae.module.modules():
-        if isinstance(layer, nn.Conv3d):
-            layer.__dict__.pop("_conv_forward", None)
+        if isinstance(layer, CausalConv):
+            layer.by_onednn = False
             layer.weight.data = layer.weight.data.contiguous()
 
 

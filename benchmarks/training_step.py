@@ -40,7 +40,6 @@ from common import (
 
 from df_models import DualForceConfig, preset_config
 from df_models.attention.backends import AttentionBackend
-from df_models.attention.masks import FrameLayout
 from df_models.model.memory import Step, training_memory
 from df_models.settings import validate_config
 from df_models.text import TEXT_TOKENS
@@ -123,8 +122,7 @@ def in_ways(trainer: Trainer, repeats: int) -> dict[str, float]:
 
 def operations(trainer: Trainer) -> int:
     """Return what a step of the engine takes, as its log counts it."""
-    flame = "flame" in trainer.objective.names
-    work = Work(trainer.state.model.config, layout=FrameLayout.clip, flame=flame, known=False)
+    work = Work(trainer.state.model.config, history=False, flame="flame" in trainer.objective.names, known=False)
     return work.of(next(iter(trainer.state.reader)))[1]
 
 

@@ -121,6 +121,25 @@ def test_a_pass_that_fails_leaves_the_memory_as_it_was(vae, video_BPCHW, monkeyp
     assert torch.equal(found, wanted)
 
 
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_a_call_that_fails_at_its_second_frame_can_be_made_again(vae, video_BPCHW, monkeypatch, kind):
+    frames = video_BPCHW if kind == "encode" else vae.encode(video_BPCHW)
+    sessions = [vae.encoder_session() if kind == "encode" else vae.decoder_session() for _ in range(2)]
+    network = vae.module.encoder if kind == "encode" else vae.module.decoder
+    forward, calls = network.norm_out.forward, []
+
+    def second_fails(x: torch.Tensor) -> torch.Tensor:
+        calls.append(x)
+        return forward(x) if len(calls) == 1 else _fail(x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(network.norm_out, "forward", second_fails)
+        with pytest.raises(RuntimeError, match="no memory left"):
+            getattr(sessions[0], kind)(frames)
+    assert len(calls) == 2
+    assert torch.equal(*(getattr(session, kind)(frames) for session in sessions))
+
+
 def _fail(x: torch.Tensor) -> torch.Tensor:
     raise RuntimeError("no memory left")
 
@@ -433,6 +452,10 @@ def test_damaged_weights_are_one_sentence(tmp_path):
         ({"no_such_setting": 1}, "describes no AutoencoderKLWan"),
         ({"dropout": 0.1}, "describes no AutoencoderKLWan .*dropout 0"),
         ({"temperal_downsample": [True]}, "one entry less than dim_mult"),
+        ({"dim_mult": [1, 3, 4]}, "must be a multiple of"),
+        ({"base_dim": -8}, "must be at least 1"),
+        ({"patch_size": 1}, "must be 3, 3 for each pixel"),
+        ({"latents_std": ["a"] * 16}, "describes no AutoencoderKLWan"),
         ({"latents_mean": [0.0]}, "must have z_dim entries"),
         ({"z_dim": 48}, "48 latent channels"),
     ],
@@ -465,7 +488,7 @@ def test_a_vae_of_other_latents_may_not_be_called_wan():
         load_video_vae(f"wan:{ASSETS / 'df-tiny'}")
 
 
-def test_what_is_written_is_read_by_diffusers_and_by_us(published, tmp_path, video_BPCHW):
+def test_what_is_written_is_read_by_diffusers_and_by_us(published, tmp_path):
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     vae, _ = published
@@ -497,10 +520,14 @@ def test_onednn_computes_what_torch_does_and_leaves_other_dtypes_to_it():
     convolutions = [layer for layer in vae.module.modules() if isinstance(layer, CausalConv)]
     assert counted.found >= 20
     assert all(layer.weight.is_contiguous(memory_format=torch.channels_last_3d) for layer in convolutions)
-    with torch.backends.mkldnn.flags(enabled=False), _Counted() as counted:
+    for layer in convolutions:
+        layer.by_onednn = False
+    with _Counted() as counted:
         torch.testing.assert_close(vae.encode(video), latents, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(vae.decode(latents), pixels, rtol=1e-4, atol=1e-4)
     assert counted.found == 0
+    for layer in convolutions:
+        layer.by_onednn = True
     with _Counted() as counted:
         wide = vae.to(dtype=torch.float64).encode(video)
     assert counted.found == 0

@@ -56,7 +56,7 @@ def test_the_mask_of_given_structure_is_work_only_where_fields_are_given(dataset
     batch = next(iter(ShardReader(dataset / "train", batch_size=2, seed=0)))
     plain, told = (preset_config("quickstart", **tiny_model, structure_known=known) for known in (False, True))
     without, idle, used = (
-        speed.Work(model, layout=FrameLayout.clip, flame=True, known=known).of(batch)[1]
+        speed.Work(model, history=False, flame=True, known=known).of(batch)[1]
         for model, known in ((plain, False), (told, False), (told, True))
     )
     assert without == idle < used

@@ -123,7 +123,7 @@ class Trainer:
         self._batches = iter(training.reader)
         work = Work(
             training.model.config,
-            layout=objective.layout,
+            history=objective.shows_history,
             flame="flame" in objective.names,
             known=config.objective.give_fields.share > 0,
             extra_forwards=objective.extra_forwards,

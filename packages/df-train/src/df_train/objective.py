@@ -18,7 +18,6 @@ from torch import Tensor
 
 from df_data.reading import Batch
 from df_models import DualForce, DualForceConfig
-from df_models.attention.masks import FrameLayout
 from df_models.errors import UserError
 from df_models.flow import clean_from_velocity, velocity_target
 from df_models.model.dualforce import Velocity
@@ -122,9 +121,10 @@ class Objective:
         """Forward passes of a pass beside the one that is learnt from, on average."""
         return 0.0
 
-    def layout(self, frames: int) -> FrameLayout:
-        """What the model is shown of a clip of so many latent frames: with some histories, a copy as its past."""
-        return (FrameLayout.teacher_forcing if self._levels.separate_history else FrameLayout.clip)(frames)
+    @property
+    def shows_history(self) -> bool:
+        """Whether the model is shown a copy of every clip as its past."""
+        return self._levels.separate_history
 
     def weights(self, step: int) -> dict[str, float]:
         """The weight of each loss at a step."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -20,11 +19,11 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from df_models.errors import UserError
 from df_models.files import atomic_path, atomic_write, sha256_file
+from df_models.initial_values import without_initial_values
 from df_models.model.card import TEMPLATE, card_values
 from df_models.model.config import DualForceConfig, StructureDiTConfig, VideoDiTConfig, config_from_dict
 
@@ -121,31 +120,6 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="df-models", license="ap
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self, save_directory)
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves parameters as they are where random values would be drawn into them."""
-
-    _SKIPPED = frozenset({nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_})
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in self._SKIPPED:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
-@contextmanager
-def without_initial_values() -> Iterator[None]:
-    """Modules are made on the CPU with parameters of any value, in memory that nothing has touched; nothing is drawn.
-
-    On the meta device, which would do as well, drawing makes torch import what it compiles with, and that takes longer
-    than all else of loading a model.
-    """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _Undrawn():
-        yield
 
 
 def _floating(dtype: torch.dtype | str) -> torch.dtype:

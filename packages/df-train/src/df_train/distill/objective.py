@@ -23,7 +23,6 @@ from df_infer.config import RolloutConfig
 from df_infer.sampling.guidance import combined, guidance_scales
 from df_infer.sampling.schedule import make_schedule
 from df_models import DualForce, DualForceConfig
-from df_models.attention.masks import FrameLayout
 from df_models.errors import UserError
 from df_models.flow import HistoryConfig, keyed_generator
 from df_models.model.dualforce import Velocity
@@ -66,9 +65,10 @@ class Distillation(Objective):
         self._path = make_schedule(stretched(config.rollout, config.distill.levels), model.sigma_structure_max)
         self._own_path = make_schedule(config.rollout, model.sigma_structure_max)
 
-    def layout(self, frames: int) -> FrameLayout:
-        """Every clip is shown upon a separate past, chunk by chunk."""
-        return FrameLayout.teacher_forcing(frames, self._chunk)
+    @property
+    def shows_history(self) -> bool:
+        """Every clip is shown upon a separate past."""
+        return True
 
     @property
     def frozen(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ docs/training-speed.md says what each of them is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -30,7 +30,7 @@ class Work:
     """What training on a clip takes.
 
     Args:
-        layout: what of a clip of so many latent frames goes through the layers, and what of it sees what.
+        history: whether a copy of the clip goes through the layers before it (teacher forcing, error recycling).
         flame: whether the FLAME head is trained.
         frozen: an adapter is trained instead of the weights (:func:`df_models.model.flops.training_flops`).
         known: whether the model is told which entries of its structure are known.
@@ -41,14 +41,14 @@ class Work:
         self,
         model: DualForceConfig,
         *,
-        layout: Callable[[int], FrameLayout],
+        history: bool,
         flame: bool,
         known: bool,
         frozen: bool = False,
         extra_forwards: float = 0.0,
     ) -> None:
         self._model = replace(model, structure_known=model.structure_known and known)
-        self._layout, self._flame, self._frozen, self._extra = layout, flame, frozen, extra_forwards
+        self._history, self._flame, self._frozen, self._extra = history, flame, frozen, extra_forwards
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def of(self, batch: Batch) -> tuple[int, int]:
@@ -62,7 +62,7 @@ class Work:
         return len(batch) * tokens, len(batch) * operations
 
     def _of_clip(self, frames: int, height: int, width: int, features: int) -> tuple[int, int]:
-        layout = self._layout(frames)
+        layout = FrameLayout.teacher_forcing(frames) if self._history else FrameLayout.clip(frames)
         tokens = video_tokens(self._model, height, width)
         operations = training_flops(
             self._model, layout, tokens, features=features, flame=self._flame, frozen=self._frozen

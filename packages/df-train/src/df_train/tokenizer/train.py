@@ -22,7 +22,9 @@ from df_infer.run_log import RunLog
 from df_models.encoders.video.wan_autoencoder import WanAutoencoder
 from df_models.encoders.video.wan_vae import WanVAE, new_autoencoder
 from df_models.encoders.video.wan_vae_files import write_autoencoder
+from df_models.errors import UserError
 from df_models.files import atomic_write, check_output_directory, check_owned, mark_owned
+from df_models.initial_values import without_initial_values
 from df_models.locks import one_writer
 from df_models.machine import Precision, choose_precision, describe_device
 from df_models.settings import dump_config
@@ -171,8 +173,14 @@ def preflight(config: TokenizerConfig) -> None:
     """Check what can be checked before any work.
 
     Raises:
-        UserError: no such dataset (`data.shards`) or VAE (`start_from`), or one that does not fit.
+        UserError: no such dataset (`data.shards`), VAE (`start_from`) or `architecture`, or one that does not fit.
     """
+    if config.start_from is None:
+        try:
+            with without_initial_values():
+                new_autoencoder(config.architecture)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"architecture describes no video VAE: {error}") from error
     check_output_directory(config.run_dir.path, inputs=[] if config.start_from is None else [str(config.start_from)])
     check_owned(config.run_dir.path, OWNER, owned_names(VAE))
     if config.data.shards is not None:

@@ -84,8 +84,16 @@ class WanVAEConfig:
         for name in (field.name for field in fields(self)):
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "latents_mean", tuple(float(value) for value in self.latents_mean))
+        object.__setattr__(self, "latents_std", tuple(float(value) for value in self.latents_std))
         if self.attn_scales or self.dropout:
             raise ValueError("attn_scales must be [] and dropout 0")
+        sizes = self.base_dim, self.decoder_base_dim or 1, self.z_dim, self.num_res_blocks, *self.dim_mult
+        if min(sizes) < 1:
+            raise ValueError("base_dim, decoder_base_dim, z_dim, num_res_blocks and dim_mult must be at least 1")
+        channels = 3 * (self.patch_size or 1) ** 2
+        if self.in_channels != channels or self.out_channels != channels:
+            raise ValueError(f"in_channels and out_channels must be {channels}, 3 for each pixel of a patch")
         if len(self.temperal_downsample) != len(self.dim_mult) - 1:
             raise ValueError("temperal_downsample must have one entry less than dim_mult")
         if len(self.latents_mean) != self.z_dim or len(self.latents_std) != self.z_dim:
@@ -116,14 +124,12 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """Return ``[B, 2 C, T, h, w]`` of patches ``[B, channels, P, rows, columns]``."""
-        memory.begin()
-        x = self.conv_in(x, memory)
-        for block in self.down_blocks:
-            x = block(x, memory)
-        x = self.mid_block(x, memory)
-        x = self.conv_out(F.silu(self.norm_out(x)), memory)
-        memory.end()
-        return x
+        with memory.passing():
+            x = self.conv_in(x, memory)
+            for block in self.down_blocks:
+                x = block(x, memory)
+            x = self.mid_block(x, memory)
+            return self.conv_out(F.silu(self.norm_out(x)), memory)
 
 
 class Decoder(nn.Module):
@@ -148,13 +154,11 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """Return patches ``[B, channels, P, rows, columns]`` of ``[B, C, T, h, w]``."""
-        memory.begin()
-        x = self.mid_block(self.conv_in(x, memory), memory)
-        for block in self.up_blocks:
-            x = block(x, memory)
-        x = self.conv_out(F.silu(self.norm_out(x)), memory)
-        memory.end()
-        return x
+        with memory.passing():
+            x = self.mid_block(self.conv_in(x, memory), memory)
+            for block in self.up_blocks:
+                x = block(x, memory)
+            return self.conv_out(F.silu(self.norm_out(x)), memory)
 
 
 class WanAutoencoder(nn.Module):
@@ -173,6 +177,7 @@ class WanAutoencoder(nn.Module):
 
         The first frame of a stream goes alone, all others four (or a multiple of it) at a time.
         """
+        assert video_BCPHW.shape[2] == 1 or not memory.first
         patch = self.config.patch_size or 1
         patches = rearrange(video_BCPHW, "b c t (h p) (w q) -> b (c q p) t h w", p=patch, q=patch)
         return self.quant_conv(self.encoder(patches, memory))
@@ -182,6 +187,7 @@ class WanAutoencoder(nn.Module):
 
         The first frame of a stream goes alone and gives 1 pixel frame, every other gives 4.
         """
+        assert latents_BCThw.shape[2] == 1 or not memory.first
         patch = self.config.patch_size or 1
         patches = self.decoder(self.post_quant_conv(latents_BCThw), memory)
         return rearrange(patches, "b (c q p) t h w -> b c t (h p) (w q)", p=patch, q=patch)

@@ -9,6 +9,8 @@ Shape legend: B batch, C channels, T frames, H, W rows and columns, all of the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -30,13 +32,14 @@ class Memory:
         self.held: list[Tensor] = held or []
         self._new: list[Tensor] = []
 
-    def begin(self) -> None:
-        """Begin a pass through the network."""
-        self._new = []
-
-    def end(self) -> None:
-        """Keep what the pass has left."""
-        self.held, self._new = self._new, []
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Go through the network once; what it leaves is kept at the end."""
+        try:
+            yield
+            self.held = self._new
+        finally:
+            self._new = []
 
     @property
     def first(self) -> bool:
@@ -62,7 +65,12 @@ class CausalConv(nn.Conv3d):
     kernel is wider than 3 or batch, channels, frames and rows multiply to more than 20 480 (``use_mkldnn`` in
     ``aten/src/ATen/native/Convolution.cpp``). A stream of small images is all below that, and oneDNN, which torch takes
     elsewhere, is faster (``benchmarks/live.py``), more so with the channels last (:func:`suit_device`).
+
+    Attributes:
+        by_onednn: whether oneDNN is taken wherever it can be.
     """
+
+    by_onednn = True
 
     def __init__(self, width: int, out_width: int, size: int | tuple[int, int, int] = 3, *, stride: int = 1) -> None:
         time, rows, columns = (size,) * 3 if isinstance(size, int) else size
@@ -72,7 +80,7 @@ class CausalConv(nn.Conv3d):
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         """Return ``[B, C, T, H, W]``; a kernel of one frame needs no memory."""
         x = x if memory is None else memory.behind(x, self.kernel_size[0] - 1)
-        if not _onednn_takes(x, self.weight):
+        if not (self.by_onednn and _onednn_takes(x, self.weight)):
             return super().forward(x)
         settings = self.padding, self.stride, self.dilation, self.groups
         return torch.ops.aten.mkldnn_convolution(x, self.weight, self.bias, *settings)
@@ -214,6 +222,7 @@ class ResidualDownBlock(nn.Module):
         self.resnets = residual_blocks(width, out_width, blocks)
         self.downsampler = None if last else Downsample(out_width, in_time=in_time)
         self._factors, self._out_width = (1 + in_time, 1 if last else 2), out_width
+        _check_around(width * self._factors[0] * self._factors[1] ** 2, out_width)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """Return ``[B, C', T', H', W']`` of the next scale."""
@@ -228,6 +237,11 @@ class ResidualDownBlock(nn.Module):
         x = F.pad(x, (0, 0, 0, 0, -x.shape[2] % time, 0))
         x = rearrange(x, "b c (t p) (h q) (w r) -> b (c p q r) t h w", p=time, q=space, r=space)
         return reduce(x, "b (c n) t h w -> b c t h w", "mean", c=self._out_width)
+
+
+def _check_around(many: int, few: int) -> None:
+    if many % few:
+        raise ValueError(f"with is_residual {many} channels must be a multiple of {few}: change dim_mult or base_dim")
 
 
 class UpBlock(nn.Module):
@@ -254,6 +268,8 @@ class ResidualUpBlock(nn.Module):
         self.resnets = residual_blocks(width, out_width, blocks)
         self.upsampler = None if last else Upsample(out_width, out_width, in_time=in_time)
         self._factors, self._out_width = (1 + in_time, 2), out_width
+        if not last:
+            _check_around(out_width * self._factors[0] * self._factors[1] ** 2, width)
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """Return ``[B, C', T', H', W']`` of the next scale."""

@@ -8,6 +8,7 @@ Shape legend: B batch, T latent frames, P pixel frames, C latent channels, H, W 
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,10 +145,11 @@ class WanEncoderSession:
         Raises:
             UserError: another number of frames, a size that is no multiple of 8, or another than the stream's.
         """
-        latents = []
-        for frames in self._stream.split_pixels(video_BPCHW):
-            moments = self._vae.module.encode_frames(self._vae.raw_pixels(frames), self._memory)
+        stream, memory, latents = copy(self._stream), Memory(self._memory.held), []
+        for frames in stream.split_pixels(video_BPCHW):
+            moments = self._vae.module.encode_frames(self._vae.raw_pixels(frames), memory)
             latents.append(self._vae.normalised(moments.chunk(2, dim=1)[0]))
+        self._stream, self._memory = stream, memory  # a call that fails changes nothing
         return torch.cat(latents, dim=1)
 
 
@@ -165,8 +167,10 @@ class WanDecoderSession:
         Raises:
             UserError: there is none, or it is of another size than the stream's.
         """
-        frames = self._stream.split_latents(latents_BTChw)
-        pieces = [self._vae.module.decode_frames(self._vae.raw_latents(frame), self._memory) for frame in frames]
+        stream, memory = copy(self._stream), Memory(self._memory.held)
+        frames = stream.split_latents(latents_BTChw)
+        pieces = [self._vae.module.decode_frames(self._vae.raw_latents(frame), memory) for frame in frames]
+        self._stream, self._memory = stream, memory  # a call that fails changes nothing
         return ((torch.cat(pieces, dim=2).float().clamp(-1, 1) + 1) / 2).transpose(1, 2)
 
     def state(self) -> dict[str, Tensor]:

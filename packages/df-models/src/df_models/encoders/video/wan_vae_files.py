@@ -17,6 +17,7 @@ from df_models.encoders.video.wan_vae_names import to_diffusers
 from df_models.encoders.weights import Origin, hash_files, load_strict, read_tensors, require_files
 from df_models.errors import UserError
 from df_models.files import atomic_write
+from df_models.initial_values import without_initial_values
 
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -62,7 +63,8 @@ def read_autoencoder(origin: Origin, path: Path) -> tuple[WanAutoencoder, str]:
         file, tensors = path / WEIGHTS, read_tensors(path / WEIGHTS)
         settings = _read_settings(path / CONFIG, origin)
     try:
-        vae = new_autoencoder(settings)
+        with without_initial_values():
+            vae = new_autoencoder(settings)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path / CONFIG} describes no AutoencoderKLWan ({error}); {origin.how_to_get}") from error
     load_strict(vae, tensors, origin, file)
