@@ -3,7 +3,7 @@
 CPU time of this process on one thread, the median over clips. The encoder's floating-point operations are counted by
 PyTorch and set against the rate of plain matrix products in the same process.
 
-    python benchmarks/corpus.py
+    uv run python benchmarks/corpus.py
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Three questions, each answered by a ratio within one run:
 
 Weights are random and latents are noise: neither changes what is computed. Each length runs in a process of its own.
 
-    python benchmarks/generation.py --preset quickstart --device cpu
+    uv run python benchmarks/generation.py --preset quickstart --device cpu
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ the model's step as it stands and compiled into one graph (on a GPU also as a CU
 convolutions by torch's own choice and by oneDNN. A latent frame is 0.16 s of sound; the share of that is what counts
 for a live stream. Weights are random: they do not change what is computed.
 
-    python benchmarks/live.py                  # quickstart, 64x64, CPU, sampled as its configuration says
-    python benchmarks/live.py --threads 2 --wall
-    python benchmarks/live.py --device cuda --preset dualforce-wan --size 512 --steps 20 --copies 1 --window 8
+    uv run python benchmarks/live.py                  # quickstart, 64x64, CPU, sampled as its configuration says
+    uv run python benchmarks/live.py --threads 2 --wall
+    uv run python benchmarks/live.py --device cuda --preset dualforce-wan --size 512 --steps 20 --copies 1 --window 8
 """
 
 from __future__ import annotations

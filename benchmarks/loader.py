@@ -13,8 +13,8 @@ The first epoch, each clip decoded from its shard in shuffled order, is compared
 If the clips have the preset's size, batches are held against a training step of the preset: their CPU time, and the
 share of the wall clock that a training loop waits for its batches, first epoch included.
 
-    python benchmarks/loader.py
-    python benchmarks/loader.py --clips 1024 --size 512 --batch 8
+    uv run python benchmarks/loader.py
+    uv run python benchmarks/loader.py --clips 1024 --size 512 --batch 8
 """
 
 from __future__ import annotations

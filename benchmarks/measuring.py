@@ -1,6 +1,6 @@
 """What reading and measuring cost beside what nothing can spare, and the memory that they take.
 
-    OMP_NUM_THREADS=1 python benchmarks/measuring.py --faces ../shared/data/grid --weights ../shared/weights
+    OMP_NUM_THREADS=1 uv run python benchmarks/measuring.py --faces ../shared/data/grid --weights ../shared/weights
 
 Nothing is generated: a folder with the clips' own videos stands for the system. *Needed* is to decode each true clip
 and each of the system's videos once, and one forward pass of every network over each of their frames. *Cost* is

@@ -4,7 +4,7 @@ A step is `df-train`'s own (`training_step.py`), in float32 on the CPU, with and
 torch's profiler records every allocation and release of tensors, from before the model is built until two steps are
 over; the peak of their running sum is what a step takes. (The memory of the process would count libraries too.)
 
-    python benchmarks/memory.py
+    uv run python benchmarks/memory.py
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ second (random weights, the quickstart's own sampling) alone, and beside as many
 
 "Alone" means something on an idle machine only: the result tells the load that it began with.
 
-    python benchmarks/neighbours.py
+    uv run python benchmarks/neighbours.py
 """
 
 from __future__ import annotations

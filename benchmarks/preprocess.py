@@ -10,7 +10,7 @@ Measured on the inputs of a build config, with its stages and encoders:
 
 ``--storage`` prints the bytes of an hour of clips by tensor, from the format alone, and measures nothing.
 
-    python benchmarks/preprocess.py --config configs/data/grid.yaml --clips 16
+    uv run python benchmarks/preprocess.py --config configs/data/grid.yaml --clips 16
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ the time inside the save (and, beside training, for its end) of the time of the 
 *longer* than one without a checkpoint also has what the other thread takes from the steps: on a CPU both share the
 cores. Only a machine that does nothing else gives figures worth keeping.
 
-    python benchmarks/saves.py --threads 2
-    python benchmarks/saves.py --preset poc --device cuda --batch 8 --size 256
+    uv run python benchmarks/saves.py --threads 2
+    uv run python benchmarks/saves.py --preset poc --device cuda --batch 8 --size 256
 """
 
 from __future__ import annotations

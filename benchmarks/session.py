@@ -8,10 +8,10 @@ without, the quickstart with random weights (the arithmetic is the same) and its
 The same speech is spoken over and over. Of a run on rendered people, the exact reader compares its last repetition with
 its second one: identity to the portrait (last over second), and by how many frames the mouth comes later (40 ms each).
 
-    python benchmarks/session.py --run runs/quickstart --seconds 60 --threads 2
-    python benchmarks/session.py --run runs/quickstart --seconds 1800 --threads 2      # a soak
-    python benchmarks/session.py --run runs/quickstart --seconds 30 --sessions 2       # two on one model
-    python benchmarks/session.py --sessions 4 --seconds 30 --cost                      # what a batch costs, no clock
+    uv run python benchmarks/session.py --run runs/quickstart --seconds 60 --threads 2
+    uv run python benchmarks/session.py --run runs/quickstart --seconds 1800 --threads 2      # a soak
+    uv run python benchmarks/session.py --run runs/quickstart --seconds 30 --sessions 2       # two on one model
+    uv run python benchmarks/session.py --sessions 4 --seconds 30 --cost                # what a batch costs, no clock
 
 Of several sessions each is shown twice: with its chunks made one after the other, and with those that are due together
 in one batch. Before that, in the same process, what a batch costs: chunks of 1, 2, .. sessions made together, by the

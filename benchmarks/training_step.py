@@ -10,8 +10,8 @@ A plain loop is what one would write by hand: the same model, loss and averaged 
 same dtype by autocast, AdamW, and no engine: no FSDP2, reader, meters, or skipping of bad gradients. Both take turns.
 With `--against ways` the engine's step is measured with SDPA and with FlexAttention, eager and with compiled layers.
 
-    python benchmarks/training_step.py --preset quickstart --device cpu
-    python benchmarks/training_step.py --preset poc --device cuda --batch 8 --frames 9 --size 256 --compile
+    uv run python benchmarks/training_step.py --preset quickstart --device cpu
+    uv run python benchmarks/training_step.py --preset poc --device cuda --batch 8 --frames 9 --size 256 --compile
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
    square matrix products of the same dtype in the same process. Counted are the operations that the mask asks for:
    half of the attention is not computed and not counted.
 
-    python benchmarks/video_tower.py --device cpu
-    python benchmarks/video_tower.py --device cuda --layers 30 --frames 9 --size 512 --compile
+    uv run python benchmarks/video_tower.py --device cpu
+    uv run python benchmarks/video_tower.py --device cuda --layers 30 --frames 9 --size 512 --compile
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ libraries are asked for on the spot; they are no part of the project (docs/servi
 invisible-watermark needs onnxruntime, which the package does not ask for:
 
     uv run --with blind-watermark==0.4.4 --with invisible-watermark==0.2.0 --with onnxruntime \\
-        python benchmarks/watermark.py runs/quickstart/samples/step-950/clip-0.mp4
+        uv run python benchmarks/watermark.py runs/quickstart/samples/step-950/clip-0.mp4
 
 Shape legend: T frames, N bits.
 """

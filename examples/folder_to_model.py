@@ -15,9 +15,8 @@ from df_data.build.build import build
 from df_data.build.config import BuildConfig
 from df_data.sources.matching import VIDEOS
 from df_models.cli_support import run_cli
-from df_models.settings import load_config, validate_config
-from df_train.config import TrainConfig
-from df_train.run import train
+from df_models.settings import validate_config
+from df_train.cli import main as df_train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -36,10 +35,10 @@ def shards(videos: Path, out: Path, val: int, pattern: str) -> None:
     build(validate_config(BuildConfig, settings))
 
 
-def model(data: Path, run: Path, steps: int, changes: list[str]) -> None:
-    """Train the quickstart model on the shards."""
+def model(data: Path, run: Path, steps: int, changes: list[str]) -> int:
+    """Train the quickstart model on the shards; return df-train's exit code."""
     settings = [f"data.root={data}", f"run_dir={run}", f"optim.steps={steps}", "sample.frames=33", *changes]
-    train(load_config(TrainConfig, CONFIGS / "train" / "grid.yaml", settings))
+    return df_train(["--config", str(CONFIGS / "train" / "grid.yaml"), *settings])
 
 
 def main(argv: list[str]) -> int:
@@ -52,8 +51,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="settings of df-train")
     options = parser.parse_intermixed_args(argv)
     shards(options.videos, options.out / "data", options.val, options.pattern)
-    model(options.out / "data", options.out / "run", options.steps, options.changes)
-    return 0
+    return model(options.out / "data", options.out / "run", options.steps, options.changes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """df-models alone: the dual model, one denoising call, saved and loaded again.
 
-    python examples/model_alone.py
+    uv run python examples/model_alone.py
 
 Needs ``pip install df-models`` and nothing else of this repository.
 """

@@ -2,8 +2,8 @@
 
     uv run python examples/own_encoder.py data.root=data/loudness run_dir=runs/loudness
 
-Makes the quickstart's corpus with it and trains on that; the model takes width and pooling from the dataset. Settings
-after the script's name are those of df-train. docs/how-to/encoder.md says what an encoder must give.
+Makes the quickstart's corpus with it and trains on that; the model takes width and pooling from the dataset. What
+follows the script's name is df-train's: settings, --fresh, --check. docs/how-to/encoder.md says what an encoder gives.
 """
 
 import hashlib
@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from df_models.cli_support import run_cli
 from df_models.encoders.audio.framing import HOP
 from df_models.encoders.registry import EncoderEntry, register
 from df_models.encoders.weights import refuse_location
-from df_models.settings import load_config
 from df_models.time import samples_for
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train" / "quickstart.yaml"
@@ -52,13 +50,7 @@ def load(name: str, location: str | None) -> Loudness:
 register(EncoderEntry("audio", "loudness", __name__, embedded=True, pool="concat"))
 
 
-def main(settings: list[str]) -> int:
-    from df_train.config import TrainConfig
-    from df_train.run import train
-
-    train(load_config(TrainConfig, CONFIG, ["data.synth.audio_encoder=loudness", *settings]))
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(run_cli(main, Path(sys.argv[0]).name))
+    from df_train.cli import main
+
+    raise SystemExit(main(["--config", str(CONFIG), "data.synth.audio_encoder=loudness", *sys.argv[1:]]))

@@ -2,20 +2,17 @@
 
     uv run python examples/own_loss.py run_dir=runs/jitter
 
-Trains the quickstart with it. Settings after the script's name are those of df-train. docs/how-to/loss.md says what a
-loss is given and returns.
+Trains the quickstart with it. What follows the script's name is df-train's: settings, --fresh, --check.
+docs/how-to/loss.md says what a loss is given and returns.
 """
 
 import sys
 from pathlib import Path
 
-from df_models.cli_support import run_cli
 from df_models.flow import clean_from_velocity
-from df_models.settings import load_config
-from df_train.config import TrainConfig
+from df_train.cli import main
 from df_train.figures.meter import LossTerm
 from df_train.objective import LOSSES, Answer, LossSpec
-from df_train.run import train
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train" / "quickstart.yaml"
 
@@ -30,10 +27,5 @@ def jitter(answer: Answer) -> LossTerm:
 LOSSES["jitter"] = LossSpec("mean squared step between neighbouring slots of the predicted clean structure", jitter)
 
 
-def main(settings: list[str]) -> int:
-    train(load_config(TrainConfig, CONFIG, ["objective.extra.jitter=0.1", *settings]))
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(run_cli(main, Path(sys.argv[0]).name))
+    raise SystemExit(main(["--config", str(CONFIG), "objective.extra.jitter=0.1", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""Measure every stage against known truth: ``python -m benchmarks.stages.report --out docs/results/stages.md``.
+"""Measure every stage against known truth: ``uv run python -m benchmarks.stages.report --out docs/results/stages.md``.
 
 Needs the face detector and the landmarker of the stages (``DF_TEST_WEIGHTS``), and GRID's clips (``DF_TEST_DATA``) for
 the rows of real faces.

@@ -1,4 +1,4 @@
-"""Measure the reader: ``python -m benchmarks.synth.reader_report --out docs/results/synthetic-reader.md``.
+"""Measure the reader: ``uv run python -m benchmarks.synth.reader_report --out docs/results/synthetic-reader.md``.
 
 Fresh renders of people that the reader was not trained on, clean, blurred, with noise, through a video VAE by choice.
 """

@@ -1,4 +1,4 @@
-"""Train the reader: ``python -m benchmarks.synth.reader_train --out reader.safetensors``.
+"""Train the reader: ``uv run python -m benchmarks.synth.reader_train --out reader.safetensors``.
 
 One seeded recipe: random renders of people that no corpus uses, degraded anew at every step, one CPU thread.
 """

@@ -1,6 +1,7 @@
 """How much of the mouth can be heard: a linear reading of the synthetic speech, and the speed of making it.
 
-It bounds from below what lip-sync a model of this corpus can learn. Run ``python -m benchmarks.synth.speech_report``.
+It bounds from below what lip-sync a model of this corpus can learn. Run
+``uv run python -m benchmarks.synth.speech_report``.
 
 Legend: T pixel frames, M mel bands, F features.
 """

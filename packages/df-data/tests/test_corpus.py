@@ -20,6 +20,8 @@ from df_data.reading import ShardReader
 from df_data.synth import corpus
 from df_data.synth.clip import make_clip
 from df_data.synth.corpus import SynthConfig, build_corpus, jobs_of
+from df_data.synth.planned import planned_manifest
+from df_data.synth.recorded import check_place, corpus_config
 from df_models.encoders import load_audio_encoder, random_tiny_vae
 from df_models.errors import UserError
 from df_models.machine import choose_precision
@@ -171,12 +173,15 @@ def test_as_many_clips_as_a_trial_allows(built: Path, tmp_path: Path, monkeypatc
 
     many, out = CONFIG.model_copy(update={"clips": 50}), tmp_path / "c"
     monkeypatch.setattr(corpus, "_TRIAL_CLIPS", 4)
-    assert corpus.corpus_config(out) is None
+    assert corpus_config(out) is None
     build_corpus(many, out, progress=False, fit=five)
-    assert data_bytes(out) == data_bytes(built) and corpus.corpus_config(out) == CONFIG
+    assert data_bytes(out) == data_bytes(built) and corpus_config(out) == CONFIG
     assert len(told) == 1 and 0 < told[0] < 60
     build_corpus(many.model_copy(update={"workers": 3}), out, progress=False, fit=five)
     assert len(told) == 1, "a corpus that was begun keeps its number of clips"
+    check_place(many, out, fitted=True)
+    with pytest.raises(UserError, match=r"holds a corpus of clips=5, not of clips=50; .*data\.synth=null"):
+        check_place(many, out)
     fewer, other = CONFIG.model_copy(update={"clips": 3}), many.model_copy(update={"seed": 9})
     for refused in (fewer, other):
         with pytest.raises(UserError, match=r"another configuration|holds a corpus of seed=4, not of seed=9"):
@@ -188,6 +193,13 @@ def test_a_fit_cannot_ask_for_more_than_the_configuration(tmp_path: Path, monkey
     monkeypatch.setattr(corpus, "_TRIAL_CLIPS", 1)
     build_corpus(CONFIG.model_copy(update={"clips": 2}), tmp_path / "c", progress=False, fit=lambda seconds: 99)
     assert read_manifest(tmp_path / "c" / "train").count == 2
+
+
+def test_what_a_corpus_will_say_is_what_it_says(built: Path) -> None:
+    made = read_manifest(built / "train")
+    unknown = ("build", "complete", "num_shards", "shards", "structure_statistics")
+    planned = planned_manifest(CONFIG).model_copy(update={name: getattr(made, name) for name in unknown})
+    assert planned == made
 
 
 def test_reader_reads_the_corpus(built: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from df_infer.run_dir import RunDir, RunRecord, Trained, open_run, read_record
+from df_infer.run_dir import Changed, RunDir, RunRecord, Trained, open_run, read_record
 from df_infer.run_log import RunLog, read_log
 from df_models.errors import UserError
 
@@ -35,6 +36,7 @@ def test_there_is_no_log_before_the_first_line(tmp_path: Path) -> None:
 
 def test_the_record_reads_back_and_is_the_proof_of_who_wrote_the_directory(tmp_path: Path) -> None:
     run, record = RunDir(tmp_path / "runs" / "a"), RunRecord("/data/synth", {"train": "12", "val": "34"})
+    record = replace(record, changes=(Changed(100, {"optim.lr": (0.002, 1e-5), "profile": (None, {"start": 5})}),))
     assert not run.ours and read_record(run.record) is None
     run.write_record(record)
     assert run.ours and read_record(run.record) == record

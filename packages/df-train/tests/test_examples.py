@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +75,20 @@ def tiny_quickstart(tmp_path: Path, tiny_model: dict[str, int]) -> list[str]:
     ]
 
 
-def test_a_loss_of_ones_own(tmp_path: Path, tiny_model: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_of_ones_own(
+    tmp_path: Path,
+    tiny_model: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    after_steps: Callable[..., AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr("df_train.objective.LOSSES", LOSSES.copy())
-    assert run("own_loss.py", *tiny_quickstart(tmp_path, tiny_model), monkeypatch=monkeypatch) == 0
+    given = tiny_quickstart(tmp_path, tiny_model)
+    with after_steps(1, act=lambda _: os.kill(os.getpid(), signal.SIGTERM)):
+        assert run("own_loss.py", *given, monkeypatch=monkeypatch) == 75
+    assert "the same command continues the run" in capsys.readouterr().out
+    assert run("own_loss.py", *given, monkeypatch=monkeypatch) == 0
+    assert str(tmp_path / "run" / "model") in capsys.readouterr().out
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert any("loss/jitter" in line for line in lines)
 
@@ -136,5 +150,9 @@ def test_all_stages_in_one_command(
     assert "runs/quickstart-stage1/model has no structure, bridge, audio, flame: these parts start afresh" in said
     kinds = {name: DualForce.from_pretrained(f"runs/quickstart-{name}/model").config.streams for name in STAGES}
     assert kinds == {"stage1": "video", "stage2": "both", "stage3": "both"}
+    assert "runs/quickstart-stage3/model\nnext: " in said
     assert run("stages.py", configs, *given, monkeypatch=monkeypatch) == 0
     assert capsys.readouterr().out.count("is finished") == 3
+    assert run("stages.py", configs, *given, "optim.steps=5", monkeypatch=monkeypatch) == 2
+    told = capsys.readouterr()
+    assert "runs/quickstart-stage1 is finished, at 2 of 5 steps; remove" in told.err and not told.out

@@ -195,6 +195,17 @@ def test_slurm_queues_a_job_again_that_goes_on(tmp_path: Path, code: int, before
         assert (tmp_path / "asked").read_text() == "requeue 77\n"
 
 
+def test_a_launch_by_a_python_without_df_train_is_one_sentence(tmp_path: Path):
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    script = str(LAUNCHERS / "torchrun.sh")
+    done = subprocess.run([script, "--config", "x"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 3
+    told = "this Python has no df-train with PyTorch; in the workspace say"
+    assert done.stderr.strip() == f"{script}: {told}: uv run {script} ..."
+
+
 @pytest.mark.timeout(600)
 def test_torchrun_goes_on_by_itself_when_a_process_is_killed(
     make_config: MakeConfig, tmp_path: Path, alone: list[dict[str, float]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from df_infer.run_dir import RunDir, RunRecord
+from df_infer.run_dir import Changed, RunDir, RunRecord, read_record
 from df_infer.run_log import read_log
 from df_models import DualForce
 from df_models.errors import UserError
@@ -18,6 +18,7 @@ from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop
 from df_train.run import train
 from df_train.saving.aside import set_aside
+from df_train.saving.changes import with_changes
 
 MakeConfig = Callable[..., TrainConfig]
 Interrupted = Callable[..., AbstractContextManager[None]]
@@ -220,6 +221,30 @@ def test_a_run_goes_on_without_the_model_that_it_started_from(
     assert DualForce.from_pretrained(stopped.directory / "model").config.structure_given == "sometimes"
     with pytest.raises(UserError, match="there is no model directory"):
         train(stopped, "fresh")
+
+
+def test_a_run_that_goes_on_otherwise_says_so_and_keeps_it(
+    make_config: MakeConfig, tmp_path: Path, interrupted_after: Interrupted, capsys: pytest.CaptureFixture[str]
+):
+    def config(rate: float) -> TrainConfig:
+        return make_config(tmp_path / "run", optim={"steps": 4, "warmup": 1, "lr": rate})
+
+    with interrupted_after(2, 3):
+        train(config(2e-3))
+        train(config(1e-5))
+        told = capsys.readouterr().out
+        train(config(1e-5))
+    assert told.count("changed since it stopped: optim.lr 0.002 -> 1e-05 (run.json keeps it)") == 1
+    assert "changed since" not in capsys.readouterr().out
+    record = read_record(tmp_path / "run" / "run.json")
+    assert record is not None and record.changes == (Changed(2, {"optim.lr": (2e-3, 1e-5)}),)
+
+
+def test_what_is_changed_again_before_a_step_is_one_change():
+    past = (Changed(5, {"seed": (0, 1)}), Changed(9, {"optim.lr": (1, 2), "log.every": (5, 6)}))
+    again = with_changes(past, 7, {"optim.lr": (2, 3), "log.every": (6, 5)})
+    assert again == (past[0], Changed(7, {"optim.lr": (1, 3)}))
+    assert with_changes(past, 10, {}) == past
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ from typing import Any
 import pytest
 
 from df_data.format.sample import Sample
+from df_data.synth.config import SynthConfig
 from df_infer.run_dir import RunDir
 from df_models.cli_support import MachineError
 from df_models.errors import UserError
 from df_models.files import mark_owned
 from df_models.locks import one_writer
-from df_models.settings import Location
+from df_models.settings import Location, dump_config, load_config
 from df_train import engine
 from df_train.cli import main
 from df_train.config import TrainConfig
@@ -32,6 +34,7 @@ from df_train.tokenizer.train import preflight
 MakeConfig = Callable[..., TrainConfig]
 AfterSteps = Callable[..., AbstractContextManager[None]]
 SHORT = {"steps": 4, "warmup": 2}
+CONFIGS = Path(__file__).parents[3] / "configs" / "train"
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -179,6 +182,30 @@ def test_a_check_says_when_the_run_could_not_be_written(
         assert why in error.err and "ready" not in error.out
 
 
+@pytest.mark.parametrize("name", ["quickstart/stage1-video", "sync"])
+def test_a_check_says_when_another_corpus_is_in_the_place(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = SynthConfig(clips=297, val_clips=16)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "config.yaml").write_text(dump_config(there))
+    told = [f"data.root={tmp_path / 'data'}", f"run_dir={tmp_path / 'run'}", "device=cpu"]
+    assert main(["--config", str(CONFIGS / f"{name}.yaml"), *told, "--check"]) == 2
+    assert "holds a corpus of clips=297, not of clips=1000" in capsys.readouterr().err
+
+
+def test_a_corpus_still_to_be_made_decides_the_encoders_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the preset: poc's own are far larger, and have to be fetched."""
+    loaded: list[str] = []
+    monkeypatch.setattr("df_train.preflight.load_video_vae", loaded.append)
+    monkeypatch.setattr("df_train.preflight.check_disk", lambda config, model: None)
+    told = [f"data.root={tmp_path / 'data'}", f"run_dir={tmp_path / 'run'}", "device=cpu"]
+    preflight_run(load_config(TrainConfig, CONFIGS / "poc-bench.yaml", told))
+    assert loaded == ["df-tiny"]
+
+
 @pytest.mark.parametrize("owner", ["", "df-train-tokenizer"])
 def test_a_tokenizer_writes_over_its_own_only(tmp_path: Path, owner: str) -> None:
     config = TokenizerConfig(run_dir=Location(tmp_path / "run"))
@@ -266,3 +293,17 @@ def test_a_disk_that_is_full_in_another_process_is_told_too(
     usage.free = 1 << 30
     assert not checkpoint._for_want_of_space(error, tmp_path)
     assert not checkpoint._for_want_of_space(RuntimeError("another"), tmp_path)
+
+
+def test_one_interrupt_that_comes_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout` and a terminal send it to the whole group, and `uv run` forwards it."""
+    now = [100.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+    with engine.Interrupts().watch() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        now[0] += 0.02
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.reason is engine.Stop.INTERRUPTED
+        now[0] += 1.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

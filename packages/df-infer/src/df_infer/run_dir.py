@@ -1,7 +1,8 @@
 """The run directory: what stands where in it. df-train writes it, df-infer and df-eval read it.
 
     runs/<name>/
-      run.json             who wrote it, and the digests of the dataset it was trained on
+      run.json             who wrote it, the digests of the dataset it was trained on, and which settings were changed
+                           at which step when it went on
       config.yaml          every setting, resolved
       metrics.jsonl        the log (`df_infer.run_log`)
       checkpoints/step-N/  to resume
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -41,6 +42,13 @@ FORMAT = 1
 _STEP = re.compile(r"step-(\d+)")
 
 
+class Changed(NamedTuple):
+    """Settings with which a run went on from a step otherwise than before: by their dotted names, (before, after)."""
+
+    step: int
+    settings: Mapping[str, tuple[Any, Any]]
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """What `run.json` says.
@@ -48,10 +56,12 @@ class RunRecord:
     Attributes:
         data_root: the dataset's directory at the time of training, absolute, or its URL; where to look first.
         splits: the digest of each split that was there (`df_data.format.manifest.Manifest.digest`).
+        changes: of settings while it was trained; `config.yaml` has the last values alone.
     """
 
     data_root: str = ""
     splits: Mapping[str, str] = field(default_factory=dict)
+    changes: Sequence[Changed] = ()
 
 
 @dataclass(frozen=True)
@@ -196,7 +206,9 @@ class RunDir:
         self.root.mkdir(parents=True, exist_ok=True)
         dataset = {"root": record.data_root, "splits": dict(record.splits)}
         version = metadata.version("df-infer")
-        tree = {"format": FORMAT, "written_by": WRITER, "version": version, "dataset": dataset}
+        tree: dict[str, Any] = {"format": FORMAT, "written_by": WRITER, "version": version, "dataset": dataset}
+        if record.changes:
+            tree["changes"] = [change._asdict() for change in record.changes]
         atomic_write(self.record, json.dumps(tree, indent=1) + "\n")
 
 
@@ -213,7 +225,11 @@ def read_record(path: Path) -> RunRecord | None:
         if tree["written_by"] != WRITER or tree["format"] != FORMAT:
             raise UserError(f"{path} is not of {WRITER} or not of format {FORMAT}, which this version reads")
         splits = {str(name): str(identity) for name, identity in tree["dataset"]["splits"].items()}
-        return RunRecord(str(tree["dataset"]["root"]), splits)
+        changes = tuple(
+            Changed(int(change["step"]), {str(name): (old, new) for name, (old, new) in change["settings"].items()})
+            for change in tree.get("changes", ())
+        )
+        return RunRecord(str(tree["dataset"]["root"]), splits, changes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -54,6 +55,10 @@ _REASONS = (None, Stop.TIME, Stop.TOLD, Stop.INTERRUPTED)
 """To stop before all steps are taken, the weightiest last: of several processes the weightiest reason counts."""
 
 
+_AGAIN_SECONDS = 1.0
+"""One Ctrl-C may come twice within milliseconds, from the terminal and forwarded by `uv run`; no hand is so fast."""
+
+
 class NotFinite(RuntimeError):
     """The loss, the gradient or the weights are no longer numbers."""
 
@@ -67,6 +72,7 @@ class Interrupts:
 
     ctrl_c: bool = False
     told: bool = False
+    _first: float = 0.0
 
     @property
     def reason(self) -> Stop | None:
@@ -77,10 +83,10 @@ class Interrupts:
         """Only a second Ctrl-C is a wish to stop at once: launchers send SIGTERM after the first."""
         if signum != signal.SIGINT:
             self.told = True
-        elif self.ctrl_c:
+        elif not self.ctrl_c:
+            self.ctrl_c, self._first = True, time.monotonic()
+        elif time.monotonic() - self._first >= _AGAIN_SECONDS:
             raise KeyboardInterrupt
-        else:
-            self.ctrl_c = True
 
     @contextmanager
     def watch(self) -> Iterator[Interrupts]:

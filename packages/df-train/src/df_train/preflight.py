@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from df_data.format.manifest import MANIFEST_NAME, Manifest, structure_layout
+from df_data.format.manifest import MANIFEST_NAME, Manifest
 from df_data.reading.peek import manifest_of
+from df_data.synth.planned import planned_manifest
+from df_data.synth.recorded import check_place
 from df_infer.config import OTHERS
 from df_infer.rollout import heard_ahead
 from df_infer.run_dir import RunDir, Trained
@@ -28,6 +29,7 @@ from df_models.structure import FLAME_159
 from df_models.time import latent_length
 from df_train import begin
 from df_train.adapter import start_adapter
+from df_train.budget import wants_clock
 from df_train.config import TrainConfig
 from df_train.data.contract import check_fit, check_vae, decided_by
 from df_train.data.dataset import check_cuts, check_lengths, look_at, training_manifest
@@ -68,12 +70,12 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     manifest = known_manifest(config)
     if manifest:
         check_lengths(config.data, manifest)
+    expected = manifest or expected_manifest(config)
     check_held_out(config, manifest if config.data.synth is None else None)
     with nullcontext() if config.model.start_from else torch.device("meta"):  # its sizes are all that is asked
-        model = begin.build_model(config, decided_by(config, manifest), saved=saved)
-    if manifest:
-        check_fit(model.config, manifest, config.data.structure)
-    given_structure(config.objective, model.config if manifest else _as_synthetic(model.config))
+        model = begin.build_model(config, decided_by(config, expected), saved=saved)
+    check_fit(model.config, expected, config.data.structure)
+    given_structure(config.objective, model.config)
     start_adapter(model, config)
     check_hearing(config.objective, model.config)
     if config.task == "distill":
@@ -94,9 +96,14 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
             check_vae(vae, manifest)
 
 
-def _as_synthetic(model: DualForceConfig) -> DualForceConfig:
-    """The configuration that a model will have of a synthetic corpus that is still to be made."""
-    return replace(model, structure_layout=model.structure_layout or structure_layout(None))
+def expected_manifest(config: TrainConfig) -> Manifest:
+    """What a synthetic corpus that is still to be made will say: it decides of the model what it will decide then.
+
+    Raises:
+        UserError: one of its encoders is missing.
+    """
+    assert config.data.synth is not None
+    return planned_manifest(config.data.synth)
 
 
 def first_flame(config: TrainConfig, model: DualForceConfig, manifest: Manifest | None) -> FlameScale | None:
@@ -115,8 +122,7 @@ def first_flame(config: TrainConfig, model: DualForceConfig, manifest: Manifest 
 def check_judge(config: TrainConfig, model: DualForceConfig, manifest: Manifest | None) -> None:
     """The lip-sync expert, where it is a loss, is of the model's encoders, and its windows fit into the clips."""
     settings = config.objective.sync
-    if manifest:
-        open_judge(settings, model)
+    open_judge(settings, model)
     if length := shortest_clip(config.data, manifest):
         check_windows(settings, length)
 
@@ -137,6 +143,7 @@ def check_data(config: TrainConfig) -> None:
     if data.synth is not None:
         length = latent_length(data.synth.frames)
         check_cuts(data, length, length)
+        check_place(data.synth, Path(data.root), fitted=wants_clock(config.budget))
         return
     if not data.remote and not Path(data.split("train")).is_dir():
         raise UserError(

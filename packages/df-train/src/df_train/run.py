@@ -56,6 +56,7 @@ from df_train.processes.sharding import spread
 from df_train.sampling import Sampler
 from df_train.saving import state
 from df_train.saving.aside import forget, put_back, recover, set_aside
+from df_train.saving.changes import changes_noted
 from df_train.saving.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.saving.export import Milestones, write_averaged
 from df_train.saving.start import (
@@ -234,7 +235,7 @@ def _begin(
             f"milestones that the run takes again, since it goes on from step {step}, are removed: of steps "
             f"{', '.join(map(str, gone))}"
         )
-    run.write_record(record_of(config, known))
+    run.write_record(replace(record_of(config, known), changes=changes_noted(run, config, step, say) if step else ()))
     write_config(run, config)
 
 

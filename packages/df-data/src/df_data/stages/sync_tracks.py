@@ -5,7 +5,7 @@ in seven bands, all at 50 Hz. Each loses its slow part (a Gaussian of 0.2 s: the
 and is scaled to deviation 1 within the stretch. The pairs are the first four of a canonical correlation analysis
 (Hotelling 1936) of the tracks, each seen at five moments within +-80 ms: weighted sums of the lips that go best with
 weighted sums of the audio. Their weights, with what correlations are worth as evidence (:mod:`df_data.stages.sync`),
-stand in ``sync_fit.json``; ``python -m benchmarks.stages.fit_sync`` makes that file, which names the people.
+stand in ``sync_fit.json``; ``uv run python -m benchmarks.stages.fit_sync`` makes that file, which names the people.
 
 Shape legend: T frames at 25 Hz, N samples at 16 kHz, M = 2 T - 1 steps of 20 ms, V tracks of the lips, B bands,
 O moments, K pairs.

@@ -31,6 +31,7 @@ from df_data.format.sample import Sample, SampleMeta
 from df_data.format.shards import SplitWriter, num_shards_for, staged_shards
 from df_data.synth.clip import IDENTITIES, SynthClip, make_clip
 from df_data.synth.config import SynthConfig
+from df_data.synth.recorded import CONFIG, begun_with_fewer, refuse_other_config
 from df_data.synth.seeding import rng_for
 from df_data.synth.speech.sentences import SPLITS, Split
 from df_models.encoders import load_audio_encoder
@@ -38,7 +39,7 @@ from df_models.errors import UserError
 from df_models.files import atomic_write, check_output_directory
 from df_models.locks import one_writer
 from df_models.media.levels import speech_level
-from df_models.settings import dump_config, load_config
+from df_models.settings import dump_config
 
 GENERATOR = "3"
 """Raised when a clip of the same seed changes: a corpus half made by the old generator is then refused."""
@@ -46,7 +47,6 @@ GENERATOR = "3"
 ENCODE_FRAMES = 16 * 33
 """Pixel frames that are encoded together."""
 
-_CONFIG = "config.yaml"
 _WARM_UP_ROUNDS = 8
 """Of one clip per process; a process that got none in all of them starts during the trial."""
 _TRIAL_CLIPS = 24
@@ -88,7 +88,8 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
 
     Args:
         fit: is asked, after a few clips on trial, how many training clips to make, at most ``config.clips``. A corpus
-            that was begun with fewer keeps its number and asks nobody. :func:`corpus_config` tells what came of it.
+            that was begun with fewer keeps its number and asks nobody. What came of it is told by
+            :func:`df_data.synth.recorded.corpus_config`.
 
     Raises:
         UserError: the directory holds another dataset or is in use, or an encoder is missing.
@@ -101,7 +102,7 @@ def build_corpus(config: SynthConfig, out_dir: Path | str, progress: bool = True
     check_output_directory(out)
     encoders = Encoders.load(config.video_vae, config.audio_encoder, config.reference_encoder)
     with one_writer(out, "df-data synth"), _renderers(config.workers) as pool, _one_thread():
-        _refuse_other_config(config, out, fitted=fit is not None)
+        refuse_other_config(config, out, fitted=fit is not None)
         if progress:
             tqdm.write(
                 f"starting {config.workers} rendering processes; their first start on a machine also compiles the "
@@ -127,7 +128,7 @@ def _make(config: SynthConfig, out: Path, pool: ProcessPoolExecutor, encoders: E
         )
         for split in SPLITS
     }
-    atomic_write(out / _CONFIG, dump_config(config))
+    atomic_write(out / CONFIG, dump_config(config))
     ledger = Ledger(out / LEDGER_NAME)
     for split in SPLITS:
         _make_split(config, split, pool, encoders, ledger, writers[split], progress)
@@ -136,24 +137,6 @@ def _make(config: SynthConfig, out: Path, pool: ProcessPoolExecutor, encoders: E
         for shard in staged_shards(staged):
             writer.finish_shard(shard, staged)
         writer.finish()
-
-
-def corpus_config(out: Path) -> SynthConfig | None:
-    """Return the configuration that the corpus in ``out`` was begun with; None if there is no synthetic one."""
-    path = out / _CONFIG
-    try:
-        return load_config(SynthConfig, path) if path.is_file() else None
-    except UserError:
-        return None  # another kind of dataset, which making the corpus refuses
-
-
-def begun_with_fewer(config: SynthConfig, out: Path) -> SynthConfig | None:
-    """Return the configuration of the corpus in ``out`` if only its number of training clips is smaller, else None."""
-    there = corpus_config(out)
-    if there is None or there.clips > config.clips:
-        return None
-    same = config.model_copy(update={"clips": there.clips})
-    return same if there.model_copy(update={"workers": config.workers}) == same else None
 
 
 def seconds_per_clip(config: SynthConfig, pool: ProcessPoolExecutor, encoders: Encoders) -> float:
@@ -173,33 +156,6 @@ def seconds_per_clip(config: SynthConfig, pool: ProcessPoolExecutor, encoders: E
     while group := list(itertools.islice(rendered, together)):
         _encode(config, group, encoders)
     return (time.monotonic() - began) / len(trial)
-
-
-def _refuse_other_config(config: SynthConfig, out: Path, *, fitted: bool) -> None:
-    """Do nothing if the directory's config.yaml is this corpus's, or is not there.
-
-    Args:
-        fitted: the number of clips is still to be chosen.
-
-    Raises:
-        UserError: it is something else, which would be overwritten, or another corpus's.
-    """
-    file = out / _CONFIG
-    if not file.is_file():
-        return
-    try:
-        there = load_config(SynthConfig, file)
-    except UserError as error:
-        raise UserError(f"{file} is not a synthetic corpus's, so nothing is written there ({error})") from error
-    free = {"workers", "clips"} if fitted else {"workers"}
-    names = [name for name in SynthConfig.model_fields if name not in free]
-    other = [name for name in names if getattr(there, name) != getattr(config, name)]
-    if other:
-        theirs, ours = (", ".join(f"{name}={getattr(c, name)}" for name in other) for c in (there, config))
-        raise UserError(
-            f"{out} holds a corpus of {theirs}, not of {ours}; name another directory (data.root=... of df-train, "
-            "--out of df-data synth), ask for that corpus, or delete it"
-        )
 
 
 def is_complete(config: SynthConfig, out: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from df_data.format.manifest import SYNTHETIC, read_manifest
-from df_data.synth.corpus import corpus_config
+from df_data.synth.recorded import corpus_config
 from df_eval.clips import EvalClip, clips_to_render, render_clips, stored_clips
 from df_eval.config import EvalConfig, ProtocolConfig
 from df_eval.protocols.clip_lists import rendered_digest, stored_digest

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from df_data.format.manifest import Features, Manifest, flame_layout, structure_of
+from df_data.format.manifest import Features, Manifest, structure_of
 from df_data.format.sample import EncoderRecord
 from df_data.reading.batch import StructureSource
 from df_models import DualForceConfig
 from df_models.encoders import AudioPool, VideoVAE, encoder_id, load_video_vae
 from df_models.encoders.weights import split_spec
 from df_models.errors import UserError
-from df_models.structure import FLAME_MOTION_59, require_same
+from df_models.structure import require_same
 from df_models.time import pooled_width
 from df_train.config import TrainConfig
 from df_train.data.lengths import longest_clip
@@ -52,27 +52,22 @@ _FIELDS = {
 """Fields that a dataset decides, by the part of the model that they are about."""
 
 
-def decided_by(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
+def decided_by(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     """The fields of a model's configuration that a run decides: what it takes from its dataset, and :data:`TOLD`.
 
     Args:
-        manifest: of the training split; None for a synthetic corpus that is still to be made.
+        manifest: of the training split, or what it will be (`df_data.synth.planned`).
     """
-    if manifest is not None:
-        data = taken_over(manifest, config.model.overrides, config.data.structure)
-    elif config.data.structure == "flame":
-        data = {"structure_layout": flame_layout(None), "structure_dim": FLAME_MOTION_59.dim}
-    else:
-        data = {}
+    data = taken_over(manifest, config.model.overrides, config.data.structure)
     left = [name for role in TASKS[config.task].leaves for name in _FIELDS[role]]
     hashes = {
         role: sha for role, sha in data.get("encoder_hashes", {}).items() if role not in TASKS[config.task].leaves
     }
     data = {name: value for name, value in data.items() if name not in left}
-    return data | ({"encoder_hashes": hashes} if manifest is not None else {}) | told_of(config, manifest)
+    return data | {"encoder_hashes": hashes} | told_of(config, manifest)
 
 
-def told_of(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
+def told_of(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     """What the model will say of this training (:data:`TOLD`)."""
     objective = config.objective
     given = {0.0: "never", 1.0: "always"}.get(objective.give_structure, "sometimes")

@@ -27,6 +27,6 @@ def _lengths(data: DataConfig, manifest: Manifest | None) -> list[int]:
         return list(data.buckets)
     if data.num_frames is not None:
         return [data.num_frames]
-    if manifest is not None:
+    if manifest is not None and manifest.shards:
         return [latent_length(pixels) for shard in manifest.shards for pixels in (shard.shortest, shard.longest)]
     return [] if data.synth is None else [latent_length(data.synth.frames)]

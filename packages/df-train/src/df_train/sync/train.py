@@ -17,6 +17,7 @@ from tqdm import tqdm
 from df_data.format.manifest import Manifest
 from df_data.format.shards import iter_samples
 from df_data.reading import Batch, ShardReader
+from df_data.synth.recorded import check_place
 from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog
 from df_models.errors import UserError
@@ -157,6 +158,7 @@ def preflight(config: SyncConfig) -> None:
     check_owned(config.run_dir.path, OWNER, owned_names(EXPERT))
     if config.data.synth is not None:
         check_length(shortest_clip(config.data, None), config.expert.window)
+        check_place(config.data.synth, Path(config.data.root))
     else:
         check_data(config, training_manifest(config.data))
 

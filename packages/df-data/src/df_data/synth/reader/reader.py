@@ -67,7 +67,7 @@ class SynthReader:
 
 
 def load_reader(path: Path | None = None) -> SynthReader:
-    """The shipped reader, or one trained by ``python -m benchmarks.synth.reader_train``.
+    """The shipped reader, or one trained by ``uv run python -m benchmarks.synth.reader_train``.
 
     Raises:
         UserError: there is no such file, or it is not a reader's.
@@ -76,7 +76,7 @@ def load_reader(path: Path | None = None) -> SynthReader:
         with resources.as_file(resources.files("df_data.synth.reader") / _WEIGHTS) as shipped:
             return load_reader(Path(shipped))
     if not path.is_file():
-        recipe = f"python -m benchmarks.synth.reader_train --out {path}"
+        recipe = f"uv run python -m benchmarks.synth.reader_train --out {path}"
         raise UserError(f"no reader weights at {path}; make them with {recipe}")
     net = ReaderNet()
     wanted = {k for k in net.state_dict() if not k.endswith("num_batches_tracked")}

@@ -29,8 +29,8 @@ WAN = Origin(
     hub_id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
     files=(CONFIG, WEIGHTS),
     subfolder="vae",
-    how_to_get="`hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --include 'vae/*' --local-dir PATH` fetches it, and "
-    f"wan:PATH names it; {ORIGINAL_WEIGHTS} of Wan-AI/Wan2.1-T2V-14B is as good",
+    how_to_get="`hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --include 'vae/*' --local-dir PATH` fetches it; "
+    f"{ORIGINAL_WEIGHTS} of Wan-AI/Wan2.1-T2V-14B is as good",
 )
 EMBEDDED = Origin(name="df-tiny", licence="Apache-2.0", how_to_get="install df-models again")
 UNNAMED = Origin(
