@@ -66,7 +66,7 @@ class Report:
         sections: further tables.
         warning: stands on every page; empty: nothing.
         differences: of each system from the first.
-        told: what is wrong with a system's videos, a line each.
+        told: what must be read beside the numbers, a line each.
     """
 
     title: str
