@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from dataclasses import replace
@@ -16,7 +17,7 @@ from df_data.synth.corpus import jobs_of
 from df_eval import clips as clips_module
 from df_eval.cli import build_parser, parse_config
 from df_eval.clips import clips_to_render, stored_clips
-from df_eval.config import EvalConfig, ReadersConfig
+from df_eval.config import EvalConfig, ProtocolConfig, ReadersConfig
 from df_eval.dataset import dataset_of
 from df_eval.protocols import held_out
 from df_eval.protocols.clip_lists import rendered_digest, split_of_recording, stored_digest
@@ -163,6 +164,19 @@ def test_a_reader_s_other_file_is_refused(tmp_path: Path) -> None:
         files = ReadersConfig.model_validate({name: f"{given}{tmp_path / 'face.task'}"})
         with pytest.raises(UserError, match=rf"the protocol grid reads with .* as readers\.{name}"):
             check_readers(protocol, files)
+
+
+def test_a_reader_s_hash_may_be_of_a_kind(tmp_path: Path) -> None:
+    (tmp_path / "face.onnx").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    given = {kind: f"{kind}{tmp_path / 'face.onnx'}" for kind in ("", "mobilefacenet:")}
+    kinds = {kind: ReadersConfig.model_validate({"identity": path}) for kind, path in given.items()}
+    pin = ProtocolConfig(name="p", clips_from="dataset", readers={"identity": f"mobilefacenet:{digest}"})
+    check_readers(pin, kinds["mobilefacenet:"])
+    with pytest.raises(UserError, match=f"mobilefacenet:{digest[:12]} as readers.identity, and .* has {digest[:12]}"):
+        check_readers(pin, kinds[""])
+    for files in kinds.values():
+        check_readers(pin.model_copy(update={"readers": {"identity": digest}}), files)
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])

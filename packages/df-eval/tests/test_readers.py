@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from df_data.stages import identity
 from df_data.stages.readings import KEYPOINTS
 from df_data.synth.clip import IDENTITIES, make_clip
 from df_eval.clips import render_clips
 from df_eval.config import ReadersConfig
+from df_eval.reading.reader_files import absent_landmarker, reader_files, unused_readers
 from df_eval.reading.readers import SyntheticFaceReader, choose_reader, lip_gap, mediapipe_mouth, synthetic_mouth
 from df_eval.reading.readings import signals_of
 from df_eval.reading.real import RealFaceReader
@@ -69,6 +72,46 @@ def test_readers_are_chosen_by_the_pixels_and_say_which_file_would_give_what_is_
         choose_reader("liveportrait", ReadersConfig(identity=Location(tmp_path / "gone.onnx")))
     with pytest.raises(UserError, match="'facenet' is none of mobilefacenet, arcface"):
         choose_reader("liveportrait", ReadersConfig(identity=Location("facenet:x.onnx")))
+
+
+def test_a_dataset_s_landmarker_that_is_not_there_is_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"models: {{face_landmarker: '${{DF_NO_SUCH:-{tmp_path}}}/gone.task'}}\n")
+    assert reader_files(ReadersConfig(), tmp_path).landmarker is None
+    why = absent_landmarker(tmp_path)
+    assert why == f"the dataset's landmarker {tmp_path}/gone.task is not there; give readers.landmarker=PATH"
+    reader = choose_reader("mediapipe", ReadersConfig(), no_landmarker=why)
+    assert reader.unavailable["lip_sync"] == why and why in reader.truth_note
+    (tmp_path / "gone.task").write_bytes(b"")
+    assert absent_landmarker(tmp_path) == "" and reader_files(ReadersConfig(), tmp_path).landmarker is not None
+    assert absent_landmarker(None) == ""
+
+
+def test_files_that_the_synthetic_reader_does_not_use_are_told_and_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "face.onnx").write_bytes(b"")
+    files = ReadersConfig.model_validate(
+        {"identity": f"mobilefacenet:{tmp_path / 'face.onnx'}", "i3d": str(tmp_path / "face.onnx")}
+    )
+    (line,) = unused_readers(files, "synthetic")
+    assert line.startswith("readers.identity: not used") and unused_readers(files, "mediapipe") == []
+    assert unused_readers(ReadersConfig(), "synthetic") == []
+    with pytest.raises(UserError, match=r"readers\.vad=.*gone\.onnx: there is nothing"):
+        unused_readers(ReadersConfig(vad=Location(tmp_path / "gone.onnx")), "synthetic")
+
+
+def test_a_recognition_network_of_another_kind_is_told_by_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    def network(path: Path, kind: object) -> SimpleNamespace:
+        return SimpleNamespace(width=int(Path(path).stem), id="net", sha256="f" * 64)
+
+    monkeypatch.setattr(identity, "FaceIdentity", network)
+    for given, message in (
+        ("128.onnx", r"gives 128 numbers.*arcface give 512.*readers\.identity=mobilefacenet:128\.onnx"),
+        ("mobilefacenet:512.onnx", r"mobilefacenet give 128.*readers\.identity=arcface:512\.onnx"),
+        ("arcface:7.onnx", "the kinds are mobilefacenet, arcface"),
+    ):
+        with pytest.raises(UserError, match=message):
+            choose_reader("liveportrait", ReadersConfig.model_validate({"identity": given}))
+    for given in ("512.onnx", "arcface:512.onnx", "mobilefacenet:128.onnx"):
+        choose_reader("liveportrait", ReadersConfig.model_validate({"identity": given}))
 
 
 def test_signals_take_what_is_named_and_nothing_else() -> None:

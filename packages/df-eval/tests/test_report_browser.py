@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from fabricated import outcome_of
 
+from df_eval.measure import GROUND_TRUTH
+from df_eval.metrics import CATALOG, SETS, Score
 from df_eval.reports.output import write_outcome
+from df_eval.reports.report import Report, render
+from df_eval.reports.table import Table
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -81,8 +85,43 @@ def test_one_scrubber_moves_all_videos_and_keeps_the_keyboard(page: Any) -> None
     assert page.locator("#time").text_content() == "0.00 s"
 
 
+BROKEN = """() => [...document.querySelectorAll("td:not(:first-child), th:not(:first-child)")].flatMap(cell => {
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), torn = [];
+  while (walker.nextNode()) for (const word of walker.currentNode.data.matchAll(/[^\\s-]+/g)) {
+    if (word[0].includes("\\u00ad")) continue;
+    const range = document.createRange();
+    range.setStart(walker.currentNode, word.index);
+    range.setEnd(walker.currentNode, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1) torn.push(word[0]);
+  }
+  return torn;
+})"""
+"""The words and numbers of cells that stand on more than one line."""
+
+
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_table_is_wider_than_the_screen(page: Any, width: int) -> None:
+def test_many_systems_scroll_in_their_table_and_no_word_or_number_is_torn(page: Any, width: int) -> None:
+    found = Score(-0.317, -0.317, -0.293, n=3)
+    rows = [GROUND_TRUTH, *(f"system-{number}" for number in range(15))]
+    table: Table = {row: {spec.name: found for spec in (*CATALOG, *SETS)} for row in rows}
+    other = page.context.browser.new_page(viewport={"width": width, "height": 800})
+    other.set_content(render(Report("many", "", [], {33: table}, {33: 6}, [])))
+    screen, *tables = other.evaluate("""() => [document.documentElement.scrollWidth,
+      ...[...document.querySelectorAll("table")].map(table => table.scrollWidth)]""")
+    torn = other.evaluate(BROKEN)
+    other.close()
+    assert screen == width and min(tables) > width
+    assert torn == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_run_tears_no_word_or_number(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate(BROKEN) == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_table_of_a_run_is_wider_than_the_screen(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     found = page.evaluate(WIDTHS)
     assert len(found) > 10 and max(found) <= width

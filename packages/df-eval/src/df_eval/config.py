@@ -22,7 +22,8 @@ class ReadersConfig(FrozenModel):
     Attributes:
         landmarker: MediaPipe's face_landmarker.task: lips, lids, pose, brows, gaze, expression, and where the
             face is for the next two; by default the file that the dataset was built with.
-        identity: face recognition network in ONNX for faces of 112x112: an ArcFace one, or `mobilefacenet:PATH`.
+        identity: face recognition network in ONNX for faces of 112x112: an ArcFace one, or `mobilefacenet:PATH`; a
+            file of the other kind is told by its width and refused.
         quality: eDifFIQA in ONNX (ediffiqa_tiny_jun2024.onnx), for the quality of faces.
         syncnet: SyncNet v2's weights (syncnet_v2.model), for Sync-C and Sync-D.
         deca: DECA's weights (deca_model.tar), or `emoca:PATH`, for head pose, expression and jaw as FLAME has them.
@@ -71,7 +72,8 @@ class ProtocolConfig(FrozenModel):
         prefix: only clips of the dataset whose name begins so.
         dev: the list that settings are chosen on.
         test: the list that is quoted.
-        readers: SHA-256 of the readers' files, by their names in `readers`; another file is refused.
+        readers: SHA-256 of the readers' files, by their names in `readers`; another file is refused. Behind a kind
+            (`mobilefacenet:b712...`) the file must be given with that kind, too.
     """
 
     name: str = Field(min_length=1)

@@ -21,7 +21,13 @@ from df_eval.measure import GENERATED, ROWS
 from df_eval.protocols.held_out import held_out_clips, person_of
 from df_eval.reading.measured_as import measured_as
 from df_eval.reading.networks import Networks
-from df_eval.reading.reader_files import check_readers, reader_files, stored_landmarker
+from df_eval.reading.reader_files import (
+    absent_landmarker,
+    check_readers,
+    reader_files,
+    stored_landmarker,
+    unused_readers,
+)
 from df_eval.reading.readers import choose_reader
 from df_eval.reports.facts import protocol_facts, protocol_lines
 from df_eval.reports.goals import goals_of
@@ -78,7 +84,8 @@ def _evaluate(
     first = generators[0].pipeline
     files = reader_files(config.readers, root)
     check_readers(config.protocol, files)
-    reader = choose_reader(encoder, files, stored_landmarker(root))
+    unused = unused_readers(config.readers, encoder)
+    reader = choose_reader(encoder, files, stored_landmarker(root), absent_landmarker(root))
     networks = Networks(files, next(first.model.parameters()).device)
     clips, listed = held_out_clips(root, config, encoder, first.size, common_person(runs, root))
     lengths, missing = _lengths(generators, clips, config)
@@ -107,7 +114,7 @@ def _evaluate(
         interventions=suite.interventions,
         sync_codecs=suite.sync_codecs,
         measured_as="" if several else measured_as(runs[0], config, root, files),
-        told=[*_unlike(runs, folders, config), *(line for folder in folders for line in folder.lines())],
+        told=[*unused, *_unlike(runs, folders, config), *(line for folder in folders for line in folder.lines())],
     )
     return outcome, write_outcome(outcome, out, quiet)
 

@@ -44,6 +44,7 @@ class FaceNetwork:
         licence: of the public weights; empty: it depends on the file.
         how_to_get: told where the file is missing.
         what: the kind of network, in words.
+        width: numbers that its networks give for a face; 0: not known.
     """
 
     id: str
@@ -52,6 +53,7 @@ class FaceNetwork:
     licence: str
     how_to_get: str
     what: str = "face recognition network"
+    width: int = 0
 
 
 MOBILEFACENET = FaceNetwork(
@@ -61,6 +63,7 @@ MOBILEFACENET = FaceNetwork(
     "Apache-2.0",
     "give the path of a MobileFaceNet exported to ONNX (foamliu/MobileFaceNet on GitHub, Apache-2.0; "
     "input [1, 3, 112, 112]), or none to do without identity vectors",
+    width=128,
 )
 ARCFACE = FaceNetwork(
     "arcface",
@@ -69,6 +72,7 @@ ARCFACE = FaceNetwork(
     "",
     "give the path of an ArcFace network in ONNX with input [N, 3, 112, 112], such as w600k_r50.onnx of insightface's "
     "buffalo_l (its weights are for non-commercial research)",
+    width=512,
 )
 """insightface's recognition models (Deng et al. 2019): RGB, (pixel - 127.5) / 127.5, 512 numbers."""
 NETWORKS = {"mobilefacenet": MOBILEFACENET, "arcface": ARCFACE}

@@ -21,6 +21,8 @@ PRESENT = 0.5
 """The synthetic reader's presence from which a frame counts as a face."""
 
 MEDIAPIPE = "mediapipe"
+OF_ANY_PIXELS = ("i3d", "cd_i3d", "inception", "lpips")
+"""The files that a rendered face is measured with as well: they know nothing of faces."""
 
 
 class FaceReader(Protocol):
@@ -126,12 +128,15 @@ class SyntheticFaceReader:
         return synthetic_mouth(structure_TD)
 
 
-def choose_reader(structure_encoder: str, files: ReadersConfig, stored_by: str = "") -> FaceReader:
+def choose_reader(
+    structure_encoder: str, files: ReadersConfig, stored_by: str = "", no_landmarker: str = ""
+) -> FaceReader:
     """The exact reader for the synthetic corpus; for all other pixels the networks whose files are given.
 
     Args:
         structure_encoder: id of what made the dataset's structure.
         stored_by: SHA-256 of the landmarker whose readings the dataset stores, if any.
+        no_landmarker: why no landmarker is given, if that is known.
 
     Raises:
         UserError: a file that is given is not there, or is another network.
@@ -139,4 +144,4 @@ def choose_reader(structure_encoder: str, files: ReadersConfig, stored_by: str =
     if structure_encoder == SYNTHETIC:
         return SyntheticFaceReader()
     decode = mediapipe_mouth if structure_encoder == MEDIAPIPE else None
-    return RealFaceReader(files, structure_encoder, decode, stored_by)
+    return RealFaceReader(files, structure_encoder, decode, stored_by, no_landmarker)

@@ -65,6 +65,7 @@ class RealFaceReader:
         encoder: id of what made the dataset's structure.
         structure_mouth: decodes its mouth opening; None: it cannot be.
         stored_by: SHA-256 of the landmarker whose readings the dataset stores, if any.
+        no_landmarker: why there is none, if more is known than that none is given.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class RealFaceReader:
         encoder: str,
         structure_mouth: Callable[[np.ndarray], np.ndarray] | None,
         stored_by: str = "",
+        no_landmarker: str = "",
     ) -> None:
         self._decode = structure_mouth
+        self._no_landmarker = no_landmarker or "no face landmarker is given (readers.landmarker=PATH)"
         self._landmarker = _landmarker(files)
         self._identity = _identity(files)
         self._quality = _quality(files)
@@ -160,7 +163,7 @@ class RealFaceReader:
 
     def _what_truth_is(self) -> str:
         if self._landmarker is None:
-            return "not read: no landmarker is given"
+            return f"not read: {self._no_landmarker}"
         if self._stored:
             return (
                 "mouth, lids and pose as this landmarker read them from the original video when the dataset was built; "
@@ -181,7 +184,7 @@ class RealFaceReader:
         }
         lacking = [name for name, network in given.items() if network is None]
         if self._landmarker is None:
-            return dict.fromkeys(given, "no face landmarker is given (readers.landmarker=PATH)")
+            return dict.fromkeys(given, self._no_landmarker)
         return {name: f"no file is given for it (readers.{name}=PATH)" for name in lacking}
 
 
@@ -272,10 +275,16 @@ def _identity(files: ReadersConfig) -> FaceIdentity | None:
 
     name, path = split_spec(files.identity)
     if path is None:
-        return FaceIdentity(files.identity.path, NETWORKS["arcface"])
+        name, path = "arcface", files.identity
     if name not in NETWORKS:
         raise UserError(f"readers.identity={files.identity}: {name!r} is none of {', '.join(NETWORKS)}")
-    return FaceIdentity(expand_path(path), NETWORKS[name])
+    network, wanted = FaceIdentity(expand_path(path), NETWORKS[name]), NETWORKS[name].width
+    if network.width != wanted:
+        told = f"{path} gives {network.width} numbers for a face, and networks of the kind {name} give {wanted}"
+        others = [kind for kind, other in NETWORKS.items() if other.width == network.width]
+        hint = f"give readers.identity={others[0]}:{path}" if others else f"the kinds are {', '.join(NETWORKS)}"
+        raise UserError(f"{told}; each kind has a normalisation of its own: {hint}")
+    return network
 
 
 def _quality(files: ReadersConfig) -> FaceQuality | None:

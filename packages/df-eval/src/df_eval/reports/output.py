@@ -64,7 +64,7 @@ class EvalOutcome:
         missing: lengths that were asked for and not measured, with the reason.
         metrics_jsonl: the run's training curves; None for several systems.
         differences: of each system from the first; empty for a single run.
-        told: what is wrong with a system's videos, a line each.
+        told: what must be read beside the numbers, such as what is wrong with a system's videos, a line each.
         drift: what was measured over a long generation, if one was asked for.
         interventions: what was measured with swapped structure and references, if that was asked for.
         sync_codecs: SyncNet's scores behind codecs, if that was asked for.

@@ -3,6 +3,7 @@ fetched from elsewhere. How it looks stands in `templates/`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -31,6 +32,8 @@ from df_eval.reports.table import (
     verdict,
 )
 
+INTERVAL = re.compile(r"(\S+) (\[[^\]]*\]) ?(.*)")
+"""A value, its interval, and what follows."""
 ROW_HELP = {
     "ground truth": "The reader on the true frames: how well the reader itself measures.",
     "VAE reconstruction": "The true frames encoded and decoded by the VAE: the best a model of its latents can do.",
@@ -63,7 +66,7 @@ class Report:
         sections: further tables.
         warning: stands on every page; empty: nothing.
         differences: of each system from the first.
-        told: what is wrong with a system's videos, a line each.
+        told: what must be read beside the numbers, a line each.
     """
 
     title: str
@@ -139,8 +142,8 @@ def _difference(difference: Difference | None) -> dict[str, str]:
     value, _, interval = difference_cell(difference).partition(" ")
     lacking = f", {difference.one_sided} more of one side alone" if difference.one_sided else ""
     counted = count_of(difference.found.clips, difference.found.people)
-    small = f"{interval} N {counted}{lacking}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
-    return {"kind": "", "reason": "", "text": value, "small": small}
+    small = f"N {counted}{lacking}, p {p_cell(difference.p)}, Holm {p_cell(difference.p_holm)}"
+    return {"kind": "", "reason": "", "text": value, "interval": interval, "small": small}
 
 
 def _headline(report: Report, frames: int) -> tuple[str, dict[str, Any]]:
@@ -160,8 +163,10 @@ def _length(frames: int, table: Table, clips: int) -> dict[str, Any]:
 
 
 def _table(table: Table, specs: Sequence[Spec], clips: int) -> dict[str, Any]:
-    """One line for each metric and one column for each row of videos: never wider than a screen."""
-    columns = [{"name": row, "help": ROW_HELP[kind_of(row)], "marked": kind_of(row) == GENERATED} for row in table]
+    """One line for each metric and one column for each row of videos."""
+    columns = [
+        {"name": _hyphenated(row), "help": ROW_HELP[kind_of(row)], "marked": kind_of(row) == GENERATED} for row in table
+    ]
     lines = [
         {
             "name": _title(spec),
@@ -173,26 +178,40 @@ def _table(table: Table, specs: Sequence[Spec], clips: int) -> dict[str, Any]:
     return {"corner": clips_in(table, clips), "columns": columns, "lines": lines}
 
 
+def _hyphenated(row: str) -> str:
+    """The name with a soft hyphen in its one long word, so that a run's table fits a telephone."""
+    return row.replace("reconstruction", "recon\u00adstruction")
+
+
 def _cell(score: Score, decimals: int, clips: int, row: str) -> dict[str, str]:
     if score.value is None:
         return _empty(score.reason)
     kind = "generated" if kind_of(row) == GENERATED else ""
-    small = f"{_interval(score, decimals)} {clips_of(score, clips)}".strip()
-    return {"kind": kind, "reason": score.reason, "text": f"{score.value:.{decimals}f}", "small": small}
+    return {
+        "kind": kind,
+        "reason": score.reason,
+        "text": f"{score.value:.{decimals}f}",
+        "interval": _interval(score, decimals),
+        "small": clips_of(score, clips),
+    }
 
 
 def _plain(section: Section) -> dict[str, Any]:
     """A section's table of text."""
     columns = [{"name": name, "help": "", "marked": False} for name in section.header[1:]]
-    lines = [
-        {"name": name, "help": "", "cells": [{"kind": "", "reason": "", "text": text, "small": ""} for text in rest]}
-        for name, *rest in section.lines
-    ]
+    lines = [{"name": name, "help": "", "cells": [_written(text) for text in rest]} for name, *rest in section.lines]
     return {"corner": section.header[0], "columns": columns, "lines": lines}
 
 
+def _written(text: str) -> dict[str, str]:
+    """A cell of what `table.cell` wrote, or of any text: an interval goes below its value."""
+    found = INTERVAL.fullmatch(text)
+    value, interval, small = found.groups(default="") if found else (text, "", "")
+    return {"kind": "", "reason": "", "text": value, "interval": interval, "small": small}
+
+
 def _empty(reason: str) -> dict[str, str]:
-    return {"kind": "none", "reason": reason, "text": NOTHING, "small": ""}
+    return {"kind": "none", "reason": reason, "text": NOTHING, "interval": "", "small": ""}
 
 
 def _interval(score: Score, decimals: int) -> str:

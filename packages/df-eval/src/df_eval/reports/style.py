@@ -26,17 +26,18 @@ p.warning { position: sticky; top: 0; z-index: 1; margin: 0 0 14px; padding: 8px
   background: var(--none); vertical-align: 3px; margin-left: 6px; }
 .tag.yes { background: var(--good); } .tag.no { background: var(--bad); }
 .scroll { overflow-x: auto; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; table-layout: fixed; font-size: 13.5px;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: 7px 11px; text-align: right; overflow-wrap: anywhere; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
-thead th { background: #f9fafb; font-weight: 600; color: #374151; vertical-align: bottom; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+th, td { padding: 7px 11px; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; min-width: 150px;
+  overflow-wrap: anywhere; background: var(--paper); box-shadow: 1px 0 0 var(--line); }
+thead th, thead th:first-child { background: #f9fafb; font-weight: 600; color: #374151; vertical-align: bottom; }
 tbody tr:last-child td { border-bottom: 0; }
 td.generated, thead th.generated { background: #fef2f2; font-weight: 600; }
-th:first-child { width: 22%; }
-td .ci { display: block; color: var(--soft); font-size: 11.5px; font-weight: 400; }
+td .ci { display: block; min-width: 7em; color: var(--soft); font-size: 11.5px; font-weight: 400; }
+.whole { white-space: nowrap; } .ci .whole { display: block; }
 td.none { color: #9ca3af; cursor: help; }
-th button { all: unset; cursor: pointer; overflow-wrap: anywhere; }
+th button { all: unset; cursor: pointer; display: inline-block; min-width: 7em; max-width: 16em;
+  overflow-wrap: break-word; }
 th button:focus-visible, input:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 th[aria-sort=ascending]::after { content: ' ▴'; } th[aria-sort=descending]::after { content: ' ▾'; }
 p.together { display: flex; gap: 12px; align-items: center; position: sticky; bottom: 0; margin: 12px 0 0;
@@ -56,7 +57,9 @@ details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
 @media (max-width: 640px) {
   main { padding: 16px 10px 40px; }
   th, td { padding: 5px 4px; }
-  table { font-size: 11.5px; } thead th { font-size: 10.5px; } td .ci { font-size: 9.5px; }
+  th:first-child, td:first-child { min-width: 84px; }
+  table { font-size: 11.5px; } thead th { font-size: 10.5px; } td .ci { font-size: 10px; min-width: 0; }
+  th button { min-width: 0; max-width: 12em; } .ci .whole { white-space: normal; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
 }
 p.small { font-size: 13px; color: var(--soft); }

@@ -244,7 +244,7 @@ def table_document(
     """The whole of table.md.
 
     Args:
-        told: what is wrong with a system's videos.
+        told: what must be read beside the numbers, such as what is wrong with a system's videos.
     """
     parts = [f"# {title}"]
     if goals:
@@ -252,7 +252,7 @@ def table_document(
     if differences:
         parts += ["## Differences", differences_table(differences), comparison_note(differences)]
     if told:
-        parts += ["## Told of the videos", "\n".join(f"- {line}" for line in told)]
+        parts += ["## Remarks", "\n".join(f"- {line}" for line in told)]
     for frames, table in tables.items():
         parts.append(f"## {frames} frames ({frames / 25:.2f} s), {clips_in(table, clips[frames])}")
         for group, specs in groups_with_values(table):

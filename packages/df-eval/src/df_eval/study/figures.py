@@ -34,11 +34,16 @@ def axis_figure(document: Mapping[str, Any], axis: str) -> Figure | None:
     hidden, tables = len(tables) - MOST_PANELS, tables[:MOST_PANELS]
     if not tables:
         return None
-    figure = new_figure(3.6 * len(tables), 3.2)
+    columns = min(len(tables), 2)  # side by side on a page: more would make the text small
+    rows = -(-len(tables) // columns)
+    figure = new_figure(4.4 * columns, 3.2 * rows)
     if hidden > 0:
-        figure.supxlabel(f"{hidden} more in the tables, not drawn", fontsize=8)
-    for panel, table in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
+        figure.supxlabel(f"{hidden} more in the tables, not drawn", fontsize=9)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, table in zip(panels, tables):
         _draw(panel, document, axis, table)
+    for panel in panels[len(tables) :]:
+        panel.remove()
     return figure
 
 
@@ -64,7 +69,7 @@ def _draw(panel: Axes, document: Mapping[str, Any], axis: str, table: Mapping[st
         )
     if not numeric:
         panel.set_xticks(
-            [places[label] for label in labels], [*map(label_text, labels)], rotation=20, ha="right", fontsize=8
+            [places[label] for label in labels], [*map(label_text, labels)], rotation=20, ha="right", fontsize=9
         )
         panel.margins(x=0.15)
     unit = f" ({table['unit']})" if table["unit"] else ""
@@ -72,7 +77,7 @@ def _draw(panel: Axes, document: Mapping[str, Any], axis: str, table: Mapping[st
     panel.set_xlabel("" if axis == "arms" else label_text(axis), fontsize=9)
     panel.grid(alpha=0.25)
     if any(lines):
-        panel.legend(fontsize=7, frameon=False)
+        panel.legend(fontsize=8, frameon=False)
 
 
 def label_text(text: str) -> str:
