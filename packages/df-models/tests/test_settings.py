@@ -122,9 +122,17 @@ def test_misspelt_key_names_the_right_one(override: str, right: str) -> None:
     with pytest.raises(UserError) as error:
         load_config(Run, None, [override])
     message = str(error.value)
-    assert f"unknown key '{wrong}'" in message
+    assert message.startswith(f"override '{override}': unknown key '{wrong}'")
     assert f"did you mean '{right}'?" in message
     assert "\n" not in message
+
+
+def test_a_section_that_there_is_not_is_told_of_the_override_and_by_what_was_given_in_it() -> None:
+    named = (
+        r"override 'zz.shape=cosine': unknown key 'zz' \(did you mean 'optim.schedule.shape' or 'extra.schedule.shape'"
+    )
+    with pytest.raises(UserError, match=named):
+        load_config(Run, None, ["zz.shape=cosine"])
 
 
 def test_unlike_any_key_lists_the_keys_there() -> None:

@@ -6,12 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from df_models.settings import dump_config
-from df_train.cli import main, task_of
+from df_train.cli import main, summary, task_of
 from df_train.config import TrainConfig
+from df_train.engine import Stop
+from df_train.run import Result
+from df_train.sync import train as sync
+from df_train.tokenizer import train as tokenizer
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -95,7 +100,7 @@ def test_a_scheduler_s_signal_before_training_is_answered_alike(
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     monkeypatch.setattr("df_train.run.prepare", preparing)
     assert main(["--config", str(written)]) == 75
-    assert "ended by SIGTERM" in capsys.readouterr().err
+    assert f"ended by {sent.name}; the same command goes on" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
@@ -108,6 +113,33 @@ def test_a_run_that_is_told_to_stop_while_it_makes_samples_is_not_finished(
     assert not (tmp_path / "run" / "model").exists()
     assert main(["--config", str(written)]) == 0, "the same command goes on"
     assert (tmp_path / "run" / "model").exists()
+
+
+def test_what_follows_a_run_from_a_pipe_names_a_directory(tmp_path: Path):
+    """df-eval reads held-out clips from directories alone."""
+    near, far = (summary(Result(Stop.DONE, 3, 1.0, far=there), tmp_path) for there in (False, True))
+    assert f"df-eval {tmp_path} --data DIR" in far and "--data" not in near
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task", "told"),
+    [
+        (sync, "sync", "objective.sync.expert=runs/x objective.sync.weight=0.3"),
+        (tokenizer, "tokenizer", "df-data build --config FILE video_vae=runs/x"),
+    ],
+)
+def test_a_recipe_says_what_follows(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    recipe: Any,
+    task: str,
+    told: str,
+):
+    monkeypatch.setattr(recipe, "train", lambda config, wish: Path("runs/x"))
+    (tmp_path / "c.yaml").write_text(f"task: {task}\n")
+    assert main(["--config", str(tmp_path / "c.yaml")]) == 0
+    assert told in capsys.readouterr().out
 
 
 def test_the_exit_codes_are_told(capsys: pytest.CaptureFixture[str]):

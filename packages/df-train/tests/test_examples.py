@@ -147,7 +147,7 @@ def test_all_stages_in_one_command(
     given += ["optim={steps: 2, warmup: 1}", f"model.overrides={json.dumps(tiny_model)}"]
     assert run("stages.py", configs, *given, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
-    assert "runs/quickstart-stage1/model has no structure, bridge, audio, flame: these parts start afresh" in said
+    assert "runs/quickstart-stage1/model has no 'structure', 'bridge', 'audio', 'flame': these parts start" in said
     kinds = {name: DualForce.from_pretrained(f"runs/quickstart-{name}/model").config.streams for name in STAGES}
     assert kinds == {"stage1": "video", "stage2": "both", "stage3": "both"}
     assert "runs/quickstart-stage3/model\nnext: " in said

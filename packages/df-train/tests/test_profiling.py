@@ -15,6 +15,7 @@ from df_models.errors import UserError
 from df_models.settings import validate_config
 from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop, Trainer
+from df_train.preflight import preflight
 from df_train.run import train
 
 MakeConfig = Callable[..., TrainConfig]
@@ -40,12 +41,15 @@ def test_nothing_is_profiled_by_default(make_config: MakeConfig, tmp_path: Path)
     assert not (tmp_path / "run" / "profile").exists()
 
 
-def test_the_steps_asked_for_are_traced_and_change_no_loss(make_config: MakeConfig, tmp_path: Path):
+def test_the_steps_asked_for_are_traced_and_change_no_loss(
+    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     plain, seen = made(make_config, tmp_path / "plain"), made(make_config, tmp_path / "seen", start=3, steps=2)
     train(plain)
     train(seen)
     run = RunDir(seen.directory)
     assert steps_in(run) == ["step 3", "step 4"]
+    assert f"the profile is written: {run.profile / 'trace-0.json'}" in capsys.readouterr().out
     assert [path.name for path in run.profile.iterdir()] == ["trace-0.json"]
     files = [config.directory / "model" / "model.safetensors" for config in (plain, seen)]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -64,6 +68,11 @@ def test_a_run_that_ends_within_them_leaves_what_was_seen(
     assert steps_in(run) == ["step 4"]
     train(config)
     assert (run.profile / "trace-0.json").read_bytes() == before, "resumed after its start"
+
+
+def test_steps_after_the_run_are_refused(make_config: MakeConfig, tmp_path: Path):
+    with pytest.raises(UserError, match="the profile begins at step 20, after the run's 6 steps"):
+        preflight(made(make_config, tmp_path / "run", start=20, steps=3))
 
 
 @pytest.mark.parametrize("profile", [{"start": 0}, {"steps": 0}, {"strat": 1}])

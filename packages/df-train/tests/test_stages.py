@@ -92,7 +92,7 @@ def test_stage_2_begins_with_the_tower_of_stage_1(pretrained, config_tree, inter
     with interrupted_after(2):
         train(config)
     said = capsys.readouterr().out
-    assert f"model.start_from={pretrained} has no structure, bridge, audio, flame: these parts start afresh" in said
+    assert f"model.start_from={pretrained} has no 'structure', 'bridge', 'audio', 'flame': these parts" in said
     train(config)
     assert "start afresh" not in capsys.readouterr().out
     start, now = DualForce.from_pretrained(pretrained), DualForce.from_pretrained(config.directory / "model")
@@ -107,7 +107,9 @@ def test_the_starts_own_configuration_with_both_streams(pretrained, config_tree,
     told: list[str] = []
     model = build_model(validate_config(TrainConfig, tree), {}, told.append)
     assert model.config.streams == "both" and model.config.dim == 24
-    assert told == [f"model.start_from={pretrained} has no structure, bridge, audio, flame: these parts start afresh"]
+    assert told == [
+        f"model.start_from={pretrained} has no 'structure', 'bridge', 'audio', 'flame': these parts start afresh"
+    ]
     again = build_model(validate_config(TrainConfig, tree))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
 
@@ -147,7 +149,7 @@ def test_parts_can_be_left_out(pretrained, config_tree, tmp_path):
     tree = merge(config_tree(tmp_path / "run"), {"model": {**section, "overrides": {"reference_width": 24}}})
     told: list[str] = []
     model = build_model(validate_config(TrainConfig, tree), {}, told.append)
-    assert "has no resampler, structure," in told[0] and model.config.reference_width == 24
+    assert "has no 'resampler', 'structure'," in told[0] and model.config.reference_width == 24
     assert {part_of(name) for name in model.state_dict()} <= set(PARTS)
 
 

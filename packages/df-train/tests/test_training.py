@@ -268,6 +268,10 @@ def test_a_start_that_does_not_fit_is_told(
     ("changes", "said"),
     [
         ({"data": {"root": "nowhere"}}, "df-data synth"),
+        (
+            {"model": {"start_from": "runs/first/model"}},
+            r"no run runs/first; train the configuration of that name \(first\)",
+        ),
         ({"model": {"start_from": "no/model/here"}}, "there is no model directory no/model/here"),
         ({"model": {"preset": "quickstrat"}}, "quickstart"),
         ({"model": {"overrides": {"audio_encoder": "hubert-large"}}}, "audio encoder is logmel"),

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from df_infer.run_dir import MODEL
 from df_models import DualForce, DualForceConfig, VideoDiT
 from df_models.errors import UserError, nearest
 from df_models.model.presets import preset_config
@@ -79,7 +81,8 @@ def build_model(
     model = _new(_configured(config, base, decided), config.seed)
     fresh = _take(model, weights, section, before)
     if fresh:
-        say(f"model.start_from={section.start_from} has no {', '.join(fresh)}: these parts start afresh")
+        parts = ", ".join(f"'{part}'" for part in fresh)
+        say(f"model.start_from={section.start_from} has no {parts}: these parts start afresh")
     return model
 
 
@@ -107,6 +110,7 @@ def _read_start(section: ModelConfig) -> tuple[DualForceConfig | None, dict[str,
     """The saved model's configuration (None: it is a video tower alone) and the weights that are taken of it."""
     path = section.start_from
     assert path is not None
+    refuse_untrained(path)
     header = read_header(find_model(path) / CONFIG_FILE, DualForce.model_type, VideoDiT.model_type)
     if header["model_type"] == VideoDiT.model_type:
         if section.architecture == "start":
@@ -126,6 +130,26 @@ def _read_start(section: ModelConfig) -> tuple[DualForceConfig | None, dict[str,
                 f"model.leave_out: model.start_from={path} has no part {part!r}{nearest(part, sorted(parts))}"
             )
     return saved, {name: tensor for name, tensor in weights.items() if part_of(name) not in section.leave_out}
+
+
+def refuse_untrained(path: str) -> None:
+    """Refuse the place of a run's model that is not trained yet, in words that say what to do first.
+
+    Raises:
+        UserError: a run is to be trained or to be finished.
+    """
+    place = Path(path)
+    if place.name != MODEL or place.exists():
+        return
+    if place.parent.is_dir():
+        raise UserError(
+            f"model.start_from={path}: the run {place.parent} is not finished; let df-train finish it first"
+        )
+    if place.parent.parent.name == "runs":  # where runs lie by default: their directory says their name
+        raise UserError(
+            f"model.start_from={path}: there is no run {place.parent}; train the configuration of that name "
+            f"({place.parent.name}) first, or name a model that is there"
+        )
 
 
 def _trained(saved: DualForceConfig, weights: Mapping[str, Tensor]) -> bool:

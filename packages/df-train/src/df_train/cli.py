@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from df_models.cli_support import (
@@ -55,6 +56,9 @@ then if training had begun; 76 one of several processes hung (hang_minutes)
 """
 
 
+_GOES_ON = "the same command goes on from what is finished"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     with _usr1_as_sigterm():
@@ -92,7 +96,7 @@ def _how_to_go_on(main: Callable[[list[str]], int], argv: list[str]) -> int:
         if str(interrupt):
             raise
         ended = "ended by SIGTERM" if isinstance(interrupt, Terminated) else "interrupted"
-        raise KeyboardInterrupt(f"{ended}; the same command goes on from what is finished") from interrupt
+        raise KeyboardInterrupt(f"{ended}; {_GOES_ON}") from interrupt
 
 
 @contextlib.contextmanager
@@ -101,7 +105,14 @@ def _usr1_as_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = signal.signal(signal.SIGUSR1, lambda signum, frame: os.kill(os.getpid(), signal.SIGTERM))
+    owner = os.getpid()
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner and callable(signal.getsignal(signal.SIGTERM)):
+            raise Terminated(f"ended by SIGUSR1; {_GOES_ON}")
+        os.kill(os.getpid(), signal.SIGTERM)  # in forked children, and before anybody looks after it
+
+    old = signal.signal(signal.SIGUSR1, end)
     try:
         yield
     finally:
@@ -214,7 +225,8 @@ def _by_recipe(recipe: Any, config: Any, makes: str, options: argparse.Namespace
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
     try:
-        print(f"{makes}: {recipe.train(config, _wish(options))}")
+        made = recipe.train(config, _wish(options))
+        print(f"{makes}: {made}\n\nnext:\n  {recipe.follows(made)}")
     except NotFinite as error:
         print(f"df-train: error: {error}", file=sys.stderr)
         return 1
@@ -279,7 +291,8 @@ def summary(result: Any, directory: Path) -> str:
         lines.append(f"  loss plot       {result.loss_plot}")
     lines += ["", "next:"]
     if result.measurable:
-        lines.append(f"  {command(f'df-eval {quote(str(directory))}')}")
+        where = " --data DIR   # DIR: a directory with the dataset's val/" if result.far else ""
+        lines.append(f"  {command(f'df-eval {quote(str(directory))}{where}')}")
     else:  # general video, or a model of structure alone
         start = quote(f"model.start_from={directory / 'model'}")
         lines.append(f"  a stage that begins with it: {start} model.architecture=preset")

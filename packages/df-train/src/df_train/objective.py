@@ -296,8 +296,9 @@ def check_losses(settings: ObjectiveConfig, model: DualForceConfig, flame: Flame
     """
     for name in settings.extra:
         if name not in LOSSES or LOSSES[name].weight is not None:
-            own = [known for known, loss in LOSSES.items() if loss.weight is None]
-            raise UserError(f"objective.extra: no loss {name!r} takes its weight there; there is {own or 'none'}")
+            own = [one for one, loss in LOSSES.items() if loss.weight is None]
+            known = f"those that do: {own}" if own else "no loss of one's own is registered (docs/how-to/loss.md)"
+            raise UserError(f"objective.extra: no loss {name!r} takes its weight there; {known}")
     for name, loss in LOSSES.items():
         if weight_of(name, settings, 0) <= 0:
             continue

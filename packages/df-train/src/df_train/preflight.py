@@ -88,6 +88,7 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     check_samples(config, model.config, shown)
     choose_precision(config.precision.name, device)
     check_batch(config)
+    check_profile(config)
     check_places(config)
     check_disk(config, model)
     if config.sample.clips:
@@ -205,6 +206,16 @@ def check_batch(config: TrainConfig) -> None:
         raise UserError(
             f"data.batch_size={data.batch_size} does not divide among {size} processes x {data.accumulate} passes "
             "(data.accumulate)"
+        )
+
+
+def check_profile(config: TrainConfig) -> None:
+    """The steps that are to be profiled begin within the run."""
+    steps = config.optim.steps
+    if config.profile is not None and config.profile.start > steps:
+        raise UserError(
+            f"profile.start: the profile begins at step {config.profile.start}, after the run's {steps} steps "
+            "(optim.steps); lower it, or leave profile out"
         )
 
 

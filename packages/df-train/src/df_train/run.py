@@ -83,6 +83,7 @@ class Result:
 
     Attributes:
         measurable: whether df-eval can measure it on its own dataset: videos of faces.
+        far: the dataset is behind a URL or a pipe, where df-eval does not read.
     """
 
     stop: Stop
@@ -95,6 +96,7 @@ class Result:
     crops_faces: bool = False
     full_steps: int | None = None
     measurable: bool = True
+    far: bool = False
 
 
 def say(message: str) -> None:
@@ -140,7 +142,8 @@ def train(
             _begin(run, config, wish, known, 0 if start is None else start.step, keep=clock is not None)
         try:
             result = _train_and_export(config, training, objective, prompt, world, run, clock, validation)
-            result = replace(result, measurable=manifest.has_faces and training.model.config.has_video)
+            measurable = manifest.has_faces and training.model.config.has_video
+            result = replace(result, measurable=measurable, far=config.data.remote)
         except BaseException:
             if world.is_main:
                 put_back(run)

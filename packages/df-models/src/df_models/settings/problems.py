@@ -11,9 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from df_models.settings.keys import all_keys, item_classes
 
+_MOST_HINTS = 4
+"""More than these say no more than the list of all keys does."""
+
 
 class Problem(NamedTuple):
-    """What is wrong with a key, whose dotted name the line holds; empty for the configuration as a whole."""
+    """What is wrong with a key, whose dotted name the line holds; empty for the configuration as a whole.
+
+    Of a section that there is not, `key` is the first that was given in it: an override says where it came from.
+    """
 
     key: str
     line: str
@@ -46,18 +52,25 @@ def _walk(cls: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str
     return path, classes
 
 
-def _unknown_key(cls: type[BaseModel], location: Sequence[str | int]) -> Problem:
+def _unknown_key(cls: type[BaseModel], location: Sequence[str | int], inside: Any) -> Problem:
     path, classes = _walk(cls, location[:-1])
     name = str(location[-1])
     dotted = ".".join([*path, name])
-    return Problem(dotted, f"unknown key '{dotted}'{_nearest_key(cls, path, classes, name)}")
+    given = f"{dotted}.{next(iter(inside))}" if isinstance(inside, Mapping) and inside else dotted
+    return Problem(given, f"unknown key '{dotted}'{_nearest_key(cls, path, classes, name, inside)}")
 
 
-def _nearest_key(cls: type[BaseModel], path: Sequence[str], classes: Sequence[type[BaseModel]], name: str) -> str:
+def _nearest_key(
+    cls: type[BaseModel], path: Sequence[str], classes: Sequence[type[BaseModel]], name: str, inside: Any
+) -> str:
+    """A hint; `inside` is the key's value, which tells more where it is a section that there is not."""
     siblings = list(dict.fromkeys(key for c in classes for key in c.model_fields))
     near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
-    if near:
+    same = _of_that_name(cls, inside)
+    if near and (not same or ".".join([*path, near[0], next(iter(inside))]) in same):
         return f" (did you mean '{'.'.join([*path, near[0]])}'?)"
+    if same:
+        return f" (did you mean {' or '.join(repr(key) for key in same)}?)"
     elsewhere = {key.rsplit(".", 1)[-1]: key for key in reversed(all_keys(cls))}
     near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8)
     if near:
@@ -65,9 +78,17 @@ def _nearest_key(cls: type[BaseModel], path: Sequence[str], classes: Sequence[ty
     return f"; the keys there are: {', '.join(sorted(siblings)) or 'none'}"
 
 
+def _of_that_name(cls: type[BaseModel], inside: Any) -> list[str]:
+    """The keys that end in the only key of a section."""
+    if not isinstance(inside, Mapping) or len(inside) != 1:
+        return []
+    same = [key for key in all_keys(cls) if key.endswith(f".{next(iter(inside))}")]
+    return same if len(same) <= _MOST_HINTS else []
+
+
 def _problem(cls: type[BaseModel], error: Any) -> Problem:
     if error["type"] == "extra_forbidden":
-        return _unknown_key(cls, error["loc"])
+        return _unknown_key(cls, error["loc"], error.get("input"))
     dotted = ".".join(_walk(cls, error["loc"])[0])
     if error["type"] == "missing":
         return Problem(dotted, f"{dotted}: a value is required")

@@ -133,7 +133,7 @@ class ShardingConfig(FrozenModel):
             computes holds one group of gathered parameters. Slow: parameters and gradients cross over at every step.
         checkpointing: compute layers anew in the backward pass and keep less: `none`, `every` layer, or every n-th one
             (a number): the more layers, the less memory and the more time. `true` and `false` mean `every` and `none`.
-        compile: compile the `layers` with `torch.compile`, or `none`: about a minute at the start, faster steps on a
+        compile: compile the `layers` with `torch.compile`, or `none`: minutes at the first step, faster ones on a
             GPU. `true` and `false` mean `layers` and `none`.
     """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
+from tqdm import tqdm
 
 from df_models.files import atomic_path
 from df_train.config import ProfileConfig
@@ -49,8 +50,11 @@ class Profiler:
         running, self._running = self._running, None
         running.stop()
         self._directory.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self._directory / f"trace-{self._world.rank}.json") as temporary:
+        trace = self._directory / f"trace-{self._world.rank}.json"
+        with atomic_path(trace) as temporary:
             running.export_chrome_trace(str(temporary))
+        if self._world.is_main:
+            tqdm.write(f"the profile is written: {trace} (open it in https://ui.perfetto.dev)")
         if self._on_cuda:
             with atomic_path(self._directory / f"memory-{self._world.rank}.pickle") as temporary:
                 torch.cuda.memory._dump_snapshot(str(temporary))

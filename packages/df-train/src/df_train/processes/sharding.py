@@ -29,6 +29,7 @@ def spread(model: DualForce, config: TrainConfig, world: World, say: Callable[[s
     if config.precision.float8:
         say(to_float8(blocks_of(model)))
     if sharding.compile == "layers":
+        say("compiling the layers: the first step takes minutes, and the bar stands meanwhile")
         model.compile_layers()
     model.gradient_checkpointing = sharding.recomputed
     shard(model, sharding, config.precision, world, passes=config.data.accumulate)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -140,6 +141,12 @@ def train(config: SyncConfig, wish: Wish = "default") -> Path:
         finally:
             log.close()
     return run.root / EXPERT
+
+
+def follows(made: Path) -> str:
+    """What to do with a trained expert."""
+    named = quote(f"objective.sync.expert={made}")
+    return f"a loss of a model on a dataset of the same encoders: df-train ... {named} objective.sync.weight=0.3"
 
 
 def rhythm_of(config: SyncConfig) -> Rhythm:

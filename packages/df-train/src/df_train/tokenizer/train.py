@@ -10,6 +10,7 @@ import statistics
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from df_infer.run_dir import RunDir
 from df_infer.run_log import RunLog
+from df_models.cli_support import command
 from df_models.encoders.video.wan_autoencoder import WanAutoencoder
 from df_models.encoders.video.wan_vae import WanVAE, new_autoencoder
 from df_models.encoders.video.wan_vae_files import write_autoencoder
@@ -167,6 +169,12 @@ def clear(run: RunDir) -> None:
     """Remove what a run of this recipe has written."""
     shutil.rmtree(run.root / VAE, ignore_errors=True)
     start.clear(run)
+
+
+def follows(made: Path) -> str:
+    """What to do with a trained tokenizer."""
+    named = quote(f"video_vae={made}")
+    return f"a dataset that is encoded by it: {command(f'df-data build --config FILE {named}')}"
 
 
 def preflight(config: TokenizerConfig) -> None:
