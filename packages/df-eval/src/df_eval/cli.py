@@ -177,7 +177,7 @@ def _main(argv: list[str]) -> int:
         return 0
     runs, baselines = runs_of(args), baselines_of(args)
     if args.export is not None:
-        return _export(runs, config, args.export)
+        return _export(runs, config, args.export, args.quiet)
     several = len(runs) + len(baselines) > 1
     if args.checkpoint == ALL and (several or args.require_goals):
         raise UserError(f"--checkpoint {ALL} is about the training of one run; leave the other systems and goals out")
@@ -196,13 +196,14 @@ def _main(argv: list[str]) -> int:
     return 1 if args.require_goals and missed else 0
 
 
-def _export(runs: list[Path], config: EvalConfig, out: Path) -> int:
+def _export(runs: list[Path], config: EvalConfig, out: Path, quiet: bool) -> int:
     open_run_dir(runs[0], config.checkpoint)
     announce_loading("df-eval")
     from df_eval.reports.export import export_clips
 
-    count = export_clips(runs[0], config, out)
-    print(f"{count} clips in {out}: NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video)")
+    count = export_clips(runs[0], config, out, quiet)
+    what = "NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video, H.264: lossy)"
+    print(f"{count} clips in {out}: {what}")
     return 0
 
 

@@ -87,7 +87,7 @@ def _evaluate(
     unused = unused_readers(config.readers, encoder)
     reader = choose_reader(encoder, files, stored_landmarker(root), absent_landmarker(root))
     networks = Networks(files, next(first.model.parameters()).device)
-    clips, listed = held_out_clips(root, config, encoder, first.size, common_person(runs, root))
+    clips, listed = held_out_clips(root, config, encoder, first.size, common_person(runs, root), quiet=quiet)
     lengths, missing = _lengths(generators, clips, config)
     folders = [read_folder(name, path, clips, lengths, config.baseline) for name, path in baselines.items()]
     systems: list[System] = [*generators, *folders]

@@ -126,11 +126,12 @@ def p_cell(p: float | None) -> str:
 
 def comparison_note(differences: Sequence[Difference]) -> str:
     """What the differences and their p values are."""
-    family = sum(d.metric in HEADLINE for d in differences)
+    family = sum(d.p_holm is not None for d in differences)
     return (
         "Differences are paired, over the clips that both have: bootstrap over people, value ± t × standard error. "
-        f"p is of no difference; Holm's is adjusted for all {family} comparisons of the main metrics. The differences "
-        "of the other metrics stand in metrics.json with intervals alone."
+        f"p is of no difference; Holm's is adjusted for the {family} comparisons of the main metrics with a p: one "
+        "that is the same in every clip tests nothing. "
+        "The differences of the other metrics stand in metrics.json with intervals alone."
     )
 
 
