@@ -172,7 +172,7 @@ def test_a_comparison_asks_for_its_place(tmp_path: Path, capsys: pytest.CaptureF
         (two, "--out DIR"),
         ([two[0], "--baseline", "x=videos"], "--out DIR"),
         ([two[0], "--baseline", "videos"], "--baseline wav2lip=DIR"),
-        ([two[0], "--baseline", "x=1", "--baseline", "x=2"], "a second one"),
+        ([two[0], "--baseline", "x=1", "--baseline", "x=2"], "x is 1 already; give each folder another name"),
         ([*two, "--out", str(tmp_path / "o"), "--require-goals"], "about one run"),
         ([*two, "seed=1", "--out", str(tmp_path / "o")], "no such run"),
     ):

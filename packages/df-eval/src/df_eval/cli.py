@@ -149,9 +149,10 @@ def baselines_of(args: argparse.Namespace) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in args.baseline:
         name, equals, folder = text.partition("=")
-        if not (name and equals and folder) or name in found:
-            why = "a second one has this name" if name in found else "a name and a folder are wanted"
-            raise UserError(f"--baseline {text}: {why}; give it as --baseline wav2lip=DIR")
+        if name in found:
+            raise UserError(f"--baseline {text}: {name} is {found[name]} already; give each folder another name")
+        if not (name and equals and folder):
+            raise UserError(f"--baseline {text}: a name and a folder are wanted, such as --baseline wav2lip=DIR")
         found[name] = Path(folder)
     return found
 
