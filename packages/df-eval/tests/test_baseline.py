@@ -13,7 +13,8 @@ from fabricated import signal
 from df_eval.clips import EvalClip
 from df_eval.config import BaselineConfig
 from df_eval.rows import baseline
-from df_eval.rows.baseline import FolderSystem, read_folder
+from df_eval.rows.baseline import FolderSystem
+from df_eval.rows.folders import check_folders, read_folder, read_folders
 from df_eval.rows.generation import Generated
 from df_eval.rows.sound_offset import sound_offset
 from df_eval.rows.systems import LeftOut
@@ -241,6 +242,26 @@ def test_names_are_never_paths(tmp_path: Path, folder: Path, clips: list[EvalCli
         read_folder("theirs", tmp_path / "videos", [outside], FRAMES, BaselineConfig())
     with pytest.raises(UserError, match="there is no such folder"):
         read_folder("theirs", tmp_path / "gone", clips, FRAMES, BaselineConfig())
+
+
+def test_all_bad_folders_are_named_at_once_with_the_setting_that_helps(
+    folder: Path, clips: list[EvalClip], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"a=.*no such folder of videos; --baseline b=.*holds no video \(.*\.mp4"):
+        check_folders({"a": tmp_path / "gone", "b": tmp_path / "empty", "c": folder})
+    check_folders({"c": folder})
+    some = [clip for clip in clips if clip.key in ("fast", "large")]
+    for key in ("fast", "large", "right"):
+        (tmp_path / key).mkdir()
+        (tmp_path / key / f"{key}.mp4").write_bytes((folder / f"{key}.mp4").read_bytes())
+    bad = {key: tmp_path / key for key in ("fast", "large")}
+    for (key, path), helps in zip(bad.items(), ("retime", "resize"), strict=True):
+        with pytest.raises(UserError, match=f"baseline.{helps}=true would"):
+            read_folders({key: path}, [clip for clip in some if clip.key == key], FRAMES, BaselineConfig())
+    with pytest.raises(UserError, match=r"--baseline fast=.*; --baseline large="):
+        read_folders({**bad, "right": tmp_path / "right"}, some, FRAMES, BaselineConfig())
+    assert len(read_folders({"right": tmp_path / "right"}, clips, FRAMES, BaselineConfig())) == 1
 
 
 def test_a_file_beyond_the_limit_is_not_decoded(

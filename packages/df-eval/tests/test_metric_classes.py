@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
@@ -17,7 +18,7 @@ from torch import distributed as dist
 from torchmetrics import Metric
 
 from df_eval.measure import GENERATED, GROUND_TRUTH, measure
-from df_eval.metrics import CATALOG, SET_SPECS, SETS, SPECS, SetDistance, metric_class, set_metric
+from df_eval.metrics import CATALOG, SET_SPECS, SETS, SPECS, ClipRatio, Pair, SetDistance, metric_class, set_metric
 from df_eval.metrics.seen import Seen
 from df_eval.metrics.theval import values_of
 
@@ -114,3 +115,37 @@ def test_two_processes_give_the_same_as_one(clips: list[Clip], tmp_path: Path) -
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         for share in SHARES:
             assert found[share] == pytest.approx(wanted), (rank, share)
+
+
+def test_what_cannot_be_taken_is_refused_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"no metric 'csmi' \(did you mean 'csim'\?\)"):
+        metric_class("csmi")
+    with pytest.raises(ValueError, match="take SetDistance"):
+        metric_class("fid")
+    with pytest.raises(ValueError, match=r"'csim' is no distance of sets.*metric_class"):
+        SetDistance("csim")
+    fvd = SetDistance("fvd2048_16f")
+    with pytest.raises(ValueError, match=r"vectors \[n, D\] of each clip, and those of clip 3 have the shape \[400\]"):
+        fvd.update([np.zeros(400)], [3], real=True)
+    named: Any = ["val-0"]
+    with pytest.raises(ValueError, match=r"whole numbers, and these are \['val-0'\]"):
+        fvd.update([np.zeros((2, 4))], named, real=True)
+    with pytest.raises(ValueError, match=r"whole numbers, and these are \['val-0'\]"):
+        ClipRatio().update([Pair(1.0)], named)
+
+
+def test_sets_without_a_common_id_are_refused_and_numbered_ones_need_be_no_pairs() -> None:
+    true, made = np.random.default_rng(0).normal(size=(2, 4, 30, 3))
+    distances = []
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        fid = SetDistance("fid")
+        fid.update(true, [0, 1, 2, 3], real=True)
+        fid.update(made, order, real=False)
+        distances.append(float(fid.compute()))
+    assert distances[0] == pytest.approx(distances[1]) and distances[0] > 0
+    fid = SetDistance("fid")
+    fid.update(true, [0, 1, 2, 3], real=True)
+    assert math.isnan(fid.compute()), "one side alone, as on a process without clips"
+    fid.update(made, [4, 5, 6, 7], real=False)
+    with pytest.raises(ValueError, match="no true and made clip have one id"):
+        fid.compute()

@@ -21,8 +21,8 @@ from df_models.media import read_video
 STUDY = Path(__file__).parents[3] / "docs" / "results" / "studies" / "bridge-300" / "study.json"
 ODD = ("a_b%", "$x & y$", "[both] #1", "~ ^ \\ { } < > |", "σ ≥ 0.5 ± 2 °, naïve", "two\n\nlines", "*\U0001f600")
 COMMANDS = {
-    "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar", "footnotesize",
-    "multicolumn", "linewidth", "pm", "geq", "leq", "circ", "sigma", "times",
+    "textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar",
+    "pm", "geq", "leq", "circ", "sigma", "times",
 }  # fmt: skip
 """That a table's cells may use."""
 
@@ -52,7 +52,12 @@ def columns(spec: str) -> int:
 
 def check(text: str) -> list[list[str]]:
     """The cells of a booktabs table, held against what LaTeX wants of one."""
-    comment, begin, top, *lines, bottom, end = text.splitlines()
+    body, end, below = text.partition(r"\end{tabular}")
+    comment, begin, top, *lines, bottom = body.splitlines()
+    for line in below.strip().splitlines():
+        remark = re.fullmatch(r"\\par\{\\footnotesize (.*)\\par\}", line)
+        assert remark is not None, line
+        check_cell(remark[1])
     assert comment.startswith("% ") and (top, bottom, end) == (r"\toprule", r"\bottomrule", r"\end{tabular}")
     found = re.fullmatch(r"\\begin\{tabular\}\{(.*)\}", begin)
     assert found is not None and lines[1] == r"\midrule"
@@ -92,7 +97,9 @@ def test_tables_are_whole_whatever_things_are_called(study: dict[str, Any], tmp_
 
 def test_tables_say_over_how_many_people_intervals_go(study: dict[str, Any], tmp_path: Path) -> None:
     header, *rows = tables_of(study, tmp_path)["lip-sync-129-generated.tex"]
-    assert header[-3:] == ["seeds", "clips", "people"]
+    assert header[-3:] == ["seeds", "clips", "people"] and header[1].endswith(", 129 frames")
+    assert not any("multicolumn" in cell for row in rows for cell in row), "remarks stand below the table"
+    assert "footnotesize" in (tmp_path / "lip-sync-129-generated.tex").read_text()
     counts = [row[-1].removeprefix("{}") for row in rows if len(row) == len(header)]
     assert counts[0] == "7" and {*counts[1:]} == {"5"}, "of the paired difference, where there is one"
     verdicts = tables_of(study, tmp_path)["verdicts.tex"]

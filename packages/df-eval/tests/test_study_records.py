@@ -14,6 +14,7 @@ import pytest
 
 from df_eval.study import execute
 from df_eval.study.config import StudyConfig
+from df_eval.study.cost import seconds_of
 from df_eval.study.perform import Stopping, last_line, perform
 from df_eval.study.plan import Step, make_plan, read_plan
 from df_eval.study.programs import Programs
@@ -37,6 +38,16 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyConfig:
 def run(config: StudyConfig) -> tuple[int, list[str]]:
     said: list[str] = []
     return run_study(config, said.append, programs=PROGRAMS), said
+
+
+def test_an_attempt_that_nobody_saw_end_has_no_time_of_its_own() -> None:
+    place = STUDY / "runs/a/seed-0-0"
+    step = Step("a/seed-0-0", str(place), {"train": ["df-train"], "evaluate": ["df-eval"]}, str(place), (), "a")
+    record = Record(step.key)
+    begin(record, "train", place / "train.log").seconds = 7.0
+    begin(record, "evaluate", place / "evaluate.log")
+    write_record(record, step, STUDY)
+    assert seconds_of(step, STUDY) == {"train": 7.0}, "the evaluation outlived its study: no 0 s"
 
 
 def test_an_expert_whose_study_was_killed_is_done_by_its_last_checkpoint() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -209,6 +210,9 @@ def test_a_failure_is_a_row_with_its_reason_and_is_retried_only_when_told() -> N
     code, said = run(config)
     assert code == 1
     assert any("bad/seed-0" in line and "failed: train: loss is not finite (exit code 1)" in line for line in said)
+    assert any(re.search(r"bad/seed-0\S*: train begins, log .*train\.log", line) for line in said)
+    assert any(line.startswith("runs: 1 done, 2 failed; report: ") for line in said), "this study has no corpora"
+    assert any(re.search(r"bad/seed-0\S* failed; log: .*train\.log", line) for line in said) and "--retry" in said[-1]
     plan = read_plan(Path("studies/s"))
     assert [state_of(step, Path("studies/s")) for step in plan.runs] == ["done", "failed", "failed"]
     assert "needs bad/seed-0" in json.loads((Path(plan.runs[2].place) / RECORD).read_text())["blocked"]
@@ -226,7 +230,8 @@ def test_a_failure_is_a_row_with_its_reason_and_is_retried_only_when_told() -> N
 
 def test_shared_corpora_are_made_once_and_first() -> None:
     config = study(set={"data.root": "data", "data.synth.clips": 3}, slots={"count": 2})
-    assert run(config)[0] == 0
+    code, said = run(config)
+    assert code == 0 and re.match(r"runs: \d+ done; corpora: 1 done; ", said[-1])
     assert calls()[0] == "corpus data" and sum(line.startswith("corpus") for line in calls()) == 1
 
 

@@ -63,6 +63,17 @@ def test_what_is_missing_because_it_failed_decides_nothing() -> None:
     assert _verdict_of(faceless, {}, margin=0.1).outcome == "supported", "what both lack is left out of both"
 
 
+def test_an_arm_without_a_metric_is_told_as_that_and_not_as_lacking_clips() -> None:
+    lines = _lines(0.2)
+    for seed in range(3):
+        lines["b", seed] = []
+    none = _verdict_of(lines, {}, margin=0.1)
+    assert none.left_out == "left out: b has no lip_sync at all (none of its runs gives it in generated)"
+    lines = _lines(0.2)
+    lines["b", 1] = lines["b", 1][:2]
+    assert "2 clips that not every run was measured on" in _verdict_of(lines, {}, margin=0.1).left_out
+
+
 def test_one_seed_has_no_p_and_a_claim_may_be_of_a_loss_at_most() -> None:
     one = {run: values for run, values in _lines(0.2).items() if run[1] == 0}
     alone = _verdict_of(one, {}, margin=0.1)

@@ -149,9 +149,10 @@ def baselines_of(args: argparse.Namespace) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in args.baseline:
         name, equals, folder = text.partition("=")
-        if not (name and equals and folder) or name in found:
-            why = "a second one has this name" if name in found else "a name and a folder are wanted"
-            raise UserError(f"--baseline {text}: {why}; give it as --baseline wav2lip=DIR")
+        if name in found:
+            raise UserError(f"--baseline {text}: {name} is {found[name]} already; give each folder another name")
+        if not (name and equals and folder):
+            raise UserError(f"--baseline {text}: a name and a folder are wanted, such as --baseline wav2lip=DIR")
         found[name] = Path(folder)
     return found
 
@@ -177,7 +178,7 @@ def _main(argv: list[str]) -> int:
         return 0
     runs, baselines = runs_of(args), baselines_of(args)
     if args.export is not None:
-        return _export(runs, config, args.export)
+        return _export(runs, config, args.export, args.quiet)
     several = len(runs) + len(baselines) > 1
     if args.checkpoint == ALL and (several or args.require_goals):
         raise UserError(f"--checkpoint {ALL} is about the training of one run; leave the other systems and goals out")
@@ -196,13 +197,14 @@ def _main(argv: list[str]) -> int:
     return 1 if args.require_goals and missed else 0
 
 
-def _export(runs: list[Path], config: EvalConfig, out: Path) -> int:
+def _export(runs: list[Path], config: EvalConfig, out: Path, quiet: bool) -> int:
     open_run_dir(runs[0], config.checkpoint)
     announce_loading("df-eval")
     from df_eval.reports.export import export_clips
 
-    count = export_clips(runs[0], config, out)
-    print(f"{count} clips in {out}: NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video)")
+    count = export_clips(runs[0], config, out, quiet)
+    what = "NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video, H.264: lossy)"
+    print(f"{count} clips in {out}: {what}")
     return 0
 
 

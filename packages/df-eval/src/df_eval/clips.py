@@ -223,15 +223,18 @@ def clips_to_render(count: int, frames: int, size: int, seed: int, person: int |
     )
 
 
-def render_clips(count: int, frames: int, size: int, seed: int, person: int | None = None) -> list[EvalClip]:
+def render_clips(
+    count: int, frames: int, size: int, seed: int, person: int | None = None, *, quiet: bool = False
+) -> list[EvalClip]:
     """Render ``count`` synthetic clips of the val split: each another person, none that training can draw.
 
     Args:
         person: all of them of this one instead, for a model of one person.
+        quiet: no progress bar.
     """
     config = clips_to_render(count, frames, size, seed, person)
     clips = []
-    for job in tqdm(jobs_of(config, "val"), desc="rendering clips", unit="clip"):
+    for job in tqdm(jobs_of(config, "val"), desc="rendering clips", unit="clip", disable=quiet):
         clip = make_clip(job.seed, job.identity, job.frames, job.size, split="val", in_both=job.in_both)
         truth = {name: np.asarray(values, dtype=np.float64) for name, values in clip.truth.items()}
         name = f"synth-{clip.identity}"

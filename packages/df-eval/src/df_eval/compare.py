@@ -2,8 +2,9 @@
 
 The statistics are those of studies (`df_models.intervals.estimate`) with one seed: bootstrap over the people (or
 clips of one person) that both rows have, value +- t * standard error, and p of the same t. The p values of the main
-metrics are adjusted together by Holm's procedure; that family is fixed before anything is measured. Other metrics have
-intervals and no p.
+metrics are adjusted together by Holm's procedure; which metrics are the main ones is fixed before anything is measured.
+A difference that is the same in every clip (a detection rate that is 1 everywhere) tests nothing: it has no p and is
+not in the family. Other metrics have intervals and no p.
 """
 
 from __future__ import annotations
@@ -61,11 +62,17 @@ def differences(
         for spec in CATALOG
         for row in rows[1:]
     ]
-    found = [replace(d, p=p_value(d.found, 0.0) if d.metric in main else None) for d in found]
-    family = [place for place, difference in enumerate(found) if difference.metric in main]
+    found = [replace(d, p=_p(d) if d.metric in main else None) for d in found]
+    family = [place for place, difference in enumerate(found) if difference.p is not None]
     for place, adjusted in zip(family, holm([found[place].p for place in family]), strict=True):
         found[place] = replace(found[place], p_holm=adjusted)
     return [difference for difference in found if difference.found.value is not None]
+
+
+def _p(difference: Difference) -> float | None:
+    """Of no difference; None where nothing is tested, as all clips differ alike (or not at all)."""
+    found = difference.found
+    return None if found.low is not None and found.low == found.high else p_value(found, 0.0)
 
 
 def _difference(

@@ -1,8 +1,8 @@
 """What becomes of a long generation: windows of it are read and measured as it is made, and dropped.
 
 The systems' videos go on for as long as is asked, on speech that is made of the clips (`df_eval.rows.long_speech`).
-Truth, reconstruction and other systems' files have windows as far as their clips go; the still image has them
-everywhere.
+Truth, reconstruction and other systems' files have windows up to the longest measured length, as no more of them is
+held; the still image has them everywhere, its lip-sync as far as the clip's own true mouth goes.
 
 Shape suffixes: B clips, P pixel frames of a piece, W pixel frames of a window, T pixel frames, D features.
 """
@@ -278,7 +278,7 @@ def add_drift_of_clip(
             against = _known_of_clip(truth, end, drift.window)
             drift.add(row, end, index, window_pairs(window, against), seen[start])
         if row != STATIC:
-            drift.missing[row] = f"windows end with the clips, after {len(truth.frames_THWC)} frames"
+            drift.missing[row] = f"windows end with the longest measured length, {len(truth.frames_THWC)} frames"
 
 
 def _known_of_clip(truth: Truth, end: int, window: int) -> WindowTruth:

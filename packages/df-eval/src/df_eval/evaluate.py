@@ -33,7 +33,8 @@ from df_eval.reports.facts import protocol_facts, protocol_lines
 from df_eval.reports.goals import goals_of
 from df_eval.reports.output import EvalOutcome, check_place, write_outcome
 from df_eval.reports.table import HEADLINE
-from df_eval.rows.baseline import FolderSystem, read_folder
+from df_eval.rows.baseline import FolderSystem
+from df_eval.rows.folders import check_folders, read_folders
 from df_eval.rows.generation import check_size, fitting_lengths
 from df_eval.rows.systems import RunSystem, System
 from df_eval.suite import Suite
@@ -69,6 +70,7 @@ def evaluate(
             be written, is being written, or holds something else under the names of what is written.
     """
     opened = [open_run_dir(run, config.checkpoint) for run in runs]
+    check_folders(baselines or {})
     with one_writer(out, "df-eval"):
         check_place(out)
         return _evaluate(opened, baselines or {}, config, out, quiet)
@@ -87,9 +89,9 @@ def _evaluate(
     unused = unused_readers(config.readers, encoder)
     reader = choose_reader(encoder, files, stored_landmarker(root), absent_landmarker(root))
     networks = Networks(files, next(first.model.parameters()).device)
-    clips, listed = held_out_clips(root, config, encoder, first.size, common_person(runs, root))
+    clips, listed = held_out_clips(root, config, encoder, first.size, common_person(runs, root), quiet=quiet)
     lengths, missing = _lengths(generators, clips, config)
-    folders = [read_folder(name, path, clips, lengths, config.baseline) for name, path in baselines.items()]
+    folders = read_folders(baselines, clips, lengths, config.baseline)
     systems: list[System] = [*generators, *folders]
     suite = Suite(systems, reader, clips, config, quiet, networks)
     results = suite.run(lengths)

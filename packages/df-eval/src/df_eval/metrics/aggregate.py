@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -78,6 +79,19 @@ class ClipStates(Metric):
         return torch.cat(list(state)).cpu().numpy() if len(state) else np.zeros(0)
 
 
+def whole_ids(sample_ids: Sequence[int] | Tensor) -> list[int]:
+    """The ids as Python's whole numbers.
+
+    Raises:
+        ValueError: one is none, such as a clip's name.
+    """
+    ids = sample_ids.tolist() if isinstance(sample_ids, Tensor) else list(sample_ids)
+    try:
+        return [operator.index(each) for each in ids]
+    except TypeError:
+        raise ValueError(f"clip ids are whole numbers, and these are {ids!r}; number the clips") from None
+
+
 class ClipRatio(ClipStates):
     """Pools per-clip pairs as sum of numerators over sum of denominators, each clip once.
 
@@ -104,8 +118,12 @@ class ClipRatio(ClipStates):
     sample_ids: list[Tensor]
 
     def update(self, pairs: Sequence[Pair], sample_ids: Sequence[int] | Tensor) -> None:
-        """Add clips. ``sample_ids`` are integers that tell clips apart (equal id: the same clip again)."""
-        ids = torch.as_tensor(sample_ids, dtype=torch.int64)
+        """Add clips. ``sample_ids`` are integers that tell clips apart (equal id: the same clip again).
+
+        Raises:
+            ValueError: another number of ids than of clips, or one that is no whole number.
+        """
+        ids = torch.tensor(whole_ids(sample_ids), dtype=torch.int64)
         if len(ids) != len(pairs):
             raise ValueError(f"{len(pairs)} values but {len(ids)} sample ids")
         defined = [pair if pair.defined else Pair(0.0, 0.0) for pair in pairs]

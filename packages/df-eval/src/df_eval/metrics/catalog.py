@@ -327,7 +327,8 @@ _OWN = [
         "PSNR",
         "image",
         "higher",
-        "Peak signal-to-noise ratio to the true frames. Meant for the VAE reconstruction: a generated video "
+        "Peak signal-to-noise ratio to the true frames, from the mean squared error of the whole clip (not the mean "
+        "of the frames' own). Meant for the VAE reconstruction: a generated video "
         "has its own head motion, so it is low there by nature.",
         lambda s: frames.psnr(s.squared_errors_T),
         within=NOT_NEGATIVE,

@@ -10,7 +10,9 @@ from df_eval.metrics.aggregate import ClipRatio
 from df_eval.metrics.catalog import SPECS
 from df_eval.metrics.pair import Pair
 from df_eval.metrics.seen import Seen
+from df_eval.metrics.sets import SET_SPECS
 from df_eval.metrics.spec import MetricSpec
+from df_models.errors import nearest
 
 BETTER = {"higher": True, "lower": False, "truth": None}
 
@@ -34,7 +36,14 @@ def metric_class(name: str) -> type[ClipMetric]:
 
     >>> metric_class("csim").higher_is_better
     True
+
+    Raises:
+        ValueError: there is no such metric of a clip.
     """
+    if name in SET_SPECS:
+        raise ValueError(f"{name} compares sets of clips; take SetDistance({name!r})")
+    if name not in SPECS:
+        raise ValueError(f"there is no metric {name!r}{nearest(name, SPECS)}; docs/metrics.md lists them")
     spec = SPECS[name]
     told = {"spec": spec, "higher_is_better": BETTER[spec.better], "within": spec.within}
     return type(f"ClipMetric_{name}", (ClipMetric,), told)

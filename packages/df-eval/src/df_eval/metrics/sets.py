@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from df_eval.metrics import theval
-from df_eval.metrics.aggregate import ClipStates, Score
+from df_eval.metrics.aggregate import ClipStates, Score, whole_ids
 from df_eval.metrics.frechet import clip_kernels, frechet_of_sets, kernel_distance
+from df_models.errors import nearest
 from df_models.intervals.estimate import interval, units_of
 from df_models.intervals.ranges import ANY, NOT_NEGATIVE, Range
 
@@ -204,19 +205,32 @@ class SetDistance(ClipStates):
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if name not in SET_SPECS:
+            hint = nearest(name, SET_SPECS)
+            known = ", ".join(SET_SPECS)
+            raise ValueError(f"{name!r} is no distance of sets{hint}; there are {known}. See metric_class for others")
         self.spec = SET_SPECS[name]
 
     def update(self, features: Sequence[np.ndarray] | np.ndarray, sample_ids: Sequence[int], *, real: bool) -> None:
         """Add clips: the features ``[n, D]`` of each, and ids that tell clips apart, the same for the true and the
-        made video of a clip."""
+        made video of a clip.
+
+        Raises:
+            ValueError: another number of ids than of clips, an id that is no whole number, or features of other shapes.
+        """
         if len(features) != len(sample_ids):
             raise ValueError(f"features of {len(features)} clips but {len(sample_ids)} sample ids")
-        for values, clip in zip(features, sample_ids):
+        for values, clip in zip(features, whole_ids(sample_ids)):
+            if np.ndim(values) != 2:
+                raise ValueError(
+                    f"{self.spec.name} takes vectors [n, D] of each clip, and those of clip {clip} have the shape "
+                    f"{list(np.shape(values))}; one vector of a clip is [1, D]"
+                )
             picked = np.ascontiguousarray(values[self.spec.pick], dtype=np.float64)
             self.values.append(torch.from_numpy(picked.reshape(-1)))
             self.sizes.append(torch.tensor([picked.size]))
             self.widths.append(torch.tensor([picked.shape[1]]))
-            self.sample_ids.append(torch.tensor([int(clip)]))
+            self.sample_ids.append(torch.tensor([clip]))
             self.are_real.append(torch.tensor([int(real)]))
 
     def _clips(self, real: bool) -> dict[int, np.ndarray]:
@@ -243,8 +257,18 @@ class SetDistance(ClipStates):
         return both, trues, mades, len(true) - len(both)
 
     def compute(self) -> Tensor:
-        """The distance; NaN for sets of fewer than two vectors."""
+        """The distance; NaN for sets of fewer than two vectors.
+
+        Raises:
+            ValueError: there are true and made clips, and none has the other's id.
+        """
         _, true, made, _ = self._pairs()
+        ids = [self._clips(real).keys() for real in (True, False)]
+        if all(ids) and ids[0].isdisjoint(ids[1]):
+            raise ValueError(
+                f"{self.spec.name}: no true and made clip have one id; give both videos of a clip the same, or number "
+                "two sets that are no pairs from 0 each (README: as a library)"
+            )
         return torch.tensor(self._distances(true, made, [np.arange(len(true))])[0], dtype=torch.float64)
 
     def _distances(self, true: Clips, made: Clips, picks: Sequence[np.ndarray]) -> np.ndarray:

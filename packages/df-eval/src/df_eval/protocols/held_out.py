@@ -26,7 +26,7 @@ def person_of(run: RunDir, root: Path | None) -> int | None:
 
 
 def held_out_clips(
-    root: Path | None, config: EvalConfig, encoder: str, size: int, person: int | None = None
+    root: Path | None, config: EvalConfig, encoder: str, size: int, person: int | None = None, *, quiet: bool = False
 ) -> tuple[list[EvalClip], ClipList]:
     """The clips and where they come from.
 
@@ -36,18 +36,19 @@ def held_out_clips(
 
     Args:
         person: whom alone the rendered clips show (:func:`person_of`).
+        quiet: no progress bar.
 
     Raises:
         UserError: real data without any usable val clip; a protocol whose clips are not to be had, or are others.
     """
     if config.protocol is not None:
-        return _of_protocol(config.protocol, root, config, size, person)
+        return _of_protocol(config.protocol, root, config, size, person, quiet)
     needed = max(config.frames[-1], config.frames[0] + config.shifts[0])
     stored = [] if root is None else stored_clips(root, config.clips, needed)
     if root is not None and len(stored) >= config.clips:
         return stored, ClipList(_from(root, stored))
     if root is None or encoder == SYNTHETIC:
-        clips = render_clips(config.clips, _rendered_frames(config), size, config.seed, person)
+        clips = render_clips(config.clips, _rendered_frames(config), size, config.seed, person, quiet=quiet)
         what = (
             "the val split's people and sentences"
             if person is None
@@ -69,7 +70,7 @@ def _rendered_frames(config: EvalConfig) -> int:
 
 
 def _of_protocol(
-    protocol: ProtocolConfig, root: Path | None, config: EvalConfig, size: int, person: int | None
+    protocol: ProtocolConfig, root: Path | None, config: EvalConfig, size: int, person: int | None, quiet: bool
 ) -> tuple[list[EvalClip], ClipList]:
     split = config.split
     assert split is not None
@@ -85,7 +86,7 @@ def _of_protocol(
     seed = getattr(protocol, split).seed
     digest = rendered_digest(clips_to_render(config.clips, _rendered_frames(config), size, seed))
     check_list(protocol, split, digest)
-    clips = render_clips(config.clips, _rendered_frames(config), size, seed)
+    clips = render_clips(config.clips, _rendered_frames(config), size, seed, quiet=quiet)
     source = f"{len(clips)} clips rendered for the list {split} of the protocol {protocol.name} (seed {seed})"
     return clips, ClipList(source, digest)
 

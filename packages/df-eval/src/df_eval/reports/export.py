@@ -17,7 +17,7 @@ from df_models.time import samples_for
 PROGRAM = "df-eval-clips"
 
 
-def export_clips(run_dir: Path, config: EvalConfig, out: Path) -> int:
+def export_clips(run_dir: Path, config: EvalConfig, out: Path, quiet: bool = False) -> int:
     """Write each clip's first frame, its sound and its true video, named as the clip; returns how many there are.
 
     Raises:
@@ -26,7 +26,7 @@ def export_clips(run_dir: Path, config: EvalConfig, out: Path) -> int:
     run = open_run_dir(run_dir, config.checkpoint)
     root = dataset_of(run, config)
     size = DualForce.from_pretrained(open_run(run.root, config.checkpoint).model).config.video_size
-    clips, _ = held_out_clips(root, config, structure_encoder(root), size, person_of(run, root))
+    clips, _ = held_out_clips(root, config, structure_encoder(root), size, person_of(run, root), quiet=quiet)
     check_owned(out, PROGRAM, [f"{clip.key}{ending}" for clip in clips for ending in (".png", ".wav", ".mp4")])
     mark_owned(out, PROGRAM)
     for clip in clips:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from df_eval.compare import Difference
 from df_eval.drift import DECIMALS, TITLES, Drift
@@ -24,6 +25,11 @@ HEADLINE = (
     "presence",
 )
 
+LONG_TITLES = {
+    "identity_ratio": "identity distance, last / first",
+    "identity_person_ratio": "identity distance to person, last / first",
+}
+"""Of columns whose group is not told above them."""
 INTERVENTIONS_HEADING = "Which stream carries what"
 
 Table = dict[str, dict[str, Score]]
@@ -67,7 +73,7 @@ def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:
 
 def headline_table(table: Table, clips: int) -> str:
     """The few columns that say most."""
-    return metric_table(table, [SPECS[name] for name in HEADLINE], clips)
+    return metric_table(table, [replace(SPECS[n], title=LONG_TITLES.get(n, SPECS[n].title)) for n in HEADLINE], clips)
 
 
 def goals_table(goals: Sequence[Goal]) -> str:
@@ -126,11 +132,12 @@ def p_cell(p: float | None) -> str:
 
 def comparison_note(differences: Sequence[Difference]) -> str:
     """What the differences and their p values are."""
-    family = sum(d.metric in HEADLINE for d in differences)
+    family = sum(d.p_holm is not None for d in differences)
     return (
         "Differences are paired, over the clips that both have: bootstrap over people, value ± t × standard error. "
-        f"p is of no difference; Holm's is adjusted for all {family} comparisons of the main metrics. The differences "
-        "of the other metrics stand in metrics.json with intervals alone."
+        f"p is of no difference; Holm's is adjusted for the {family} comparisons of the main metrics with a p: one "
+        "that is the same in every clip tests nothing. "
+        "The differences of the other metrics stand in metrics.json with intervals alone."
     )
 
 

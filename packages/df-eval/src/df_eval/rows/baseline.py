@@ -20,7 +20,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from df_data.sources.catalogue.layouts import SUFFIXES
 from df_data.stages.decode import DecodedClip, iter_segments
 from df_data.stages.rejection import Rejected
 from df_eval.clips import EvalClip
@@ -144,41 +143,6 @@ class FolderSystem:
         return lines
 
 
-def read_folder(
-    row: str, directory: Path, clips: Sequence[EvalClip], frames: Sequence[int], config: BaselineConfig
-) -> FolderSystem:
-    """Open a folder of a baseline's videos of the clips, and look at them until one can be measured; the others are
-    looked at when their turn comes.
-
-    Args:
-        frames: lengths that will be measured, rising.
-
-    Raises:
-        UserError: there is no such folder, or not one of its videos can be measured.
-    """
-    if not directory.is_dir():
-        raise UserError(f"--baseline {row}={directory}: there is no such folder of videos")
-    named = _by_name(directory)
-    system = FolderSystem(row, config, frames, named)
-    system.others = sorted(path.name for name in named.keys() - {clip.key for clip in clips} for path in named[name])
-    for clip in clips:
-        frames_THWC = system.look(clip).frames_THWC
-        if frames_THWC is not None and len(frames_THWC) >= frames[0]:
-            return system
-    why = system.told[0] if system.told else Told("", "", True)
-    raise UserError(f"--baseline {row}={directory}: none of the {len(clips)} clips can be measured "
-                    f"({why.clip}: {why.text})")  # fmt: skip
-
-
-def _by_name(directory: Path) -> dict[str, list[Path]]:
-    """The folder's videos by their names without the ending: a clip's name is looked up here and is never a path."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(directory.iterdir()):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
-            found.setdefault(path.stem, []).append(path)
-    return found
-
-
 def _decode(path: Path, frames: int) -> tuple[DecodedClip, bool]:
     """The first stretch of a video, at 25 frames a second on one clock with its sound, and whether it has sound."""
     if path.stat().st_size > MOST_BYTES:
@@ -241,20 +205,21 @@ class _Beside(_Found):
         if config.retime:
             self.mended.append(f"{told}: the image nearest in time is taken (baseline.retime)")
         else:
-            self._unusable(told)
+            self._unusable(f"{told} (baseline.retime=true would take the image nearest in time)")
 
     def _size(self, clip: EvalClip, decoded: DecodedClip, config: BaselineConfig) -> None:
         (height, width), (own_height, own_width) = decoded.frames.shape[1:3], clip.size
         if (height, width) == (own_height, own_width):
             return
         told = f"{width}x{height} pixels, not {own_width}x{own_height}"
-        if config.resize and height * own_width == width * own_height:
+        alike = height * own_width == width * own_height
+        if config.resize and alike:
             if self.frames_THWC is None:
                 return
             self.frames_THWC = _resized(self.frames_THWC, (own_width, own_height))
             self.mended.append(f"{told}: resized, bicubic (baseline.resize)")
         else:
-            self._unusable(told)
+            self._unusable(f"{told} ({'baseline.resize=true would resize it' if alike else 'another shape'})")
 
     def _step(self, clip: EvalClip, decoded: DecodedClip, heard: bool, config: BaselineConfig) -> None:
         """Whether the video's sound is the clip's, and begins with it."""
@@ -272,6 +237,8 @@ class _Beside(_Found):
         if config.realign and late > 0 and self.frames_THWC is not None:
             self.frames_THWC = self.frames_THWC[late:]
             self.mended.append(f"{told}: its first {late} frames are left out (baseline.realign)")
+        elif late > 0:
+            self.faults.append(f"{told} (baseline.realign=true would leave out its first {late} frames)")
         else:
             self.faults.append(told)
 

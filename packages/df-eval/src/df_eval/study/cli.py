@@ -57,6 +57,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
         parser.add_argument("--dry-run", action="store_true", help="the same as df-study plan")
         parser.add_argument("--retry", action="store_true", help="try failed runs again")
         parser.add_argument("--amend", metavar="TEXT", help="why arms or hypotheses are added after the first run")
+    if command in ("run", "plan"):
         add_print_config(parser)
     if command == "report":
         parser.add_argument("--paper", type=Path, metavar="DIR", help="also files for LaTeX: tables, figures, strips")

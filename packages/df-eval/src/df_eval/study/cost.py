@@ -15,9 +15,11 @@ STAGES = ("corpus", "train", "evaluate")
 
 
 def seconds_of(step: Step, study: Path) -> dict[str, float]:
-    """Wall seconds by stage, all attempts."""
-    record = read_record(step, study)
-    return {name: round(record.stages[name].seconds, 1) for name in step.commands if name in record.stages}
+    """Wall seconds by stage, all attempts; without a stage whose one attempt nobody saw end, as with a study that was
+    killed before it."""
+    stages = read_record(step, study).stages
+    there = [name for name in step.commands if name in stages and (stages[name].seconds or stages[name].began is None)]
+    return {name: round(stages[name].seconds, 1) for name in there}
 
 
 def expected(plan: Plan) -> dict[str, float | None]:

@@ -73,7 +73,10 @@ class Measured:
         found = {(arm, seed): self.lines[arm, seed].get(asked, {}) for seed in whole for arm in arms}
         every = dict.fromkeys(clip for pairs in found.values() for clip in pairs)
         clips = [clip for clip in every if all(clip in pairs for pairs in found.values())]
-        if len(clips) < len(every):
+        without = [arm for arm in arms if whole and every and not any(found[arm, seed] for seed in whole)]
+        if without:
+            told += [f"{arm} has no {metric} at all (none of its runs gives it in {row})" for arm in without]
+        elif len(clips) < len(every):
             told.append(f"{len(every) - len(clips)} clips that not every run was measured on")
         cells = [_cells([found[arm, seed] for seed in whole], clips) for arm in arms]
         people = [self.people.get(clip, clip) for clip in clips]

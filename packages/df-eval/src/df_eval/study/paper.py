@@ -14,7 +14,7 @@ from typing import Any
 from df_eval.study.figures import axes_of, axis_figure, save_pdf
 from df_eval.study.latex import latex
 from df_eval.study.strips import shown_videos, strip_of
-from df_eval.study.table import counted_of, note, p_text
+from df_eval.study.table import P_NOTE, counted_of, note, p_text
 from df_models.files import atomic_write
 from df_models.intervals.estimate import Estimate
 
@@ -78,11 +78,15 @@ def _interval(found: Estimate, decimals: int) -> str:
     return f"${found.value:.{decimals}f}$ $[{found.low:.{decimals}f}, {found.high:.{decimals}f}]$"
 
 
-def _booktabs(columns: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> str:
+def _booktabs(
+    columns: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str, remarks: Sequence[str] = ()
+) -> str:
+    """A table; its remarks stand below it, as a row of text would pull its columns apart."""
     comment = " ".join(note.split())  # a second line of it would be set as text
     lines = [f"% {comment}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(header) + r" \\", "\\midrule"]
     lines += [_row(row) for row in rows]
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+    below = [f"\\par{{\\footnotesize {remark}\\par}}" for remark in remarks]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", *below]) + "\n"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -94,6 +98,7 @@ def _row(cells: Sequence[str]) -> str:
 def _table(table: Mapping[str, Any]) -> str:
     decimals = table["decimals"]
     rows: list[list[str]] = []
+    remarks: list[str] = []
     for row in table["rows"]:
         counted, difference = counted_of(row), row["difference"]
         rows.append(
@@ -107,13 +112,11 @@ def _table(table: Mapping[str, Any]) -> str:
             ]
         )
         if left_out := note(row):
-            rows.append(
-                [f"\\multicolumn{{6}}{{p{{0.9\\linewidth}}}}{{\\footnotesize {latex(row['arm'])}: {latex(left_out)}}}"]
-            )
+            remarks.append(f"{latex(row['arm'])}: {latex(left_out)}")
     unit = f" ({table['unit']})" if table["unit"] else ""
     header = [
         "arm",
-        latex(table["title"] + unit),
+        latex(f"{table['title']}{unit}, {table['frames']} frames"),
         f"minus {latex(table['reference'])}, paired",
         "seeds",
         "clips",
@@ -121,7 +124,7 @@ def _table(table: Mapping[str, Any]) -> str:
     ]
     about = f"{table['metric']}, row {table['row']}, {table['frames']} frames; {_BRACKETS}; "
     counts = "seeds, clips and people: of the paired difference where there is one"
-    return _booktabs("lllrrr", header, rows, about + counts)
+    return _booktabs("lllrrr", header, rows, about + counts, remarks)
 
 
 def _people(found: Estimate) -> str:
@@ -132,7 +135,7 @@ def _people(found: Estimate) -> str:
 def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
-            latex(v["hypothesis"]["claim"]),
+            latex(f"{v['hypothesis']['claim']} ({v['hypothesis']['metric']}, {v['hypothesis']['frames']} frames)"),
             _interval(Estimate(**v["found"]), 3),
             f"${v['hypothesis']['margin']:g}$",
             latex(p_text(v["p"])),
@@ -144,4 +147,4 @@ def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
         for v in verdicts
     ]
     header = ["hypothesis", "paired difference", "margin", "$p$", "$p$ (Holm)", "seeds", "people", "verdict"]
-    return _booktabs("p{0.3\\linewidth}lrrrrrl", header, rows, _BRACKETS)
+    return _booktabs("p{0.3\\linewidth}lrrrrrl", header, rows, f"{_BRACKETS}; {P_NOTE}")

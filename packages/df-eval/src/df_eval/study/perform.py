@@ -104,6 +104,7 @@ def perform(
             log = place / f"{stage}.log"
             found = begin(record, stage, log)
             write_record(record, step, study)
+            say(f"{step.key}: {stage} begins, log {log}")
             _run(found, [*argv, *_again(step, stage)], log, environment, lock, stopping)
             write_record(record, step, study)
             if found.code == 0 and stage != "corpus" and not stage_done(step, stage, study):

@@ -17,7 +17,7 @@ from df_eval.study.freeze import amendments, frozen_config
 from df_eval.study.measured import collect
 from df_eval.study.plan import PLAN, read_plan
 from df_eval.study.records import state_of
-from df_eval.study.table import counted_of, markdown_document, note, state_text
+from df_eval.study.table import P_NOTE, counted_of, markdown_document, note, state_text
 from df_eval.study.verdicts import numbers
 from df_models.errors import UserError
 from df_models.files import atomic_write
@@ -105,7 +105,7 @@ def page(document: Mapping[str, Any], *, linked: bool = True) -> str:
     drawn = {axis: axis_figure(document, axis) for axis in axes_of(document)}
     figures = {axis: as_svg(figure) for axis, figure in drawn.items() if figure is not None}
     template = environment.get_template("report.html.j2")
-    return template.render(study=document, figures=figures, style=CSS + STYLE, linked=linked)
+    return template.render(study=document, figures=figures, style=CSS + STYLE, linked=linked, p_note=P_NOTE)
 
 
 def _numbers(found: Mapping[str, Any], decimals: int) -> str:

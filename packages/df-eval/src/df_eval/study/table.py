@@ -9,6 +9,8 @@ from df_eval.reports.markdown import NOTHING, count_of, markdown_table
 from df_eval.study.verdicts import numbers
 from df_models.intervals.estimate import Estimate
 
+P_NOTE = "p is of the claim's own margin, not of no difference: small where the interval lies far from the margin."
+
 
 def markdown_document(document: Mapping[str, Any]) -> str:
     """The whole file."""
@@ -39,7 +41,7 @@ def _verdicts(document: Mapping[str, Any]) -> str:
         [v["hypothesis"]["name"], v["outcome"], v["line"], p_text(v["p"]), p_text(v["p_holm"]), v["reason"] or NOTHING]
         for v in document["verdicts"]
     ]
-    return markdown_table(["hypothesis", "verdict", "found", "p", "p (Holm)", "remark"], rows)
+    return markdown_table(["hypothesis", "verdict", "found", "p", "p (Holm)", "remark"], rows) + f"\n\n{P_NOTE}"
 
 
 def _table(table: Mapping[str, Any]) -> str:
