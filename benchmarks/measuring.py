@@ -36,7 +36,7 @@ from common import RESULTS, peak_memory, reset_peak_memory, table, write_result
 from df_eval.clips import EvalClip, StoredVideo, render_clips
 from df_eval.config import DriftConfig, EvalConfig, ReadersConfig
 from df_eval.reading.readers import FaceReader, SyntheticFaceReader, choose_reader
-from df_eval.rows.baseline import read_folder
+from df_eval.rows.folders import read_folder
 from df_eval.rows.systems import RunSystem, System
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
