@@ -249,6 +249,15 @@ def test_a_wrong_input_is_one_line(files, tmp_path: Path, capsys, name: str, con
     expect_error(capsys, run(files, tmp_path / "out.mp4", **{name: wrong}), message, tmp_path)
 
 
+def test_a_directory_is_no_image(files, tmp_path: Path, capsys) -> None:
+    expect_error(capsys, run(files, tmp_path / "out.mp4", image=tmp_path), "is a directory, not a file", tmp_path)
+
+
+def test_a_detector_is_refused_where_no_face_is_looked_for(files, tmp_path: Path, capsys) -> None:
+    code = run(files, tmp_path / "out.mp4", "--face-detector", str(files.image))
+    expect_error(capsys, code, "--face-detector: this model was trained without face crops", tmp_path)
+
+
 def test_an_image_has_no_audio(files, tmp_path: Path, capsys) -> None:
     expect_error(capsys, run(files, tmp_path / "out.mp4", audio=files.image), "no audio", tmp_path)
 

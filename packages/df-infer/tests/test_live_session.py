@@ -219,6 +219,11 @@ def test_a_motion_is_followed_and_then_left(pipeline: Pipeline, image: np.ndarra
     assert np.abs(structure[9:] - structure[8]).max() > 0.1, "after its end the model moves by itself"
 
 
+def test_it_is_idle_for_no_less_than_no_time(pipeline: Pipeline, image: np.ndarray) -> None:
+    with pytest.raises(UserError, match="0 frames or more, not for -3"):
+        Session(pipeline, image).idle(-3)
+
+
 def test_it_holds_no_more_the_longer_it_lasts(pipeline: Pipeline, image: np.ndarray) -> None:
     session = Session(pipeline, image, keep=3, rate=24_000)
     held = []

@@ -23,6 +23,14 @@ def test_keeps_an_image_of_the_right_size() -> None:
     assert np.array_equal(portrait_from(image, 64, "none"), image)
 
 
+def test_an_image_of_few_pixels_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    portrait_from(np.zeros((1, 1, 3), np.uint8), 64, "none")
+    assert "only 1 of the 64 pixels" in caplog.text
+    caplog.clear()
+    portrait_from(np.zeros((40, 50, 3), np.uint8), 64, "none")
+    assert not caplog.text
+
+
 def test_a_face_crop_needs_its_detector() -> None:
     with pytest.raises(UserError, match="--face-detector"):
         portrait_from(np.zeros((64, 64, 3), np.uint8), 64, "yunet:1.5:-0.03")

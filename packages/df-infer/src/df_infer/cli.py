@@ -124,6 +124,8 @@ def _generate(args: argparse.Namespace) -> int:
     written = args.structure_out if args.out is None else args.out
     told = " with audio" if args.out is not None and args.audio is not None else ""
     print(f"wrote {written}: {count} frames, {count / FPS:.2f} s{told}, {count / FPS / taken:.2f}x real time")
+    if wave is not None and (beyond := count - frames_covering(wave)) > 0:
+        print(f"the last {beyond} frames are beyond the audio: silence")
     if image is not None and not pipeline.looks_for_faces:
         print("no face was looked for: this model has no face detector, and took the middle square of the image")
     if motion is not None or rollout.structure_from is not None:
@@ -159,6 +161,8 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
         raise UserError("--seed is for one clip; with --manifest each has its own (a column seed)")
     if args.out is None:
         raise UserError("--out is missing: with --manifest, the directory to write the clips to")
+    if args.out.suffix.lower() == ".mp4":
+        raise UserError(f"--out {args.out}: with --manifest it is the directory to write the clips to, not a video")
     if args.together is not None and args.together < 1:
         raise UserError(f"--together {args.together}: give 1 or more")
     items = read_manifest(args.manifest, args.out)

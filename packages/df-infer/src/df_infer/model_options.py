@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from df_models.device import DEVICE_NAMES
+from df_models.errors import UserError
 
 if TYPE_CHECKING:
     from df_infer.pipeline import Pipeline
@@ -62,7 +63,8 @@ def open_pipeline(args: argparse.Namespace) -> Pipeline:
     """Return the model that the options name, ready to generate, and have this process compute in as many threads.
 
     Raises:
-        UserError: as :meth:`df_infer.pipeline.Pipeline.from_run`; no thread, or more than there are cores.
+        UserError: as :meth:`df_infer.pipeline.Pipeline.from_run`; no thread, or more than there are cores; a face
+            detector for a model that looks for no faces.
     """
     import torch
 
@@ -81,6 +83,8 @@ def open_pipeline(args: argparse.Namespace) -> Pipeline:
         adapter=args.adapter,
         compiled=args.compile,
     )
+    if args.face_detector is not None and not pipeline.looks_for_faces:
+        raise UserError("--face-detector: this model was trained without face crops and looks for none; leave it out")
     threads = args.threads
     if threads is None and pipeline.model.device.type == "cpu":
         threads = suited_threads(pipeline.model.config, pipeline.rollout)

@@ -232,7 +232,7 @@ class Pipeline:
             )
         )
         if drive is not None:
-            check_drive(self.model.config, fields)
+            check_drive(self.model.config, fields, warn=False)  # where it is given it is warned of
             if not fields:
                 check_saw_clean(self.trained)
         rollouts = self.rollouts(

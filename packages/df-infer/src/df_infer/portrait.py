@@ -49,13 +49,14 @@ def portrait_from(image_HWC: np.ndarray, size: int, face_crop: str, detector: st
     if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype != np.uint8:
         raise UserError(f"a portrait must be uint8 RGB [H, W, 3], not {image_HWC.dtype} {list(image_HWC.shape)}")
     if face_crop == NO_CROP:
-        return crop_resize(image_HWC, centre_square(image_HWC), size)
-    rule = CropRule.parse(face_crop)
-    upright, box = _face_square(image_HWC, rule, _load(rule, detector))
+        upright, box = image_HWC, centre_square(image_HWC)
+    else:
+        rule = CropRule.parse(face_crop)
+        upright, box = _face_square(image_HWC, rule, _load(rule, detector))
     if box.side < SHARP_SHARE * size:
         _log.warning(
             "the portrait has only %.0f of the %d pixels that the model shows of it, and will be blurred; "
-            "give an image with a larger face",
+            "give a larger image, or one with a larger face",
             box.side,
             size,
         )

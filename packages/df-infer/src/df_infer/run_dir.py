@@ -325,7 +325,10 @@ def require_model(run: RunDir, checkpoint: int | None = None) -> Path:
             return run.milestone(checkpoint)
         there = ", ".join(map(str, run.milestone_steps))
         known = f"there are those of steps {there}" if there else "there are none (df-train: checkpoint.milestones)"
-        raise UserError(f"the run {run.root} has no milestone of step {checkpoint}; {known}")
+        raise UserError(
+            f"the run {run.root} has no milestone of step {checkpoint}; {known}; without --checkpoint its final model "
+            "is taken"
+        )
     if not run.finished:
         raise UserError(f"the run {run.root} has no trained model yet ({run.model} is missing); let df-train finish it")
     return run.model

@@ -104,7 +104,7 @@ class FakeFace:
 
 
 class FakeBackend:
-    about = About("fake", SIZE, 4, 2.0, None, False, FakeFace.latency_s)
+    about = About("fake", SIZE, 4, 2.0, None, False, False, FakeFace.latency_s)
     compiled = False
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import socket
 import struct
 import time
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from df_infer.serve.backend import Video
 from df_infer.serve.command import check_port
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.guard import read_token
@@ -247,6 +249,22 @@ def test_whole_video(client: httpx.Client, speech: bytes, tmp_path: Path):
     assert len(read_audio(tmp_path / "video.mp4")) >= 16_000
     assert client.delete(f"/v1/videos/{name}").status_code == 204
     assert client.get(f"/v1/videos/{name}").status_code == 404
+
+
+def test_what_a_video_was_warned_of_is_told_with_it(client: httpx.Client, server: Running, speech: bytes, monkeypatch):
+    own = type(server.backend).video
+
+    def warning(backend: object, *arguments: object) -> Video:
+        logging.getLogger("df_infer.hearing.loudness").warning("the audio is very quiet")
+        return own(backend, *arguments)
+
+    monkeypatch.setattr(type(server.backend), "video", warning)
+    name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
+    assert ended(client, name)["warnings"] == ["the audio is very quiet"]
+    monkeypatch.setattr(type(server.backend), "video", own)
+    name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
+    assert ended(client, name)["warnings"] == []
+    assert not [handler for handler in logging.getLogger("df_infer").handlers if type(handler).__name__ == "_Noticing"]
 
 
 def test_a_whole_video_is_signed(serve, speech: bytes):

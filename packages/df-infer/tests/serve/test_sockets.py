@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import io
 import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from df_infer.serve.seats import CONNECTING
 from .conftest import FPS, Running, Serve, number_of, opening_of
 
 RATE = 16_000
+EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
 def tone(seconds: float, level: float = 0.2, rate: int = RATE) -> np.ndarray:
@@ -333,3 +336,27 @@ def test_sessions_are_told_that_the_server_stops(serve: Serve):
             assert messages[-1] == {"type": "ended", "reason": "the server stops"}
 
     asyncio.run(client())
+
+
+@pytest.mark.parametrize(
+    ("token", "arguments", "said"),
+    [
+        (None, ["--wait", "0", "--server", "ws://127.0.0.1:9"], "no server at ws://127.0.0.1:9"),
+        (None, ["--out", "missing/live.mp4"], "the directory missing does not exist"),
+        (b"a token of many characters", [], "answers 401; give its --token"),
+        (None, [], "closed the connection"),
+    ],
+)
+def test_the_example_client_says_in_one_line_what_is_wrong(
+    serve: Serve, tmp_path: Path, capsys, token: bytes | None, arguments: list[str], said: str
+):
+    spec = importlib.util.spec_from_file_location("live_client", EXAMPLES / "live_client.py")
+    assert spec is not None and spec.loader is not None
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    server = serve(token, message_bytes=2000)
+    options = ["--server", server.ws.removesuffix("/v1/live"), "--audio", str(EXAMPLES / "speech.wav")]
+    options += ["--out", str(tmp_path / "live.mp4"), *arguments]
+    assert client.run_cli(client.main, "live_client.py", options) != 0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and said in told[0]

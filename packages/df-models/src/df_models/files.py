@@ -71,7 +71,7 @@ def remove_leftovers(directory: Path) -> None:
 def require_file(path: str | os.PathLike[str]) -> None:
     """Raise a UserError where there is no such file."""
     if not Path(path).is_file():
-        raise UserError(f"no such file: {path}")
+        raise UserError(f"{path} is a directory, not a file" if Path(path).is_dir() else f"no such file: {path}")
 
 
 def check_output(path: str | os.PathLike[str], *, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:

@@ -197,7 +197,13 @@ class Session:
             self._sound.push(pcm_N)
 
     def idle(self, frames: int) -> None:
-        """Take silence that lasts so many pixel frames: the face lives on, its mouth closed."""
+        """Take silence that lasts so many pixel frames: the face lives on, its mouth closed.
+
+        Raises:
+            UserError: the session is closed, or fewer than no frames.
+        """
+        if frames < 0:
+            raise UserError(f"a face can be idle for 0 frames or more, not for {frames}")
         self.push(np.zeros(frames * (self.rate // FPS), np.float32))
 
     def close(self) -> None:

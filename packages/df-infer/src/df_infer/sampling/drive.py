@@ -127,8 +127,8 @@ def check_saw_clean(trained: Trained) -> None:
         )
 
 
-def check_drive(model: DualForceConfig, fields: tuple[str, ...] = ()) -> None:
-    """Refuse fields that a model cannot be given, and warn of structure that its training never gave whole.
+def check_drive(model: DualForceConfig, fields: tuple[str, ...] = (), *, warn: bool = True) -> None:
+    """Refuse fields that a model cannot be given, and ``warn`` of structure that its training never gave whole.
 
     Raises:
         UserError: with what the model learnt to be given, or that it has no structure.
@@ -136,7 +136,7 @@ def check_drive(model: DualForceConfig, fields: tuple[str, ...] = ()) -> None:
     if not model.has_structure:
         raise UserError("a motion was given, but the model has no structure (streams=video); leave it out")
     if not fields:
-        if model.structure_given == "never":
+        if warn and model.structure_given == "never":
             _log.warning(
                 "the model was never given all of its structure in training (objective.give_structure=0), so it may "
                 "follow the given motion badly"

@@ -75,6 +75,7 @@ class VideoState(BaseModel):
     frames: int
     of: int
     error: str | None
+    warnings: list[str]
 
 
 def build_app(

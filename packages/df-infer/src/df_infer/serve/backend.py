@@ -31,6 +31,7 @@ class About(NamedTuple):
         steps, audio_guidance, structure_guidance: the model's own settings; the last is None where its video cannot be
             guided by its structure.
         drive: whether the server has a motion track that may move the head.
+        face: whether a portrait is cropped around its face; else its middle square is taken.
         latency_s: chunk and lookahead, without computing.
     """
 
@@ -40,6 +41,7 @@ class About(NamedTuple):
     audio_guidance: float
     structure_guidance: float | None
     drive: bool
+    face: bool
     latency_s: float
 
 
@@ -111,6 +113,7 @@ class PipelineBackend:
             rollout.audio_guidance,
             None if why_no_structure_guidance(config, pipeline.trained) else rollout.structure_guidance,
             motion is not None,
+            pipeline.looks_for_faces,
             latency.total,
         )
 

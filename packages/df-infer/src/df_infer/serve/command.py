@@ -67,9 +67,9 @@ def _serve(args: argparse.Namespace) -> int:
 
     check_port(config)
     announce_loading("df-infer")
+    log_to_stderr()
     backend = _backend(args, config)
     example = checked_example(config, backend)
-    log_to_stderr()
     make_server(build_app(config, backend, example, token, signer), config).run()
     return 0
 

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import UploadFile
 
+from df_infer.serve.backend import Backend, Video
 from df_infer.serve.engine import WHENEVER
 from df_infer.serve.house import House
-from df_infer.serve.logs import event, failure
+from df_infer.serve.logs import event, failure, noticed
 from df_infer.serve.protocol import FaceSettings
 from df_models.errors import UserError
 
@@ -37,6 +38,7 @@ class Job:
         portrait: what the face looks like, cropped, uint8 ``[H, W, 3]``; there once the job is taken.
         frames, of: pixel frames made, and all of them (0: not known yet).
         error: one line, where it failed.
+        warnings: what was noticed on the way, such as of quiet sound.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Job:
     frames: int = 0
     of: int = 0
     error: str | None = None
+    warnings: list[str] = field(default_factory=list)
     portrait: np.ndarray | None = None
     ended: float | None = None
 
@@ -60,7 +63,8 @@ class Job:
 
     def told(self) -> dict[str, Any]:
         """What a client is told."""
-        return {"id": self.id, "state": self.state, "frames": self.frames, "of": self.of, "error": self.error}
+        told = "id", "state", "frames", "of", "error", "warnings"
+        return {name: getattr(self, name) for name in told}
 
 
 class Jobs:
@@ -169,10 +173,9 @@ class Jobs:
         from df_models.media import AudioFile, read_audio, write_video
 
         house, audio = self._house, job.folder / "audio"
-        assert job.portrait is not None, "a job that waits has one"
         async with house.decoding:
             wave = await asyncio.to_thread(read_audio, audio, most_s=house.config.audio_s)
-        video = await house.engine.do(WHENEVER, house.backend.video, job.portrait, wave, job.settings)
+        video = await house.engine.do(WHENEVER, _video, house.backend, job, wave)
         job.of = video.count
 
         finished = None if house.signer is None else house.signer.sign
@@ -193,6 +196,17 @@ class Jobs:
                 return
             job.frames += 1
             yield frame
+
+
+def _video(backend: Backend, job: Job, wave_N: np.ndarray) -> Video:
+    """Begin the video, and note what is warned of, in the log by the job's name too."""
+    assert job.portrait is not None, "a job that waits has one"
+    with noticed() as warnings:
+        video = backend.video(job.portrait, wave_N, job.settings)
+    job.warnings = warnings
+    if warnings:
+        event("video is warned of", job=job.id, warnings=warnings)
+    return video
 
 
 def _check_audio(path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LOGGER = "df_infer.serve"
 _log = logging.getLogger(LOGGER)
@@ -35,6 +38,30 @@ def event(what: str, **fields: object) -> None:
 def failure(what: str, **fields: object) -> None:
     """Log the exception that is being handled."""
     _log.error(what, extra={"fields": fields}, exc_info=True)
+
+
+class _Noticing(logging.Handler):
+    """Keeps warnings of one thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.thread, self.messages = threading.get_ident(), list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See :class:`logging.Handler`."""
+        if record.thread == self.thread and record.levelno == logging.WARNING:
+            self.messages.append(record.getMessage())
+
+
+@contextmanager
+def noticed() -> Iterator[list[str]]:
+    """Collect what this thread warns of, for those whose request it is about; it is logged as well."""
+    handler = _Noticing()
+    logging.getLogger("df_infer").addHandler(handler)
+    try:
+        yield handler.messages
+    finally:
+        logging.getLogger("df_infer").removeHandler(handler)
 
 
 def log_to_stderr() -> None:

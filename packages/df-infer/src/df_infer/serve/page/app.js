@@ -24,7 +24,7 @@ async function load() {
     else { say("This server needs its token."); $("token").focus(); }
     return;
   }
-  const { model, size, steps, audio_guidance, structure_guidance, most_steps, drive } = state.about;
+  const { model, size, steps, audio_guidance, structure_guidance, most_steps, drive, face } = state.about;
   $("token-panel").hidden = true;
   $("model").textContent = `Model ${model}, ${size} × ${size} pixels`;
   $("steps").max = Math.min(most_steps, Math.max(16, 2 * steps));
@@ -33,6 +33,7 @@ async function load() {
   setOwn("structure", structure_guidance ?? 1);
   $("structure-row").hidden = structure_guidance === null;
   $("drive-row").hidden = !drive;
+  if (!face) $("portrait-hint").prepend("The middle square of the picture is taken: the face should fill it. ");
   if (!state.connection) say("Press Start.");
   $("start").disabled = false;
   $("still").src = URL.createObjectURL(await getBlob("v1/portraits/example"));
@@ -98,7 +99,7 @@ function hear(message) {
 }
 
 function ready() {
-  say(`Live by ${state.connection.name}. Speak, or let the example speak.`);
+  say(`Live by ${state.connection.name}. Press Microphone and speak, or let the example speak.`);
   $("video").hidden = false;
   for (const id of ["interrupt", "mute", "microphone", "example", "sound-file", "apply"]) $(id).disabled = false;
   $("sound-label").setAttribute("aria-disabled", "false");
@@ -125,7 +126,10 @@ function ended() {
 async function switchMicrophone(on) {
   complain();
   state.wanted = on;
-  if (!on) { closeMicrophone(); return; }
+  if (!on) {
+    if (closeMicrophone()) say("The microphone is off.");
+    return;
+  }
   try {
     state.media = await openMicrophone($("echo").checked);
   } catch (error) {
@@ -143,14 +147,16 @@ async function switchMicrophone(on) {
   say("The microphone is open: speak.");
 }
 
+// Whether it was open.
 function closeMicrophone() {
-  if (!state.media) return;
+  if (!state.media) return false;
   state.stopLevel?.();
   state.connection?.send({ type: "microphone", on: false });
   state.connection?.useMicrophone(null);
   state.media.getTracks().forEach((track) => track.stop());
   state.media = null;
   pressed("microphone", false);
+  return true;
 }
 
 async function speakFile(bytes, name) {
