@@ -111,10 +111,12 @@ class Conversation:
         began, reason = time.monotonic(), "failed"
         try:
             async with self._house.seats.one(lambda position: self._say(to_json("waiting", position=position))):
-                self._house.metrics.begun.labels(self._transport).inc()
-                event("session begins", session=self.id, transport=self._transport, waited_s=_since(began))
-                began = time.monotonic()
-                reason = await self._speak() if not self._house.stopping.is_set() else STOPS
+                reason = STOPS
+                if not self._house.stopping.is_set():  # else a place became free since the others were ended
+                    self._house.metrics.begun.labels(self._transport).inc()
+                    event("session begins", session=self.id, transport=self._transport, waited_s=_since(began))
+                    began = time.monotonic()
+                    reason = await self._speak()
         except Full:
             reason = "full"
             raise
