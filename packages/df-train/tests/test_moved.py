@@ -96,7 +96,9 @@ def test_going_on_compares_the_validation_split_and_remembers_one_that_is_gone(
     assert read_record(record) == before
     shutil.rmtree("data/random/val")
     assert main([*go_on, "optim.steps=6"]) == 0
-    assert read_record(record) == before
+    after = read_record(record)
+    assert before is not None and after is not None and after.splits == before.splits
+    assert [change.settings for change in after.changes] == [{"optim.steps": (5, 6)}]
 
 
 def test_a_mistyped_place_of_the_dataset_is_refused_before_any_work(

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ SPOKEN = ["dualforce.v1", "token." + base64.urlsafe_b64encode(TOKEN).decode().rs
 GROWTH = 1 << 20
 """Bytes that a number of rounds may leave: caches of libraries; one session holds more."""
 Act = Callable[[Running], None]
+Siege = Callable[[Running], Awaitable[None]]
 KINDS = (Conversation, Speaker, Stream)
 PEERS = (RTCPeerConnection, Player)
 """Of WebRTC: none is left when its session has ended."""
@@ -153,14 +154,10 @@ async def webrtc_garbage(server: Running) -> None:
             assert (await http.post(f"{server.http}/v1/webrtc", json={"sdp": sdp})).status_code == 400
 
 
-def webrtc(server: Running) -> None:
-    """All of WebRTC's, in a loop of their own: making certificates would keep the other lines from answering pings."""
-
-    async def together() -> None:
-        acts = webrtc_that_hangs_up, webrtc_that_never_comes, webrtc_flood, webrtc_garbage
-        await asyncio.gather(*(act(server) for act in acts))
-
-    asyncio.run(together())
+async def webrtc(server: Running) -> None:
+    """One round of WebRTC's, at the same time."""
+    acts = webrtc_that_hangs_up, webrtc_that_never_comes, webrtc_flood, webrtc_garbage
+    await asyncio.gather(*(act(server) for act in acts))
 
 
 def talking(server: Running) -> Any:
@@ -178,8 +175,7 @@ async def until(true: Callable[[], bool], what: str) -> None:
 
 async def siege(server: Running) -> None:
     """One round of everything, at the same time."""
-    acts: list[Act] = [garbage, half_header, half_upload, endless_upload, large_json, portrait_bomb, wrong_token]
-    acts.append(webrtc)
+    acts: tuple[Act, ...] = garbage, half_header, half_upload, endless_upload, large_json, portrait_bomb, wrong_token
     await asyncio.gather(
         *(asyncio.to_thread(act, server) for act in acts),
         wrong_token_on_a_socket(server),
@@ -198,7 +194,7 @@ def traced() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def check_siege(serve: Serve, temporary: Path, rounds: int) -> None:
+def check_siege(serve: Serve, temporary: Path, rounds: int, siege: Siege) -> None:
     async def client() -> None:
         server = serve(TOKEN, sessions=3, waiting=4, upload_bytes=100_000, upload_s=0.3, portrait_pixels=1_000_000)
         async with talking(server) as quiet:
@@ -242,23 +238,35 @@ def check_siege(serve: Serve, temporary: Path, rounds: int) -> None:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the server's files lie; and who answers nothing is let go soon."""
+    """Where the server's files lie."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("df_infer.serve.server.PING_S", 1.0)
-    monkeypatch.setattr("df_infer.serve.rtc.CONNECT_S", 1.0)
     return tmp_path
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who answers nothing on a socket is let go soon."""
+    monkeypatch.setattr("df_infer.serve.server.PING_S", 2.0)
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted in /proc")
-def test_a_siege_leaves_nothing_and_the_others_do_not_notice(serve: Serve, temporary: Path):
-    check_siege(serve, temporary, 1)
+def test_a_siege_leaves_nothing_and_the_others_do_not_notice(serve: Serve, temporary: Path, impatient: None):
+    check_siege(serve, temporary, 1, siege)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted in /proc")
+def test_a_siege_by_webrtc_leaves_nothing_and_the_others_do_not_notice(
+    serve: Serve, temporary: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("df_infer.serve.rtc.CONNECT_S", 1.0)
+    check_siege(serve, temporary, 1, webrtc)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted in /proc")
-def test_a_long_siege_leaves_nothing_and_the_others_do_not_notice(serve: Serve, temporary: Path):
+def test_a_long_siege_leaves_nothing_and_the_others_do_not_notice(serve: Serve, temporary: Path, impatient: None):
     tracemalloc.start()
     try:
-        check_siege(serve, temporary, 40)
+        check_siege(serve, temporary, 40, siege)
     finally:
         tracemalloc.stop()
