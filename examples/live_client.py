@@ -40,10 +40,12 @@ def main(argv: list[str]) -> int:
     except InvalidStatus as error:
         hint = "; give its --token" if error.response.status_code == 401 else ""
         raise UserError(f"the server at {options.server} answers {error.response.status_code}{hint}") from error
-    except (OSError, InvalidURI, InvalidHandshake) as error:
+    except InvalidURI as error:
+        raise UserError(f"--server {options.server}: give an address such as ws://127.0.0.1:8080") from error
+    except (OSError, InvalidHandshake) as error:
         raise UserError(f"no server at {options.server} ({error}); start it with df-infer serve") from error
     except ConnectionClosedError as error:
-        told = error.rcvd.reason if error.rcvd is not None else "without a word"
+        told = (error.rcvd.reason if error.rcvd is not None else "") or "without a word"
         raise UserError(f"the server closed the connection: {told}") from error
     frames = (frame for piece in pieces for frame in piece.frames)
     written = write_video(options.out, frames, audio=np.concatenate([piece.audio for piece in pieces]))
@@ -54,13 +56,16 @@ def main(argv: list[str]) -> int:
 async def reach(server: str, headers: dict[str, str], wait_s: float) -> ClientConnection:
     """Connect, as soon as there is a server."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + wait_s
+    until, told = loop.time() + wait_s, False
     while True:
         try:
             return await connect(f"{server}/v1/live", additional_headers=headers)
-        except ConnectionRefusedError:
+        except OSError:
             if loop.time() > until:
                 raise
+            if not told:
+                print(f"waiting for a server at {server}, {wait_s:g} s at most")
+                told = True
             await asyncio.sleep(0.5)
 
 

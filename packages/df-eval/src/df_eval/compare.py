@@ -18,7 +18,7 @@ import numpy as np
 from df_eval.metrics import CATALOG, SPECS
 from df_eval.metrics.pair import Pair
 from df_eval.results import LengthResults
-from df_models.intervals.estimate import Cells, Estimate, estimate, holm, p_value
+from df_models.intervals.estimate import ROUNDING, Cells, Estimate, estimate, holm, p_value
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,10 @@ def differences(
 
 
 def _p(difference: Difference) -> float | None:
-    """Of no difference; None where nothing is tested, as all clips differ alike (or not at all)."""
+    """Of no difference; None where all clips differ alike (or not at all) but for rounding: no error to test with."""
     found = difference.found
-    return None if found.low is not None and found.low == found.high else p_value(found, 0.0)
+    alike = found.value is not None and found.error is not None and found.error <= ROUNDING * max(1.0, abs(found.value))
+    return None if alike else p_value(found, 0.0)
 
 
 def _difference(

@@ -10,15 +10,15 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from df_infer.serve.backend import Video
 from df_infer.serve.command import check_port
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.guard import read_token
@@ -252,16 +252,22 @@ def test_whole_video(client: httpx.Client, speech: bytes, tmp_path: Path):
 
 
 def test_what_a_video_was_warned_of_is_told_with_it(client: httpx.Client, server: Running, speech: bytes, monkeypatch):
-    own = type(server.backend).video
+    backend, own_read = type(server.backend), read_audio
+    own_video, own_portrait = backend.video, backend.portrait
 
-    def warning(backend: object, *arguments: object) -> Video:
-        logging.getLogger("df_infer.hearing.loudness").warning("the audio is very quiet")
-        return own(backend, *arguments)
+    def warning(says: str, of: str, own: Callable[..., Any]) -> Callable[..., Any]:
+        def work(*arguments: Any, **options: Any) -> Any:
+            logging.getLogger(of).warning(says)
+            return own(*arguments, **options)
 
-    monkeypatch.setattr(type(server.backend), "video", warning)
-    name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
-    assert ended(client, name)["warnings"] == ["the audio is very quiet"]
-    monkeypatch.setattr(type(server.backend), "video", own)
+        return work
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "video", warning("quiet", "df_infer.hearing.loudness", own_video))
+        patch.setattr(backend, "portrait", warning("small", "df_infer.portrait", own_portrait))
+        patch.setattr("df_models.media.read_audio", warning("broken off", "df_models.media.audio", own_read))
+        name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
+        assert ended(client, name)["warnings"] == ["small", "broken off", "quiet"]
     name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
     assert ended(client, name)["warnings"] == []
     assert not [handler for handler in logging.getLogger("df_infer").handlers if type(handler).__name__ == "_Noticing"]

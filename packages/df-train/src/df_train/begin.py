@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from df_infer.run_dir import MODEL
+from df_infer.run_dir import MODEL, RunDir
 from df_models import DualForce, DualForceConfig, VideoDiT
 from df_models.errors import UserError, nearest
 from df_models.model.presets import preset_config
@@ -141,7 +141,7 @@ def refuse_untrained(path: str) -> None:
     place = Path(path)
     if place.name != MODEL or place.exists():
         return
-    if place.parent.is_dir():
+    if RunDir(place.parent).ours:
         raise UserError(
             f"model.start_from={path}: the run {place.parent} is not finished; let df-train finish it first"
         )

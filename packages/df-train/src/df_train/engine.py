@@ -55,8 +55,8 @@ _REASONS = (None, Stop.TIME, Stop.TOLD, Stop.INTERRUPTED)
 """To stop before all steps are taken, the weightiest last: of several processes the weightiest reason counts."""
 
 
-_AGAIN_SECONDS = 1.0
-"""One Ctrl-C may come twice within milliseconds, from the terminal and forwarded by `uv run`; no hand is so fast."""
+_AGAIN_SECONDS = 0.3
+"""One Ctrl-C may come twice within milliseconds, from the terminal and forwarded by `uv run`; a hand takes longer."""
 
 
 class NotFinite(RuntimeError):

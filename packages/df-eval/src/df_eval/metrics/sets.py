@@ -226,6 +226,11 @@ class SetDistance(ClipStates):
                     f"{self.spec.name} takes vectors [n, D] of each clip, and those of clip {clip} have the shape "
                     f"{list(np.shape(values))}; one vector of a clip is [1, D]"
                 )
+            if self.widths and np.shape(values)[1] != int(self.widths[0]):
+                raise ValueError(
+                    f"{self.spec.name} was given vectors of {int(self.widths[0])} numbers, and those of clip {clip} "
+                    f"have {np.shape(values)[1]}: of one network all have as many"
+                )
             picked = np.ascontiguousarray(values[self.spec.pick], dtype=np.float64)
             self.values.append(torch.from_numpy(picked.reshape(-1)))
             self.sizes.append(torch.tensor([picked.size]))

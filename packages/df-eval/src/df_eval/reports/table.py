@@ -135,8 +135,8 @@ def comparison_note(differences: Sequence[Difference]) -> str:
     family = sum(d.p_holm is not None for d in differences)
     return (
         "Differences are paired, over the clips that both have: bootstrap over people, value ± t × standard error. "
-        f"p is of no difference; Holm's is adjusted for the {family} comparisons of the main metrics with a p: one "
-        "that is the same in every clip tests nothing. "
+        f"p is of no difference; Holm's is adjusted for the {family} comparisons of the main metrics that have one. A "
+        "difference that is the same in every clip has none: there is no error to test it with. "
         "The differences of the other metrics stand in metrics.json with intervals alone."
     )
 

@@ -18,6 +18,7 @@ from df_infer.sampling.steps import together
 from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.engine import Engine, soon
+from df_infer.serve.logs import noticing
 from df_infer.serve.metrics import Metrics
 from df_infer.serve.protocol import RATES, FaceSettings
 from df_infer.serve.seats import Seats
@@ -117,13 +118,18 @@ class House:
             self._portraits.popitem(last=False)
         return name
 
-    async def read_portrait(self, path: Path) -> np.ndarray:
-        """Read and crop an image; a few at a time, since a small file may hold many pixels."""
+    async def read_portrait(self, path: Path, warnings: list[str] | None = None) -> np.ndarray:
+        """Read and crop an image; a few at a time, since a small file may hold many pixels.
+
+        Args:
+            warnings: takes what is warned of.
+        """
         from df_models.media import read_image
 
+        told = [] if warnings is None else warnings
         async with self.decoding:
-            image = await asyncio.to_thread(read_image, path, most_pixels=self.config.portrait_pixels)
-        return await self.engine.do(soon(), self.backend.portrait, image)
+            image = await asyncio.to_thread(noticing, told, read_image, path, most_pixels=self.config.portrait_pixels)
+        return await self.engine.do(soon(), noticing, told, self.backend.portrait, image)
 
     def check(self, settings: FaceSettings) -> None:
         """Refuse settings beyond the server's own limits.

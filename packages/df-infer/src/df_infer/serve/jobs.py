@@ -15,10 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import UploadFile
 
-from df_infer.serve.backend import Backend, Video
 from df_infer.serve.engine import WHENEVER
 from df_infer.serve.house import House
-from df_infer.serve.logs import event, failure, noticed
+from df_infer.serve.logs import event, failure, noticing
 from df_infer.serve.protocol import FaceSettings
 from df_models.errors import UserError
 
@@ -38,7 +37,7 @@ class Job:
         portrait: what the face looks like, cropped, uint8 ``[H, W, 3]``; there once the job is taken.
         frames, of: pixel frames made, and all of them (0: not known yet).
         error: one line, where it failed.
-        warnings: what was noticed on the way, such as of quiet sound.
+        warnings: of the portrait, of the sound, and of what the model was given.
     """
 
     folder: Path
@@ -110,7 +109,7 @@ class Jobs:
                 with (job.folder / name).open("wb") as file:
                     await asyncio.to_thread(shutil.copyfileobj, upload.file, file)
             await asyncio.to_thread(_check_audio, job.folder / "audio")
-            job.portrait = await self._house.read_portrait(job.folder / "image")
+            job.portrait = await self._house.read_portrait(job.folder / "image", job.warnings)
             (job.folder / "image").unlink()
         except BaseException as error:
             self.remove(job)
@@ -174,8 +173,11 @@ class Jobs:
 
         house, audio = self._house, job.folder / "audio"
         async with house.decoding:
-            wave = await asyncio.to_thread(read_audio, audio, most_s=house.config.audio_s)
-        video = await house.engine.do(WHENEVER, _video, house.backend, job, wave)
+            wave = await asyncio.to_thread(noticing, job.warnings, read_audio, audio, most_s=house.config.audio_s)
+        arguments = job.portrait, wave, job.settings
+        video = await house.engine.do(WHENEVER, noticing, job.warnings, house.backend.video, *arguments)
+        if job.warnings:
+            event("video is warned of", job=job.id, warnings=job.warnings)
         job.of = video.count
 
         finished = None if house.signer is None else house.signer.sign
@@ -196,17 +198,6 @@ class Jobs:
                 return
             job.frames += 1
             yield frame
-
-
-def _video(backend: Backend, job: Job, wave_N: np.ndarray) -> Video:
-    """Begin the video, and note what is warned of, in the log by the job's name too."""
-    assert job.portrait is not None, "a job that waits has one"
-    with noticed() as warnings:
-        video = backend.video(job.portrait, wave_N, job.settings)
-    job.warnings = warnings
-    if warnings:
-        event("video is warned of", job=job.id, warnings=warnings)
-    return video
 
 
 def _check_audio(path: Path) -> None:

@@ -7,10 +7,11 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 LOGGER = "df_infer.serve"
+T = TypeVar("T")
 _log = logging.getLogger(LOGGER)
 
 
@@ -53,15 +54,18 @@ class _Noticing(logging.Handler):
             self.messages.append(record.getMessage())
 
 
-@contextmanager
-def noticed() -> Iterator[list[str]]:
-    """Collect what this thread warns of, for those whose request it is about; it is logged as well."""
+def noticing(warnings: list[str], work: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Do some work in this thread, and add what it warns of to ``warnings``; it is logged as well."""
     handler = _Noticing()
-    logging.getLogger("df_infer").addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("df_infer", "df_models")]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
-        yield handler.messages
+        return work(*args, **options)
     finally:
-        logging.getLogger("df_infer").removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
+        warnings += handler.messages
 
 
 def log_to_stderr() -> None:

@@ -43,7 +43,9 @@ def with_changes(past: Sequence[Changed], step: int, changes: dict[str, tuple[An
 
 
 def _differences(before: Any, now: Any, name: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    if isinstance(before, dict) and isinstance(now, dict):
+    sections = [isinstance(each, dict) or each is None for each in (before, now)]
+    if all(sections) and (before or now):  # a section that came, or went, is told setting by setting
+        before, now = before or {}, now or {}
         for key in dict.fromkeys((*before, *now)):
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
