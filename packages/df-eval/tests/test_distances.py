@@ -166,3 +166,10 @@ def test_sets_must_be_sets() -> None:
         kernel_distance(*kernels, np.array([2, 2]))
     with pytest.raises(ValueError, match="sample ids"):
         SetDistance("fid").update(np.zeros((2, 3, 4)), [0], real=True)
+
+
+def test_vectors_of_another_width_are_refused():
+    metric = SetDistance("fid")
+    metric.update([np.zeros((3, 4))], [0], real=True)
+    with pytest.raises(ValueError, match="vectors of 4 numbers, and those of clip 0 have 5"):
+        metric.update([np.zeros((3, 5))], [0], real=False)

@@ -14,11 +14,12 @@ from df_infer.run_log import read_log
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.settings import load_config
+from df_train.begin import refuse_untrained
 from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop
 from df_train.run import train
 from df_train.saving.aside import set_aside
-from df_train.saving.changes import with_changes
+from df_train.saving.changes import changed_settings, with_changes
 
 MakeConfig = Callable[..., TrainConfig]
 Interrupted = Callable[..., AbstractContextManager[None]]
@@ -238,6 +239,21 @@ def test_a_run_that_goes_on_otherwise_says_so_and_keeps_it(
     assert "changed since" not in capsys.readouterr().out
     record = read_record(tmp_path / "run" / "run.json")
     assert record is not None and record.changes == (Changed(2, {"optim.lr": (2e-3, 1e-5)}),)
+
+
+def test_a_section_that_came_is_told_setting_by_setting(make_config: MakeConfig, tmp_path: Path):
+    before = make_config(tmp_path / "run")
+    now = make_config(tmp_path / "run", profile={"start": 2, "steps": 1})
+    found = changed_settings(before, now)
+    assert found == {"profile.start": (None, 2), "profile.steps": (None, 1)}
+
+
+def test_a_directory_of_models_is_no_unfinished_run(tmp_path: Path):
+    (tmp_path / "models").mkdir()
+    refuse_untrained(str(tmp_path / "models" / "model"))
+    RunDir(tmp_path / "models").write_record(RunRecord())
+    with pytest.raises(UserError, match="is not finished; let df-train finish it first"):
+        refuse_untrained(str(tmp_path / "models" / "model"))
 
 
 def test_what_is_changed_again_before_a_step_is_one_change():
