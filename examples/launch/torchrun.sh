@@ -3,13 +3,14 @@
 # most 3 times; a mistake in the config is told once, before. A scheduler's signal is passed on, after which torchrun waits
 # 30 s.
 #   uv run examples/launch/torchrun.sh --config configs/train/grid.yaml checkpoint.asynchronous=true
-python -c '
+why=$(python -c '
 import sys
 try:
     import torch, df_train
-except ImportError:
+except (ImportError, OSError) as error:  # OSError: a library of CUDA that does not load
+    print(error)
     sys.exit(2)
-sys.exit(0 if torch.cuda.is_available() else 4)' 2>/dev/null
+sys.exit(0 if torch.cuda.is_available() else 4)' 2>/dev/null)
 case $? in
     0) ;;
     4) if [ -z "$NPROC" ]; then
@@ -17,7 +18,7 @@ case $? in
             exit 3
         fi ;;
     *)
-        echo "$0: this Python has no df-train with PyTorch; in the workspace say: uv run $0 ..." >&2
+        echo "$0: this Python has no df-train with PyTorch${why:+ ($why)}; in the workspace say: uv run $0 ..." >&2
         exit 3 ;;
 esac
 python -m df_train.cli --check "$@" || exit

@@ -86,6 +86,18 @@ def test_every_milestone_is_measured_once(run: Path, measuring: Measuring, monke
     lines = training_table(document).splitlines()
     assert len(lines) == 4 and lines[2].startswith("| 33") and "100" in lines[2]
 
+    assert document["unavailable"] == {"33": {}}
+    blind = json.loads(json.dumps(own_document))
+    blind["lengths"]["33"]["rows"][GENERATED]["lip_sync"] |= {"value": None, "reason": "no face was found"}
+    early = blind | {"lengths": {}, "not_measured": {"33": "no clip is so long"}}
+    found = milestones.training_document("x", {100: blind, 200: blind, 300: own_document})
+    assert found["unavailable"]["33"] == {"lip_sync": {"no face was found": [100, 200]}}
+    told = training_table(found).splitlines()
+    assert told[-1] == "- 33 frames, steps 100, 200: no lip-sync: no face was found"
+    told = training_table(milestones.training_document("x", {300: own_document, 400: early})).splitlines()
+    assert len(told) == 6 and told[-1].startswith("- 33 frames, step 400: no lip-sync, ")
+    assert told[-1].endswith(": no clip is so long")
+
     monkeypatch.setattr(milestones, "plot_training", lambda *_: False)  # drawn above
     quoted = {100: own_document | {"protocol": own_document["protocol"] | {"config": {"split": "test"}}, "warning": ""}}
     assert "do not choose a step" in milestones.training_document("x", quoted)["warning"]

@@ -202,7 +202,7 @@ def test_a_launch_by_a_python_without_df_train_is_one_sentence(tmp_path: Path):
     script = str(LAUNCHERS / "torchrun.sh")
     done = subprocess.run([script, "--config", "x"], env=environment, capture_output=True, text=True)
     assert done.returncode == 3
-    told = "this Python has no df-train with PyTorch; in the workspace say"
+    told = "this Python has no df-train with PyTorch (No module named 'torch'); in the workspace say"
     assert done.stderr.strip() == f"{script}: {told}: uv run {script} ..."
 
 

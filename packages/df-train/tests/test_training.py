@@ -284,6 +284,7 @@ def test_a_start_that_does_not_fit_is_told(
     ("changes", "said"),
     [
         ({"data": {"root": "nowhere"}}, "df-data synth"),
+        ({"data": {"root": "nowhere"}, "model": {"start_from": "runs/first/model"}}, "no run runs/first"),
         (
             {"model": {"start_from": "runs/first/model"}},
             r"no run runs/first; train the configuration of that name \(first\)",

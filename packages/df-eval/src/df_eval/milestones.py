@@ -126,7 +126,8 @@ def _measured(run: RunDir, config: EvalConfig, out: Path, say: Callable[[str], N
 def training_document(run: str, documents: Documents) -> dict[str, Any]:
     """The content of training.json: every metric of the generated videos, and of the reconstruction, by step.
 
-    `curves` is by length, row and metric a list of `{"step", "value", "low", "high", "n", ...}`.
+    `curves` is by length, row and metric a list of `{"step", "value", "low", "high", "n", ...}`; `unavailable` by
+    length and main metric of the generated videos what there is none of, as reason and its steps.
     """
     first = next(iter(documents.values()))
     names = [spec.name for spec in (*CATALOG, *SETS)]
@@ -145,6 +146,7 @@ def training_document(run: str, documents: Documents) -> dict[str, Any]:
         "clips_from": first["protocol"]["clips_from"],
         "steps": list(documents),
         "curves": curves,
+        "unavailable": {frames: _unavailable(documents, frames) for frames in first["lengths"]},
     }
 
 
@@ -152,6 +154,20 @@ def _points(documents: Documents, frames: str, row: str, name: str) -> list[dict
     found = ((step, document["lengths"].get(frames)) for step, document in documents.items())
     cells = ((step, length["rows"][row].get(name)) for step, length in found if length is not None)
     return [{"step": step, **score} for step, score in cells if score is not None and score["value"] is not None]
+
+
+def _unavailable(documents: Documents, frames: str) -> dict[str, dict[str, list[int]]]:
+    """The steps at which a main metric of the generated videos has no value, by metric and reason."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for step, document in documents.items():
+        length = document["lengths"].get(frames)
+        cells = {} if length is None else length["rows"][GENERATED]
+        missing = document["not_measured"].get(frames, "not measured")
+        for name in HEADLINE:
+            if cells.get(name, {}).get("value") is None:
+                reason = cells.get(name, {}).get("reason") or missing
+                found.setdefault(name, {}).setdefault(reason, []).append(step)
+    return found
 
 
 def _write(document: dict[str, Any], out: Path) -> Path:
@@ -196,7 +212,7 @@ def plot_training(document: Mapping[str, Any], name: str, path: Path) -> bool:
 
 
 def training_table(document: Mapping[str, Any]) -> str:
-    """The main metrics by step and length, for a terminal."""
+    """The main metrics by step and length, for a terminal, and why a value is not there."""
     lines = []
     for frames, rows in document["curves"].items():
         found = {name: {p["step"]: p for p in rows[GENERATED].get(name, [])} for name in HEADLINE}
@@ -204,7 +220,26 @@ def training_table(document: Mapping[str, Any]) -> str:
             scores = [_score(found[name].get(step)) for name in HEADLINE]
             told = [cell(score, SPECS[name].decimals, score.n) for name, score in zip(HEADLINE, scores, strict=True)]
             lines.append([frames, str(step), *told])
-    return markdown_table(["frames", "step", *(SPECS[name].title for name in HEADLINE)], lines)
+    table = markdown_table(["frames", "step", *(SPECS[name].title for name in HEADLINE)], lines)
+    return "\n".join([table, *([""] if any(document["unavailable"].values()) else []), *_reasons(document)])
+
+
+def _reasons(document: Mapping[str, Any]) -> list[str]:
+    """A line for each length, reason and steps, naming the metrics that it keeps from having a value."""
+    found: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
+    for frames, metrics in document["unavailable"].items():
+        for name, reasons in metrics.items():
+            for reason, steps in reasons.items():
+                found.setdefault((frames, reason, tuple(steps)), []).append(SPECS[name].title)
+    every = tuple(document["steps"])
+    return [
+        f"- {frames} frames, {_steps(steps) if steps != every else 'every step'}: no {', '.join(names)}: {reason}"
+        for (frames, reason, steps), names in found.items()
+    ]
+
+
+def _steps(steps: Sequence[int]) -> str:
+    return f"step{'' if len(steps) == 1 else 's'} {', '.join(map(str, steps))}"
 
 
 def _score(point: Mapping[str, Any] | None) -> Score:

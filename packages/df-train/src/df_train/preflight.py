@@ -66,6 +66,8 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     if config.precision.float8:
         check_float8(device)
     check_trackers(config.log)
+    if config.model.start_from is not None and saved is None:
+        begin.refuse_untrained(config.model.start_from)  # the run to train first may make the data, too
     check_data(config)
     manifest = known_manifest(config)
     if manifest:
