@@ -112,10 +112,21 @@ def test_an_adapter_is_added_to_the_model_it_was_trained_on(files, tmp_path: Pat
     assert not (tmp_path / "no.mp4").exists()
 
 
-def test_the_latency_that_is_told_falls_with_the_audio_that_is_heard_ahead(files, tmp_path: Path, capsys) -> None:
+def test_the_latency_that_is_told_falls_with_the_audio_that_is_heard_ahead(
+    files, tmp_path: Path, capsys, caplog
+) -> None:
     for flags, told in (((), "audio_future 0.16 s"), (("--audio-future", "1"), "audio_future 0.04 s")):
         assert run(files, tmp_path / "out.mp4", "--frames", "5", *flags) == 0
         assert told in capsys.readouterr().out
+    assert not [record for record in caplog.records if "audio_future" in record.message], "the run does not say"
+    for share in (0, 0.5):
+        other = tmp_path / f"learnt-{share}"
+        shutil.copytree(files.run, other)
+        with (other / "config.yaml").open("a") as file:
+            file.write(f"objective: {{shorten_audio: {share}}}\n")
+        caplog.clear()
+        assert run(files, tmp_path / "out.mp4", "--frames", "5", "--audio-future", "1", run=other) == 0
+        assert any("always hears 4 slots ahead" in record.message for record in caplog.records) == (share == 0)
     assert run(files, tmp_path / "out.mp4", "--audio-future", "5") == 2
     assert "hears 4 slots ahead" in capsys.readouterr().err
 

@@ -67,8 +67,9 @@ def test_a_model_in_a_run_has_the_run_s_settings(tmp_path: Path, model: str) -> 
     folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         (folder / name).touch()
-    (tmp_path / "config.yaml").write_text("rollout: {steps: 3}\nobjective: {structure_tail: 0.2}\n")
-    assert open_run(folder).rollout.steps == 3 and open_run(folder).trained == Trained(structure_tail=0.2)
+    (tmp_path / "config.yaml").write_text("rollout: {steps: 3}\nobjective: {structure_tail: 0.2, shorten_audio: 0}\n")
+    assert open_run(folder).rollout.steps == 3
+    assert open_run(folder).trained == Trained(structure_tail=0.2, shorten_audio=0)
     other = tmp_path / "other"
     folder.rename(other)
     assert open_run(other).rollout.steps != 3 and open_run(other).trained == Trained()

@@ -13,10 +13,12 @@ import torch
 from df_data.reading import ShardReader
 from df_data.reading.batch import Batch
 from df_infer.config import RolloutConfig
+from df_infer.rollout import latency_note
+from df_infer.run_dir import Trained
 from df_models import DualForce
 from df_models.errors import UserError
-from df_train.config import ObjectiveConfig, TrainConfig
-from df_train.hearing import latency_note, slots_ahead
+from df_train.config import TrainConfig
+from df_train.hearing import slots_ahead
 from df_train.objective import FlameScale, Losses, Objective
 from df_train.preflight import preflight
 from df_train.run import train
@@ -39,13 +41,14 @@ def test_a_clip_hears_the_same_in_any_batch_and_other_audio_at_another_step():
 
 
 def test_samples_that_hear_less_than_the_model_is_trained_for_are_told(model: DualForce):
-    settings = ObjectiveConfig(), model.config
-    assert latency_note(*settings, RolloutConfig()) is None
-    note = latency_note(*settings, RolloutConfig(audio_future=0))
+    always, less = Trained(shorten_audio=0), RolloutConfig(audio_future=0)
+    assert latency_note(model.config, RolloutConfig(), always) is None
+    note = latency_note(model.config, less, always)
     assert note is not None and f"always hears {model.config.audio_future} slots ahead" in note
-    assert latency_note(ObjectiveConfig(shorten_audio=0.5), model.config, RolloutConfig(audio_future=0)) is None
+    for learnt in (Trained(shorten_audio=0.5), Trained()):
+        assert latency_note(model.config, less, learnt) is None
     deaf = replace(model.config, audio_dim=0)
-    assert latency_note(ObjectiveConfig(), deaf, RolloutConfig(audio_future=0)) is None
+    assert latency_note(deaf, less, always) is None
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ from df_eval.rows.generation import check_size, fitting_lengths
 from df_eval.rows.systems import RunSystem, System
 from df_eval.suite import Suite
 from df_infer.pipeline import Pipeline
-from df_infer.rollout import RolloutConfig
+from df_infer.rollout import RolloutConfig, warn_of_latency
 from df_infer.run_dir import RunDir, open_run_dir
 from df_infer.sampling.drive import check_makes_structure, check_saw_clean
 from df_infer.sampling.guidance import check_guidance
@@ -178,6 +178,7 @@ def _generator(run: RunDir, row: str, root: Path | None, config: EvalConfig) -> 
     own = pipeline.model.config
     check_makable(own, rollout)
     check_guidance(own, rollout, pipeline.trained)
+    warn_of_latency(own, rollout, pipeline.trained)
     if rollout.structure_from is not None:
         check_saw_clean(pipeline.trained)
     if own.has_structure:

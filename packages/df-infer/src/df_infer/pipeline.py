@@ -18,7 +18,7 @@ from df_infer.clip_decoder import ClipDecoder, GeneratedClip
 from df_infer.hearing.loudness import levelled
 from df_infer.hearing.speech import audio_pieces, frames_covering
 from df_infer.portrait import NO_CROP, portrait_from
-from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, stream_latents, text_input
+from df_infer.rollout import Rollout, RolloutConfig, stream_latents, text_input, warn_of_latency
 from df_infer.run_dir import UNTOLD, Trained, find_adapter, open_run
 from df_infer.sampling.drive import Drive, check_drive, check_makes_structure, check_saw_clean
 from df_infer.sampling.guidance import check_guidance
@@ -293,7 +293,7 @@ class Pipeline:
         text = None if self.prompt is None else self.prompt.features_LD[None]
         check_guidance(self.model.config, rollout, self.trained)
         text_input(self.model.config, text)
-        heard_ahead(self.model.config, rollout)
+        warn_of_latency(self.model.config, rollout, self.trained)
         heard = np.zeros(0, np.float32) if wave_N is None else wave_N
         if self.audio_encoder is not None and not keep_level:
             heard = levelled(heard, self.model.config.speech_level)

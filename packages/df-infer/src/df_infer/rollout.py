@@ -10,6 +10,7 @@ Shape legend: B batch, T latent frames, C latent frames of a chunk, L lookahead,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from df_infer.config import RolloutConfig
+from df_infer.run_dir import Trained
 from df_infer.sampling.audio_feed import AudioFeed, lookahead_frames
 from df_infer.sampling.drive import Drive, GivenStructure, check_lengths, check_makes_structure
 from df_infer.sampling.noise import FrameNoise
@@ -27,6 +29,8 @@ from df_models.errors import UserError
 from df_models.text import pad_text
 
 __all__ = ["Rollout", "RolloutConfig", "generate_latents", "stream_latents"]
+
+_log = logging.getLogger(__name__)
 
 
 class Rollout(NamedTuple):
@@ -187,3 +191,19 @@ def heard_ahead(model: DualForceConfig, config: RolloutConfig) -> int:
             f"to {model.audio_future}, or null"
         )
     return config.audio_future
+
+
+def latency_note(model: DualForceConfig, config: RolloutConfig, trained: Trained) -> str | None:
+    """Return a line for the user if less audio is heard ahead than the model was ever trained with."""
+    if trained.shorten_audio != 0 or heard_ahead(model, config) == model.audio_future or not model.hears:
+        return None
+    return (
+        f"rollout.audio_future={config.audio_future}, but in training the model always hears {model.audio_future} "
+        "slots ahead; set objective.shorten_audio above 0 to train it for less"
+    )
+
+
+def warn_of_latency(model: DualForceConfig, config: RolloutConfig, trained: Trained) -> None:
+    """Log :func:`latency_note`, if there is one."""
+    if note := latency_note(model, config, trained):
+        _log.warning(note)

@@ -237,16 +237,19 @@ def read_record(path: Path) -> RunRecord | None:
 
 
 class Trained(NamedTuple):
-    """What a run's config tells of the noise that its training showed.
+    """What a run's config tells of what its training showed.
 
     Attributes:
         distilled: the model is a student (`task: distill`), which saw the noise levels of its rollout alone.
         structure_tail: share of the frames whose structure was above the model's `sigma_structure_max`
             (`objective.structure_tail`); None: not told.
+        shorten_audio: share of the clips that heard less ahead than the model can (`objective.shorten_audio`); None:
+            not told.
     """
 
     distilled: bool = False
     structure_tail: float | None = None
+    shorten_audio: float | None = None
 
 
 UNTOLD = Trained()
@@ -370,7 +373,12 @@ def _rollout(run: RunDir) -> RolloutConfig:
 
 
 def _trained(run: RunDir) -> Trained:
-    tail = run.section("objective").get("structure_tail")
-    if tail is not None and (isinstance(tail, bool) or not isinstance(tail, int | float)):
-        raise UserError(f"{run.config}: objective.structure_tail must be a number, not {tail!r}")
-    return Trained(run.read_config().get("task") == "distill", tail)
+    shares = [_share(run, name) for name in ("structure_tail", "shorten_audio")]
+    return Trained(run.read_config().get("task") == "distill", *shares)
+
+
+def _share(run: RunDir, name: str) -> float | None:
+    share = run.section("objective").get(name)
+    if share is not None and (isinstance(share, bool) or not isinstance(share, int | float)):
+        raise UserError(f"{run.config}: objective.{name} must be a number, not {share!r}")
+    return share

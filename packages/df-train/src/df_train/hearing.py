@@ -6,8 +6,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from df_infer.config import RolloutConfig
-from df_infer.rollout import heard_ahead
 from df_models import DualForceConfig
 from df_models.errors import UserError
 from df_models.flow import keyed_generator
@@ -24,17 +22,6 @@ def check_hearing(objective: ObjectiveConfig, model: DualForceConfig) -> None:
         raise UserError("objective.shorten_audio is above 0, but the model hears no audio (audio_dim=0)")
     if objective.shorten_audio > 0 and not model.audio_future:
         raise UserError("objective.shorten_audio is above 0, but the model hears no audio ahead (audio_future=0)")
-
-
-def latency_note(objective: ObjectiveConfig, model: DualForceConfig, rollout: RolloutConfig) -> str | None:
-    """Return a line for the user if samples will hear less audio ahead than this run ever trains the model with."""
-    heard = heard_ahead(model, rollout)
-    if not model.hears or heard == model.audio_future or objective.shorten_audio > 0:
-        return None
-    return (
-        f"rollout.audio_future={heard}, but in training the model always hears {model.audio_future} slots ahead; set "
-        "objective.shorten_audio above 0 to train it for less"
-    )
 
 
 def slots_ahead(share: float, audio_future: int, ids: list[int], *, seed: int, step: int) -> Tensor:

@@ -85,7 +85,7 @@ def preflight(config: TrainConfig, saved: Mapping[str, Any] | None = None) -> No
     check_losses(config.objective, model.config, first_flame(config, model.config, manifest))
     check_judge(config, model.config, manifest)
     heard_ahead(model.config, config.rollout)
-    shown = Trained(config.task == "distill", config.objective.structure_tail)
+    shown = shown_in(config)
     check_guidance(model.config, config.rollout, shown)
     check_samples(config, model.config, shown)
     choose_precision(config.precision.name, device)
@@ -158,6 +158,12 @@ def check_data(config: TrainConfig) -> None:
             f"data.root: {data.split('val')} holds no clip to generate samples of (`df-data stats` tells what became "
             "of the inputs); hold out others (split.val of the build), or train without samples: sample.clips=0"
         )
+
+
+def shown_in(config: TrainConfig) -> Trained:
+    """What the run's training shows the model, as `df_infer.run_dir` will read it."""
+    objective = config.objective
+    return Trained(config.task == "distill", objective.structure_tail, objective.shorten_audio)
 
 
 def check_samples(config: TrainConfig, model: DualForceConfig, shown: Trained) -> None:

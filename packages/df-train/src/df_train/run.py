@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from df_data.format.manifest import Manifest
+from df_infer.rollout import latency_note
 from df_infer.run_dir import RunDir
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
@@ -45,11 +46,10 @@ from df_train.engine import Stop, Trainer
 from df_train.figures import planned
 from df_train.figures.meter import LossMeter
 from df_train.figures.metrics import open_sinks, plot_losses
-from df_train.hearing import latency_note
 from df_train.noising import Banks
 from df_train.objective import FlameScale, Objective
 from df_train.optimizer import build_optimizer
-from df_train.preflight import known_manifest, preflight
+from df_train.preflight import known_manifest, preflight, shown_in
 from df_train.processes import peers
 from df_train.processes.distributed import World, open_world
 from df_train.processes.sharding import spread
@@ -260,7 +260,7 @@ def build(
     tell = (lambda line: None) if saved is not None else say
     model = begin.build_model(config, decided_by(config, manifest), tell, saved)
     check_fit(model.config, manifest, config.data.structure)
-    heard = latency_note(config.objective, model.config, config.rollout)
+    heard = latency_note(model.config, config.rollout, shown_in(config))
     for line in (unread_text(model.config, manifest), audio_note(manifest), heard):
         if line is not None:
             say(line)

@@ -26,7 +26,7 @@ from df_infer.live.making import Making
 from df_infer.live.saved import SessionState, fingerprint
 from df_infer.live.sound import LiveSound, SoundState
 from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
-from df_infer.rollout import heard_ahead, reference_input, text_input
+from df_infer.rollout import heard_ahead, reference_input, text_input, warn_of_latency
 from df_infer.sampling.audio_feed import lookahead_frames
 from df_infer.sampling.drive import Drive, GivenChunk, GivenStructure, check_saw_clean
 from df_infer.sampling.guidance import check_guidance
@@ -414,6 +414,7 @@ def _live_rollout(pipeline: Pipeline, rollout: RolloutConfig) -> RolloutConfig:
     """
     check_levels(pipeline.model.config, rollout)
     check_guidance(pipeline.model.config, rollout, pipeline.trained)
+    warn_of_latency(pipeline.model.config, rollout, pipeline.trained)
     if rollout.chunk is None:
         raise UserError("a live session makes chunks, and rollout.chunk=null makes a whole clip; give chunk=1")
     if rollout.structure_from is not None:

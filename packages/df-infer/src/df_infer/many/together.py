@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from df_infer.clip_decoder import ClipDecoder, GeneratedClip
 from df_infer.hearing.speech import audio_pieces
 from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
-from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, reference_input, text_input
+from df_infer.rollout import Rollout, RolloutConfig, heard_ahead, reference_input, text_input, warn_of_latency
 from df_infer.sampling.audio_feed import AudioFeed, lookahead_frames
 from df_infer.sampling.drive import check_makes_structure
 from df_infer.sampling.guidance import check_guidance
@@ -54,6 +54,7 @@ def stream_together(
     check_levels(config, rollout)
     check_guidance(config, rollout, pipeline.trained)
     check_makes_structure(config)
+    warn_of_latency(config, rollout, pipeline.trained)
     assert rollout.chunk is not None and rollout.structure_from is None, "refused before"
     assert rollout.chunk == 1 or len({clip.num_frames for clip in clips}) == 1
     future = heard_ahead(config, rollout)
