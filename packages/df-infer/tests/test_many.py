@@ -88,6 +88,24 @@ def test_a_clip_that_cannot_be_written_fails_alone(files, tmp_path: Path, capsys
     assert "a.mp4: failed" in capsys.readouterr().out and (tmp_path / "out" / "b.mp4").is_file()
 
 
+def test_an_interrupted_list_says_what_is_there(files, tmp_path: Path, monkeypatch, capsys) -> None:
+    write_wav(tmp_path / "s.wav", np.random.default_rng(0).normal(scale=0.1, size=640 * 5))
+    rows = "".join(f"{files.image},s.wav,{name}.mp4\n" for name in "abc")
+    manifest, add = listed(tmp_path, f"image,audio,out\n{rows}"), VideoWriter.add
+
+    def interrupted(self: VideoWriter, *given) -> None:
+        if Path(self._path).name == "b.mp4":
+            raise KeyboardInterrupt
+        add(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoWriter, "add", interrupted)
+        assert generate(files, manifest, tmp_path / "out") == 130
+    assert "1 clips made, 0 were there, 0 failed" in capsys.readouterr().err
+    assert generate(files, manifest, tmp_path / "out") == 0
+    assert "2 clips made, 1 were there" in capsys.readouterr().out
+
+
 def test_a_clip_that_cannot_be_finished_fails_alone(files, tmp_path: Path, monkeypatch, capsys) -> None:
     write_wav(tmp_path / "s.wav", np.random.default_rng(0).normal(scale=0.1, size=640 * 5))
     names = ("a", "b", "c")

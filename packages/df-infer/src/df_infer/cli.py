@@ -193,7 +193,7 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
             bar.update()
 
         made = make_all(job, items, tell)
-    print(f"{args.out}: {made.made} clips made, {made.there} were there, {made.failed} failed")
+    print(f"{args.out}: {made}")
     return 1 if made.failed else 0
 
 

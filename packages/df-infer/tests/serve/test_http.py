@@ -21,7 +21,7 @@ from PIL import Image
 
 from df_infer.serve.command import check_port
 from df_infer.serve.config import ServeConfig
-from df_infer.serve.guard import read_token
+from df_infer.serve.guard import read_token, turn_login
 from df_models.errors import UserError
 from df_models.media import read_audio, read_video, write_wav
 
@@ -65,6 +65,8 @@ def test_pages_need_nothing_from_elsewhere(client: httpx.Client):
     assert client.get("/page/../app.py").status_code == 404
     described = client.get("/openapi.json").json()["paths"]
     assert {"/v1/portraits", "/v1/webrtc", "/v1/videos", "/v1/videos/{name}/file", "/healthz"} <= set(described)
+    assert {"200", "401", "404", "409"} <= set(described["/v1/videos/{name}/file"]["get"]["responses"])
+    assert {"204", "401", "404"} <= set(described["/v1/videos/{name}"]["delete"]["responses"])
 
 
 def test_page_offers_the_examples_of_the_repository(client: httpx.Client):
@@ -213,6 +215,12 @@ def test_other_names_and_other_sites_are_refused(serve: Serve):
 def test_open_address_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("DF_INFER_TOKEN", raising=False)
     assert read_token(ServeConfig()) is None
+    monkeypatch.delenv("DF_INFER_TURN_USER", raising=False)
+    monkeypatch.setenv("DF_INFER_TURN_PASSWORD", "secret")
+    with pytest.raises(UserError, match="DF_INFER_TURN_PASSWORD is set, and DF_INFER_TURN_USER is not"):
+        turn_login()
+    monkeypatch.setenv("DF_INFER_TURN_USER", "me")
+    assert turn_login() == ("me", "secret")
     with pytest.raises(UserError, match="token is needed"):
         read_token(ServeConfig(host="0.0.0.0"))
     (tmp_path / "token").write_text("short\n")
@@ -295,6 +303,8 @@ def test_whole_video_that_cannot_be_made_says_why(client: httpx.Client, speech: 
         assert answer.status_code == 400 and answer.json()["error"].startswith(f"the {why}"), "told at once"
     files = {"image": png(), "audio": speech}
     assert client.post("/v1/videos", files=files, data={"settings": '{"steps":0}'}).status_code == 400
+    unknown = client.post("/v1/videos", files=files, data={"settings": '{"step":3}'})
+    assert unknown.json()["error"] == "settings: step: unknown (did you mean 'steps'?)"
     answer = client.post("/v1/videos", files={"image": png()})
     assert answer.status_code == 422 and "audio" in answer.json()["error"]
 

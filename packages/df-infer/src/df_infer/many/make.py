@@ -43,6 +43,9 @@ class Made(NamedTuple):
     there: int
     failed: int
 
+    def __str__(self) -> str:
+        return f"{self.made} clips made, {self.there} were there, {self.failed} failed"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -75,6 +78,7 @@ def make_all(job: Job, items: Sequence[Item], tell: Callable[[str], None]) -> Ma
 
     Raises:
         UserError: the model makes no video, or another process writes to the directory.
+        KeyboardInterrupt: with a line on what is there by then.
     """
     if not job.pipeline.model.config.has_video:
         raise UserError("a list of clips needs a model with video; this one makes structure alone")
@@ -87,15 +91,19 @@ def make_all(job: Job, items: Sequence[Item], tell: Callable[[str], None]) -> Ma
             file.write(json.dumps({"out": item.out, "failed": str(error)}) + "\n")
             tell(f"{item.out}: failed: {error}")
 
-        for group in _groups(job, items, known, counts, failed):
-            for ready, error in _make_group(job, group):
-                if error is not None:
-                    failed(ready.item, error)
-                    continue
-                counts["made"] += 1
-                file.write(json.dumps({"out": ready.item.out, "key": ready.key, "seed": ready.item.seed}) + "\n")
-                tell(f"{ready.item.out}: {ready.wanted.num_frames} frames")
-            file.flush()
+        try:
+            for group in _groups(job, items, known, counts, failed):
+                for ready, error in _make_group(job, group):
+                    if error is not None:
+                        failed(ready.item, error)
+                        continue
+                    counts["made"] += 1
+                    file.write(json.dumps({"out": ready.item.out, "key": ready.key, "seed": ready.item.seed}) + "\n")
+                    tell(f"{ready.item.out}: {ready.wanted.num_frames} frames")
+                file.flush()
+        except KeyboardInterrupt as interrupt:
+            told = f"{job.out}: {Made(**counts)}, the others were not begun or finished; the same command goes on"
+            raise type(interrupt)(told) from interrupt
     return Made(**counts)
 
 

@@ -34,9 +34,11 @@ from df_infer.serve.sockets import talk
 from df_models.errors import UserError
 from df_models.time import FPS
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
+_TOKEN: dict[int | str, dict[str, Any]] = {401: {"description": "the token is missing or wrong"}}
+_VIDEO = _TOKEN | {404: {"description": "no such video"}}
+_FILE = _VIDEO | {409: {"description": "the video is not done; the line says what it is"}}
+_ERRORS = _TOKEN | {
     400: {"description": "what was sent cannot be used; the line says why"},
-    401: {"description": "the token is missing or wrong"},
     413: {"description": "too large"},
     422: {"description": "a part of the request is missing or of another kind; the line says which"},
     429: {"description": "too many; try again later"},
@@ -176,7 +178,7 @@ def _add_state(app: FastAPI) -> None:
     async def metrics() -> Response:
         return Response(app.state.house.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/v1/about", summary="The model, and what may be chosen")
+    @app.get("/v1/about", summary="The model, and what may be chosen", responses=_TOKEN)
     async def about() -> dict[str, Any]:
         house: House = app.state.house
         own = house.backend.about._asdict()
@@ -244,18 +246,18 @@ def _add_videos(app: FastAPI) -> None:
             raise HTTPException(404, "no such video")
         return job
 
-    @app.get("/v1/videos/{name}", summary="How far a video is")
+    @app.get("/v1/videos/{name}", summary="How far a video is", responses=_VIDEO)
     async def video(name: str) -> VideoState:
         return VideoState(**found(name).told())
 
-    @app.get("/v1/videos/{name}/file", summary="The MP4, once it is done", response_class=FileResponse)
+    @app.get("/v1/videos/{name}/file", summary="The MP4, once it is done", response_class=FileResponse, responses=_FILE)
     async def file(name: str) -> FileResponse:
         job = found(name)
         if job.state != "done":
             raise HTTPException(409, f"the video is {job.state}")
         return FileResponse(job.file, media_type="video/mp4", filename="dualforce.mp4")
 
-    @app.delete("/v1/videos/{name}", summary="Cancel or forget a video", status_code=204)
+    @app.delete("/v1/videos/{name}", summary="Cancel or forget a video", status_code=204, responses=_VIDEO)
     async def remove(name: str) -> None:
         app.state.jobs.remove(found(name))
 

@@ -56,18 +56,21 @@ def _serve(args: argparse.Namespace) -> int:
         print(dump_config(config), end="")
         return 0
     open_run(args.run, args.checkpoint)
-    from df_infer.serve.guard import read_token
+    from df_infer.serve.guard import TURN_VARIABLES, read_token, turn_login
 
     token = read_token(config)
+    anonymous = config.turn is not None and turn_login() == (None, None)
     signer = credentials(config.c2pa_certificate, config.c2pa_key)
     from df_infer.serve.app import build_app
     from df_infer.serve.house import checked_example
-    from df_infer.serve.logs import log_to_stderr
+    from df_infer.serve.logs import event, log_to_stderr
     from df_infer.serve.server import make_server
 
     check_port(config)
     announce_loading("df-infer")
     log_to_stderr()
+    if anonymous:
+        event("the TURN server is asked without a name", turn=config.turn, variables=" ".join(TURN_VARIABLES))
     backend = _backend(args, config)
     example = checked_example(config, backend)
     make_server(build_app(config, backend, example, token, signer), config).run()

@@ -26,6 +26,7 @@ from df_models.errors import UserError
 
 TOKEN_VARIABLE = "DF_INFER_TOKEN"
 SHORTEST_TOKEN = 16
+TURN_VARIABLES = ("DF_INFER_TURN_USER", "DF_INFER_TURN_PASSWORD")
 TOKEN_PREFIX = "token."
 """Browsers cannot give a WebSocket headers; they offer ``token.`` and the token in base64url as a subprotocol."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -44,6 +45,19 @@ _SAFE_HEADERS = {
         b"connect-src 'self'; worker-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     ),
 }
+
+
+def turn_login() -> tuple[str | None, str | None]:
+    """Name and password at the TURN server; None both: it asks for none.
+
+    Raises:
+        UserError: one of them alone is given.
+    """
+    name, password = (os.environ.get(variable) or None for variable in TURN_VARIABLES)
+    if (name is None) != (password is None):
+        there, missing = TURN_VARIABLES if password is None else reversed(TURN_VARIABLES)
+        raise UserError(f"{there} is set, and {missing} is not; a TURN server wants both, or neither")
+    return name, password
 
 
 def read_token(config: ServeConfig) -> bytes | None:

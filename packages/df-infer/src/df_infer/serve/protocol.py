@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from df_infer.config import MOST_GUIDANCE
-from df_models.errors import UserError
+from df_models.errors import UserError, nearest
 from df_models.time import FPS
 
 SUBPROTOCOL = "dualforce.v1"
@@ -100,6 +100,8 @@ class End(_Message):
     type: Literal["end"]
 
 
+_NAMES = tuple(dict.fromkeys(name for kind in (FaceSettings, Start, Clear, Microphone) for name in kind.model_fields))
+
 Control = Clear | Settings | Microphone | End
 _CONTROL: TypeAdapter[Control] = TypeAdapter(Annotated[Control, Field(discriminator="type")])
 
@@ -144,8 +146,10 @@ def checked(start: Start) -> Start:
 
 def first_fault(errors: Sequence[Any]) -> str:
     """Return the first of pydantic's faults as one line: where, and what."""
-    where = ".".join(map(str, errors[0]["loc"]))
-    return f"{where}: {errors[0]['msg']}" if where else str(errors[0]["msg"])
+    where, what = ".".join(map(str, errors[0]["loc"])), str(errors[0]["msg"])
+    if errors[0]["type"] == "extra_forbidden":
+        what = f"unknown{nearest(str(errors[0]['loc'][-1]), _NAMES)}"
+    return f"{where}: {what}" if where else what
 
 
 def pcm_float(data: bytes) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 from collections.abc import Coroutine
 from typing import Any
@@ -14,6 +13,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.mediastreams import MediaStreamError
 
 from df_infer.serve.conversation import Conversation
+from df_infer.serve.guard import turn_login
 from df_infer.serve.house import House
 from df_infer.serve.logs import failure
 from df_infer.serve.player import PictureTrack, Player, SoundTrack
@@ -243,6 +243,4 @@ def _last_words(runner: asyncio.Task[str], *others: asyncio.Task[None]) -> str:
 
 def _servers(turn: str | None) -> list[RTCIceServer]:
     """TURN as configured; no STUN server of anybody else, which aiortc would ask by default."""
-    if turn is None:
-        return []
-    return [RTCIceServer(turn, os.environ.get("DF_INFER_TURN_USER"), os.environ.get("DF_INFER_TURN_PASSWORD"))]
+    return [] if turn is None else [RTCIceServer(turn, *turn_login())]
