@@ -25,6 +25,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from df_models.device import choose_device
 from df_models.errors import UserError
 from df_train.processes import peers
+from df_train.processes.allocator import keep_freed_memory
 
 T = TypeVar("T")
 
@@ -136,6 +137,8 @@ def open_world(wanted: str = "auto", patience: timedelta | None = None, *, repli
     check_replicas(replicate)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     opened = not dist.is_initialized()
     if opened:
         _init_group(device, patience)

@@ -1,0 +1,38 @@
+"""Training on a CPU keeps the memory that a step frees."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+import torch
+from df_train.processes.allocator import keep_freed_memory
+from df_train.processes.distributed import open_world
+
+with open_world("cpu"):
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        kept = [torch.ones(12_000_000) for _ in range(2)]  # 48 MB each
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    print(keep_freed_memory(), min(faults() for _ in range(5)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+@pytest.mark.parametrize("users", [{}, {"MALLOC_MMAP_THRESHOLD_": "1000000"}])
+def test_what_a_step_freed_is_not_asked_of_the_system_again(users: dict[str, str]):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUN"))}
+    command = [sys.executable, "-c", FAULTS]
+    done = subprocess.run(command, capture_output=True, text=True, env=clean | users, timeout=120)
+    assert done.returncode == 0, done.stderr
+    kept, faults = done.stdout.split()[-2:]
+    assert kept == str(not users), "the user's own setting stands"
+    if not users:
+        assert int(faults) < 1000, "two tensors of 48 MB are 23 000 pages"
