@@ -11,6 +11,7 @@ from df_models.settings import dump_config, load_config, read_tree, validate_con
 from df_train.begin import build_model
 from df_train.config import DataConfig, ShardingConfig, TrainConfig
 from df_train.distill.objective import check as check_distillation
+from df_train.hearing import check_hearing
 from df_train.tasks import TASKS
 from df_train.tokenizer.config import TokenizerConfig
 
@@ -34,6 +35,7 @@ def test_every_shipped_configuration_fits_its_task(path: Path):
     config = load_config(TrainConfig, path)
     model = preset_config(config.model.preset, **{**TASKS[config.task].model, **config.model.overrides})
     assert model.streams in TASKS[config.task].streams
+    check_hearing(config.objective, model)
     if config.task == "distill":
         check_distillation(config, model)
 
