@@ -21,6 +21,7 @@ import df_infer.pipeline
 from df_infer import cli
 from df_infer.config import GenerateConfig, RolloutConfig
 from df_infer.pipeline import Pipeline
+from df_infer.rollout import _warn_once
 from df_models import DualForce
 from df_models.encoders import random_tiny_vae
 from df_models.media import read_audio, read_video, write_wav
@@ -125,6 +126,7 @@ def test_the_latency_that_is_told_falls_with_the_audio_that_is_heard_ahead(
         with (other / "config.yaml").open("a") as file:
             file.write(f"objective: {{shorten_audio: {share}}}\n")
         caplog.clear()
+        _warn_once.cache_clear()
         assert run(files, tmp_path / "out.mp4", "--frames", "5", "--audio-future", "1", run=other) == 0
         assert any("always hears 4 slots ahead" in record.message for record in caplog.records) == (share == 0)
     assert run(files, tmp_path / "out.mp4", "--audio-future", "5") == 2

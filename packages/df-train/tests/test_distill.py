@@ -283,6 +283,19 @@ def test_the_teachers_guided_answer_is_what_is_taught_at_the_last_step(
         torch.testing.assert_close(taught[learnt], guided[learnt], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("heard", [None, 2])
+def test_a_student_hears_as_far_ahead_as_its_rollout(
+    distilling: Callable[..., TrainConfig], tmp_path: Path, model: DualForce, batch: Batch, heard: int | None
+) -> None:
+    config = distilling(tmp_path / "run", distill={"levels": 2, "own_histories": 1.0})
+    rollout = config.rollout.model_copy(update={"audio_future": heard})
+    objective = Distillation(config.model_copy(update={"rollout": rollout}), model.config, model, "sha")
+    clean = Streams(batch.video, model.normalize_structure(batch.structure))
+    shown = objective._shown(model, batch, clean, 5, None)
+    assert shown.audio_future is not None
+    assert shown.audio_future.tolist() == [heard or model.config.audio_future] * len(batch.keys)
+
+
 def test_own_clips_are_the_students(distilling: Callable[..., TrainConfig], tmp_path: Path, batch: Batch) -> None:
     config = distilling(tmp_path / "run", distill={"levels": 2, "own_histories": 1.0})
     teacher = DualForce.from_pretrained(str(config.model.start_from))

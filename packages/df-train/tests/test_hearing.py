@@ -49,6 +49,13 @@ def test_samples_that_hear_less_than_the_model_is_trained_for_are_told(model: Du
         assert latency_note(model.config, less, learnt) is None
     deaf = replace(model.config, audio_dim=0)
     assert latency_note(deaf, less, always) is None
+    student = Trained(distilled=True, shorten_audio=0, audio_future=2)
+    assert latency_note(model.config, RolloutConfig(audio_future=2), student) is None
+    note = latency_note(model.config, RolloutConfig(), student)
+    assert note is not None and "always hears 2 slots ahead; a student learns one" in note
+    for trained in (Trained(), student, always):
+        with pytest.raises(UserError, match="hears 4 slots ahead"):
+            latency_note(model.config, RolloutConfig(audio_future=9), trained)
 
 
 @pytest.fixture(scope="module")

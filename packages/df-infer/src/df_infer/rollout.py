@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -194,16 +195,35 @@ def heard_ahead(model: DualForceConfig, config: RolloutConfig) -> int:
 
 
 def latency_note(model: DualForceConfig, config: RolloutConfig, trained: Trained) -> str | None:
-    """Return a line for the user if less audio is heard ahead than the model was ever trained with."""
-    if trained.shorten_audio != 0 or heard_ahead(model, config) == model.audio_future or not model.hears:
+    """Return a line for the user if less (or, by a student, more) audio is heard ahead than in any clip of training.
+
+    Raises:
+        UserError: as :func:`heard_ahead`.
+    """
+    heard, always = heard_ahead(model, config), model.audio_future
+    if trained.distilled:
+        always, cure = always if trained.audio_future is None else trained.audio_future, "a student learns one: its own"
+    elif trained.shorten_audio == 0:
+        cure = "set objective.shorten_audio above 0 to train it for less"
+    else:
+        return None
+    if heard == always or not model.hears:
         return None
     return (
-        f"rollout.audio_future={config.audio_future}, but in training the model always hears {model.audio_future} "
-        "slots ahead; set objective.shorten_audio above 0 to train it for less"
+        f"rollout.audio_future={heard}, but in this run's training the model always hears {always} slots ahead; {cure}"
     )
 
 
+@lru_cache
+def _warn_once(note: str) -> None:
+    _log.warning(note)
+
+
 def warn_of_latency(model: DualForceConfig, config: RolloutConfig, trained: Trained) -> None:
-    """Log :func:`latency_note`, if there is one."""
+    """Log :func:`latency_note`, if there is one, once in a process.
+
+    Raises:
+        UserError: as :func:`heard_ahead`.
+    """
     if note := latency_note(model, config, trained):
-        _log.warning(note)
+        _warn_once(note)

@@ -245,11 +245,13 @@ class Trained(NamedTuple):
             (`objective.structure_tail`); None: not told.
         shorten_audio: share of the clips that heard less ahead than the model can (`objective.shorten_audio`); None:
             not told.
+        audio_future: slots that a student heard ahead, those of its rollout; None: all.
     """
 
     distilled: bool = False
     structure_tail: float | None = None
     shorten_audio: float | None = None
+    audio_future: int | None = None
 
 
 UNTOLD = Trained()
@@ -373,8 +375,8 @@ def _rollout(run: RunDir) -> RolloutConfig:
 
 
 def _trained(run: RunDir) -> Trained:
-    shares = [_share(run, name) for name in ("structure_tail", "shorten_audio")]
-    return Trained(run.read_config().get("task") == "distill", *shares)
+    distilled = run.read_config().get("task") == "distill"
+    return Trained(distilled, _share(run, "structure_tail"), _share(run, "shorten_audio"), _rollout(run).audio_future)
 
 
 def _share(run: RunDir, name: str) -> float | None:

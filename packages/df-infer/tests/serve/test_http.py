@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import socket
 import struct
 import time
@@ -22,6 +23,7 @@ from PIL import Image
 from df_infer.serve.command import check_port
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.guard import read_token, turn_login
+from df_infer.serve.protocol import read_start
 from df_models.errors import UserError
 from df_models.media import read_audio, read_video, write_wav
 
@@ -221,6 +223,9 @@ def test_open_address_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         turn_login()
     monkeypatch.setenv("DF_INFER_TURN_USER", "me")
     assert turn_login() == ("me", "secret")
+    for variable in ("DF_INFER_TURN_USER", "DF_INFER_TURN_PASSWORD"):
+        monkeypatch.setenv(variable, "")
+    assert turn_login() == (None, None)
     with pytest.raises(UserError, match="token is needed"):
         read_token(ServeConfig(host="0.0.0.0"))
     (tmp_path / "token").write_text("short\n")
@@ -305,6 +310,13 @@ def test_whole_video_that_cannot_be_made_says_why(client: httpx.Client, speech: 
     assert client.post("/v1/videos", files=files, data={"settings": '{"steps":0}'}).status_code == 400
     unknown = client.post("/v1/videos", files=files, data={"settings": '{"step":3}'})
     assert unknown.json()["error"] == "settings: step: unknown (did you mean 'steps'?)"
+    for message, told in (
+        ('{"type":"start","steps":4}', "steps: does not belong here; give it in settings"),
+        ('{"type":"start","sounds":"aac"}', "sounds: unknown (did you mean 'sound'?)"),
+        ('{"type":"start","shown":1}', "shown: does not belong here"),
+    ):
+        with pytest.raises(UserError, match=re.escape(told) + "$"):
+            read_start(message)
     answer = client.post("/v1/videos", files={"image": png()})
     assert answer.status_code == 422 and "audio" in answer.json()["error"]
 

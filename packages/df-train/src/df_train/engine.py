@@ -28,6 +28,7 @@ from df_train.figures.profiling import Profiler
 from df_train.figures.speed import Speed, Work
 from df_train.objective import Objective, Record
 from df_train.processes.agreement import Agreement
+from df_train.processes.allocator import give_back_memory
 from df_train.processes.distributed import World
 from df_train.processes.sharding import set_gradient_sync
 from df_train.processes.watch import Watch
@@ -205,7 +206,7 @@ class Trainer:
                 self._milestone(self.state)
         if config.sample.every and step % config.sample.every == 0 and not last:
             self._settle()
-            with self._spent("elsewhere"):
+            with self._elsewhere():
                 self._sample(self.state)
 
     def _should_stop(self, interrupts: Interrupts) -> Stop | None:
@@ -291,6 +292,14 @@ class Trainer:
         with self._speed.spent(on), self._watch.during(on):
             yield
 
+    @contextmanager
+    def _elsewhere(self) -> Iterator[None]:
+        """Count the time of what is no step, and keep none of the memory that it took."""
+        with self._spent("elsewhere"):
+            yield
+            if self.world.device.type == "cpu":
+                give_back_memory()
+
     # ------------------------------------------------------------------------------------------------ logging, saving
 
     def log(self) -> float:
@@ -326,7 +335,7 @@ class Trainer:
         if self._validate is None or step == self._validated_at:
             return
         self._settle()
-        with self._spent("elsewhere"):
+        with self._elsewhere():
             values = self._validate(self.state)
         self._require_finite(values)
         for sink in self._sinks:

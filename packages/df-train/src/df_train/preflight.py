@@ -163,7 +163,8 @@ def check_data(config: TrainConfig) -> None:
 def shown_in(config: TrainConfig) -> Trained:
     """What the run's training shows the model, as `df_infer.run_dir` will read it."""
     objective = config.objective
-    return Trained(config.task == "distill", objective.structure_tail, objective.shorten_audio)
+    heard = config.rollout.audio_future
+    return Trained(config.task == "distill", objective.structure_tail, objective.shorten_audio, heard)
 
 
 def check_samples(config: TrainConfig, model: DualForceConfig, shown: Trained) -> None:

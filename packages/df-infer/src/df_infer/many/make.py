@@ -102,7 +102,7 @@ def make_all(job: Job, items: Sequence[Item], tell: Callable[[str], None]) -> Ma
                     tell(f"{ready.item.out}: {ready.wanted.num_frames} frames")
                 file.flush()
         except KeyboardInterrupt as interrupt:
-            told = f"{job.out}: {Made(**counts)}, the others were not begun or finished; the same command goes on"
+            told = f"{job.out}: {Made(**counts)}, the others are not recorded; the same command makes them"
             raise type(interrupt)(told) from interrupt
     return Made(**counts)
 

@@ -34,11 +34,15 @@ from df_infer.serve.sockets import talk
 from df_models.errors import UserError
 from df_models.time import FPS
 
-_TOKEN: dict[int | str, dict[str, Any]] = {401: {"description": "the token is missing or wrong"}}
+_TOKEN: dict[int | str, dict[str, Any]] = {
+    401: {"description": "the token is missing or wrong"},
+    403: {"description": "the host or origin is not one that is served"},
+}
 _VIDEO = _TOKEN | {404: {"description": "no such video"}}
 _FILE = _VIDEO | {409: {"description": "the video is not done; the line says what it is"}}
 _ERRORS = _TOKEN | {
     400: {"description": "what was sent cannot be used; the line says why"},
+    408: {"description": "the upload took too long"},
     413: {"description": "too large"},
     422: {"description": "a part of the request is missing or of another kind; the line says which"},
     429: {"description": "too many; try again later"},
@@ -174,7 +178,7 @@ def _add_state(app: FastAPI) -> None:
         response.status_code = 200 if ready else 503
         return {"ready": ready, "sessions": house.seats.taken, "waiting": house.seats.line}
 
-    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    @app.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses=_TOKEN)
     async def metrics() -> Response:
         return Response(app.state.house.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -202,7 +206,12 @@ def _add_live(app: FastAPI) -> None:
             except UserError as error:
                 raise HTTPException(400, _unnamed(error, path, "the portrait")) from error
 
-    @app.get("/v1/portraits/example", summary="The portrait that everybody may use", response_class=Response)
+    @app.get(
+        "/v1/portraits/example",
+        summary="The portrait that everybody may use",
+        response_class=Response,
+        responses=_TOKEN,
+    )
     async def example() -> Response:
         import io
 

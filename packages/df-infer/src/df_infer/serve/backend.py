@@ -90,6 +90,7 @@ class PipelineBackend:
     def __init__(
         self, pipeline: Pipeline, name: str, motion: Motion | None = None, fields: tuple[str, ...] = ()
     ) -> None:
+        from df_infer.rollout import warn_of_latency
         from df_infer.sampling.drive import check_saw_clean
         from df_infer.sampling.guidance import why_no_structure_guidance
         from df_models.model.describe import latency_of
@@ -101,6 +102,7 @@ class PipelineBackend:
             raise UserError("the model makes whole clips at once (rollout.chunk=null), and nothing of it can be live")
         if motion is not None and not fields:
             check_saw_clean(pipeline.trained)
+        warn_of_latency(config, rollout, pipeline.trained)
         self._pipeline, self._motion, self._fields = pipeline, motion, fields
         self._chunk = rollout.chunk
         latency = latency_of(config, rollout.chunk, rollout.audio_future)

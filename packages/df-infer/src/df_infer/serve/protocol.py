@@ -148,8 +148,13 @@ def first_fault(errors: Sequence[Any]) -> str:
     """Return the first of pydantic's faults as one line: where, and what."""
     where, what = ".".join(map(str, errors[0]["loc"])), str(errors[0]["msg"])
     if errors[0]["type"] == "extra_forbidden":
-        what = f"unknown{nearest(str(errors[0]['loc'][-1]), _NAMES)}"
+        name = str(errors[0]["loc"][-1])
+        what = f"unknown{nearest(name, _NAMES)}" if name not in _NAMES else f"does not belong here{_home(name)}"
     return f"{where}: {what}" if where else what
+
+
+def _home(name: str) -> str:
+    return "; give it in settings" if name in FaceSettings.model_fields else ""
 
 
 def pcm_float(data: bytes) -> np.ndarray:

@@ -20,6 +20,7 @@ import torch
 from df_data.format.manifest import Manifest
 from df_data.reading import Batch
 from df_infer.config import RolloutConfig
+from df_infer.rollout import heard_ahead
 from df_infer.sampling.guidance import combined, guidance_scales
 from df_infer.sampling.schedule import make_schedule
 from df_models import DualForce, DualForceConfig
@@ -61,6 +62,7 @@ class Distillation(Objective):
         super().__init__(config, model, None)
         self._distill, self._rollout, self._teacher = config.distill, config.rollout, teacher
         self._chunk = config.rollout.chunk or 1
+        self._heard = heard_ahead(model, config.rollout)
         self._digest = digest
         self._path = make_schedule(stretched(config.rollout, config.distill.levels), model.sigma_structure_max)
         self._own_path = make_schedule(config.rollout, model.sigma_structure_max)
@@ -85,7 +87,8 @@ class Distillation(Objective):
         keys = {"seed": self._seed, "step": step}
         ids, device = batch.sample_ids.tolist(), clean.video.device
         shown = show(batch, clean, self._settings, HistoryConfig(mode="independent"), None, **keys)
-        shown = replace(shown, chunk=self._chunk)
+        heard_B = torch.full([len(ids)], self._heard, device=device)
+        shown = replace(shown, chunk=self._chunk, audio_future=heard_B)
         pinned_B = shown.sigma.video[:, 0] == 0
         history_noise = noise_like(clean, ids, prefix=HISTORY_STREAM, **keys)
         past, guesses = clean, self._rollout.struct_start == "previous"
