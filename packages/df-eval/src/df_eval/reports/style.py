@@ -61,7 +61,8 @@ details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
   table { font-size: 11.5px; } thead th { font-size: 10.5px; } td .ci { font-size: 10px; min-width: 0; }
   th button { min-width: 0; max-width: 12em; } .ci .whole { white-space: normal; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
-  figure { overflow-x: auto; } figure img, figure svg { min-width: 560px; } figcaption { position: sticky; left: 0; }
+  figure { overflow-x: auto; } figcaption { position: sticky; left: 0; }
+  figure img, figure svg { min-width: 560px; } figure.wide img { min-width: 820px; }
 }
 p.small { font-size: 13px; color: var(--soft); }
 ul.small { font-size: 13px; color: var(--soft); margin: 8px 0; padding-left: 20px; }
