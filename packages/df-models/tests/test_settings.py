@@ -110,6 +110,7 @@ def test_items_of_a_list_are_named_by_their_numbers(tmp_path: Path) -> None:
     [
         ("optm=1", "optim"),
         ("optm.lr=1", "optim"),
+        ("optm.schedule.warmup=1", "optim"),
         ("optim.lrr=1", "optim.lr"),
         ("optim.schedule.warmpu=1", "optim.schedule.warmup"),
         ("lr=1", "optim.lr"),

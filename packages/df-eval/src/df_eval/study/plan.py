@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,8 @@ def make_plan(config: StudyConfig, programs: Programs, known: dict[str, str] | N
     """
     ask = _Asking(programs, {} if known is None else known)
     arms, found = arms_of(config), versions()
-    resolved = {name: ask.train(arm) for name, arm in arms.items()}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # a command starts in seconds, and arms differ
+        resolved = dict(zip(arms, pool.map(ask.train, arms.values()), strict=True))
     measured = {name: ask.evaluate(arm, config) for name, arm in arms.items() if arm.measured}
     for name, tree in resolved.items():
         _check_clock(name, tree)

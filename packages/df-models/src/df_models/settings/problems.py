@@ -56,7 +56,10 @@ def _unknown_key(cls: type[BaseModel], location: Sequence[str | int], inside: An
     path, classes = _walk(cls, location[:-1])
     name = str(location[-1])
     dotted = ".".join([*path, name])
-    given = f"{dotted}.{next(iter(inside))}" if isinstance(inside, Mapping) and inside else dotted
+    given, within = dotted, inside
+    while isinstance(within, Mapping) and within:
+        key, within = next(iter(within.items()))
+        given += f".{key}"
     return Problem(given, f"unknown key '{dotted}'{_nearest_key(cls, path, classes, name, inside)}")
 
 
