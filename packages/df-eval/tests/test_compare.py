@@ -168,13 +168,20 @@ def test_systems_are_told_apart_by_name(tmp_path: Path) -> None:
 
 def test_a_comparison_asks_for_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two = [str(tmp_path / "a"), str(tmp_path / "b")]
+    for run in map(Path, two):
+        (run / "model").mkdir(parents=True)
+        (run / "config.yaml").write_text("name: x\n")
+        for name in ("config.json", "model.safetensors"):
+            (run / "model" / name).touch()
     for argv, message in (
         (two, "--out DIR"),
         ([two[0], "--baseline", "x=videos"], "--out DIR"),
         ([two[0], "--baseline", "videos"], "--baseline wav2lip=DIR"),
         ([two[0], "--baseline", "x=1", "--baseline", "x=2"], "x is 1 already; give each folder another name"),
         ([*two, "--out", str(tmp_path / "o"), "--require-goals"], "about one run"),
-        ([*two, "seed=1", "--out", str(tmp_path / "o")], "no such run"),
+        ([two[0], "clips"], "no such run: clips"),
+        ([two[0], "clips", "seed=1", "--out", str(tmp_path / "o")], "no such run"),
+        ([two[0], "--export", str(Path(two[0]) / "config.yaml")], "is not a directory"),
     ):
         assert main(argv) == 2
         error = capsys.readouterr().err.strip()

@@ -61,6 +61,8 @@ def test_the_line_names_the_settings_that_differed(outcome: EvalOutcome) -> None
     other = told_of(outcome)
     other["protocol"]["clips"] = [{"key": "a"}, {"key": "b"}]  # type: ignore[index]
     assert "clips measured" in differing(before, other)
+    resized = told_of(outcome, baseline=outcome.config.baseline.model_copy(update={"resize": True}))
+    assert differing(before, resized) == "differs in baseline.resize: false -> true"
     assert "weights, clips" in differing(before, told_of(outcome)) and "\n" not in told
     assert differing({"run": "r"}, before) == "its settings are not known", "of an older version"
     long = told_of(outcome)

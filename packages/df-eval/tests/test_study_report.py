@@ -184,6 +184,18 @@ def test_odd_signs_stay_in_their_cells(done: Path, tmp_path: Path) -> None:
     assert figure is not None and r"b 1\$ to 2\$" in [label.get_text() for label in figure.axes[0].get_xticklabels()]
 
 
+def test_a_figure_draws_the_intervals_of_the_table(done: Path) -> None:
+    told = document(done)
+    for row, sides in zip(told["tables"][0]["rows"], ((0.1, 0.9), (0.4, 0.5)), strict=False):
+        row["value"] |= {"value": 0.45, "low": sides[0], "high": sides[1]}
+    told["tables"] = told["tables"][:1]
+    figure = axis_figure(told, "arms")
+    assert figure is not None
+    bars = [line for collection in figure.axes[0].collections for line in collection.get_segments()]
+    drawn = sorted((round(float(bar[0][1]), 6), round(float(bar[1][1]), 6)) for bar in bars)
+    assert (0.1, 0.9) in drawn and (0.4, 0.5) in drawn
+
+
 def test_a_figure_says_what_it_does_not_draw(done: Path) -> None:
     told = document(done)
     assert "not drawn" not in page(told)

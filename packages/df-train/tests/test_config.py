@@ -40,6 +40,16 @@ def test_every_shipped_configuration_fits_its_task(path: Path):
         check_distillation(config, model)
 
 
+def test_a_field_that_the_model_has_not_is_told_with_the_configuration():
+    with pytest.raises(UserError, match=r"override 'model.overrides.num_layer=1': .*did you mean 'num_layers'"):
+        load_config(TrainConfig, CONFIGS / "quickstart.yaml", ["model.overrides.num_layer=1"])
+
+
+def test_truth_is_no_number():
+    with pytest.raises(UserError, match=r"override 'optim.steps=true': .*input should be a number, got true"):
+        load_config(TrainConfig, CONFIGS / "quickstart.yaml", ["optim.steps=true"])
+
+
 def test_the_resolved_configuration_reads_back_equal(tmp_path: Path):
     config = load_config(
         TrainConfig,

@@ -14,6 +14,7 @@ from df_infer.run_dir import RunDir, open_run_dir
 from df_models.cli_support import CommandParser, add_version, announce_loading, run_cli
 from df_models.device import DEVICE_NAMES
 from df_models.errors import UserError
+from df_models.files import check_output_directory
 from df_models.settings import add_print_config, dump_config, load_config
 
 if TYPE_CHECKING:
@@ -180,13 +181,14 @@ def _main(argv: list[str]) -> int:
     if args.export is not None:
         return _export(runs, config, args.export, args.quiet)
     several = len(runs) + len(baselines) > 1
+    if args.checkpoint != ALL:
+        for run in runs:
+            open_run_dir(run, config.checkpoint)
     if args.checkpoint == ALL and (several or args.require_goals):
         raise UserError(f"--checkpoint {ALL} is about the training of one run; leave the other systems and goals out")
     out = place_of(args, runs, several, config.checkpoint)
     if args.checkpoint == ALL:
         return _milestones(runs[0], config, out, args.quiet)
-    for run in runs:
-        open_run_dir(run, config.checkpoint)
     announce_loading("df-eval")
     from df_eval.evaluate import evaluate
 
@@ -199,12 +201,13 @@ def _main(argv: list[str]) -> int:
 
 def _export(runs: list[Path], config: EvalConfig, out: Path, quiet: bool) -> int:
     open_run_dir(runs[0], config.checkpoint)
+    check_output_directory(out)
     announce_loading("df-eval")
     from df_eval.reports.export import export_clips
 
     count = export_clips(runs[0], config, out, quiet)
     what = "NAME.png (the reference image), NAME.wav (the sound), NAME.mp4 (the true video, H.264: lossy)"
-    print(f"{count} clips in {out}: {what}")
+    print(f"{count} clips written to {out}: {what}")
     return 0
 
 
@@ -222,7 +225,14 @@ def _milestones(run: Path, config: EvalConfig, out: Path, quiet: bool) -> int:
 
 def _print(outcome: EvalOutcome) -> None:
     """The headline, on the terminal."""
-    from df_eval.reports.table import clips_in, comparison_note, differences_table, goals_table, headline_table
+    from df_eval.reports.table import (
+        clips_in,
+        comparison_note,
+        differences_table,
+        goals_table,
+        headline_table,
+        interventions_document,
+    )
 
     if outcome.warning:
         print(f"\n{outcome.warning}")
@@ -235,6 +245,8 @@ def _print(outcome: EvalOutcome) -> None:
         print(f"\n{differences_table(outcome.differences)}\n\n{comparison_note(outcome.differences)}\n")
     for line in outcome.told:
         print(line)
+    if outcome.interventions is not None:
+        print(f"\n{interventions_document(outcome.interventions, outcome.config.seed, outcome.config.resamples)}")
     for frames, reason in outcome.missing.items():
         print(f"{frames} frames were not measured: {reason}")
 

@@ -17,7 +17,7 @@ from df_eval.reading.reader_files import reader_files
 from df_eval.reports.markdown import markdown_table
 from df_eval.reports.output import WRITTEN
 from df_eval.reports.plots import COLOURS, MORE_COLOURS, new_figure, save
-from df_eval.reports.table import HEADLINE, cell
+from df_eval.reports.table import HEADLINE, cell, long_title
 from df_infer.run_dir import RunDir, open_run_dir
 from df_models import DualForce
 from df_models.errors import UserError
@@ -202,10 +202,10 @@ def plot_training(document: Mapping[str, Any], name: str, path: Path) -> bool:
         axis.plot([p["step"] for p in rebuilt], [p["value"] for p in rebuilt], "--", color=colour, linewidth=1)
     spec = SPECS[name]
     told = document["warning"].partition(":")[0]
-    axis.set_title(f"{spec.title}, 95 % intervals over people" + (f" ({told}: not to be quoted)" if told else ""),
+    axis.set_title(f"{long_title(name)}, 95 % intervals over people" + (f" ({told}: not to be quoted)" if told else ""),
                    fontsize=10, loc="left")  # fmt: skip
     axis.set_xlabel("training step (dashed: the VAE's reconstruction)")
-    axis.set_ylabel(f"{spec.title} ({spec.unit})" if spec.unit else spec.title)
+    axis.set_ylabel(f"{long_title(name)} ({spec.unit})" if spec.unit else long_title(name))
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, frameon=False)
     return save(figure, path)
@@ -220,7 +220,7 @@ def training_table(document: Mapping[str, Any]) -> str:
             scores = [_score(found[name].get(step)) for name in HEADLINE]
             told = [cell(score, SPECS[name].decimals, score.n) for name, score in zip(HEADLINE, scores, strict=True)]
             lines.append([frames, str(step), *told])
-    table = markdown_table(["frames", "step", *(SPECS[name].title for name in HEADLINE)], lines)
+    table = markdown_table(["frames", "step", *map(long_title, HEADLINE)], lines)
     return "\n".join([table, *([""] if any(document["unavailable"].values()) else []), *_reasons(document)])
 
 
@@ -230,7 +230,7 @@ def _reasons(document: Mapping[str, Any]) -> list[str]:
     for frames, metrics in document["unavailable"].items():
         for name, reasons in metrics.items():
             for reason, steps in reasons.items():
-                found.setdefault((frames, reason, tuple(steps)), []).append(SPECS[name].title)
+                found.setdefault((frames, reason, tuple(steps)), []).append(long_title(name))
     every = tuple(document["steps"])
     return [
         f"- {frames} frames, {_steps(steps) if steps != every else 'every step'}: no {', '.join(names)}: {reason}"

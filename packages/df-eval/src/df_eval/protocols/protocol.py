@@ -11,7 +11,7 @@ from typing import Any
 
 from df_eval.config import EvalConfig, ProtocolConfig
 from df_models.errors import UserError
-from df_models.settings import load_config
+from df_models.settings import load_config, read_tree
 
 PLACE = Path("configs/eval")
 """Where a protocol is looked for by its name."""
@@ -47,7 +47,7 @@ def protocol_file(name: str) -> Path:
     """
     given = Path(name)
     path = given if given.suffix in (".yaml", ".yml") else PLACE / f"{name}.yaml"
-    there = sorted(file.stem for file in PLACE.glob("*.yaml"))
+    there = sorted(file.stem for file in PLACE.glob("*.yaml") if "protocol" in read_tree(file))
     known = f"{PLACE} has {', '.join(there)}" if there else f"there is no {PLACE} in {Path.cwd()}"
     if not path.is_file():
         raise UserError(f"no protocol {name!r}; {known}, or give the path of its file")

@@ -78,7 +78,7 @@ def differing(there: Mapping[str, Any], document: Mapping[str, Any]) -> str:
         return "its settings are not known"
     changed = [name for name in now if before.get(name) != now[name]] + [name for name in before if name not in now]
     if not changed:
-        return "its settings are the same, so weights, clips, readers' files or software differ"
+        return "its settings are the same, so weights, clips, other systems' videos, readers' files or software differ"
     told = [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in changed[:MOST_TOLD]]
     more = [f"and {len(changed) - MOST_TOLD} more"] if len(changed) > MOST_TOLD else []
     return f"differs in {', '.join([*told, *more])}"
@@ -89,7 +89,8 @@ def _settings(document: Mapping[str, Any]) -> dict[str, Any]:
     facts = document.get("protocol")
     if not isinstance(facts, Mapping):
         return {}
-    asked = {name: value for name, value in facts.get("config", {}).items() if name not in NOT_DECIDING}
+    hidden = NOT_DECIDING - {"baseline"}  # it decides what of other systems' videos is measured
+    asked = {name: value for name, value in facts.get("config", {}).items() if name not in hidden}
     rest = {name: value for name, value in facts.items() if name not in ("config", "clips", *_NO_SETTINGS)}
     names = [clip.get("key") for clip in facts.get("clips", [])]
     shown = f"{len(names)}, of hash {hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}"

@@ -66,14 +66,21 @@ def clips_in(table: Table, clips: int) -> str:
 def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:
     """Rows by metrics, for one length."""
     header = ["row", "N", *[f"{spec.title} ({spec.unit})" if spec.unit else spec.title for spec in specs]]
-    counted = count_of(clips, people_of(table))
-    lines = [[row, counted, *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in table]
+    all_clips = count_of(clips, people_of(table))
+    counts = {row: max((score.n for score in cells.values()), default=0) for row, cells in table.items()}
+    told = {row: all_clips if own in (0, clips) else f"{own} of {all_clips}" for row, own in counts.items()}
+    lines = [[row, told[row], *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in table]
     return markdown_table(header, lines)
 
 
 def headline_table(table: Table, clips: int) -> str:
     """The few columns that say most."""
-    return metric_table(table, [replace(SPECS[n], title=LONG_TITLES.get(n, SPECS[n].title)) for n in HEADLINE], clips)
+    return metric_table(table, [replace(SPECS[name], title=long_title(name)) for name in HEADLINE], clips)
+
+
+def long_title(name: str) -> str:
+    """A metric's title where its group is not told above it."""
+    return LONG_TITLES.get(name, SPECS[name].title)
 
 
 def goals_table(goals: Sequence[Goal]) -> str:
@@ -102,7 +109,7 @@ def differences_table(differences: Sequence[Difference]) -> str:
     """The main metrics' paired differences from the first system, one line for each metric, length and system."""
     lines = [
         [
-            SPECS[d.metric].title,
+            long_title(d.metric),
             str(d.frames),
             d.row,
             difference_cell(d),

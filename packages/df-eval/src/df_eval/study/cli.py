@@ -113,7 +113,10 @@ def _plan(config: StudyConfig) -> int:
 def _run(config: StudyConfig, options: argparse.Namespace) -> int:
     from df_eval.study.run import run_study
 
-    return run_study(config, _say, retry=options.retry, amend=options.amend)
+    try:
+        return run_study(config, _say, retry=options.retry, amend=options.amend)
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(str(interrupt) or "interrupted; the same command goes on") from interrupt
 
 
 def _status(directory: Path) -> int:

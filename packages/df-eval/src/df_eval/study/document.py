@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from df_eval.measure import GENERATED
 from df_eval.metrics import SPECS
+from df_eval.reports.table import long_title
 from df_eval.study.arms import arms_of
 from df_eval.study.config import StudyConfig
 from df_eval.study.cost import seconds_of, summary
@@ -102,7 +103,7 @@ def tables_of(config: StudyConfig, plan: Plan, measured: Measured) -> list[dict[
 
 def _table(metric: str, row: str, frames: int, reference: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     spec = SPECS[metric]
-    told = {"title": spec.title, "unit": spec.unit, "better": spec.better, "definition": spec.definition}
+    told = {"title": long_title(metric), "unit": spec.unit, "better": spec.better, "definition": spec.definition}
     place = {"metric": metric, "row": row, "frames": frames, "decimals": spec.decimals + 1}
     return told | place | {"reference": reference, "rows": rows}
 

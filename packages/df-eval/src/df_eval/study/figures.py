@@ -60,12 +60,13 @@ def _draw(panel: Axes, document: Mapping[str, Any], axis: str, table: Mapping[st
         shift = 0.0 if numeric else 0.08 * (number - (len(lines) - 1) / 2)
         across = [places[label] + shift for label, _ in points]
         values = [found["value"] for _, found in points]
-        down = [
-            value - (found["low"] if found["low"] is not None else value) for value, (_, found) in zip(values, points)
-        ]
+        down, up = (
+            [abs(value - (value if found[side] is None else found[side])) for value, (_, found) in zip(values, points)]
+            for side in ("low", "high")
+        )
         style = "o-" if numeric else "o"
         panel.errorbar(
-            across, values, yerr=[down, down], fmt=style, color=colour, capsize=3, label=label_text(others) or None
+            across, values, yerr=[down, up], fmt=style, color=colour, capsize=3, label=label_text(others) or None
         )
     if not numeric:
         panel.set_xticks(

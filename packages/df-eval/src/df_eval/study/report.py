@@ -29,7 +29,7 @@ STYLE = """
 .verdict.supported { border-left-color: var(--good); } .verdict.refuted { border-left-color: var(--bad); }
 .tag.supported { background: var(--good); } .tag.refuted { background: var(--bad); }
 .verdict p { margin: 3px 0; font-size: 13px; color: var(--soft); } .verdict p.line { color: var(--ink); }
-td:first-child { min-width: 120px; } td.text { text-align: left; min-width: 160px; }
+td:first-child { min-width: 120px; } td.text, th.text { text-align: left; min-width: 160px; }
 pre { overflow-x: auto; font-size: 12px; background: var(--paper); border: 1px solid var(--line);
   border-radius: 8px; padding: 10px; }
 figure.wide { overflow-x: auto; } figure svg { display: block; }

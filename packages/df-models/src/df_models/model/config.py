@@ -7,7 +7,7 @@ video tower has Wan's own names (``dim``, ``num_heads``, ``ffn_dim``, ...), the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, get_args
@@ -344,16 +344,25 @@ _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
 ConfigT = TypeVar("ConfigT", bound="DualForceConfig | VideoDiTConfig | StructureDiTConfig")
 
 
+def check_names(kind: type[ConfigT], values: Iterable[str]) -> None:
+    """Refuse what a configuration has no field for.
+
+    Raises:
+        UserError: naming the first, and the nearest right one.
+    """
+    names = [field.name for field in fields(kind)]
+    for name in values:
+        if name not in names:
+            raise UserError(f"a model has no setting {name!r}{nearest(name, names)}")
+
+
 def config_from_dict(kind: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """Build a configuration from plain values.
 
     Raises:
         UserError: a name is unknown (the nearest right one is told), one is missing, or a value does not fit.
     """
-    names = [field.name for field in fields(kind)]
-    for name in values:
-        if name not in names:
-            raise UserError(f"a model has no setting {name!r}{nearest(name, names)}")
+    check_names(kind, values)
     try:
         return kind(**values)
     except TypeError as error:

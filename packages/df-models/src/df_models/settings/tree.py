@@ -94,9 +94,12 @@ def _override_tree(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def overridden(key: str, overrides: Iterable[str]) -> str:
-    """The last override that gave a dotted key or what it stands in, in the words of errors; empty if none did."""
-    path = key.split(".")
-    return next((_told(text) for text in reversed([*overrides]) if path[: len(_keys(text))] == _keys(text)), "")
+    """The last override that gave a dotted key or what it stands in, in the words of errors; else the one override that
+    gave something within it, of which the whole section's trouble most likely comes; empty if there is none."""
+    path, given = key.split("."), [*overrides]
+    around = [text for text in given if path[: len(_keys(text))] == _keys(text)]
+    within = [text for text in given if key and _keys(text)[: len(path)] == path]
+    return _told(around[-1]) if around else _told(within[0]) if len(within) == 1 else ""
 
 
 def _keys(override: str) -> list[str]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from df_models import DualForceConfig
+from df_models.model.config import check_names
 from df_models.settings import FrozenModel, Location
 
 
@@ -30,6 +32,12 @@ class ModelConfig(FrozenModel):
     architecture: Literal["start", "preset"] = "start"
     leave_out: tuple[str, ...] = ()
     overrides: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("overrides")
+    @classmethod
+    def _are_fields(cls, overrides: dict[str, Any]) -> dict[str, Any]:
+        check_names(DualForceConfig, overrides)
+        return overrides
 
 
 class AdapterConfig(FrozenModel):
