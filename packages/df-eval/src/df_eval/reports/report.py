@@ -26,6 +26,7 @@ from df_eval.reports.table import (
     comparison_note,
     difference_cell,
     groups_with_values,
+    headline_specs,
     p_cell,
     remarks,
     unavailable_lines,
@@ -124,9 +125,10 @@ def _differences(differences: Sequence[Difference]) -> dict[str, Any]:
     """The main metrics' paired differences: one line for each metric and length, one column for each system."""
     rows = list(dict.fromkeys(d.row for d in differences))
     found = {(d.metric, d.frames, d.row): d for d in differences if d.metric in HEADLINE}
+    specs = {spec.name: spec for spec in headline_specs()}
     lines = [
         {
-            "name": f"{_title(SPECS[metric])}, {frames} frames",
+            "name": f"{_title(specs[metric])}, {frames} frames",
             "help": SPECS[metric].definition,
             "cells": [_difference(found.get((metric, frames, row))) for row in rows],
         }
@@ -149,7 +151,7 @@ def _difference(difference: Difference | None) -> dict[str, str]:
 def _headline(report: Report, frames: int) -> tuple[str, dict[str, Any]]:
     clips = report.clips[frames]
     caption = f"{frames} frames, {clips_in(report.tables[frames], clips)}; brackets: bootstrap 95 % interval"
-    return caption, _table(report.tables[frames], [SPECS[name] for name in HEADLINE], clips)
+    return caption, _table(report.tables[frames], headline_specs(), clips)
 
 
 def _length(frames: int, table: Table, clips: int) -> dict[str, Any]:

@@ -75,7 +75,12 @@ def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:
 
 def headline_table(table: Table, clips: int) -> str:
     """The few columns that say most."""
-    return metric_table(table, [replace(SPECS[name], title=long_title(name)) for name in HEADLINE], clips)
+    return metric_table(table, headline_specs(), clips)
+
+
+def headline_specs() -> list[MetricSpec]:
+    """The main metrics, with titles that stand alone."""
+    return [replace(SPECS[name], title=long_title(name)) for name in HEADLINE]
 
 
 def long_title(name: str) -> str:
