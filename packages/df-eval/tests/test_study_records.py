@@ -14,9 +14,9 @@ import pytest
 
 from df_eval.study import execute
 from df_eval.study.config import StudyConfig
-from df_eval.study.cost import seconds_of
+from df_eval.study.cost import cost_line, seconds_of
 from df_eval.study.perform import Stopping, last_line, perform
-from df_eval.study.plan import Step, make_plan, read_plan
+from df_eval.study.plan import Plan, Step, make_plan, read_plan
 from df_eval.study.programs import Programs
 from df_eval.study.records import HELD, Record, begin, state_of, write_record
 from df_eval.study.run import run_study
@@ -64,6 +64,8 @@ def test_an_expert_whose_study_was_killed_is_done_by_its_last_checkpoint() -> No
         assert state_of(step, STUDY) == "interrupted", "a checkpoint without its trainer.json is not whole"
         (place / f"checkpoints/step-{saved}/trainer.json").touch()
         assert state_of(step, STUDY) == state
+    told = cost_line(Plan(str(STUDY), (step,), {}, {}, {}))
+    assert told.startswith("spent: not known, without 1 command that outlived a killed df-study; left: nothing")
 
 
 def test_what_was_measured_of_an_earlier_training_is_measured_again(config: StudyConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -87,6 +88,8 @@ def _evaluate(
     files = reader_files(config.readers, root)
     check_readers(config.protocol, files)
     unused = unused_readers(config.readers, encoder)
+    for line in unused:  # also now: who gave a file waits for nothing that it would change
+        print(line, file=sys.stderr)
     reader = choose_reader(encoder, files, stored_landmarker(root), absent_landmarker(root))
     networks = Networks(files, next(first.model.parameters()).device)
     clips, listed = held_out_clips(root, config, encoder, first.size, common_person(runs, root), quiet=quiet)

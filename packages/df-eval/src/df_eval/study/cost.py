@@ -66,7 +66,17 @@ def cost_line(plan: Plan) -> str:
     found = summary(plan)
     spent = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in found["spent_s"].items() if seconds)
     left = ", ".join(f"{count} x {stage}" for stage, count in found["left"].items() if count) or "nothing"
+    if unseen := _unseen(plan):
+        spent = f"{spent or 'not known'}, without {unseen} command{'s' * (unseen > 1)} that outlived a killed df-study"
     return f"spent: {spent or 'nothing'}; left: {left}, {duration(found['left_s'])} of one slot ({found['source']})"
+
+
+def _unseen(plan: Plan) -> int:
+    """Commands that are done and that nobody saw end, so that their time is not known."""
+    study = Path(plan.directory)
+    done = [(step, stage) for step in plan.steps for stage in step.commands if stage_done(step, stage, study)]
+    records = [(read_record(step, study).stages, seconds_of(step, study), stage) for step, stage in done]
+    return sum(stage in stages and stage not in seconds for stages, seconds, stage in records)
 
 
 def plan_lines(config: StudyConfig, plan: Plan) -> list[str]:
