@@ -181,6 +181,9 @@ def test_a_comparison_asks_for_its_place(tmp_path: Path, capsys: pytest.CaptureF
         ([*two, "--out", str(tmp_path / "o"), "--require-goals"], "about one run"),
         ([two[0], "clips"], "no such run: clips"),
         ([two[0], "clips", "seed=1", "--out", str(tmp_path / "o")], "no such run"),
+        ([*two, "--export", str(tmp_path / "o")], "clips of one run"),
+        ([two[0], "clips", "--export", str(tmp_path / "o")], "no such run: clips"),
+        ([two[0], "clips", "--checkpoint", "all"], "clips"),
         ([two[0], "--export", str(Path(two[0]) / "config.yaml")], "is not a directory"),
     ):
         assert main(argv) == 2

@@ -22,7 +22,7 @@ from df_eval.dataset import dataset_of
 from df_eval.protocols import held_out
 from df_eval.protocols.clip_lists import rendered_digest, split_of_recording, stored_digest
 from df_eval.protocols.held_out import held_out_clips
-from df_eval.protocols.protocol import DEV_NOTE, ClipList, check_list, protocol_digest, protocol_text
+from df_eval.protocols.protocol import DEV_NOTE, ClipList, check_list, protocol_digest, protocol_file, protocol_text
 from df_eval.reading.reader_files import check_readers
 from df_eval.reports.output import write_outcome
 from df_eval.rows.codec import through
@@ -210,3 +210,15 @@ def test_h264_changes_frames_a_little() -> None:
     coded = through("h264", frames)
     assert coded.shape == frames.shape and coded.dtype == np.uint8
     assert 0 < np.abs(coded.astype(int) - frames).mean() < 8 and through("raw", frames) is frames
+
+
+def test_a_broken_file_beside_the_protocols_hides_none_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "configs/eval"
+    place.mkdir(parents=True)
+    (place / "draft.yaml").write_text("a: [")
+    (place / "plain.yaml").write_text("clips: 3\n")
+    (place / "own.yaml").write_text("protocol: {name: own, clips_from: dataset}\nsplit: dev\n")
+    assert protocol_file("own") == Path("configs/eval/own.yaml")
+    with pytest.raises(UserError, match="no protocol 'onw'; configs/eval has own, or give"):
+        protocol_file("onw")

@@ -43,11 +43,23 @@ def test_every_shipped_configuration_fits_its_task(path: Path):
 def test_a_field_that_the_model_has_not_is_told_with_the_configuration():
     with pytest.raises(UserError, match=r"override 'model.overrides.num_layer=1': .*did you mean 'num_layers'"):
         load_config(TrainConfig, CONFIGS / "quickstart.yaml", ["model.overrides.num_layer=1"])
+    with pytest.raises(UserError, match=r"override 'model.overrides.num_layer=1': "):
+        load_config(
+            TrainConfig, CONFIGS / "quickstart.yaml", ["model.overrides.num_layer=1", "model.overrides.dim=256"]
+        )
+
+
+def test_an_override_is_not_blamed_for_what_the_file_says(tmp_path: Path):
+    (tmp_path / "own.yaml").write_text("name: own\nmodel: {overrides: {num_layer: 3}}\n")
+    with pytest.raises(UserError, match=r"own.yaml: model.overrides: a model has no setting 'num_layer'"):
+        load_config(TrainConfig, tmp_path / "own.yaml", ["model.overrides.dim=256"])
 
 
 def test_truth_is_no_number():
     with pytest.raises(UserError, match=r"override 'optim.steps=true': .*input should be a number, got true"):
         load_config(TrainConfig, CONFIGS / "quickstart.yaml", ["optim.steps=true"])
+    with pytest.raises(UserError, match="valid tuple"):
+        load_config(TrainConfig, CONFIGS / "quickstart.yaml", ["optim.betas=true"])
 
 
 def test_the_resolved_configuration_reads_back_equal(tmp_path: Path):

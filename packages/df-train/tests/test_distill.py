@@ -29,7 +29,7 @@ from df_train.distill.path import advanced, draw_places, end_of, guess_of, level
 from df_train.noising import Shown, Streams, clean_streams, show
 from df_train.objective import predict
 from df_train.preflight import check_samples, preflight
-from df_train.run import train
+from df_train.run import _latency_note, train
 
 ROLLOUT = {"steps": 2, "shift": 2.5, "struct_start": "previous", "context_noise": 0.1, "window": 9, "sinks": 0}
 
@@ -294,6 +294,19 @@ def test_a_student_hears_as_far_ahead_as_its_rollout(
     shown = objective._shown(model, batch, clean, 5, None)
     assert shown.audio_future is not None
     assert shown.audio_future.tolist() == [heard or model.config.audio_future] * len(batch.keys)
+
+
+def test_a_student_that_hears_less_than_its_teacher_ever_did_is_told(
+    distilling: Callable[..., TrainConfig], tmp_path: Path, model: DualForce
+) -> None:
+    teacher = tmp_path / "general" / "model"
+    model.save_pretrained(teacher)
+    (tmp_path / "general" / "config.yaml").write_text("objective: {shorten_audio: 0}\n")
+    config = distilling(tmp_path / "run", model={"start_from": str(teacher), "overrides": {}})
+    assert _latency_note(config, model.config) is None
+    less = config.model_copy(update={"rollout": config.rollout.model_copy(update={"audio_future": 0})})
+    note = _latency_note(less, model.config)
+    assert note is not None and note.startswith(f"the teacher, {config.model.start_from}: rollout.audio_future=0")
 
 
 def test_own_clips_are_the_students(distilling: Callable[..., TrainConfig], tmp_path: Path, batch: Batch) -> None:

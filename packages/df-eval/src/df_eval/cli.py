@@ -178,12 +178,13 @@ def _main(argv: list[str]) -> int:
         print(dump_config(config), end="")
         return 0
     runs, baselines = runs_of(args), baselines_of(args)
-    if args.export is not None:
-        return _export(runs, config, args.export, args.quiet)
     several = len(runs) + len(baselines) > 1
-    if args.checkpoint != ALL:
-        for run in runs:
-            open_run_dir(run, config.checkpoint)
+    for run in runs:
+        RunDir(run).read_config() if args.checkpoint == ALL else open_run_dir(run, config.checkpoint)
+    if args.export is not None:
+        if several:
+            raise UserError("--export writes the clips of one run; leave the other systems out")
+        return _export(runs, config, args.export, args.quiet)
     if args.checkpoint == ALL and (several or args.require_goals):
         raise UserError(f"--checkpoint {ALL} is about the training of one run; leave the other systems and goals out")
     out = place_of(args, runs, several, config.checkpoint)
@@ -200,7 +201,6 @@ def _main(argv: list[str]) -> int:
 
 
 def _export(runs: list[Path], config: EvalConfig, out: Path, quiet: bool) -> int:
-    open_run_dir(runs[0], config.checkpoint)
     check_output_directory(out)
     announce_loading("df-eval")
     from df_eval.reports.export import export_clips

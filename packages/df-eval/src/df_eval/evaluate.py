@@ -88,7 +88,7 @@ def _evaluate(
     files = reader_files(config.readers, root)
     check_readers(config.protocol, files)
     unused = unused_readers(config.readers, encoder)
-    for line in unused:  # also now: who gave a file waits for nothing that it would change
+    for line in () if quiet else unused:  # also now: who gave a file waits for nothing that it would change
         print(line, file=sys.stderr)
     reader = choose_reader(encoder, files, stored_landmarker(root), absent_landmarker(root))
     networks = Networks(files, next(first.model.parameters()).device)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from df_data.format.manifest import Manifest
 from df_infer.rollout import latency_note
-from df_infer.run_dir import RunDir
+from df_infer.run_dir import RunDir, open_run
 from df_models import DualForceConfig
 from df_models.flow import ErrorBank
 from df_models.locks import one_writer
@@ -242,6 +242,17 @@ def _begin(
     write_config(run, config)
 
 
+def _latency_note(config: TrainConfig, model: DualForceConfig) -> str | None:
+    """A line if samples hear less ahead than is trained, or a student less than its teacher was."""
+    teacher = config.model.start_from
+    if config.task != "distill" or teacher is None:
+        return latency_note(model, config.rollout, shown_in(config))
+    if not Path(teacher).is_dir():
+        return None
+    note = latency_note(model, config.rollout, open_run(teacher).trained)
+    return None if note is None else f"the teacher, {teacher}: {note}"
+
+
 def build(
     config: TrainConfig,
     world: World,
@@ -260,7 +271,7 @@ def build(
     tell = (lambda line: None) if saved is not None else say
     model = begin.build_model(config, decided_by(config, manifest), tell, saved)
     check_fit(model.config, manifest, config.data.structure)
-    heard = latency_note(model.config, config.rollout, shown_in(config))
+    heard = _latency_note(config, model.config)
     for line in (unread_text(model.config, manifest), audio_note(manifest), heard):
         if line is not None:
             say(line)

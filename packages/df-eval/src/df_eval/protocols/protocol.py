@@ -47,13 +47,20 @@ def protocol_file(name: str) -> Path:
     """
     given = Path(name)
     path = given if given.suffix in (".yaml", ".yml") else PLACE / f"{name}.yaml"
-    there = sorted(file.stem for file in PLACE.glob("*.yaml") if "protocol" in read_tree(file))
-    known = f"{PLACE} has {', '.join(there)}" if there else f"there is no {PLACE} in {Path.cwd()}"
     if not path.is_file():
+        there = sorted(file.stem for file in PLACE.glob("*.yaml") if _has_protocol(file))
+        known = f"{PLACE} has {', '.join(there)}" if there else f"there is none in {PLACE} of {Path.cwd()}"
         raise UserError(f"no protocol {name!r}; {known}, or give the path of its file")
     if load_config(EvalConfig, path).protocol is None:
         raise UserError(f"{path} holds settings and no protocol (it has no section protocol:); use --config for it")
     return path
+
+
+def _has_protocol(file: Path) -> bool:
+    try:
+        return read_tree(file).get("protocol") is not None
+    except UserError:
+        return False
 
 
 def check_frozen(file: Path | None, config: EvalConfig) -> None:

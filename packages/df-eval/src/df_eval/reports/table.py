@@ -68,7 +68,7 @@ def metric_table(table: Table, specs: Sequence[Spec], clips: int) -> str:
     header = ["row", "N", *[f"{spec.title} ({spec.unit})" if spec.unit else spec.title for spec in specs]]
     all_clips = count_of(clips, people_of(table))
     counts = {row: max((score.n for score in cells.values()), default=0) for row, cells in table.items()}
-    told = {row: all_clips if own in (0, clips) else f"{own} of {all_clips}" for row, own in counts.items()}
+    told = {row: all_clips if own == clips else f"{own} of {all_clips}" for row, own in counts.items()}
     lines = [[row, told[row], *[cell(table[row][s.name], s.decimals, clips) for s in specs]] for row in table]
     return markdown_table(header, lines)
 
@@ -173,7 +173,7 @@ def unavailable_lines(table: Table) -> list[tuple[str, str]]:
     """Metrics without a value in any row, with the reason."""
     made = next(cells for row, cells in table.items() if kind_of(row) == GENERATED)
     return [
-        (spec.title, made[spec.name].reason)
+        (LONG_TITLES.get(spec.name, spec.title), made[spec.name].reason)
         for spec in (*CATALOG, *SETS)
         if all(cells[spec.name].value is None for cells in table.values())
     ]

@@ -74,7 +74,8 @@ def cost_line(plan: Plan) -> str:
 def _unseen(plan: Plan) -> int:
     """Commands that are done and that nobody saw end, so that their time is not known."""
     study = Path(plan.directory)
-    done = [(step, stage) for step in plan.steps for stage in step.commands if stage_done(step, stage, study)]
+    ended = [step for step in plan.steps if not is_running(step, study)]
+    done = [(step, stage) for step in ended for stage in step.commands if stage_done(step, stage, study)]
     records = [(read_record(step, study).stages, seconds_of(step, study), stage) for step, stage in done]
     return sum(stage in stages and stage not in seconds for stages, seconds, stage in records)
 

@@ -61,8 +61,11 @@ def _draw(panel: Axes, document: Mapping[str, Any], axis: str, table: Mapping[st
         across = [places[label] + shift for label, _ in points]
         values = [found["value"] for _, found in points]
         down, up = (
-            [abs(value - (value if found[side] is None else found[side])) for value, (_, found) in zip(values, points)]
-            for side in ("low", "high")
+            [
+                max(0.0, sign * ((value if found[side] is None else found[side]) - value))
+                for value, (_, found) in zip(values, points)
+            ]
+            for side, sign in (("low", -1), ("high", 1))
         )
         style = "o-" if numeric else "o"
         panel.errorbar(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +18,8 @@ from df_models.files import atomic_write
 from df_models.settings import parse_yaml, read_tree
 
 PLAN, RESOLVED = "plan.json", "resolved.json"
+_TOGETHER = 4
+"""Commands that are asked for their settings at a time: each loads torch."""
 PLACE = ("name", "run_dir", "seed")
 """Keys of a resolved df-train configuration that say where it lies, or that the study gives each run itself."""
 _CLOCKS = (("budget", "minutes"), ("max_minutes",))
@@ -122,8 +123,8 @@ def make_plan(config: StudyConfig, programs: Programs, known: dict[str, str] | N
     """
     ask = _Asking(programs, {} if known is None else known)
     arms, found = arms_of(config), versions()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # a command starts in seconds, and arms differ
-        resolved = dict(zip(arms, pool.map(ask.train, arms.values()), strict=True))
+    ask.together(arms.values(), config)
+    resolved = {name: ask.train(arm) for name, arm in arms.items()}
     measured = {name: ask.evaluate(arm, config) for name, arm in arms.items() if arm.measured}
     for name, tree in resolved.items():
         _check_clock(name, tree)
@@ -134,24 +135,50 @@ def make_plan(config: StudyConfig, programs: Programs, known: dict[str, str] | N
     return Plan(str(config.directory), tuple(steps.values()), resolved, measured, found)
 
 
+def _question(argv: list[str], file: Mapping[str, Any]) -> str:
+    return _digest([argv, file, versions()])
+
+
+def _answer(argv: list[str]) -> str | None:
+    try:
+        return printed_config(argv)
+    except UserError:
+        return None
+
+
 class _Asking:
     """Asks the commands for resolved configurations, each question once."""
 
     def __init__(self, programs: Programs, known: dict[str, str]) -> None:
         self._programs, self._known = programs, known
 
+    def together(self, arms: Iterable[Arm], config: StudyConfig) -> None:
+        """Ask what will be asked of these arms, several commands at a time; a refusal is told by who asks again."""
+        asked = [self._training(arm) for arm in arms]
+        asked += [self._evaluation(arm, config) for arm in arms if arm.measured]
+        named = {_question(argv, file): argv for argv, file in asked}
+        unknown = {question: argv for question, argv in named.items() if question not in self._known}
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            answers = pool.map(_answer, unknown.values())
+            self._known |= {question: said for question, said in zip(unknown, answers) if said is not None}
+
     def train(self, arm: Arm) -> dict[str, Any]:
-        given = [with_places(line, _tokens(arm)) for line in overrides(arm.train)]
-        return self._said(arm, [*self._programs.train, "--config", arm.base, *given], read_tree(arm.base))
+        return self._said(arm, *self._training(arm))
 
     def evaluate(self, arm: Arm, config: StudyConfig) -> dict[str, Any]:
+        return self._said(arm, *self._evaluation(arm, config))
+
+    def _training(self, arm: Arm) -> tuple[list[str], Mapping[str, Any]]:
+        given = [with_places(line, _tokens(arm)) for line in overrides(arm.train)]
+        return [*self._programs.train, "--config", arm.base, *given], read_tree(arm.base)
+
+    def _evaluation(self, arm: Arm, config: StudyConfig) -> tuple[list[str], Mapping[str, Any]]:
         file = config.evaluation.config
         given = [with_places(line, _tokens(arm)) for line in _evaluation_settings(arm, config)]
-        argv = [*self._programs.evaluate, "RUN", *_from_file(file), *given]
-        return self._said(arm, argv, {} if file is None else read_tree(file))
+        return [*self._programs.evaluate, "RUN", *_from_file(file), *given], {} if file is None else read_tree(file)
 
     def _said(self, arm: Arm, argv: list[str], file: Mapping[str, Any]) -> dict[str, Any]:
-        question = _digest([argv, file, versions()])
+        question = _question(argv, file)
         if question not in self._known:
             try:
                 self._known[question] = printed_config(argv)

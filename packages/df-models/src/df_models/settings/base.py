@@ -7,7 +7,8 @@ import os
 import re
 import textwrap
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, field_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -33,9 +34,11 @@ class FrozenModel(BaseModel):
     @classmethod
     def _no_truth_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """``clips: true`` is a mistake, not 1."""
+        if not isinstance(value, bool):
+            return value
         wanted = cls.model_fields[str(info.field_name)].annotation
-        kinds = {wanted, *get_args(wanted)}
-        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+        if (int in kinds or float in kinds) and bool not in kinds:
             raise PydanticCustomError("number_type", "input should be a number")
         return value
 

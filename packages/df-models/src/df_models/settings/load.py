@@ -40,7 +40,7 @@ def validate_config(
     try:
         return cls.model_validate(whole, context={RECORDED: recorded})
     except ValidationError as error:
-        lines = [f"{overridden(key, overrides) or where}: {line}" for key, line in problems(cls, error)]
+        lines = [f"{overridden(key, overrides, line) or where}: {line}" for key, line in problems(cls, error)]
         raise UserError("\n".join(lines)) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,13 +94,15 @@ def _override_tree(overrides: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
-def overridden(key: str, overrides: Iterable[str]) -> str:
-    """The last override that gave a dotted key or what it stands in, in the words of errors; else the one override that
-    gave something within it, of which the whole section's trouble most likely comes; empty if there is none."""
+def overridden(key: str, overrides: Iterable[str], line: str = "") -> str:
+    """The last override that gave a dotted key or what it stands in, in the words of errors; else the last that gave
+    something within it that the error's line names; empty if there is none."""
     path, given = key.split("."), [*overrides]
     around = [text for text in given if path[: len(_keys(text))] == _keys(text)]
-    within = [text for text in given if key and _keys(text)[: len(path)] == path]
-    return _told(around[-1]) if around else _told(within[0]) if len(within) == 1 else ""
+    within = [keys[len(path)] for keys in map(_keys, given) if key and keys[: len(path)] == path < keys]
+    named = [name for name in within if re.search(rf"\b{re.escape(name)}\b", line.removeprefix(f"{key}:"))]
+    guilty = [text for text in given if named and _keys(text)[: len(path) + 1] == [*path, named[-1]]]
+    return next((_told(text) for text in reversed(around or guilty)), "")
 
 
 def _keys(override: str) -> list[str]:

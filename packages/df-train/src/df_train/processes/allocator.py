@@ -22,7 +22,7 @@ def keep_freed_memory() -> bool:
     process, from now on; what other work than steps leaves behind is given back by :func:`give_back_memory`. Nothing
     is done where the user has set malloc by its variables.
     """
-    if any(variable in os.environ for variable in _USERS) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+    if _set_by_user():
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or not any(mallopt(_M_MMAP_THRESHOLD, size) for size in _MAPPED):
@@ -31,8 +31,12 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_memory() -> None:
-    """Give the system what is free now, where :func:`keep_freed_memory` would keep it: after samples, validation and
-    whatever else asks for other shapes than a step, so that they leave no holes behind."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    """Give the system what is free now, where :func:`keep_freed_memory` would keep it: after samples and validation,
+    which ask for other shapes than a step, so that they leave no holes behind."""
+    trim = None if _set_by_user() else getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def _set_by_user() -> bool:
+    return any(name in os.environ for name in _USERS) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
