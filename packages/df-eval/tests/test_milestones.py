@@ -168,11 +168,13 @@ def test_the_check_before_holds_no_weights(run: Path, measuring: Measuring, monk
 
 
 def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "none").mkdir()
-    (tmp_path / "foreign").mkdir()
+    for name in ("none", "young", "foreign"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "young" / "config.yaml").write_text("name: young\n")
     (tmp_path / "foreign" / "training.json").write_text("mine")
     for argv, message in (
-        ([str(tmp_path / "none"), "--checkpoint", "all"], "has no milestones to measure"),
+        ([str(tmp_path / "none"), "--checkpoint", "all"], "holds no config.yaml"),
+        ([str(tmp_path / "young"), "--checkpoint", "all"], "has no milestones to measure"),
         ([str(run), str(run), "--checkpoint", "all", "--out", "x"], "the training of one run"),
         ([str(run), "--checkpoint", "last"], "is no step"),
         ([str(run), "--checkpoint", "all", "--out", str(tmp_path / "foreign")], "df-eval did not write"),
