@@ -43,10 +43,10 @@ examples:
   df-eval runs/quickstart                                   16 clips, 33 and 129 frames
   df-eval runs/quickstart --clips 4 --frames 33             a quick look
   df-eval runs/quickstart rollout.steps=8 --out eval8       another sampler setting, elsewhere
-  df-eval runs/quickstart --checkpoint 1000                 the model after 1000 steps, into RUN/eval/step-1000
+  df-eval runs/poc --checkpoint 1000                        the model after 1000 steps, into RUN/eval/step-1000
   df-eval runs/a runs/b --baseline wav2lip=videos/ --out out/compare   the others' differences from runs/a
   df-eval runs/quickstart --export out/clips                each clip's image, sound and true video, for other systems
-  df-eval runs/quickstart --checkpoint all                  every milestone that was not measured alike, and the curves
+  df-eval runs/poc --checkpoint all                         every milestone that was not measured alike, and the curves
   df-eval /backup/quickstart --data /data/synth             a run and a dataset that were moved
   df-eval runs/quickstart --protocol bench --split test     fixed settings and clips; --split dev to choose settings
   df-eval runs/grid --protocol grid --split test            real videos, read with MediaPipe
