@@ -3,7 +3,8 @@
 By stages: the denoising calls, the call that writes the finished frame, the decoder. Each in the ways that there are:
 the model's step as it stands and compiled into one graph (on a GPU also as a CUDA graph), on a CPU the decoder's
 convolutions by torch's own choice and by oneDNN. A latent frame is 0.16 s of sound; the share of that is what counts
-for a live stream. Weights are random: they do not change what is computed.
+for a live stream. Then how much faster a whole generation is when a chunk is denoised while the one before is decoded,
+as `df-infer generate` does, by the wall clock. Weights are random: they do not change what is computed.
 
     uv run python benchmarks/live.py                  # quickstart, 64x64, CPU, sampled as its configuration says
     uv run python benchmarks/live.py --threads 2 --wall
@@ -23,15 +24,22 @@ import torch
 from common import add_common_arguments, clock, matmul_rate, resolve, synchronize, table, write_result
 from torch._inductor import config as inductor
 
+from df_infer.clip_decoder import ClipDecoder
 from df_infer.config import RolloutConfig
+from df_infer.one_ahead import one_ahead
+from df_infer.rollout import stream_latents
 from df_models import DualForce
 from df_models.encoders import load_video_vae
 from df_models.encoders.video.wan_layers import CausalConv
+from df_models.errors import UserError
+from df_models.float8 import check_float8, generate_in_float8
 from df_models.model.describe import latency_of
 from df_models.settings import read_tree
 from df_models.time import FPS, TEMPORAL_STRIDE
 
 FRAME_SECONDS = TEMPORAL_STRIDE / FPS
+ROUNDS = 5
+"""Generations of each way, one after the other."""
 CHUNKS = (1, 2, 3)
 FUTURES = (0, 1, 2, 4)
 QUICKSTART = RolloutConfig(**read_tree(Path(__file__).parents[1] / "configs" / "train" / "quickstart.yaml")["rollout"])
@@ -99,6 +107,43 @@ def decoding(vae: Any, side: int, frames: int, now: Callable[[], float]) -> floa
     return statistics.median(taken[2:])
 
 
+@torch.no_grad()
+def whole(model: DualForce, vae: Any, sampling: Sampling, side: int, frames: int, beside: bool) -> float:
+    """Wall seconds of a latent frame of a generation, with or without decoding beside denoising."""
+    config, device = model.config, model.device
+    steps, copies, window, sinks, chunk = sampling
+    rollout = RolloutConfig(
+        steps=steps, audio_guidance=2.0 if copies > 1 else 1.0, window=window, sinks=sinks, chunk=chunk
+    )
+    tokens = torch.randn(1, config.reference_tokens, config.reference_dim) if config.reference_dim else None
+    chunks = stream_latents(
+        model,
+        torch.randn(1, frames, 4, config.audio_dim),
+        torch.randn(1, config.latent_channels, side, side),
+        tokens,
+        torch.randn(1, 512, config.text_dim) if config.text_dim else None,
+        config=rollout,
+    )
+    decoder = ClipDecoder(model, vae)
+    synchronize(device)
+    began = time.perf_counter()
+    for made in one_ahead(chunks) if beside else chunks:
+        for _ in decoder.clips(made):
+            pass
+    return (time.perf_counter() - began) / frames
+
+
+def decoded_beside(model: DualForce, vae: Any, sampling: Sampling, side: int, frames: int) -> dict[str, list[float]]:
+    """Wall seconds of a latent frame with decoding after and beside denoising, in turn, behind a first round."""
+    taken: dict[str, list[float]] = {"after": [], "beside": []}
+    for turn in range(ROUNDS + 1):
+        for way, seconds in taken.items():
+            measured = whole(model, vae, sampling, side, frames, way == "beside")
+            if turn:
+                seconds.append(measured)
+    return taken
+
+
 def own_convolutions(vae: Any) -> None:
     """Give the decoder back the convolutions that torch itself would choose."""
     for layer in vae.module.modules():
@@ -141,6 +186,8 @@ def main() -> None:
         chunk: generation(model, sampling._replace(chunk=chunk, window=max(args.window, chunk)), side, args.frames, now)
         for chunk in CHUNKS
     }
+    vae = load_video_vae("df-tiny").to(device)
+    both = decoded_beside(model, vae, sampling, side, args.frames)
     inductor.force_disable_caches = True  # as on a machine that has not compiled it before
     compiling = {}
     for way, options in ways(device).items():
@@ -149,13 +196,19 @@ def main() -> None:
         generation(model, sampling, side, 3, now)
         compiling[way] = time.perf_counter() - began
         measured[way] = generation(model, sampling, side, args.frames, now)
-    decoders = decoding_in_ways(load_video_vae("df-tiny").to(device), side, args.frames, now)
-    text = render(args, measured, decoders, compiling, rate)
+    if can_float8(device):
+        generate_in_float8(list(model.layers()))
+        model.compile_step()
+        generation(model, sampling, side, 3, now)
+        measured["compiled, float8"] = generation(model, sampling, side, args.frames, now)
+    decoders = decoding_in_ways(vae, side, args.frames, now)
+    text = render(args, measured, decoders, compiling, rate) + beside_text(both)
     text += chunk_table(args, model, chunks)
     figures = {
         "step": measured,
         "chunks": chunks,
         "decoder": decoders,
+        "whole_generation_seconds": both,
         "matmul_rate": rate,
         "compiling_seconds": compiling,
     }
@@ -166,6 +219,15 @@ def ways(device: torch.device) -> dict[str, dict[str, Any]]:
     """How a step is compiled: options of ``torch.compile``."""
     graphs = {"compiled, CUDA graphs": {"mode": "reduce-overhead"}} if device.type == "cuda" else {}
     return {"compiled": {}} | graphs
+
+
+def can_float8(device: torch.device) -> bool:
+    """Whether this machine multiplies in float8."""
+    try:
+        check_float8(device, "float8", "", "")
+    except UserError:
+        return False
+    return True
 
 
 def decoding_in_ways(vae: Any, side: int, frames: int, now: Callable[[], float]) -> dict[str, float]:
@@ -206,6 +268,15 @@ def render(
         f"{rate * FRAME_SECONDS / 1e9:.1f} GFLOP. Compiling, the first time on a machine: {took}.\n\n"
         + table(("of a latent frame", "share of its duration", "of the uncompiled step"), rows)
         + f"\n\nStep and decoder together, one after the other: {together}."
+    )
+
+
+def beside_text(both: dict[str, list[float]]) -> str:
+    """How much faster a generation is with decoding beside denoising."""
+    ratios = sorted(after / beside for after, beside in zip(both["after"], both["beside"]))
+    return (
+        f"\n\nDecoding beside denoising, each on as many threads: {statistics.median(ratios):.2f} times as fast as one "
+        f"after the other ({ratios[0]:.2f} to {ratios[-1]:.2f} in {len(ratios)} pairs, by the wall clock)."
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import shutil
@@ -63,6 +64,15 @@ def test_another_vae_under_the_model_s_name_is_refused(files, tmp_path: Path, mo
                 Pipeline.from_run(tmp_path / "model", "cpu")
         else:
             Pipeline.from_run(tmp_path / "model", "cpu")
+
+
+def test_decoding_beside_denoising_gives_the_same_frames(pipeline: Pipeline, files) -> None:
+    image = read_image(files.image)
+    plain = list(pipeline.stream(image, WAVE, num_frames=17))
+    beside = list(dataclasses.replace(pipeline, beside=True).stream(image, WAVE, num_frames=17))
+    assert len(plain) == len(beside) == 5
+    for one, other in zip(plain, beside):
+        assert np.array_equal(one.frames, other.frames) and np.array_equal(one.structure, other.structure)
 
 
 def test_two_streams_at_once_do_not_mix(pipeline: Pipeline, files) -> None:

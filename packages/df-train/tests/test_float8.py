@@ -36,7 +36,7 @@ def test_it_is_refused_where_it_cannot_be_computed(make_config: MakeConfig, tmp_
     with pytest.raises(UserError, match=r"this one has 8\.0"):
         float8.check_float8(gpu)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(float8, "find_spec", lambda name: None)
+    monkeypatch.setattr("df_models.float8.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"install df-train\[float8\]"):
         float8.check_float8(gpu)
 

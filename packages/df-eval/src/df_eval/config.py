@@ -188,7 +188,7 @@ class EvalConfig(FrozenModel):
     sync_codecs: bool = False
     rollout: RolloutChanges = RolloutChanges()
     device: Annotated[str, AfterValidator(check_device_name)] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float8"] = "auto"
     data: Location | None = None
     render: bool = False
     checkpoint: int | None = Field(default=None, ge=1)

@@ -43,7 +43,8 @@ def add_model_options(model: argparse._ArgumentGroup, machine: argparse._Argumen
     machine.add_argument(
         "--dtype",
         default="auto",
-        help="of the model: float32, bfloat16, or auto: bfloat16 where the device has it (default: auto)",
+        help="of the model: float32, bfloat16, float8 (GPUs from compute capability 8.9 on; df-infer[float8]), or "
+        "auto: bfloat16 where the device has it (default: auto)",
     )
     machine.add_argument(
         "--compile",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from df_infer.clip_decoder import ClipDecoder, GeneratedClip
 from df_infer.hearing.loudness import levelled
 from df_infer.hearing.speech import audio_pieces, frames_covering
+from df_infer.one_ahead import one_ahead
 from df_infer.portrait import NO_CROP, portrait_from
 from df_infer.rollout import Rollout, RolloutConfig, stream_latents, text_input, warn_of_latency
 from df_infer.run_dir import UNTOLD, Trained, find_adapter, open_run
@@ -38,11 +39,14 @@ from df_models.encoders import (
     load_video_vae,
 )
 from df_models.errors import UserError
-from df_models.machine import choose_precision
+from df_models.float8 import generate_in_float8
+from df_models.machine import Precision, choose_precision
 from df_models.model.adapter import add_adapter, read_adapter, weights_hash
 from df_models.motion import Motion, motion_slots
 from df_models.text import Prompt, prompt_rows, read_prompt
 from df_models.time import latent_length, pooled_width
+
+T = TypeVar("T")
 
 
 class EncodedPortrait(NamedTuple):
@@ -63,6 +67,9 @@ class Pipeline:
         face_detector: file of the face detector, for models whose portraits are cropped around the face.
         prompt: what a model that reads text is told; None for others.
         trained: how the model was trained, as far as its run tells.
+        float8: the model's layers multiply in float8 (:func:`df_models.float8.generate_in_float8`).
+        beside: a chunk is denoised while the one before is decoded (:func:`df_infer.one_ahead.one_ahead`). The frames
+            are the same; they come sooner where a core, or on a GPU the host, is idle else.
     """
 
     model: DualForce
@@ -73,6 +80,8 @@ class Pipeline:
     face_detector: str | Path | None = None
     prompt: Prompt | None = None
     trained: Trained = UNTOLD
+    float8: bool = False
+    beside: bool = False
     _makers: dict[str, Pipeline] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -93,8 +102,8 @@ class Pipeline:
 
         Args:
             device: as of :func:`df_models.device.choose_device`.
-            dtype: of the model: ``float32``, ``bfloat16`` or ``auto`` (:func:`df_models.machine.choose_precision`).
-                The VAE stays in float32.
+            dtype: of the model: ``float32``, ``bfloat16``, ``float8`` or ``auto``
+                (:func:`df_models.machine.choose_precision`). The VAE stays in float32.
             prompt: for a model that reads text; its text encoder is loaded into the processor's memory for as long as
                 encoding it takes. By default the run's own, which training left beside the weights, encoded.
             face_detector: see the class.
@@ -112,7 +121,10 @@ class Pipeline:
         model = DualForce.from_pretrained(run.model)
         if adapter is not None:
             add_adapter(model, read_adapter(find_adapter(adapter)), weights_hash(run.model))
-        model = model.to(target, choose_precision(dtype, target).dtype).eval()
+        precision = choose_precision(dtype, target)
+        model = model.to(target, precision.dtype).eval()
+        if precision.float8:
+            generate_in_float8(list(model.layers()))
         model.join_products()
         if compiled:
             model.compile_step()
@@ -126,11 +138,17 @@ class Pipeline:
             face_detector,
             _choose_prompt(prompt, run.prompt, config),
             run.trained,
+            precision.float8,
         )
         if vae is None and pipeline.vae is not None:
             check_weights(config, "video_vae", pipeline.vae)
         check_encoders(config, pipeline.audio_encoder, pipeline.reference_encoder)
         return pipeline
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in: ``float32``, ``bfloat16`` or ``float8``."""
+        return Precision(self.model.dtype, "as loaded", self.float8).name
 
     @property
     def looks_for_faces(self) -> bool:
@@ -266,10 +284,9 @@ class Pipeline:
             UserError: it is none, or makes other structure.
         """
         if path not in self._makers:
-            device, dtype = self.model.device, str(self.model.dtype).removeprefix("torch.")
-            compiled = self.model.compiled_step
+            device, compiled = self.model.device, self.model.compiled_step
             maker = Pipeline.from_run(
-                found(path), str(device), dtype, face_detector=self.face_detector, compiled=compiled
+                found(path), str(device), self.precision, face_detector=self.face_detector, compiled=compiled
             )
             check_maker(self.model.config, maker.model.config, path)
             self._makers[path] = maker
@@ -326,7 +343,11 @@ class Pipeline:
 
     def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[GeneratedClip]:
         decoder = ClipDecoder(self.model, self.vae)
-        return (clip for chunk in rollouts for clip in decoder.clips(chunk))
+        return (clip for chunk in self.ahead(rollouts) for clip in decoder.clips(chunk))
+
+    def ahead(self, chunks: Iterator[T]) -> Iterator[T]:
+        """Yield the chunks; with :attr:`beside`, the next is denoised while the caller has this one."""
+        return one_ahead(chunks) if self.beside else chunks
 
 
 def pool_of(config: DualForceConfig) -> AudioPool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import torch
+
 from df_infer.sampling.guidance import guidance_scales
 from df_models.errors import UserError
 from df_models.machine import usable_cores
@@ -56,3 +58,15 @@ def suited_threads(config: DualForceConfig, rollout: RolloutConfig) -> int | Non
     if "OMP_NUM_THREADS" in os.environ or usable_cores() == 1:
         return None
     return 1 if layer_work(config, rollout) < SMALL_LAYER else None
+
+
+def idle_beside(device: torch.device, asked: int | None) -> bool:
+    """Whether something is idle while a model is denoised: the host of a GPU, or a core that nobody forbade.
+
+    Args:
+        asked: the CPU threads that the user asked for; they are all that is taken, as with ``OMP_NUM_THREADS``.
+    """
+    if device.type != "cpu":
+        return True
+    told = asked is not None or "OMP_NUM_THREADS" in os.environ
+    return not told and usable_cores() > torch.get_num_threads()

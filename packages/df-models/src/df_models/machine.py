@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 
 from df_models.errors import UserError, nearest
+from df_models.float8 import check_float8
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -31,15 +32,17 @@ class Precision:
 
     Attributes:
         reason: why, as the end of a sentence: "this CPU has matrix instructions for it (AMX)".
+        float8: the products of its layers are in float8 (:mod:`df_models.float8`), all else in ``dtype``.
     """
 
     dtype: torch.dtype
     reason: str
+    float8: bool = False
 
     @property
     def name(self) -> str:
-        """``float32`` or ``bfloat16``."""
-        return str(self.dtype).removeprefix("torch.")
+        """``float32``, ``bfloat16`` or ``float8``."""
+        return "float8" if self.float8 else str(self.dtype).removeprefix("torch.")
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
@@ -51,17 +54,20 @@ def choose_precision(setting: str, device: torch.device | str) -> Precision:
     This is the one rule of all packages, for training, encoding and generating alike.
 
     Args:
-        setting: ``auto``, ``float32`` or ``bfloat16``.
+        setting: ``auto``, ``float32``, ``bfloat16``, or for generating ``float8``.
 
     Raises:
-        UserError: another setting, or bfloat16 on a GPU that cannot compute in it at all.
+        UserError: another setting, bfloat16 on a GPU that cannot compute in it at all, or float8 where it cannot be.
     """
     device = torch.device(device)
     native, reason = _bfloat16_instructions(device)
     if setting == "auto":
         return Precision(torch.bfloat16 if native else torch.float32, reason)
+    if setting == "float8":
+        check_float8(device, "float8", "use bfloat16", "df-models[float8]")
+        return Precision(torch.bfloat16, "as asked for", float8=True)
     if setting not in DTYPES:
-        known = "auto", *DTYPES
+        known = "auto", *DTYPES, "float8"
         raise UserError(f"unknown precision {setting!r}{nearest(setting, known)}; use {', '.join(known)}")
     if setting == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise UserError(f"bfloat16 was asked for, but {gpu_name(device)} has none; use float32 or auto")

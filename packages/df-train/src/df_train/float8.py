@@ -1,23 +1,18 @@
 """Matrix products of the layers in float8, by torchao's dynamic scaling (`precision.float8`).
 
-Each product rounds its two factors to 8 bits with one scale per tensor, worked out from the tensor itself (Micikevicius
-et al., "FP8 Formats for Deep Learning", 2022: e4m3 forward, e5m2 for gradients), and adds up in float32. Parameters,
-optimizer, average and checkpoints stay what they are. torchao is loaded on demand.
+Each product rounds its two factors to 8 bits with one scale per tensor, worked out from the tensor itself: e4m3
+forward, e5m2 for gradients (`df_models.float8` has the source, and what devices and layers can). Parameters, optimizer,
+average and checkpoints stay what they are.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from torch import nn
 
-from df_models.errors import UserError
+from df_models import float8
 
-_CAPABILITY = (8, 9)
-"""Ada and Hopper: the first with matrix instructions for float8."""
-_MULTIPLE = 16
-"""Both sizes of a matrix product in float8 must be multiples of it (`torch._scaled_mm`)."""
+_ASKED, _INSTEAD = "precision.float8=true", "set precision.float8=false"
 
 
 def check_float8(device: torch.device) -> None:
@@ -26,20 +21,7 @@ def check_float8(device: torch.device) -> None:
     Raises:
         UserError: the device cannot, or torchao is not installed.
     """
-    needs = "precision.float8=true needs a GPU of compute capability 8.9 or higher (H100, H200, L40S)"
-    if device.type != "cuda":
-        raise UserError(f"{needs}; the device is {device.type}; set precision.float8=false")
-    found = torch.cuda.get_device_capability(device)
-    if found < _CAPABILITY:
-        raise UserError(f"{needs}; this one has {found[0]}.{found[1]}; set precision.float8=false")
-    if find_spec("torchao") is None:
-        raise UserError("precision.float8=true needs torchao; install df-train[float8] or set precision.float8=false")
-
-
-def fits(module: nn.Module) -> bool:
-    """Whether a linear layer's sizes allow float8."""
-    assert isinstance(module, nn.Linear)
-    return module.in_features % _MULTIPLE == 0 and module.out_features % _MULTIPLE == 0
+    float8.check_float8(device, _ASKED, _INSTEAD, "df-train[float8]")
 
 
 def to_float8(layers: list[nn.Module], *, emulate: bool = False) -> str:
@@ -56,18 +38,9 @@ def to_float8(layers: list[nn.Module], *, emulate: bool = False) -> str:
         convert_to_float8_training,
     )
 
-    inside = [module for layer in layers for module in layer.modules() if isinstance(module, nn.Linear)]
-    fitting = sum(fits(module) for module in inside)
-    if not fitting:
-        raise UserError(
-            f"precision.float8=true, but none of the {len(inside)} linear layers in the blocks has sizes that are "
-            f"multiples of {_MULTIPLE}; set precision.float8=false"
-        )
+    told = float8.check_any_fits(layers, _ASKED, _INSTEAD)
     # the number of tokens, which a weight's gradient adds over, need not be a multiple of 16 and is filled up
     config = Float8LinearConfig(pad_inner_dim=True, emulate=emulate)
     for layer in layers:
-        convert_to_float8_training(layer, config=config, module_filter_fn=lambda module, name: fits(module))
-    return (
-        f"float8: {fitting} of the {len(inside)} linear layers in the blocks (sizes that are multiples of "
-        f"{_MULTIPLE}); all else as without it"
-    )
+        convert_to_float8_training(layer, config=config, module_filter_fn=lambda module, name: float8.fits(module))
+    return told

@@ -160,7 +160,7 @@ def _key(job: Job, item: Item) -> str:
         "rollout": job.rollout.model_dump(),
         "model": job.model,
         "prompt": "" if prompt is None else prompt.words,
-        "dtype": str(job.pipeline.model.dtype),
+        "dtype": job.pipeline.precision,
         "face_detector": "" if job.cropped else str(job.pipeline.face_detector or ""),
         "cropped": job.cropped,
         "keep_level": job.keep_level,

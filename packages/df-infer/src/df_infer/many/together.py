@@ -63,18 +63,26 @@ def stream_together(
     noise = FrameNoise([clip.seed for clip in clips], [0] * len(clips))
     tokens = _stacked([clip.portrait.tokens for clip in clips])
     sampler = Sampler(model, reference, tokens, text_input(config, text), rollout, noise)
-    decoder, lookahead, frame = ClipDecoder(model, pipeline.vae), lookahead_frames(future), 0
+    decoder, lookahead = ClipDecoder(model, pipeline.vae), lookahead_frames(future)
     lengths = [latent_length(clip.num_frames) for clip in clips]
     feeds = [_feed(pipeline, clip, lookahead) for clip in clips]
-    while frame < max(lengths):
-        count = min(rollout.chunk, max(lengths) - frame)
-        audio, ahead_B = _heard(feeds, rollout.chunk, config.audio_dim)
+    for chunk in pipeline.ahead(_chunks(sampler, feeds, max(lengths), future)):
+        for index, batch in enumerate(decoder.batches(chunk)):
+            yield [clip if chunk.frame + index < length else None for clip, length in zip(batch, lengths)]
+
+
+@torch.no_grad()
+def _chunks(sampler: Sampler, feeds: list[AudioFeed], length: int, future: int) -> Iterator[Rollout]:
+    """Yield the latents of all clips, chunk by chunk, as far as the longest."""
+    config, chunk, frame = sampler.model.config, sampler.config.chunk, 0
+    assert chunk is not None, "refused before"
+    while frame < length:
+        audio, ahead_B = _heard(feeds, chunk, config.audio_dim)
         alike = bool((ahead_B == ahead_B[0]).all())  # then what is not there is not there for any of them
         heard_B = None if alike or not config.hears else ahead_B.clamp_max(future)
-        made = sampler.next_chunk(audio, frame, count, heard_B=heard_B)
-        for index, batch in enumerate(decoder.batches(Rollout(made.video, made.structure, frame))):
-            yield [clip if frame + index < length else None for clip, length in zip(batch, lengths)]
-        frame += count
+        made = sampler.next_chunk(audio, frame, min(chunk, length - frame), heard_B=heard_B)
+        yield Rollout(made.video, made.structure, frame)
+        frame += chunk
 
 
 def _stacked(parts: list[Tensor | None]) -> Tensor | None:

@@ -1,0 +1,50 @@
+"""Generating in float8. What needs torchao is run by CI in an environment that has it (`.ci`)."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+from df_infer import cli
+from df_infer.pipeline import Pipeline
+from df_models.encoders import random_tiny_vae
+from df_models.float8 import fits
+from df_models.media import read_image
+
+WAVE = np.random.default_rng(0).normal(scale=0.1, size=640 * 13).astype(np.float32)
+ROUNDING = 0.15
+"""Of the structure's spread: e4m3 has 3 bits of mantissa, so that a factor is rounded by 6 % at most."""
+
+
+def test_it_is_refused_where_it_cannot_be_computed(files, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = ["--image", str(files.image), "--audio", str(files.audio), "--out", str(tmp_path / "a.mp4")]
+    options = ["--run", str(files.run), "--device", "cpu", "--dtype", "float8"]
+    assert cli.main(["generate", *options, *inputs]) == 2
+    told = capsys.readouterr().err
+    assert "float8 needs a GPU of compute capability 8.9 or higher (H100, H200, L40S); the device is cpu" in told
+    assert "use bfloat16" in told and not (tmp_path / "a.mp4").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao (df-infer[float8])")
+def test_the_layers_multiply_in_float8_and_nothing_else(files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's kernels for CPUs, which torchao's check of the hardware does not know."""
+    from torchao.quantization import quant_api  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setattr("df_models.machine.check_float8", lambda *_: None)
+    monkeypatch.setattr(quant_api, "_check_hardware_support", lambda granularity: None)
+    vae = random_tiny_vae()
+    rounded, plain = (Pipeline.from_run(files.run, "cpu", dtype, vae=vae) for dtype in ("float8", "bfloat16"))
+    assert (rounded.precision, plain.precision) == ("float8", "bfloat16")
+    inside = {id(module) for layer in rounded.model.layers() for module in layer.modules()}
+    made = {}
+    for name, module in rounded.model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            made[name] = type(module.weight).__name__ == "Float8Tensor"
+            assert made[name] == (id(module) in inside and fits(module)), name
+    assert any(made.values()) and not all(made.values())
+    image = read_image(files.image)
+    one, other = (np.concatenate([c.structure for c in p.stream(image, WAVE)]) for p in (rounded, plain))
+    assert 0 < np.abs(one - other).mean() < ROUNDING * other.std()
