@@ -10,13 +10,17 @@ import torch
 
 from df_infer import cli
 from df_infer.pipeline import Pipeline
+from df_models import DualForce
 from df_models.encoders import random_tiny_vae
-from df_models.float8 import fits
+from df_models.float8 import fits, generate_in_float8
 from df_models.media import read_image
 
 WAVE = np.random.default_rng(0).normal(scale=0.1, size=640 * 13).astype(np.float32)
 ROUNDING = 0.15
 """Of the structure's spread: e4m3 has 3 bits of mantissa, so that a factor is rounded by 6 % at most."""
+
+ONE_LAYER = {"num_layers": 1, "structure_layers": 1, "fusion_depth": 0}
+"""Compiling takes the longer, the more layers there are."""
 
 
 def test_it_is_refused_where_it_cannot_be_computed(files, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,13 +32,22 @@ def test_it_is_refused_where_it_cannot_be_computed(files, tmp_path, capsys: pyte
     assert "use bfloat16" in told and not (tmp_path / "a.mp4").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao (df-infer[float8])")
-def test_the_layers_multiply_in_float8_and_nothing_else(files, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's kernels for CPUs, which torchao's check of the hardware does not know."""
+NEEDS_TORCHAO = pytest.mark.skipif(
+    importlib.util.find_spec("torchao") is None, reason="needs torchao (df-infer[float8])"
+)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU is taken, by torch's own kernels, which torchao's check of the hardware does not know."""
     from torchao.quantization import quant_api  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setattr("df_models.machine.check_float8", lambda *_: None)
     monkeypatch.setattr(quant_api, "_check_hardware_support", lambda granularity: None)
+
+
+@NEEDS_TORCHAO
+def test_the_layers_multiply_in_float8_and_nothing_else(files, pretended: None) -> None:
     vae = random_tiny_vae()
     rounded, plain = (Pipeline.from_run(files.run, "cpu", dtype, vae=vae) for dtype in ("float8", "bfloat16"))
     assert (rounded.precision, plain.precision) == ("float8", "bfloat16")
@@ -48,3 +61,33 @@ def test_the_layers_multiply_in_float8_and_nothing_else(files, monkeypatch: pyte
     image = read_image(files.image)
     one, other = (np.concatenate([c.structure for c in p.stream(image, WAVE)]) for p in (rounded, plain))
     assert 0 < np.abs(one - other).mean() < ROUNDING * other.std()
+
+
+@NEEDS_TORCHAO
+def test_a_compiled_step_gives_what_an_uncompiled_one_does(pretended: None) -> None:
+    torch.manual_seed(0)
+    model = DualForce.from_preset("quickstart", **ONE_LAYER).to(torch.bfloat16).eval()
+    generate_in_float8(list(model.layers()))
+    config, sigma = model.config, torch.full((1, 1), 0.5)
+    for parameter in model.parameters():
+        if type(parameter) is torch.nn.Parameter and not parameter.any():
+            parameter.data.normal_(std=0.05)  # the head, which else makes zeros
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(1, *shape, dtype=torch.bfloat16)
+
+    reference, tokens = noise(16, 8, 8), noise(config.reference_tokens, config.reference_dim)
+    cache = model.new_cache(
+        1, 8, 8, 2, 1, reference_latent=reference, reference_tokens=tokens, text=None, dtype=torch.bfloat16
+    )
+    streams = noise(1, 16, 8, 8), noise(1, 4, config.structure_dim), noise(2, 4, config.audio_dim)
+
+    def step() -> torch.Tensor:
+        return model.step(*streams, sigma, sigma, cache, frame=0, write=False).video.float()
+
+    with torch.no_grad():
+        plain = step()
+        model.compile_step()
+        compiled = step()
+    assert plain.std() > 0.01
+    assert (compiled - plain).abs().mean() < 0.02 * plain.std()
