@@ -194,7 +194,7 @@ def main() -> None:
         figures |= found[0] if args.sessions == 1 else {f"sessions, {together} in a batch": found}
         parts.append(session_table(found, together))
     name = "soak" if args.seconds >= SOAK_S else "session"
-    name += f"s-{args.sessions}" * (args.sessions > 1) + "-cost" * args.cost
+    name += f"s-{args.sessions}" * (args.sessions > 1) + "-cost" * args.cost + "-compiled" * args.compile
     text = "\n\n".join(parts)
     print(f"wrote {write_result(args.out, name, args, device, figures, text)}\n\n{text}")
 

@@ -6,9 +6,10 @@ import inspect
 import os
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, field_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -33,13 +34,15 @@ class FrozenModel(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """``clips: true`` is a mistake, not 1."""
-        if not isinstance(value, bool):
-            return value
-        wanted = cls.model_fields[str(info.field_name)].annotation
-        kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
-        if (int in kinds or float in kinds) and bool not in kinds:
+        """``clips: true`` is a mistake, not 1, and so is ``seeds: [true]``."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        items = [
+            kind for of in kinds if get_origin(of) in (tuple, list) for arg in get_args(of) for kind in _kinds(arg)
+        ]
+        if isinstance(value, bool) and _is_of_numbers(kinds):
             raise PydanticCustomError("number_type", "input should be a number")
+        if isinstance(value, list | tuple) and _is_of_numbers(items) and any(isinstance(item, bool) for item in value):
+            raise PydanticCustomError("number_type", "each item should be a number")
         return value
 
     @classmethod
@@ -48,6 +51,17 @@ class FrozenModel(BaseModel):
         for name, text in _attributes(cls.__doc__ or "").items():
             if name in cls.model_fields and cls.model_fields[name].description is None:
                 cls.model_fields[name].description = text
+
+
+def _kinds(annotation: Any) -> Sequence[Any]:
+    """The types that an annotation allows: those of a union, or itself."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _is_of_numbers(kinds: Sequence[Any]) -> bool:
+    return (int in kinds or float in kinds) and bool not in kinds
 
 
 def _attributes(docstring: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,9 @@ from df_models.settings.keys import all_keys, item_classes
 
 _MOST_HINTS = 4
 """More than these say no more than the list of all keys does."""
+_THERE_ARE = "; the keys there are: "
+_PLAIN = dict.fromkeys(("tuple_type", "list_type"), "write a list in brackets, as in [1, 2]")
+"""What pydantic says in Python's terms."""
 
 
 class Problem(NamedTuple):
@@ -33,7 +36,18 @@ def problems(cls: type[BaseModel], error: ValidationError) -> list[Problem]:
     items = error.errors()
     inside = {item["loc"][:depth] for item in items for depth in range(1, len(item["loc"]))}
     own = [item for item in items if item["type"] != "too_short" or item["loc"] not in inside]
-    return list(dict.fromkeys(_problem(cls, item) for item in own))
+    return _each_list_once(dict.fromkeys(_problem(cls, item) for item in own))
+
+
+def _each_list_once(found: Iterable[Problem]) -> list[Problem]:
+    """The problems; the keys of a section are listed with the first that needs them."""
+    told: set[str] = set()
+    kept = []
+    for problem in found:
+        line, listed, keys = problem.line.partition(_THERE_ARE)
+        kept.append(problem._replace(line=line) if keys in told else problem)
+        told |= {keys} if listed else set()
+    return kept
 
 
 def _walk(cls: type[BaseModel], location: Sequence[str | int]) -> tuple[list[str], list[type[BaseModel]]]:
@@ -78,7 +92,7 @@ def _nearest_key(
     near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8)
     if near:
         return f" (did you mean '{elsewhere[near[0]]}'?)"
-    return f"; the keys there are: {', '.join(sorted(siblings)) or 'none'}"
+    return f"{_THERE_ARE}{', '.join(sorted(siblings)) or 'none'}"
 
 
 def _of_that_name(cls: type[BaseModel], inside: Any) -> list[str]:
@@ -95,7 +109,7 @@ def _problem(cls: type[BaseModel], error: Any) -> Problem:
     dotted = ".".join(_walk(cls, error["loc"])[0])
     if error["type"] == "missing":
         return Problem(dotted, f"{dotted}: a value is required")
-    message = str(error["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    message = _PLAIN.get(error["type"], str(error["msg"])).removeprefix("Value error, ").replace("\n", " ")
     message = message[:1].lower() + message[1:]
     given = error.get("input")
     shown = "" if isinstance(given, Mapping | BaseModel) else f", got {_short(given)}"
