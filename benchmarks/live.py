@@ -196,7 +196,7 @@ def main() -> None:
         generation(model, sampling, side, 3, now)
         compiling[way] = time.perf_counter() - began
         measured[way] = generation(model, sampling, side, args.frames, now)
-    if can_float8(device):
+    if dtype == torch.bfloat16 and can_float8(device):
         generate_in_float8(list(model.layers()))
         model.compile_step()
         generation(model, sampling, side, 3, now)

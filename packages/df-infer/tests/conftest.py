@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from df_infer.sampling.sampler import Sampler
 from df_models import DualForce
 from df_models.media import write_image, write_wav
 from df_models.structure import SYNTHETIC_70, StructureField, StructureLayout
@@ -161,6 +163,20 @@ class Files(NamedTuple):
     run: Path
     image: Path
     audio: Path
+
+
+@pytest.fixture
+def denoised_in(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The threads in which chunks were denoised so far."""
+    threads: set[int] = set()
+    next_chunk = Sampler.next_chunk
+
+    def noted(self: Sampler, *args: Any, **options: Any) -> Any:
+        threads.add(threading.get_ident())
+        return next_chunk(self, *args, **options)
+
+    monkeypatch.setattr(Sampler, "next_chunk", noted)
+    return threads
 
 
 @pytest.fixture(scope="session")

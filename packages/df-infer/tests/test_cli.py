@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import wave
 from pathlib import Path
 
@@ -51,6 +52,25 @@ def test_writes_a_video_with_the_audio(files, tmp_path: Path, capsys) -> None:
     assert 0.5 < np.abs(audio).mean() / np.abs(given).mean() < 2
     assert "25 frames" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("options", "beside"), [([], True), (["--profile", "trace.json"], False), (["--chunk", "null"], False)]
+)
+def test_a_core_that_is_idle_decodes_beside_denoising(
+    files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denoised_in: set[int], options: list[str], beside: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def core_beside(device: torch.device, threads: int | None) -> bool:
+        asked.append((device.type, threads))
+        return True
+
+    monkeypatch.setattr("df_infer.threads.core_beside", core_beside)
+    assert run(files, tmp_path / "out.mp4", "--frames", "9", *options) == 0
+    assert (threading.get_ident() not in denoised_in) == beside
+    assert asked == ([("cpu", None)] if beside else [])
 
 
 def test_the_profile_tells_where_the_time_goes(files, tmp_path: Path, capsys) -> None:

@@ -7,8 +7,10 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from df_infer import cli
+from df_infer.live.saved import fingerprint
 from df_infer.pipeline import Pipeline
 from df_models import DualForce
 from df_models.encoders import random_tiny_vae
@@ -58,9 +60,30 @@ def test_the_layers_multiply_in_float8_and_nothing_else(files, pretended: None) 
             made[name] = type(module.weight).__name__ == "Float8Tensor"
             assert made[name] == (id(module) in inside and fits(module)), name
     assert any(made.values()) and not all(made.values())
+    assert fingerprint(rounded.model) == fingerprint(rounded.model) != fingerprint(plain.model), "of a saved session"
     image = read_image(files.image)
     one, other = (np.concatenate([c.structure for c in p.stream(image, WAVE)]) for p in (rounded, plain))
     assert 0 < np.abs(one - other).mean() < ROUNDING * other.std()
+
+
+@NEEDS_TORCHAO
+@torch.no_grad()
+def test_zeros_have_no_scale_and_stay_zeros(pretended: None) -> None:
+    made, dead = (torch.nn.Linear(32, 48, dtype=torch.bfloat16) for _ in range(2))
+    dead.weight.data[3] = 0
+    generate_in_float8([torch.nn.ModuleList([made, dead])])
+    assert [type(layer.weight).__name__ for layer in (made, dead)] == ["Float8Tensor", "Parameter"]
+    tokens = torch.randn(5, 32, dtype=torch.bfloat16)
+    tokens[2] = 0
+    found = made(tokens)
+    assert found.isfinite().all() and torch.equal(found[2], made.bias)
+
+
+@NEEDS_TORCHAO
+def test_compiling_is_as_before(pretended: None) -> None:
+    before = inductor.save_config()
+    generate_in_float8([torch.nn.ModuleList([torch.nn.Linear(32, 48, dtype=torch.bfloat16)])])
+    assert inductor.save_config() == before
 
 
 @NEEDS_TORCHAO

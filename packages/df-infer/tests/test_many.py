@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,20 @@ def test_clips_made_together_are_those_made_alone(files, changes: dict, lengths:
             assert a is not None
             np.testing.assert_allclose(a.structure, b.structure, atol=2e-4)
             assert np.abs(a.frames.astype(int) - b.frames.astype(int)).max() <= 1
+
+
+def test_clips_made_together_are_decoded_beside_denoising(files, denoised_in: set[int]) -> None:
+    pipeline = Pipeline.from_run(files.run, "cpu", "float32")
+    portrait = pipeline.encoded(read_image(files.image))
+    rng = np.random.default_rng(0)
+    wanted = [Wanted(portrait, rng.normal(scale=0.1, size=640 * n).astype(np.float32), n, n) for n in (5, 13)]
+    plain = list(stream_together(pipeline, wanted, pipeline.rollout))
+    denoised_in.clear()
+    beside = list(stream_together(dataclasses.replace(pipeline, beside=True), wanted, pipeline.rollout))
+    assert threading.get_ident() not in denoised_in and len(denoised_in) == 1
+    for one, other in zip(plain, beside, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert (a is None and b is None) or (a is not None and b is not None and (a.frames == b.frames).all())
 
 
 def listed(folder: Path, text: str, name: str = "list.csv") -> Path:

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -66,13 +67,18 @@ def test_another_vae_under_the_model_s_name_is_refused(files, tmp_path: Path, mo
             Pipeline.from_run(tmp_path / "model", "cpu")
 
 
-def test_decoding_beside_denoising_gives_the_same_frames(pipeline: Pipeline, files) -> None:
-    image = read_image(files.image)
-    plain = list(pipeline.stream(image, WAVE, num_frames=17))
-    beside = list(dataclasses.replace(pipeline, beside=True).stream(image, WAVE, num_frames=17))
-    assert len(plain) == len(beside) == 5
-    for one, other in zip(plain, beside):
-        assert np.array_equal(one.frames, other.frames) and np.array_equal(one.structure, other.structure)
+def test_decoding_beside_denoising_gives_the_same_frames(pipeline: Pipeline, files, denoised_in: set[int]) -> None:
+    image, own = read_image(files.image), threading.get_ident()
+    plain = [list(pipeline.stream(image, WAVE, num_frames=17, seed=seed)) for seed in (0, 1)]
+    assert denoised_in == {own}
+    denoised_in.clear()
+    beside = dataclasses.replace(pipeline, beside=True)
+    streams = [beside.stream(image, WAVE, num_frames=17, seed=seed) for seed in (0, 1)]
+    for index, pair in enumerate(zip(*streams, strict=True)):
+        for made, alone in zip(pair, plain):
+            assert np.array_equal(made.frames, alone[index].frames)
+            assert np.array_equal(made.structure, alone[index].structure)
+    assert len(denoised_in) == 2 and own not in denoised_in, "a thread for each stream"
 
 
 def test_two_streams_at_once_do_not_mix(pipeline: Pipeline, files) -> None:

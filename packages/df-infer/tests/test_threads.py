@@ -9,7 +9,7 @@ from df_infer import cli
 from df_infer.config import RolloutConfig
 from df_infer.model_options import open_pipeline
 from df_infer.pipeline import Pipeline
-from df_infer.threads import SMALL_LAYER, idle_beside, layer_work, suited_threads
+from df_infer.threads import SMALL_LAYER, core_beside, layer_work, suited_threads
 from df_models import preset_config
 from df_models.errors import UserError
 
@@ -50,15 +50,18 @@ def test_the_commands_compute_in_as_many(model, monkeypatch: pytest.MonkeyPatch)
         open_pipeline(cli.build_parser().parse_args(["serve", "--run", "r", "--threads", "9"]))
 
 
-def test_only_what_is_idle_is_taken_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_core_that_is_idle_is_taken_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("df_infer.threads.usable_cores", lambda: 2)
     torch.set_num_threads(1)
-    assert idle_beside(cpu, None) and not idle_beside(cpu, 1), "the threads asked for are all that is taken"
-    assert idle_beside(cuda, 1)
-    torch.set_num_threads(2)
-    assert not idle_beside(cpu, None) and idle_beside(cuda, None)
-    torch.set_num_threads(1)
+    assert core_beside(cpu, None) and not core_beside(cpu, 1), "the threads asked for are all that is taken"
+    assert not core_beside(cuda, None)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert not idle_beside(cpu, None)
+    assert not core_beside(cpu, None)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("df_infer.threads.usable_cores", lambda: 1)
+    assert not core_beside(cpu, None)
+    monkeypatch.setattr("df_infer.threads.usable_cores", lambda: 16)
+    torch.set_num_threads(8)
+    assert not core_beside(cpu, None), "a model that takes several threads takes all that it gains by"

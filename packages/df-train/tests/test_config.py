@@ -58,7 +58,7 @@ def test_an_override_is_not_blamed_for_what_the_file_says(tmp_path: Path):
 def test_truth_is_no_number():
     with pytest.raises(UserError, match=r"override 'optim.steps=true': .*input should be a number, got true"):
         load_config(TrainConfig, CONFIGS / "quickstart.yaml", ["optim.steps=true"])
-    with pytest.raises(UserError, match="write a list in brackets"):
+    with pytest.raises(UserError, match="write a list: brackets"):
         load_config(TrainConfig, CONFIGS / "quickstart.yaml", ["optim.betas=true"])
     with pytest.raises(
         UserError, match=r"override 'checkpoint.milestones=\[true, 2\]': .*each item should be a number"
@@ -67,12 +67,13 @@ def test_truth_is_no_number():
 
 
 def test_the_keys_of_a_section_are_listed_once(tmp_path: Path):
-    (tmp_path / "own.yaml").write_text("optim: {qqqq: 1, zzzz: 2}\n")
+    (tmp_path / "own.yaml").write_text("optim: {qqqq: 1, zzzz: 2}\nema: {qqqq: 1}\n")
     with pytest.raises(UserError) as caught:
         load_config(TrainConfig, tmp_path / "own.yaml")
-    first, second = str(caught.value).splitlines()
+    first, second, third = str(caught.value).splitlines()
     assert "unknown key 'optim.qqqq'; the keys there are: " in first
     assert second.endswith("unknown key 'optim.zzzz'")
+    assert "unknown key 'ema.qqqq'; the keys there are: " in third
 
 
 def test_the_resolved_configuration_reads_back_equal(tmp_path: Path):

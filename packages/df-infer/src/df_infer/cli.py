@@ -89,14 +89,15 @@ def _generate(args: argparse.Namespace) -> int:
     image = None if args.image is None else read_image(args.image)
     wave = None if args.audio is None else read_audio(args.audio)
     from df_infer.hearing.speech import frames_covering
-    from df_infer.threads import idle_beside
+    from df_infer.threads import core_beside
     from df_models.model.describe import latency_of
     from df_models.motion import Motion, read_motion, write_motion
 
     motion = None if args.drive is None else read_motion(args.drive)
     pipeline = open_pipeline(args)
-    pipeline.beside = args.profile is None and idle_beside(pipeline.model.device, args.threads)  # a stage at a time
     rollout = changes.applied_to(pipeline.rollout)
+    several = rollout.chunk is not None and args.profile is None  # a profile tells of a stage at a time
+    pipeline.beside = several and core_beside(pipeline.model.device, args.threads)
     if args.compile and rollout.chunk is None:
         raise UserError("--compile pays for many short steps, and chunk=null makes the whole clip in few; leave it out")
     count = args.frames
@@ -173,11 +174,11 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
     open_run(args.run, args.checkpoint)
     announce_loading("df-infer")
     from df_infer.many.make import Job, make_all
-    from df_infer.threads import idle_beside
+    from df_infer.threads import core_beside
     from df_models.model.adapter import weights_hash
 
     pipeline = open_pipeline(args)
-    pipeline.beside = idle_beside(pipeline.model.device, args.threads)
+    pipeline.beside = core_beside(pipeline.model.device, args.threads)
     rollout = changes.applied_to(pipeline.rollout)
     if rollout.chunk is None or rollout.structure_from is not None:
         what = "chunk=null" if rollout.chunk is None else "structure_from"

@@ -56,7 +56,7 @@ def add_model_options(model: argparse._ArgumentGroup, machine: argparse._Argumen
         type=int,
         metavar="N",
         help="CPU threads, at most as many as cores (default: OMP_NUM_THREADS; else 1 for a model of small layers, "
-        "which more threads only slow down beside other programs; else all cores)",
+        "which more threads only slow down beside other programs, and `generate` decodes in another; else all cores)",
     )
 
 

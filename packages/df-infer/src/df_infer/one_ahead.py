@@ -16,7 +16,8 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
     """Yield the items, in their order; each is made while the one before is used.
 
     They are all made in one thread, with as many threads for each operation as the caller's. What fails while an item
-    is made is raised where that item would come. Whoever stops early waits for the item that is being made.
+    is made is raised where that item would come. Whoever stops early waits for the item that is being made. What torch
+    keeps for each thread (autocast, inference mode, a stream) is that of a new thread, not the caller's.
     """
     threads = torch.get_num_threads()  # a new thread would begin with as many as there are cores
     with ThreadPoolExecutor(1, "one-ahead", torch.set_num_threads, (threads,)) as maker:
@@ -24,4 +25,3 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := following.result()) is not _END:
             following = maker.submit(next, items, _END)
             yield item  # type: ignore[misc]
-            del item  # it must not live on while the next is waited for

@@ -69,7 +69,7 @@ class Pipeline:
         trained: how the model was trained, as far as its run tells.
         float8: the model's layers multiply in float8 (:func:`df_models.float8.generate_in_float8`).
         beside: a chunk is denoised while the one before is decoded (:func:`df_infer.one_ahead.one_ahead`). The frames
-            are the same; they come sooner where a core, or on a GPU the host, is idle else.
+            are the same, and come sooner where a core is idle else.
     """
 
     model: DualForce

@@ -60,13 +60,13 @@ def suited_threads(config: DualForceConfig, rollout: RolloutConfig) -> int | Non
     return 1 if layer_work(config, rollout) < SMALL_LAYER else None
 
 
-def idle_beside(device: torch.device, asked: int | None) -> bool:
-    """Whether something is idle while a model is denoised: the host of a GPU, or a core that nobody forbade.
+def core_beside(device: torch.device, asked: int | None) -> bool:
+    """Whether a CPU core is idle while a model is denoised in one thread, and nobody forbade to take it.
+
+    On a GPU both would queue on one stream, and frames would wait for the chunk behind theirs.
 
     Args:
         asked: the CPU threads that the user asked for; they are all that is taken, as with ``OMP_NUM_THREADS``.
     """
-    if device.type != "cpu":
-        return True
     told = asked is not None or "OMP_NUM_THREADS" in os.environ
-    return not told and usable_cores() > torch.get_num_threads()
+    return device.type == "cpu" and not told and torch.get_num_threads() == 1 and usable_cores() > 1

@@ -1,8 +1,8 @@
 """Matrix products in float8, through torchao (extra ``df-models[float8]``), which is loaded on demand.
 
-Both factors are rounded to 8 bits with a scale (Micikevicius et al., "FP8 Formats for Deep Learning", 2022); sums are
-float32. Here is what generation and training share, and generation: weights are rounded once, a scale for each output,
-and what comes in at every product, a scale for each token. How it is trained: ``df_train.float8``.
+Both factors are rounded to 8 bits with a scale (Micikevicius et al., "FP8 Formats for Deep Learning", 2022). Here is
+what generation and training share, and generation: weights are rounded once, a scale for each output, and what comes in
+at every product, a scale for each token; sums are float32. How it is trained: ``df_train.float8``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _CAPABILITY = (8, 9)
 """Ada and Hopper: the first with matrix instructions for float8."""
 MULTIPLE = 16
 """Both sizes of a matrix product in float8 must be multiples of it (`torch._scaled_mm`)."""
+_LEAST = 1e-12
+"""What a token's largest value counts as at least: its scale divides, and a token may be all zeros."""
 
 
 def check_float8(device: torch.device, asked: str, instead: str, extra: str) -> None:
@@ -69,9 +71,16 @@ def check_any_fits(layers: Iterable[nn.Module], asked: str, instead: str) -> str
 def generate_in_float8(layers: list[nn.Module]) -> None:
     """Round the weights of the linear layers inside of ``layers`` to float8, in place; they can be trained no more.
 
+    It comes before :meth:`df_models.DualForce.compile_step`, whose graphs do not see it. A layer with an output whose
+    weights are all zeros, which has no scale, stays as it is.
+
+    Args:
+        layers: in bfloat16.
+
     Raises:
         UserError: not one has sizes that allow it.
     """
+    from torchao.float8.inference import Float8MMConfig  # pyright: ignore[reportMissingImports]
     from torchao.quantization import (  # pyright: ignore[reportMissingImports]
         Float8DynamicActivationFloat8WeightConfig,
         PerRow,
@@ -80,7 +89,18 @@ def generate_in_float8(layers: list[nn.Module]) -> None:
     from torchao.quantization.quantize_.common import KernelPreference  # pyright: ignore[reportMissingImports]
 
     check_any_fits(layers, "dtype float8", "use bfloat16")
-    # torch's own kernels: torchao's default also takes others, where they are installed
-    config = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), kernel_preference=KernelPreference.TORCH)
+    config = Float8DynamicActivationFloat8WeightConfig(
+        granularity=PerRow(),
+        mm_config=Float8MMConfig(use_fast_accum=False),
+        activation_value_lb=_LEAST,
+        kernel_preference=KernelPreference.TORCH,  # others are taken where they are installed
+        set_inductor_config=False,  # it would change how everything of this process is compiled
+    )
     for layer in layers:
-        quantize_(layer, config, filter_fn=lambda module, name: fits(module))
+        quantize_(layer, config, filter_fn=lambda module, name: fits(module) and _has_scales(module))
+
+
+def _has_scales(module: nn.Module) -> bool:
+    """Whether each output of a linear layer has weights that are not zero."""
+    assert isinstance(module, nn.Linear)
+    return bool((module.weight != 0).any(dim=1).all())

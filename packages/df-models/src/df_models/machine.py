@@ -64,7 +64,7 @@ def choose_precision(setting: str, device: torch.device | str) -> Precision:
     if setting == "auto":
         return Precision(torch.bfloat16 if native else torch.float32, reason)
     if setting == "float8":
-        check_float8(device, "float8", "use bfloat16", "df-models[float8]")
+        check_float8(device, "float8", "use bfloat16", "df-infer[float8]")
         return Precision(torch.bfloat16, "as asked for", float8=True)
     if setting not in DTYPES:
         known = "auto", *DTYPES, "float8"

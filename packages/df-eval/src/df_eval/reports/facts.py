@@ -83,7 +83,7 @@ def _run_facts(system: RunSystem) -> dict[str, Any]:
         "rollout": system.rollout.model_dump(mode="json"),
         "parameters": sum(parameter.numel() for parameter in pipeline.model.parameters()),
         "device": describe_device(next(pipeline.model.parameters()).device),
-        "dtype": str(pipeline.model.dtype).removeprefix("torch."),
+        "dtype": pipeline.precision,
     }
 
 

@@ -64,5 +64,6 @@ def fingerprint(model: DualForce) -> str:
     told = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, parameter in sorted(model.state_dict().items()):
         told.update(name.encode())
-        told.update(parameter.flatten()[:SAMPLED].float().cpu().numpy().tobytes())
+        values = parameter if type(parameter) is Tensor else parameter.dequantize()  # of float8
+        told.update(values.flatten()[:SAMPLED].float().cpu().numpy().tobytes())
     return told.hexdigest()

@@ -160,7 +160,7 @@ def _key(job: Job, item: Item) -> str:
         "rollout": job.rollout.model_dump(),
         "model": job.model,
         "prompt": "" if prompt is None else prompt.words,
-        "dtype": job.pipeline.precision,
+        "dtype": "float8" if job.pipeline.float8 else str(job.pipeline.model.dtype),
         "face_detector": "" if job.cropped else str(job.pipeline.face_detector or ""),
         "cropped": job.cropped,
         "keep_level": job.keep_level,

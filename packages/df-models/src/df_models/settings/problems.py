@@ -14,8 +14,8 @@ from df_models.settings.keys import all_keys, item_classes
 _MOST_HINTS = 4
 """More than these say no more than the list of all keys does."""
 _THERE_ARE = "; the keys there are: "
-_PLAIN = dict.fromkeys(("tuple_type", "list_type"), "write a list in brackets, as in [1, 2]")
-"""What pydantic says in Python's terms."""
+_PLAIN = dict.fromkeys(("tuple_type", "list_type"), "write a list: brackets, with commas between its items")
+"""For what pydantic says in Python's terms."""
 
 
 class Problem(NamedTuple):
@@ -44,9 +44,10 @@ def _each_list_once(found: Iterable[Problem]) -> list[Problem]:
     told: set[str] = set()
     kept = []
     for problem in found:
-        line, listed, keys = problem.line.partition(_THERE_ARE)
-        kept.append(problem._replace(line=line) if keys in told else problem)
-        told |= {keys} if listed else set()
+        line, listed, _ = problem.line.partition(_THERE_ARE)
+        section = line.rpartition(".")[0]
+        kept.append(problem._replace(line=line) if listed and section in told else problem)
+        told |= {section} if listed else set()
     return kept
 
 
