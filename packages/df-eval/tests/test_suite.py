@@ -19,6 +19,7 @@ from df_eval.clips import EvalClip, StoredVideo, _from_sample
 from df_eval.config import EvalConfig, ReadersConfig
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, SHIFTED, STATIC
 from df_eval.reading.readers import choose_reader
+from df_eval.reports.facts import _run_facts
 from df_eval.reports.goals import goals_of
 from df_eval.rows.generation import (
     Generated,
@@ -238,3 +239,9 @@ def test_stored_audio_features_of_other_weights_are_encoded_again(pipeline: Pipe
     stored = replace(clips[0], audio_TD=torch.zeros(2 * clips[0].length, encoder.dim), audio_encoder=encoder.id)
     torch.testing.assert_close(audio_slots(pipeline, replace(stored, audio_sha256="other"), 9), encoded)
     assert not audio_slots(pipeline, replace(stored, audio_sha256=encoder.sha256), 9).any()
+
+
+@pytest.mark.parametrize(("float8", "told"), [(False, "float32"), (True, "float8")])
+def test_the_facts_of_a_run_tell_what_it_computes_in(float8: bool, told: str) -> None:
+    system = RunSystem(GENERATED, replace(tiny_pipeline(), float8=float8), ROLLOUT, EvalConfig())
+    assert _run_facts(system)["dtype"] == told
