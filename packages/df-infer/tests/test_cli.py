@@ -73,6 +73,27 @@ def test_a_core_that_is_idle_decodes_beside_denoising(
     assert asked == ([("cpu", None)] if beside else [])
 
 
+@pytest.mark.parametrize("many", [False, True])
+def test_no_thread_is_left_when_a_generation_fails(
+    files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """A process that ends while a thread of it computes may abort."""
+    monkeypatch.setattr("df_infer.threads.core_beside", lambda device, threads: True)
+    beside = []
+
+    def interrupted(*_: object) -> None:
+        beside.append(any(thread.name.startswith("one-ahead") for thread in threading.enumerate()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("df_models.media.video.VideoWriter.add", interrupted)
+    out = tmp_path / "out.mp4"
+    (tmp_path / "list.csv").write_text(f"image,audio,out\n{files.image},{files.audio},a.mp4\n")
+    manifest = ["generate", "--run", str(files.run), "--manifest", str(tmp_path / "list.csv"), "--out", str(tmp_path)]
+    assert (cli.main([*manifest, "--quiet"]) if many else run(files, out)) == 130
+    assert beside == [True]
+    assert not any(thread.name.startswith("one-ahead") for thread in threading.enumerate())
+
+
 def test_the_profile_tells_where_the_time_goes(files, tmp_path: Path, capsys) -> None:
     trace = tmp_path / "trace.json"
     assert run(files, tmp_path / "out.mp4", "--frames", "9", "--profile", str(trace)) == 0

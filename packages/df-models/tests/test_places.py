@@ -158,27 +158,29 @@ def test_a_place_with_one_writer_names_who_it_is_and_leaves_nothing(tmp_path: Pa
     assert os.listdir(place) == ["kept"]
 
 
-@pytest.mark.parametrize("begin", ["", "multiprocessing"])
-def test_sigterm_ends_a_command_and_leaves_no_temporary_file(tmp_path: Path, begin: str) -> None:
-    code = (
+@pytest.mark.parametrize(
+    ("begin", "sent", "code"), [("", "SIGTERM", 143), ("multiprocessing", "SIGTERM", 143), ("", "SIGHUP", 129)]
+)
+def test_a_signal_ends_a_command_and_leaves_no_temporary_file(tmp_path: Path, begin: str, sent: str, code: int) -> None:
+    text = (
         "import sys,time\nfrom df_models.cli_support import run_cli\nfrom df_models.files import atomic_path\n"
         "def main(argv):\n with atomic_path(sys.argv[1]):\n  print('writing', flush=True)\n  time.sleep(60)\n"
         "sys.exit(run_cli(main, 'df-x', []))"
     )
     if begin:
-        code = code.replace("  print", "  import os\n  if os.fork(): time.sleep(60)\n  print")
+        text = text.replace("  print", "  import os\n  if os.fork(): time.sleep(60)\n  print")
     out = tmp_path / "a.mp4"
     command = subprocess.Popen(
-        [sys.executable, "-c", code, str(out)],
+        [sys.executable, "-c", text, str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     assert command.stdout is not None and command.stdout.readline() == "writing\n"
-    os.killpg(command.pid, signal.SIGTERM)
+    os.killpg(command.pid, getattr(signal, sent))
     _, error = command.communicate(timeout=30)
-    assert command.returncode == 143 and error == "df-x: error: ended by SIGTERM\n"
+    assert command.returncode == code and error == f"df-x: error: ended by {sent}\n"
     assert not os.listdir(tmp_path)
 
 

@@ -133,6 +133,8 @@ def test_a_converted_tower_is_a_start_too(config_tree, tmp_path):
     ("changes", "said"),
     [
         ({"overrides": {"ffn_dim": 48}}, "do not fit: ffn_dim 32 -> 48"),
+        ({"overrides": {"reference_width": 24}}, r"let what does not fit .* with model.leave_out=\[resampler\]"),
+        ({"overrides": {"dim": 32}, "leave_out": ["resampler"]}, r"model.leave_out=\[resampler,.*reference.*video\]"),
         ({"overrides": {"num_layers": 3}}, "do not fit: num_layers 2 -> 3"),
         ({"overrides": {"reference_dim": 0}}, r"has weights for context, reference, resampler, which"),
         ({"leave_out": ["refernce"]}, "no part 'refernce' .did you mean 'reference'"),

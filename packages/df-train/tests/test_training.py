@@ -17,9 +17,10 @@ from df_models.settings import load_config
 from df_train.begin import refuse_untrained
 from df_train.config import TrainConfig
 from df_train.engine import NotFinite, Stop
-from df_train.run import train
+from df_train.run import prepare, train
 from df_train.saving.aside import set_aside
 from df_train.saving.changes import changed_settings, with_changes
+from df_train.saving.start import Wish
 
 MakeConfig = Callable[..., TrainConfig]
 Interrupted = Callable[..., AbstractContextManager[None]]
@@ -143,6 +144,25 @@ def test_what_a_kill_left_aside_is_settled(make_config: MakeConfig, tmp_path: Pa
         train(config)
     assert "what was there before is put back" in capsys.readouterr().out
     assert run.finished and [line["step"] for line in figures(run.root)] == [5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wish", "message"),
+    [
+        ({}, "default", "holds a finished run"),
+        ({"optim": {"steps": 4, "warmup": 2}}, "resume", "is at step 20, beyond optim.steps=4; ask for more steps"),
+        ({"seed": 7}, "resume", "trains with seed=0, the config now says 7; take another name="),
+    ],
+)
+def test_what_a_run_in_its_place_forbids_is_told_before_any_work(
+    make_config: MakeConfig, finished: TrainConfig, tmp_path: Path, changes: dict[str, Any], wish: Wish, message: str
+):
+    """`--check` takes this way, and so does a run."""
+    shutil.copytree(finished.directory, tmp_path / "run")
+    config = make_config(tmp_path / "run", **{"log": {"every": 3}, **changes})
+    assert prepare(config, "fresh").seed == config.seed, "another run may take its place"
+    with pytest.raises(UserError, match=message):
+        prepare(config, wish)
 
 
 def test_a_run_without_a_checkpoint_is_never_silently_restarted(make_config: MakeConfig, tmp_path: Path):

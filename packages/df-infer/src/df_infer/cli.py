@@ -116,7 +116,7 @@ def _generate(args: argparse.Namespace) -> int:
         fields=fields,
     )
     began = time.perf_counter()
-    with _watched(args, count):
+    with contextlib.closing(clips), _watched(args, count):
         structure = _write(args, clips, count, signer)
     taken = time.perf_counter() - began
     if args.structure_out is not None:

@@ -16,7 +16,8 @@ ROLLOUT = "rollout"
 
 EXIT_CODES = """\
 exit codes: 0 done, 1 some clips of a list failed, 2 a mistake in what was
-asked, 3 the machine lacks something (disk, package), 130 interrupted
+asked, 3 the machine lacks something (disk, package), 129 ended by SIGHUP,
+130 interrupted, 143 ended by SIGTERM
 """
 EXAMPLE = f"""\
 example:
@@ -25,7 +26,7 @@ example:
   df-infer generate --run runs/quickstart --manifest clips.csv --out clips/
 
 The video lasts as long as the audio, however long that is: memory and time
-per frame do not grow. The same seed gives the same video. Live sessions
+per frame do not grow. The same command gives the same video. Live sessions
 instead of files: df-infer serve, docs/serving.md.
 
 {EXIT_CODES}"""
@@ -71,7 +72,7 @@ def add_generate(commands: argparse._SubParsersAction, run: Callable[[argparse.N
         "--profile",
         type=Path,
         metavar="FILE.json",
-        help="tell where a frame's time goes, and write a trace of it (default: off)",
+        help="tell where a frame's time goes, and write a trace of it; slower than alone (default: off)",
     )
     machine.add_argument("--quiet", action="store_true", help="show no progress bar")
     add_print_config(parser)
@@ -97,7 +98,8 @@ def _add_made(group: argparse._ArgumentGroup) -> None:
         "--manifest",
         type=Path,
         metavar="LIST",
-        help="make many clips: a .csv with a header, or .jsonl, of image, audio, out (an MP4 below --out), seed",
+        help="make many clips, each as long as its audio: a .csv with a header, or .jsonl, of image, audio, out (an "
+        "MP4 below --out), seed",
     )
     group.add_argument("--together", type=int, metavar="N", help="of a list, clips in one batch (default: 1)")
     group.add_argument(

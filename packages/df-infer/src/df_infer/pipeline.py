@@ -5,7 +5,8 @@ Shape legend: H, W pixels, P pixel frames, N samples, C latent frames of a chunk
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -215,8 +216,11 @@ class Pipeline:
         keep_level: bool = False,
         motion: Motion | None = None,
         fields: tuple[str, ...] = (),
-    ) -> Iterator[GeneratedClip]:
+    ) -> Generator[GeneratedClip, None, None]:
         """Yield frames and structure as they are decoded, one latent frame at a time, in constant memory.
+
+        Whoever stops before the end should close it, as ``contextlib.closing`` does: with :attr:`beside` a chunk is
+        being made meanwhile.
 
         Args:
             image_HWC: the portrait, uint8 RGB of any size; None for a model without video.
@@ -341,13 +345,20 @@ class Pipeline:
         tokens = self.reference_encoder.encode(image, latent) if self.model.config.reads_reference else None
         return EncodedPortrait(latent, tokens)
 
-    def _decode(self, rollouts: Iterator[Rollout]) -> Iterator[GeneratedClip]:
+    def _decode(self, rollouts: Iterator[Rollout]) -> Generator[GeneratedClip, None, None]:
         decoder = ClipDecoder(self.model, self.vae)
-        return (clip for chunk in self.ahead(rollouts) for clip in decoder.clips(chunk))
+        with self.ahead(rollouts) as chunks:
+            for chunk in chunks:
+                yield from decoder.clips(chunk)
 
-    def ahead(self, chunks: Iterator[T]) -> Iterator[T]:
-        """Yield the chunks; with :attr:`beside`, the next is denoised while the caller has this one."""
-        return one_ahead(chunks) if self.beside else chunks
+    @contextlib.contextmanager
+    def ahead(self, chunks: Iterator[T]) -> Iterator[Iterator[T]]:
+        """Give the chunks; with :attr:`beside`, the next is denoised while the caller has one, until the block ends."""
+        if not self.beside:
+            yield chunks
+            return
+        with contextlib.closing(one_ahead(chunks)) as made:
+            yield made
 
 
 def pool_of(config: DualForceConfig) -> AudioPool:

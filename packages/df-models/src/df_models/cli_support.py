@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 it ran and failed; 2 a mistake in what was asked; 3 the machine lacks something (a full disk,
 a package that is not installed); 75 told to stop by a scheduler, and the same command goes on (df-train; EX_TEMPFAIL of
-sysexits.h); 76 one of several processes hung (df-train); 130 interrupted; 143 ended by SIGTERM.
+sysexits.h); 76 one of several processes hung (df-train); 129 ended by SIGHUP; 130 interrupted;
+143 ended by SIGTERM.
 """
 
 from __future__ import annotations
@@ -38,8 +39,19 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENAMETOOLONG)
 
 
+BROKEN = (errno.EFBIG, errno.EIO)
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a program: a scheduler's, and that of a terminal that is gone."""
+
+
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came; raised so that what was begun is cleaned up as after Ctrl-C."""
+    """SIGTERM or SIGHUP came; raised so that what was begun is cleaned up as after Ctrl-C.
+
+    Attributes:
+        signal: which.
+    """
+
+    signal = signal.SIGTERM
 
 
 class MachineError(RuntimeError):
@@ -85,7 +97,7 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
     """
     share_cores()
     try:
-        with _sigterm_raises():
+        with _ending_raises():
             return main(sys.argv[1:] if argv is None else argv) or 0
     except UserError as error:
         return _fail(prog, str(error), EXIT_USER)
@@ -96,13 +108,16 @@ def run_cli(main: Callable[[list[str]], int | None], prog: str, argv: list[str] 
     except KeyboardInterrupt as interrupt:
         if argv is None:
             _end_at_once_if_told_again()
-        ended = "ended by SIGTERM" if _terminated(interrupt) else "interrupted"
-        return _fail(prog, str(interrupt) or ended, EXIT_TERMINATED if _terminated(interrupt) else EXIT_INTERRUPTED)
+        came = _terminated(interrupt)
+        ended = "interrupted" if came is None else f"ended by {came.name}"
+        return _fail(prog, str(interrupt) or ended, EXIT_INTERRUPTED if came is None else 128 + came)
     except Exception as error:
         if (full := disk_full(error)) is not None:
             return _fail(prog, f"the disk is full ({full or 'while writing'}); free some space", EXIT_MACHINE)
         if isinstance(error, OSError) and error.errno in NO_PLACE:
             return _fail(prog, f"{error.filename or 'a file'}: {error.strerror}", EXIT_USER)
+        if isinstance(error, OSError) and error.errno in BROKEN:
+            return _fail(prog, f"{error.filename or 'a file'}: {error.strerror}", EXIT_MACHINE)
         raise
 
 
@@ -128,35 +143,40 @@ def announce_loading(prog: str) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM end the program by an exception, unless somebody else looks after it already.
+def _ending_raises() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the program by an exception, unless somebody else looks after them (``nohup``).
 
-    Forked children begin with their parent's handlers; there SIGTERM ends the process as it does by default.
+    Forked children begin with their parent's handlers; there the signals end the process as they do by default.
     """
     owner = os.getpid()
 
     def end(signum: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-        raise Terminated
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        ended = Terminated()
+        ended.signal = signal.Signals(signum)
+        raise ended
 
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
+    ours = [signum for signum in ENDING if signal.getsignal(signum) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for signum in ours:
+        signal.signal(signum, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for signum in ours:
+            signal.signal(signum, signal.SIG_DFL)
 
 
-def _terminated(error: BaseException | None) -> bool:
+def _terminated(error: BaseException | None) -> signal.Signals | None:
+    """The signal that ended the program; None if it was Ctrl-C."""
     while error is not None:
         if isinstance(error, Terminated):
-            return True
+            return error.signal
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def disk_full(error: BaseException | None) -> str | None:

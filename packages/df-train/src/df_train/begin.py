@@ -174,19 +174,22 @@ def _take(
             f"model.start_from={path} has weights for {', '.join(foreign)}, which the new model lacks; leave them out "
             f"with model.leave_out=[{','.join(foreign)}]"
         )
-    for name in sorted(wanted.keys() | weights.keys()):
-        if part_of(name) not in have:
-            continue
-        there = name in wanted and name in weights
-        if not there or wanted[name].shape != weights[name].shape:
-            raise UserError(
-                f"model.overrides, the preset or the dataset change {name}, which the weights of "
-                f"model.start_from={path} do not fit{_changed(saved, model.config)}; set them back, or let the part "
-                f"start afresh with model.leave_out=[{part_of(name)}]"
-            )
+    misfits = [name for name in sorted(wanted.keys() | weights.keys()) if part_of(name) in have]
+    misfits = [name for name in misfits if not _alike(wanted.get(name), weights.get(name))]
+    if misfits:
+        parts = list(dict.fromkeys([*section.leave_out, *map(part_of, misfits)]))
+        raise UserError(
+            f"model.overrides, the preset or the dataset change {misfits[0]}, which the weights of "
+            f"model.start_from={path} do not fit{_changed(saved, model.config)}; set them back, or let what does not "
+            f"fit start afresh with model.leave_out=[{','.join(parts)}]"
+        )
     model.load_state_dict(dict(weights), strict=False, assign=True)
     model.requires_grad_(True)
     return [part for part in PARTS if part in need - have]
+
+
+def _alike(wanted: Tensor | None, there: Tensor | None) -> bool:
+    return wanted is not None and there is not None and wanted.shape == there.shape
 
 
 def _changed(saved: DualForceConfig | None, config: DualForceConfig) -> str:

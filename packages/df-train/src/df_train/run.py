@@ -61,7 +61,7 @@ from df_train.saving.checkpoint import CheckpointInfo, newest_info, read_info
 from df_train.saving.export import Milestones, write_averaged
 from df_train.saving.start import (
     Wish,
-    check_place,
+    check_start,
     choose_start,
     clear,
     digests_known,
@@ -199,7 +199,7 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
         UserError: the first thing that will not work, and how to mend it.
     """
     config = with_expert(located(config, wish, say))
-    check_place(RunDir(config.directory), wish)
+    check_start(config, wish)
     begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
     preflight(config, None if begun is None else begun.values.get("model"))
     return config

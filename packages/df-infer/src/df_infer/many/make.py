@@ -185,10 +185,11 @@ def _make_group(job: Job, group: list[_Ready]) -> list[tuple[_Ready, Exception |
             writers[place].give_up(error)
 
     try:
-        for clips in stream_together(job.pipeline, [ready.wanted for ready in group], job.rollout):
-            for place, clip in enumerate(clips):
-                if clip is not None and place not in errors:
-                    each(place, partial(writers[place].add, clip))
+        with contextlib.closing(stream_together(job.pipeline, [r.wanted for r in group], job.rollout)) as made:
+            for clips in made:
+                for place, clip in enumerate(clips):
+                    if clip is not None and place not in errors:
+                        each(place, partial(writers[place].add, clip))
         for place, writer in enumerate(writers):
             if place not in errors:
                 each(place, writer.finish)

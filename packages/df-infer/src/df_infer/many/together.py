@@ -8,7 +8,7 @@ Shape legend: B clips, C latent frames of a chunk, L lookahead, S = 4 slots, D f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ class Wanted:
 @torch.no_grad()
 def stream_together(
     pipeline: Pipeline, clips: Sequence[Wanted], rollout: RolloutConfig
-) -> Iterator[list[GeneratedClip | None]]:
+) -> Generator[list[GeneratedClip | None], None, None]:
     """Yield the next latent frame of every clip; None for a clip that is done.
 
     Clips of different lengths go together where frames are made one latent frame at a time; others must be alike.
@@ -66,9 +66,10 @@ def stream_together(
     decoder, lookahead = ClipDecoder(model, pipeline.vae), lookahead_frames(future)
     lengths = [latent_length(clip.num_frames) for clip in clips]
     feeds = [_feed(pipeline, clip, lookahead) for clip in clips]
-    for chunk in pipeline.ahead(_chunks(sampler, feeds, max(lengths), future)):
-        for index, batch in enumerate(decoder.batches(chunk)):
-            yield [clip if chunk.frame + index < length else None for clip, length in zip(batch, lengths)]
+    with pipeline.ahead(_chunks(sampler, feeds, max(lengths), future)) as chunks:
+        for chunk in chunks:
+            for index, batch in enumerate(decoder.batches(chunk)):
+                yield [clip if chunk.frame + index < length else None for clip, length in zip(batch, lengths)]
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from df_models.files import atomic_write
 from df_models.locks import one_writer
 from df_models.settings import Location, dump_config, load_config
 from df_train.config import DataConfig, TrainConfig
-from df_train.saving.checkpoint import CheckpointInfo, newest
+from df_train.saving.checkpoint import CheckpointInfo, newest, newest_info
 
 Wish = Literal["default", "resume", "fresh"]
 
@@ -156,31 +156,56 @@ def choose_start(config: TrainConfig, wish: Wish, say: Callable[[str], None]) ->
         wish: `resume` (there must be something to resume), `fresh` (what is there will be removed), or `default`.
 
     Raises:
-        UserError: the run is finished, or has taken steps but left no whole checkpoint, or is another model's.
+        UserError: as :func:`check_start`, or the run has taken steps but left no whole checkpoint.
     """
     run = RunDir(config.directory)
-    check_place(run, wish)
-    if wish == "fresh":
-        return None
-    if run.finished and wish == "default":
-        raise UserError(f"{run.root} holds a finished run; say --fresh to train it anew, --resume to train it further")
-    resume = wish == "resume" or config.checkpoint.resume == "auto"
-    if not resume:
-        if run.config.is_file():
-            raise UserError(f"{run.root} holds a run and checkpoint.resume is never; say --fresh, or another name=")
+    check_start(config, wish)
+    if wish == "fresh" or not _resumes(config, wish):
         return None
     info = newest(run.checkpoints, say)
     if info is None and wish == "resume":
         raise UserError(f"nothing to resume: {run.checkpoints} holds no checkpoint; leave out --resume")
     if info is None and (taken := steps_taken(run)):
         raise UserError(f"{run.root} stopped at step {taken} before its first checkpoint; say --fresh to start over")
-    if info is not None:
-        _check_same_model(run, config)
     return info
+
+
+def check_start(config: TrainConfig, wish: Wish) -> None:
+    """Refuse what the run that stands in the directory is not to be begun or gone on with; its weights are not read.
+
+    Raises:
+        UserError: the run is finished, has taken more steps than are asked for, or is another model's or seed's.
+    """
+    run = RunDir(config.directory)
+    check_place(run, wish)
+    if wish == "fresh":
+        return
+    if run.finished and wish == "default":
+        raise UserError(f"{run.root} holds a finished run; say --fresh to train it anew, --resume to train it further")
+    if not _resumes(config, wish):
+        if run.config.is_file():
+            raise UserError(f"{run.root} holds a run and checkpoint.resume is never; say --fresh, or another name=")
+        return
+    if (info := newest_info(run.checkpoints)) is None:
+        return
+    if info.step > config.optim.steps:
+        raise UserError(
+            f"{run.root} is at step {info.step}, beyond optim.steps={config.optim.steps}; ask for more steps, or take "
+            "another name="
+        )
+    _check_same_model(run, config)
+
+
+def _resumes(config: TrainConfig, wish: Wish) -> bool:
+    return wish == "resume" or config.checkpoint.resume == "auto"
 
 
 def _check_same_model(run: RunDir, config: TrainConfig) -> None:
     old = load_config(TrainConfig, run.config, recorded=True)
+    if old.seed != config.seed:
+        raise UserError(
+            f"{run.root} trains with seed={old.seed}, the config now says {config.seed}; take another name=, or --fresh"
+        )
     if old.adapter != config.adapter:
         raise UserError(
             f"{run.root} trains with adapter {old.adapter.model_dump()}, the config now says "
