@@ -197,6 +197,7 @@ def _raises(error: BaseException) -> Callable[[list[str]], int]:
         (MachineError("no room at all"), 3, "no room at all"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 3, "the disk is full (/x/y)"),
         (OSError(errno.EROFS, "Read-only file system", "/x/y"), 2, "/x/y: Read-only file system"),
+        (OSError(errno.EFBIG, "File too large", "/x/y"), 3, "/x/y: File too large"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 2, "/x/y: Permission denied"),
         (ModuleNotFoundError("No module named 'av'", name="av"), 3, "pip install 'df-infer[io]'"),
         (KeyboardInterrupt("it goes on"), 130, "it goes on"),
