@@ -163,7 +163,8 @@ def test_a_place_with_one_writer_names_who_it_is_and_leaves_nothing(tmp_path: Pa
 )
 def test_a_signal_ends_a_command_and_leaves_no_temporary_file(tmp_path: Path, begin: str, sent: str, code: int) -> None:
     text = (
-        "import sys,time\nfrom df_models.cli_support import run_cli\nfrom df_models.files import atomic_path\n"
+        "import signal,sys,time\nfrom df_models.cli_support import run_cli\nfrom df_models.files import atomic_path\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it is ignored, and stays so
         "def main(argv):\n with atomic_path(sys.argv[1]):\n  print('writing', flush=True)\n  time.sleep(60)\n"
         "sys.exit(run_cli(main, 'df-x', []))"
     )
