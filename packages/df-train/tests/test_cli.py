@@ -45,6 +45,18 @@ def test_check_does_no_work(written: Path, tmp_path: Path, capsys: pytest.Captur
     assert not (tmp_path / "run").exists()
 
 
+def test_check_tells_what_comes_first_and_what_will_not_be(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    corpus = tmp_path / "corpus"
+    settings = [f"data.root={corpus}", "data.synth={clips: 5, val_clips: 2, frames: 17, size: 32}"]
+    assert main(["--config", str(written), "--check", *settings, "checkpoint.milestones=[99999]"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert f"{corpus}: the corpus is made first, 5 clips" in told
+    assert any(line.startswith("checkpoint.milestones: the run ends at step") for line in told)
+    assert not corpus.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -77,7 +77,7 @@ def test_what_is_not_finite_ends_a_run_and_ruins_nothing(tmp_path, monkeypatch, 
     assert all(value.isfinite().all() for value in load_file(run / "vae" / WEIGHTS).values())
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path, monkeypatch, capsys):
     """Interrupted in the first stage, between two checkpoints; the second command takes the rest."""
     small = {**SMALL, "eval_every": 6, "checkpoint": {"every": 4, "keep": 1}}
     whole = TokenizerConfig.model_validate({**small, "run_dir": tmp_path / "whole"})
@@ -103,6 +103,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
     for wish, said in (("default", "holds a finished run"), ("resume", "holds a finished run")):
         with pytest.raises(UserError, match=said):
             tokenizer.train(broken, wish)
+    assert main(["--config", str(tmp_path / "broken" / "config.yaml"), "--check"]) == 2
+    assert "holds a finished run" in capsys.readouterr().err
+    assert main(["--config", str(tmp_path / "broken" / "config.yaml"), "--check", "--fresh"]) == 0
 
 
 def test_fresh_clears_only_what_df_train_wrote(tmp_path):

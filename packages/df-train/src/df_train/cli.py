@@ -214,14 +214,17 @@ def _train_sync(options: argparse.Namespace) -> int:
 
 
 def _by_recipe(recipe: Any, config: Any, makes: str, options: argparse.Namespace) -> int:
-    """Train what a module with a `preflight` and a `train` of its own makes."""
+    """Train what a module with a `preflight`, a `rhythm_of` and a `train` of its own makes."""
+    from df_infer.run_dir import RunDir
     from df_train.engine import NotFinite
+    from df_train.recipe import check_start
 
     if options.print_config:
         print(dump_config(config), end="")
         return 0
     if options.check:
         recipe.preflight(config)
+        check_start(RunDir(config.run_dir.path), recipe.rhythm_of(config), _wish(options))
         print(f"{options.config}: ready to train in {config.run_dir}")
         return 0
     try:
@@ -261,7 +264,8 @@ def _train_model(options: argparse.Namespace, began: float) -> int:
         print(dump_config(config), end="")
         return 0
     if options.check:
-        run.prepare(config, wish)
+        for line in run.check(config, wish):
+            run.say(line)
         run.say(f"{options.config}: ready to train in {config.directory}")
         return 0
     try:

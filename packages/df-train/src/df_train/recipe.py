@@ -97,14 +97,28 @@ def choose_start(run: RunDir, rhythm: Rhythm, wish: str) -> checkpoint.Checkpoin
     """
     if wish == "fresh":
         return None
+    found = checkpoint.newest(run.checkpoints, tqdm.write)
+    _refuse(run, rhythm, wish, found)
+    return found
+
+
+def check_start(run: RunDir, rhythm: Rhythm, wish: str) -> None:
+    """Refuse what :func:`choose_start` will refuse, as far as can be told without checking the checkpoints' files.
+
+    Raises:
+        UserError: as there.
+    """
+    if wish != "fresh":
+        _refuse(run, rhythm, wish, checkpoint.newest_info(run.checkpoints))
+
+
+def _refuse(run: RunDir, rhythm: Rhythm, wish: str, found: checkpoint.CheckpointInfo | None) -> None:
     if wish == "default" and rhythm.checkpoint.resume == "never" and run.config.is_file():
         raise UserError(f"{run.root} holds a run and checkpoint.resume is never; say --fresh, or another run_dir=")
-    found = checkpoint.newest(run.checkpoints, tqdm.write)
     if found is None and wish == "resume":
         raise UserError(f"nothing to resume: {run.checkpoints} holds no checkpoint; leave out --resume")
     if found is not None and found.step >= rhythm.total:
         raise UserError(f"{run.root} holds a finished run; say --fresh to train it anew, or --resume with more steps")
-    return found
 
 
 def alone(world: World, what: str) -> None:

@@ -132,6 +132,8 @@ def train(
             clock = None
         say(introduction(config, world))
         config, manifest = _make_data(config, world, clock)
+        for line in planned.of_every_step(config, manifest.count):
+            say(line)
         known = digests_known(run, start)
         saved = None if start is None else start.values.get("model")
         training, objective, prompt = build(config, world, manifest, known, saved)
@@ -203,6 +205,25 @@ def prepare(config: TrainConfig, wish: Wish = "default") -> TrainConfig:
     begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
     preflight(config, None if begun is None else begun.values.get("model"))
     return config
+
+
+def check(config: TrainConfig, wish: Wish = "default") -> list[str]:
+    """Do what :func:`prepare` does, and return lines about what of the configuration will not be, or comes first.
+
+    Raises:
+        UserError: as there.
+    """
+    config = prepare(config, wish)
+    begun = None if wish == "fresh" else newest_info(RunDir(config.directory).checkpoints)
+    manifest, first, step = known_manifest(config), list[str](), 0 if begun is None else begun.step
+    if manifest is None:
+        assert config.data.synth is not None, "or the preflight had refused it"
+        clips = config.data.synth.clips
+        fewer = ", or as many as the time budget allows" if wants_clock(config.budget) else ""
+        first = [f"{config.data.root}: the corpus is made first, {clips} clips{fewer}"]
+    else:
+        clips = manifest.count
+    return [*first, *planned.of_every_step(config, clips), *planned.at_the_start(config, step)]
 
 
 def with_expert(config: TrainConfig) -> TrainConfig:

@@ -1,9 +1,18 @@
-"""What was asked for at single steps (milestones, the profile) and will not be, or was not: said, not passed over."""
+"""What was asked for and will not be, or was not: said, not passed over. Milestones, the profile, the batch's clips."""
 
 from __future__ import annotations
 
 from df_infer.run_dir import RunDir, is_model
 from df_train.config import TrainConfig
+
+
+def of_every_step(config: TrainConfig, clips: int) -> list[str]:
+    """A line if a step's batch is larger than a training split of so many clips; 0: it is not known."""
+    if not 0 < clips < config.data.batch_size:
+        return []
+    return [
+        f"data.batch_size: a step takes {config.data.batch_size} clips of {clips}, so some come more than once in it"
+    ]
 
 
 def at_the_start(config: TrainConfig, step: int) -> list[str]:

@@ -102,7 +102,7 @@ def train(config: TokenizerConfig, wish: Wish = "default") -> Path:
     preflight(config)
     run = RunDir(config.run_dir.path)
     with one_writer(run.root, "df-train"), open_world(config.device) as world:
-        begin = choose_start(run, _rhythm(config), wish)
+        begin = choose_start(run, rhythm_of(config), wish)
         alone(world, "tokenizer")
         precision = choose_precision(config.precision.name, world.device)
         tqdm.write(f"machine: {describe_device(world.device)}; computing in {precision}")
@@ -135,7 +135,7 @@ def _fit(
 ) -> None:
     fit(
         state,
-        _rhythm(config),
+        rhythm_of(config),
         run,
         log,
         world,
@@ -146,7 +146,7 @@ def _fit(
     )
 
 
-def _rhythm(config: TokenizerConfig) -> Rhythm:
+def rhythm_of(config: TokenizerConfig) -> Rhythm:
     return Rhythm("tokenizer", config.steps, config.log_every, config.eval_every, config.checkpoint)
 
 
