@@ -39,6 +39,8 @@ class Data(FrozenModel):
     root: Location = Location("data")
     text: str | None = None
     stages: tuple[Schedule, ...] = ()
+    crops: tuple[tuple[int, ...], ...] | None = None
+    switches: tuple[tuple[bool, int], ...] = ()
 
 
 class Run(FrozenModel):
@@ -226,6 +228,16 @@ def test_a_time_is_no_number(tmp_path: Path) -> None:
 def test_a_value_of_another_kind_is_told_in_one_line(override: str, said: str) -> None:
     with pytest.raises(UserError, match=f"^override '{re.escape(override)}': {said}[^\n]*$"):
         load_config(Run, None, [override])
+
+
+@pytest.mark.parametrize("override", ["seed=true", "optim.betas=[0.9, true]", "data.crops=[[1, 2], [3, false]]"])
+def test_true_is_no_number_at_any_depth(override: str) -> None:
+    with pytest.raises(UserError, match="should be a number"):
+        load_config(Run, None, [override])
+
+
+def test_true_stays_true_where_it_may_be() -> None:
+    assert load_config(Run, None, ["data.switches=[[true, 2]]"]).data.switches == ((True, 2),)
 
 
 def test_an_error_is_told_of_the_file_or_of_the_override_that_made_it(tmp_path: Path) -> None:

@@ -35,14 +35,9 @@ class FrozenModel(BaseModel):
     @classmethod
     def _no_truth_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """``clips: true`` is a mistake, not 1, and so is ``seeds: [true]``."""
-        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
-        items = [
-            kind for of in kinds if get_origin(of) in (tuple, list) for arg in get_args(of) for kind in _kinds(arg)
-        ]
-        if isinstance(value, bool) and _is_of_numbers(kinds):
-            raise PydanticCustomError("number_type", "input should be a number")
-        if isinstance(value, list | tuple) and _is_of_numbers(items) and any(isinstance(item, bool) for item in value):
-            raise PydanticCustomError("number_type", "each item should be a number")
+        if _has_truth_as_a_number(value, _kinds(cls.model_fields[str(info.field_name)].annotation)):
+            what = "input" if isinstance(value, bool) else "each item"
+            raise PydanticCustomError("number_type", f"{what} should be a number")
         return value
 
     @classmethod
@@ -60,8 +55,12 @@ def _kinds(annotation: Any) -> Sequence[Any]:
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _is_of_numbers(kinds: Sequence[Any]) -> bool:
-    return (int in kinds or float in kinds) and bool not in kinds
+def _has_truth_as_a_number(value: Any, kinds: Sequence[Any]) -> bool:
+    """Whether a value, or an item of it at any depth, is true or false where numbers are wanted."""
+    if isinstance(value, bool):
+        return (int in kinds or float in kinds) and bool not in kinds
+    items = [kind for of in kinds if get_origin(of) in (tuple, list) for arg in get_args(of) for kind in _kinds(arg)]
+    return isinstance(value, list | tuple) and any(_has_truth_as_a_number(item, items) for item in value)
 
 
 def _attributes(docstring: str) -> dict[str, str]:
