@@ -139,6 +139,24 @@ def test_the_command_from_a_run_to_the_report(tmp_path: Path, capsys: pytest.Cap
     assert (milestone / "report.html").is_file(), "neither evaluation replaces the other"
 
 
+def test_exported_clips_are_those_of_the_last_export(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    DualForce.from_preset("quickstart").save_pretrained(str(tmp_path / "run" / "model"))
+    (tmp_path / "run" / "config.yaml").write_text("data: {root: gone, synth: {size: 64}}\n")
+    argv = [str(tmp_path / "run"), "--frames", "25", "--export", str(tmp_path / "clips"), "--quiet"]
+    assert main([*argv, "--clips", "2"]) == 0
+    more = _named(tmp_path / "clips")
+    (tmp_path / "clips" / "another-system.mp4").touch()
+    assert main([*argv, "--clips", "1"]) == 0
+    fewer = _named(tmp_path / "clips") - {"another-system.mp4"}
+    assert fewer < more and (len(fewer), len(more)) == (3, 6)
+    assert (tmp_path / "clips" / "another-system.mp4").is_file(), "what it did not write stays"
+
+
+def _named(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir() if not path.name.startswith(".")}
+
+
 def _recorded(root: Path, run: Path) -> RunDir:
     """A run that was trained on the dataset at ``root``, as it says itself."""
     held = RunDir(run)

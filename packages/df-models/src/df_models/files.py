@@ -135,10 +135,12 @@ def check_owned(directory: Path, program: str, names: Iterable[str]) -> None:
         )
 
 
-def mark_owned(directory: Path, program: str) -> None:
-    """Leave the mark by which :func:`check_owned` knows the program's own directories."""
+def mark_owned(directory: Path, program: str) -> Path:
+    """Leave the mark, an empty file, by which :func:`check_owned` knows the program's own directories; its path."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / f".{program}").touch()
+    mark = directory / f".{program}"
+    mark.touch()
+    return mark
 
 
 def _try_writing(directory: Path, wanted: Path) -> None:

@@ -20,6 +20,8 @@ PROGRAM = "df-eval-clips"
 def export_clips(run_dir: Path, config: EvalConfig, out: Path, quiet: bool = False) -> int:
     """Write each clip's first frame, its sound and its true video, named as the clip; returns how many there are.
 
+    Files of an earlier export to the same place that are not written again are removed: they are other clips.
+
     Raises:
         UserError: no run or no held-out clips, or ``out`` holds something else.
     """
@@ -27,8 +29,12 @@ def export_clips(run_dir: Path, config: EvalConfig, out: Path, quiet: bool = Fal
     root = dataset_of(run, config)
     size = DualForce.from_pretrained(open_run(run.root, config.checkpoint).model).config.video_size
     clips, _ = held_out_clips(root, config, structure_encoder(root), size, person_of(run, root), quiet=quiet)
-    check_owned(out, PROGRAM, [f"{clip.key}{ending}" for clip in clips for ending in (".png", ".wav", ".mp4")])
-    mark_owned(out, PROGRAM)
+    names = [f"{clip.key}{ending}" for clip in clips for ending in (".png", ".wav", ".mp4")]
+    check_owned(out, PROGRAM, names)
+    mark = mark_owned(out, PROGRAM)
+    for name in set(mark.read_text().splitlines()).difference(names):
+        (out / Path(name).name).unlink(missing_ok=True)
+    mark.write_text("".join(f"{name}\n" for name in names))
     for clip in clips:
         frames, wave = clip.frames_THWC[: clip.length], clip.wave_N[: samples_for(clip.length)]
         write_image(out / f"{clip.key}.png", frames[0])
