@@ -94,6 +94,12 @@ def test_a_list_is_made_gone_on_with_and_tells_its_failures(files, tmp_path: Pat
     assert "3 clips made, 0 were there" in capsys.readouterr().out, "other settings are other clips"
     lines = [json.loads(line) for line in (tmp_path / "out" / "generated.jsonl").read_text().splitlines()]
     assert [line["out"] for line in lines[:2]] == ["b.mp4", "a.mp4"] and "failed" in lines[0]
+    record = tmp_path / "out" / "generated.jsonl"
+    record.write_text("".join(record.read_text().splitlines(keepends=True)[:-1]) + '{"out": "sub/c.m')  # a full disk
+    assert generate(files, manifest, tmp_path / "out", "--steps", "1") == 0
+    assert "1 clips made, 2 were there" in capsys.readouterr().out
+    assert generate(files, manifest, tmp_path / "out", "--steps", "1") == 0
+    assert "0 clips made, 3 were there" in capsys.readouterr().out, "what was recorded behind the damaged line is read"
 
 
 def test_a_clip_that_cannot_be_written_fails_alone(files, tmp_path: Path, capsys) -> None:

@@ -58,6 +58,25 @@ def test_turns_are_heard_whole_with_silence_between_them(session: Session) -> No
     assert all(m.image.shape == (16, 16, 3) for m in moments)
 
 
+def test_interruptions_may_overlap(session: Session) -> None:
+    """What comes before the last of them has ended is one turn, and spoken whole."""
+
+    async def talk() -> int:
+        talk = Talk(session)
+        talk.push(SPEECH)
+        await asyncio.to_thread(session.make)
+        first, second = (asyncio.create_task(talk.interrupt()) for _ in range(2))
+        await asyncio.sleep(0)
+        talk.push(SPEECH[:SIZE])
+        await first
+        talk.push(SPEECH[SIZE : 3 * SIZE])
+        await second
+        assert talk.end_turn()
+        return session.samples - session.frame * SIZE
+
+    assert within(60, talk()) == 3 * SIZE
+
+
 class Numbered:
     """A session whose frames are their own numbers; it is told what it heard and what was undone."""
 

@@ -38,8 +38,17 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log, in their order; none if there is no such file."""
     if not path.is_file():
         return []
-    texts = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(text) for text in texts if text.startswith("{") and text.endswith("}")]
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    lines = [_read(text) for text in texts]
+    return [line for line in lines if line is not None]
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) else None
 
 
 def smoothed(values: Sequence[float]) -> list[float]:

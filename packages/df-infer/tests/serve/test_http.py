@@ -22,8 +22,9 @@ from PIL import Image
 
 from df_infer.serve.command import check_port
 from df_infer.serve.config import ServeConfig
-from df_infer.serve.guard import read_token, turn_login
+from df_infer.serve.guard import Guard, read_token, turn_login
 from df_infer.serve.protocol import read_start
+from df_infer.serve.seats import CONNECTING
 from df_models.errors import UserError
 from df_models.media import read_audio, read_video, write_wav
 
@@ -207,11 +208,44 @@ def test_other_names_and_other_sites_are_refused(serve: Serve):
         ({"Host": "192.168.0.7"}, 403),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Host": "face.example"}, 200),
         ({"Host": "face.example", "Origin": "https://face.example"}, 200),
         ({"Host": f"localhost:{server.port}", "Origin": f"http://localhost:{server.port}"}, 200),
     ):
         assert http.get("/v1/about", headers=headers).status_code == status, headers
+
+
+def test_the_servers_own_name_may_have_capitals():
+    assert Guard(None, ServeConfig(host="MyHost.local"), None)._known("myhost.local")  # type: ignore[arg-type]
+
+
+def test_connections_on_which_nothing_comes_are_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("df_infer.serve.server.FIRST_REQUEST_S", 0.5)
+    server = serve()
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as silent,
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as half,
+        httpx.Client(base_url=server.http) as asks,
+    ):
+        half.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+        assert asks.get("/healthz").status_code == 200
+        for line in (silent, half):
+            with contextlib.suppress(ConnectionResetError):
+                assert line.recv(100) == b"", "closed"
+        assert asks.get("/healthz").status_code == 200
+
+
+def test_connections_beyond_twice_the_limit_are_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("df_infer.serve.server.MOST_CONNECTIONS", -CONNECTING)
+    server = serve(sessions=1, waiting=1)
+    with contextlib.ExitStack() as held:
+        lines = [held.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10)) for _ in range(5)]
+        with contextlib.suppress(ConnectionResetError):
+            assert lines[-1].recv(100) == b"", "closed"
+        lines[0].settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            lines[0].recv(100)
 
 
 def test_open_address_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -233,6 +267,9 @@ def test_open_address_needs_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_token(ServeConfig(token_file=str(tmp_path / "token")))
     (tmp_path / "token").write_bytes(b"\xff\xfe" * 20)
     with pytest.raises(UserError, match="no text"):
+        read_token(ServeConfig(token_file=str(tmp_path / "token")))
+    (tmp_path / "token").write_text("ein langes Kennwort für alle")
+    with pytest.raises(UserError, match="ASCII"):
         read_token(ServeConfig(token_file=str(tmp_path / "token")))
     (tmp_path / "token").write_text(TOKEN.decode() + "\n")
     assert read_token(ServeConfig(host="0.0.0.0", token_file=str(tmp_path / "token"))) == TOKEN

@@ -46,6 +46,21 @@ def test_player_begins_with_enough_and_stands_still_where_sound_is_lacking():
     assert player.sound(960).all() and number_of(player.image()) == 5
 
 
+def test_frames_that_nobody_asks_for_are_let_go():
+    """A browser may take the sound alone."""
+    player = Player(STILL)
+    for first in range(0, 400, 4):
+        player.show(piece(first, 4))
+        for _ in range(8):
+            player.sound(960)
+    assert len(player._frames) <= BEGIN_FRAMES + 4 and player.dropped == 0
+    assert number_of(player.image()) == int(player.position())
+    for _ in range(4):
+        player.sound(960)
+    player.image()
+    assert player.dropped == 1, "of two frames that passed, the first was not asked for"
+
+
 def test_player_drops_what_was_not_seen_and_goes_on():
     player = Player(STILL)
     player.show(piece(0, 1))

@@ -278,6 +278,38 @@ def test_start_that_cannot_be_used_is_refused_in_a_line(server: Running, message
     asyncio.run(client())
 
 
+def test_first_message_that_is_no_text_is_told(server: Running):
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            await socket.send(b"\0\0")
+            with pytest.raises(ConnectionClosed):
+                await told(socket, "ready")
+            assert socket.close_code == 1008 and "must be text" in (socket.close_reason or "")
+
+    asyncio.run(client())
+
+
+def test_face_that_cannot_be_opened_anew_is_the_servers_failure(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    server = serve()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no memory is left")
+
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            await begin(socket)
+            monkeypatch.setattr(server.backend, "open", broken)
+            await socket.send(json.dumps({"type": "settings", "settings": {"seed": 1}}))
+            with pytest.raises(ConnectionClosed):
+                await told(socket, "cleared")
+            assert (socket.close_code, socket.close_reason) == (1011, "the server failed")
+
+    asyncio.run(client())
+    assert "session failed" in caplog.text and "no memory is left" in caplog.text
+
+
 def test_garbage_in_a_session_ends_it_alone(serve: Serve):
     async def client() -> None:
         url = serve(sessions=5).ws

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -82,8 +83,8 @@ def make_all(job: Job, items: Sequence[Item], tell: Callable[[str], None]) -> Ma
     """
     if not job.pipeline.model.config.has_video:
         raise UserError("a list of clips needs a model with video; this one makes structure alone")
-    with one_writer(job.out, "df-infer"), (job.out / RECORD).open("a", encoding="utf-8") as file:
-        known = {line["out"]: line["key"] for line in read_log(job.out / RECORD) if line.get("key")}
+    with one_writer(job.out, "df-infer"), _record(job.out / RECORD) as file:
+        known = {line["out"]: line["key"] for line in read_log(job.out / RECORD) if {"out", "key"} <= line.keys()}
         counts = {"made": 0, "there": 0, "failed": 0}
 
         def failed(item: Item, error: Exception) -> None:
@@ -105,6 +106,15 @@ def make_all(job: Job, items: Sequence[Item], tell: Callable[[str], None]) -> Ma
             told = f"{job.out}: {Made(**counts)}, the others are not recorded; the same command makes them"
             raise type(interrupt)(told) from interrupt
     return Made(**counts)
+
+
+def _record(path: Path) -> TextIO:
+    """Open the record to go on with; a last line that a crash cut short is ended, so that the next stands alone."""
+    with path.open("a+b") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        if file.read(1) not in (b"", b"\n"):
+            file.write(b"\n")
+    return path.open("a", encoding="utf-8")
 
 
 def _groups(

@@ -131,6 +131,7 @@ class Conversation:
             raise
         finally:
             self._house.metrics.ended.labels(reason).inc()
+            self._house.metrics.left_out_s.inc(0.0 if self._speaker is None else self._speaker.left_out_s)
             event("session ends", session=self.id, reason=reason, lasted_s=_since(began), frames=self._frames)
         return reason
 

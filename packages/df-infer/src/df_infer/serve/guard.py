@@ -84,6 +84,8 @@ def read_token(config: ServeConfig) -> bytes | None:
         return None
     if len(text) < SHORTEST_TOKEN:
         raise UserError(f"the token must have {SHORTEST_TOKEN} characters or more")
+    if not text.isascii():
+        raise UserError("the token must be of ASCII characters: a header carries no others")
     return text.encode()
 
 
@@ -103,7 +105,7 @@ class Guard:
         self._uploads = self._sockets = 0
         self._names = {
             *LOOPBACK_NAMES,
-            config.host,
+            config.host.lower(),
             *(name.strip().lower() for name in (config.allow_hosts or "").split(",")),
         } - {""}
 
@@ -136,7 +138,7 @@ class Guard:
         if not self._known(_name(host)):
             return 403, "this server is not known by that name; start it with --allow-hosts if it should be"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _origin(origin) != host.lower():
             return 403, "another site's page may not use this server"
         return None
 
@@ -203,6 +205,14 @@ def _name(host: str) -> str:
     """The host of a Host header, without its port."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _origin(origin: str) -> str:
+    """The host and port of an Origin header."""
+    try:
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
 

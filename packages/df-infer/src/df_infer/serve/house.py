@@ -17,7 +17,7 @@ from df_infer.credentials import Credentials
 from df_infer.sampling.steps import together
 from df_infer.serve.backend import Backend
 from df_infer.serve.config import ServeConfig
-from df_infer.serve.engine import Engine, soon
+from df_infer.serve.engine import Engine
 from df_infer.serve.logs import noticing
 from df_infer.serve.metrics import Metrics
 from df_infer.serve.protocol import RATES, FaceSettings
@@ -67,6 +67,7 @@ class House:
         self.jobs = 0
         self.metrics = Metrics(self.engine, self.seats, lambda: self.jobs)
         self.decoding = asyncio.Semaphore(2)
+        self._cropping = asyncio.Lock()  # a face detector is no two threads'
         self._example = example_HWC
         self._portraits: OrderedDict[str, np.ndarray] = OrderedDict()
 
@@ -119,7 +120,7 @@ class House:
         return name
 
     async def read_portrait(self, path: Path, warnings: list[str] | None = None) -> np.ndarray:
-        """Read and crop an image; a few at a time, since a small file may hold many pixels.
+        """Read and crop an image, beside the engine; a few at a time, since a small file may hold many pixels.
 
         Args:
             warnings: takes what is warned of.
@@ -129,7 +130,8 @@ class House:
         told = [] if warnings is None else warnings
         async with self.decoding:
             image = await asyncio.to_thread(noticing, told, read_image, path, most_pixels=self.config.portrait_pixels)
-        return await self.engine.do(soon(), noticing, told, self.backend.portrait, image)
+            async with self._cropping:
+                return await asyncio.to_thread(noticing, told, self.backend.portrait, image)
 
     def check(self, settings: FaceSettings) -> None:
         """Refuse settings beyond the server's own limits.

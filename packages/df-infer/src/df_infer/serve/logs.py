@@ -41,6 +41,11 @@ def failure(what: str, **fields: object) -> None:
     _log.error(what, extra={"fields": fields}, exc_info=True)
 
 
+def failed(what: str, error: BaseException, **fields: object) -> None:
+    """Log an exception that ended a task."""
+    _log.error(what, extra={"fields": fields}, exc_info=error)
+
+
 class _Noticing(logging.Handler):
     """Keeps warnings of one thread."""
 

@@ -40,7 +40,7 @@ class Player:
         self._frames: deque[tuple[int, np.ndarray]] = deque()
         self._playing = self._held = self._ending = False
         self._anchor = time.monotonic()
-        self._shown = -1
+        self._current = self._shown = -1
         self.dropped = self.stalls = 0
 
     def position(self) -> float:
@@ -82,7 +82,14 @@ class Player:
             lacks -= len(taken[-1])
         self._samples -= count
         self._played += count
+        self._pass_frames()
         return np.concatenate(taken)
+
+    def _pass_frames(self) -> None:
+        """Let go of the frames before now: nobody need ask for them, where a browser takes no video."""
+        now = self._played // PER_FRAME
+        while self._frames and self._frames[0][0] <= now:
+            self._current, self._image = self._frames.popleft()
 
     @property
     def waiting(self) -> int:
@@ -97,11 +104,10 @@ class Player:
 
     def image(self) -> np.ndarray:
         """The frame of now, uint8 ``[H, W, 3]``; those before it that were not asked for are dropped."""
-        now = self._played // PER_FRAME
-        while self._frames and self._frames[0][0] <= now:
-            number, self._image = self._frames.popleft()
-            self.dropped += max(0, number - self._shown - 1) if self._shown >= 0 and number > self._shown else 0
-            self._shown = number
+        self._pass_frames()
+        if self._shown >= 0:
+            self.dropped += max(0, self._current - self._shown - 1)
+        self._shown = self._current
         return self._image
 
     async def until(self, seconds: float) -> None:

@@ -15,7 +15,7 @@ from aiortc.mediastreams import MediaStreamError
 from df_infer.serve.conversation import Conversation
 from df_infer.serve.guard import turn_login
 from df_infer.serve.house import House
-from df_infer.serve.logs import failure
+from df_infer.serve.logs import failed, failure
 from df_infer.serve.player import PictureTrack, Player, SoundTrack
 from df_infer.serve.protocol import BROWSER_RATE, Start, pcm_float, to_json
 from df_infer.serve.seats import CONNECTING, Full
@@ -182,6 +182,10 @@ class _Session:
                 self._say(to_json("error", message=self._fault))
             else:
                 words = _last_words(runner, reader, hearer)
+                for task in (reader, hearer):  # the session logs its own
+                    error = task.exception() if task.done() else None
+                    if error is not None and not isinstance(error, UserError):
+                        failed("session failed", error, session=self._session.id)
                 if runner.done() and not runner.exception() and runner.result() == "ended":
                     most_s = self._house.config.ahead_s + 1
                     await _first_of(most_s, self._player.finish(), self._gone.wait())

@@ -7,9 +7,11 @@ import logging
 import signal
 import socket
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from df_infer.serve.config import ServeConfig
 from df_infer.serve.house import House
@@ -20,8 +22,40 @@ GRACE_S = 5.0
 """Sessions have so long to hear that the server stops, and connections to close."""
 MOST_CONNECTIONS = 200
 """Beside those of sessions: pages being loaded, and sockets on which nothing comes."""
+FIRST_REQUEST_S = 10.0
+"""A connection on which no whole header came in so long is closed."""
 PING_S = 20.0
 """A WebSocket whose other end does not answer within as long again is taken for dead."""
+
+
+_Protocol: Any = AutoHTTPProtocol
+
+
+class Connection(_Protocol):  # type: ignore[misc]
+    """uvicorn's connection, which by itself waits for a first request for ever.
+
+    Beyond its limit of connections uvicorn answers requests with 503; beyond twice as many they are closed here.
+    """
+
+    _first: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """See :class:`asyncio.Protocol`."""
+        super().connection_made(transport)
+        if len(self.connections) > 2 * self.limit_concurrency:
+            transport.abort()
+        else:
+            self._first = self.loop.call_later(FIRST_REQUEST_S, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See :class:`asyncio.Protocol`."""
+        if self._first is not None:
+            self._first.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None and self in self.connections:  # else it has a request, or became a WebSocket
+            self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -72,6 +106,7 @@ def make_server(app: FastAPI, config: ServeConfig) -> Server:
             app,
             host=config.host,
             port=config.port,
+            http=Connection,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -11,7 +11,7 @@ from df_infer.serve.conversation import Conversation
 from df_infer.serve.fmp4 import MIMES, OFFSET_S, Fragmenter
 from df_infer.serve.guard import subprotocol
 from df_infer.serve.house import House
-from df_infer.serve.logs import failure
+from df_infer.serve.logs import failed
 from df_infer.serve.protocol import Start, pack, pcm_float, read_start, to_json
 from df_infer.serve.seats import Full
 from df_infer.serve.stream import Stream
@@ -40,8 +40,10 @@ async def talk(socket: WebSocket, house: House) -> None:
         house.metrics.refused.labels(str(code)).inc()
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await socket.send_text(to_json("error", message=reason))
-    except (KeyError, RuntimeError, WebSocketDisconnect):
-        pass  # it left, or its first message was no text
+    except KeyError:
+        code, reason = REFUSED, "the first message must be text: the start message as JSON"
+    except (RuntimeError, WebSocketDisconnect):
+        pass  # it left
     await _close(socket, code, reason)
 
 
@@ -57,8 +59,12 @@ async def _session(socket: WebSocket, house: House, start: Start) -> tuple[int, 
         if runner.done() and not writer.done():
             return await _wind_up(runner, stream, writer)
         for task in (reader, writer):
-            if task.done() and isinstance(error := task.exception(), UserError):
+            error = task.exception() if task.done() else None
+            if isinstance(error, UserError):
                 return REFUSED, str(error)
+            if error is not None and not isinstance(error, WebSocketDisconnect):
+                failed("session failed", error, session=session.id)
+                return BROKEN, "the server failed"
         return NORMAL, "left"
     finally:
         for task in (writer, reader, runner):
@@ -82,6 +88,8 @@ async def _wind_up(runner: asyncio.Task[str], stream: Stream, writer: asyncio.Ta
         stream.say(to_json("error", message=reason))
     stream.close()
     await asyncio.wait((writer,), timeout=SEND_S)
+    if writer.done() and (broken := writer.exception()) is not None:
+        failed("sending failed", broken)
     return code, reason
 
 
@@ -121,9 +129,6 @@ async def _write(socket: WebSocket, stream: Stream, start: Start, house: House) 
                 await socket.send_bytes(await asyncio.to_thread(coder.fragment, item))
     except (TimeoutError, WebSocketDisconnect, RuntimeError):
         return
-    except Exception:
-        failure("sending failed")
-        raise
     finally:
         if coder is not None:
             coder.close()

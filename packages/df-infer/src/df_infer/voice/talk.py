@@ -59,6 +59,7 @@ class Talk:
         self._alone, self._closed, self._saying = asyncio.Lock(), False, False
         self._came, self._went, self._made = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._held_back: list[np.ndarray | None] | None = None  # what came during an interruption; None ends a turn
+        self._interruptions = 0
 
     def push(self, pcm_N: np.ndarray) -> None:
         """Take the next piece of a turn: mono, float32 or int16, at the session's rate.
@@ -100,16 +101,19 @@ class Talk:
         Speech that comes meanwhile is the next turn.
         """
         self._turns.clear()
-        self._held_back = []
+        self._held_back = []  # what came during an earlier interruption is interrupted, too
+        self._interruptions += 1
         try:
             async with self._alone:
                 frame = await asyncio.to_thread(self.session.clear, self._taken)
                 kept = [self._moments[place] for place in range(min(frame - self._taken, len(self._moments)))]
                 self._moments = deque(moment._replace(audio=None, ends=False) for moment in kept)
         finally:
-            came, self._held_back = self._held_back, None
-            for pcm_N in came:
-                self.end_turn() if pcm_N is None else self.push(pcm_N)
+            self._interruptions -= 1
+            if not self._interruptions:
+                came, self._held_back = self._held_back, None
+                for pcm_N in came:
+                    self.end_turn() if pcm_N is None else self.push(pcm_N)
             self._came.set()
             self._went.set()
 
