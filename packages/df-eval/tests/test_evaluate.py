@@ -147,10 +147,14 @@ def test_exported_clips_are_those_of_the_last_export(tmp_path: Path) -> None:
     assert main([*argv, "--clips", "2"]) == 0
     more = _named(tmp_path / "clips")
     (tmp_path / "clips" / "another-system.mp4").touch()
+    (tmp_path / "mine.mp4").touch()
+    with (tmp_path / "clips" / ".df-eval-clips").open("a") as mark:
+        mark.write("\n..\n../mine.mp4\n")
     assert main([*argv, "--clips", "1"]) == 0
     fewer = _named(tmp_path / "clips") - {"another-system.mp4"}
     assert fewer < more and (len(fewer), len(more)) == (3, 6)
     assert (tmp_path / "clips" / "another-system.mp4").is_file(), "what it did not write stays"
+    assert (tmp_path / "mine.mp4").is_file(), "the list of what was written is not trusted as a path"
 
 
 def _named(directory: Path) -> set[str]:

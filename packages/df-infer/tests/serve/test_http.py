@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -9,9 +10,11 @@ import logging
 import re
 import socket
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from PIL import Image
 
 from df_infer.serve.command import check_port
 from df_infer.serve.config import ServeConfig
+from df_infer.serve.engine import soon
 from df_infer.serve.guard import Guard, read_token, turn_login
 from df_infer.serve.protocol import read_start
 from df_infer.serve.seats import CONNECTING
@@ -86,6 +90,37 @@ def test_probes_and_figures(client: httpx.Client):
     assert about["mimes"]["opus"].startswith("video/mp4") and about["rate"] == 48_000
     assert f"RATE = {about['rate']};" in client.get("/page/sound.js").text
     assert (about["model"], about["size"], about["fps"]) == ("fake", SIZE, 25)
+
+
+def test_portrait_is_cropped_beside_the_engine(client: httpx.Client, server: Running, monkeypatch: pytest.MonkeyPatch):
+    """The engine, which makes everybody's chunks, is free while a large image is cropped."""
+    cropping, computed = threading.Event(), threading.Event()
+
+    def crop(image_HWC: np.ndarray) -> np.ndarray:
+        cropping.set()
+        assert computed.wait(10), "the engine waits for the crop"
+        return image_HWC[:SIZE, :SIZE]
+
+    monkeypatch.setattr(server.backend, "portrait", crop)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, "/v1/portraits", content=png())
+        assert cropping.wait(10)
+        asyncio.run_coroutine_threadsafe(server.house.engine.do(soon(), computed.set), server.loop).result(20)
+        assert answer.result().status_code == 200
+
+
+def test_oldest_portraits_go_first(client: httpx.Client, server: Running, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("df_infer.serve.house.MOST_PORTRAITS", 1)
+    first, second = (client.post("/v1/portraits", content=png()).json()["id"] for _ in range(2))
+    assert server.house.portrait(second).shape == (SIZE, SIZE, 3)
+    with pytest.raises(UserError, match="upload it again"):
+        server.house.portrait(first)
+
+
+def test_uploads_are_limited_in_number(client: httpx.Client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("df_infer.serve.guard.MOST_UPLOADS", 0)
+    answer = client.post("/v1/portraits", content=png())
+    assert answer.status_code == 429 and "uploads are under way" in answer.text
 
 
 def test_portrait_is_cropped_and_named(client: httpx.Client):
@@ -243,6 +278,8 @@ def test_connections_beyond_twice_the_limit_are_closed(serve: Serve, monkeypatch
         lines = [held.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10)) for _ in range(5)]
         with contextlib.suppress(ConnectionResetError):
             assert lines[-1].recv(100) == b"", "closed"
+        lines[1].sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b" 503 " in lines[1].recv(100), "beyond the limit"
         lines[0].settimeout(0.3)
         with pytest.raises(TimeoutError):
             lines[0].recv(100)

@@ -286,6 +286,28 @@ def test_connections_are_counted_while_they_are_being_answered(monkeypatch: pyte
     asyncio.run(scene())
 
 
+def test_failure_of_the_server_is_told_and_logged(
+    server: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def broken(*_: object) -> None:
+        raise RuntimeError("no memory is left")
+
+    async def client() -> None:
+        async with Browser(server, None) as browser:
+            await browser.told("ready")
+            monkeypatch.setattr(server.backend, "open", broken)
+            browser.channel.send(json.dumps({"type": "settings", "settings": {"seed": 1}}))
+            assert (await browser.told("error"))["message"] == "the server failed"
+
+    asyncio.run(client())
+    assert "session failed" in caplog.text and "no memory is left" in caplog.text
+
+
+def test_what_webrtc_has_no_choice_of_is_refused(client: httpx.Client):
+    answer = client.post("/v1/webrtc", json={"sdp": "", "start": {"rate": 8000}})
+    assert answer.status_code == 422 and "rate" in answer.text
+
+
 def test_client_that_floods_the_channel_is_told_why(serve: Serve):
     async def client() -> None:
         async with Browser(serve(message_bytes=1000), None) as browser:

@@ -289,6 +289,17 @@ def test_first_message_that_is_no_text_is_told(server: Running):
     asyncio.run(client())
 
 
+def test_who_says_nothing_is_closed(server: Running, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("df_infer.serve.sockets.START_S", 0.2)
+
+    async def client() -> None:
+        async with connect(server.ws) as socket, asyncio.timeout(5):
+            await socket.wait_closed()
+            assert socket.close_code == 1008 and "no start message" in (socket.close_reason or "")
+
+    asyncio.run(client())
+
+
 def test_face_that_cannot_be_opened_anew_is_the_servers_failure(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

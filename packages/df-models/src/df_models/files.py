@@ -136,7 +136,7 @@ def check_owned(directory: Path, program: str, names: Iterable[str]) -> None:
 
 
 def mark_owned(directory: Path, program: str) -> Path:
-    """Leave the mark, an empty file, by which :func:`check_owned` knows the program's own directories; its path."""
+    """Leave the mark by which :func:`check_owned` knows the program's own directories; return this file's path."""
     directory.mkdir(parents=True, exist_ok=True)
     mark = directory / f".{program}"
     mark.touch()

@@ -15,6 +15,7 @@ from df_models.media import write_image, write_video, write_wav
 from df_models.time import samples_for
 
 PROGRAM = "df-eval-clips"
+ENDINGS = (".png", ".wav", ".mp4")
 
 
 def export_clips(run_dir: Path, config: EvalConfig, out: Path, quiet: bool = False) -> int:
@@ -29,11 +30,12 @@ def export_clips(run_dir: Path, config: EvalConfig, out: Path, quiet: bool = Fal
     root = dataset_of(run, config)
     size = DualForce.from_pretrained(open_run(run.root, config.checkpoint).model).config.video_size
     clips, _ = held_out_clips(root, config, structure_encoder(root), size, person_of(run, root), quiet=quiet)
-    names = [f"{clip.key}{ending}" for clip in clips for ending in (".png", ".wav", ".mp4")]
+    names = [f"{clip.key}{ending}" for clip in clips for ending in ENDINGS]
     check_owned(out, PROGRAM, names)
     mark = mark_owned(out, PROGRAM)
     for name in set(mark.read_text().splitlines()).difference(names):
-        (out / Path(name).name).unlink(missing_ok=True)
+        if Path(name).name == name and name.endswith(ENDINGS):  # the mark is a file, and may say anything
+            (out / name).unlink(missing_ok=True)
     mark.write_text("".join(f"{name}\n" for name in names))
     for clip in clips:
         frames, wave = clip.frames_THWC[: clip.length], clip.wave_N[: samples_for(clip.length)]

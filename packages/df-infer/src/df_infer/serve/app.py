@@ -27,7 +27,7 @@ from df_infer.serve.fmp4 import MIMES
 from df_infer.serve.guard import Guard
 from df_infer.serve.house import PAGE, House
 from df_infer.serve.jobs import Job, Jobs
-from df_infer.serve.protocol import BROWSER_RATE, FaceSettings, Start, first_fault
+from df_infer.serve.protocol import BROWSER_RATE, FaceSettings, Start, Wanted, first_fault
 from df_infer.serve.rtc import Connections
 from df_infer.serve.seats import Full
 from df_infer.serve.sockets import talk
@@ -58,7 +58,7 @@ class Offer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sdp: str = Field(max_length=60_000)
-    start: Start = Start()
+    start: Wanted = Wanted()
 
 
 class Answer(BaseModel):
@@ -226,7 +226,7 @@ def _add_live(app: FastAPI) -> None:
         house: House = app.state.house
         if house.seats.full:
             raise Full(f"all {house.seats.limit} places are taken, and so is the line; try again later")
-        start = offer.start.model_copy(update={"rate": BROWSER_RATE, "microphone": True})
+        start = Start(**dict(offer.start), rate=BROWSER_RATE, microphone=True)
         return Answer(sdp=await app.state.connections.answer(offer.sdp, start))
 
     @app.websocket("/v1/live")

@@ -52,11 +52,22 @@ class FaceSettings(_Message):
     drive: bool = False
 
 
-class Start(_Message):
-    """Begins a session.
+class Wanted(_Message):
+    """Whose face a session shows, and how it is made.
 
     Attributes:
         portrait: `example`, or the id that uploading a portrait returned.
+    """
+
+    type: Literal["start"] = "start"
+    portrait: str = Field(default="example", max_length=64)
+    settings: FaceSettings = FaceSettings()
+
+
+class Start(Wanted):
+    """Begins a session over WebSocket.
+
+    Attributes:
         rate: samples a second of the sound that is sent, and of that which comes back.
         microphone: the sound comes from a microphone, at its own pace: what is late is caught up in pauses. Otherwise
             it may come as fast as it likes, and every sample is spoken.
@@ -64,13 +75,10 @@ class Start(_Message):
         sound: how the sound of `fmp4` is coded.
     """
 
-    type: Literal["start"] = "start"
-    portrait: str = Field(default="example", max_length=64)
     rate: int = 16_000
     microphone: bool = False
     pictures: Literal["raw", "fmp4"] = "raw"
     sound: Literal["opus", "aac"] = "opus"
-    settings: FaceSettings = FaceSettings()
 
 
 class Clear(_Message):

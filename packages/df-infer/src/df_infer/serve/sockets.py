@@ -31,7 +31,7 @@ async def talk(socket: WebSocket, house: House) -> None:
     code, reason = NORMAL, ""
     try:
         async with asyncio.timeout(START_S):
-            text = await socket.receive_text()
+            text = await _first_text(socket)
         code, reason = await _session(socket, house, read_start(text))
     except TimeoutError:
         code, reason = REFUSED, f"no start message came within {START_S:g} s"
@@ -40,11 +40,16 @@ async def talk(socket: WebSocket, house: House) -> None:
         house.metrics.refused.labels(str(code)).inc()
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await socket.send_text(to_json("error", message=reason))
-    except KeyError:
-        code, reason = REFUSED, "the first message must be text: the start message as JSON"
     except (RuntimeError, WebSocketDisconnect):
         pass  # it left
     await _close(socket, code, reason)
+
+
+async def _first_text(socket: WebSocket) -> str:
+    try:
+        return await socket.receive_text()
+    except KeyError as error:  # Starlette's answer to bytes
+        raise UserError("the first message must be text: the start message as JSON") from error
 
 
 async def _session(socket: WebSocket, house: House, start: Start) -> tuple[int, str]:

@@ -7,8 +7,8 @@ from df_train.config import TrainConfig
 
 
 def of_every_step(config: TrainConfig, clips: int) -> list[str]:
-    """A line if a step's batch is larger than a training split of so many clips; 0: it is not known."""
-    if not 0 < clips < config.data.batch_size:
+    """A line if a step's batch is larger than a training split of so many clips."""
+    if clips >= config.data.batch_size:
         return []
     return [
         f"data.batch_size: a step takes {config.data.batch_size} clips of {clips}, so some come more than once in it"

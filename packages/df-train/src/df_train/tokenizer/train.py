@@ -147,6 +147,7 @@ def _fit(
 
 
 def rhythm_of(config: TokenizerConfig) -> Rhythm:
+    """How long it runs, and when it logs, measures and saves."""
     return Rhythm("tokenizer", config.steps, config.log_every, config.eval_every, config.checkpoint)
 
 
