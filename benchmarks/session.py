@@ -12,6 +12,7 @@ its second one: identity to the portrait (last over second), and by how many fra
     uv run python benchmarks/session.py --run runs/quickstart --seconds 1800 --threads 2      # a soak
     uv run python benchmarks/session.py --run runs/quickstart --seconds 30 --sessions 2       # two on one model
     uv run python benchmarks/session.py --sessions 4 --seconds 30 --cost                # what a batch costs, no clock
+    uv run python benchmarks/session.py --seconds 30 --heavy 40          # beside one whose chunks take 40 steps each
 
 Of several sessions each is shown twice: with its chunks made one after the other, and with those that are due together
 in one batch. Before that, in the same process, what a batch costs: chunks of 1, 2, .. sessions made together, by the
@@ -40,7 +41,7 @@ from df_infer import Pipeline, Session
 from df_infer.config import RolloutConfig
 from df_infer.live.session import Segment
 from df_infer.sampling.steps import together as run_together
-from df_infer.serve.engine import Engine
+from df_infer.serve.engine import AFTER_S, Engine
 from df_infer.serve.house import PAGE
 from df_models import DualForce
 from df_models.encoders import load_audio_encoder, load_reference_encoder, load_video_vae
@@ -131,6 +132,7 @@ def spoken(
     seconds: float,
     engine: Engine | None = None,
     seen: Repetitions | None = None,
+    after_s: float = 0.0,
 ) -> list[Chunk]:
     """Push the sound by the clock, over and over, and make each chunk as soon as it is due.
 
@@ -138,7 +140,7 @@ def spoken(
     and with it what else waits.
     """
     chunks, pushed, began = [], 0, time.perf_counter()
-    while pushed < seconds * SAMPLE_RATE:
+    while pushed < seconds * SAMPLE_RATE and time.perf_counter() < began + seconds:
         ahead = pushed / SAMPLE_RATE - (time.perf_counter() - began)
         if ahead > 0:
             time.sleep(ahead)
@@ -146,7 +148,7 @@ def spoken(
             session.push(np.take(wave_N, range(pushed, pushed + PIECE), mode="wrap"))
             pushed += PIECE
         if session.due:
-            seen_by = time.monotonic() + TEMPORAL_STRIDE / FPS
+            seen_by = time.monotonic() + TEMPORAL_STRIDE / FPS + after_s
             segment = session.make() if engine is None else engine.submit_steps(seen_by, session.steps).result()
             assert segment is not None
             if seen is not None:
@@ -172,6 +174,7 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, default=Path("examples/speech.wav"), help="what is spoken, over and over")
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
     parser.add_argument("--sessions", type=int, default=1, help="sessions at once (default: 1)")
+    parser.add_argument("--heavy", type=int, metavar="STEPS", help="one more session, with so many solver steps")
     parser.add_argument("--compile", action="store_true", help="compile the model's step")
     parser.add_argument("--cost", action="store_true", help="of several sessions, only what a batch of them costs")
     args = parser.parse_args()
@@ -188,13 +191,15 @@ def main() -> None:
     if args.sessions > 1:
         figures["cost"] = cost(pipeline, image, wave, args.sessions, device)
         parts.append(cost_table(figures["cost"]))
-    ways = (1,) if args.sessions == 1 else (1, args.sessions)
+    several = args.sessions + (args.heavy is not None)
+    ways = (1,) if several == 1 else (1, several)
     for together in () if args.cost else ways:
         found = by_the_clock(args, pipeline, image, wave, together)
-        figures |= found[0] if args.sessions == 1 else {f"sessions, {together} in a batch": found}
+        figures |= found[0] if several == 1 else {f"sessions, {together} in a batch": found}
         parts.append(session_table(found, together))
     name = "soak" if args.seconds >= SOAK_S else "session"
-    name += f"s-{args.sessions}" * (args.sessions > 1) + "-cost" * args.cost + "-compiled" * args.compile
+    name += f"s-{args.sessions}" * (args.sessions > 1) + f"-beside-{args.heavy}-steps" * (args.heavy is not None)
+    name += "-cost" * args.cost + "-compiled" * args.compile
     text = "\n\n".join(parts)
     print(f"wrote {write_result(args.out, name, args, device, figures, text)}\n\n{text}")
 
@@ -204,10 +209,15 @@ def by_the_clock(
 ) -> list[dict[str, float]]:
     """The figures of each session, all at once, with so many chunks in a batch at most."""
     sessions = [Session(pipeline, image, cropped=True, seed=seed) for seed in range(args.sessions)]
-    engine = Engine(together) if args.sessions > 1 else None
-    with ThreadPoolExecutor(args.sessions) as threads:
+    if args.heavy is not None:
+        more = pipeline.rollout.model_copy(update={"steps": args.heavy})
+        sessions.append(Session(pipeline, image, cropped=True, seed=args.sessions, rollout=more))
+    after = [0.0] * args.sessions + [AFTER_S] * (args.heavy is not None)  # as the server has it
+    engine = Engine(together) if len(sessions) > 1 else None
+    with ThreadPoolExecutor(len(sessions)) as threads:
         seen = [Repetitions(len(wave) // PIXEL_FRAME) for _ in sessions]
-        each = list(threads.map(lambda *of: spoken(of[0], wave, args.seconds, engine, of[1]), sessions, seen))
+        of_each = sessions, seen, after
+        each = list(threads.map(lambda *of: spoken(of[0], wave, args.seconds, engine, *of[1:]), *of_each))
     if engine is not None:
         engine.stop()
     found = [summary(chunks) | told(chunks, session) for chunks, session in zip(each, sessions)]
@@ -259,7 +269,9 @@ def cost_table(shares: dict[str, dict[str, float]]) -> str:
 def session_table(found: list[dict[str, float]], together: int) -> str:
     """The sessions' figures as Markdown."""
     head = ("", *(f"session {index + 1}" if len(found) > 1 else "" for index in range(len(found))))
-    text = table(head, [(name.replace("_", " "), *(f"{of[name]:.4g}" for of in found)) for name in found[0]])
+    names = dict.fromkeys(name for of in found for name in of)
+    cells = [[f"{of[name]:.4g}" if name in of else "–" for of in found] for name in names]
+    text = table(head, [(name.replace("_", " "), *row) for name, row in zip(names, cells)])
     if len(found) == 1:
         return text
     way = "one after the other" if together == 1 else f"up to {together} in a batch, where they are due together"
@@ -267,13 +279,20 @@ def session_table(found: list[dict[str, float]], together: int) -> str:
 
 
 def told(chunks: list[Chunk], session: Session) -> dict[str, float]:
-    """When the first frame was there, how long a frame waits for sound, and what the session holds."""
-    return {"first_frame_s": chunks[0].made, "waits_for_sound_s": session.latency_s, "session_bytes": session.bytes}
+    """Video made per second, when the first frame was there, how long it waits for sound, what the session holds."""
+    return {
+        "made_per_second": sum(chunk.frames for chunk in chunks) / FPS / chunks[-1].made,
+        "first_frame_s": chunks[0].made,
+        "waits_for_sound_s": session.latency_s,
+        "session_bytes": session.bytes,
+    }
 
 
 def summary(chunks: list[Chunk]) -> dict[str, float]:
-    """The figures of a session's chunks, the first left out."""
+    """The figures of a session's chunks, the first left out; how many there are, where that is all."""
     warm = chunks[WARM:]
+    if not warm:
+        return {"chunks": 0}
     seconds = np.array([chunk.frames / FPS for chunk in warm])
     late = np.array([chunk.made - chunk.due for chunk in warm])
     between = np.diff([chunk.made for chunk in warm])

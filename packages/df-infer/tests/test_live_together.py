@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from df_infer import Session
 from df_infer.live.session import Segment
 from df_infer.pipeline import Pipeline
 from df_infer.sampling.steps import Asked, together
-from df_infer.serve.engine import WHENEVER, Engine
+from df_infer.serve.engine import NOW, TOGETHER_S, WHENEVER, Engine
 from df_models.encoders import random_tiny_vae
 from df_models.media import read_image
 from df_models.model.together import Ready, StepsTogether
@@ -191,7 +191,7 @@ def test_two_chunks_of_one_session_at_once_are_refused(pipeline: Pipeline, image
 def test_sessions_of_an_engine_are_each_as_alone(
     pipeline: Pipeline, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits while the engine is busy goes together; an interruption that comes meanwhile is taken after it."""
+    """What waits while the engine is busy goes together; an interruption is followed after it."""
     sizes = batch_sizes(monkeypatch)
     engine, gate, waves = Engine(together=3), threading.Event(), [pushed(seed) for seed in range(3)]
     sessions, others = ([Session(pipeline, image, seed=seed) for seed in range(3)] for _ in "ab")
@@ -202,59 +202,150 @@ def test_sessions_of_an_engine_are_each_as_alone(
     engine.submit(0.0, gate.wait, 5)
     sizes.clear()
     futures = [engine.submit_steps(1 + 0.01 * place, session.steps) for place, session in enumerate(sessions)]
-    cleared = engine.submit(1.005, sessions[1].clear, 0)
     gate.set()
     for future, segment in zip(futures, wanted, strict=True):
         made = future.result(20)
         assert made is not None and segment is not None
         np.testing.assert_allclose(made.structure, segment.structure, atol=STRUCTURE)
-    assert cleared.result(5) == 0 and [session.frame for session in sessions] == [1, 0, 1]
+    assert engine.submit(NOW, sessions[1].clear, 0).result(5) == 0
+    assert [session.frame for session in sessions] == [1, 0, 1]
     assert set(sizes) == {3}
     engine.stop()
 
 
-def counting(done: list[str], name: str, rounds: int, of: list[list[str]]) -> Iterator[Any]:
-    """Stands for a chunk of some steps; tells with whom it ran."""
-    for _ in range(rounds):
-        of[-1].append(name)
-        yield None
-    done.append(name)
+class Chunks:
+    """Stand-ins for chunks, in an engine whose steps cost nothing: who was made, in which rounds, in which order.
 
+    Attributes:
+        rounds: names of those who took part in each.
+        done: names in the order in which they, and calls, were done.
+    """
 
-def test_the_engine_makes_together_what_waits_the_earliest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    rounds: list[list[str]] = [[]]
+    def __init__(self, together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rounds: list[str] = []
+        self.done: list[str] = []
+        self._between: dict[int, Callable[[], Any]] = {}
+        monkeypatch.setattr("df_infer.sampling.steps._answered", self._answered)
+        self.engine, self._gate = Engine(together), threading.Event()
+        self.engine.submit(NOW, self._gate.wait, 5)
+        self.now = time.monotonic() + 100
 
-    def answered(asked: dict[int, Any], _makers: object) -> dict[int, Any]:
-        rounds.append([])
+    def _answered(self, asked: dict[int, Any], _makers: object) -> dict[int, Any]:
+        self.rounds.append("".join(sorted(asked.values())))
+        self._between.get(len(self.rounds), lambda: None)()
         return dict.fromkeys(asked)
 
-    monkeypatch.setattr("df_infer.sampling.steps._answered", answered)
-    engine, gate = Engine(together=3), threading.Event()
-    engine.submit(0.0, gate.wait, 5)
+    def after(self, rounds: int, call: Callable[[], Any]) -> None:
+        """Have something happen in the last of so many rounds."""
+        self._between[rounds] = call
 
-    def broken(*_: Any) -> Iterator[Any]:
+    def _steps(self, name: str, count: int) -> Iterator[Any]:
+        for _ in range(count):
+            yield name
+        self.done.append(name)
+
+    def add(self, name: str, due: float, count: int) -> Future[Any]:
+        """Submit a chunk of so many steps, due so many seconds from a moment far ahead."""
+        return self.engine.submit_steps(self.now + due, self._steps, name, count)  # pyright: ignore[reportArgumentType]
+
+    def call(self, name: str, due: float) -> Future[Any]:
+        return self.engine.submit(self.now + due, self.done.append, name)
+
+    def run(self) -> str:
+        """Make all; return the order in which they were done."""
+        self._gate.set()
+        while self.engine._begun or self.engine.waiting or len(self.done) < 1:
+            time.sleep(0.001)
+        self.engine.stop()
+        return "".join(self.done)
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> Chunks:
+    return Chunks(3, monkeypatch)
+
+
+def test_the_engine_makes_together_what_is_due_together_the_earliest_first(three: Chunks) -> None:
+    def broken() -> Iterator[Any]:
         yield from ()
         raise ZeroDivisionError
 
-    chunks = [
-        engine.submit_steps(deadline, counting, done, name, length, rounds)  # pyright: ignore[reportArgumentType]
-        for name, deadline, length in (("d", 1.04, 1), ("a", 1.0, 2), ("b", 1.02, 1), ("later", 2.0, 1))
-    ]
-    fails = engine.submit_steps(1.03, broken)  # pyright: ignore[reportArgumentType]
-    unbegun = engine.submit_steps(1.01, lambda: 1 / 0)  # pyright: ignore[reportArgumentType]
-    left = engine.submit_steps(1.015, counting, done, "left", 1, rounds)  # pyright: ignore[reportArgumentType]
-    whole = engine.submit(WHENEVER, done.append, "whole")
-    assert left.cancel() and engine.waiting >= 5
-    gate.set()
-    for future in (*chunks, whole):
-        future.result(5)
+    later = TOGETHER_S + 0.05
+    for name, due, count in (("d", 0.04, 1), ("a", 0.0, 3), ("b", 0.02, 1), ("c", 0.03, 1), ("l", later, 1)):
+        three.add(name, due, count)
+    fails = three.engine.submit_steps(three.now + 0.03, broken)  # pyright: ignore[reportArgumentType]
+    unbegun = three.engine.submit_steps(three.now + 0.01, lambda: 1 / 0)  # pyright: ignore[reportArgumentType]
+    left = three.add("x", 0.015, 1)
+    whole = three.engine.submit(WHENEVER, three.done.append, "w")
+    assert left.cancel() and three.engine.waiting >= 7
+    assert three.run() == "bcdalw", "three at most; each as soon as it is done; whoever left takes no place"
+    assert three.rounds == ["abc", "ad", "a", "l"], "d takes the first place that is free; l is due by itself"
+    assert whole.done()
     for future in (fails, unbegun):
         with pytest.raises(ZeroDivisionError):
             future.result(5)
+
+
+def test_a_chunk_that_is_due_joins_those_that_are_being_made(three: Chunks) -> None:
+    """Whoever asks for many steps keeps nobody waiting, and does not stand still either."""
+    three.add("a", 0.0, 5)
+    three.after(2, lambda: three.add("b", 0.1, 2))
+    assert three.run() == "ba"
+    assert three.rounds == ["a", "a", "ab", "ab", "a"]
+
+
+def test_one_that_is_late_is_not_all_that_is_due(three: Chunks) -> None:
+    """Steps that the machine is too slow for make their own face late, whose chunks then are always the first due."""
+    three.now -= 1000
+    three.add("a", 0.0, 4)
+    three.after(1, lambda: three.engine.submit_steps(time.monotonic() + 0.05, three._steps, "b", 1))  # pyright: ignore
+    assert three.run() == "ba"
+    assert three.rounds == ["a", "ab", "a", "a"]
+
+
+def test_a_chunk_that_is_due_sooner_goes_before_one_that_has_begun(three: Chunks) -> None:
+    """As any does before a whole video, which goes on where it stood."""
+    three.engine.submit_steps(WHENEVER, three._steps, "w", 3)  # pyright: ignore[reportArgumentType]
+    three.after(1, lambda: three.add("l", 1.0, 2))
+    three.after(2, lambda: three.add("s", 0.0, 2))
+    assert three.run() == "slw"
+    assert three.rounds == ["w", "l", "s", "s", "l", "w", "w"]
+
+
+def test_a_call_is_done_between_the_steps_of_chunks(three: Chunks) -> None:
+    three.add("a", 0.0, 3)
+    three.after(1, lambda: (three.call("w", 1.0), three.call("n", -50.0)))
+    assert three.run() == "naw"
+
+
+def test_an_engine_that_stops_ends_what_has_begun(three: Chunks) -> None:
+    begun = three.add("a", 0.0, 3)
+    unbegun: list[Future[Any]] = []
+
+    def stop() -> None:
+        unbegun.append(three.add("b", 0.0, 1))
+        threading.Thread(target=three.engine.stop).start()
+        while not three.engine._stopped:
+            time.sleep(0.001)
+
+    three.after(1, stop)
+    three.run()
+    assert begun.done() and unbegun[0].cancelled() and three.rounds == ["a", "a", "a"]
+
+
+def test_one_that_waits_for_another_that_stands_still_does_not_hold_it_up(
+    pipeline: Pipeline, image: np.ndarray
+) -> None:
+    """Two chunks of one session cannot be in one engine, but a thread beside it may hold a session."""
+    engine, (session,) = Engine(together=2), spoken(pipeline, image, 1)
+    with session._computing:
+        waits = engine.submit_steps(NOW, session.steps)
+        (other,) = spoken(pipeline, image, 1)
+        made = engine.submit_steps(time.monotonic() + 50, other.steps).result(20)
+        assert made is not None and not waits.done()
+    segment = waits.result(20)
+    assert segment is not None and segment.frame == 0
     engine.stop()
-    assert done == ["b", "a", "d", "later", "whole"], "three at most, what left takes no place, each as soon as done"
-    assert [names for names in rounds if names] == [["a", "b"], ["a"], ["d"], ["later"]], "later is due by itself"
 
 
 def test_a_chunk_that_was_stored_and_given_up_is_made_again(pipeline: Pipeline, image: np.ndarray) -> None:

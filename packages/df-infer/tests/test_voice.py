@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
@@ -234,6 +235,24 @@ def test_a_livekit_agent_of_another_rate_is_told(session: Session) -> None:
 
     with pytest.raises(UserError, match="speaks at 16000 Hz on 1 channels, the session hears 24000"):
         asyncio.run(Avatar(session).push_audio(rtc.AudioFrame(bytes(640), 16_000, 1, 320)))
+
+
+def test_a_face_that_fails_is_told_to_pipecat_and_speech_goes_on(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = pytest.importorskip("pipecat.frames.frames")
+    from pipecat.tests.utils import SleepFrame, run_test
+
+    from df_infer.voice.pipecat import FaceService
+
+    monkeypatch.setattr(session, "make", lambda: time.sleep(0.2) or 1 / 0)
+    spoken = frames.TTSAudioRawFrame(audio=SPEECH[:SIZE].tobytes(), sample_rate=RATE, num_channels=1)
+    asked = [spoken, frames.TTSStoppedFrame(), SleepFrame(0.5), spoken, frames.TTSStoppedFrame()]
+    down, up = within(60, run_test(FaceService(session), frames_to_send=asked))
+    (error,) = (frame for frame in up if isinstance(frame, frames.ErrorFrame))
+    assert "the face failed" in error.error and isinstance(error.exception, ZeroDivisionError)
+    kinds = [type(frame) for frame in down if isinstance(frame, frames.TTSAudioRawFrame | frames.TTSStoppedFrame)]
+    assert kinds == [frames.TTSStoppedFrame, frames.TTSAudioRawFrame, frames.TTSStoppedFrame]
 
 
 def test_a_pipecat_pipeline(session: Session) -> None:

@@ -17,6 +17,7 @@ from df_infer import cli
 from df_infer.config import RolloutConfig
 from df_infer.pipeline import Pipeline
 from df_infer.run_dir import Trained
+from df_infer.sampling.steps import alone
 from df_infer.serve.backend import PipelineBackend, rollout_with
 from df_infer.serve.protocol import FaceSettings, pcm_bytes, pcm_float, unpack
 from df_infer.serve.speaker import keep_frames
@@ -67,6 +68,25 @@ def test_what_is_sent_to_a_socket_becomes_what_generate_makes_of_the_file(
     wanted = np.stack(list(pipeline.generate(image, heard, seed=5, keep_level=True)))
     np.testing.assert_array_equal(frames, wanted)
     np.testing.assert_allclose(sound[: len(heard)], heard, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", [None, -60.0], ids=["as it is", "far too loud for the model"])
+def test_a_whole_video_is_what_generate_makes(pipeline: Pipeline, files: Any, level: float | None):
+    """Made by steps, which live chunks may come between."""
+    image, wave = read_image(files.image), read_audio(files.audio)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.model, "config", replace(pipeline.model.config, speech_level=level))
+        backend = PipelineBackend(pipeline, "tiny")
+        video = backend.video(backend.portrait(image), wave, FaceSettings(seed=5, steps=2))
+        rollout = pipeline.rollout.model_copy(update={"steps": 2})
+        wanted = np.stack(list(pipeline.generate(image, wave, seed=5, rollout=rollout)))
+        quiet = np.stack(list(pipeline.generate(image, wave, seed=5, rollout=rollout, keep_level=True)))
+    made = []
+    while (segment := alone(video.chunk())) is not None:
+        made.append(segment.frames)
+    np.testing.assert_array_equal(np.concatenate(made), wanted)
+    assert len(wanted) == video.count
+    assert np.array_equal(quiet, wanted) == (level is None), "it is heard quieter"
 
 
 def test_model_that_cannot_be_live_is_refused(pipeline: Pipeline):
@@ -144,3 +164,13 @@ def test_users_settings_change_the_models_own():
     assert (changed.steps, changed.structure_steps) == (4, 2)
     assert (changed.audio_guidance, changed.structure_guidance) == (1.5, 3.0)
     assert rollout_with(own, FaceSettings(steps=1)).structure_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [({}, False), ({"steps": 9}, True), ({"steps": 4}, False), ({"audio_guidance": 1.0, "steps": 16}, False),
+     ({"structure_guidance": 2.0}, True), ({"audio_guidance": 5.0}, False)],
+)  # fmt: skip
+def test_more_work_than_the_models_own_is_known(pipeline: Pipeline, settings: dict[str, Any], more: bool):
+    own = replace(pipeline, rollout=pipeline.rollout.model_copy(update={"steps": 8, "audio_guidance": 2.0}))
+    assert PipelineBackend(own, "tiny").takes_more(FaceSettings(**settings)) == more

@@ -10,6 +10,7 @@ import logging
 import re
 import socket
 import struct
+import tempfile
 import threading
 import time
 import zlib
@@ -355,9 +356,25 @@ def test_what_a_video_was_warned_of_is_told_with_it(client: httpx.Client, server
         patch.setattr("df_models.media.read_audio", warning("broken off", "df_models.media.audio", own_read))
         name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
         assert ended(client, name)["warnings"] == ["small", "broken off", "quiet"]
+        assert client.post("/v1/portraits", content=png()).json()["warnings"] == ["small"]
+    assert client.post("/v1/portraits", content=png()).json()["warnings"] == []
     name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
     assert ended(client, name)["warnings"] == []
     assert not [handler for handler in logging.getLogger("df_infer").handlers if type(handler).__name__ == "_Noticing"]
+
+
+def test_a_video_is_kept_for_a_while(serve: Serve, speech: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    server = serve(keep_s=1.0)
+    with httpx.Client(base_url=server.http) as http:
+        name = http.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
+        ended(http, name)
+        assert http.get(f"/v1/videos/{name}/file").status_code == 200 and list(tmp_path.rglob("video.mp4"))
+        until = time.monotonic() + 10
+        while http.get(f"/v1/videos/{name}").status_code != 404:
+            assert time.monotonic() < until, "it is kept"
+            time.sleep(0.1)
+        assert server.house.jobs == 0 and not list(tmp_path.rglob("video.mp4"))
 
 
 def test_a_whole_video_is_signed(serve, speech: bytes):
@@ -424,7 +441,7 @@ def test_running_video_can_be_cancelled(serve: Serve, speech: bytes, monkeypatch
 
     def slow(*args):
         video = whole(*args)
-        return video._replace(frames=(time.sleep(0.05) or frame for frame in video.frames))
+        return video._replace(chunk=lambda: time.sleep(0.2) or video.chunk())
 
     monkeypatch.setattr(server.backend, "video", slow)
     with httpx.Client(base_url=server.http) as http:

@@ -16,8 +16,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from df_infer.serve.protocol import Piece, pcm_bytes, unpack
+from df_infer.serve.protocol import Piece, Start, pcm_bytes, unpack
 from df_infer.serve.seats import CONNECTING
+from df_infer.serve.sockets import _wind_up, _write
+from df_infer.serve.stream import Stream
 
 from .conftest import FPS, Running, Serve, number_of, opening_of
 
@@ -298,6 +300,27 @@ def test_who_says_nothing_is_closed(server: Running, monkeypatch: pytest.MonkeyP
             assert socket.close_code == 1008 and "no start message" in (socket.close_reason or "")
 
     asyncio.run(client())
+
+
+def test_who_takes_nothing_is_gone(server: Running, monkeypatch: pytest.MonkeyPatch):
+    """One whose line is open, and whose buffers are full."""
+    monkeypatch.setattr("df_infer.serve.sockets.SEND_S", 0.1)
+
+    class Stuck:
+        async def send_bytes(self, _: bytes) -> None:
+            await asyncio.Event().wait()
+
+    async def scene() -> None:
+        stream, runner = Stream(), asyncio.create_task(asyncio.sleep(0, "ended"))
+        stream.show(Piece(0, np.zeros((1, 2, 2, 3), np.uint8), np.zeros(640, np.float32), 1, 0))
+        async with asyncio.timeout(5):
+            await _write(Stuck(), stream, Start(), server.house)  # pyright: ignore[reportArgumentType]
+            await runner
+            writer = asyncio.create_task(asyncio.Event().wait())
+            assert await _wind_up(runner, stream, writer) == (1000, "ended")  # pyright: ignore[reportArgumentType]
+            writer.cancel()
+
+    asyncio.run(scene())
 
 
 def test_face_that_cannot_be_opened_anew_is_the_servers_failure(

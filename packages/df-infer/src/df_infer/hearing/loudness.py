@@ -22,6 +22,15 @@ _log = logging.getLogger(__name__)
 def levelled(wave_N: np.ndarray, trained_db: float | None) -> np.ndarray:
     """Return speech that is far too quiet or too loud for a model at the model's level, and say so; else as it is.
 
+    Arguments and errors are those of :func:`gain_db`.
+    """
+    gain = gain_db(wave_N, trained_db)
+    return (wave_N * 10 ** (gain / 20)).astype(np.float32) if gain else wave_N
+
+
+def gain_db(wave_N: np.ndarray, trained_db: float | None) -> float:
+    """Return by how much louder a model is to hear speech that is far too quiet or too loud for it, and say so; else 0.
+
     Where speech is not plainly there (silence, noise, hum) nothing is made louder, and quiet audio is told.
 
     Args:
@@ -35,11 +44,11 @@ def levelled(wave_N: np.ndarray, trained_db: float | None) -> np.ndarray:
     if not np.isfinite(wave_N).all():
         raise UserError("the speech holds values that are no numbers (NaN or infinite)")
     if trained_db is None:
-        return wave_N
+        return 0.0
     found = speech_level(wave_N)
     gain = trained_db - found.level
     if abs(gain) <= TOLERANCE_DB:
-        return wave_N
+        return 0.0
     if not found.plain and gain > 0:
         _log.warning(
             "the audio is very quiet (%.0f dB; the model was trained at %.0f) and not plainly speech: the mouth may "
@@ -47,7 +56,7 @@ def levelled(wave_N: np.ndarray, trained_db: float | None) -> np.ndarray:
             found.level,
             trained_db,
         )
-        return wave_N
+        return 0.0
     _log.warning(
         "the speech is at %.0f dB, far from the level that the model was trained at (%.0f): it hears it %.0f dB %s, "
         "and the video carries it as it is",
@@ -56,4 +65,4 @@ def levelled(wave_N: np.ndarray, trained_db: float | None) -> np.ndarray:
         abs(gain),
         "louder" if gain > 0 else "quieter",
     )
-    return (wave_N * 10 ** (gain / 20)).astype(np.float32)
+    return gain

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -92,37 +92,86 @@ def alone(steps: Steps[T]) -> T:
                 answer, resume = error, steps.throw
 
 
+class Running(Generic[T]):
+    """Something that is being made by steps; it has begun.
+
+    Attributes:
+        asked: the request that is to be answered next; None once it has ended.
+        outcome: what came of it, or the exception that ended it.
+    """
+
+    def __init__(self, steps: Steps[T]) -> None:
+        self._steps = steps
+        self.asked: Request | None = None
+        self.outcome: T | Exception | None = None
+        self._go_on(steps.send, None)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is asked for."""
+        return self.asked is None
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it waits for another thread, or for another one that runs in this."""
+        return isinstance(self.asked, HeldUp)
+
+    def answer(self, answer: Any) -> None:
+        """Go on to the next request; an exception is raised where the request was made."""
+        self._go_on(self._steps.throw if isinstance(answer, Exception) else self._steps.send, answer)
+
+    def close(self) -> None:
+        """Give it up."""
+        self._steps.close()
+
+    def _go_on(self, resume: Callable[[Any], Request], answer: Any) -> None:
+        self.asked = None
+        try:
+            self.asked = resume(answer)
+        except StopIteration as done:
+            self.outcome = done.value
+        except Exception as error:
+            self.outcome = error
+
+
+class Rounds:
+    """Answers what several ask for, one request of each at a time, in as few batches as there can be.
+
+    Who takes part may change from round to round. What is laid together for a batch is kept for the next round; let go
+    of it (:meth:`rest`) when nobody is left.
+    """
+
+    def __init__(self) -> None:
+        self._makers: dict[int, StepsTogether] = {}
+
+    def go(self, running: Sequence[Running[Any]]) -> None:
+        """Answer one request of each; none has ended. One that fails fails alone, one held up holds nobody up."""
+        asked = {place: each.asked for place, each in enumerate(running) if each.asked is not None}
+        if running and all(each.held_up for each in running):
+            time.sleep(HELD_S)
+        for place, answer in _answered(asked, self._makers).items():
+            running[place].answer(answer)
+
+    def rest(self) -> None:
+        """Let go of all memory."""
+        self._makers.clear()
+
+
 def together(every: Sequence[Steps[T]]) -> Iterator[tuple[int, T | Exception]]:
-    """Run several in step: what they ask for at a time is made in as few batches as there can be.
+    """Run several in step, from the first to the last (:class:`Rounds`).
 
     Yields:
-        The place of each and what came of it, or the exception that ended it, as soon as it is done; one that fails
-        fails alone, and one that is held up by another thread holds nobody up.
+        The place of each and what came of it, or the exception that ended it, as soon as it is done.
     """
-    asked: dict[int, Request] = {}
-    ended: list[tuple[int, T | Exception]] = []
-    makers: dict[int, StepsTogether] = {}
-
-    def go_on(place: int, resume: Callable[[Any], Request], answer: Any) -> None:
-        try:
-            asked[place] = resume(answer)
-        except StopIteration as done:
-            ended.append((place, done.value))
-        except Exception as error:
-            ended.append((place, error))
-
+    rounds, running = Rounds(), dict[int, Running[T]]()
     try:
         for place, steps in enumerate(every):
-            go_on(place, steps.send, None)
-        while asked or ended:
-            yield from ended
-            now = asked.copy()
-            ended.clear()
-            asked.clear()
-            if all(isinstance(request, HeldUp) for request in now.values()):
-                time.sleep(HELD_S)
-            for place, answer in _answered(now, makers).items():
-                go_on(place, every[place].throw if isinstance(answer, Exception) else every[place].send, answer)
+            running[place] = Running(steps)
+        while running:
+            for place in [place for place, each in running.items() if each.ended]:
+                yield place, cast("T | Exception", running.pop(place).outcome)
+            if running:
+                rounds.go(list(running.values()))
     finally:
         for steps in every:
             steps.close()

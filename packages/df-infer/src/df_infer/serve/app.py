@@ -68,9 +68,10 @@ class Answer(BaseModel):
 
 
 class Portrait(BaseModel):
-    """An uploaded portrait, to be named in a start message."""
+    """An uploaded portrait: `id` names it in a start message; `warnings` tell what may spoil the picture."""
 
     id: str
+    warnings: list[str]
 
 
 class VideoState(BaseModel):
@@ -202,7 +203,8 @@ def _add_live(app: FastAPI) -> None:
                 async for piece in request.stream():
                     file.write(piece)
             try:
-                return Portrait(id=await app.state.house.add_portrait(path))
+                name = await app.state.house.add_portrait(path, warnings := [])
+                return Portrait(id=name, warnings=warnings)
             except UserError as error:
                 raise HTTPException(400, _unnamed(error, path, "the portrait")) from error
 

@@ -6,19 +6,20 @@ Shape legend: P H, W pixels, N samples, D features.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from df_infer.serve.protocol import FaceSettings
 from df_models.errors import UserError
-from df_models.time import SLOTS
+from df_models.time import SAMPLE_RATE, SLOTS
 
 if TYPE_CHECKING:
-    from df_infer import Session
+    from df_infer import Segment, Session
     from df_infer.config import RolloutConfig
     from df_infer.pipeline import Pipeline
+    from df_infer.sampling.steps import Steps
     from df_models.motion import Motion
 
 
@@ -46,10 +47,15 @@ class About(NamedTuple):
 
 
 class Video(NamedTuple):
-    """A whole video to be made: the number of its frames, and the frames uint8 ``[H, W, 3]`` as they are made."""
+    """A whole video to be made.
+
+    Attributes:
+        count: pixel frames of it.
+        chunk: makes its next frames by steps; None after the last.
+    """
 
     count: int
-    frames: Iterator[np.ndarray]
+    chunk: Callable[[], Steps[Segment | None]]
 
 
 class Backend(Protocol):
@@ -73,6 +79,10 @@ class Backend(Protocol):
 
     def video(self, portrait_HWC: np.ndarray, wave_N: np.ndarray, settings: FaceSettings) -> Video:
         """Prepare a whole video of speech at 16 kHz."""
+        ...
+
+    def takes_more(self, settings: FaceSettings) -> bool:
+        """Whether a chunk takes more work than with the model's own settings."""
         ...
 
 
@@ -143,16 +153,41 @@ class PipelineBackend:
 
     def video(self, portrait_HWC: np.ndarray, wave_N: np.ndarray, settings: FaceSettings) -> Video:
         """See :class:`Backend`."""
+        from df_infer import Session
+        from df_infer.hearing.loudness import gain_db
         from df_infer.hearing.speech import frames_covering
 
-        frames = self._pipeline.generate(portrait_HWC, wave_N, cropped=True, **self._chosen(settings))
-        return Video(frames_covering(wave_N), frames)
+        count, gain = frames_covering(wave_N), gain_db(wave_N, self._pipeline.model.config.speech_level)
+        face = Session(self._pipeline, portrait_HWC, cropped=True, gain_db=gain, keep=0, **self._chosen(settings))
+        pieces = iter(np.array_split(wave_N, math.ceil(len(wave_N) / SAMPLE_RATE)))
+
+        def chunk() -> Steps[Segment | None]:
+            while not face.due and not face.done:
+                if (piece := next(pieces, None)) is None:
+                    face.close()
+                else:
+                    face.push(piece)
+            return (yield from face.steps())
+
+        return Video(count, chunk)
+
+    def takes_more(self, settings: FaceSettings) -> bool:
+        """See :class:`Backend`."""
+        own = self._pipeline.rollout
+        return _predictions(rollout_with(own, settings)) > _predictions(own)
 
     def _chosen(self, settings: FaceSettings) -> dict[str, Any]:
         chosen: dict[str, Any] = {"seed": settings.seed, "rollout": rollout_with(self._pipeline.rollout, settings)}
         if settings.drive and self._motion is not None:
             chosen |= {"motion": self._motion, "fields": self._fields}
         return chosen
+
+
+def _predictions(rollout: RolloutConfig) -> int:
+    """Predictions that a chunk takes: at each step one, and one without each condition that is guided."""
+    from df_infer.sampling.guidance import guidance_scales
+
+    return rollout.steps * (1 + len(guidance_scales(rollout)))
 
 
 def rollout_with(own: RolloutConfig, settings: FaceSettings) -> RolloutConfig:

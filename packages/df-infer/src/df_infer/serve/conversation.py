@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from df_infer.serve.engine import soon
+from df_infer.serve.engine import AFTER_S, soon
 from df_infer.serve.house import House
 from df_infer.serve.logs import event, failure
 from df_infer.serve.protocol import Clear, End, Microphone, Settings, Start, read_control, to_json
@@ -89,6 +89,7 @@ class Conversation:
                 self._house.check(message.settings)
                 self._settings = message.settings
                 frame = await speaker.change(self._new_face)
+                speaker.after_s = self._after_s
                 self._say(to_json("cleared", frame=frame, turn=speaker.turn, settings=message.settings.model_dump()))
             case Microphone():
                 self.microphone = message.on
@@ -139,6 +140,10 @@ class Conversation:
         keep = keep_frames(self._house.config.ahead_s)
         return self._house.backend.open(self._portrait, self._start.rate, self._settings, keep)
 
+    @property
+    def _after_s(self) -> float:
+        return AFTER_S if self._house.backend.takes_more(self._settings) else 0.0
+
     async def _speak(self) -> str:
         house, limits = self._house, self._house.config
         face = await house.engine.do(soon(), self._new_face)
@@ -150,6 +155,7 @@ class Conversation:
             sound_ahead_s=limits.sound_ahead_s,
             made=self._made,
         )
+        speaker.after_s = self._after_s
         about = house.backend.about
         self._say(to_json("ready", session=self.id, size=about.size, fps=FPS, rate=face.rate, latency_s=face.latency_s))
         tasks = {

@@ -2,6 +2,11 @@
 
 Everything that touches a model goes through here, in one thread, so sessions need no locks and the event loop never
 waits. Live chunks carry the moment at which they must be seen; whole videos carry none, and take what is left.
+
+A chunk is made by steps of the model (:mod:`df_infer.sampling.steps`), and after each it is looked what to do next. A
+chunk that is due joins those that are being made, whatever step they are at; a call that is due is done in between; a
+chunk that is not due, such as one of a whole video, stands still meanwhile. (With batches of one chunk nothing joins:
+a chunk that is due later than the one that is being made waits for its end.)
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
-from df_infer.sampling.steps import Steps, together
+from df_infer.sampling.steps import Rounds, Running, Steps
 from df_models.time import FPS, TEMPORAL_STRIDE
 
 T = TypeVar("T")
@@ -25,11 +30,15 @@ NOW = 0.0
 WHENEVER = float("inf")
 """Deadline of what nobody is looking at while it is made."""
 
+AFTER_S = 3600.0
+"""How much later the chunks of a face that takes more work than the model's own settings are due than they are seen:
+what others leave is theirs, before whole videos."""
+
 OPEN_S = 1.0
 
 TOGETHER_S = TEMPORAL_STRIDE / FPS
 """How much later than the first chunk of a batch the others may be due: as long as a chunk lasts. What is due later
-would hold up the first, and whoever interrupts, for nothing."""
+would hold up the first for nothing."""
 
 
 def soon() -> float:
@@ -45,11 +54,18 @@ class _Job(NamedTuple):
     by_steps: bool
 
 
+class _Begun(NamedTuple):
+    """A chunk that is being made."""
+
+    job: _Job
+    running: Running[Any]
+
+
 class Engine:
     """Runs calls in its own thread, the earliest deadline (of ``time.monotonic``) first, equal ones in their order.
 
-    Chunks that are due together are made together (:mod:`df_infer.sampling.steps`): a batch takes longer than its
-    first chunk alone would, and less than all of them one after the other.
+    Chunks that are due together are made together: a batch takes longer than its first chunk alone would, and less
+    than all of them one after the other.
 
     Args:
         together: chunks in a batch at most.
@@ -58,6 +74,8 @@ class Engine:
     def __init__(self, together: int = 1) -> None:
         self._together = together
         self._jobs: list[_Job] = []
+        self._begun: list[_Begun] = []
+        self._rounds = Rounds()
         self._changed = threading.Condition()
         self._numbers = itertools.count()
         self._stopped = False
@@ -74,7 +92,7 @@ class Engine:
         return self._add(deadline, lambda: call(*args), by_steps=False)
 
     def submit_steps(self, deadline: float, steps: Callable[..., Steps[T]], *args: Any) -> Future[T]:
-        """Have what ``steps(*args)`` makes made, together with what else waits to be made by steps.
+        """Have what ``steps(*args)`` makes made, together with what else is made by steps.
 
         Raises:
             RuntimeError: the engine was stopped.
@@ -105,52 +123,91 @@ class Engine:
             return len(self._jobs)
 
     def stop(self) -> None:
-        """End the thread after the call that it is in; what has not begun is cancelled."""
+        """End the thread when what has begun is done; what has not is cancelled."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
         self._thread.join()
 
     def _work(self) -> None:
-        while jobs := self._next():
+        while self._wait():
             began = time.monotonic()
-            if jobs[0].by_steps:
-                _make(jobs)
-            else:
-                _call(jobs[0])
+            self._go_on()
             self.busy_s += time.monotonic() - began
-            jobs.clear()  # their results must not live on while nothing is to do
         for job in self._jobs:
             job.future.cancel()
         self._jobs.clear()
 
-    def _next(self) -> list[_Job]:
-        """Wait for the next call, and take what goes together with it; nothing when the engine is stopped."""
+    def _wait(self) -> bool:
+        """Wait for something to do; False when the engine is stopped and nothing is left of what has begun."""
         with self._changed:
-            jobs: list[_Job] = []
-            while not jobs:
+            if not self._begun:
+                self._rounds.rest()
                 self._changed.wait_for(lambda: self._jobs or self._stopped)
-                if self._stopped:
-                    return []
-                jobs = self._take()
-            return jobs
+            return bool(self._begun) or not self._stopped
 
-    def _take(self) -> list[_Job]:
-        """Take the next call, and what goes together with it; nothing where they were cancelled.
+    def _go_on(self) -> None:
+        """Do a call, or make one step of all chunks that are due together."""
+        horizon = self._horizon()
+        while (job := self._taken(horizon)) is not None:
+            if not job.by_steps:
+                _call(job)
+                return
+            self._begin(job)
+        held = [begun for begun in self._begun if begun.running.held_up]
+        others = [begun for begun in self._due(horizon) if begun not in held]
+        turn = held + others[: self._together]
+        try:
+            self._rounds.go([begun.running for begun in turn])
+        except BaseException as error:
+            for begun in turn:
+                begun.running.close()
+                self._begun.remove(begun)
+                begun.job.future.set_exception(error)
+            return
+        for begun in [begun for begun in turn if begun.running.ended]:
+            self._end(begun)
 
-        A method of its own: cancelled calls must not live on in variables while nothing is to do.
-        """
-        first = heapq.heappop(self._jobs)
-        others = sorted(job for job in self._jobs if first.by_steps and _goes_with(job, first))
-        taken = [first, *others[: self._together - 1]]
-        numbers = {job.number for job in taken}
-        self._jobs = [job for job in self._jobs if job.number not in numbers]
-        heapq.heapify(self._jobs)
-        return [job for job in taken if job.future.set_running_or_notify_cancel()]
+    def _horizon(self) -> float:
+        """The latest deadline of what is done now. What is late does not hold up what has its deadline before it."""
+        with self._changed:
+            deadlines = [job.deadline for job in self._jobs[:1]]
+        deadlines += [begun.job.deadline for begun in self._begun if not begun.running.held_up]
+        return max(min(deadlines, default=0.0), time.monotonic()) + TOGETHER_S
 
+    def _due(self, horizon: float) -> list[_Begun]:
+        """Chunks that have begun and are due by then, the earliest first."""
+        return sorted(begun for begun in self._begun if begun.job.deadline <= horizon)
 
-def _goes_with(job: _Job, first: _Job) -> bool:
-    return job.by_steps and job.deadline <= first.deadline + TOGETHER_S and not job.future.cancelled()
+    def _taken(self, horizon: float) -> _Job | None:
+        """Take the next call that is due by then, if there is room for it beside the chunks that have begun."""
+        with self._changed:
+            while self._jobs and not self._stopped and self._jobs[0].deadline <= horizon:
+                if self._jobs[0].by_steps and len(self._due(horizon)) >= self._together:
+                    return None
+                job = heapq.heappop(self._jobs)
+                if job.future.set_running_or_notify_cancel():
+                    return job
+            return None
+
+    def _begin(self, job: _Job) -> None:
+        try:
+            begun = _Begun(job, Running(job.call()))
+        except BaseException as error:
+            job.future.set_exception(error)
+            return
+        self._begun.append(begun)
+        if begun.running.ended:
+            self._end(begun)
+
+    def _end(self, begun: _Begun) -> None:
+        """Hand over what came of it: chunks are there as soon as they are done."""
+        self._begun.remove(begun)
+        outcome = begun.running.outcome
+        if isinstance(outcome, Exception):
+            begun.job.future.set_exception(outcome)
+        else:
+            begun.job.future.set_result(outcome)
 
 
 def _call(job: _Job) -> None:
@@ -160,23 +217,3 @@ def _call(job: _Job) -> None:
         job.future.set_exception(error)
     else:
         job.future.set_result(result)
-
-
-def _make(jobs: list[_Job]) -> None:
-    """Make chunks together; each is there as soon as it is done."""
-    begun: list[tuple[_Job, Steps[Any]]] = []
-    try:
-        for job in jobs:
-            try:
-                begun.append((job, job.call()))
-            except Exception as error:
-                job.future.set_exception(error)
-        for place, made in together([steps for _, steps in begun]):
-            if isinstance(made, Exception):
-                begun[place][0].future.set_exception(made)
-            else:
-                begun[place][0].future.set_result(made)
-    except BaseException as error:
-        for job in jobs:
-            if not job.future.done():
-                job.future.set_exception(error)

@@ -106,20 +106,23 @@ class House:
             raise UserError("the portrait is not known, or was replaced by newer ones; upload it again")
         return self._portraits[name]
 
-    async def add_portrait(self, path: Path) -> str:
+    async def add_portrait(self, path: Path, warnings: list[str]) -> str:
         """Read and crop an uploaded image; return its id.
+
+        Args:
+            warnings: takes what is warned of.
 
         Raises:
             UserError: it is no image, too large, or shows no face.
         """
-        square = await self.read_portrait(path)
+        square = await self.read_portrait(path, warnings)
         name = secrets.token_urlsafe(12)
         self._portraits[name] = square
         while len(self._portraits) > MOST_PORTRAITS:
             self._portraits.popitem(last=False)
         return name
 
-    async def read_portrait(self, path: Path, warnings: list[str] | None = None) -> np.ndarray:
+    async def read_portrait(self, path: Path, warnings: list[str]) -> np.ndarray:
         """Read and crop an image, beside the engine; a few at a time, since a small file may hold many pixels.
 
         Args:
@@ -127,11 +130,11 @@ class House:
         """
         from df_models.media import read_image
 
-        told = [] if warnings is None else warnings
         async with self.decoding:
-            image = await asyncio.to_thread(noticing, told, read_image, path, most_pixels=self.config.portrait_pixels)
+            most = self.config.portrait_pixels
+            image = await asyncio.to_thread(noticing, warnings, read_image, path, most_pixels=most)
             async with self._cropping:
-                return await asyncio.to_thread(noticing, told, self.backend.portrait, image)
+                return await asyncio.to_thread(noticing, warnings, self.backend.portrait, image)
 
     def check(self, settings: FaceSettings) -> None:
         """Refuse settings beyond the server's own limits.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import UploadFile
 
+from df_infer.serve.backend import Video
 from df_infer.serve.engine import WHENEVER
 from df_infer.serve.house import House
 from df_infer.serve.logs import event, failure, noticing
@@ -184,20 +185,21 @@ class Jobs:
 
         def write() -> None:
             with AudioFile(audio) as track:
-                write_video(job.file, self._paced(job, video.frames), audio=track, finished=finished)
+                write_video(job.file, self._paced(job, video), audio=track, finished=finished)
 
         await asyncio.to_thread(write)
 
-    def _paced(self, job: Job, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    def _paced(self, job: Job, video: Video) -> Iterator[np.ndarray]:
         """Frames as the engine finds time for them, in the thread that writes them."""
         while True:
             if job.state == "cancelled":
                 raise _Cancelled
-            frame = self._house.engine.submit(WHENEVER, lambda: next(frames, None)).result()
-            if frame is None:
+            segment = self._house.engine.submit_steps(WHENEVER, video.chunk).result()
+            if segment is None:
                 return
-            job.frames += 1
-            yield frame
+            for frame in segment.frames:
+                job.frames += 1
+                yield frame
 
 
 def _check_audio(path: Path) -> None:

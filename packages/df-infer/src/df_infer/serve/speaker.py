@@ -82,6 +82,11 @@ class Speaker:
         ahead_s: how far to make ahead of what is seen.
         sound_ahead_s: how much sound may wait.
         made: hears of each chunk its frames, how long it took in seconds, and whether the picture had to wait for it.
+
+    Attributes:
+        after_s: how much later than they are seen its chunks are due, seconds (:data:`df_infer.serve.engine.AFTER_S`).
+        turn: how often what was not seen was dropped.
+        left_out_s: silence that was left out.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class Speaker:
         self._last_sound = self._spoken = time.monotonic()
         self._spoken_to = 0.0
         self._took_s = 0.0
+        self.after_s = 0.0
         self.turn = 0
         self.left_out_s = 0.0
 
@@ -227,7 +233,7 @@ class Speaker:
         self._playout.show(Piece(frame, segment.frames, segment.audio, span, self.turn))
 
     def _deadline(self) -> float:
-        return time.monotonic() + (self._made - self._playout.position()) / FPS
+        return time.monotonic() + (self._made - self._playout.position()) / FPS + self.after_s
 
     def _needed(self) -> float:
         """Pixel frames that must lie between heard and seen, so that each chunk is made in time."""

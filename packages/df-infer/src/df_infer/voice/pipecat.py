@@ -1,7 +1,8 @@
 """Pipecat: a session as a processor behind a speech synthesiser (needs the extra ``[pipecat]``).
 
 ``FaceService`` takes the audio out of the pipeline and puts it in again, in time, beside the pictures that
-belong to it. Other frames pass. An interruption undoes what was not sent.
+belong to it. Other frames pass. An interruption undoes what was not sent. If the face fails, an ``ErrorFrame`` says so,
+what it had not said yet is lost, and speech passes without a picture from then on.
 """
 
 from __future__ import annotations
@@ -42,11 +43,15 @@ class FaceService(FrameProcessor):
         super().__init__(name="dualforce")
         self._talk = Talk(session)
         self._sending: asyncio.Task[None] | None = None
+        self._failed = False
         self._stopped: list[TTSStoppedFrame] = []
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Take speech and what ends or interrupts it; pass the rest on."""
         await super().process_frame(frame, direction)
+        if self._failed:
+            await self.push_frame(frame, direction)
+            return
         if isinstance(frame, TTSAudioRawFrame):
             self._talk.push(self._samples(frame))
             return
@@ -54,7 +59,7 @@ class FaceService(FrameProcessor):
             self._stopped.append(frame)  # it is passed on when the turn was sent
             return
         if isinstance(frame, StartFrame):
-            self._sending = self.create_task(self._send())
+            self._sending = self.create_task(self._send_or_tell())
         elif isinstance(frame, InterruptionFrame):
             await self._talk.interrupt()
             self._stopped.clear()
@@ -72,6 +77,16 @@ class FaceService(FrameProcessor):
                 f"{self._talk.session.rate} Hz mono; open the session at its rate"
             )
         return np.frombuffer(frame.audio, np.int16)
+
+    async def _send_or_tell(self) -> None:
+        try:
+            await self._send()
+        except Exception as error:
+            self._failed = True
+            self._talk.close()
+            await self.push_error(f"the face failed, and speech goes on without it: {error}", exception=error)
+            while self._stopped:
+                await self.push_frame(self._stopped.pop(0))
 
     async def _send(self) -> None:
         """Send moments by the clock; what is a little late is caught up, beyond that the clock is set anew."""

@@ -204,7 +204,9 @@ async function choosePortrait(file) {
   try {
     if (file) {
       say("Uploading the portrait …");
-      state.portrait = (await postFile("v1/portraits", file)).id;
+      const taken = await postFile("v1/portraits", file);
+      state.portrait = taken.id;
+      complain(taken.warnings.join(" "));
       $("still").src = URL.createObjectURL(file);
     } else {
       state.portrait = "example";
