@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save
 
 from df_infer import Session
-from df_infer.live.saved import read_state, write_state
+from df_infer.live.saved import SessionState, read_state, write_state
 from df_infer.live.session import Segment, _motion
 from df_infer.pipeline import Pipeline
 from df_infer.run_dir import Trained
@@ -172,6 +177,70 @@ def test_a_saved_session_goes_on_as_if_it_had_never_stopped(
     assert all(np.array_equal(a, b) for a, b in zip(joined(spoken(session, rest)), joined(spoken(resumed, rest))))
 
 
+def damaged(state: SessionState, at: str, value: Any) -> SessionState:
+    """A state with another fact or tensor; None takes it away."""
+    tensors, facts = dict(state.tensors), json.loads(json.dumps(state.facts))
+    *way, last = at.split("/")
+    where: dict[str, Any] = facts if way else tensors
+    for name in way[1:]:
+        where = where[name]
+    if value is None:
+        del where[last]
+    else:
+        where[last] = value(where[last]) if callable(value) else value
+    return SessionState(tensors, facts)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        ("facts/settings/rate", "fast", "settings.rate"),
+        ("facts/settings/rate", 12_345, "multiple of 25"),
+        ("facts/settings/gain_db", float("inf"), "settings.gain_db"),
+        ("facts/settings/keep", -1, "settings.keep"),
+        ("facts/settings/rollout/steps", 0, "rollout.steps"),
+        ("facts/settings", None, "settings"),
+        ("facts/making/latent", 99, "393 are made of it"),
+        ("facts/making/latent", 0, "holds 'decoder"),
+        ("facts/making/latent", -1, "making.latent"),
+        ("facts/sound/first", 8, "holds the sound of frames 8"),
+        ("facts/sound/resampled_from", 90, "as much sound is not heard"),
+        ("facts/sound/ended", "perhaps", "sound.ended"),
+        ("facts/more", 1, "more"),
+        ("facts/fields", ["nose"], "nose"),
+        ("given.latent", None, "lacks 'given.latent'"),
+        ("given.latent", lambda x: x[..., :1], "'given.latent' must be float32 [1, 16, 2, 2]"),
+        ("given.motion", lambda x: x[..., :3], "'given.motion' must be"),
+        ("given.motion", lambda x: x * torch.nan, "'given.motion' holds values that are no numbers"),
+        ("sampler.structure", None, "lacks 'sampler.structure'"),
+        ("sampler.audio_past", lambda x: x[:, :1], "'sampler.audio_past' must be"),
+        ("sampler.0.keys", lambda x: x * torch.inf, "'sampler.0.keys' holds values"),
+        ("sampler.0.values", lambda x: x.half(), "must be float32"),
+        ("decoder.0", lambda x: x[:, :1], "'decoder.0' must be"),
+        ("sound.heard", lambda x: x[:-2000], "as much sound is not heard"),
+        ("sound.pushed", lambda x: x[None], "'sound.pushed' must be"),
+        ("sound.heard", lambda x: x * torch.nan, "'sound.heard' holds values"),
+        ("stranger", torch.zeros(1), "holds 'stranger', which such a session does not"),
+    ],
+)
+def test_a_damaged_session_is_refused_in_a_line(
+    pipeline: Pipeline, image: np.ndarray, at: str, value: Any, why: str
+) -> None:
+    motion = Motion(NOISE.normal(size=(13, 70)).astype(np.float32), pipeline.model.config.structure_layout)
+    session = Session(pipeline, image, rate=24_000, motion=motion)
+    session.push(NOISE.normal(scale=0.1, size=960 * 14).astype(np.float32))
+    list(session.segments())
+    state = session.state()
+    assert Session.resumed(pipeline, damaged(state, "sampler.structure", lambda x: x)).frame == session.frame > 0
+    if at == "stranger":
+        state.tensors[at] = torch.ones(1)
+    if at == "facts/more":
+        state.facts["more"] = 0
+    with pytest.raises(UserError, match=re.escape(why)) as told:
+        Session.resumed(pipeline, damaged(state, at, value))
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize("rate", [24_000, 44_100])
 def test_a_session_saved_right_after_an_interruption_goes_on(pipeline: Pipeline, image: np.ndarray, rate: int) -> None:
     wave = NOISE.normal(scale=0.1, size=rate // 25 * 20).astype(np.float32)
@@ -205,6 +274,10 @@ def test_a_saved_session_of_another_model_is_refused(pipeline: Pipeline, image: 
     with pytest.raises(UserError, match="was told 'a man sings', the model None"):
         Session.resumed(pipeline, state._replace(facts=state.facts | {"prompt": "a man sings"}))
     (tmp_path / "a.safetensors").write_bytes(b"no")
+    with pytest.raises(UserError, match="damaged"):
+        read_state(tmp_path / "a.safetensors")
+    deep = json.dumps({"version": 2, "deep": None}).replace("null", "[" * 100_000 + "]" * 100_000)
+    (tmp_path / "a.safetensors").write_bytes(save({"x": torch.zeros(1)}, metadata={"session": deep}))
     with pytest.raises(UserError, match="damaged"):
         read_state(tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="no such saved session"):

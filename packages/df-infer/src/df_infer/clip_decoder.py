@@ -78,6 +78,14 @@ class ClipDecoder:
         """Return what the stream remembers."""
         return {} if self._session is None else self._session.state()
 
+    def wanted(self, latent_BChw: Tensor) -> DecoderState:
+        """Return tensors of the names and shapes that a state has after latent frames of this size."""
+        if self._vae is None:
+            return {}
+        stream = self._vae.decoder_session()
+        stream.decode(torch.zeros_like(latent_BChw)[:, None])
+        return stream.state()
+
     def restore(self, state: DecoderState) -> None:
         """Go on from a state of :meth:`state`."""
         if self._session is not None:

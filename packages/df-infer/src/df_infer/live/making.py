@@ -93,9 +93,15 @@ class Making:
         tensors |= {f"decoder.{name}": x for name, x in self._decoder.state().items()}
         return tensors, {"latent": self.latent}
 
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Go on from a state of a generation with the same model, settings and portrait."""
-        self.latent = self._undoable_from = facts["latent"]
+    def wanted(self, latent: int) -> dict[str, Tensor]:
+        """Return tensors of the names and shapes that a state has after so many latent frames."""
+        tensors = {f"sampler.{name}": x for name, x in self._sampler.wanted(latent).items()}
+        decoder = self._decoder.wanted(self._sampler.reference) if latent else {}
+        return tensors | {f"decoder.{name}": x for name, x in decoder.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor], latent: int) -> None:
+        """Go on after ``latent`` latent frames from a state of a generation with the same model and settings."""
+        self.latent = self._undoable_from = latent
         self._made.clear()
         self._sampler.restore(_below("sampler", tensors), self.latent)
         self._decoder.restore(_below("decoder", tensors))

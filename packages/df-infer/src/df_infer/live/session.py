@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from df_infer.clip_decoder import ClipDecoder
 from df_infer.config import RolloutConfig
 from df_infer.live.making import Making
-from df_infer.live.saved import SessionState, fingerprint
+from df_infer.live.saved import SessionState, Settings, check_tensors, checked_facts, fingerprint
 from df_infer.live.sound import LiveSound, SoundState
 from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
 from df_infer.rollout import heard_ahead, reference_input, text_input, warn_of_latency
@@ -38,7 +38,6 @@ from df_models import DualForce
 from df_models.errors import UserError
 from df_models.model.describe import latency_of
 from df_models.motion import Motion, motion_slots
-from df_models.settings import validate_config
 from df_models.time import (
     FPS,
     SAMPLE_RATE,
@@ -70,16 +69,6 @@ class Segment(NamedTuple):
     frames: np.ndarray
     audio: np.ndarray
     structure: np.ndarray
-
-
-class _Settings(NamedTuple):
-    """What a session was opened with, beside its portrait and motion."""
-
-    rate: int
-    seed: int
-    rollout: RolloutConfig
-    gain_db: float
-    keep: int
 
 
 class Session:
@@ -128,7 +117,8 @@ class Session:
     ) -> None:
         self._pipeline, self._model = pipeline, pipeline.model
         config = self._model.config
-        self._settings = _Settings(rate, seed, _live_rollout(pipeline, rollout or pipeline.rollout), gain_db, keep)
+        settled = _live_rollout(pipeline, rollout or pipeline.rollout)
+        self._settings = Settings(rate=rate, seed=seed, rollout=settled, gain_db=gain_db, keep=keep)
         self._chunk, self._future = self._rollout.chunk or 1, heard_ahead(config, self._rollout)
         self._sound = LiveSound(pipeline.audio_encoder, pool_of(config), rate, gain_db=gain_db)
         self._fields, self._motion_TSD, self._given = fields, _motion(self._model, motion, fields), None
@@ -324,7 +314,7 @@ class Session:
             tensors |= {f"given.{name}": x for name, x in given.items() if x is not None}
             facts = {
                 "model": fingerprint(self._model),
-                "settings": self._settings._asdict() | {"rollout": self._rollout.model_dump()},
+                "settings": self._settings.model_dump(),
                 "fields": list(self._fields),
                 "making": making,
                 "sound": {"first": sound.first, "resampled_from": sound.resampled_from, "ended": sound.ended},
@@ -339,21 +329,23 @@ class Session:
         What was made before the state can no longer be undone.
 
         Raises:
-            UserError: it is of another model.
+            UserError: it is of another model, or damaged.
         """
-        tensors, facts = state
-        if facts["model"] != fingerprint(pipeline.model):
+        tensors, facts = state.tensors, checked_facts(state.facts)
+        if facts.model != fingerprint(pipeline.model):
             raise UserError("the saved session is of another model; take it up with the one that it was made with")
         words = None if pipeline.prompt is None else pipeline.prompt.words
-        if facts["prompt"] != words:
-            raise UserError(f"the saved session was told {facts['prompt']!r}, the model {words!r}; give it that prompt")
-        settings = facts["settings"] | {"rollout": validate_config(RolloutConfig, facts["settings"]["rollout"])}
-        portrait = EncodedPortrait(tensors.get("given.latent"), tensors.get("given.tokens"))
-        track, layout = tensors.get("given.motion"), pipeline.model.config.structure_layout
-        motion = None if track is None else Motion(from_slots(track)[0].numpy(), layout)
-        session = cls(pipeline, portrait, **settings, motion=motion, fields=tuple(facts["fields"]))
-        session._making.restore(tensors, facts["making"])
-        session._sound.restore(SoundState(tensors["sound.pushed"], tensors["sound.heard"], **facts["sound"]))
+        if facts.prompt != words:
+            raise UserError(f"the saved session was told {facts.prompt!r}, the model {words!r}; give it that prompt")
+        given = _given(pipeline, tensors)
+        session = cls(pipeline, **given, **dict(facts.settings), fields=tuple(facts.fields))
+        sound = ("sound.pushed", "sound.heard")
+        wanted = session.state().tensors | session._making.wanted(facts.making.latent)
+        wanted |= {name: torch.zeros(tensors[name].numel()) for name in sound if name in tensors}  # of any length
+        check_tensors(tensors, wanted)
+        session._making.restore(tensors, facts.making.latent)
+        heard = SoundState(tensors["sound.pushed"], tensors["sound.heard"], **dict(facts.sound))
+        session._sound.restore(heard, session.frame)
         return session
 
     def _next_count(self) -> int:
@@ -386,6 +378,24 @@ class Session:
             return None
         raw = self._motion_TSD[:, self._making.latent : self._making.latent + count]
         return self._given.chunk(raw) if raw.shape[1] == count else None
+
+
+def _given(pipeline: Pipeline, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return portrait and motion of a saved session.
+
+    Raises:
+        UserError: they are not what the model takes.
+    """
+    held = {name: x for name, x in tensors.items() if name.startswith("given.")}
+    blank = None if pipeline.vae is None else np.zeros((pipeline.size, pipeline.size, 3), np.uint8)
+    wanted = {f"given.{name}": x for name, x in pipeline.encoded(blank, cropped=True)._asdict().items()}
+    layout, track = pipeline.model.config.structure_layout, held.get("given.motion")
+    if track is not None:
+        dim = 0 if layout is None else layout.dim
+        wanted["given.motion"] = torch.zeros(1, track.shape[1] if track.ndim > 1 else 0, SLOTS, dim)
+    check_tensors(held, {name: x for name, x in wanted.items() if x is not None})
+    motion = None if track is None else Motion(from_slots(track)[0].numpy(), layout)
+    return {"portrait": EncodedPortrait(held.get("given.latent"), held.get("given.tokens")), "motion": motion}
 
 
 def _motion(model: DualForce, motion: Motion | None, fields: tuple[str, ...]) -> Tensor | None:

@@ -153,9 +153,13 @@ class LiveSound:
         self._heard_N = _of_length(self._heard_N, count * SAMPLES_PER_FRAME)
         self._begin_resampling(frame)
 
+    def _kept_from(self, frame: int) -> int:
+        """The pixel frame from which sound must be held to return to a pixel frame."""
+        return max(0, (frame - max(self._before, PRIMING)) // self._unit * self._unit)
+
     def let_go(self, frame: int) -> None:
         """Hold no more than is needed to return to a pixel frame."""
-        keep_from = (frame - max(self._before, PRIMING)) // self._unit * self._unit
+        keep_from = self._kept_from(frame)
         if keep_from > self._first:
             dropped = keep_from - self._first
             self._pushed_N = self._pushed_N[dropped * self._per_frame :].copy()
@@ -172,8 +176,15 @@ class LiveSound:
         pushed, heard = torch.from_numpy(self._pushed_N), torch.from_numpy(self._heard_N)
         return SoundState(pushed, heard, self._first, self._resampled_from, self.ended)
 
-    def restore(self, state: SoundState) -> None:
-        """Go on from a state. The resampler's own cannot be read, so it hears what is held again."""
+    def restore(self, state: SoundState, made: int) -> None:
+        """Go on from a state. The resampler's own cannot be read, so it hears what is held again.
+
+        Args:
+            made: pixel frames that are made of it.
+
+        Raises:
+            UserError: its parts do not fit together.
+        """
         self._pushed_N, self._heard_N = state.pushed_N.numpy(), state.heard_N.numpy()
         self._first, self.ended = state.first, state.ended
         self._begin_resampling(state.resampled_from)
@@ -181,7 +192,21 @@ class LiveSound:
         lately_N = self._pushed_N[begin * self._per_frame :]
         if self._resampler is not None and not self.ended and len(lately_N):
             again_N = self._resampler.add(lately_N[None])[0]
-            assert len(again_N) == len(self._heard_N) - begin * SAMPLES_PER_FRAME, "as much is heard the second time"
+            if len(again_N) != len(self._heard_N) - begin * SAMPLES_PER_FRAME:
+                raise UserError("the saved session is damaged: as much sound is not heard as was pushed")
+        self._check(made)
+
+    def _check(self, made: int) -> None:
+        """Refuse sound that does not reach as far as the frames that are made of it, or not as far back."""
+        pushed, heard = len(self._pushed_N) / self._per_frame, len(self._heard_N) / SAMPLES_PER_FRAME
+        there = self.samples // self._per_frame
+        if self.ended and self.samples:
+            there = covering_pixel_length(-(-self.samples // self._per_frame))
+        if self._first > self._kept_from(made) or self._first % self._unit or made > there:
+            held = f"frames {self._first} to {there}"
+            raise UserError(f"the saved session is damaged: it holds the sound of {held}, and {made} are made of it")
+        if self._resampled_from > self._first + pushed or abs(pushed - heard) > PRIMING:
+            raise UserError("the saved session is damaged: as much sound is not heard as was pushed")
 
     def _hear(self, samples_N: np.ndarray) -> None:
         heard_N = samples_N if self._gain == 1.0 else samples_N * self._gain

@@ -159,6 +159,12 @@ class Sampler:
             held |= {f"{place}.keys": ring.keys, f"{place}.values": ring.values}
         return held if self.previous_structure is None else held | {"structure": self.previous_structure}
 
+    def wanted(self, length: int) -> dict[str, Tensor]:
+        """Return tensors of the names and shapes that a state has after so many latent frames."""
+        batch, dim = len(self.reference), self.model.config.stream_entries
+        structure = torch.zeros(batch, 1, 1, dim, device=self.device)
+        return {**self.state(), **({"structure": structure} if length else {})}
+
     def restore(self, state: Mapping[str, Tensor], length: int) -> None:
         """Go on after ``length`` latent frames from a state of a generation with the same model and settings."""
         self.cache.audio_past_BAF.copy_(state["audio_past"])
