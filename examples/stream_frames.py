@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
 
     pipeline = Pipeline.from_run(options.run)
+    pipeline.take_threads()
     clips = pipeline.stream(read_image(options.image), read_audio(options.audio), num_frames=options.frames)
     began, shown = time.monotonic(), 0
     for clip in clips:

@@ -331,8 +331,8 @@ def test_a_wrong_output_is_one_line(files, tmp_path: Path, capsys, out: str, mes
     ("options", "message"),
     [
         (["--frames", "10"], "1 + 4 n"),
-        (["--window", "0"], "rollout: window: "),
-        (["--shift", "abc"], "rollout: shift: "),
+        (["--window", "0"], "--window: input should be greater than or equal to 1, got 0"),
+        (["--shift", "abc"], "--shift: input"),
         (["--device", "gpu"], "unknown device"),
     ],
 )

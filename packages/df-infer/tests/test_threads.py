@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -38,15 +36,15 @@ def test_only_small_layers_take_one_thread(monkeypatch: pytest.MonkeyPatch, pres
 def test_the_commands_compute_in_as_many(model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("df_infer.threads.usable_cores", lambda: 8)
-    opened = SimpleNamespace(model=model, rollout=GUIDED)
+    opened = Pipeline(model, None, None, None, GUIDED)
     monkeypatch.setattr(Pipeline, "from_run", lambda *_, **__: opened)
     for more, threads in ((["--threads", "2"], 2), ([], 1)):
         torch.set_num_threads(3)
         assert open_pipeline(cli.build_parser().parse_args(["serve", "--run", "r", *more])) is opened
         assert torch.get_num_threads() == threads
-    with pytest.raises(UserError, match="--threads 0: give 1 or more"):
+    with pytest.raises(UserError, match="0 CPU threads: give 1 or more"):
         open_pipeline(cli.build_parser().parse_args(["generate", "--run", "r", "--threads", "0"]))
-    with pytest.raises(UserError, match="--threads 9: this process may use 8 cores"):
+    with pytest.raises(UserError, match="9 CPU threads: this process may use 8 cores"):
         open_pipeline(cli.build_parser().parse_args(["serve", "--run", "r", "--threads", "9"]))
 
 

@@ -22,7 +22,7 @@ from df_infer.serve.command import add_serve
 from df_models.cli_support import CommandParser, add_version, announce_loading, run_cli
 from df_models.errors import UserError
 from df_models.files import check_output, check_output_directory, require_file
-from df_models.settings import dump_config, given_flags, validate_config
+from df_models.settings import config_from_flags, dump_config
 from df_models.time import FPS
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    changes = validate_config(RolloutChanges, given_flags(args, ROLLOUT), ROLLOUT)
+    changes = config_from_flags(RolloutChanges, args, ROLLOUT)
     if args.print_config:
         run = open_run(args.run, args.checkpoint)
         print(dump_config(GenerateConfig(rollout=changes.applied_to(run.rollout))), end="")
@@ -191,7 +191,7 @@ def _generate_many(args: argparse.Namespace, changes: RolloutChanges) -> int:
 
         model += sha256_file(find_adapter(args.adapter) / ADAPTER_WEIGHTS)
     job = Job(pipeline, rollout, model, args.out, args.together or 1, args.cropped, args.keep_level, signer)
-    with tqdm(total=len(items), unit="clip", desc="generating", disable=args.quiet) as bar:
+    with tqdm(total=len(items), unit="clip", desc="generating", disable=args.quiet or None) as bar:
 
         def tell(line: str) -> None:
             tqdm.write(line)
@@ -210,7 +210,7 @@ def _write(
 
     structure: list[np.ndarray] = []
     finished = None if signer is None else signer.sign
-    with tqdm(total=count, unit="frame", desc="generating", disable=args.quiet) as bar:
+    with tqdm(total=count, unit="frame", desc="generating", disable=args.quiet or None) as bar:
 
         def frames() -> Iterator[np.ndarray]:
             for clip in clips:

@@ -74,7 +74,7 @@ def add_generate(commands: argparse._SubParsersAction, run: Callable[[argparse.N
         metavar="FILE.json",
         help="tell where a frame's time goes, and write a trace of it; slower than alone (default: off)",
     )
-    machine.add_argument("--quiet", action="store_true", help="show no progress bar")
+    machine.add_argument("--quiet", action="store_true", help="show no progress bar; without a terminal there is none")
     add_print_config(parser)
 
 
@@ -89,7 +89,10 @@ def _add_made(group: argparse._ArgumentGroup) -> None:
         "--keep-level", action="store_true", help="hear speech that is far too quiet or loud as it is, not levelled"
     )
     group.add_argument(
-        "--out", type=Path, help="the MP4 to write (a model of structure alone: --structure-out); of a list, the folder"
+        "--out",
+        type=Path,
+        help="the MP4 to write, in the place of one that is there (a model of structure alone: --structure-out); of a "
+        "list, the folder",
     )
     group.add_argument(
         "--structure-out", type=Path, metavar="FILE.npz", help="also write the 3D motion here (default: it is not)"

@@ -67,10 +67,8 @@ def open_pipeline(args: argparse.Namespace) -> Pipeline:
         UserError: as :meth:`df_infer.pipeline.Pipeline.from_run`; no thread, or more than there are cores; a face
             detector for a model that looks for no faces.
     """
-    import torch
-
     from df_infer.pipeline import Pipeline
-    from df_infer.threads import check_threads, suited_threads
+    from df_infer.threads import check_threads
 
     if args.threads is not None:
         check_threads(args.threads)
@@ -86,9 +84,5 @@ def open_pipeline(args: argparse.Namespace) -> Pipeline:
     )
     if args.face_detector is not None and not pipeline.looks_for_faces:
         raise UserError("--face-detector: this model was trained without face crops and looks for none; leave it out")
-    threads = args.threads
-    if threads is None and pipeline.model.device.type == "cpu":
-        threads = suited_threads(pipeline.model.config, pipeline.rollout)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    pipeline.take_threads(args.threads)
     return pipeline

@@ -26,6 +26,7 @@ from df_infer.sampling.drive import Drive, check_drive, check_makes_structure, c
 from df_infer.sampling.guidance import check_guidance
 from df_infer.sampling.structure_from import check_maker, check_no_truth, found, raw_structure
 from df_infer.sampling.whole_clip import check_levels
+from df_infer.threads import check_threads, suited_threads
 from df_models import DualForce, DualForceConfig
 from df_models.device import choose_device
 from df_models.encoders import (
@@ -145,6 +146,22 @@ class Pipeline:
             check_weights(config, "video_vae", pipeline.vae)
         check_encoders(config, pipeline.audio_encoder, pipeline.reference_encoder)
         return pipeline
+
+    def take_threads(self, threads: int | None = None) -> None:
+        """Have torch compute with so many CPU threads in this process; by default, with as many as suit the model.
+
+        The commands do so. With more, a model of small layers is several times slower beside anything else that runs
+        (:func:`df_infer.threads.suited_threads`).
+
+        Raises:
+            UserError: none, or more than there are cores.
+        """
+        if threads is not None:
+            check_threads(threads)
+        elif self.model.device.type == "cpu":
+            threads = suited_threads(self.model.config, self.rollout)
+        if threads is not None:
+            torch.set_num_threads(threads)
 
     @property
     def precision(self) -> str:

@@ -334,6 +334,8 @@ def require_model(run: RunDir, checkpoint: int | None = None) -> Path:
             f"the run {run.root} has no milestone of step {checkpoint}; {known}; without --checkpoint its final model "
             "is taken"
         )
+    if not run.finished and (of := next(run.root.glob("*/manifest.json"), None)) is not None:
+        raise UserError(f"{run.root} is a dataset (it holds {of}), and no run; give one that df-train wrote")
     if not run.finished:
         raise UserError(f"the run {run.root} has no trained model yet ({run.model} is missing); let df-train finish it")
     return run.model

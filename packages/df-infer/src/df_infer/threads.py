@@ -40,10 +40,10 @@ def check_threads(threads: int) -> None:
     """
     cores = usable_cores()
     if threads < 1:
-        raise UserError(f"--threads {threads}: give 1 or more")
+        raise UserError(f"{threads} CPU threads: give 1 or more")
     if threads > cores:
         raise UserError(
-            f"--threads {threads}: this process may use {cores} core{'s' if cores > 1 else ''}, and more threads than "
+            f"{threads} CPU threads: this process may use {cores} core{'s' if cores > 1 else ''}, and more threads than "
             f"cores only wait for each other; give at most {cores}"
         )
 

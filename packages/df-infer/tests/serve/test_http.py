@@ -363,6 +363,21 @@ def test_what_a_video_was_warned_of_is_told_with_it(client: httpx.Client, server
     assert not [handler for handler in logging.getLogger("df_infer").handlers if type(handler).__name__ == "_Noticing"]
 
 
+@pytest.mark.parametrize(
+    ("path", "request_of", "why"),
+    [
+        ("/v1/portraits", {"files": {"image": b"x"}}, "this is a form; send the image itself"),
+        ("/v1/portraits", {"content": b""}, "the body is empty"),
+        ("/v1/videos", {"files": {"image": b"x", "audio": b"x"}, "data": {"seed": "3"}}, "seed: no part of the form"),
+        ("/v1/videos", {"files": {"image": b"x", "audio": b"x"}, "data": {"sid": "3"}}, "but image, audio, settings"),
+        ("/v1/videos", {"files": {"image": b"x"}}, "audio: is missing"),
+    ],
+)
+def test_what_is_sent_the_wrong_way_is_told(client: httpx.Client, path: str, request_of: dict[str, Any], why: str):
+    answer = client.post(path, **request_of)
+    assert answer.status_code in (400, 422) and why in answer.json()["error"]
+
+
 def test_a_video_is_kept_for_a_while(serve: Serve, speech: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     server = serve(keep_s=1.0)

@@ -273,6 +273,7 @@ def test_start_that_cannot_be_used_is_refused_in_a_line(server: Running, message
     async def client() -> None:
         async with connect(server.ws) as socket:
             await socket.send(message)
+            assert told_why in (await told(socket, "error"))["message"]
             with pytest.raises(ConnectionClosed):
                 await told(socket, "ready")
             assert socket.close_code == 1008 and told_why in (socket.close_reason or "")
@@ -354,8 +355,10 @@ def test_garbage_in_a_session_ends_it_alone(serve: Serve):
                     await begin(socket)
                     with contextlib.suppress(ConnectionClosed):  # it may be ended before it has sent all
                         await socket.send(garbage)
-                    _, _ = await rest(socket)
+                    _, messages = await rest(socket)
                     assert socket.close_code in (1008, 1009)
+                    if socket.close_code == 1008:
+                        assert messages[-1]["type"] == "error" and messages[-1]["message"][:50] in socket.close_reason
             await told(well, "stats")
 
     asyncio.run(client())

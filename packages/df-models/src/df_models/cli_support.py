@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from types import FrameType
 from typing import Any, NoReturn
@@ -67,21 +67,30 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **options})
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """See :class:`argparse.ArgumentParser`; what a subcommand does not know is told by it, not by its parent."""
+        given = sys.argv[1:] if args is None else list(args)
+        found, unknown = self.parse_known_args(given, namespace)
+        if unknown:
+            _chosen(self, given).error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found
+
     def error(self, message: str) -> NoReturn:
         """Exit with 2, and a line: the whole usage above it would hide it."""
         wrong = re.search(r"unrecognized arguments:.*?(--[\w-]+)", message)
-        hint = "" if wrong is None else nearest(wrong[1], _options_of(self))
+        known = [option for action in self._actions for option in action.option_strings]
+        hint = "" if wrong is None else nearest(wrong[1], known)
         raise SystemExit(_fail(self.prog, f"{message}{hint}; see {command(self.prog)} --help", EXIT_USER))
 
 
-def _options_of(parser: argparse.ArgumentParser) -> list[str]:
-    """Every option of a parser and of its subcommands."""
-    found: list[str] = []
+def _chosen(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the subcommand that was given."""
     for action in parser._actions:
-        found += action.option_strings
         if isinstance(action, argparse._SubParsersAction):
-            found += [option for sub in action.choices.values() for option in _options_of(sub)]
-    return found
+            for place, word in enumerate(given):
+                if word in action.choices:
+                    return _chosen(action.choices[word], given[place + 1 :])
+    return parser
 
 
 def add_version(parser: argparse.ArgumentParser, package: str) -> None:

@@ -181,7 +181,7 @@ def safe_join(root: str | os.PathLike[str], name: str) -> Path:
     """
     parts = Path(name).parts
     if not name or Path(name).is_absolute() or ".." in parts or "\0" in name or "\\" in name:
-        raise UserError(f"unsafe name {name!r}: only plain relative names are accepted")
+        raise UserError(f"unsafe name {name!r}: give a plain relative one, without '..'")
     return Path(root) / name
 
 

@@ -175,6 +175,9 @@ class StructureLayout:
         return (self.name, name) in _PARTS or any(field.name == name for field in self.fields)
 
     def _places(self, name: str) -> list[slice]:
+        if not self.has(name):
+            known = [field.name for field in self.fields] + [part for layout, part in _PARTS if layout == self.name]
+            raise UserError(f"layout {self.name!r} has no field {name!r}{nearest(name, known)}; it has {known}")
         if (self.name, name) not in _PARTS:
             return [self.vector.slice(name)]
         field, keypoints = _PARTS[self.name, name]

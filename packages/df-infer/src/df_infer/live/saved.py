@@ -78,18 +78,19 @@ class SessionState(NamedTuple):
     facts: dict[str, Any]
 
 
-def write_state(path: Path, state: SessionState) -> None:
+def write_state(path: str | Path, state: SessionState) -> None:
     """Write a state to a ``.safetensors`` file."""
     tensors = {name: x.cpu().contiguous() for name, x in state.tensors.items()}
-    atomic_write(path, save(tensors, metadata={"session": json.dumps({"version": VERSION, **state.facts})}))
+    atomic_write(Path(path), save(tensors, metadata={"session": json.dumps({"version": VERSION, **state.facts})}))
 
 
-def read_state(path: Path) -> SessionState:
+def read_state(path: str | Path) -> SessionState:
     """Read a state.
 
     Raises:
         UserError: it is not there, damaged, no session, or one of another version.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"no such saved session: {path}")
     try:

@@ -409,6 +409,8 @@ def _motion(model: DualForce, motion: Motion | None, fields: tuple[str, ...]) ->
             "the model takes structure as a condition and makes none, and a session outlasts any motion; take a model "
             "that makes its own structure"
         )
+    if not isinstance(motion, Motion | None):
+        raise UserError(f"motion must be a Motion, not {type(motion).__name__}; df_models.motion.read_motion reads one")
     if motion is None:
         if fields:
             raise UserError("fields name what to give of a motion, but there is no motion; give one")

@@ -228,6 +228,8 @@ def checked(pcm_N: np.ndarray) -> np.ndarray:
     Raises:
         UserError: they are not mono, of another kind, no numbers, or far beyond full scale.
     """
+    if isinstance(pcm_N, bytes | bytearray | memoryview):
+        raise UserError("live sound must be an array of samples, not bytes; np.frombuffer(data, np.int16) makes one")
     pcm_N = np.asarray(pcm_N)
     if pcm_N.ndim != 1:
         raise UserError(f"live sound must be mono samples [N], not {list(pcm_N.shape)}")

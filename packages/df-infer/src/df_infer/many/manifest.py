@@ -61,7 +61,10 @@ def read_manifest(path: Path, out: Path) -> list[Item]:
     for line, told in _lines(path):
         where = f"{path}, line {line}"
         item = validate_config(Item, told, where)
-        place = safe_join(out, item.out)
+        try:
+            place = safe_join(out, item.out)
+        except UserError as error:
+            raise UserError(f"{where}: out: {error}") from error
         if place in places:
             raise UserError(f"{where}: out={item.out} is also that of line {places[place]}; give each clip its own")
         places[place] = line

@@ -197,11 +197,15 @@ def _add_live(app: FastAPI) -> None:
 
     @app.post("/v1/portraits", summary="Upload a portrait", responses=_ERRORS, openapi_extra=body)
     async def add_portrait(request: Request) -> Portrait:
+        if request.headers.get("content-type", "").startswith(("multipart/", "application/x-www-form-urlencoded")):
+            raise HTTPException(400, "this is a form; send the image itself as the body (curl --data-binary @face.png)")
         with tempfile.TemporaryDirectory(prefix="df-infer-") as folder:
             path = Path(folder) / "portrait"
             with path.open("wb") as file:
                 async for piece in request.stream():
                     file.write(piece)
+            if not path.stat().st_size:
+                raise HTTPException(400, "the body is empty; send the image itself (curl --data-binary @face.png)")
             try:
                 name = await app.state.house.add_portrait(path, warnings := [])
                 return Portrait(id=name, warnings=warnings)
@@ -239,10 +243,14 @@ def _add_live(app: FastAPI) -> None:
 def _add_videos(app: FastAPI) -> None:
     @app.post("/v1/videos", summary="Have a whole video made", status_code=202, responses=_ERRORS)
     async def add_video(
+        request: Request,
         image: Annotated[UploadFile, File(description="the portrait")],
         audio: Annotated[UploadFile, File(description="the speech: any audio or video file")],
         settings: Annotated[str, Form(description=_SETTINGS, max_length=2000)] = "{}",
     ) -> VideoState:
+        for name in (await request.form()).keys() - {"image", "audio", "settings"}:
+            home = "; give it in settings" if name in FaceSettings.model_fields else ", but image, audio, settings"
+            raise HTTPException(400, f"{name[:40]}: no part of the form is called so{home}")
         if app.state.jobs.full:
             raise HTTPException(429, "as many videos as may be held are there; delete one, or try again later")
         try:

@@ -13,7 +13,7 @@ from df_infer.run_dir import open_run
 from df_infer.serve.config import ServeConfig
 from df_models.cli_support import announce_loading
 from df_models.errors import UserError
-from df_models.settings import add_flags, add_print_config, dump_config, given_flags, validate_config
+from df_models.settings import add_flags, add_print_config, config_from_flags, dump_config
 
 if TYPE_CHECKING:
     from df_infer.serve.backend import PipelineBackend
@@ -51,7 +51,7 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    config = validate_config(ServeConfig, given_flags(args, SECTION), SECTION)
+    config = config_from_flags(ServeConfig, args, SECTION)
     if args.print_config:
         print(dump_config(config), end="")
         return 0

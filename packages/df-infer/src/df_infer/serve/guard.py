@@ -159,8 +159,10 @@ class Guard:
             return None
         kind, _, given = headers.get("authorization", "").partition(" ")
         found = given.strip().encode() if kind.lower() == "bearer" else _offered(scope)
-        if found is None or not hmac.compare_digest(found, self._token):
+        if found is None:
             return 401, "a token is needed: send it as 'Authorization: Bearer TOKEN'"
+        if not hmac.compare_digest(found, self._token):
+            return 401, "this is not the server's token"
         return None
 
     def _crowd(self, scope: Scope) -> tuple[int, str] | None:

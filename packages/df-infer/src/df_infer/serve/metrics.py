@@ -30,7 +30,7 @@ class Metrics:
         self.begun = Counter("df_sessions_begun", "Sessions that got a place", ["transport"], registry=registry)
         self.ended = Counter("df_sessions_ended", "Sessions that ended, and why", ["reason"], registry=registry)
         self.refused = Counter("df_refused", "Requests that were refused, by status", ["status"], registry=registry)
-        self.frames = Counter("df_frames_made", "Pixel frames made", registry=registry)
+        self.frames = Counter("df_frames_made", "Pixel frames made in live sessions", registry=registry)
         self.dropped = Counter("df_frames_dropped", "Pixel frames that came too late to be shown", registry=registry)
         self.late = Counter("df_chunks_late", "Chunks that the picture had to wait for", registry=registry)
         self.chunk_s = Histogram(

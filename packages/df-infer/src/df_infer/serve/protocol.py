@@ -154,7 +154,10 @@ def checked(start: Start) -> Start:
 
 def first_fault(errors: Sequence[Any]) -> str:
     """Return the first of pydantic's faults as one line: where, and what."""
-    where, what = ".".join(map(str, errors[0]["loc"])), str(errors[0]["msg"])
+    loc = [part for place, part in enumerate(errors[0]["loc"]) if (place, part) != (0, "body")]
+    where, what = ".".join(map(str, loc)), str(errors[0]["msg"])
+    if errors[0]["type"] == "missing":
+        what = "is missing"
     if errors[0]["type"] == "extra_forbidden":
         name = str(errors[0]["loc"][-1])
         what = f"unknown{nearest(name, _NAMES)}" if name not in _NAMES else f"does not belong here{_home(name)}"

@@ -21,6 +21,8 @@ START_S = 10.0
 """A client that has not said what it wants after so long is closed."""
 SEND_S = 30.0
 """A client that takes nothing for so long is gone."""
+CLOSE_S = 5.0
+"""Nor is one waited for that takes no farewell."""
 NORMAL, GOING_AWAY, REFUSED, BROKEN, TRY_LATER = 1000, 1001, 1008, 1011, 1013
 """Codes of RFC 6455, 7.4.1."""
 
@@ -38,11 +40,24 @@ async def talk(socket: WebSocket, house: House) -> None:
     except UserError as error:
         code, reason = REFUSED, str(error)
         house.metrics.refused.labels(str(code)).inc()
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await socket.send_text(to_json("error", message=reason))
+        await _tell(socket, reason)
+    except _Broken as error:
+        code, reason = BROKEN, str(error)
+        await _tell(socket, reason)
     except (RuntimeError, WebSocketDisconnect):
         pass  # it left
     await _close(socket, code, reason)
+
+
+class _Broken(Exception):
+    """A session ended by the server's own failure."""
+
+
+async def _tell(socket: WebSocket, reason: str) -> None:
+    """Say why the connection closes, if anybody takes it."""
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            await socket.send_text(to_json("error", message=reason))
 
 
 async def _first_text(socket: WebSocket) -> str:
@@ -53,7 +68,11 @@ async def _first_text(socket: WebSocket) -> str:
 
 
 async def _session(socket: WebSocket, house: House, start: Start) -> tuple[int, str]:
-    """Run reader, writer and the session itself until one of them ends."""
+    """Run reader, writer and the session itself until one of them ends.
+
+    Raises:
+        UserError: what the client sent could not be followed.
+    """
     stream = Stream()
     session = Conversation(house, start, stream, stream.say, "websocket")
     writer = asyncio.create_task(_write(socket, stream, start, house))
@@ -66,10 +85,10 @@ async def _session(socket: WebSocket, house: House, start: Start) -> tuple[int, 
         for task in (reader, writer):
             error = task.exception() if task.done() else None
             if isinstance(error, UserError):
-                return REFUSED, str(error)
+                raise error
             if error is not None and not isinstance(error, WebSocketDisconnect):
                 failed("session failed", error, session=session.id)
-                return BROKEN, "the server failed"
+                raise _Broken("the server failed")
         return NORMAL, "left"
     finally:
         for task in (writer, reader, runner):
@@ -142,7 +161,7 @@ async def _write(socket: WebSocket, stream: Stream, start: Start, house: House) 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:
     if socket.client_state is WebSocketState.CONNECTED and socket.application_state is WebSocketState.CONNECTED:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(CLOSE_S):
                 await socket.close(code, reason.encode()[:120].decode(errors="ignore"))
         except (TimeoutError, RuntimeError, WebSocketDisconnect):
             return

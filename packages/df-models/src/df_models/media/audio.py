@@ -223,6 +223,9 @@ def write_wav(path: str | Path, wave: np.ndarray, sample_rate: int = SAMPLE_RATE
         file.writeframes(pcm.tobytes())
 
 
+WANTED = "give one that players play, such as WAV, FLAC, MP3 or MP4"
+
+
 def open_file(path: str | Path, what: str) -> av.container.InputContainer:
     """Open a media file.
 
@@ -235,7 +238,7 @@ def open_file(path: str | Path, what: str) -> av.container.InputContainer:
     try:
         return open_media(path)
     except (av.FFmpegError, OSError) as error:
-        raise UserError(f"{path} is no {what} that can be read ({reason_of(error)})") from error
+        raise UserError(f"{path} is no {what} file that can be read ({reason_of(error)}); {WANTED}") from error
 
 
 def reason_of(error: Exception) -> str:

@@ -8,7 +8,7 @@ Needs the extra `df-models[settings]`; `import df_models` does not load it.
 
 from df_models.paths import expand_path, expand_variables
 from df_models.settings.base import FrozenModel, Location
-from df_models.settings.command import add_flags, add_print_config, given_flags
+from df_models.settings.command import add_flags, add_print_config, config_from_flags
 from df_models.settings.keys import all_keys
 from df_models.settings.load import dump_config, load_config, validate_config
 from df_models.settings.text import parse_yaml
@@ -20,10 +20,10 @@ __all__ = [
     "add_flags",
     "add_print_config",
     "all_keys",
+    "config_from_flags",
     "dump_config",
     "expand_path",
     "expand_variables",
-    "given_flags",
     "load_config",
     "merge",
     "parse_yaml",

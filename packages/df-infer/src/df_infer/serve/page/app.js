@@ -13,7 +13,7 @@ const complain = (text) => { $("error").textContent = text ?? ""; $("error").hid
 const level = (value) => { $("level").value = value; };
 const pressed = (id, on) => $(id).setAttribute("aria-pressed", String(on));
 
-async function load() {
+async function load(again = false) {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) { useToken(given); history.replaceState(null, "", location.pathname + location.search); }
   try {
@@ -21,7 +21,12 @@ async function load() {
   } catch (error) {
     $("token-panel").hidden = !(error instanceof Refused && error.status === 401);
     if ($("token-panel").hidden) complain(error.message);
-    else { say("This server needs its token."); $("token").focus(); }
+    else {
+      say("This server needs its token.");
+      if (again) complain("This is not the server's token.");
+      $("token").value = "";
+      $("token").focus();
+    }
     return;
   }
   const { model, size, steps, audio_guidance, structure_guidance, most_steps, drive, face } = state.about;
@@ -33,6 +38,7 @@ async function load() {
   setOwn("structure", structure_guidance ?? 1);
   $("structure-row").hidden = structure_guidance === null;
   $("drive-row").hidden = !drive;
+  $("settings").hidden = false;
   if (!face) $("portrait-hint").prepend("The middle square of the picture is taken: the face should fill it. ");
   if (!state.connection) say("Press Start.");
   $("start").disabled = false;
@@ -213,7 +219,7 @@ async function choosePortrait(file) {
       $("still").src = URL.createObjectURL(await getBlob("v1/portraits/example"));
     }
     pressed("portrait-example", !file);
-    say(state.connection ? "The portrait is used from the next start on." : "Ready: press Start.");
+    say(state.connection ? "The portrait is used when you stop and start again." : "Ready: press Start.");
   } catch (error) {
     say("The portrait was not taken.");
     complain(error.message);
@@ -237,6 +243,6 @@ $("steps").oninput = () => { $("steps-value").value = valueOf("steps"); };
 for (const id of ["guidance", "structure"]) {
   $(id).oninput = () => { $(`${id}-value`).value = valueOf(id) === 1 ? "off" : valueOf(id).toFixed(2); };
 }
-$("token-form").onsubmit = (event) => { event.preventDefault(); useToken($("token").value); complain(); load(); };
+$("token-form").onsubmit = (event) => { event.preventDefault(); useToken($("token").value); complain(); load(true); };
 document.addEventListener("keydown", ({ key }) => { if (key === "Escape") interrupt(); });
 load();
