@@ -43,8 +43,8 @@ def check_threads(threads: int) -> None:
         raise UserError(f"{threads} CPU threads: give 1 or more")
     if threads > cores:
         raise UserError(
-            f"{threads} CPU threads: this process may use {cores} core{'s' if cores > 1 else ''}, and more threads than "
-            f"cores only wait for each other; give at most {cores}"
+            f"{threads} CPU threads: this process may use {cores} core{'s' if cores > 1 else ''}, and more threads "
+            f"than cores only wait for each other; give at most {cores}"
         )
 
 
