@@ -207,6 +207,9 @@ def damaged(state: SessionState, at: str, value: Any) -> SessionState:
         ("facts/sound/resampled_from", 90, "as much sound is not heard"),
         ("facts/sound/ended", "perhaps", "sound.ended"),
         ("facts/more", 1, "more"),
+        ("facts/settings/rollout/window", 10**12, "its window is more than"),
+        ("given.motion", lambda x: x[:, :0], "'given.motion' must be float32 [1, 1, 4, 70]"),
+        ("facts/settings/gain_db", 1e9, "settings.gain_db"),
         ("facts/fields", ["nose"], "nose"),
         ("given.latent", None, "lacks 'given.latent'"),
         ("given.latent", lambda x: x[..., :1], "'given.latent' must be float32 [1, 16, 2, 2]"),
@@ -276,6 +279,15 @@ def test_a_saved_session_of_another_model_is_refused(pipeline: Pipeline, image: 
     (tmp_path / "a.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="damaged"):
         read_state(tmp_path / "a.safetensors")
+    write_state(str(tmp_path / "a.safetensors"), state)
+    assert read_state(str(tmp_path / "a.safetensors")).facts == json.loads(json.dumps(state.facts))
+    written = bytearray((tmp_path / "a.safetensors").read_bytes())
+    written[-1] ^= 1
+    (tmp_path / "a.safetensors").write_bytes(written)
+    with pytest.raises(UserError, match="damaged: it is not what was written"):
+        read_state(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="damaged"):
+        Session.resumed(pipeline, SessionState(state.tensors, None))  # pyright: ignore[reportArgumentType]
     deep = json.dumps({"version": 2, "deep": None}).replace("null", "[" * 100_000 + "]" * 100_000)
     (tmp_path / "a.safetensors").write_bytes(save({"x": torch.zeros(1)}, metadata={"session": deep}))
     with pytest.raises(UserError, match="damaged"):

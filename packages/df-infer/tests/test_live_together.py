@@ -15,7 +15,7 @@ from df_infer import Session
 from df_infer.live.session import Segment
 from df_infer.pipeline import Pipeline
 from df_infer.sampling.steps import Asked, together
-from df_infer.serve.engine import NOW, TOGETHER_S, WHENEVER, Engine
+from df_infer.serve.engine import NOW, TOGETHER_S, WHENEVER, Engine, GivenUp
 from df_models.encoders import random_tiny_vae
 from df_models.media import read_image
 from df_models.model.together import Ready, StepsTogether
@@ -254,7 +254,9 @@ class Chunks:
     def run(self) -> str:
         """Make all; return the order in which they were done."""
         self._gate.set()
-        while self.engine._begun or self.engine.waiting or len(self.done) < 1:
+        until = time.monotonic() + 10
+        while self.engine._begun or self.engine.waiting or not self.done:
+            assert time.monotonic() < until, "the engine stands still"
             time.sleep(0.001)
         self.engine.stop()
         return "".join(self.done)
@@ -316,6 +318,81 @@ def test_a_call_is_done_between_the_steps_of_chunks(three: Chunks) -> None:
     three.add("a", 0.0, 3)
     three.after(1, lambda: (three.call("w", 1.0), three.call("n", -50.0)))
     assert three.run() == "naw"
+
+
+def test_what_is_given_up_is_not_made(three: Chunks) -> None:
+    """Begun or not, whatever its deadline; its place is free."""
+    begun = three.add("a", 0.0, 5)
+    far = three.engine.submit_steps(WHENEVER, three._steps, "w", 1)  # pyright: ignore[reportArgumentType]
+    three.after(2, lambda: (three.engine.give_up(begun), three.engine.give_up(far), three.add("b", 0.0, 1)))
+    assert three.run() == "b"
+    assert three.rounds == ["a", "a", "b"]
+    for future in (begun, far):
+        with pytest.raises(GivenUp):
+            future.result(5)
+    three.engine.give_up(begun)
+    three.engine.give_up(None)
+
+
+def test_an_engine_outlives_what_fails_and_fails_again(three: Chunks) -> None:
+    """Coming back to before a chunk may fail as the chunk did."""
+
+    def broken() -> Iterator[Any]:
+        try:
+            yield "x"
+        finally:
+            raise ZeroDivisionError
+
+    fails = three.engine.submit_steps(three.now, broken)  # pyright: ignore[reportArgumentType]
+    three.after(1, lambda: 1 / 0)
+    well = three.add("b", 10.0, 1)
+    assert three.run() == "b" and well.done()
+    with pytest.raises(ZeroDivisionError):
+        fails.result(5)
+
+
+def test_calls_are_done_however_late_the_chunks_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks that are late, and for which there is no room, do not keep a new face waiting."""
+    chunks = Chunks(1, monkeypatch)
+    chunks.now -= 1000
+    for name in "abc":
+        chunks.add(name, 0.0, 2)
+    chunks.call("n", 500.0)
+    assert chunks.run() == "nabc"
+
+
+def test_one_that_is_held_up_takes_no_place(pipeline: Pipeline, image: np.ndarray) -> None:
+    engine, (session,), (other,) = Engine(together=1), spoken(pipeline, image, 1), spoken(pipeline, image, 1)
+    with session._computing:
+        waits = engine.submit_steps(NOW, session.steps)
+        assert engine.submit_steps(time.monotonic() + 50, other.steps).result(20) is not None and not waits.done()
+    assert waits.result(20) is not None
+    engine.stop()
+
+
+def test_an_idle_engine_holds_nothing(pipeline: Pipeline, image: np.ndarray) -> None:
+    engine, sessions = Engine(together=2), spoken(pipeline, image, 2)
+    for future in [engine.submit_steps(time.monotonic() + 50, session.steps) for session in sessions]:
+        future.result(20)
+    engine.submit(NOW, int).result(5)
+    until = time.monotonic() + 5
+    while engine._rounds._makers:
+        assert time.monotonic() < until, "copies of the caches"
+        time.sleep(0.01)
+    engine.stop()
+
+
+def test_an_engine_stops_while_a_whole_video_stands_still(three: Chunks) -> None:
+    whole = three.engine.submit_steps(WHENEVER, three._steps, "w", 3)  # pyright: ignore[reportArgumentType]
+
+    def stop() -> None:
+        three.add("l", 0.0, 1)
+        threading.Thread(target=three.engine.stop).start()
+        while not three.engine._stopped:
+            time.sleep(0.001)
+
+    three.after(1, stop)
+    assert three.run() == "w" and whole.done()
 
 
 def test_an_engine_that_stops_ends_what_has_begun(three: Chunks) -> None:

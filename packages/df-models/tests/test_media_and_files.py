@@ -172,7 +172,8 @@ def test_named_fields():
         (["--fre"], "unrecognized arguments: --fre (did you mean '--fresh'?)"),
         (["make", "--imgae", "x"], "unrecognized arguments: --imgae x (did you mean '--image'?)"),
         (["make", "--zzz"], "make: error: unrecognized arguments: --zzz; see"),
-        (["make", "--fresh"], "unrecognized arguments: --fresh; see"),
+        (["make", "--fresh"], "make: error: unrecognized arguments: --fresh; see"),
+        (["--frehs", "make"], "df-x: error: unrecognized arguments: --frehs (did you mean '--fresh'?); see"),
     ],
 )
 def test_options_are_taken_whole_and_the_nearest_is_named(argv: list[str], told: str, capsys) -> None:

@@ -300,6 +300,7 @@ def open_run(path: str | Path, checkpoint: int | None = None) -> Run:
         return Run(path, RolloutConfig()) if run is None else Run(path, _rollout(run), _trained(run))
     run = RunDir(path)
     if not run.config.is_file():
+        _check_no_dataset(path)
         files = " and ".join(MODEL_FILES)
         raise UserError(f"{path} is no run and no model: a run holds {run.config.name} and {MODEL}/, a model {files}")
     return Run(require_model(run, checkpoint), _rollout(run), _trained(run))
@@ -334,11 +335,16 @@ def require_model(run: RunDir, checkpoint: int | None = None) -> Path:
             f"the run {run.root} has no milestone of step {checkpoint}; {known}; without --checkpoint its final model "
             "is taken"
         )
-    if not run.finished and (of := next(run.root.glob("*/manifest.json"), None)) is not None:
-        raise UserError(f"{run.root} is a dataset (it holds {of}), and no run; give one that df-train wrote")
     if not run.finished:
+        _check_no_dataset(run.root)
         raise UserError(f"the run {run.root} has no trained model yet ({run.model} is missing); let df-train finish it")
     return run.model
+
+
+def _check_no_dataset(path: Path) -> None:
+    for name in ("manifest.json", "*/manifest.json"):
+        for manifest in path.glob(name):
+            raise UserError(f"{path} is a dataset (it holds {manifest}), and no run; give one that df-train wrote")
 
 
 def find_adapter(path: str | Path) -> Path:

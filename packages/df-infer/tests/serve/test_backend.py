@@ -89,6 +89,15 @@ def test_a_whole_video_is_what_generate_makes(pipeline: Pipeline, files: Any, le
     assert np.array_equal(quiet, wanted) == (level is None), "it is heard quieter"
 
 
+def test_a_whole_video_is_refused_a_motion_that_ends_sooner(pipeline: Pipeline, files: Any):
+    motion = Motion(np.zeros((9, 70), np.float32), StructureLayout.of(SYNTHETIC_70, "synthetic"))
+    backend, wave = PipelineBackend(pipeline, "tiny", motion), read_audio(files.audio)
+    portrait = backend.portrait(read_image(files.image))
+    with pytest.raises(UserError, match="motion track has 9 frames"):
+        backend.video(portrait, wave, FaceSettings(drive=True))
+    assert backend.video(portrait, wave, FaceSettings()).count == 25
+
+
 def test_model_that_cannot_be_live_is_refused(pipeline: Pipeline):
     whole = Pipeline(
         **{**vars(pipeline), "rollout": pipeline.rollout.model_copy(update={"chunk": None})} | {"_makers": {}}

@@ -350,12 +350,16 @@ def test_what_a_video_was_warned_of_is_told_with_it(client: httpx.Client, server
 
         return work
 
+    def of_a_file(path: Path, **options: Any) -> Any:
+        logging.getLogger("df_models.media.audio").warning("broken off: %s", path)
+        return own_read(path, **options)
+
     with monkeypatch.context() as patch:
         patch.setattr(backend, "video", warning("quiet", "df_infer.hearing.loudness", own_video))
         patch.setattr(backend, "portrait", warning("small", "df_infer.portrait", own_portrait))
-        patch.setattr("df_models.media.read_audio", warning("broken off", "df_models.media.audio", own_read))
+        patch.setattr("df_models.media.read_audio", of_a_file)
         name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
-        assert ended(client, name)["warnings"] == ["small", "broken off", "quiet"]
+        assert ended(client, name)["warnings"] == ["small", "broken off: the audio", "quiet"]
         assert client.post("/v1/portraits", content=png()).json()["warnings"] == ["small"]
     assert client.post("/v1/portraits", content=png()).json()["warnings"] == []
     name = client.post("/v1/videos", files={"image": png(), "audio": speech}).json()["id"]
@@ -363,13 +367,32 @@ def test_what_a_video_was_warned_of_is_told_with_it(client: httpx.Client, server
     assert not [handler for handler in logging.getLogger("df_infer").handlers if type(handler).__name__ == "_Noticing"]
 
 
+BOTH = {"image": b"x", "audio": b"x"}
+MULTIPART = {"Content-Type": "Multipart/Form-Data; boundary=x"}
+
+
+def test_curl_sends_a_portrait_as_the_documents_say(client: httpx.Client):
+    """It calls every body a form."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert client.post("/v1/portraits", content=png(), headers=headers).json()["warnings"] == []
+
+
 @pytest.mark.parametrize(
     ("path", "request_of", "why"),
     [
         ("/v1/portraits", {"files": {"image": b"x"}}, "this is a form; send the image itself"),
+        ("/v1/portraits", {"files": {"image": b"x"}, "headers": MULTIPART}, "this is a form; send the image itself"),
         ("/v1/portraits", {"content": b""}, "the body is empty"),
-        ("/v1/videos", {"files": {"image": b"x", "audio": b"x"}, "data": {"seed": "3"}}, "seed: no part of the form"),
-        ("/v1/videos", {"files": {"image": b"x", "audio": b"x"}, "data": {"sid": "3"}}, "but image, audio, settings"),
+        (
+            "/v1/videos",
+            {"files": BOTH, "data": {"seed": "3"}},
+            "unknown part 'seed' of the form; give it in settings",
+        ),
+        (
+            "/v1/videos",
+            {"files": BOTH, "data": {"sid": "3"}},
+            "the parts are image, audio, settings",
+        ),
         ("/v1/videos", {"files": {"image": b"x"}}, "audio: is missing"),
     ],
 )

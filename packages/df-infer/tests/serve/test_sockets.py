@@ -8,6 +8,8 @@ import importlib.util
 import io
 import json
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from df_infer.serve.engine import AFTER_S
 from df_infer.serve.protocol import Piece, Start, pcm_bytes, unpack
 from df_infer.serve.seats import CONNECTING
 from df_infer.serve.sockets import _wind_up, _write
 from df_infer.serve.stream import Stream
 
-from .conftest import FPS, Running, Serve, number_of, opening_of
+from .conftest import FPS, FakeFace, Running, Serve, number_of, opening_of
 
 RATE = 16_000
 EXAMPLES = Path(__file__).parents[4] / "examples"
@@ -297,8 +300,70 @@ def test_who_says_nothing_is_closed(server: Running, monkeypatch: pytest.MonkeyP
 
     async def client() -> None:
         async with connect(server.ws) as socket, asyncio.timeout(5):
+            assert "no start message" in (await told(socket, "error"))["message"]
             await socket.wait_closed()
             assert socket.close_code == 1008 and "no start message" in (socket.close_reason or "")
+
+    asyncio.run(client())
+
+
+def test_who_asks_for_more_work_comes_after_all_others(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    server, due = serve(), []
+    engine = server.house.engine
+    submit = engine.submit_steps
+
+    def noted(deadline: float, *call: Any) -> Any:
+        due.append(deadline - time.monotonic())
+        return submit(deadline, *call)
+
+    monkeypatch.setattr(engine, "submit_steps", noted)
+
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            await begin(socket, settings={"steps": 40})
+            await socket.send(pcm_bytes(tone(1.0)))
+            await told(socket, "stats")
+            assert due and min(due) > 0.9 * AFTER_S
+            await socket.send(json.dumps({"type": "settings", "settings": {"steps": 4}}))
+            await told(socket, "cleared")
+            due.clear()
+            await told(socket, "stats")
+            assert due and max(due) < 0.1 * AFTER_S
+
+    asyncio.run(client())
+
+
+@pytest.mark.parametrize("message", [{"type": "clear"}, {"type": "settings", "settings": {"steps": 4}}])
+def test_a_chunk_that_takes_long_is_given_up_for_an_interruption(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, message: dict[str, Any]
+):
+    rounds = []
+
+    def steps(self: FakeFace) -> Iterator[Any]:
+        for _ in range(500):
+            yield "a step"
+        return self.make()
+
+    def answered(asked: dict[int, Any], _makers: object) -> dict[int, Any]:
+        rounds.append(len(asked))
+        time.sleep(0.02)
+        return dict.fromkeys(asked)
+
+    server = serve()
+    monkeypatch.setattr(FakeFace, "steps", steps)
+    monkeypatch.setattr("df_infer.sampling.steps._answered", answered)
+
+    async def client() -> None:
+        async with connect(server.ws) as socket:
+            await begin(socket)
+            while len(rounds) < 10:
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(4):  # the chunk takes ten seconds
+                await socket.send(json.dumps(message))
+                await told(socket, "cleared")
+        async with asyncio.timeout(4):
+            while server.house.engine._begun:  # so is one of whom has left
+                await asyncio.sleep(0.01)
 
     asyncio.run(client())
 

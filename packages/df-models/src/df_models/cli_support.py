@@ -72,7 +72,7 @@ class CommandParser(argparse.ArgumentParser):
         given = sys.argv[1:] if args is None else list(args)
         found, unknown = self.parse_known_args(given, namespace)
         if unknown:
-            _chosen(self, given).error(f"unrecognized arguments: {' '.join(unknown)}")
+            _owner(self, given, unknown[0]).error(f"unrecognized arguments: {' '.join(unknown)}")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -83,13 +83,15 @@ class CommandParser(argparse.ArgumentParser):
         raise SystemExit(_fail(self.prog, f"{message}{hint}; see {command(self.prog)} --help", EXIT_USER))
 
 
-def _chosen(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of the subcommand that was given."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for place, word in enumerate(given):
-                if word in action.choices:
-                    return _chosen(action.choices[word], given[place + 1 :])
+def _owner(parser: argparse.ArgumentParser, given: Sequence[str], unknown: str) -> argparse.ArgumentParser:
+    """The parser of the subcommand after which an unknown word was given."""
+    choices = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for place, word in enumerate(given):
+        if word == unknown:
+            break
+        for known in choices:
+            if word in known:
+                return _owner(known[word], given[place + 1 :], unknown)
     return parser
 
 

@@ -1,7 +1,8 @@
 """A session that is laid down and taken up again, in this process or another: tensors and plain facts in one file.
 
-A safetensors file; the facts are JSON in its metadata. Nothing in it is unpickled, and nothing is taken as it stands: a
-session that goes on from it compares names, shapes and lengths with its own.
+A safetensors file; the facts are JSON in its metadata, with a hash over all, which tells damage. Nothing in it is
+unpickled. Whoever writes such a file can have a session say anything; names, shapes and lengths are compared with those
+of a session, so that what is taken up goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -23,9 +24,12 @@ from df_infer.config import RolloutConfig
 from df_models import DualForce
 from df_models.errors import UserError
 from df_models.files import atomic_write
-from df_models.settings import FrozenModel, validate_config
+from df_models.settings import FrozenModel
+from df_models.settings.problems import problems
 
-VERSION = 2
+VERSION = 3
+MOST_WINDOW = 100_000
+"""Latent frames, four hours: what a file asks for is allocated before it can be compared with what it holds."""
 SAMPLED = 4096
 """Values of each parameter that its fingerprint looks at: models that differ anywhere in training differ in these."""
 
@@ -36,7 +40,7 @@ class Settings(FrozenModel):
     rate: int
     seed: int
     rollout: RolloutConfig
-    gain_db: float = Field(allow_inf_nan=False)
+    gain_db: float = Field(ge=-200, le=200)
     keep: int = Field(ge=0)
 
 
@@ -81,7 +85,8 @@ class SessionState(NamedTuple):
 def write_state(path: str | Path, state: SessionState) -> None:
     """Write a state to a ``.safetensors`` file."""
     tensors = {name: x.cpu().contiguous() for name, x in state.tensors.items()}
-    atomic_write(Path(path), save(tensors, metadata={"session": json.dumps({"version": VERSION, **state.facts})}))
+    told = {"version": VERSION, "sha256": _digest(tensors, state.facts), **state.facts}
+    atomic_write(Path(path), save(tensors, metadata={"session": json.dumps(told)}))
 
 
 def read_state(path: str | Path) -> SessionState:
@@ -102,16 +107,47 @@ def read_state(path: str | Path) -> SessionState:
         raise UserError(f"{path} is damaged, or no safetensors file ({error})") from error
     if not isinstance(facts, dict) or facts.pop("version", None) != VERSION:
         raise UserError(f"{path} holds no session that this version can take up")
+    if facts.pop("sha256", None) != _digest(tensors, facts):
+        raise UserError(f"{path} is damaged: it is not what was written")
     return SessionState(tensors, facts)
 
 
-def checked_facts(facts: Mapping[str, Any]) -> Facts:
+def settings_of(**given: Any) -> Settings:
+    """Return the settings of a session.
+
+    Raises:
+        UserError: one of them is of another kind, or out of bounds.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise UserError("; ".join(line for _, line in problems(Settings, error))) from error
+
+
+def checked_facts(facts: object) -> Facts:
     """Return the facts of a state, as far as they can be checked alone.
 
     Raises:
-        UserError: something is missing, unknown or of another kind.
+        UserError: something is missing, unknown, of another kind or out of bounds.
     """
-    return validate_config(Facts, facts, "the saved session")
+    try:
+        checked = Facts.model_validate(facts)
+    except ValidationError as error:
+        told = "; ".join(line for _, line in problems(Facts, error))
+        raise UserError(f"the saved session is damaged: {told}") from error
+    if checked.settings.rollout.window + checked.settings.rollout.sinks > MOST_WINDOW:
+        raise UserError(f"the saved session is damaged: its window is more than {MOST_WINDOW} latent frames")
+    return checked
+
+
+def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """Return a hash over all that a file holds."""
+    told = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, x in sorted(tensors.items()):
+        told.update(json.dumps([name, str(x.dtype), list(x.shape)]).encode())
+        if x.numel():
+            told.update(x.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return told.hexdigest()
 
 
 def check_tensors(held: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from df_infer.clip_decoder import ClipDecoder
 from df_infer.config import RolloutConfig
 from df_infer.live.making import Making
-from df_infer.live.saved import SessionState, Settings, check_tensors, checked_facts, fingerprint
+from df_infer.live.saved import SessionState, check_tensors, checked_facts, fingerprint, settings_of
 from df_infer.live.sound import LiveSound, SoundState
 from df_infer.pipeline import EncodedPortrait, Pipeline, pool_of
 from df_infer.rollout import heard_ahead, reference_input, text_input, warn_of_latency
@@ -118,9 +118,9 @@ class Session:
         self._pipeline, self._model = pipeline, pipeline.model
         config = self._model.config
         settled = _live_rollout(pipeline, rollout or pipeline.rollout)
-        self._settings = Settings(rate=rate, seed=seed, rollout=settled, gain_db=gain_db, keep=keep)
+        self._settings = settings = settings_of(rate=rate, seed=seed, rollout=settled, gain_db=gain_db, keep=keep)
         self._chunk, self._future = self._rollout.chunk or 1, heard_ahead(config, self._rollout)
-        self._sound = LiveSound(pipeline.audio_encoder, pool_of(config), rate, gain_db=gain_db)
+        self._sound = LiveSound(pipeline.audio_encoder, pool_of(config), settings.rate, gain_db=settings.gain_db)
         self._fields, self._motion_TSD, self._given = fields, _motion(self._model, motion, fields), None
         if self._motion_TSD is not None:
             if not fields:
@@ -134,9 +134,9 @@ class Session:
         latent = reference_input(config, self._portrait.latent, torch.zeros(1, 1, SLOTS, 0), None)
         text = None if pipeline.prompt is None else pipeline.prompt.features_LD[None]
         text = text_input(config, text)
-        noise = FrameNoise(seed, [0])
+        noise = FrameNoise(settings.seed, [0])
         sampler = Sampler(self._model, latent, self._portrait.tokens, text, self._rollout, noise)
-        self._making = Making(sampler, ClipDecoder(self._model, pipeline.vae), keep)
+        self._making = Making(sampler, ClipDecoder(self._model, pipeline.vae), settings.keep)
         self._computing, self._hearing = threading.Lock(), threading.Lock()
         self._maker: int | None = None
 
@@ -292,6 +292,7 @@ class Session:
 
         Raises:
             UserError: more was shown than was made, or what was shown lies further back than can be undone.
+            RuntimeError: between two :meth:`steps` of a chunk, in the thread that makes them.
         """
         self._check_not_within()
         with self._computing:
@@ -304,7 +305,11 @@ class Session:
             return self.frame
 
     def state(self) -> SessionState:
-        """Return all that the session is at this moment, to go on from later (:meth:`resumed`)."""
+        """Return all that the session is at this moment, to go on from later (:meth:`resumed`).
+
+        Raises:
+            RuntimeError: between two :meth:`steps` of a chunk, in the thread that makes them.
+        """
         self._check_not_within()
         with self._computing, self._hearing:
             tensors, making = self._making.state()
@@ -392,7 +397,7 @@ def _given(pipeline: Pipeline, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     layout, track = pipeline.model.config.structure_layout, held.get("given.motion")
     if track is not None:
         dim = 0 if layout is None else layout.dim
-        wanted["given.motion"] = torch.zeros(1, track.shape[1] if track.ndim > 1 else 0, SLOTS, dim)
+        wanted["given.motion"] = torch.zeros(1, max(1, track.shape[1] if track.ndim > 1 else 0), SLOTS, dim)
     check_tensors(held, {name: x for name, x in wanted.items() if x is not None})
     motion = None if track is None else Motion(from_slots(track)[0].numpy(), layout)
     return {"portrait": EncodedPortrait(held.get("given.latent"), held.get("given.tokens")), "motion": motion}

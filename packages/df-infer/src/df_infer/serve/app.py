@@ -197,7 +197,7 @@ def _add_live(app: FastAPI) -> None:
 
     @app.post("/v1/portraits", summary="Upload a portrait", responses=_ERRORS, openapi_extra=body)
     async def add_portrait(request: Request) -> Portrait:
-        if request.headers.get("content-type", "").startswith(("multipart/", "application/x-www-form-urlencoded")):
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
             raise HTTPException(400, "this is a form; send the image itself as the body (curl --data-binary @face.png)")
         with tempfile.TemporaryDirectory(prefix="df-infer-") as folder:
             path = Path(folder) / "portrait"
@@ -208,7 +208,7 @@ def _add_live(app: FastAPI) -> None:
                 raise HTTPException(400, "the body is empty; send the image itself (curl --data-binary @face.png)")
             try:
                 name = await app.state.house.add_portrait(path, warnings := [])
-                return Portrait(id=name, warnings=warnings)
+                return Portrait(id=name, warnings=[_unnamed(line, path, "the portrait") for line in warnings])
             except UserError as error:
                 raise HTTPException(400, _unnamed(error, path, "the portrait")) from error
 
@@ -249,8 +249,9 @@ def _add_videos(app: FastAPI) -> None:
         settings: Annotated[str, Form(description=_SETTINGS, max_length=2000)] = "{}",
     ) -> VideoState:
         for name in (await request.form()).keys() - {"image", "audio", "settings"}:
-            home = "; give it in settings" if name in FaceSettings.model_fields else ", but image, audio, settings"
-            raise HTTPException(400, f"{name[:40]}: no part of the form is called so{home}")
+            known = "the parts are image, audio, settings"
+            home = "give it in settings" if name in FaceSettings.model_fields else known
+            raise HTTPException(400, f"unknown part {name[:40]!r} of the form; {home}")
         if app.state.jobs.full:
             raise HTTPException(429, "as many videos as may be held are there; delete one, or try again later")
         try:
@@ -281,6 +282,6 @@ def _add_videos(app: FastAPI) -> None:
         app.state.jobs.remove(found(name))
 
 
-def _unnamed(error: UserError, path: Path, name: str) -> str:
-    """An error without the server's own paths."""
-    return str(error).replace(str(path), name)
+def _unnamed(told: UserError | str, path: Path, name: str) -> str:
+    """A line without the server's own paths."""
+    return str(told).replace(str(path), name)

@@ -78,7 +78,7 @@ class Backend(Protocol):
         ...
 
     def video(self, portrait_HWC: np.ndarray, wave_N: np.ndarray, settings: FaceSettings) -> Video:
-        """Prepare a whole video of speech at 16 kHz."""
+        """Prepare a whole video of speech at 16 kHz; UserError where the track that is to drive it is shorter."""
         ...
 
     def takes_more(self, settings: FaceSettings) -> bool:
@@ -156,8 +156,12 @@ class PipelineBackend:
         from df_infer import Session
         from df_infer.hearing.loudness import gain_db
         from df_infer.hearing.speech import frames_covering
+        from df_models.motion import motion_slots
 
-        count, gain = frames_covering(wave_N), gain_db(wave_N, self._pipeline.model.config.speech_level)
+        config, count = self._pipeline.model.config, frames_covering(wave_N)
+        if settings.drive and self._motion is not None:
+            motion_slots(self._motion, config, count, "the server's motion track")
+        gain = gain_db(wave_N, config.speech_level)
         face = Session(self._pipeline, portrait_HWC, cropped=True, gain_db=gain, keep=0, **self._chosen(settings))
         pieces = iter(np.array_split(wave_N, math.ceil(len(wave_N) / SAMPLE_RATE)))
 

@@ -6,12 +6,13 @@ waits. Live chunks carry the moment at which they must be seen; whole videos car
 A chunk is made by steps of the model (:mod:`df_infer.sampling.steps`), and after each it is looked what to do next. A
 chunk that is due joins those that are being made, whatever step they are at; a call that is due is done in between; a
 chunk that is not due, such as one of a whole video, stands still meanwhile. (With batches of one chunk nothing joins:
-a chunk that is due later than the one that is being made waits for its end.)
+one that is due within a chunk's time of the one that is being made, or later, waits for its end.)
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import threading
@@ -46,6 +47,10 @@ def soon() -> float:
     return time.monotonic() + OPEN_S
 
 
+class GivenUp(Exception):
+    """A chunk that nobody wants any more was not made."""
+
+
 class _Job(NamedTuple):
     deadline: float
     number: int
@@ -76,6 +81,7 @@ class Engine:
         self._jobs: list[_Job] = []
         self._begun: list[_Begun] = []
         self._rounds = Rounds()
+        self._unwanted: set[Future[Any]] = set()
         self._changed = threading.Condition()
         self._numbers = itertools.count()
         self._stopped = False
@@ -112,9 +118,15 @@ class Engine:
         """Return ``call(*args)``; a call that has not begun is dropped when the waiting task is cancelled."""
         return await asyncio.wrap_future(self.submit(deadline, call, *args))
 
-    async def do_steps(self, deadline: float, steps: Callable[..., Steps[T]], *args: Any) -> T:
-        """Return what ``steps(*args)`` makes; dropped as by :meth:`do`, and made to its end once it has begun."""
-        return await asyncio.wrap_future(self.submit_steps(deadline, steps, *args))
+    def give_up(self, future: Future[Any] | None) -> None:
+        """Do not make what :meth:`submit_steps` was to have made, nor its remaining steps; it raises :class:`GivenUp`.
+
+        Nothing happens if it is done, or None.
+        """
+        if future is not None and not future.done():
+            with self._changed:
+                self._unwanted.add(future)
+                self._changed.notify()
 
     @property
     def waiting(self) -> int:
@@ -123,20 +135,21 @@ class Engine:
             return len(self._jobs)
 
     def stop(self) -> None:
-        """End the thread when what has begun is done; what has not is cancelled."""
+        """End the thread when what has begun is done, all chunks of it; what has not is cancelled."""
         with self._changed:
             self._stopped = True
+            for job in self._jobs:
+                job.future.cancel()
+            self._jobs.clear()
             self._changed.notify()
         self._thread.join()
 
     def _work(self) -> None:
         while self._wait():
             began = time.monotonic()
+            self._drop_unwanted()
             self._go_on()
             self.busy_s += time.monotonic() - began
-        for job in self._jobs:
-            job.future.cancel()
-        self._jobs.clear()
 
     def _wait(self) -> bool:
         """Wait for something to do; False when the engine is stopped and nothing is left of what has begun."""
@@ -145,6 +158,20 @@ class Engine:
                 self._rounds.rest()
                 self._changed.wait_for(lambda: self._jobs or self._stopped)
             return bool(self._begun) or not self._stopped
+
+    def _drop_unwanted(self) -> None:
+        """End what was given up."""
+        with self._changed:
+            unwanted, self._unwanted = self._unwanted, set()
+            unbegun = [job for job in self._jobs if job.future in unwanted]
+            if unbegun:
+                self._jobs = [job for job in self._jobs if job.future not in unwanted]
+                heapq.heapify(self._jobs)
+        for job in unbegun:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(GivenUp())
+        for begun in [begun for begun in self._begun if begun.job.future in unwanted]:
+            self._fail(begun, GivenUp())
 
     def _go_on(self) -> None:
         """Do a call, or make one step of all chunks that are due together."""
@@ -155,18 +182,20 @@ class Engine:
                 return
             self._begin(job)
         held = [begun for begun in self._begun if begun.running.held_up]
-        others = [begun for begun in self._due(horizon) if begun not in held]
-        turn = held + others[: self._together]
+        turn = held + self._due(horizon)[: self._together]
         try:
             self._rounds.go([begun.running for begun in turn])
         except BaseException as error:
-            for begun in turn:
-                begun.running.close()
-                self._begun.remove(begun)
-                begun.job.future.set_exception(error)
-            return
+            for begun in [begun for begun in turn if not begun.running.ended]:
+                self._fail(begun, error)
         for begun in [begun for begun in turn if begun.running.ended]:
             self._end(begun)
+
+    def _fail(self, begun: _Begun, error: BaseException) -> None:
+        self._begun.remove(begun)
+        begun.job.future.set_exception(error)
+        with contextlib.suppress(Exception):  # what it does to come back to before the chunk may fail as the chunk did
+            begun.running.close()
 
     def _horizon(self) -> float:
         """The latest deadline of what is done now. What is late does not hold up what has its deadline before it."""
@@ -176,19 +205,20 @@ class Engine:
         return max(min(deadlines, default=0.0), time.monotonic()) + TOGETHER_S
 
     def _due(self, horizon: float) -> list[_Begun]:
-        """Chunks that have begun and are due by then, the earliest first."""
-        return sorted(begun for begun in self._begun if begun.job.deadline <= horizon)
+        """Chunks that have begun, are due by then and not held up, the earliest first."""
+        due = (begun for begun in self._begun if begun.job.deadline <= horizon)
+        return sorted(begun for begun in due if not begun.running.held_up)
 
     def _taken(self, horizon: float) -> _Job | None:
-        """Take the next call that is due by then, if there is room for it beside the chunks that have begun."""
+        """Take the next that is due by then; a chunk only if there is room beside those that have begun."""
+        full = len(self._due(horizon)) >= self._together
         with self._changed:
-            while self._jobs and not self._stopped and self._jobs[0].deadline <= horizon:
-                if self._jobs[0].by_steps and len(self._due(horizon)) >= self._together:
-                    return None
-                job = heapq.heappop(self._jobs)
-                if job.future.set_running_or_notify_cancel():
-                    return job
-            return None
+            due = sorted(job for job in self._jobs if job.deadline <= horizon and not (full and job.by_steps))
+            taken = next((job for job in due if job.future.set_running_or_notify_cancel()), None)
+            gone = [job for job in due if taken is None or job <= taken]
+            self._jobs = [job for job in self._jobs if job not in gone]
+            heapq.heapify(self._jobs)
+            return taken
 
     def _begin(self, job: _Job) -> None:
         try:

@@ -162,7 +162,7 @@ class Guard:
         if found is None:
             return 401, "a token is needed: send it as 'Authorization: Bearer TOKEN'"
         if not hmac.compare_digest(found, self._token):
-            return 401, "this is not the server's token"
+            return 401, "this is not the server's token; ask whoever runs the server for it"
         return None
 
     def _crowd(self, scope: Scope) -> tuple[int, str] | None:

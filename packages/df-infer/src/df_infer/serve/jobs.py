@@ -57,14 +57,14 @@ class Job:
         """The MP4, where it is done."""
         return self.folder / "video.mp4"
 
-    def unnamed(self, error: UserError) -> str:
-        """An error without the server's own paths."""
-        return str(error).replace(f"{self.folder}/", "the ")
+    def unnamed(self, told: UserError | str) -> str:
+        """A line without the server's own paths."""
+        return str(told).replace(f"{self.folder}/", "the ")
 
     def told(self) -> dict[str, Any]:
         """What a client is told."""
-        told = "id", "state", "frames", "of", "error", "warnings"
-        return {name: getattr(self, name) for name in told}
+        told = {name: getattr(self, name) for name in ("id", "state", "frames", "of", "error")}
+        return told | {"warnings": [self.unnamed(line) for line in self.warnings]}
 
 
 class Jobs:

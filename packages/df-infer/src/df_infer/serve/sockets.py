@@ -37,6 +37,7 @@ async def talk(socket: WebSocket, house: House) -> None:
         code, reason = await _session(socket, house, read_start(text))
     except TimeoutError:
         code, reason = REFUSED, f"no start message came within {START_S:g} s"
+        await _tell(socket, reason)
     except UserError as error:
         code, reason = REFUSED, str(error)
         house.metrics.refused.labels(str(code)).inc()

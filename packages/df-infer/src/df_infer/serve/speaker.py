@@ -15,11 +15,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from df_infer.serve.engine import NOW, Engine, soon
+from df_infer.serve.engine import NOW, Engine, GivenUp, soon
 from df_infer.serve.protocol import Piece, samples_of
 from df_models.errors import UserError
 from df_models.time import FPS
@@ -103,6 +104,7 @@ class Speaker:
         self._live, self._ahead, self._most_ahead_s = False, ahead_s * FPS, sound_ahead_s
         self._keep = keep_frames(ahead_s)
         self._alone = asyncio.Lock()
+        self._making: Future[tuple[Segment | None, float]] | None = None
         self._wake = asyncio.Event()
         self._waiting: deque[np.ndarray] = deque()
         self._waiting_samples = 0
@@ -161,6 +163,7 @@ class Speaker:
         """Drop what was not seen, from ``shown`` on (by default what is seen now); return the frame that comes next."""
         self._playout.hold(shown)
         self._forget_waiting()
+        self._engine.give_up(self._making)  # it was not seen
         async with self._alone:
             place = math.ceil(self._playout.position())  # a frame that was begun is seen
             seen = min(max(place, self._origin, self._made - self._keep), self._made)
@@ -172,6 +175,7 @@ class Speaker:
         """Drop what was not seen and go on with a new face; return its first frame."""
         self._playout.hold()
         self._forget_waiting()
+        self._engine.give_up(self._making)
         async with self._alone:
             self._face = await self._engine.do(soon(), make)
             self._origin = math.ceil(self._playout.position())
@@ -201,7 +205,10 @@ class Speaker:
                     sound, idle = self._next_sound()
                     last = self._ending and not self._waiting
                     if sound or idle or self._maybe_due or last:
-                        segment, took = await self._engine.do_steps(self._deadline(), self._turn, sound, idle, last)
+                        try:
+                            segment, took = await self._make(sound, idle, last)
+                        except GivenUp:
+                            continue  # whoever gave it up has the next turn
                         self._maybe_due = segment is not None
                         if segment is not None:
                             self._publish(segment, took)
@@ -210,6 +217,14 @@ class Speaker:
                             return
             self._wake.clear()
             await _wait(self._wake, TICK_S)
+
+    async def _make(self, sound: list[np.ndarray], idle: int, last: bool) -> tuple[Segment | None, float]:
+        """Have the next chunk made; what nobody waits for any more is given up."""
+        self._making = self._engine.submit_steps(self._deadline(), self._turn, sound, idle, last)
+        try:
+            return await asyncio.wrap_future(self._making)
+        finally:
+            self._engine.give_up(self._making)
 
     def _turn(self, sound: list[np.ndarray], idle: int, last: bool) -> Steps[tuple[Segment | None, float]]:
         """Hand sound to the face and make the next chunk; in the engine's thread."""

@@ -82,11 +82,12 @@ class FaceService(FrameProcessor):
         try:
             await self._send()
         except Exception as error:
-            self._failed = True
             self._talk.close()
-            await self.push_error(f"the face failed, and speech goes on without it: {error}", exception=error)
             while self._stopped:
                 await self.push_frame(self._stopped.pop(0))
+            self._failed = True
+            why = " ".join(str(error).split()) or type(error).__name__
+            await self.push_error(f"the face failed, and speech goes on without it: {why}", exception=error)
 
     async def _send(self) -> None:
         """Send moments by the clock; what is a little late is caught up, beyond that the clock is set anew."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from df_models.model.dualforce import DualForce, Velocity
 
 _log = logging.getLogger(__name__)
+REMEMBERED = 64
+"""Chunks that were made apart: more than are made at a time."""
 T = TypeVar("T")
 
 
@@ -120,8 +122,7 @@ class StepsTogether:
                 key = (_alike(ready), len(ready.inputs.structure)) if self._model.compiled_step else _alike(ready)
                 batches.setdefault(key, []).append((place, ready))
         kept = []
-        plans = [ready.plan for batch in batches.values() for _, ready in batch]
-        self._apart = [apart for apart in self._apart if any(apart is plan for plan in plans)]
+        self._apart = self._apart[-REMEMBERED:]
         for batch in batches.values():
             for part in _powers_of_two(batch) if self._model.compiled_step else [batch]:
                 places, every = [place for place, _ in part], [ready for _, ready in part]

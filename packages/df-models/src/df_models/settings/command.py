@@ -51,7 +51,7 @@ def config_from_flags(cls: type[M], options: argparse.Namespace, section: str) -
     """A section of the values that were given for its flags, parsed as YAML as in a configuration file.
 
     Raises:
-        UserError: one line per wrong value, each with the flag as it is typed.
+        UserError: what is wrong with each value, with the flag as it is typed.
     """
     prefix = f"{section}."
     texts = {key.removeprefix(prefix): text for key, text in vars(options).items() if key.startswith(prefix)}
@@ -61,7 +61,7 @@ def config_from_flags(cls: type[M], options: argparse.Namespace, section: str) -
     except ValidationError as error:
         told = problems(cls, error)
         lines = [f"{_flag(key) if key in given else section}: {line.removeprefix(f'{key}: ')}" for key, line in told]
-        raise UserError("\n".join(lines)) from error
+        raise UserError("; ".join(lines)) from error
 
 
 def _flag(name: str) -> str:
