@@ -138,7 +138,9 @@ def test_page_shows_a_mouth_that_follows_the_microphone(browser: Any, transport:
         )
         page.locator("#example").click()
         page.wait_for_timeout(1_200)  # the figure is told anew once a second
-        assert abs(float(page.locator("#skew").inner_text().removesuffix(" ms"))) <= SKEW_MS
+        page.wait_for_function(  # a busy machine's moment goes by, a delay that stays does not
+            f"() => Math.abs(parseFloat(document.getElementById('skew').textContent)) <= {SKEW_MS}", timeout=2_000
+        )
         page.locator("#interrupt").click()
         asked = page.evaluate("() => performance.now() / 1000")
         page.wait_for_function(
