@@ -91,7 +91,7 @@ def test_picture_and_sound_stay_together_where_playing_was_cut_within_a_frame(wa
         if way == "clear":
             frame = await speaker.clear()
         else:
-            frame = await speaker.change(lambda: FakeFace(BROWSER_RATE))
+            frame = await speaker.change(lambda: FakeFace(BROWSER_RATE), 0.0)
         assert player.position() + player.waiting / PER_FRAME == frame == {"clear": 9, "change": 6}[way]
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -88,8 +88,7 @@ class Conversation:
             case Settings():
                 self._house.check(message.settings)
                 self._settings = message.settings
-                frame = await speaker.change(self._new_face)
-                speaker.after_s = self._after_s
+                frame = await speaker.change(self._new_face, self._after_s)
                 self._say(to_json("cleared", frame=frame, turn=speaker.turn, settings=message.settings.model_dump()))
             case Microphone():
                 self.microphone = message.on

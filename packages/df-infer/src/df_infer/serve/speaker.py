@@ -171,13 +171,13 @@ class Speaker:
             self._go_on_from(frame)
         return frame
 
-    async def change(self, make: Callable[[], Session]) -> int:
-        """Drop what was not seen and go on with a new face; return its first frame."""
+    async def change(self, make: Callable[[], Session], after_s: float) -> int:
+        """Drop what was not seen and go on with a new face, and its :attr:`after_s`; return its first frame."""
         self._playout.hold()
         self._forget_waiting()
         self._engine.give_up(self._making)
         async with self._alone:
-            self._face = await self._engine.do(soon(), make)
+            self._face, self.after_s = await self._engine.do(soon(), make), after_s
             self._origin = math.ceil(self._playout.position())
             self._go_on_from(self._origin)
         return self._origin
