@@ -218,6 +218,36 @@ def test_status_and_report_read_what_is_there(
     assert "verdicts.tex" in capsys.readouterr().out and Path("paper/arms.pdf").is_file()
 
 
+def test_a_metric_can_be_looked_at_afterwards(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the tables from then on, dated, without a verdict; what the study asks stays as it was fixed."""
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    fixed, before = Path("studies/s/study.yaml").read_bytes(), document(done)
+    assert "identity_last" not in {table["metric"] for table in before["tables"]}
+    assert main(["report", "studies/s", "--also", "identity_last", "--also", "motion_ratio", "--also", "lip_sync"]) == 0
+    for command in (["report", "studies/s"], ["report", "studies/s", "--also", "identity_last"]):
+        assert main(command) == 0, "it stays, and is noted once"
+        told = document(tmp_path)
+        assert [table["metric"] for table in told["tables"]] == ["lip_sync", "motion_ratio", "identity_last"]
+        (noted,) = told["amendments"]
+        assert noted["added"] == ["the metric identity_last"], "the others were there"
+        assert told["verdicts"] == before["verdicts"]
+    assert "looked at when runs were done" in Path("studies/s/table.md").read_text()
+    assert Path("studies/s/study.yaml").read_bytes() == fixed
+    config = validate_config(StudyConfig, TREE)
+    assert run_study(config, lambda _: None, programs=PROGRAMS) == 1, "it goes on as it was asked: one arm fails"
+    assert len(document(tmp_path)["tables"]) == 3
+    capsys.readouterr()
+    assert main(["report", "studies/s", "--also", "identity_lst"]) == 2
+    assert "--also: there is no metric 'identity_lst'" in capsys.readouterr().err
+    for run in told["runs"]:
+        shutil.rmtree(run["place"], ignore_errors=True)
+    assert main(["report", "studies/s", "--also", "lip_width_corr"]) == 2
+    assert "cannot show more than it does, as 4 of the 4 runs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("planned", [False, True])
 def test_a_report_is_made_anew_from_the_kept_numbers(
     planned: bool, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from df_eval.metrics import SPECS
 from df_eval.metrics.seen import ROWS
@@ -17,8 +17,7 @@ def check_metrics(config: StudyConfig, plan: Plan) -> None:
     Raises:
         UserError: naming it.
     """
-    for name in config.metrics:
-        _known(name, SPECS, "metrics", "metric")
+    check_names(config.metrics, "metrics")
     for hypothesis in config.hypotheses:
         where = f"the hypothesis {hypothesis.name!r}"
         _known(hypothesis.metric, SPECS, where, "metric")
@@ -30,6 +29,12 @@ def check_metrics(config: StudyConfig, plan: Plan) -> None:
                     f"{where} is about {hypothesis.frames} frames, but {arm} is measured at {lengths}; set frames of "
                     "the hypothesis, or evaluation.set.frames"
                 )
+
+
+def check_names(metrics: Iterable[str], where: str) -> None:
+    """Raise UserError for a name that is no metric; ``where``: where it stands."""
+    for name in metrics:
+        _known(name, SPECS, where, "metric")
 
 
 def _known(name: str, options: Collection[str], where: str, kind: str) -> None:

@@ -29,6 +29,7 @@ examples:
   df-study configs/study/bridge.yaml
   df-study configs/study/bridge.yaml seeds=[0,1,2,3,4]          more seeds, at any time
   df-study configs/study/bridge.yaml --amend "why" ...          arms or hypotheses added later; the report shows it
+  df-study report studies/bridge --also lip_width_corr          a metric that was not asked about; the report shows it
   df-study configs/study/bridge.yaml --retry                    try failed runs again
   df-study configs/study/bridge.yaml executor=slurm             write sbatch scripts; give it again to collect
 
@@ -60,6 +61,13 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     if command in ("run", "plan"):
         add_print_config(parser)
     if command == "report":
+        parser.add_argument(
+            "--also",
+            action="append",
+            default=[],
+            metavar="METRIC",
+            help="show a metric that the study did not name, from now on; the report says since when",
+        )
         parser.add_argument("--paper", type=Path, metavar="DIR", help="also files for LaTeX: tables, figures, strips")
     add_version(parser, "df-eval")
     return parser
@@ -71,7 +79,7 @@ def _main(argv: list[str]) -> int:
     if command == "status":
         return _status(_directory(options))
     if command == "report":
-        return _report(_directory(options), options.paper)
+        return _report(_directory(options), options.paper, options.also)
     if command == "run" and not options.study.exists() and (near := nearest(str(options.study), COMMANDS)):
         raise UserError(f"no such file and no command: {options.study}{near}")
     if options.study.is_dir():
@@ -127,15 +135,17 @@ def _status(directory: Path) -> int:
     return 0
 
 
-def _report(directory: Path, paper: Path | None) -> int:
+def _report(directory: Path, paper: Path | None, also: list[str]) -> int:
     from df_eval.study.document import read_document
     from df_eval.study.report import runs_gone, write_kept, write_report
 
     if gone := runs_gone(directory):
+        if also:
+            raise UserError(f"--also {also[0]}: {directory} cannot show more than it does, as {gone}")
         print(f"report: {write_kept(directory)}")
         print(f"report: made from study.json, as {gone}; left out: links to their own reports")
     else:
-        print(f"report: {write_report(directory)}")
+        print(f"report: {write_report(directory, also)}")
     if paper is not None:
         from df_eval.study.paper import write_paper
         from df_eval.study.strips import why_no_strips

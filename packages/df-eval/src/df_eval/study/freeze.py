@@ -2,12 +2,13 @@
 
 Arms and hypotheses may be added only by an amendment, which is dated and shown in the report. Seeds may be added at any
 time; the report shows when, and what the verdicts were before, since who adds seeds until a verdict comes will get one.
+Metrics may be added to the tables of what is done, dated too: no verdict is given on them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from df_models.settings import Location, dump_config, load_config
 STUDY, AMENDMENTS, ARMS = "study.yaml", "amendments.json", "arms.json"
 _FREE = ("seeds", "executor", "slots", "slurm", "out")
 """Keys that change no run and no verdict's rule."""
+LOOKED = "looked at when runs were done; nothing is claimed of it"
 
 
 def frozen_config(directory: Path) -> StudyConfig | None:
@@ -34,6 +36,24 @@ def amendments(directory: Path) -> list[dict[str, Any]]:
     """What was added after the first run: date, text, and the names that were added."""
     path = directory / AMENDMENTS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def look_at(directory: Path, metrics: Sequence[str]) -> StudyConfig | None:
+    """Add metrics to a study's tables, noted with the date; what is there already adds nothing.
+
+    Returns the study as it was fixed, with all metrics that its tables show; None before its first run.
+    """
+    fixed = frozen_config(directory)
+    if fixed is None:
+        return None
+    noted = amendments(directory)
+    shown = [*fixed.metrics, *(name for entry in noted for name in entry.get("metrics", ()))]
+    asked = {hypothesis.metric for hypothesis in fixed.hypotheses}
+    new = [name for name in dict.fromkeys(metrics) if name not in {*shown, *asked}]
+    if new:
+        entry = _entry([f"the metric {name}" for name in new], LOOKED)
+        atomic_write(directory / AMENDMENTS, json.dumps([*noted, {**(entry or {}), "metrics": new}], indent=1) + "\n")
+    return fixed.model_copy(update={"metrics": (*shown, *new)})
 
 
 def freeze(config: StudyConfig, amend: str | None = None) -> StudyConfig:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from df_eval.reports.style import CSS
+from df_eval.study.check import check_names
 from df_eval.study.cost import cost_line, duration
 from df_eval.study.document import DOCUMENT, read_document, study_document
 from df_eval.study.figures import as_svg, axes_of, axis_figure
-from df_eval.study.freeze import amendments, frozen_config
+from df_eval.study.freeze import amendments, look_at
 from df_eval.study.measured import collect
 from df_eval.study.plan import PLAN, read_plan
 from df_eval.study.records import state_of
@@ -36,13 +37,17 @@ figure.wide { overflow-x: auto; } figure svg { display: block; }
 """
 
 
-def write_report(directory: Path) -> Path:
+def write_report(directory: Path, also: Sequence[str] = ()) -> Path:
     """Write the three files from what is there now; returns the page's path.
 
+    Args:
+        also: metrics that the tables are to show from now on, though the study did not name them.
+
     Raises:
-        UserError: the directory is no study that was begun.
+        UserError: the directory is no study that was begun, or there is no such metric.
     """
-    plan, config = read_plan(directory), frozen_config(directory)
+    check_names(also, "--also")
+    plan, config = read_plan(directory), look_at(directory, also)
     if config is None:
         raise UserError(f"{directory} holds no study.yaml; run df-study CONFIG first")
     document = study_document(config, plan, collect(plan), amendments(directory))
