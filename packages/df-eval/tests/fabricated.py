@@ -11,7 +11,7 @@ from scipy import ndimage
 from df_eval.clips import EvalClip
 from df_eval.config import EvalConfig
 from df_eval.measure import GENERATED, GROUND_TRUTH, RECONSTRUCTION, ROWS, SHIFTED, STATIC, Truth, Video, measure
-from df_eval.reading.readings import FaceReadings
+from df_eval.reading.readings import FaceReadings, Lips
 from df_eval.reports.curves import add_curves
 from df_eval.reports.goals import goals_of
 from df_eval.reports.output import EvalOutcome
@@ -102,7 +102,7 @@ def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth,
     made = image(made_mouth, index)
     near = np.clip(true_frames.astype(int) + 2, 0, 255).astype(np.uint8)
     read = signals.first(frames)
-    generated = Video(made, readings(made_mouth, index, drift), made_mouth * 3 - 1)
+    generated = Video(made, readings(made_mouth, index, drift), Lips(made_mouth * 3 - 1, None))
     videos = {
         GROUND_TRUTH: Video(true_frames, read),
         RECONSTRUCTION: Video(near, read),

@@ -12,7 +12,7 @@ import torch
 from df_eval.clips import EvalClip, render_clips
 from df_eval.config import EvalConfig
 from df_eval.evaluate import _generator, check_makable, structure_there
-from df_eval.reading.readers import SyntheticFaceReader, mouth_of_structure
+from df_eval.reading.readers import SyntheticFaceReader, lips_of_structure
 from df_eval.reports.facts import protocol_lines
 from df_eval.rows.generation import Generated, fitting_lengths, generate_clips, true_structure
 from df_eval.rows.systems import RunSystem
@@ -96,8 +96,9 @@ def test_flames_motion_is_taken_where_the_models_structure_is_that(clips: list[E
     flame = clips[0].flame_TV
     assert flame is not None and structure_there(None, pipeline.model.config) == layout
     assert torch.equal(from_slots(true_structure(pipeline, clips[0], FRAMES)), flame[:, 100:])
-    mouth = mouth_of_structure(flame[:, 100:].numpy(), layout, SyntheticFaceReader())
-    assert mouth is not None and np.corrcoef(mouth, clips[0].truth["mouth_open"])[0, 1] > 0.8
+    lips = lips_of_structure(flame[:, 100:].numpy(), layout, SyntheticFaceReader())
+    assert lips is not None and np.corrcoef(lips.opening_T, clips[0].truth["mouth_open"])[0, 1] > 0.8
+    assert lips.width_T is None, "FLAME's expression mixes it with all else"
 
 
 def told(source: str | None = None, **asked: object) -> dict[str, str]:

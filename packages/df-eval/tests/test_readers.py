@@ -15,7 +15,7 @@ from df_data.synth.clip import IDENTITIES, make_clip
 from df_eval.clips import render_clips
 from df_eval.config import ReadersConfig
 from df_eval.reading.reader_files import absent_landmarker, reader_files, unused_readers
-from df_eval.reading.readers import SyntheticFaceReader, choose_reader, lip_gap, mediapipe_mouth, synthetic_mouth
+from df_eval.reading.readers import SyntheticFaceReader, choose_reader, lips_of, mediapipe_lips, synthetic_lips
 from df_eval.reading.readings import signals_of
 from df_eval.reading.real import RealFaceReader
 from df_models.errors import UserError
@@ -23,22 +23,27 @@ from df_models.settings import Location
 from df_models.structure import LIVEPORTRAIT_70
 
 
-def test_the_true_structure_decodes_to_the_true_mouth() -> None:
+def test_the_true_structure_decodes_to_the_true_lips() -> None:
     clip = make_clip(3, 11, 41, 32)
-    gap = synthetic_mouth(clip.structure)
-    assert gap.shape == (41,)
-    assert np.corrcoef(gap, clip.truth["mouth_open"])[0, 1] > 0.999
+    opening, width = synthetic_lips(clip.structure)
+    assert opening.shape == (41,) and width is not None
+    assert np.corrcoef(opening, clip.truth["mouth_open"])[0, 1] > 0.999
+    assert np.corrcoef(width, clip.truth["lip_width"])[0, 1] > 0.99
+    assert abs(np.corrcoef(width, opening)[0, 1]) < 0.9, "they are two things"
 
 
-def test_mediapipe_structure_decodes_to_the_gap_of_its_lip_keypoints() -> None:
-    opening = np.linspace(0, 0.1, 20)
+def test_mediapipe_structure_decodes_to_the_gap_and_the_corners_of_its_lip_keypoints() -> None:
+    opening, width = np.linspace(0, 0.1, 20), np.linspace(0.05, -0.05, 20)
     expression = np.random.default_rng(0).normal(size=(20, 21, 3)) * 0.01
     lower, upper = list(KEYPOINTS).index("lower_lip_inner"), list(KEYPOINTS).index("upper_lip_inner")
     expression[:, lower, 1] = expression[:, upper, 1] + opening
+    left, right = list(KEYPOINTS).index("mouth_left"), list(KEYPOINTS).index("mouth_right")
+    expression[:, left, 0], expression[:, right, 0] = -width / 2, width / 2
     structure = np.zeros((20, 70))
     structure[:, LIVEPORTRAIT_70.slice("expression")] = expression.reshape(20, -1)
-    np.testing.assert_allclose(mediapipe_mouth(structure), opening, atol=1e-12)
-    np.testing.assert_allclose(lip_gap(expression, list(KEYPOINTS)), opening, atol=1e-12)
+    for lips in (mediapipe_lips(structure), lips_of(expression, list(KEYPOINTS))):
+        np.testing.assert_allclose(lips.opening_T, opening, atol=1e-12)
+        np.testing.assert_allclose(lips.width_T, width, atol=1e-12)
 
 
 def test_mediapipe_structure_is_freed_of_the_pose() -> None:
@@ -51,7 +56,7 @@ def test_mediapipe_structure_is_freed_of_the_pose() -> None:
     structure = np.zeros((20, 70))
     structure[:, LIVEPORTRAIT_70.slice("expression")] = turned.reshape(20, -1)
     structure[:, LIVEPORTRAIT_70.slice("yaw")], structure[:, LIVEPORTRAIT_70.slice("roll")] = 20.0, 60.0
-    np.testing.assert_allclose(mediapipe_mouth(structure), opening, atol=1e-6)
+    np.testing.assert_allclose(mediapipe_lips(structure).opening_T, opening, atol=1e-6)
 
 
 def test_readers_are_chosen_by_the_pixels_and_say_which_file_would_give_what_is_missing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from fabricated import SHIFTS, image, signal
 
 from df_eval.clips import EvalClip
-from df_eval.reading.readings import FaceReadings, signals_of
+from df_eval.reading.readings import FaceReadings, Lips, signals_of
 from df_infer.pipeline import Pipeline
 from df_infer.rollout import RolloutConfig
 from df_models import DualForce
@@ -56,5 +56,5 @@ class DarkBarReader:
     def truth(self, clip: EvalClip) -> FaceReadings:
         return signals_of(clip.truth)
 
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray:
-        return structure_TD[:, 0].astype(np.float64)
+    def structure_lips(self, structure_TD: np.ndarray) -> Lips:
+        return Lips(structure_TD[:, 0].astype(np.float64), None)

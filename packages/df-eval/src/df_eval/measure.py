@@ -15,6 +15,7 @@ from df_eval.metrics.pair import Pair
 from df_eval.metrics.seen import (
     GENERATED,
     GROUND_TRUTH,
+    OF_STRUCTURE,
     RECONSTRUCTION,
     ROWS,
     SHIFTED,
@@ -78,8 +79,9 @@ def measure(row: str, video: Video, truth: Truth, *, max_lag: int, shifts: tuple
             pairs[spec.name] = how(seen)
         elif kind == SHIFTED:
             absent[spec.name] = _unread(video)
-        elif "structure_mouth" in spec.needs:
-            absent[spec.name] = "no mouth opening can be decoded from a structure stream of it"
+        elif OF_STRUCTURE & set(spec.needs):
+            what = "lip width" if "structure_lip_width" in spec.needs else "mouth opening"
+            absent[spec.name] = f"no {what} can be decoded from a structure stream of it"
     return Measured(pairs, absent)
 
 

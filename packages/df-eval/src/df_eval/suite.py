@@ -19,7 +19,7 @@ from df_eval.drift import Drift, add_drift_of_clip, generate_drift, no_drift_yet
 from df_eval.measure import GROUND_TRUTH, SHIFTED, STATIC, Measured, Truth, Video, kind_of, measure, row_of
 from df_eval.metrics.lips import silent_frames
 from df_eval.reading.networks import PER_FRAME, Networks
-from df_eval.reading.readers import FaceReader, mouth_of_structure
+from df_eval.reading.readers import FaceReader, lips_of_structure
 from df_eval.reading.readings import FaceReadings
 from df_eval.reading.real import RealFaceReader
 from df_eval.reports.curves import add_curves
@@ -248,8 +248,8 @@ class Suite:
                 if isinstance(system, RunSystem):  # others come through a codec of their own
                     coded = through(self.config.codec, coded)
                 read = self._read(coded, bar.update)
-                mouth_T = mouth_of_structure(clip.structure_TD, system.layout, self.reader)
-                videos[system.row] = Video(coded, read, mouth_T)
+                lips = lips_of_structure(clip.structure_TD, system.layout, self.reader)
+                videos[system.row] = Video(coded, read, lips)
                 videos[shifted] = Video(coded, read)
         return left_out
 

@@ -165,6 +165,19 @@ _OWN = [
         not_in=ONLY_GENERATED,
     ),
     MetricSpec(
+        "structure_lip_width",
+        "structure lip width",
+        "lips",
+        "higher",
+        "Correlation, at lag 0, of the lip width decoded from the generated structure stream with the true one: what "
+        "the pixels could show.",
+        lambda s: sync.correlation(s.structure_lip_width, s.true_lip_width),
+        within=CORRELATION,
+        needs=("structure_lip_width", "true_lip_width"),
+        decimals=3,
+        not_in=ONLY_GENERATED,
+    ),
+    MetricSpec(
         "structure_mouth",
         "structure = pixels",
         "lips",

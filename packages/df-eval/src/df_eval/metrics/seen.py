@@ -15,7 +15,7 @@ import numpy as np
 from df_eval.metrics import frames, sync, syncnet
 from df_eval.metrics.frames import FrameValues
 from df_eval.metrics.pair import Pair
-from df_eval.reading.readings import FaceReadings
+from df_eval.reading.readings import FaceReadings, Lips
 
 GROUND_TRUTH = "ground truth"
 RECONSTRUCTION = "VAE reconstruction"
@@ -64,14 +64,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class Video:
-    """One row's video of a clip, what was read from it, and the mouth opening decoded from its structure stream.
+    """One row's video of a clip, what was read from it, and what its structure stream says of the lips.
 
     ``values`` holds what was computed of its frames, alone and beside the clip's truth, for all its beginnings.
     """
 
     frames_THWC: np.ndarray
     readings: FaceReadings | None
-    structure_mouth_T: np.ndarray | None = None
+    structure_lips: Lips | None = None
     values: FrameValues = field(default_factory=FrameValues, repr=False, compare=False)
 
     @property
@@ -80,13 +80,16 @@ class Video:
 
     def first(self, count: int) -> Video:
         """Its first frames."""
-        mouth_T = self.structure_mouth_T
         return Video(
             self.frames_THWC[:count],
             self.readings and self.readings.first(count),
-            None if mouth_T is None else mouth_T[:count],
+            self.structure_lips and self.structure_lips.first(count),
             self.values,
         )
+
+
+OF_STRUCTURE = frozenset({"structure_mouth", "structure_lip_width"})
+"""What :class:`Seen` has of a structure stream."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,11 @@ class Seen:
 
     @property
     def structure_mouth(self) -> np.ndarray | None:
-        return self.video.structure_mouth_T
+        return self.video.structure_lips and self.video.structure_lips.opening_T
+
+    @property
+    def structure_lip_width(self) -> np.ndarray | None:
+        return self.video.structure_lips and self.video.structure_lips.width_T
 
     @property
     def true_mouth(self) -> np.ndarray | None:

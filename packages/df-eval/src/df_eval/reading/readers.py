@@ -13,7 +13,7 @@ from df_data.format.manifest import SYNTHETIC, source_of
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG, SETS
-from df_eval.reading.readings import FaceReadings, masked, signals_of
+from df_eval.reading.readings import FaceReadings, Lips, masked, signals_of
 from df_eval.reading.real import RealFaceReader
 from df_models.structure import FLAME_MOTION_59, StructureLayout
 
@@ -46,50 +46,52 @@ class FaceReader(Protocol):
         """The true signals over the whole clip."""
         ...
 
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
-        """Mouth opening decoded from a structure stream, up to offset and scale: [T]."""
+    def structure_lips(self, structure_TD: np.ndarray) -> Lips | None:
+        """What a structure stream says of the lips; None: it cannot be decoded."""
         ...
 
 
-def mouth_of_structure(
-    structure_TD: np.ndarray, layout: StructureLayout | None, reader: FaceReader
-) -> np.ndarray | None:
-    """Mouth opening decoded from a structure stream, up to offset and scale: [T]; None: it cannot be.
+def lips_of_structure(structure_TD: np.ndarray, layout: StructureLayout | None, reader: FaceReader) -> Lips | None:
+    """What a structure stream says of the lips; None: it cannot be decoded.
 
-    The motion part of FLAME has it by name, the jaw's turn about its axis; other vectors are their encoder's to read.
+    The motion part of FLAME has their opening by name, the jaw's turn about its axis, and their width in none of its
+    entries; other vectors are their encoder's to read.
     """
     if structure_TD.shape[-1] == 0:
         return None  # of a model without structure
     if source_of(layout) == "flame":
-        return structure_TD[:, FLAME_MOTION_59.slice("jaw")][:, 0].astype(np.float64)
-    return reader.structure_mouth(structure_TD)
+        return Lips(structure_TD[:, FLAME_MOTION_59.slice("jaw")][:, 0].astype(np.float64), None)
+    return reader.structure_lips(structure_TD)
 
 
-def lip_gap(expression_TK3: np.ndarray, names: list[str]) -> np.ndarray:
-    """How far the inner lower lip's keypoint lies below the upper lip's, relative to the face at rest: [T].
+def lips_of(expression_TK3: np.ndarray, names: list[str]) -> Lips:
+    """How far the inner lower lip's keypoint lies below the upper lip's, and how far the corners of the mouth lie
+    apart, relative to the face at rest.
 
     Args:
         expression_TK3: offsets of the keypoints in the head's own axes, y down.
         names: of the K keypoints.
     """
     lower, upper = names.index("lower_lip_inner"), names.index("upper_lip_inner")
-    return (expression_TK3[:, lower, 1] - expression_TK3[:, upper, 1]).astype(np.float64)
+    gap_T = expression_TK3[:, lower, 1] - expression_TK3[:, upper, 1]
+    width_T = expression_TK3[:, names.index("mouth_right"), 0] - expression_TK3[:, names.index("mouth_left"), 0]
+    return Lips(gap_T.astype(np.float64), width_T.astype(np.float64))
 
 
-def synthetic_mouth(structure_TD: np.ndarray) -> np.ndarray:
-    """The lip gap of the synthetic corpus's structure vectors, freed of the pose: [T]."""
+def synthetic_lips(structure_TD: np.ndarray) -> Lips:
+    """The lips of the synthetic corpus's structure vectors, freed of the pose."""
     from df_data.synth.head.keypoints import KEYPOINTS
     from df_data.synth.head.structure import canonical_expression
 
-    return lip_gap(canonical_expression(structure_TD), [group[0] for group in KEYPOINTS])
+    return lips_of(canonical_expression(structure_TD), [group[0] for group in KEYPOINTS])
 
 
-def mediapipe_mouth(structure_TD: np.ndarray) -> np.ndarray:
-    """The lip gap of structure vectors named `mediapipe`, freed of the pose: [T]."""
+def mediapipe_lips(structure_TD: np.ndarray) -> Lips:
+    """The lips of structure vectors named `mediapipe`, freed of the pose."""
     from df_data.stages.readings import KEYPOINTS
     from df_data.synth.head.structure import canonical_expression
 
-    return lip_gap(canonical_expression(structure_TD), list(KEYPOINTS))
+    return lips_of(canonical_expression(structure_TD), list(KEYPOINTS))
 
 
 class SyntheticFaceReader:
@@ -124,8 +126,8 @@ class SyntheticFaceReader:
     def truth(self, clip: EvalClip) -> FaceReadings:
         return signals_of(clip.truth)
 
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray:
-        return synthetic_mouth(structure_TD)
+    def structure_lips(self, structure_TD: np.ndarray) -> Lips:
+        return synthetic_lips(structure_TD)
 
 
 def choose_reader(
@@ -143,5 +145,5 @@ def choose_reader(
     """
     if structure_encoder == SYNTHETIC:
         return SyntheticFaceReader()
-    decode = mediapipe_mouth if structure_encoder == MEDIAPIPE else None
+    decode = mediapipe_lips if structure_encoder == MEDIAPIPE else None
     return RealFaceReader(files, structure_encoder, decode, stored_by, no_landmarker)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,6 +81,18 @@ class FaceReadings:
     def _map(self, change: Callable[[np.ndarray], np.ndarray]) -> FaceReadings:
         changed = {f.name: change(v) for f in fields(self) if (v := getattr(self, f.name)) is not None}
         return FaceReadings(**changed)
+
+
+class Lips(NamedTuple):
+    """What a structure stream says of the lips, each up to offset and scale ``[T]``: how far they part, and how far
+    their corners lie from each other (None: it does not say)."""
+
+    opening_T: np.ndarray
+    width_T: np.ndarray | None
+
+    def first(self, count: int) -> Lips:
+        """Of the first frames."""
+        return Lips(self.opening_T[:count], None if self.width_T is None else self.width_T[:count])
 
 
 def masked(values: np.ndarray, presence_T: np.ndarray) -> np.ndarray:

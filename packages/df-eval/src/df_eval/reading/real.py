@@ -15,10 +15,11 @@ from df_data.stages.readings import OUTER_LIPS, readings_of
 from df_eval.clips import EvalClip
 from df_eval.config import ReadersConfig
 from df_eval.metrics import CATALOG, SETS
+from df_eval.metrics.seen import OF_STRUCTURE
 from df_eval.reading.face_crops import FlameReader, GazeReader
 from df_eval.reading.face_points import face_signals
 from df_eval.reading.quality import FaceQuality
-from df_eval.reading.readings import FaceReadings, masked, signals_of
+from df_eval.reading.readings import FaceReadings, Lips, masked, signals_of
 from df_eval.reading.speech import sound_signals
 from df_eval.reading.theval_points import theval_measures
 from df_models.encoders.weights import split_spec
@@ -63,7 +64,7 @@ class RealFaceReader:
     Args:
         files: paths of the networks.
         encoder: id of what made the dataset's structure.
-        structure_mouth: decodes its mouth opening; None: it cannot be.
+        structure_lips: decodes what it says of the lips; None: it cannot be.
         stored_by: SHA-256 of the landmarker whose readings the dataset stores, if any.
         no_landmarker: why there is none, if more is known than that none is given.
     """
@@ -72,11 +73,11 @@ class RealFaceReader:
         self,
         files: ReadersConfig,
         encoder: str,
-        structure_mouth: Callable[[np.ndarray], np.ndarray] | None,
+        structure_lips: Callable[[np.ndarray], Lips] | None,
         stored_by: str = "",
         no_landmarker: str = "",
     ) -> None:
-        self._decode = structure_mouth
+        self._decode = structure_lips
         self._no_landmarker = no_landmarker or "no face landmarker is given (readers.landmarker=PATH)"
         self._landmarker = _landmarker(files)
         self._identity = _identity(files)
@@ -90,9 +91,9 @@ class RealFaceReader:
         self._stored = self._landmarker is not None and self._landmarker.sha256 == stored_by
         self.truth_note = self._what_truth_is()
         self.unavailable = _unavailable(self._lacking())
-        if structure_mouth is None:
+        if structure_lips is None:
             reason = f"the mouth cannot be decoded from structure of '{encoder}'"
-            self.unavailable |= {spec.name: reason for spec in CATALOG if "structure_mouth" in spec.needs}
+            self.unavailable |= {spec.name: reason for spec in CATALOG if OF_STRUCTURE & set(spec.needs)}
 
     def read(self, frames_THWC: np.ndarray) -> FaceReadings | None:
         if self._landmarker is None:
@@ -158,7 +159,7 @@ class RealFaceReader:
         read = FaceReadings(**read_landmarks(landmarks), **crops, heard_TD=heard, **sound)
         return read.but(stored) if self._stored else read
 
-    def structure_mouth(self, structure_TD: np.ndarray) -> np.ndarray | None:
+    def structure_lips(self, structure_TD: np.ndarray) -> Lips | None:
         return None if self._decode is None else self._decode(structure_TD)
 
     def _what_truth_is(self) -> str:

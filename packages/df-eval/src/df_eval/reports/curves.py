@@ -28,7 +28,7 @@ def add_curves(
         return
     read = video.readings
     add("sharpness", video.sharpness_T)
-    add("structure_mouth", video.structure_mouth_T)
+    add("structure_mouth", video.structure_lips and video.structure_lips.opening_T)
     if row == GROUND_TRUTH and truth.signals.mouth_open_T is not None:
         add("true_mouth", truth.signals.mouth_open_T[: truth.length])
     if read is None:
