@@ -102,7 +102,11 @@ def rows_of(index: int, frames: int, noise: float, drift: float) -> tuple[Truth,
     made = image(made_mouth, index)
     near = np.clip(true_frames.astype(int) + 2, 0, 255).astype(np.uint8)
     read = signals.first(frames)
-    generated = Video(made, readings(made_mouth, index, drift), Lips(made_mouth * 3 - 1, None))
+    generated = Video(
+        made,
+        readings(made_mouth, index, drift),
+        Lips(made_mouth * 3 - 1, signals.lip_width_T[:frames] * 2 + 0.1 * signal(frames, 4000 + index)),
+    )
     videos = {
         GROUND_TRUTH: Video(true_frames, read),
         RECONSTRUCTION: Video(near, read),

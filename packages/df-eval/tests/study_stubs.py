@@ -104,7 +104,7 @@ def evaluate(argv: list[str]) -> None:
         value = 0.5 + 0.05 * clip + 0.02 * trained["seed"] + trained.get("effect", 0) + 0.01 * noise
         value += config.get("bonus", 0)  # type: ignore[operator]
         value += 0 if trained["taken"] == [*range(STEPS)] else 1
-        pairs = {"lip_sync": value, "motion_ratio": 1 - value}
+        pairs = {"lip_sync": value, "motion_ratio": 1 - value, "still_mouth": value / 2}
         metrics = {name: {"value": v, "numerator": v, "denominator": 1.0} for name, v in pairs.items()}
         lines.append(
             {"frames": 33, "row": "generated", "clip": f"val-{clip}", "person": f"p-{clip}", "metrics": metrics}

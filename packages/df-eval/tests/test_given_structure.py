@@ -12,7 +12,9 @@ import torch
 from df_eval.clips import EvalClip, render_clips
 from df_eval.config import EvalConfig
 from df_eval.evaluate import _generator, check_makable, structure_there
+from df_eval.measure import Truth, Video, measure
 from df_eval.reading.readers import SyntheticFaceReader, lips_of_structure
+from df_eval.reading.readings import signals_of
 from df_eval.reports.facts import protocol_lines
 from df_eval.rows.generation import Generated, fitting_lengths, generate_clips, true_structure
 from df_eval.rows.systems import RunSystem
@@ -99,6 +101,10 @@ def test_flames_motion_is_taken_where_the_models_structure_is_that(clips: list[E
     lips = lips_of_structure(flame[:, 100:].numpy(), layout, SyntheticFaceReader())
     assert lips is not None and np.corrcoef(lips.opening_T, clips[0].truth["mouth_open"])[0, 1] > 0.8
     assert lips.width_T is None, "FLAME's expression mixes it with all else"
+    truth = Truth(clips[0].frames_THWC, signals_of(clips[0].truth), None)
+    told = measure("generated", Video(clips[0].frames_THWC, truth.signals, lips), truth, max_lag=1, shifts=())
+    assert told.absent["structure_lip_width"] == "no lip width can be decoded from a structure stream of it"
+    assert "structure_lip_sync" in told.pairs
 
 
 def told(source: str | None = None, **asked: object) -> dict[str, str]:

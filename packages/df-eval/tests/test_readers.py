@@ -44,6 +44,7 @@ def test_mediapipe_structure_decodes_to_the_gap_and_the_corners_of_its_lip_keypo
     for lips in (mediapipe_lips(structure), lips_of(expression, list(KEYPOINTS))):
         np.testing.assert_allclose(lips.opening_T, opening, atol=1e-12)
         np.testing.assert_allclose(lips.width_T, width, atol=1e-12)
+        assert [len(part) for part in lips.first(5)] == [5, 5]
 
 
 def test_mediapipe_structure_is_freed_of_the_pose() -> None:

@@ -23,7 +23,7 @@ from df_models.media import read_audio, read_video
 
 
 def test_rows_say_what_they_are_for() -> None:
-    results, _ = results_of(clips=6, frames=65, noise=0.3, drift=0.0)
+    results, shown = results_of(clips=6, frames=65, noise=0.3, drift=0.0)
     table = results.table(seed=0, resamples=200)
     assert table[GROUND_TRUTH]["lip_sync"].value == pytest.approx(1.0)
     assert table[STATIC]["lip_sync"].value == 0.0
@@ -40,6 +40,10 @@ def test_rows_say_what_they_are_for() -> None:
     assert table[RECONSTRUCTION]["apd"].value == pytest.approx(0.0)
     assert table[RECONSTRUCTION]["psnr"].value == pytest.approx(20 * np.log10(255 / 2), abs=0.01)
     assert table[GENERATED]["structure_mouth"].value == pytest.approx(1.0)
+    said, true = shown[0][GENERATED].structure_lips.width_T, shown[0][GROUND_TRUTH].readings.lip_width_T
+    first = results.measured[GENERATED][0].pairs["structure_lip_width"]
+    assert first.numerator == pytest.approx(np.corrcoef(said, true)[0, 1]) and 0.5 < first.numerator < 0.999
+    assert table[STATIC]["structure_lip_width"].value is None
 
 
 def test_generated_lip_sync_is_the_mean_of_scipy_correlations() -> None:

@@ -221,27 +221,45 @@ def test_status_and_report_read_what_is_there(
 def test_a_metric_can_be_looked_at_afterwards(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the tables from then on, dated, without a verdict; what the study asks stays as it was fixed."""
+    """In the tables from then on, called so and dated, without a verdict; what the study asks stays as it was."""
     shutil.copytree(done, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     fixed, before = Path("studies/s/study.yaml").read_bytes(), document(done)
-    assert "identity_last" not in {table["metric"] for table in before["tables"]}
-    assert main(["report", "studies/s", "--also", "identity_last", "--also", "motion_ratio", "--also", "lip_sync"]) == 0
-    for command in (["report", "studies/s"], ["report", "studies/s", "--also", "identity_last"]):
+    assert "still_mouth" not in {table["metric"] for table in before["tables"]}
+    assert main(["report", "studies/s", "--also", "still_mouth", "motion_ratio", "lip_sync"]) == 0
+    for command in (["report", "studies/s"], ["report", "studies/s", "--also", "still_mouth"]):
         assert main(command) == 0, "it stays, and is noted once"
         told = document(tmp_path)
-        assert [table["metric"] for table in told["tables"]] == ["lip_sync", "motion_ratio", "identity_last"]
+        assert [table["metric"] for table in told["tables"]] == ["lip_sync", "motion_ratio", "still_mouth"]
         (noted,) = told["amendments"]
-        assert noted["added"] == ["the metric identity_last"], "the others were there"
+        assert noted["added"] == ["the metric still_mouth"], "the others were there"
         assert told["verdicts"] == before["verdicts"]
-    assert "looked at when runs were done" in Path("studies/s/table.md").read_text()
+    tables = Path("studies/s/table.md").read_text()
+    assert "looked at when 4 of 6 runs were done" in tables and "## still mouths, looked at afterwards" in tables
     assert Path("studies/s/study.yaml").read_bytes() == fixed
     config = validate_config(StudyConfig, TREE)
     assert run_study(config, lambda _: None, programs=PROGRAMS) == 1, "it goes on as it was asked: one arm fails"
     assert len(document(tmp_path)["tables"]) == 3
+    later = TREE | {"hypotheses": [*TREE["hypotheses"], claim("seen", metric="still_mouth")]}
+    assert run_study(validate_config(StudyConfig, later), lambda _: None, programs=PROGRAMS, amend="it shows") == 1
+    (_, stated) = document(tmp_path)["amendments"]
+    assert stated["added"] == ["the hypothesis 'seen' (stated after still_mouth was looked at)"]
+    titles = [table["title"] for table in document(tmp_path)["tables"]]
+    assert titles.count("still mouths, looked at afterwards") == 1 and len(titles) == 3
     capsys.readouterr()
-    assert main(["report", "studies/s", "--also", "identity_lst"]) == 2
-    assert "--also: there is no metric 'identity_lst'" in capsys.readouterr().err
+    noted = Path("studies/s/amendments.json").read_bytes()
+    for name, told_why in (
+        ("sync_c", "none of the 4 runs that are done gives it"),
+        ("mouth", "there is no metric 'mouth'"),
+    ):
+        assert main(["report", "studies/s", "--also", name]) == 2
+        assert "--also" in (said := capsys.readouterr().err) and told_why in said
+    assert Path("studies/s/amendments.json").read_bytes() == noted
+    for damage in ("{", "null", "{}", '["x"]', '[{"date": "", "text": "", "added": [], "metrics": "ab"}]'):
+        Path("studies/s/amendments.json").write_text(damage)
+        assert main(["report", "studies/s", "--also", "still_mouth"]) == 2
+        assert "amendments.json is damaged" in capsys.readouterr().err
+        assert Path("studies/s/amendments.json").read_text() == damage, "nothing is written over it"
     for run in told["runs"]:
         shutil.rmtree(run["place"], ignore_errors=True)
     assert main(["report", "studies/s", "--also", "lip_width_corr"]) == 2

@@ -79,9 +79,8 @@ def measure(row: str, video: Video, truth: Truth, *, max_lag: int, shifts: tuple
             pairs[spec.name] = how(seen)
         elif kind == SHIFTED:
             absent[spec.name] = _unread(video)
-        elif OF_STRUCTURE & set(spec.needs):
-            what = "lip width" if "structure_lip_width" in spec.needs else "mouth opening"
-            absent[spec.name] = f"no {what} can be decoded from a structure stream of it"
+        elif lacking := [need for need in spec.needs if need in OF_STRUCTURE and getattr(seen, need) is None]:
+            absent[spec.name] = f"no {OF_STRUCTURE[lacking[0]]} can be decoded from a structure stream of it"
     return Measured(pairs, absent)
 
 

@@ -88,8 +88,8 @@ class Video:
         )
 
 
-OF_STRUCTURE = frozenset({"structure_mouth", "structure_lip_width"})
-"""What :class:`Seen` has of a structure stream."""
+OF_STRUCTURE = {"structure_mouth": "mouth opening", "structure_lip_width": "lip width"}
+"""What :class:`Seen` has of a structure stream, in words."""
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ class RealFaceReader:
         self.unavailable = _unavailable(self._lacking())
         if structure_lips is None:
             reason = f"the mouth cannot be decoded from structure of '{encoder}'"
-            self.unavailable |= {spec.name: reason for spec in CATALOG if OF_STRUCTURE & set(spec.needs)}
+            self.unavailable |= {spec.name: reason for spec in CATALOG if OF_STRUCTURE.keys() & spec.needs}
 
     def read(self, frames_THWC: np.ndarray) -> FaceReadings | None:
         if self._landmarker is None:

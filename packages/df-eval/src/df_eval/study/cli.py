@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from df_eval.study.config import StudyConfig
@@ -63,7 +64,8 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     if command == "report":
         parser.add_argument(
             "--also",
-            action="append",
+            action="extend",
+            nargs="+",
             default=[],
             metavar="METRIC",
             help="show a metric that the study did not name, from now on; the report says since when",
@@ -136,16 +138,20 @@ def _status(directory: Path) -> int:
 
 
 def _report(directory: Path, paper: Path | None, also: list[str]) -> int:
+    from df_eval.study.check import check_names
     from df_eval.study.document import read_document
     from df_eval.study.report import runs_gone, write_kept, write_report
+    from df_models.locks import one_writer
 
+    check_names(also, "--also")
     if gone := runs_gone(directory):
         if also:
-            raise UserError(f"--also {also[0]}: {directory} cannot show more than it does, as {gone}")
+            raise UserError(f"--also: {directory} cannot show more than it does, as {gone}")
         print(f"report: {write_kept(directory)}")
         print(f"report: made from study.json, as {gone}; left out: links to their own reports")
     else:
-        print(f"report: {write_report(directory, also)}")
+        with one_writer(directory, "df-study") if also else nullcontext():  # it is noted, so no other may write
+            print(f"report: {write_report(directory, also)}")
     if paper is not None:
         from df_eval.study.paper import write_paper
         from df_eval.study.strips import why_no_strips

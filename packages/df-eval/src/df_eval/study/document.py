@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from df_eval.reports.table import long_title
 from df_eval.study.arms import arms_of
 from df_eval.study.config import StudyConfig
 from df_eval.study.cost import seconds_of, summary
+from df_eval.study.freeze import looked_at
 from df_eval.study.measured import Measured
 from df_eval.study.plan import Plan
 from df_eval.study.programs import Programs
@@ -49,7 +51,7 @@ def study_document(
         "arms": {name: {"at": dict(arm.at), "measured": arm.measured} for name, arm in arms_of(config).items()},
         "verdicts": [verdict.to_json() for verdict in verdicts],
         "counts": counted(verdicts),
-        "tables": tables_of(config, plan, measured),
+        "tables": tables_of(config, plan, measured, looked_at(amendments)),
         "runs": [_step(plan, index) for index in range(len(plan.steps))],
         "left_aside": left_aside(plan),
         "cost": summary(plan),
@@ -86,10 +88,15 @@ def read_document(directory: Path) -> dict[str, Any]:
     return document
 
 
-def tables_of(config: StudyConfig, plan: Plan, measured: Measured) -> list[dict[str, Any]]:
-    """A table for each metric and length: every arm's value, and its paired difference to the reference arm."""
+def tables_of(config: StudyConfig, plan: Plan, measured: Measured, looked: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A table for each metric and length: every arm's value, and its paired difference to the reference arm.
+
+    Args:
+        looked: metrics that were added afterwards.
+    """
     arms = [name for name, arm in arms_of(config).items() if arm.measured]
     asked = [(h.metric, h.row) for h in config.hypotheses] + [(metric, GENERATED) for metric in config.metrics]
+    asked += (later := [(metric, GENERATED) for metric in looked])
     lengths = sorted({frames for tree in plan.evaluations.values() for frames in tree.get("frames", [])})
     found: list[dict[str, Any]] = []
     if not measured.lines:
@@ -98,6 +105,8 @@ def tables_of(config: StudyConfig, plan: Plan, measured: Measured) -> list[dict[
         for metric, row in dict.fromkeys(asked):
             rows = [_row(arm, config.reference or arms[0], config, measured, (frames, row, metric)) for arm in arms]
             found.append(_table(metric, row, frames, config.reference or arms[0], rows))
+            if (metric, row) in later:
+                found[-1]["title"] += ", looked at afterwards"
     return found
 
 

@@ -8,12 +8,15 @@ Metrics may be added to the tables of what is done, dated too: no verdict is giv
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from df_eval.study.config import StudyConfig
+from df_eval.study.stored import StoredAmendment
 from df_models.errors import UserError
 from df_models.files import atomic_write
 from df_models.settings import Location, dump_config, load_config
@@ -21,7 +24,6 @@ from df_models.settings import Location, dump_config, load_config
 STUDY, AMENDMENTS, ARMS = "study.yaml", "amendments.json", "arms.json"
 _FREE = ("seeds", "executor", "slots", "slurm", "out")
 """Keys that change no run and no verdict's rule."""
-LOOKED = "looked at when runs were done; nothing is claimed of it"
 
 
 def frozen_config(directory: Path) -> StudyConfig | None:
@@ -33,27 +35,35 @@ def frozen_config(directory: Path) -> StudyConfig | None:
 
 
 def amendments(directory: Path) -> list[dict[str, Any]]:
-    """What was added after the first run: date, text, and the names that were added."""
-    path = directory / AMENDMENTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    """What was added after the first run: date, text, and the names that were added.
 
-
-def look_at(directory: Path, metrics: Sequence[str]) -> StudyConfig | None:
-    """Add metrics to a study's tables, noted with the date; what is there already adds nothing.
-
-    Returns the study as it was fixed, with all metrics that its tables show; None before its first run.
+    Raises:
+        UserError: the file is damaged.
     """
-    fixed = frozen_config(directory)
-    if fixed is None:
-        return None
-    noted = amendments(directory)
-    shown = [*fixed.metrics, *(name for entry in noted for name in entry.get("metrics", ()))]
-    asked = {hypothesis.metric for hypothesis in fixed.hypotheses}
-    new = [name for name in dict.fromkeys(metrics) if name not in {*shown, *asked}]
-    if new:
-        entry = _entry([f"the metric {name}" for name in new], LOOKED)
-        atomic_write(directory / AMENDMENTS, json.dumps([*noted, {**(entry or {}), "metrics": new}], indent=1) + "\n")
-    return fixed.model_copy(update={"metrics": (*shown, *new)})
+    path = directory / AMENDMENTS
+    if not path.is_file():
+        return []
+    try:
+        entries = TypeAdapter(list[StoredAmendment]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged ({error.errors()[0]['msg']}); restore it") from error
+    return [entry.model_dump(exclude_defaults=True) for entry in entries]
+
+
+def looked_at(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The metrics that amendments added to the tables."""
+    return [name for entry in entries for name in entry.get("metrics", ())]
+
+
+def look_at(directory: Path, metrics: Sequence[str], done: str) -> None:
+    """Note that metrics are in a study's tables from now on.
+
+    Args:
+        done: how many runs were done, in words.
+    """
+    text = f"looked at when {done} were done; nothing was claimed of it before"
+    entry = {**(_entry([f"the metric {name}" for name in metrics], text) or {}), "metrics": list(metrics)}
+    atomic_write(directory / AMENDMENTS, json.dumps([*amendments(directory), entry], indent=1) + "\n")
 
 
 def freeze(config: StudyConfig, amend: str | None = None) -> StudyConfig:
@@ -100,7 +110,7 @@ def held_against(fixed: StudyConfig, config: StudyConfig) -> list[str]:
         UserError: something that was fixed is otherwise now, with what differs.
     """
     _check_unchanged(fixed, config, config.directory)
-    return _added(fixed, config)
+    return _added(fixed, config, looked_at(amendments(config.directory)))
 
 
 def _entry(added: list[str], text: str) -> dict[str, Any] | None:
@@ -175,9 +185,12 @@ def _write(directory: Path, config: StudyConfig) -> None:
     atomic_write(directory / STUDY, dump_config(config))
 
 
-def _added(fixed: StudyConfig, config: StudyConfig) -> list[str]:
-    """New arms, values of axes and hypotheses, in words."""
+def _added(fixed: StudyConfig, config: StudyConfig, looked: Collection[str]) -> list[str]:
+    """New arms, values of axes and hypotheses, in words, and which of these were stated when the metric was seen."""
     known = {hypothesis.name for hypothesis in fixed.hypotheses}
+    new = [hypothesis for hypothesis in config.hypotheses if hypothesis.name not in known]
+    seen = {hypothesis.name: f" (stated after {hypothesis.metric} was looked at)" for hypothesis in new
+            if hypothesis.metric in looked}  # fmt: skip
     return [
         *(f"the arm {name}" for name in config.arms if name not in fixed.arms),
         *(
@@ -186,7 +199,7 @@ def _added(fixed: StudyConfig, config: StudyConfig) -> list[str]:
             for value in values
             if not _among(value, fixed.axes.get(axis, ()))
         ),
-        *(f"the hypothesis {h.name!r}" for h in config.hypotheses if h.name not in known),
+        *(f"the hypothesis {hypothesis.name!r}{seen.get(hypothesis.name, '')}" for hypothesis in new),
     ]
 
 

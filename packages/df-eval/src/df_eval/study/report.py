@@ -9,13 +9,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from df_eval.metrics.seen import GENERATED
 from df_eval.reports.style import CSS
 from df_eval.study.check import check_names
+from df_eval.study.config import StudyConfig
 from df_eval.study.cost import cost_line, duration
 from df_eval.study.document import DOCUMENT, read_document, study_document
 from df_eval.study.figures import as_svg, axes_of, axis_figure
-from df_eval.study.freeze import amendments, look_at
-from df_eval.study.measured import collect
+from df_eval.study.freeze import amendments, frozen_config, look_at, looked_at
+from df_eval.study.measured import Measured, collect
 from df_eval.study.plan import PLAN, read_plan
 from df_eval.study.records import state_of
 from df_eval.study.table import P_NOTE, counted_of, markdown_document, note, state_text
@@ -44,16 +46,36 @@ def write_report(directory: Path, also: Sequence[str] = ()) -> Path:
         also: metrics that the tables are to show from now on, though the study did not name them.
 
     Raises:
-        UserError: the directory is no study that was begun, or there is no such metric.
+        UserError: the directory is no study that was begun, or no run that is done gives such a metric.
     """
-    check_names(also, "--also")
-    plan, config = read_plan(directory), look_at(directory, also)
+    plan, config = read_plan(directory), frozen_config(directory)
     if config is None:
         raise UserError(f"{directory} holds no study.yaml; run df-study CONFIG first")
-    document = study_document(config, plan, collect(plan), amendments(directory))
+    measured = collect(plan)
+    if new := _new_to(config, directory, measured, also):
+        look_at(directory, new, f"{len(measured.lines)} of {len(measured.lines) + len(measured.missing)} runs")
+    document = study_document(config, plan, measured, amendments(directory))
     document["cost_line"] = cost_line(plan)
     atomic_write(directory / DOCUMENT, json.dumps(document, indent=1, allow_nan=False) + "\n")
     return _write_pages(directory, document, linked=True)
+
+
+def _new_to(config: StudyConfig, directory: Path, measured: Measured, metrics: Sequence[str]) -> list[str]:
+    """The metrics that no table of a study shows yet.
+
+    Raises:
+        UserError: no run that is done gives one of them.
+    """
+    check_names(metrics, "--also")
+    asked = {h.metric for h in config.hypotheses if h.row == GENERATED}
+    shown = asked.union(config.metrics, looked_at(amendments(directory)))
+    new = [name for name in dict.fromkeys(metrics) if name not in shown]
+    given = {name for lines in measured.lines.values() for _, row, name in lines if row == GENERATED}
+    for name in new:
+        if name not in given:
+            done = f"none of the {len(measured.lines)} runs that are done gives it"
+            raise UserError(f"--also {name}: {done}; docs/metrics.md says what it needs")
+    return new
 
 
 def write_kept(directory: Path) -> Path:

@@ -123,11 +123,12 @@ class StoredRun(_Part):
 
 
 class StoredAmendment(_Part):
-    """What was added after the first run."""
+    """What was added after the first run; ``metrics``: to the tables, when runs were done."""
 
     date: str
     text: str
     added: list[str]
+    metrics: list[str] = []
 
 
 class StoredStudy(_Part):
