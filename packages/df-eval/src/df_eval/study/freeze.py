@@ -2,7 +2,7 @@
 
 Arms and hypotheses may be added only by an amendment, which is dated and shown in the report. Seeds may be added at any
 time; the report shows when, and what the verdicts were before, since who adds seeds until a verdict comes will get one.
-Metrics may be added to the tables of what is done, dated too: no verdict is given on them.
+Metrics may be added to the tables of what is done, dated too; a hypothesis about one that comes later is called so.
 """
 
 from __future__ import annotations

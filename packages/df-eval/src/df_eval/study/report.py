@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from df_eval.metrics.seen import GENERATED
 from df_eval.reports.style import CSS
-from df_eval.study.check import check_names
 from df_eval.study.config import StudyConfig
 from df_eval.study.cost import cost_line, duration
 from df_eval.study.document import DOCUMENT, read_document, study_document
@@ -66,7 +65,6 @@ def _new_to(config: StudyConfig, directory: Path, measured: Measured, metrics: S
     Raises:
         UserError: no run that is done gives one of them.
     """
-    check_names(metrics, "--also")
     asked = {h.metric for h in config.hypotheses if h.row == GENERATED}
     shown = asked.union(config.metrics, looked_at(amendments(directory)))
     new = [name for name in dict.fromkeys(metrics) if name not in shown]
